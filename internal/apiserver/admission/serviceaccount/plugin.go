@@ -1,0 +1,110 @@
+package serviceaccount
+
+import (
+	"context"
+	"fmt"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apiserver/pkg/admission"
+	"k8s.io/apiserver/pkg/warning"
+)
+
+// DefaultName is the account of a pod that names none.
+const DefaultName = "default"
+
+// Find returns an account as it is now, or a not-found API error.
+type Find func(ctx context.Context, namespace, name string) (*corev1.ServiceAccount, error)
+
+// Plugin is the admission plugin.
+type Plugin struct {
+	*admission.Handler
+	find     Find
+	randomly func(prefix string) string
+}
+
+var (
+	_ admission.MutationInterface   = &Plugin{}
+	_ admission.ValidationInterface = &Plugin{}
+)
+
+// New returns the plugin.
+func New(find Find) *Plugin {
+	return &Plugin{Handler: admission.NewHandler(admission.Create), find: find, randomly: suffixed}
+}
+
+// Admit implements admission.MutationInterface.
+func (p *Plugin) Admit(ctx context.Context, a admission.Attributes, o admission.ObjectInterfaces) error {
+	pod, ok := podOf(a)
+	if !ok {
+		return nil
+	}
+	if isMirror(pod) {
+		return p.Validate(ctx, a, o)
+	}
+	if pod.Spec.ServiceAccountName == "" {
+		pod.Spec.ServiceAccountName = DefaultName
+	}
+	pod.Spec.DeprecatedServiceAccount = pod.Spec.ServiceAccountName
+	account, err := p.account(ctx, a, pod)
+	if err != nil {
+		return err
+	}
+	if wantsToken(pod, account) {
+		p.mountToken(pod)
+	}
+	if len(pod.Spec.ImagePullSecrets) == 0 {
+		pod.Spec.ImagePullSecrets = append([]corev1.LocalObjectReference(nil), account.ImagePullSecrets...)
+	}
+	if pod.Spec.ServiceAccountName == DefaultName {
+		warning.AddWarning(ctx, "", fmt.Sprintf("pod %q uses the service account \"default\", whose permissions every such pod in namespace %q shares: create one for it with 'kubectl create serviceaccount NAME -n %s' and set spec.serviceAccountName", pod.Name, a.GetNamespace(), a.GetNamespace()))
+	}
+	return nil
+}
+
+// Validate implements admission.ValidationInterface.
+func (p *Plugin) Validate(ctx context.Context, a admission.Attributes, _ admission.ObjectInterfaces) error {
+	pod, ok := podOf(a)
+	if !ok {
+		return nil
+	}
+	if isMirror(pod) {
+		return refuseCredentials(a, pod)
+	}
+	account, err := p.account(ctx, a, pod)
+	if err != nil {
+		return err
+	}
+	return checkMountable(a, pod, account)
+}
+
+func podOf(a admission.Attributes) (*corev1.Pod, bool) {
+	if a.GetResource().GroupResource() != corev1.Resource("pods") || a.GetSubresource() != "" {
+		return nil, false
+	}
+	pod, ok := a.GetObject().(*corev1.Pod)
+	return pod, ok
+}
+
+func (p *Plugin) account(ctx context.Context, a admission.Attributes, pod *corev1.Pod) (*corev1.ServiceAccount, error) {
+	name := pod.Spec.ServiceAccountName
+	account, err := p.find(ctx, a.GetNamespace(), name)
+	switch {
+	case apierrors.IsNotFound(err):
+		return nil, admission.NewForbidden(a, fmt.Errorf("error looking up service account %s/%s: serviceaccount %q not found", a.GetNamespace(), name, name))
+	case err != nil:
+		return nil, apierrors.NewInternalError(fmt.Errorf("look up service account %s/%s: %w", a.GetNamespace(), name, err))
+	}
+	return account, nil
+}
+
+// wantsToken says whether the token is mounted: the pod's word counts more than the account's, and silence means yes.
+func wantsToken(pod *corev1.Pod, account *corev1.ServiceAccount) bool {
+	switch {
+	case pod.Spec.AutomountServiceAccountToken != nil:
+		return *pod.Spec.AutomountServiceAccountToken
+	case account.AutomountServiceAccountToken != nil:
+		return *account.AutomountServiceAccountToken
+	}
+	return true
+}

@@ -1,0 +1,82 @@
+package serviceaccount
+
+import (
+	"strings"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apiserver/pkg/storage/names"
+	"k8s.io/utils/ptr"
+)
+
+const (
+	// MountPath is where every container finds its token, the root certificate and the namespace.
+	MountPath = "/var/run/secrets/kubernetes.io/serviceaccount"
+	// RootCAConfigMap is the ConfigMap the certificate comes from.
+	RootCAConfigMap = "kube-root-ca.crt"
+
+	volumePrefix = "kube-api-access-"
+	// tokenSeconds is an hour and a little, so that agents which know Kubernetes' own value treat it alike.
+	tokenSeconds = 3607
+)
+
+func suffixed(prefix string) string { return names.SimpleNameGenerator.GenerateName(prefix) }
+
+// mountToken mounts the token volume in every container that mounts nothing at MountPath, and adds the volume if any
+// did and the pod has none of that kind.
+func (p *Plugin) mountToken(pod *corev1.Pod) {
+	name, exists := p.volumeName(pod)
+	mount := corev1.VolumeMount{Name: name, ReadOnly: true, MountPath: MountPath}
+	used := false
+	for _, containers := range [][]corev1.Container{pod.Spec.InitContainers, pod.Spec.Containers} {
+		for i := range containers {
+			if mountsAt(&containers[i], MountPath) {
+				continue
+			}
+			containers[i].VolumeMounts = append(containers[i].VolumeMounts, mount)
+			used = true
+		}
+	}
+	if used && !exists {
+		pod.Spec.Volumes = append(pod.Spec.Volumes, tokenVolume(name))
+	}
+}
+
+// volumeName returns the token volume the pod brings, or a name for a new one.
+func (p *Plugin) volumeName(pod *corev1.Pod) (name string, exists bool) {
+	taken := map[string]bool{}
+	for _, v := range pod.Spec.Volumes {
+		if strings.HasPrefix(v.Name, volumePrefix) {
+			return v.Name, true
+		}
+		taken[v.Name] = true
+	}
+	for name = p.randomly(volumePrefix); taken[name]; {
+		name = p.randomly(volumePrefix)
+	}
+	return name, false
+}
+
+func mountsAt(c *corev1.Container, path string) bool {
+	for _, m := range c.VolumeMounts {
+		if m.MountPath == path {
+			return true
+		}
+	}
+	return false
+}
+
+func tokenVolume(name string) corev1.Volume {
+	return corev1.Volume{Name: name, VolumeSource: corev1.VolumeSource{Projected: &corev1.ProjectedVolumeSource{
+		DefaultMode: ptr.To(corev1.ProjectedVolumeSourceDefaultMode),
+		Sources: []corev1.VolumeProjection{
+			{ServiceAccountToken: &corev1.ServiceAccountTokenProjection{Path: "token", ExpirationSeconds: ptr.To[int64](tokenSeconds)}},
+			{ConfigMap: &corev1.ConfigMapProjection{
+				LocalObjectReference: corev1.LocalObjectReference{Name: RootCAConfigMap},
+				Items:                []corev1.KeyToPath{{Key: "ca.crt", Path: "ca.crt"}},
+			}},
+			{DownwardAPI: &corev1.DownwardAPIProjection{Items: []corev1.DownwardAPIVolumeFile{
+				{Path: "namespace", FieldRef: &corev1.ObjectFieldSelector{APIVersion: "v1", FieldPath: "metadata.namespace"}},
+			}}},
+		},
+	}}}
+}

@@ -1,0 +1,121 @@
+package anchor
+
+import (
+	"context"
+	"sync"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/meta"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/types"
+
+	"lanyard.dev/internal/token"
+)
+
+// Source tells whether what an index remembers may be trusted now.
+type Source interface {
+	// Fresh returns an error when the memory may be behind other replicas for too long.
+	Fresh() error
+}
+
+// Read returns the object as storage has it now. It is asked when memory has none of that name, since another replica
+// may have made it a moment ago; found is false where storage has none either.
+type Read func(ctx context.Context, name types.NamespacedName) (obj runtime.Object, found bool, err error)
+
+// Index remembers the anchors of one resource. It is a mirror.Listener.
+type Index struct {
+	source Source
+	read   Read
+
+	mu      sync.RWMutex
+	anchors map[types.NamespacedName]token.Anchor
+}
+
+// NewIndex returns an empty index. read may be nil where this process is the only writer.
+func NewIndex(source Source, read Read) *Index {
+	return &Index{source: source, read: read, anchors: map[types.NamespacedName]token.Anchor{}}
+}
+
+// Set implements mirror.Listener.
+func (x *Index) Set(obj runtime.Object) {
+	name, anchor, ok := describe(obj)
+	if !ok {
+		return
+	}
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	x.anchors[name] = anchor
+}
+
+// Delete implements mirror.Listener.
+func (x *Index) Delete(obj runtime.Object) {
+	name, _, ok := describe(obj)
+	if !ok {
+		return
+	}
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	delete(x.anchors, name)
+}
+
+// Find returns the anchor of that name. The error says that neither answer could be trusted.
+func (x *Index) Find(ctx context.Context, namespace, name string) (token.Anchor, bool, error) {
+	if err := x.source.Fresh(); err != nil {
+		return token.Anchor{}, false, err
+	}
+	key := types.NamespacedName{Namespace: namespace, Name: name}
+	x.mu.RLock()
+	anchor, ok := x.anchors[key]
+	x.mu.RUnlock()
+	if ok || x.read == nil {
+		return anchor, ok, nil
+	}
+	obj, found, err := x.read(ctx, key)
+	if err != nil || !found {
+		return token.Anchor{}, false, err
+	}
+	_, anchor, ok = describe(obj)
+	return anchor, ok, nil
+}
+
+func describe(obj runtime.Object) (types.NamespacedName, token.Anchor, bool) {
+	m, err := meta.Accessor(obj)
+	if err != nil {
+		return types.NamespacedName{}, token.Anchor{}, false
+	}
+	anchor := token.Anchor{UID: string(m.GetUID())}
+	if at := m.GetDeletionTimestamp(); at != nil {
+		anchor.DeletionTimestamp = at.Time
+	}
+	if pod, ok := obj.(*corev1.Pod); ok {
+		anchor.ServiceAccountName, anchor.NodeName = pod.Spec.ServiceAccountName, pod.Spec.NodeName
+	}
+	return types.NamespacedName{Namespace: m.GetNamespace(), Name: m.GetName()}, anchor, true
+}
+
+// Anchors is the anchors of every resource a token can hang on. It implements token.Anchors.
+type Anchors struct {
+	ServiceAccounts, Pods, Secrets, Nodes *Index
+}
+
+var _ token.Anchors = Anchors{}
+
+// ServiceAccount implements token.Anchors.
+func (a Anchors) ServiceAccount(ctx context.Context, namespace, name string) (token.Anchor, bool, error) {
+	return a.ServiceAccounts.Find(ctx, namespace, name)
+}
+
+// Pod implements token.Anchors.
+func (a Anchors) Pod(ctx context.Context, namespace, name string) (token.Anchor, bool, error) {
+	return a.Pods.Find(ctx, namespace, name)
+}
+
+// Secret implements token.Anchors.
+func (a Anchors) Secret(ctx context.Context, namespace, name string) (token.Anchor, bool, error) {
+	return a.Secrets.Find(ctx, namespace, name)
+}
+
+// Node implements token.Anchors.
+func (a Anchors) Node(ctx context.Context, name string) (token.Anchor, bool, error) {
+	return a.Nodes.Find(ctx, "", name)
+}

@@ -1,0 +1,274 @@
+package apiserver
+
+import (
+	"context"
+	"crypto/x509"
+	"fmt"
+	"os"
+
+	corev1 "k8s.io/api/core/v1"
+	rbacv1 "k8s.io/api/rbac/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/types"
+	apimachineryversion "k8s.io/apimachinery/pkg/version"
+	apiopenapi "k8s.io/apiserver/pkg/endpoints/openapi"
+	"k8s.io/apiserver/pkg/endpoints/request"
+	"k8s.io/apiserver/pkg/registry/rest"
+	genericserver "k8s.io/apiserver/pkg/server"
+	"k8s.io/apiserver/pkg/server/dynamiccertificates"
+	"k8s.io/apiserver/pkg/util/compatibility"
+	restclient "k8s.io/client-go/rest"
+	basecompatibility "k8s.io/component-base/compatibility"
+	"k8s.io/utils/clock"
+
+	"lanyard.dev/internal/apiserver/admission"
+	"lanyard.dev/internal/apiserver/anchor"
+	"lanyard.dev/internal/apiserver/auditlog"
+	"lanyard.dev/internal/apiserver/authn"
+	"lanyard.dev/internal/apiserver/authz"
+	"lanyard.dev/internal/apiserver/issuer"
+	"lanyard.dev/internal/apiserver/mirror"
+	"lanyard.dev/internal/apiserver/openapi"
+	"lanyard.dev/internal/apiserver/registry"
+	"lanyard.dev/internal/apiserver/scheme"
+	"lanyard.dev/internal/controller/furnish"
+	"lanyard.dev/internal/controller/namespace"
+	"lanyard.dev/internal/rbac"
+	"lanyard.dev/internal/signingkey"
+	"lanyard.dev/internal/token"
+)
+
+// loadKeys reads the signing key and the keys accepted besides.
+func (a *assembly) loadKeys() error {
+	o := a.options.ServiceAccounts
+	signer, err := signingkey.LoadPrivate(o.SigningKeyFile)
+	if err != nil {
+		return err
+	}
+	var accepted []signingkey.PublicKey
+	for _, file := range o.KeyFiles {
+		keys, err := signingkey.LoadPublic(file)
+		if err != nil {
+			return err
+		}
+		accepted = append(accepted, keys...)
+	}
+	if a.keys, err = signingkey.NewSet(signer, accepted...); err != nil {
+		return err
+	}
+	a.issuer, err = token.NewIssuer(o.Issuers[0], a.keys, clock.RealClock{})
+	return err
+}
+
+func (a *assembly) lifetimes() token.LifetimePolicy {
+	o := a.options.ServiceAccounts
+	return token.LifetimePolicy{Min: o.MinTokenExpiration, Max: o.MaxTokenExpiration}
+}
+
+// configure makes the library's configuration: how to serve, in which forms, described how.
+func (a *assembly) configure() error {
+	c := genericserver.NewConfig(a.codecs)
+	c.EffectiveVersion = kubernetesVersion{compatibility.DefaultBuildEffectiveVersion()}
+	c.ExternalAddress = a.options.Listener.Addr().String()
+	c.EnableProfiling = false
+	c.BuildHandlerChainFunc = buildChain
+	// The configuration must hold one, and nothing uses it: this server talks to its stores, not to itself.
+	c.LoopbackClientConfig = &restclient.Config{}
+
+	namer := apiopenapi.NewDefinitionNamer(scheme.NewPublished())
+	c.OpenAPIConfig = genericserver.DefaultOpenAPIConfig(openapi.GetOpenAPIDefinitions, namer)
+	c.OpenAPIConfig.Info.Title = "Lanyard"
+	c.OpenAPIV3Config = genericserver.DefaultOpenAPIV3Config(openapi.GetOpenAPIDefinitions, namer)
+	c.OpenAPIV3Config.Info.Title = "Lanyard"
+
+	a.config = c
+	return a.secure()
+}
+
+// secure sets up TLS. The files are read again when they change.
+func (a *assembly) secure() error {
+	o := &a.options
+	serving, err := dynamiccertificates.NewDynamicServingContentFromFiles("serving-cert", o.TLSCertFile, o.TLSPrivateKeyFile)
+	if err != nil {
+		return fmt.Errorf("serving certificate: %w", err)
+	}
+	a.config.SecureServing = &genericserver.SecureServingInfo{Listener: o.Listener, Cert: serving}
+	if o.ClientCAFile == "" {
+		return nil
+	}
+	clients, err := dynamiccertificates.NewDynamicCAContentFromFile("client-ca-bundle", o.ClientCAFile)
+	if err != nil {
+		return fmt.Errorf("client CA: %w", err)
+	}
+	return a.config.Authentication.ApplyClientCert(clients, a.config.SecureServing)
+}
+
+func (a *assembly) openAudit() (err error) {
+	if a.audit, err = auditlog.Open(a.options.Audit); err != nil || a.audit == nil {
+		return err
+	}
+	a.config.AuditBackend, a.config.AuditPolicyRuleEvaluator = a.audit.Backend, a.audit.Policy
+	return nil
+}
+
+// openStores connects to etcd and starts what keeps promises about its content.
+func (a *assembly) openStores() (err error) {
+	rootCA := []byte(nil)
+	if file := a.options.RootCAFile; file != "" {
+		if rootCA, err = os.ReadFile(file); err != nil {
+			return fmt.Errorf("root CA: %w", err)
+		}
+	}
+	if a.mirror, err = newMirror(&a.options, a.config, a.scheme, a.codecs); err != nil {
+		return err
+	}
+	a.config.RESTOptionsGetter = a.mirror
+	furnishNamespace := func(ctx context.Context, name string) error { return a.furnisher.Namespace(ctx, name) }
+	if a.stores, err = newStores(a.scheme, a.mirror, furnishNamespace); err != nil {
+		return err
+	}
+	a.furnisher = furnish.New(a.stores.namespaces.Namespace, a.stores.serviceAccounts, a.stores.configMaps, rootCA)
+	a.feed("serviceaccounts").Listen(a.furnisher.Accounts())
+	a.feed("configmaps").Listen(a.furnisher.ConfigMaps())
+	a.feed("namespaces").Listen(a.furnisher.Namespaces())
+
+	contents := map[schema.GroupResource]namespace.Content{}
+	for resource, store := range a.stores.namespaced() {
+		contents[resource] = store
+	}
+	a.terminator = namespace.New(a.stores.namespaces.Namespace, a.stores.namespaces.Finalize, a.stores.namespaces.Status, contents)
+	a.feed("namespaces").Listen(a.terminator)
+	return nil
+}
+
+func (a *assembly) feed(coreResource string) *mirror.Feed {
+	return a.mirror.Feed(corev1.Resource(coreResource))
+}
+
+// watchAnchors remembers the objects that tokens hang on.
+func (a *assembly) watchAnchors() error {
+	remember := func(resource string, store *registry.Store) *anchor.Index {
+		var read anchor.Read
+		if !a.options.Etcd.Alone {
+			read = readFrom(store)
+		}
+		index := anchor.NewIndex(a.feed(resource), read)
+		a.feed(resource).Listen(index)
+		return index
+	}
+	a.anchors = anchor.Anchors{
+		ServiceAccounts: remember("serviceaccounts", a.stores.serviceAccounts), Pods: remember("pods", a.stores.pods.Pod),
+		Secrets: remember("secrets", a.stores.secrets), Nodes: remember("nodes", a.stores.nodes),
+	}
+	return nil
+}
+
+// readFrom asks storage itself, past every cache.
+func readFrom(store *registry.Store) anchor.Read {
+	return func(ctx context.Context, name types.NamespacedName) (runtime.Object, bool, error) {
+		obj, err := store.Get(request.WithNamespace(ctx, name.Namespace), name.Name, &metav1.GetOptions{})
+		if apierrors.IsNotFound(err) {
+			return nil, false, nil
+		}
+		return obj, err == nil, err
+	}
+}
+
+// watchPolicy keeps the rbac index true and makes the authorizer.
+func (a *assembly) watchPolicy() error {
+	a.index = rbac.NewIndex()
+	var sources []authz.Source
+	for resource, kind := range map[string]rbac.Kind{
+		"roles": rbac.Role, "rolebindings": rbac.RoleBinding, "clusterroles": rbac.ClusterRole, "clusterrolebindings": rbac.ClusterRoleBinding,
+	} {
+		feed := a.mirror.Feed(rbacv1.Resource(resource))
+		feed.Listen(authz.NewPolicy(a.index, kind))
+		sources = append(sources, feed)
+	}
+	a.authorizer = authz.New(a.index, sources...)
+	a.config.Authorization.Authorizer = a.authorizer
+	a.config.RuleResolver = a.authorizer
+	return nil
+}
+
+// identify sets up who is who, and what happens to what they send.
+func (a *assembly) identify() error {
+	o := a.options.ServiceAccounts
+	verifier, err := token.NewVerifier(token.VerifierConfig{
+		Issuers: o.Issuers, Keys: a.keys, Anchors: a.anchors, Clock: clock.RealClock{},
+	})
+	if err != nil {
+		return err
+	}
+	a.tokens = authn.NewToken(verifier, o.audiences())
+	var clients authn.ClientCA
+	if ca := a.config.SecureServing.ClientCA; ca != nil {
+		clients = func() (x509.VerifyOptions, bool) { return ca.VerifyOptions() }
+	}
+	a.config.Authentication.Authenticator = authn.NewRequest(a.tokens, clients)
+	a.config.Authentication.APIAudiences = o.audiences()
+	a.config.AdmissionControl = admission.New(a.findNamespace, a.findAccount)
+	return nil
+}
+
+func (a *assembly) findNamespace(ctx context.Context, name string) (*corev1.Namespace, error) {
+	found, err := a.stores.namespaces.Namespace.Get(ctx, name, &metav1.GetOptions{})
+	if err != nil {
+		return nil, err
+	}
+	return found.(*corev1.Namespace), nil
+}
+
+func (a *assembly) findAccount(ctx context.Context, namespace, name string) (*corev1.ServiceAccount, error) {
+	found, err := a.stores.serviceAccounts.Get(request.WithNamespace(ctx, namespace), name, &metav1.GetOptions{})
+	if err != nil {
+		return nil, err
+	}
+	return found.(*corev1.ServiceAccount), nil
+}
+
+// build makes the library's server and installs everything on it.
+func (a *assembly) build() error {
+	completed := a.config.Complete(nil)
+	server, err := completed.New("lanyard", genericserver.NewEmptyDelegate())
+	if err != nil {
+		return err
+	}
+	a.server = server
+	if err := a.install(); err != nil {
+		return err
+	}
+	o := a.options.ServiceAccounts
+	jwksURI := o.JWKSURI
+	if jwksURI == "" {
+		jwksURI = "https://" + a.config.ExternalAddress + issuer.JWKSPath
+	}
+	publisher, err := issuer.New(o.Issuers[0], jwksURI, a.keys)
+	if err != nil {
+		return err
+	}
+	publisher.Install(a.server.Handler.NonGoRestfulMux)
+	return nil
+}
+
+// groupInfo describes one version of a group to the library.
+func (a *assembly) groupInfo(gv schema.GroupVersion, all map[schema.GroupVersion]map[string]rest.Storage) *genericserver.APIGroupInfo {
+	info := genericserver.NewDefaultAPIGroupInfo(gv.Group, a.scheme, runtime.NewParameterCodec(a.scheme), a.codecs)
+	info.VersionedResourcesStorageMap[gv.Version] = all[gv]
+	return &info
+}
+
+// kubernetesVersion says at /version which Kubernetes the API is that of.
+type kubernetesVersion struct {
+	basecompatibility.EffectiveVersion
+}
+
+// Info implements basecompatibility.EffectiveVersion.
+func (v kubernetesVersion) Info() *apimachineryversion.Info {
+	info := *v.EffectiveVersion.Info()
+	info.Major, info.Minor, info.GitVersion = "1", "37", "v1.37.2+lanyard"
+	return &info
+}

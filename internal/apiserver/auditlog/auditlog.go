@@ -1,0 +1,136 @@
+// Package auditlog writes who did what as audit.k8s.io/v1 JSON lines, and keeps credentials out of them.
+package auditlog
+
+import (
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+
+	"gopkg.in/natefinch/lumberjack.v2"
+	auditinternal "k8s.io/apiserver/pkg/apis/audit"
+	auditv1 "k8s.io/apiserver/pkg/apis/audit/v1"
+	"k8s.io/apiserver/pkg/audit"
+	"k8s.io/apiserver/pkg/audit/policy"
+	"k8s.io/apiserver/pkg/authorization/authorizer"
+	pluginlog "k8s.io/apiserver/plugin/pkg/audit/log"
+)
+
+// Options say where the log goes and what it holds; the names are kube-apiserver's.
+type Options struct {
+	// LogPath is a file, or "-" for standard output; empty turns auditing off.
+	LogPath string
+	// PolicyFile is an audit.k8s.io/v1 Policy; without one every request is logged at level Metadata.
+	PolicyFile string
+	// MaxAge in days, MaxBackups in files and MaxSize in megabytes rule rotation. Zero means no limit of that kind,
+	// but 100 MB for MaxSize.
+	MaxAge, MaxBackups, MaxSize int
+}
+
+// Validate returns every fault of the options.
+func (o Options) Validate() []error {
+	var errs []error
+	for name, value := range map[string]int{"maxage": o.MaxAge, "maxbackup": o.MaxBackups, "maxsize": o.MaxSize} {
+		if value < 0 {
+			errs = append(errs, fmt.Errorf("--audit-log-%s %d: can't be a negative number", name, value))
+		}
+	}
+	if o.PolicyFile != "" && o.LogPath == "" {
+		errs = append(errs, fmt.Errorf("--audit-policy-file needs --audit-log-path: there is nothing to write to"))
+	}
+	return errs
+}
+
+// Log is an open audit log and the policy that fills it.
+type Log struct {
+	Backend audit.Backend
+	Policy  audit.PolicyRuleEvaluator
+	closer  io.Closer
+}
+
+// Open returns the log, or nil when auditing is off. The file is made 0600 if it is not there.
+func Open(o Options) (*Log, error) {
+	if o.LogPath == "" {
+		return nil, nil
+	}
+	evaluator, err := load(o.PolicyFile)
+	if err != nil {
+		return nil, err
+	}
+	out, err := open(o)
+	if err != nil {
+		return nil, fmt.Errorf("open audit log %s: %w", o.LogPath, err)
+	}
+	return &Log{
+		Backend: pluginlog.NewBackend(out, pluginlog.FormatJson, auditv1.SchemeGroupVersion),
+		Policy:  withoutCredentials{evaluator},
+		closer:  out,
+	}, nil
+}
+
+// Close closes the file.
+func (l *Log) Close() error {
+	if l == nil {
+		return nil
+	}
+	return l.closer.Close()
+}
+
+func load(file string) (audit.PolicyRuleEvaluator, error) {
+	if file == "" {
+		return policy.NewPolicyRuleEvaluator(&auditinternal.Policy{
+			OmitStages: []auditinternal.Stage{auditinternal.StageRequestReceived},
+			Rules:      []auditinternal.PolicyRule{{Level: auditinternal.LevelMetadata}},
+		}), nil
+	}
+	p, err := policy.LoadPolicyFromFile(file)
+	if err != nil {
+		return nil, fmt.Errorf("read audit policy: %w", err)
+	}
+	return policy.NewPolicyRuleEvaluator(p), nil
+}
+
+func open(o Options) (io.WriteCloser, error) {
+	if o.LogPath == "-" {
+		return nopCloser{os.Stdout}, nil
+	}
+	if err := os.MkdirAll(filepath.Dir(o.LogPath), 0o700); err != nil {
+		return nil, err
+	}
+	// The rotating writer opens the file at the first event; a file that cannot be written must be known now.
+	f, err := os.OpenFile(o.LogPath, os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	if err := f.Close(); err != nil {
+		return nil, err
+	}
+	return &lumberjack.Logger{Filename: o.LogPath, MaxAge: o.MaxAge, MaxBackups: o.MaxBackups, MaxSize: o.MaxSize}, nil
+}
+
+type nopCloser struct{ io.Writer }
+
+func (nopCloser) Close() error { return nil }
+
+// withoutCredentials caps what any policy logs of requests whose bodies carry tokens or secret values: their metadata
+// may be logged, their bodies never.
+type withoutCredentials struct{ audit.PolicyRuleEvaluator }
+
+// EvaluatePolicyRule implements audit.PolicyRuleEvaluator.
+func (w withoutCredentials) EvaluatePolicyRule(attributes authorizer.Attributes) audit.RequestAuditConfig {
+	config := w.PolicyRuleEvaluator.EvaluatePolicyRule(attributes)
+	if carriesCredentials(attributes) && auditinternal.LevelMetadata.Less(config.Level) {
+		config.Level = auditinternal.LevelMetadata
+	}
+	return config
+}
+
+func carriesCredentials(a authorizer.Attributes) bool {
+	switch {
+	case a.GetResource() == "secrets", a.GetResource() == "tokenreviews":
+		return true
+	case a.GetResource() == "serviceaccounts":
+		return a.GetSubresource() == "token"
+	}
+	return false
+}

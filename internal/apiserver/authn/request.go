@@ -1,0 +1,27 @@
+package authn
+
+import (
+	"crypto/x509"
+
+	"k8s.io/apiserver/pkg/authentication/authenticator"
+	"k8s.io/apiserver/pkg/authentication/group"
+	"k8s.io/apiserver/pkg/authentication/request/anonymous"
+	"k8s.io/apiserver/pkg/authentication/request/bearertoken"
+	"k8s.io/apiserver/pkg/authentication/request/union"
+	x509request "k8s.io/apiserver/pkg/authentication/request/x509"
+)
+
+// ClientCA gives the options to verify client certificates with; false when there are none now.
+type ClientCA func() (x509.VerifyOptions, bool)
+
+// NewRequest returns the authenticator of every request. ca may be nil: then no client certificate is accepted. A
+// credential that does not hold is refused and never taken for anonymous.
+func NewRequest(tokens authenticator.Token, ca ClientCA) authenticator.Request {
+	var known []authenticator.Request
+	if ca != nil {
+		known = append(known, x509request.NewDynamic(x509request.VerifyOptionFunc(ca), x509request.CommonNameUserConversion))
+	}
+	known = append(known, bearertoken.New(tokens))
+	authenticated := group.NewAuthenticatedGroupAdder(union.New(known...))
+	return union.NewFailOnError(authenticated, anonymous.NewAuthenticator(nil))
+}

@@ -1,0 +1,76 @@
+package authz
+
+import (
+	"context"
+	"slices"
+
+	"k8s.io/apiserver/pkg/authentication/user"
+	"k8s.io/apiserver/pkg/authorization/authorizer"
+
+	"lanyard.dev/internal/rbac"
+)
+
+// Source tells whether the index may be trusted now.
+type Source interface {
+	// Fresh returns an error when the index may be behind other replicas for too long.
+	Fresh() error
+}
+
+// Authorizer decides requests by an rbac index.
+type Authorizer struct {
+	authorizer.AuthorizerFunc
+	index   *rbac.Index
+	sources []Source
+}
+
+var (
+	_ authorizer.Authorizer   = &Authorizer{}
+	_ authorizer.RuleResolver = &Authorizer{}
+)
+
+// New returns an authorizer over index, which the sources keep up to date.
+func New(index *rbac.Index, sources ...Source) *Authorizer {
+	a := &Authorizer{index: index, sources: sources}
+	a.AuthorizerFunc = a.decide
+	return a
+}
+
+func (a *Authorizer) decide(_ context.Context, request authorizer.Attributes) (authorizer.Decision, string, error) {
+	who := request.GetUser()
+	if who == nil {
+		return authorizer.DecisionNoOpinion, "no user on request", nil
+	}
+	if slices.Contains(who.GetGroups(), user.SystemPrivilegedGroup) {
+		return authorizer.DecisionAllow, "", nil
+	}
+	for _, s := range a.sources {
+		if err := s.Fresh(); err != nil {
+			return authorizer.DecisionNoOpinion, "", err
+		}
+	}
+	decision := a.index.Authorize(rbac.Request{
+		User: who.GetName(), Groups: who.GetGroups(), Verb: request.GetVerb(), ResourceRequest: request.IsResourceRequest(),
+		APIGroup: request.GetAPIGroup(), Resource: request.GetResource(), Subresource: request.GetSubresource(),
+		Name: request.GetName(), Namespace: request.GetNamespace(), Path: request.GetPath(),
+	})
+	if decision.Allowed {
+		return authorizer.DecisionAllow, decision.Reason(), nil
+	}
+	return authorizer.DecisionNoOpinion, decision.Reason(), nil
+}
+
+// RulesFor implements authorizer.RuleResolver.
+func (a *Authorizer) RulesFor(_ context.Context, who user.Info, namespace string) ([]authorizer.ResourceRuleInfo, []authorizer.NonResourceRuleInfo, bool, error) {
+	rules := a.index.RulesFor(who.GetName(), who.GetGroups(), namespace)
+	resource := make([]authorizer.ResourceRuleInfo, len(rules.Resource))
+	for i, r := range rules.Resource {
+		resource[i] = &authorizer.DefaultResourceRuleInfo{
+			Verbs: r.Verbs, APIGroups: r.APIGroups, Resources: r.Resources, ResourceNames: r.ResourceNames,
+		}
+	}
+	paths := make([]authorizer.NonResourceRuleInfo, len(rules.NonResource))
+	for i, r := range rules.NonResource {
+		paths[i] = &authorizer.DefaultNonResourceRuleInfo{Verbs: r.Verbs, NonResourceURLs: r.NonResourceURLs}
+	}
+	return resource, paths, false, nil
+}

@@ -1,0 +1,292 @@
+package mirror
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/util/wait"
+	"k8s.io/apimachinery/pkg/watch"
+	"k8s.io/apiserver/pkg/storage"
+	"k8s.io/klog/v2"
+	"k8s.io/utils/clock"
+)
+
+// MaxLag is how long a feed's watch may go without progress before Fresh refuses; only replicas have one.
+const MaxLag = 10 * time.Second
+
+// ErrStale says that the watch behind a feed has not progressed within MaxLag.
+var ErrStale = errors.New("storage watch has not progressed in time")
+
+// Listener learns of changes to one resource. Calls for one object come in the order of its versions, one at a time
+// for the whole feed. obj is shared with the request that wrote it: a listener copies what it keeps.
+type Listener interface {
+	Set(obj runtime.Object)
+	// Delete is told the last state of the object, or a PartialObjectMetadata where that is not known.
+	Delete(obj runtime.Object)
+}
+
+// Feed is the ordered stream of changes of one resource.
+type Feed struct {
+	resource  schema.GroupResource
+	newList   func() runtime.Object
+	clock     clock.PassiveClock
+	listeners []Listener
+	// alone is true when no other process writes the storage.
+	alone bool
+
+	raw    storage.Interface
+	prefix string
+
+	mu      sync.Mutex
+	seen    map[string]version
+	watched uint64 // the watch has told everything up to this revision
+
+	synced   chan struct{}
+	once     sync.Once
+	progress atomic.Int64 // unix nanoseconds of the last sign of life of the watch
+	latest   atomic.Uint64
+}
+
+// version is the last state told of one object.
+type version struct {
+	revision uint64
+	gone     bool
+	object   runtime.Object // its metadata
+}
+
+// Listen adds a listener. All listeners are added before Run.
+func (f *Feed) Listen(l Listener) { f.listeners = append(f.listeners, l) }
+
+// Synced is closed once every object that was stored at the start has been told.
+func (f *Feed) Synced() <-chan struct{} { return f.synced }
+
+// Fresh returns ErrStale when other replicas may have written what this feed has not told yet for longer than MaxLag.
+func (f *Feed) Fresh() error {
+	if f.alone {
+		return nil
+	}
+	if lag := f.clock.Now().Sub(time.Unix(0, f.progress.Load())); lag > MaxLag {
+		return fmt.Errorf("%s: %w", f.resource, ErrStale)
+	}
+	return nil
+}
+
+// Latest is the highest revision this feed has told, or 0.
+func (f *Feed) Latest() uint64 { return f.latest.Load() }
+
+// Run lists and watches until ctx ends. It must run once.
+func (f *Feed) Run(ctx context.Context) {
+	backoff := wait.Backoff{Duration: 20 * time.Millisecond, Factor: 2, Jitter: 0.2, Steps: 9, Cap: 5 * time.Second}
+	delay := backoff
+	for ctx.Err() == nil {
+		err := f.listAndWatch(ctx, func() { delay = backoff })
+		if ctx.Err() != nil {
+			return
+		}
+		klog.V(1).InfoS("Watch of storage ended; listing again", "resource", f.resource, "reason", err)
+		select {
+		case <-ctx.Done():
+		case <-time.After(delay.Step()):
+		}
+	}
+}
+
+func (f *Feed) listAndWatch(ctx context.Context, healthy func()) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	revision, err := f.list(ctx)
+	if err != nil {
+		return fmt.Errorf("list %s: %w", f.resource, err)
+	}
+	w, err := f.raw.Watch(ctx, f.prefix, storage.ListOptions{
+		ResourceVersion: revision, Predicate: everything(), Recursive: true, ProgressNotify: true,
+	})
+	if err != nil {
+		return fmt.Errorf("watch %s: %w", f.resource, err)
+	}
+	defer w.Stop()
+	f.once.Do(func() { close(f.synced) })
+	healthy()
+	if !f.alone {
+		go f.askForProgress(ctx)
+	}
+	for event := range w.ResultChan() {
+		if err := f.receive(event); err != nil {
+			return err
+		}
+	}
+	return errors.New("watch closed")
+}
+
+// askForProgress keeps an idle watch saying how far it is.
+func (f *Feed) askForProgress(ctx context.Context) {
+	wait.UntilWithContext(ctx, func(ctx context.Context) {
+		if err := f.raw.RequestWatchProgress(ctx); err != nil {
+			klog.V(2).InfoS("Could not ask the storage for watch progress", "resource", f.resource, "err", err)
+		}
+	}, time.Second)
+}
+
+func (f *Feed) receive(event watch.Event) error {
+	switch event.Type {
+	case watch.Error:
+		return fmt.Errorf("watch %s: %v", f.resource, event.Object)
+	case watch.Added, watch.Modified:
+		f.tellWatched(event.Object, false)
+		f.advance(event.Object)
+	case watch.Deleted:
+		f.tellWatched(event.Object, true)
+		f.advance(event.Object)
+	case watch.Bookmark:
+		f.advance(event.Object)
+	}
+	f.progress.Store(f.clock.Now().UnixNano())
+	return nil
+}
+
+func everything() storage.SelectionPredicate {
+	p := storage.Everything
+	p.AllowWatchBookmarks = true
+	return p
+}
+
+// list tells all that is stored, and the removal of what is not any more. It returns the revision to watch from.
+func (f *Feed) list(ctx context.Context) (string, error) {
+	list := f.newList()
+	err := f.raw.GetList(ctx, f.prefix, storage.ListOptions{Predicate: storage.Everything, Recursive: true}, list)
+	if err != nil {
+		return "", err
+	}
+	accessor, err := meta.ListAccessor(list)
+	if err != nil {
+		return "", err
+	}
+	revision, err := storage.APIObjectVersioner{}.ParseResourceVersion(accessor.GetResourceVersion())
+	if err != nil {
+		return "", err
+	}
+	present := map[string]bool{}
+	err = meta.EachListItem(list, func(obj runtime.Object) error {
+		present[keyOf(obj)] = true
+		f.tellWatched(obj, false)
+		return nil
+	})
+	if err != nil {
+		return "", err
+	}
+	f.prune(present, revision)
+	f.progress.Store(f.clock.Now().UnixNano())
+	return accessor.GetResourceVersion(), nil
+}
+
+// prune tells the removal of every object that a list at revision no longer holds.
+func (f *Feed) prune(present map[string]bool, revision uint64) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for key, v := range f.seen {
+		if present[key] || v.revision > revision {
+			continue
+		}
+		delete(f.seen, key)
+		if !v.gone {
+			f.pass(v.object, true)
+		}
+	}
+	f.watched = max(f.watched, revision)
+}
+
+// tellWritten passes on what this process wrote itself. What the watch has passed already is dropped: the watch told
+// it, or something newer. A removal is remembered until the watch is past it, so that an older addition still under
+// way there cannot revive the object.
+func (f *Feed) tellWritten(obj runtime.Object, gone bool) {
+	key, revision := keyOf(obj), revisionOf(obj)
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if revision <= f.watched || revision <= f.seen[key].revision {
+		return
+	}
+	f.seen[key] = version{revision: revision, gone: gone, object: metadataOf(obj)}
+	f.reach(revision)
+	f.pass(obj, gone)
+}
+
+// tellWatched passes on what the watch, or a list, says in the order of revisions.
+func (f *Feed) tellWatched(obj runtime.Object, gone bool) {
+	key, revision := keyOf(obj), revisionOf(obj)
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	last := f.seen[key]
+	if revision <= last.revision {
+		if gone && last.gone && revision == last.revision {
+			delete(f.seen, key)
+		}
+		return
+	}
+	f.reach(revision)
+	if gone {
+		delete(f.seen, key)
+	} else {
+		f.seen[key] = version{revision: revision, object: metadataOf(obj)}
+	}
+	f.pass(obj, gone)
+}
+
+func (f *Feed) pass(obj runtime.Object, gone bool) {
+	for _, l := range f.listeners {
+		if gone {
+			l.Delete(obj)
+		} else {
+			l.Set(obj)
+		}
+	}
+}
+
+// advance notes that the watch has told everything up to the revision of obj.
+func (f *Feed) advance(obj runtime.Object) {
+	revision := revisionOf(obj)
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.watched = max(f.watched, revision)
+}
+
+func (f *Feed) reach(revision uint64) {
+	if revision > f.latest.Load() {
+		f.latest.Store(revision)
+	}
+}
+
+func keyOf(obj runtime.Object) string {
+	m, err := meta.Accessor(obj)
+	if err != nil {
+		return ""
+	}
+	return m.GetNamespace() + "/" + m.GetName()
+}
+
+// revisionOf returns 0, which is never told, for an object that was not stored.
+func revisionOf(obj runtime.Object) uint64 {
+	revision, err := storage.APIObjectVersioner{}.ObjectResourceVersion(obj)
+	if err != nil {
+		return 0
+	}
+	return revision
+}
+
+// metadataOf keeps the little of an object that a later removal is told with.
+func metadataOf(obj runtime.Object) runtime.Object {
+	m, err := meta.Accessor(obj)
+	if err != nil {
+		return obj
+	}
+	return &metav1.PartialObjectMetadata{ObjectMeta: metav1.ObjectMeta{
+		Namespace: m.GetNamespace(), Name: m.GetName(), UID: m.GetUID(), ResourceVersion: m.GetResourceVersion(),
+	}}
+}

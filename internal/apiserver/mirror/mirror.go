@@ -1,0 +1,103 @@
+package mirror
+
+import (
+	"context"
+	"fmt"
+	"sync"
+
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apiserver/pkg/registry/generic"
+	"k8s.io/apiserver/pkg/storage"
+	"k8s.io/apiserver/pkg/storage/cacher"
+	"k8s.io/apiserver/pkg/storage/storagebackend"
+	"k8s.io/apiserver/pkg/storage/storagebackend/factory"
+	"k8s.io/client-go/tools/cache"
+	"k8s.io/utils/clock"
+)
+
+// Mirror hands out storage that tells a feed of each write, and holds the feeds.
+type Mirror struct {
+	base  generic.RESTOptionsGetter
+	alone bool
+	feeds map[schema.GroupResource]*Feed
+}
+
+// New returns a mirror over the storage that base describes. alone says that this process is the only writer of that
+// storage, as with an embedded etcd; then a read may be served from memory as soon as memory has reached the last
+// write, and is never older than it.
+func New(base generic.RESTOptionsGetter, alone bool, resources ...schema.GroupResource) *Mirror {
+	m := &Mirror{base: base, alone: alone, feeds: map[schema.GroupResource]*Feed{}}
+	for _, r := range resources {
+		m.feeds[r] = &Feed{
+			resource: r, alone: alone, clock: clock.RealClock{}, seen: map[string]version{}, synced: make(chan struct{}),
+		}
+	}
+	return m
+}
+
+// Feed returns the feed of a resource that New was given. Before Run its store must have been made.
+func (m *Mirror) Feed(resource schema.GroupResource) *Feed { return m.feeds[resource] }
+
+// Run runs every feed until ctx ends.
+func (m *Mirror) Run(ctx context.Context) {
+	var running sync.WaitGroup
+	for _, f := range m.feeds {
+		running.Go(func() { f.Run(ctx) })
+	}
+	running.Wait()
+}
+
+// WaitSynced returns once every feed has told what was stored at the start.
+func (m *Mirror) WaitSynced(ctx context.Context) error {
+	for r, f := range m.feeds {
+		select {
+		case <-f.synced:
+		case <-ctx.Done():
+			return fmt.Errorf("read %s from storage: %w", r, context.Cause(ctx))
+		}
+	}
+	return nil
+}
+
+// GetRESTOptions implements generic.RESTOptionsGetter.
+func (m *Mirror) GetRESTOptions(resource schema.GroupResource, example runtime.Object) (generic.RESTOptions, error) {
+	options, err := m.base.GetRESTOptions(resource, example)
+	if err != nil {
+		return options, err
+	}
+	options.Decorator = m.decorate
+	return options, nil
+}
+
+// decorate builds storage in three layers: etcd, the layer that tells the feed, and the watch cache.
+func (m *Mirror) decorate(config *storagebackend.ConfigForResource, prefix string, keyFunc func(runtime.Object) (string, error),
+	newFunc, newListFunc func() runtime.Object, attrs storage.AttrFunc, triggers storage.IndexerFuncs, indexers *cache.Indexers,
+) (storage.Interface, factory.DestroyFunc, error) {
+	raw, closeRaw, err := generic.NewRawStorage(config, newFunc, newListFunc, prefix)
+	if err != nil {
+		return nil, nil, err
+	}
+	feed, ok := m.feeds[config.GroupResource]
+	if ok {
+		feed.raw, feed.prefix, feed.newList = raw, prefix, newListFunc
+		raw = &telling{Interface: raw, feed: feed}
+	}
+	c, err := cacher.NewCacherFromConfig(cacher.Config{
+		Storage: raw, Versioner: storage.APIObjectVersioner{}, GroupResource: config.GroupResource,
+		EventsHistoryWindow: config.EventsHistoryWindow, ResourcePrefix: prefix, KeyFunc: keyFunc,
+		NewFunc: newFunc, NewListFunc: newListFunc, GetAttrsFunc: attrs, IndexerFuncs: triggers, Indexers: indexers,
+		Codec: config.Codec,
+	})
+	if err != nil {
+		closeRaw()
+		return nil, nil, fmt.Errorf("watch cache of %s: %w", config.GroupResource, err)
+	}
+	cached := cacher.NewCacheDelegator(c, raw)
+	var top storage.Interface = cached
+	if ok && m.alone {
+		top = &remembering{Interface: cached, feed: feed}
+	}
+	stop := sync.OnceFunc(func() { cached.Stop(); c.Stop(); closeRaw() })
+	return top, stop, nil
+}

@@ -1,0 +1,61 @@
+package mirror
+
+import (
+	"context"
+	"strconv"
+
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apiserver/pkg/storage"
+)
+
+// telling is storage that tells a feed of each write before the write returns.
+type telling struct {
+	storage.Interface
+	feed *Feed
+}
+
+// Create implements storage.Interface.
+func (t *telling) Create(ctx context.Context, key string, obj, out runtime.Object, ttl uint64) error {
+	err := t.Interface.Create(ctx, key, obj, out, ttl)
+	if err == nil && out != nil {
+		t.feed.tellWritten(out, false)
+	}
+	return err
+}
+
+// Delete implements storage.Interface.
+func (t *telling) Delete(ctx context.Context, key string, out runtime.Object, preconditions *storage.Preconditions,
+	validate storage.ValidateObjectFunc, cached runtime.Object, opts storage.DeleteOptions,
+) error {
+	err := t.Interface.Delete(ctx, key, out, preconditions, validate, cached, opts)
+	if err == nil {
+		t.feed.tellWritten(out, true)
+	}
+	return err
+}
+
+// GuaranteedUpdate implements storage.Interface.
+func (t *telling) GuaranteedUpdate(ctx context.Context, key string, destination runtime.Object, ignoreNotFound bool,
+	preconditions *storage.Preconditions, update storage.UpdateFunc, cached runtime.Object,
+) error {
+	err := t.Interface.GuaranteedUpdate(ctx, key, destination, ignoreNotFound, preconditions, update, cached)
+	if err == nil {
+		t.feed.tellWritten(destination, false)
+	}
+	return err
+}
+
+// remembering is storage that answers reads from the watch cache, at the last write this process made. It is right
+// only where no other process writes.
+type remembering struct {
+	storage.Interface
+	feed *Feed
+}
+
+// Get implements storage.Interface.
+func (r *remembering) Get(ctx context.Context, key string, opts storage.GetOptions, out runtime.Object) error {
+	if latest := r.feed.Latest(); opts.ResourceVersion == "" && latest > 0 {
+		opts.ResourceVersion = strconv.FormatUint(latest, 10)
+	}
+	return r.Interface.Get(ctx, key, opts, out)
+}

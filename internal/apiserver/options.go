@@ -1,0 +1,118 @@
+package apiserver
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/url"
+	"strings"
+	"time"
+
+	"lanyard.dev/internal/apiserver/auditlog"
+	"lanyard.dev/internal/token"
+)
+
+// Options are the settings of one authority. File names are read once, at the start, but for certificates, which are
+// read again when they change.
+type Options struct {
+	// Listener is where to serve. The server closes it.
+	Listener net.Listener
+
+	// TLSCertFile and TLSPrivateKeyFile are the serving certificate with its chain, and its key, in PEM.
+	TLSCertFile, TLSPrivateKeyFile string
+	// ClientCAFile holds the CAs of client certificates; empty accepts none.
+	ClientCAFile string
+	// RootCAFile is what workloads verify the server with: it is published as kube-root-ca.crt in every namespace.
+	RootCAFile string
+
+	Etcd Etcd
+	// EncryptionProviderConfig is an apiserver.config.k8s.io/v1 EncryptionConfiguration.
+	EncryptionProviderConfig string
+
+	ServiceAccounts ServiceAccounts
+	Audit           auditlog.Options
+}
+
+// Etcd names the store.
+type Etcd struct {
+	Servers []string
+	// CAFile, CertFile and KeyFile secure the connection; all empty for a unix socket.
+	CAFile, CertFile, KeyFile string
+	// Alone says that no other process writes to this etcd.
+	Alone bool
+}
+
+// ServiceAccounts rule tokens.
+type ServiceAccounts struct {
+	// Issuers are URLs: the first issues, all are accepted.
+	Issuers []string
+	// SigningKeyFile signs; KeyFiles are accepted besides.
+	SigningKeyFile string
+	KeyFiles       []string
+	// APIAudiences are the server's own names; empty means the issuers.
+	APIAudiences []string
+	// MaxTokenExpiration shortens every longer token; 0 shortens none.
+	MaxTokenExpiration time.Duration
+	// MinTokenExpiration is the least that may be asked for; 0 means Kubernetes' 10 minutes. Tests alone set it.
+	MinTokenExpiration time.Duration
+	// JWKSURI replaces the URL of the key set in the discovery document.
+	JWKSURI string
+}
+
+// DefaultIssuer is kube-apiserver's usual issuer name.
+const DefaultIssuer = "https://kubernetes.default.svc.cluster.local"
+
+// Validate returns every fault at once, each naming its flag.
+func (o *Options) Validate() error {
+	var errs []error
+	require := func(value, flag string) {
+		if value == "" {
+			errs = append(errs, fmt.Errorf("%s is required", flag))
+		}
+	}
+	require(o.TLSCertFile, "--tls-cert-file")
+	require(o.TLSPrivateKeyFile, "--tls-private-key-file")
+	require(strings.Join(o.Etcd.Servers, ","), "--etcd-servers")
+	if (o.Etcd.CertFile == "") != (o.Etcd.KeyFile == "") {
+		errs = append(errs, errors.New("--etcd-certfile and --etcd-keyfile go together"))
+	}
+	errs = append(errs, o.ServiceAccounts.validate()...)
+	errs = append(errs, o.Audit.Validate()...)
+	return errors.Join(errs...)
+}
+
+func (o *ServiceAccounts) validate() []error {
+	var errs []error
+	if len(o.Issuers) == 0 {
+		errs = append(errs, errors.New("--service-account-issuer is required"))
+	}
+	for _, issuer := range o.Issuers {
+		if u, err := url.Parse(issuer); issuer == "" || strings.Contains(issuer, ":") && (err != nil || u.Scheme != "https") {
+			errs = append(errs, fmt.Errorf("--service-account-issuer %q: must be an https URL, or a name without a colon", issuer))
+		}
+	}
+	if o.SigningKeyFile == "" {
+		errs = append(errs, errors.New("--service-account-signing-key-file is required"))
+	}
+	if o.MaxTokenExpiration < 0 || o.MaxTokenExpiration > 0 && o.MaxTokenExpiration < o.shortest() {
+		errs = append(errs, fmt.Errorf("--service-account-max-token-expiration %v: must be 0 or at least %v", o.MaxTokenExpiration, o.shortest()))
+	}
+	if u, err := url.Parse(o.JWKSURI); o.JWKSURI != "" && (err != nil || u.Scheme != "https") {
+		errs = append(errs, fmt.Errorf("--service-account-jwks-uri %q: must be an https URL", o.JWKSURI))
+	}
+	return errs
+}
+
+func (o *ServiceAccounts) shortest() time.Duration {
+	if o.MinTokenExpiration > 0 {
+		return o.MinTokenExpiration
+	}
+	return token.MinLifetime
+}
+
+func (o *ServiceAccounts) audiences() []string {
+	if len(o.APIAudiences) > 0 {
+		return o.APIAudiences
+	}
+	return o.Issuers
+}

@@ -1,0 +1,24 @@
+package clusterrole
+
+import (
+	rbacv1 "k8s.io/api/rbac/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apiserver/pkg/registry/generic"
+	"k8s.io/apiserver/pkg/storage/names"
+
+	"lanyard.dev/internal/apiserver/registry"
+)
+
+// NewStorage returns the store of cluster roles.
+func NewStorage(typer runtime.ObjectTyper, getter generic.RESTOptionsGetter) (*registry.Store, error) {
+	return registry.NewStore(registry.Kind[*rbacv1.ClusterRole]{
+		Resource: rbacv1.Resource("clusterroles"), Singular: "clusterrole",
+		New:     func() *rbacv1.ClusterRole { return &rbacv1.ClusterRole{} },
+		NewList: func() runtime.Object { return &rbacv1.ClusterRoleList{} },
+		Strategy: registry.Strategy[*rbacv1.ClusterRole]{
+			ObjectTyper: typer, NameGenerator: names.SimpleNameGenerator, Namespaced: false, CreateOnUpdate: true,
+			Check: Validate, CheckUpdate: ValidateUpdate,
+		},
+		Columns: Columns, Row: Row, Fields: Fields,
+	}, getter)
+}

@@ -1,0 +1,79 @@
+package clusterrolebinding_test
+
+import (
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	rbacv1 "k8s.io/api/rbac/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/fields"
+
+	"lanyard.dev/internal/apiserver/registry/clusterrolebinding"
+	"lanyard.dev/internal/apiserver/registry/fieldtest"
+)
+
+var now = time.Date(2026, 5, 1, 12, 0, 0, 0, time.UTC)
+
+func valid() *rbacv1.ClusterRoleBinding {
+	b := &rbacv1.ClusterRoleBinding{
+		ObjectMeta: metav1.ObjectMeta{Name: "readers", ResourceVersion: "1"},
+		RoleRef:    rbacv1.RoleRef{Kind: "ClusterRole", Name: "view"},
+		Subjects:   []rbacv1.Subject{{Kind: "Group", Name: "ops"}, {Kind: "ServiceAccount", Namespace: "ci", Name: "bot"}},
+	}
+	clusterrolebinding.SetDefaults(b)
+	return b
+}
+
+func TestValidate(t *testing.T) {
+	t.Parallel()
+	for _, test := range []struct {
+		name   string
+		mutate func(*rbacv1.ClusterRoleBinding)
+		want   []fieldtest.Fault
+	}{
+		{"defaulted", func(*rbacv1.ClusterRoleBinding) {}, nil},
+		{"no subjects", func(b *rbacv1.ClusterRoleBinding) { b.Subjects = nil }, nil},
+		{"role", func(b *rbacv1.ClusterRoleBinding) { b.RoleRef.Kind = "Role" },
+			[]fieldtest.Fault{fieldtest.NotSupported("roleRef.kind", `supported values: "ClusterRole"`)}},
+		{"account nowhere", func(b *rbacv1.ClusterRoleBinding) { b.Subjects[1].Namespace = "" },
+			[]fieldtest.Fault{fieldtest.Required("subjects[1].namespace", "")}},
+		{"kind of role", func(b *rbacv1.ClusterRoleBinding) { b.RoleRef.Kind = "Group" },
+			[]fieldtest.Fault{fieldtest.NotSupported("roleRef.kind", "ClusterRole")}},
+		{"subject", func(b *rbacv1.ClusterRoleBinding) { b.Subjects[1].Name = "" },
+			[]fieldtest.Fault{fieldtest.Required("subjects[1].name", "")}},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			b := valid()
+			test.mutate(b)
+			fieldtest.Check(t, clusterrolebinding.Validate(b), test.want...)
+			fieldtest.Check(t, clusterrolebinding.ValidateUpdate(b, b), test.want...)
+		})
+	}
+}
+
+func TestRoleRefStays(t *testing.T) {
+	t.Parallel()
+	updated := valid()
+	updated.Subjects = nil
+	fieldtest.Check(t, clusterrolebinding.ValidateUpdate(updated, valid()))
+	updated.RoleRef.Name = "cluster-admin"
+	fieldtest.Check(t, clusterrolebinding.ValidateUpdate(updated, valid()), fieldtest.Invalid("roleRef", "cannot change roleRef"))
+}
+
+func TestRowAndFields(t *testing.T) {
+	t.Parallel()
+	b := valid()
+	b.CreationTimestamp = metav1.NewTime(now.Add(-48 * time.Hour))
+	row := clusterrolebinding.Row(b, now)
+	if diff := cmp.Diff([]any{"readers", "ClusterRole/view", "2d", "", "ops", "ci/bot"}, row); diff != "" {
+		t.Errorf("row (-want +got):\n%s", diff)
+	}
+	if len(row) != len(clusterrolebinding.Columns) {
+		t.Errorf("%d cells for %d columns", len(row), len(clusterrolebinding.Columns))
+	}
+	if diff := cmp.Diff(fields.Set{"metadata.name": "readers"}, clusterrolebinding.Fields(b)); diff != "" {
+		t.Errorf("fields (-want +got):\n%s", diff)
+	}
+}

@@ -1,0 +1,69 @@
+package configmap
+
+import (
+	"bytes"
+	"maps"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/validation"
+	utilvalidation "k8s.io/apimachinery/pkg/util/validation"
+	"k8s.io/apimachinery/pkg/util/validation/field"
+)
+
+const immutable = "field is immutable when `immutable` is set"
+
+// Validate returns every fault of a new config map. Values only, not keys, count towards its size.
+func Validate(cm *corev1.ConfigMap) field.ErrorList {
+	errs := validation.ValidateObjectMeta(&cm.ObjectMeta, true, validation.NameIsDNSSubdomain, field.NewPath("metadata"))
+	total := 0
+	for key, value := range cm.Data {
+		path := field.NewPath("data").Key(key)
+		errs = append(errs, validateKey(key, path)...)
+		if _, both := cm.BinaryData[key]; both {
+			errs = append(errs, field.Invalid(path, key, "duplicate of key present in binaryData"))
+		}
+		total += len(value)
+	}
+	for key, value := range cm.BinaryData {
+		errs = append(errs, validateKey(key, field.NewPath("binaryData").Key(key))...)
+		total += len(value)
+	}
+	if total > corev1.MaxSecretSize {
+		// The empty path, printed as [], stands for the whole object: neither map alone is at fault.
+		errs = append(errs, field.TooLong(field.NewPath(""), "", corev1.MaxSecretSize))
+	}
+	return errs
+}
+
+func validateKey(key string, path *field.Path) field.ErrorList {
+	var errs field.ErrorList
+	for _, msg := range utilvalidation.IsConfigMapKey(key) {
+		errs = append(errs, field.Invalid(path, key, msg))
+	}
+	return errs
+}
+
+// ValidateUpdate returns every fault of updated and of its change from old.
+func ValidateUpdate(updated, old *corev1.ConfigMap) field.ErrorList {
+	errs := validation.ValidateObjectMetaUpdate(&updated.ObjectMeta, &old.ObjectMeta, field.NewPath("metadata"))
+	if isSet(old.Immutable) {
+		errs = append(errs, validateUnchanged(updated, old)...)
+	}
+	return append(errs, Validate(updated)...)
+}
+
+func isSet(b *bool) bool { return b != nil && *b }
+
+func validateUnchanged(updated, old *corev1.ConfigMap) field.ErrorList {
+	var errs field.ErrorList
+	if !isSet(updated.Immutable) {
+		errs = append(errs, field.Forbidden(field.NewPath("immutable"), immutable))
+	}
+	if !maps.Equal(updated.Data, old.Data) {
+		errs = append(errs, field.Forbidden(field.NewPath("data"), immutable))
+	}
+	if !maps.EqualFunc(updated.BinaryData, old.BinaryData, bytes.Equal) {
+		errs = append(errs, field.Forbidden(field.NewPath("binaryData"), immutable))
+	}
+	return errs
+}

@@ -1,0 +1,143 @@
+package event_test
+
+import (
+	"encoding/json"
+	"fmt"
+	"reflect"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	corev1 "k8s.io/api/core/v1"
+	eventsv1 "k8s.io/api/events/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"lanyard.dev/internal/apiserver/registry/event"
+)
+
+// fill gives every field that v reaches a value of its own, so that a conversion that drops or swaps one shows.
+func fill(v reflect.Value, next *int64) {
+	*next++
+	switch at := v.Addr().Interface().(type) {
+	case *metav1.Time:
+		*at = metav1.Unix(*next, 0)
+		return
+	case *metav1.MicroTime:
+		*at = metav1.NewMicroTime(time.Unix(*next, 1000))
+		return
+	}
+	switch v.Kind() {
+	case reflect.String:
+		v.SetString(fmt.Sprint("s", *next))
+	case reflect.Int32, reflect.Int64:
+		v.SetInt(*next)
+	case reflect.Bool:
+		v.SetBool(true)
+	case reflect.Uint8:
+		v.SetUint(uint64(*next % 256))
+	case reflect.Pointer:
+		v.Set(reflect.New(v.Type().Elem()))
+		fill(v.Elem(), next)
+	case reflect.Slice:
+		v.Set(reflect.MakeSlice(v.Type(), 2, 2))
+		for i := range 2 {
+			fill(v.Index(i), next)
+		}
+	case reflect.Map:
+		key, value := reflect.New(v.Type().Key()).Elem(), reflect.New(v.Type().Elem()).Elem()
+		fill(key, next)
+		fill(value, next)
+		v.Set(reflect.MakeMap(v.Type()))
+		v.SetMapIndex(key, value)
+	case reflect.Struct:
+		for i := range v.NumField() {
+			if v.Type().Field(i).Type != reflect.TypeFor[metav1.TypeMeta]() {
+				fill(v.Field(i), next)
+			}
+		}
+	default:
+		panic("test knows no " + v.Kind().String())
+	}
+}
+
+func TestConversionKeepsEveryField(t *testing.T) {
+	t.Parallel()
+	var next int64
+	var core, coreAgain corev1.EventList
+	var newer, newerAgain eventsv1.EventList
+	fill(reflect.ValueOf(&core).Elem(), &next)
+	event.ToEventsV1List(core.DeepCopy(), &newer)
+	event.FromEventsV1List(&newer, &coreAgain)
+	if diff := cmp.Diff(core, coreAgain); diff != "" {
+		t.Errorf("core/v1 and back (-want +got):\n%s", diff)
+	}
+	newer = eventsv1.EventList{}
+	fill(reflect.ValueOf(&newer).Elem(), &next)
+	event.FromEventsV1List(newer.DeepCopy(), &core)
+	event.ToEventsV1List(&core, &newerAgain)
+	if diff := cmp.Diff(newer, newerAgain); diff != "" {
+		t.Errorf("events.k8s.io/v1 and back (-want +got):\n%s", diff)
+	}
+}
+
+func TestConversionRenames(t *testing.T) {
+	t.Parallel()
+	in := legacy()
+	out := eventsv1.Event{TypeMeta: metav1.TypeMeta{Kind: "Event"}, Note: "left over", Series: &eventsv1.EventSeries{}}
+	event.ToEventsV1(in, &out)
+	want := eventsv1.Event{
+		TypeMeta: metav1.TypeMeta{Kind: "Event"}, ObjectMeta: in.ObjectMeta,
+		Regarding: in.InvolvedObject, Reason: "Pulled", Note: "image is there\n", Type: "Normal",
+		DeprecatedSource: in.Source, DeprecatedCount: 7,
+		DeprecatedFirstTimestamp: in.FirstTimestamp, DeprecatedLastTimestamp: in.LastTimestamp,
+	}
+	if diff := cmp.Diff(want, out); diff != "" {
+		t.Errorf("event (-want +got):\n%s", diff)
+	}
+}
+
+func TestConversionKeepsAnAbsentList(t *testing.T) {
+	t.Parallel()
+	newer := eventsv1.EventList{Items: make([]eventsv1.Event, 1)}
+	event.ToEventsV1List(&corev1.EventList{}, &newer)
+	if newer.Items != nil {
+		t.Errorf("items = %v, want nil", newer.Items)
+	}
+	event.ToEventsV1List(&corev1.EventList{Items: []corev1.Event{}}, &newer)
+	if newer.Items == nil {
+		t.Error("items = nil, want empty")
+	}
+}
+
+// FuzzRoundTrip holds that whatever a client sends in either form is unharmed by the other.
+func FuzzRoundTrip(f *testing.F) {
+	for _, e := range []*corev1.Event{legacy(), modern(), {}} {
+		data, err := json.Marshal(e)
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(data)
+	}
+	f.Fuzz(func(t *testing.T, data []byte) {
+		var core, coreAgain corev1.Event
+		var newer, newerAgain eventsv1.Event
+		if json.Unmarshal(data, &core) == nil {
+			core.TypeMeta = metav1.TypeMeta{}
+			event.ToEventsV1(core.DeepCopy(), &newer)
+			event.FromEventsV1(&newer, &coreAgain)
+			if diff := cmp.Diff(core, coreAgain); diff != "" {
+				t.Errorf("core/v1 and back (-want +got):\n%s", diff)
+			}
+		}
+		newer = eventsv1.Event{}
+		if json.Unmarshal(data, &newer) == nil {
+			newer.TypeMeta = metav1.TypeMeta{}
+			event.FromEventsV1(newer.DeepCopy(), &core)
+			event.ToEventsV1(&core, &newerAgain)
+			newerAgain.TypeMeta = metav1.TypeMeta{}
+			if diff := cmp.Diff(newer, newerAgain); diff != "" {
+				t.Errorf("events.k8s.io/v1 and back (-want +got):\n%s", diff)
+			}
+		}
+	})
+}

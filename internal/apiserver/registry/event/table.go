@@ -1,0 +1,67 @@
+package event
+
+import (
+	"cmp"
+	"strings"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"lanyard.dev/internal/apiserver/registry/age"
+)
+
+// Columns are those of kubectl get events.
+var Columns = []metav1.TableColumnDefinition{
+	{Name: "Last Seen", Type: "string", Description: "Time since the event last happened."},
+	{Name: "Type", Type: "string", Description: "Normal or Warning."},
+	{Name: "Reason", Type: "string", Description: "Why it happened, in one word for programs."},
+	{Name: "Object", Type: "string", Description: "Kind and name of what the event is about."},
+	{Name: "Subobject", Type: "string", Priority: 1, Description: "Which part of the object the event is about."},
+	{Name: "Source", Type: "string", Priority: 1, Description: "Who reports the event, and from where."},
+	{Name: "Message", Type: "string", Description: "What happened, in words for people."},
+	{Name: "First Seen", Type: "string", Priority: 1, Description: "Time since the event first happened."},
+	{Name: "Count", Type: "string", Priority: 1, Description: "How often the event has happened."},
+	{Name: "Name", Type: "string", Priority: 1, Description: "Name of the event."},
+}
+
+// Row returns a cell for each of Columns, the times as of now.
+func Row(e *corev1.Event, now time.Time) []any {
+	first, last, count := happened(e)
+	return []any{
+		age.Since(last, now), e.Type, e.Reason, about(&e.InvolvedObject), e.InvolvedObject.FieldPath, source(e),
+		strings.TrimSpace(e.Message), age.Since(first, now), int64(count), e.Name,
+	}
+}
+
+// happened reads either generation of fields: a series if there is one, else the old time stamps, else eventTime.
+func happened(e *corev1.Event) (first, last time.Time, count int32) {
+	first = e.FirstTimestamp.Time
+	if first.IsZero() {
+		first = e.EventTime.Time
+	}
+	if e.Series != nil {
+		return first, e.Series.LastObservedTime.Time, e.Series.Count
+	}
+	last = e.LastTimestamp.Time
+	if last.IsZero() {
+		last = first
+	}
+	return first, last, cmp.Or(e.Count, 1)
+}
+
+func about(ref *corev1.ObjectReference) string {
+	kind := strings.ToLower(ref.Kind)
+	if ref.Name == "" {
+		return kind
+	}
+	return kind + "/" + ref.Name
+}
+
+func source(e *corev1.Event) string {
+	component := cmp.Or(e.Source.Component, e.ReportingController)
+	if instance := cmp.Or(e.Source.Host, e.ReportingInstance); instance != "" {
+		return component + ", " + instance
+	}
+	return component
+}

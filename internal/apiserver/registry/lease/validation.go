@@ -1,0 +1,55 @@
+package lease
+
+import (
+	"strings"
+
+	coordinationv1 "k8s.io/api/coordination/v1"
+	"k8s.io/apimachinery/pkg/api/validation"
+	utilvalidation "k8s.io/apimachinery/pkg/util/validation"
+	"k8s.io/apimachinery/pkg/util/validation/field"
+)
+
+// Validate returns every fault of a new lease.
+func Validate(l *coordinationv1.Lease) field.ErrorList {
+	errs := validation.ValidateObjectMeta(&l.ObjectMeta, true, validation.NameIsDNSSubdomain, field.NewPath("metadata"))
+	return append(errs, validateSpec(&l.Spec, field.NewPath("spec"))...)
+}
+
+// ValidateUpdate returns every fault of updated and of its change from old.
+func ValidateUpdate(updated, old *coordinationv1.Lease) field.ErrorList {
+	errs := validation.ValidateObjectMetaUpdate(&updated.ObjectMeta, &old.ObjectMeta, field.NewPath("metadata"))
+	return append(errs, validateSpec(&updated.Spec, field.NewPath("spec"))...)
+}
+
+func validateSpec(spec *coordinationv1.LeaseSpec, path *field.Path) field.ErrorList {
+	var errs field.ErrorList
+	if d := spec.LeaseDurationSeconds; d != nil && *d <= 0 {
+		errs = append(errs, field.Invalid(path.Child("leaseDurationSeconds"), *d, "must be greater than 0"))
+	}
+	if n := spec.LeaseTransitions; n != nil && *n < 0 {
+		errs = append(errs, field.Invalid(path.Child("leaseTransitions"), *n, "must be greater than or equal to 0"))
+	}
+	if spec.Strategy != nil {
+		errs = append(errs, validateStrategy(*spec.Strategy, path.Child("strategy"))...)
+	}
+	coordinated := spec.Strategy != nil && *spec.Strategy != ""
+	if h := spec.PreferredHolder; h != nil && *h != "" && !coordinated {
+		errs = append(errs, field.Forbidden(path.Child("preferredHolder"), "may only be specified if `strategy` is defined"))
+	}
+	return errs
+}
+
+// validateStrategy accepts the one strategy that Kubernetes names, and any qualified with a domain.
+func validateStrategy(s coordinationv1.CoordinatedLeaseStrategy, path *field.Path) field.ErrorList {
+	if !strings.Contains(string(s), "/") {
+		if s == coordinationv1.OldestEmulationVersion {
+			return nil
+		}
+		return field.ErrorList{field.NotSupported(path, s, []coordinationv1.CoordinatedLeaseStrategy{coordinationv1.OldestEmulationVersion})}
+	}
+	var errs field.ErrorList
+	for _, msg := range utilvalidation.IsQualifiedName(string(s)) {
+		errs = append(errs, field.Invalid(path, s, msg))
+	}
+	return errs
+}

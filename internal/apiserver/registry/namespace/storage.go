@@ -1,0 +1,164 @@
+package namespace
+
+import (
+	"context"
+	"fmt"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apiserver/pkg/registry/generic"
+	"k8s.io/apiserver/pkg/registry/rest"
+	"k8s.io/apiserver/pkg/storage"
+	storeerr "k8s.io/apiserver/pkg/storage/errors"
+	"k8s.io/apiserver/pkg/storage/names"
+	"k8s.io/apiserver/pkg/util/dryrun"
+
+	"lanyard.dev/internal/apiserver/registry"
+)
+
+// Furnish puts into a new namespace what every namespace holds. It is called before the request that made the
+// namespace is answered.
+type Furnish func(ctx context.Context, namespace string) error
+
+// Storage is the namespaces resource with its subresources.
+type Storage struct {
+	Namespace *REST
+	Status    *registry.Part
+	Finalize  *registry.Part
+}
+
+// REST serves namespaces. It embeds part of its store only: namespaces have no delete of a whole collection.
+type REST struct {
+	registry.Readable
+	rest.Updater
+	store   *registry.Store
+	furnish Furnish
+}
+
+// NewStorage returns the stores of namespaces and of its subresources.
+func NewStorage(typer runtime.ObjectTyper, getter generic.RESTOptionsGetter, furnish Furnish) (*Storage, error) {
+	strategy := registry.Strategy[*corev1.Namespace]{
+		ObjectTyper: typer, NameGenerator: names.SimpleNameGenerator,
+		OnCreate: func(_ context.Context, obj *corev1.Namespace) { PrepareForCreate(obj) },
+		OnUpdate: func(_ context.Context, obj, old *corev1.Namespace) {
+			obj.Spec.Finalizers, obj.Status = old.Spec.Finalizers, old.Status
+		},
+		Check: Validate, CheckUpdate: ValidateUpdate,
+		Reset: registry.ResetFields("v1", "status"),
+	}
+	store, err := registry.NewStore(registry.Kind[*corev1.Namespace]{
+		Resource: corev1.Resource("namespaces"), Singular: "namespace", ShortNames: []string{"ns"},
+		New:      func() *corev1.Namespace { return &corev1.Namespace{} },
+		NewList:  func() runtime.Object { return &corev1.NamespaceList{} },
+		Strategy: strategy, Columns: Columns, Row: Row, Fields: Fields,
+	}, getter)
+	if err != nil {
+		return nil, err
+	}
+	store.ShouldDeleteDuringUpdate = isEmptied
+
+	status := strategy
+	status.OnUpdate = func(_ context.Context, obj, old *corev1.Namespace) { obj.Spec = old.Spec }
+	status.CheckUpdate = ValidateStatusUpdate
+	status.Reset = registry.ResetFields("v1", "spec")
+
+	finalize := strategy
+	finalize.OnUpdate = func(_ context.Context, obj, old *corev1.Namespace) { obj.Status = old.Status }
+	finalize.CheckUpdate = ValidateFinalizeUpdate
+
+	return &Storage{
+		Namespace: &REST{Readable: store, Updater: store, store: store, furnish: furnish},
+		Status:    registry.NewPart(store, status),
+		Finalize:  registry.NewPart(store, finalize),
+	}, nil
+}
+
+// New implements rest.Storage.
+func (r *REST) New() runtime.Object { return r.store.New() }
+
+// isEmptied holds a terminating namespace back until its own finalizers are gone too, not only its metadata's.
+func isEmptied(_ context.Context, _ string, obj, _ runtime.Object) bool {
+	return len(obj.(*corev1.Namespace).Spec.Finalizers) == 0
+}
+
+// Create makes a namespace and what every namespace holds. When the latter fails the namespace stays and is returned:
+// a controller furnishes it as soon as it can.
+func (r *REST) Create(ctx context.Context, obj runtime.Object, validate rest.ValidateObjectFunc, options *metav1.CreateOptions) (runtime.Object, error) {
+	made, err := r.store.Create(ctx, obj, validate, options)
+	if err != nil || dryrun.IsDryRun(options.DryRun) {
+		return made, err
+	}
+	name := made.(*corev1.Namespace).Name
+	if err := r.furnish(ctx, name); err != nil {
+		return made, fmt.Errorf("namespace %q is made, its default service account and root CA are not yet: %w", name, err)
+	}
+	return made, nil
+}
+
+// Delete marks a namespace Terminating; it goes once its content is removed and its finalizers are gone.
+func (r *REST) Delete(ctx context.Context, name string, validate rest.ValidateObjectFunc, options *metav1.DeleteOptions) (runtime.Object, bool, error) {
+	found, err := r.Get(ctx, name, &metav1.GetOptions{})
+	if err != nil {
+		return nil, false, err
+	}
+	ns := found.(*corev1.Namespace)
+	if err := precondition(ns, options); err != nil {
+		return nil, false, err
+	}
+	if ns.DeletionTimestamp.IsZero() && len(ns.Spec.Finalizers)+len(ns.Finalizers) > 0 {
+		return r.terminate(ctx, ns, validate, options)
+	}
+	if len(ns.Spec.Finalizers) > 0 {
+		return ns, false, nil
+	}
+	return r.store.Delete(ctx, name, validate, options)
+}
+
+func precondition(ns *corev1.Namespace, options *metav1.DeleteOptions) error {
+	if options == nil || options.Preconditions == nil {
+		return nil
+	}
+	if uid := options.Preconditions.UID; uid != nil && *uid != ns.UID {
+		return apierrors.NewConflict(corev1.Resource("namespaces"), ns.Name,
+			fmt.Errorf("precondition failed: UID in precondition: %v, UID in object meta: %v", *uid, ns.UID))
+	}
+	if version := options.Preconditions.ResourceVersion; version != nil && *version != ns.ResourceVersion {
+		return apierrors.NewConflict(corev1.Resource("namespaces"), ns.Name,
+			fmt.Errorf("precondition failed: ResourceVersion in precondition: %v, ResourceVersion in object meta: %v", *version, ns.ResourceVersion))
+	}
+	return nil
+}
+
+// terminate writes deletionTimestamp and phase. It goes to storage by the store's own update, but with a transformer
+// in place of a client's object, so that a concurrent writer makes it run again and not fail.
+func (r *REST) terminate(ctx context.Context, ns *corev1.Namespace, validate rest.ValidateObjectFunc, options *metav1.DeleteOptions) (runtime.Object, bool, error) {
+	key, err := r.store.KeyFunc(ctx, ns.Name)
+	if err != nil {
+		return nil, false, err
+	}
+	out := &corev1.Namespace{}
+	mark := func(existing runtime.Object) (runtime.Object, error) {
+		current := existing.(*corev1.Namespace)
+		if err := precondition(current, options); err != nil {
+			return nil, err
+		}
+		if validate != nil {
+			if err := validate(ctx, current); err != nil {
+				return nil, err
+			}
+		}
+		if current.DeletionTimestamp.IsZero() {
+			now := metav1.Now()
+			current.DeletionTimestamp = &now
+		}
+		current.Status.Phase = corev1.NamespaceTerminating
+		return current, nil
+	}
+	err = r.store.Storage.GuaranteedUpdate(ctx, key, out, false, nil, storage.SimpleUpdate(mark), dryrun.IsDryRun(options.DryRun), nil)
+	if err != nil {
+		return nil, false, storeerr.InterpretUpdateError(err, corev1.Resource("namespaces"), ns.Name)
+	}
+	return out, false, nil
+}

@@ -1,0 +1,86 @@
+package pod
+
+import (
+	"context"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apiserver/pkg/storage/names"
+
+	"lanyard.dev/internal/apiserver/registry"
+)
+
+type strategy = registry.Strategy[*corev1.Pod]
+
+func newStrategy(typer runtime.ObjectTyper) strategy {
+	return strategy{
+		ObjectTyper: typer, NameGenerator: names.SimpleNameGenerator, Namespaced: true,
+		OnCreate: prepareForCreate, OnUpdate: prepareForUpdate,
+		Check: Validate, CheckUpdate: ValidateUpdate,
+		Warn:  func(_ context.Context, obj *corev1.Pod) []string { return Warnings(obj) },
+		Reset: registry.ResetFields("v1", "status"),
+	}
+}
+
+func statusStrategy(s strategy) strategy {
+	s.OnUpdate = func(_ context.Context, obj, old *corev1.Pod) {
+		obj.Spec = old.Spec
+		obj.DeletionTimestamp = nil
+		// Only whoever owns the pod changes its owners, and a status writer does not own it.
+		obj.OwnerReferences = old.OwnerReferences
+	}
+	s.CheckUpdate = ValidateStatusUpdate
+	s.Warn = nil
+	s.Reset = registry.ResetFields("v1", "spec")
+	return s
+}
+
+func prepareForCreate(_ context.Context, obj *corev1.Pod) {
+	obj.Generation = 1
+	obj.Status = corev1.PodStatus{Phase: corev1.PodPending, QOSClass: QOSClass(obj)}
+	for range obj.Spec.SchedulingGates {
+		obj.Status.Conditions = []corev1.PodCondition{{
+			Type: corev1.PodScheduled, Status: corev1.ConditionFalse, Reason: corev1.PodReasonSchedulingGated,
+			Message: "Scheduling is blocked due to non-empty scheduling gates",
+		}}
+		break
+	}
+}
+
+func prepareForUpdate(_ context.Context, obj, old *corev1.Pod) {
+	obj.Status = old.Status
+	obj.Generation = old.Generation
+	if !equality.Semantic.DeepEqual(obj.Spec, old.Spec) {
+		obj.Generation++
+	}
+}
+
+// gracefulStrategy gives a pod on a node the time its spec asks for before it is gone.
+type gracefulStrategy struct{ strategy }
+
+// CheckGracefulDelete implements rest.RESTGracefulDeleteStrategy. A pod that never reached a node, or has ended, has
+// nothing to wait for.
+func (gracefulStrategy) CheckGracefulDelete(_ context.Context, obj runtime.Object, options *metav1.DeleteOptions) bool {
+	if options == nil {
+		return false
+	}
+	pod := obj.(*corev1.Pod)
+	period := int64(0)
+	switch {
+	case options.GracePeriodSeconds != nil:
+		period = *options.GracePeriodSeconds
+	case pod.Spec.TerminationGracePeriodSeconds != nil:
+		period = *pod.Spec.TerminationGracePeriodSeconds
+	}
+	ended := pod.Status.Phase == corev1.PodFailed || pod.Status.Phase == corev1.PodSucceeded
+	switch {
+	case pod.Spec.NodeName == "" || ended:
+		period = 0
+	case period < 0:
+		period = 1
+	}
+	options.GracePeriodSeconds = &period
+	return true
+}

@@ -1,0 +1,202 @@
+package pod
+
+import (
+	"fmt"
+	"math"
+	"slices"
+	"strings"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
+	apivalidation "k8s.io/apimachinery/pkg/api/validation"
+	"k8s.io/apimachinery/pkg/util/sets"
+	"k8s.io/apimachinery/pkg/util/validation"
+	"k8s.io/apimachinery/pkg/util/validation/field"
+)
+
+// ValidateUpdate returns what makes updated, with its defaults set, unfit to replace old. Most of a pod's spec never
+// changes; what may is listed in the message.
+func ValidateUpdate(updated, old *corev1.Pod) field.ErrorList {
+	c := newChecker(updated)
+	meta, spec := field.NewPath("metadata"), field.NewPath("spec")
+	c.add(apivalidation.ValidateObjectMetaUpdate(&updated.ObjectMeta, &old.ObjectMeta, meta)...)
+	c.object()
+	c.annotationsKept(old.Annotations, meta.Child("annotations"))
+	if len(updated.Spec.Containers) != len(old.Spec.Containers) {
+		c.forbidden(spec.Child("containers"), "pod updates may not add or remove containers")
+		return c.list
+	}
+	if len(updated.Spec.InitContainers) != len(old.Spec.InitContainers) {
+		c.forbidden(spec.Child("initContainers"), "pod updates may not add or remove containers")
+		return c.list
+	}
+	c.deadlineShrinks(old.Spec.ActiveDeadlineSeconds, spec.Child("activeDeadlineSeconds"))
+	c.tolerationsGrow(old.Spec.Tolerations, spec.Child("tolerations"))
+	c.gatesShrink(old.Spec.SchedulingGates, spec.Child("schedulingGates"))
+	c.specKept(&old.Spec, spec)
+	return c.list
+}
+
+// annotationsKept holds fast the annotations that say how a pod came to be and how it is confined.
+func (c *checker) annotationsKept(old map[string]string, p *field.Path) {
+	kind := func(key string) string {
+		switch {
+		case strings.HasPrefix(key, corev1.DeprecatedAppArmorBetaContainerAnnotationKeyPrefix):
+			return "AppArmor annotations"
+		case key == corev1.MirrorPodAnnotationKey:
+			return "mirror pod annotation"
+		}
+		return ""
+	}
+	for key, value := range old {
+		if now, kept := c.pod.Annotations[key]; kind(key) != "" && (!kept || now != value) {
+			c.forbidden(p.Key(key), "may not remove or update "+kind(key))
+		}
+	}
+	for key := range c.pod.Annotations {
+		if _, had := old[key]; kind(key) != "" && !had {
+			c.forbidden(p.Key(key), "may not add "+kind(key))
+		}
+	}
+}
+
+func (c *checker) deadlineShrinks(old *int64, p *field.Path) {
+	switch now := c.pod.Spec.ActiveDeadlineSeconds; {
+	case now == nil && old != nil:
+		c.invalid(p, nil, "must not update from a positive integer to nil value")
+	case now == nil:
+	case *now < 0 || *now > math.MaxInt32:
+		c.invalid(p, *now, validation.InclusiveRangeError(0, math.MaxInt32))
+	case old != nil && *old < *now:
+		c.invalid(p, *now, "must be less than or equal to previous value")
+	}
+}
+
+// tolerationsGrow allows additions, and changes of how long a taint is tolerated.
+func (c *checker) tolerationsGrow(old []corev1.Toleration, p *field.Path) {
+	timeless := func(t corev1.Toleration) corev1.Toleration {
+		t.TolerationSeconds = nil
+		return t
+	}
+	now := sets.New[corev1.Toleration]()
+	for _, t := range c.pod.Spec.Tolerations {
+		now.Insert(timeless(t))
+	}
+	for _, t := range old {
+		if !now.Has(timeless(t)) {
+			c.forbidden(p, "existing toleration can not be modified except its tolerationSeconds")
+			return
+		}
+	}
+}
+
+func (c *checker) gatesShrink(old []corev1.PodSchedulingGate, p *field.Path) {
+	had := sets.New(old...)
+	for i, gate := range c.pod.Spec.SchedulingGates {
+		if !had.Has(gate) {
+			c.forbidden(p.Index(i).Child("name"),
+				fmt.Sprintf("only deletion is allowed, but found new scheduling gate '%s'", gate.Name))
+		}
+	}
+}
+
+// updatable is what the refusal of any other change names. The last three things that may change, gates and, while a
+// pod has gates, its node selector and node affinity, Kubernetes leaves out.
+const updatable = "pod updates may not change fields other than `spec.containers[*].image`," +
+	"`spec.initContainers[*].image`,`spec.activeDeadlineSeconds`," +
+	"`spec.tolerations` (only additions to existing tolerations)," +
+	"`spec.terminationGracePeriodSeconds` (allow it to be set to 1 if it was previously negative)"
+
+// specKept undoes in a copy what an update may do, and refuses whatever difference is left. The lists of containers
+// must be of equal length.
+func (c *checker) specKept(old *corev1.PodSpec, p *field.Path) {
+	if equality.Semantic.DeepEqual(&c.pod.Spec, old) {
+		return
+	}
+	rest := c.pod.Spec.DeepCopy()
+	for i := range rest.Containers {
+		rest.Containers[i].Image = old.Containers[i].Image
+	}
+	for i := range rest.InitContainers {
+		rest.InitContainers[i].Image = old.InitContainers[i].Image
+	}
+	rest.ActiveDeadlineSeconds = old.ActiveDeadlineSeconds
+	rest.Tolerations = old.Tolerations
+	rest.SchedulingGates = old.SchedulingGates
+	if becameOne(old.TerminationGracePeriodSeconds, rest.TerminationGracePeriodSeconds) {
+		rest.TerminationGracePeriodSeconds = old.TerminationGracePeriodSeconds
+	}
+	if len(old.SchedulingGates) > 0 {
+		c.gatedPlacement(old, p)
+		rest.NodeSelector = old.NodeSelector
+		rest.Affinity = withNodeAffinity(rest.Affinity, old.Affinity)
+	}
+	if !equality.Semantic.DeepEqual(rest, old) {
+		c.forbidden(p, updatable+"\n"+specDiff(old, rest))
+	}
+}
+
+// becameOne reports the one change of the grace period that is allowed: a negative one stands for 1.
+func becameOne(old, now *int64) bool {
+	return old != nil && now != nil && *old < 0 && *now == 1
+}
+
+// withNodeAffinity returns a with the node affinity of old, nil where that leaves nothing and old is nil.
+func withNodeAffinity(a, old *corev1.Affinity) *corev1.Affinity {
+	out := &corev1.Affinity{}
+	if a != nil {
+		*out = *a
+	}
+	out.NodeAffinity = nil
+	if old != nil {
+		out.NodeAffinity = old.NodeAffinity
+	}
+	if old == nil && out.PodAffinity == nil && out.PodAntiAffinity == nil {
+		return nil
+	}
+	return out
+}
+
+// gatedPlacement lets a pod that is not to be scheduled yet narrow the choice of its node, never widen it.
+func (c *checker) gatedPlacement(old *corev1.PodSpec, p *field.Path) {
+	for key, value := range old.NodeSelector {
+		if now, kept := c.pod.Spec.NodeSelector[key]; !kept || now != value {
+			c.invalid(p.Child("nodeSelector"), c.pod.Spec.NodeSelector,
+				"only additions to spec.nodeSelector are allowed (no mutations or deletions)")
+			break
+		}
+	}
+	before, now := requiredNodeTerms(old.Affinity), requiredNodeTerms(c.pod.Spec.Affinity)
+	path := p.Child("affinity", "nodeAffinity", requiredTerms, "nodeSelectorTerms")
+	switch {
+	case len(before) == 0:
+	case len(before) != len(now):
+		c.invalid(path, now, "no additions/deletions to non-empty NodeSelectorTerms list are allowed")
+	default:
+		for i := range before {
+			if !narrows(&now[i], &before[i]) {
+				c.invalid(path.Index(i), now[i], "only additions are allowed (no mutations or deletions)")
+			}
+		}
+	}
+}
+
+func requiredNodeTerms(a *corev1.Affinity) []corev1.NodeSelectorTerm {
+	if a == nil || a.NodeAffinity == nil || a.NodeAffinity.RequiredDuringSchedulingIgnoredDuringExecution == nil {
+		return nil
+	}
+	return a.NodeAffinity.RequiredDuringSchedulingIgnoredDuringExecution.NodeSelectorTerms
+}
+
+// narrows reports whether term only adds to old. An empty term matches no node, so anything added to it would widen it.
+func narrows(term, old *corev1.NodeSelectorTerm) bool {
+	if len(old.MatchExpressions)+len(old.MatchFields) == 0 {
+		return len(term.MatchExpressions)+len(term.MatchFields) == 0
+	}
+	return hasPrefix(term.MatchExpressions, old.MatchExpressions) && hasPrefix(term.MatchFields, old.MatchFields)
+}
+
+func hasPrefix(list, prefix []corev1.NodeSelectorRequirement) bool {
+	return len(list) >= len(prefix) && slices.EqualFunc(list[:len(prefix)], prefix,
+		func(a, b corev1.NodeSelectorRequirement) bool { return equality.Semantic.DeepEqual(a, b) })
+}

@@ -1,0 +1,166 @@
+package serviceaccount
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	authenticationv1 "k8s.io/api/authentication/v1"
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/util/validation/field"
+	"k8s.io/apiserver/pkg/audit"
+	"k8s.io/apiserver/pkg/endpoints/request"
+	"k8s.io/apiserver/pkg/registry/rest"
+	"k8s.io/apiserver/pkg/util/dryrun"
+	"k8s.io/apiserver/pkg/warning"
+
+	"lanyard.dev/internal/token"
+)
+
+// Issuer issues tokens. *token.Issuer is one.
+type Issuer interface {
+	Issue(token.Request) (string, *token.Claims, error)
+}
+
+// TokenConfig says how tokens are issued.
+type TokenConfig struct {
+	Issuer    Issuer
+	Anchors   token.Anchors
+	Lifetimes token.LifetimePolicy
+	// Audiences are those of a token whose request names none: the API server's own.
+	Audiences []string
+}
+
+// TokenREST serves serviceaccounts/token.
+type TokenREST struct{ TokenConfig }
+
+var (
+	_ rest.NamedCreater             = &TokenREST{}
+	_ rest.GroupVersionKindProvider = &TokenREST{}
+)
+
+// NewTokenREST returns the subresource.
+func NewTokenREST(config TokenConfig) *TokenREST { return &TokenREST{config} }
+
+// New implements rest.Storage.
+func (*TokenREST) New() runtime.Object { return &authenticationv1.TokenRequest{} }
+
+// Destroy implements rest.Storage.
+func (*TokenREST) Destroy() {}
+
+// GroupVersionKind implements rest.GroupVersionKindProvider: the kind is of another group than the path.
+func (*TokenREST) GroupVersionKind(schema.GroupVersion) schema.GroupVersionKind {
+	return authenticationv1.SchemeGroupVersion.WithKind("TokenRequest")
+}
+
+// Create issues a token for the named account and returns the request with its status filled in.
+func (r *TokenREST) Create(ctx context.Context, name string, obj runtime.Object, validate rest.ValidateObjectFunc, options *metav1.CreateOptions) (runtime.Object, error) {
+	req, ok := obj.(*authenticationv1.TokenRequest)
+	if !ok {
+		return nil, apierrors.NewBadRequest(fmt.Sprintf("not a TokenRequest: %T", obj))
+	}
+	namespace := request.NamespaceValue(ctx)
+	if req.Name != "" && req.Name != name {
+		return nil, invalid(name, field.Invalid(field.NewPath("metadata", "name"), req.Name, "must match the service account name if specified"))
+	}
+	if req.Namespace != "" && req.Namespace != namespace {
+		return nil, invalid(name, field.Invalid(field.NewPath("metadata", "namespace"), req.Namespace, "must match the service account namespace if specified"))
+	}
+	account, err := r.account(ctx, namespace, name)
+	if err != nil {
+		return nil, err
+	}
+	if validate != nil {
+		if err := validate(ctx, obj.DeepCopyObject()); err != nil {
+			return nil, err
+		}
+	}
+	SetTokenDefaults(req, r.Audiences)
+	lifetime, err := r.lifetime(ctx, name, req)
+	if err != nil {
+		return nil, err
+	}
+	bound, err := r.bind(ctx, namespace, name, req.Spec.BoundObjectRef)
+	if err != nil {
+		return nil, err
+	}
+	bound.Namespace, bound.ServiceAccount = namespace, token.Ref{Name: name, UID: account.UID}
+	bound.Audiences, bound.Lifetime = req.Spec.Audiences, lifetime
+	if name == "default" {
+		warning.AddWarning(ctx, "", defaultAccountWarning(namespace))
+	}
+	return r.issue(ctx, req, bound, types.UID(account.UID), dryrun.IsDryRun(options.DryRun))
+}
+
+func defaultAccountWarning(namespace string) string {
+	return fmt.Sprintf("tokens of the service account \"default\" are shared by every workload in namespace %q that names none: create one account per application with 'kubectl create serviceaccount NAME -n %s'", namespace, namespace)
+}
+
+func (r *TokenREST) account(ctx context.Context, namespace, name string) (token.Anchor, error) {
+	account, found, err := r.Anchors.ServiceAccount(ctx, namespace, name)
+	if err != nil {
+		return account, apierrors.NewServiceUnavailable(err.Error())
+	}
+	if !found {
+		return account, apierrors.NewNotFound(corev1.Resource("serviceaccounts"), name)
+	}
+	return account, nil
+}
+
+// SetTokenDefaults fills in what a request leaves out. TokenRequest keeps no default of its own in the scheme, since
+// the audience is this server's to know.
+func SetTokenDefaults(req *authenticationv1.TokenRequest, audiences []string) {
+	if req.Spec.ExpirationSeconds == nil {
+		seconds := int64(token.DefaultLifetime / time.Second)
+		req.Spec.ExpirationSeconds = &seconds
+	}
+	if len(req.Spec.Audiences) == 0 {
+		req.Spec.Audiences = append([]string(nil), audiences...)
+	}
+}
+
+func (r *TokenREST) lifetime(ctx context.Context, name string, req *authenticationv1.TokenRequest) (time.Duration, error) {
+	path := field.NewPath("spec", "expirationSeconds")
+	asked := *req.Spec.ExpirationSeconds
+	lifetime, capped, err := r.Lifetimes.Lifetime(req.Spec.ExpirationSeconds)
+	if err != nil {
+		return 0, invalid(name, field.Invalid(path, asked, err.Error()))
+	}
+	for i, audience := range req.Spec.Audiences {
+		if audience == "" {
+			return 0, invalid(name, field.Invalid(field.NewPath("spec", "audiences").Index(i), audience, "must not be empty"))
+		}
+	}
+	if capped {
+		got := int64(lifetime / time.Second)
+		warning.AddWarning(ctx, "", fmt.Sprintf("requested expiration of %d seconds shortened to %d seconds", asked, got))
+		req.Spec.ExpirationSeconds = &got
+	}
+	return lifetime, nil
+}
+
+// issue signs, and names the credential in the audit event. A dry run answers without a token.
+func (r *TokenREST) issue(ctx context.Context, req *authenticationv1.TokenRequest, bound token.Request, uid types.UID, dry bool) (runtime.Object, error) {
+	req.Name, req.Namespace = bound.ServiceAccount.Name, bound.Namespace
+	req.CreationTimestamp = metav1.Now()
+	if dry {
+		req.Status.ExpirationTimestamp = metav1.NewTime(time.Now().Add(bound.Lifetime))
+		return req, nil
+	}
+	text, claims, err := r.Issuer.Issue(bound)
+	if err != nil {
+		return nil, apierrors.NewInternalError(fmt.Errorf("issue token for service account %s (uid %s): %w", bound.ServiceAccount.Name, uid, err))
+	}
+	audit.AddAuditAnnotation(ctx, "authentication.kubernetes.io/issued-credential-id", token.CredentialID(claims.ID))
+	req.Status = authenticationv1.TokenRequestStatus{Token: text, ExpirationTimestamp: metav1.NewTime(claims.ExpiresAt())}
+	return req, nil
+}
+
+func invalid(name string, errs ...*field.Error) error {
+	return apierrors.NewInvalid(authenticationv1.SchemeGroupVersion.WithKind("TokenRequest").GroupKind(), name, errs)
+}

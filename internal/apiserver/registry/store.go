@@ -1,0 +1,181 @@
+package registry
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/fields"
+	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apiserver/pkg/registry/generic"
+	genericregistry "k8s.io/apiserver/pkg/registry/generic/registry"
+	"k8s.io/apiserver/pkg/registry/rest"
+	"k8s.io/apiserver/pkg/storage"
+	"k8s.io/client-go/tools/cache"
+	"sigs.k8s.io/structured-merge-diff/v6/fieldpath"
+
+	"lanyard.dev/internal/apiserver/registry/table"
+)
+
+// Kind says all that a store needs to know of one resource.
+type Kind[T Object] struct {
+	Resource   schema.GroupResource
+	Singular   string
+	ShortNames []string
+	Categories []string
+
+	New     func() T
+	NewList func() runtime.Object
+
+	Strategy Strategy[T]
+	// Delete is the delete strategy where Strategy alone does not do: graceful deletion.
+	Delete rest.RESTDeleteStrategy
+	// TTL is how long a written object is kept, in seconds; nil keeps it for good.
+	TTL func(T) uint64
+
+	Columns []metav1.TableColumnDefinition
+	Row     func(obj T, now time.Time) []any
+	// Fields are the fields that a field selector may name.
+	Fields func(T) fields.Set
+	// Indexed names the fields of Fields by which the watch cache finds objects without a scan.
+	Indexed []string
+}
+
+// Store is a resource as the API serves it.
+type Store struct {
+	*genericregistry.Store
+	shortNames, categories []string
+}
+
+var (
+	_ rest.StandardStorage    = &Store{}
+	_ rest.ShortNamesProvider = &Store{}
+	_ rest.CategoriesProvider = &Store{}
+)
+
+// Readable is a store without its ways to write, for resources that offer only some of them.
+type Readable interface {
+	rest.Storage
+	rest.Scoper
+	rest.Getter
+	rest.Lister
+	rest.Watcher
+	rest.SingularNameProvider
+	rest.ShortNamesProvider
+	rest.CategoriesProvider
+	rest.ResetFieldsStrategy
+}
+
+// ShortNames implements rest.ShortNamesProvider.
+func (s *Store) ShortNames() []string { return s.shortNames }
+
+// Categories implements rest.CategoriesProvider.
+func (s *Store) Categories() []string { return s.categories }
+
+// NewStore makes the store of one resource on the storage that getter hands out.
+func NewStore[T Object](kind Kind[T], getter generic.RESTOptionsGetter) (*Store, error) {
+	s := &genericregistry.Store{
+		NewFunc:                   func() runtime.Object { return kind.New() },
+		NewListFunc:               kind.NewList,
+		DefaultQualifiedResource:  kind.Resource,
+		SingularQualifiedResource: schema.GroupResource{Group: kind.Resource.Group, Resource: kind.Singular},
+		CreateStrategy:            kind.Strategy,
+		UpdateStrategy:            kind.Strategy,
+		DeleteStrategy:            kind.Strategy,
+		ResetFieldsStrategy:       kind.Strategy,
+		TableConvertor:            table.Of(kind.Columns, kind.Row),
+	}
+	if kind.Delete != nil {
+		s.DeleteStrategy = kind.Delete
+	}
+	if kind.TTL != nil {
+		s.TTLFunc = func(obj runtime.Object, existing uint64, update bool) (uint64, error) {
+			return kind.TTL(obj.(T)), nil
+		}
+	}
+	if err := s.CompleteWithOptions(kind.storeOptions(getter)); err != nil {
+		return nil, fmt.Errorf("store of %s: %w", kind.Resource, err)
+	}
+	return &Store{Store: s, shortNames: kind.ShortNames, categories: kind.Categories}, nil
+}
+
+func (k Kind[T]) storeOptions(getter generic.RESTOptionsGetter) *generic.StoreOptions {
+	options := &generic.StoreOptions{RESTOptions: getter, AttrFunc: k.attributes}
+	if len(k.Indexed) == 0 {
+		return options
+	}
+	indexers := cache.Indexers{}
+	options.TriggerFunc = storage.IndexerFuncs{}
+	for _, name := range k.Indexed {
+		value := func(obj runtime.Object) string { return k.Fields(obj.(T))[name] }
+		options.TriggerFunc[name] = value
+		indexers[storage.FieldIndex(name)] = func(obj any) ([]string, error) { return []string{value(obj.(T))}, nil }
+	}
+	options.Indexers = &indexers
+	return options
+}
+
+func (k Kind[T]) attributes(obj runtime.Object) (labels.Set, fields.Set, error) {
+	item, ok := obj.(T)
+	if !ok {
+		return nil, nil, fmt.Errorf("select %s: got %T", k.Resource, obj)
+	}
+	return item.GetLabels(), k.Fields(item), nil
+}
+
+// WithStrategy returns the same stored objects under another strategy.
+func WithStrategy[T Object](s *Store, strategy Strategy[T]) *Store {
+	other := *s.Store
+	other.CreateStrategy, other.UpdateStrategy, other.ResetFieldsStrategy = strategy, strategy, strategy
+	return &Store{Store: &other, shortNames: s.shortNames, categories: s.categories}
+}
+
+// Part is a subresource that reads and updates its object through a strategy of its own, such as /status.
+type Part struct {
+	store *genericregistry.Store
+}
+
+var (
+	_ rest.Patcher             = &Part{}
+	_ rest.ResetFieldsStrategy = &Part{}
+)
+
+// NewPart returns the subresource of s that updates with the given strategy.
+func NewPart[T Object](s *Store, strategy Strategy[T]) *Part {
+	part := *s.Store
+	part.CreateStrategy = nil
+	part.UpdateStrategy = strategy
+	part.ResetFieldsStrategy = strategy
+	return &Part{store: &part}
+}
+
+// New implements rest.Storage.
+func (p *Part) New() runtime.Object { return p.store.New() }
+
+// Destroy implements rest.Storage; the object's store owns the connection.
+func (p *Part) Destroy() {}
+
+// Get implements rest.Getter.
+func (p *Part) Get(ctx context.Context, name string, options *metav1.GetOptions) (runtime.Object, error) {
+	return p.store.Get(ctx, name, options)
+}
+
+// Update implements rest.Updater; a subresource never makes its object.
+func (p *Part) Update(ctx context.Context, name string, info rest.UpdatedObjectInfo, create rest.ValidateObjectFunc,
+	update rest.ValidateObjectUpdateFunc, _ bool, options *metav1.UpdateOptions,
+) (runtime.Object, bool, error) {
+	return p.store.Update(ctx, name, info, create, update, false, options)
+}
+
+// GetResetFields implements rest.ResetFieldsStrategy.
+func (p *Part) GetResetFields() map[fieldpath.APIVersion]*fieldpath.Set {
+	return p.store.GetResetFields()
+}
+
+// ConvertToTable implements rest.TableConvertor.
+func (p *Part) ConvertToTable(ctx context.Context, obj, options runtime.Object) (*metav1.Table, error) {
+	return p.store.ConvertToTable(ctx, obj, options)
+}

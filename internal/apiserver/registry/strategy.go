@@ -1,0 +1,115 @@
+package registry
+
+import (
+	"context"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/util/validation/field"
+	"k8s.io/apiserver/pkg/registry/rest"
+	"k8s.io/apiserver/pkg/storage/names"
+	"sigs.k8s.io/structured-merge-diff/v6/fieldpath"
+)
+
+// Object is a stored kind: a pointer to one of k8s.io/api's structs.
+type Object interface {
+	runtime.Object
+	metav1.Object
+}
+
+// Strategy says how objects of one kind are created and updated. It implements the library's create, update, delete
+// and field-reset strategies from the few functions in which kinds differ; a nil function does nothing.
+type Strategy[T Object] struct {
+	runtime.ObjectTyper
+	names.NameGenerator
+
+	Namespaced bool
+	// CreateOnUpdate lets PUT make an object that is not there.
+	CreateOnUpdate bool
+	// NeedsVersion refuses an update that names no resourceVersion.
+	NeedsVersion bool
+
+	// OnCreate and OnUpdate set what clients may not; old is what is stored.
+	OnCreate func(ctx context.Context, obj T)
+	OnUpdate func(ctx context.Context, obj, old T)
+	// Check and CheckUpdate return every fault at once; CheckUpdate repeats Check where the kind asks for that.
+	Check       func(obj T) field.ErrorList
+	CheckUpdate func(obj, old T) field.ErrorList
+	// Warn returns advice for the caller; it refuses nothing.
+	Warn func(ctx context.Context, obj T) []string
+	// Reset names the fields that OnCreate and OnUpdate overwrite, which server-side apply must not own.
+	Reset map[fieldpath.APIVersion]*fieldpath.Set
+}
+
+var (
+	_ rest.RESTCreateStrategy  = Strategy[*metav1.PartialObjectMetadata]{}
+	_ rest.RESTUpdateStrategy  = Strategy[*metav1.PartialObjectMetadata]{}
+	_ rest.ResetFieldsStrategy = Strategy[*metav1.PartialObjectMetadata]{}
+)
+
+// NamespaceScoped reports whether objects live in a namespace.
+func (s Strategy[T]) NamespaceScoped() bool { return s.Namespaced }
+
+// AllowCreateOnUpdate implements rest.RESTUpdateStrategy.
+func (s Strategy[T]) AllowCreateOnUpdate(context.Context) bool { return s.CreateOnUpdate }
+
+// AllowUnconditionalUpdate implements rest.RESTUpdateStrategy.
+func (s Strategy[T]) AllowUnconditionalUpdate(context.Context) bool { return !s.NeedsVersion }
+
+// Canonicalize implements rest.RESTCreateStrategy; defaulting has already made the stored form.
+func (s Strategy[T]) Canonicalize(runtime.Object) {}
+
+// PrepareForCreate implements rest.RESTCreateStrategy.
+func (s Strategy[T]) PrepareForCreate(ctx context.Context, obj runtime.Object) {
+	if s.OnCreate != nil {
+		s.OnCreate(ctx, obj.(T))
+	}
+}
+
+// PrepareForUpdate implements rest.RESTUpdateStrategy.
+func (s Strategy[T]) PrepareForUpdate(ctx context.Context, obj, old runtime.Object) {
+	if s.OnUpdate != nil {
+		s.OnUpdate(ctx, obj.(T), old.(T))
+	}
+}
+
+// Validate implements rest.RESTCreateStrategy.
+func (s Strategy[T]) Validate(_ context.Context, obj runtime.Object) field.ErrorList {
+	if s.Check == nil {
+		return nil
+	}
+	return s.Check(obj.(T))
+}
+
+// ValidateUpdate implements rest.RESTUpdateStrategy.
+func (s Strategy[T]) ValidateUpdate(_ context.Context, obj, old runtime.Object) field.ErrorList {
+	if s.CheckUpdate == nil {
+		return nil
+	}
+	return s.CheckUpdate(obj.(T), old.(T))
+}
+
+// WarningsOnCreate implements rest.RESTCreateStrategy.
+func (s Strategy[T]) WarningsOnCreate(ctx context.Context, obj runtime.Object) []string {
+	if s.Warn == nil {
+		return nil
+	}
+	return s.Warn(ctx, obj.(T))
+}
+
+// WarningsOnUpdate implements rest.RESTUpdateStrategy.
+func (s Strategy[T]) WarningsOnUpdate(ctx context.Context, obj, _ runtime.Object) []string {
+	return s.WarningsOnCreate(ctx, obj)
+}
+
+// GetResetFields implements rest.ResetFieldsStrategy.
+func (s Strategy[T]) GetResetFields() map[fieldpath.APIVersion]*fieldpath.Set { return s.Reset }
+
+// ResetFields names the fields of one API version that a strategy overwrites, as top-level names ("status", "spec").
+func ResetFields(apiVersion string, names ...string) map[fieldpath.APIVersion]*fieldpath.Set {
+	set := fieldpath.NewSet()
+	for _, name := range names {
+		set.Insert(fieldpath.MakePathOrDie(name))
+	}
+	return map[fieldpath.APIVersion]*fieldpath.Set{fieldpath.APIVersion(apiVersion): set}
+}

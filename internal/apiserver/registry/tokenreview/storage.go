@@ -1,0 +1,97 @@
+// Package tokenreview answers whether a token holds, for services that receive one.
+package tokenreview
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	authenticationv1 "k8s.io/api/authentication/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apiserver/pkg/authentication/authenticator"
+	"k8s.io/apiserver/pkg/registry/rest"
+)
+
+// REST serves tokenreviews; nothing is stored.
+type REST struct {
+	tokens    authenticator.Token
+	audiences authenticator.Audiences
+}
+
+var _ rest.Creater = &REST{}
+
+// NewREST returns the resource. audiences are the API server's own, meant where a review names none.
+func NewREST(tokens authenticator.Token, audiences authenticator.Audiences) *REST {
+	return &REST{tokens: tokens, audiences: audiences}
+}
+
+// NamespaceScoped implements rest.Scoper.
+func (*REST) NamespaceScoped() bool { return false }
+
+// New implements rest.Storage.
+func (*REST) New() runtime.Object { return &authenticationv1.TokenReview{} }
+
+// Destroy implements rest.Storage.
+func (*REST) Destroy() {}
+
+// GetSingularName implements rest.SingularNameProvider.
+func (*REST) GetSingularName() string { return "tokenreview" }
+
+// Create reviews the token in the spec. A token that does not hold is an answer, not an error: status.error says why.
+func (r *REST) Create(ctx context.Context, obj runtime.Object, validate rest.ValidateObjectFunc, _ *metav1.CreateOptions) (runtime.Object, error) {
+	review, ok := obj.(*authenticationv1.TokenReview)
+	if !ok {
+		return nil, apierrors.NewBadRequest(fmt.Sprintf("not a TokenReview: %T", obj))
+	}
+	if review.Namespace != "" {
+		return nil, apierrors.NewBadRequest(fmt.Sprintf("namespace is not allowed on this type: %v", review.Namespace))
+	}
+	if review.Spec.Token == "" {
+		return nil, apierrors.NewBadRequest("token is required for TokenReview in authentication")
+	}
+	if validate != nil {
+		if err := validate(ctx, obj.DeepCopyObject()); err != nil {
+			return nil, err
+		}
+	}
+	review.Status = r.review(ctx, review.Spec)
+	return review, nil
+}
+
+func (r *REST) review(ctx context.Context, spec authenticationv1.TokenReviewSpec) authenticationv1.TokenReviewStatus {
+	audiences := authenticator.Audiences(spec.Audiences)
+	if len(audiences) == 0 {
+		audiences = r.audiences
+	}
+	response, ok, err := r.tokens.AuthenticateToken(authenticator.WithAudiences(ctx, audiences), spec.Token)
+	switch {
+	case err != nil:
+		return authenticationv1.TokenReviewStatus{Error: err.Error()}
+	case !ok || response == nil || response.User == nil:
+		return authenticationv1.TokenReviewStatus{}
+	case len(audiences) > 0 && len(audiences.Intersect(response.Audiences)) == 0:
+		return authenticationv1.TokenReviewStatus{Error: errAudience.Error()}
+	}
+	return authenticationv1.TokenReviewStatus{
+		Authenticated: true,
+		User:          userInfo(response),
+		Audiences:     response.Audiences,
+	}
+}
+
+var errAudience = errors.New("token audiences are invalid for the target audiences")
+
+func userInfo(response *authenticator.Response) authenticationv1.UserInfo {
+	info := authenticationv1.UserInfo{
+		Username: response.User.GetName(), UID: response.User.GetUID(), Groups: response.User.GetGroups(),
+	}
+	for key, values := range response.User.GetExtra() {
+		if info.Extra == nil {
+			info.Extra = map[string]authenticationv1.ExtraValue{}
+		}
+		info.Extra[key] = values
+	}
+	return info
+}

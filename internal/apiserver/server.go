@@ -1,0 +1,160 @@
+package apiserver
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"time"
+
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/serializer"
+	genericserver "k8s.io/apiserver/pkg/server"
+	"k8s.io/klog/v2"
+
+	"lanyard.dev/internal/apiserver/anchor"
+	"lanyard.dev/internal/apiserver/auditlog"
+	"lanyard.dev/internal/apiserver/authn"
+	"lanyard.dev/internal/apiserver/authz"
+	"lanyard.dev/internal/apiserver/mirror"
+	"lanyard.dev/internal/apiserver/scheme"
+	"lanyard.dev/internal/controller/furnish"
+	"lanyard.dev/internal/controller/namespace"
+	"lanyard.dev/internal/rbac"
+	"lanyard.dev/internal/signingkey"
+	"lanyard.dev/internal/token"
+)
+
+const (
+	// drainTimeout bounds how long a server that was told to stop waits for requests under way.
+	drainTimeout = 3 * time.Second
+	// startTimeout bounds how long the first reading of storage may take.
+	startTimeout = time.Minute
+)
+
+// Server is an authority that is ready to run.
+type Server struct {
+	assembly
+	ready chan struct{}
+}
+
+// assembly is a server while it is put together: each step fills in what later ones need.
+type assembly struct {
+	options Options
+	scheme  *runtime.Scheme
+	codecs  serializer.CodecFactory
+	config  *genericserver.Config
+	server  *genericserver.GenericAPIServer
+
+	mirror  *mirror.Mirror
+	stores  *stores
+	anchors anchor.Anchors
+	index   *rbac.Index
+
+	keys       *signingkey.Set
+	issuer     *token.Issuer
+	tokens     *authn.Token
+	authorizer *authz.Authorizer
+	audit      *auditlog.Log
+
+	furnisher  *furnish.Controller
+	terminator *namespace.Controller
+}
+
+// New puts a server together and connects it to etcd. Nothing is served before Run.
+func New(o Options) (*Server, error) {
+	if err := o.Validate(); err != nil {
+		return nil, err
+	}
+	s := &Server{assembly: assembly{options: o, scheme: scheme.New()}, ready: make(chan struct{})}
+	s.codecs = scheme.NewCodecs(s.scheme)
+	steps := []func() error{s.loadKeys, s.configure, s.openAudit, s.openStores, s.watchAnchors, s.watchPolicy, s.identify, s.build}
+	for _, step := range steps {
+		if err := step(); err != nil {
+			return nil, err
+		}
+	}
+	return s, nil
+}
+
+// Ready is closed when the server answers requests.
+func (s *Server) Ready() <-chan struct{} { return s.ready }
+
+// Run serves until ctx ends, then drains. It returns nil after an orderly end.
+func (s *Server) Run(ctx context.Context) error {
+	defer func() { _ = s.audit.Close() }()
+	// What the requests under way need outlives ctx until they are done.
+	background, stop := context.WithCancel(context.WithoutCancel(ctx))
+	defer stop()
+	go s.mirror.Run(background)
+	if err := s.prepare(ctx); err != nil {
+		s.server.Destroy()
+		return err
+	}
+	go s.furnisher.Run(background)
+	go s.terminator.Run(background)
+
+	prepared := s.server.PrepareRun()
+	s.server.ShutdownTimeout = drainTimeout
+	go s.announce(ctx)
+	if err := prepared.RunWithContext(ctx); err != nil {
+		return fmt.Errorf("serve on %s: %w", s.options.Listener.Addr(), err)
+	}
+	return nil
+}
+
+// prepare reads what is stored and adds what every authority has.
+func (s *Server) prepare(ctx context.Context) error {
+	ctx, cancel := context.WithTimeoutCause(ctx, startTimeout, errors.New("etcd did not answer in time"))
+	defer cancel()
+	if err := s.mirror.WaitSynced(ctx); err != nil {
+		return err
+	}
+	return s.bootstrap(ctx)
+}
+
+// announce closes ready once the server's own readiness check holds.
+func (s *Server) announce(ctx context.Context) {
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "/readyz", nil)
+	if err != nil {
+		klog.ErrorS(err, "Could not make the readiness request")
+		return
+	}
+	tick := time.NewTicker(2 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		answer := &statusOnly{}
+		s.server.Handler.Director.ServeHTTP(answer, request)
+		if answer.status == http.StatusOK {
+			close(s.ready)
+			return
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+	}
+}
+
+// statusOnly is a response writer that keeps the status and drops the rest.
+type statusOnly struct {
+	status int
+	header http.Header
+}
+
+func (w *statusOnly) Header() http.Header {
+	if w.header == nil {
+		w.header = http.Header{}
+	}
+	return w.header
+}
+
+func (w *statusOnly) Write(p []byte) (int, error) {
+	if w.status == 0 {
+		w.status = http.StatusOK
+	}
+	return len(p), nil
+}
+
+func (w *statusOnly) WriteHeader(status int) { w.status = status }

@@ -1,0 +1,89 @@
+package cli
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/spf13/cobra"
+)
+
+const (
+	exitFailure = 1
+	exitUsage   = 2
+)
+
+// hinted is what an error says about the reader's next step; the packages
+// below cli have errors of this kind.
+type hinted interface{ Hint() string }
+
+// cliError is an error with a next step and an exit code.
+type cliError struct {
+	err  error
+	hint string
+	code int
+}
+
+func (e *cliError) Error() string { return e.err.Error() }
+func (e *cliError) Unwrap() error { return e.err }
+func (e *cliError) Hint() string  { return e.hint }
+
+// withHint adds the reader's next step to err.
+func withHint(err error, hint string) error {
+	return &cliError{err: err, hint: hint, code: exitFailure}
+}
+
+// usageError is a command line that cannot be understood.
+func usageError(cmd *cobra.Command, err error) error {
+	return &cliError{err: err, hint: fmt.Sprintf("see %s --help", cmd.CommandPath()), code: exitUsage}
+}
+
+func unknownCommand(cmd *cobra.Command, name string) error {
+	err := usageError(cmd, fmt.Errorf("unknown command %q for %s", name, cmd.CommandPath()))
+	if near := cmd.SuggestionsFor(name); len(near) > 0 {
+		return &cliError{err: err, hint: fmt.Sprintf("did you mean %s %s?", cmd.CommandPath(), near[0]), code: exitUsage}
+	}
+	return err
+}
+
+// noArgs is cobra.NoArgs in this package's words.
+func noArgs(cmd *cobra.Command, args []string) error {
+	if len(args) > 0 {
+		return usageError(cmd, fmt.Errorf("unexpected argument %q", args[0]))
+	}
+	return nil
+}
+
+// panicked turns a panic into one line. The value of a panic is a message or
+// an error of the Go runtime; what such values hold is never a token or key,
+// whose types hide themselves.
+func panicked(cause any) error {
+	line, _, _ := strings.Cut(fmt.Sprint(cause), "\n")
+	return withHint(fmt.Errorf("internal error: %s", line),
+		"this is a defect in lanyard: please report it with the command that led to it")
+}
+
+// report prints err, if it is one, and returns the exit code.
+func (s streams) report(err error) int {
+	if err == nil {
+		return 0
+	}
+	for line := range strings.SplitSeq(err.Error(), "\n") {
+		fmt.Fprintf(s.err, "lanyard: %s\n", line)
+	}
+	if hint := hintOf(err); hint != "" {
+		fmt.Fprintf(s.err, "hint: %s\n", hint)
+	}
+	if coded := (*cliError)(nil); errors.As(err, &coded) {
+		return coded.code
+	}
+	return exitFailure
+}
+
+func hintOf(err error) string {
+	var h hinted
+	if errors.As(err, &h) {
+		return h.Hint()
+	}
+	return ""
+}

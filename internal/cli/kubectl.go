@@ -1,0 +1,141 @@
+package cli
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+
+	"github.com/spf13/cobra"
+	"k8s.io/cli-runtime/pkg/genericclioptions"
+	"k8s.io/cli-runtime/pkg/genericiooptions"
+	"k8s.io/client-go/tools/clientcmd"
+	basecli "k8s.io/component-base/cli"
+	kubectl "k8s.io/kubectl/pkg/cmd"
+	kubectlutil "k8s.io/kubectl/pkg/cmd/util"
+
+	"lanyard.dev/internal/datadir"
+)
+
+const (
+	// kubectl asks the server what it serves at this pace; these are the
+	// figures of the kubectl that Kubernetes ships.
+	discoveryQPS   = 50
+	discoveryBurst = 300
+
+	kubeconfigEnv = clientcmd.RecommendedConfigPathEnvVar
+)
+
+type kubectlOptions struct {
+	streams
+	args []string
+
+	// exit ends the process with kubectl's exit code.
+	exit func(code int)
+	// hint is printed, if it is not empty, when there is no server to talk to.
+	hint string
+}
+
+// newKubectl passes everything after "kubectl", flags and --help included, to
+// kubectl itself, so it has no help of its own.
+func newKubectl(s streams) *cobra.Command {
+	return &cobra.Command{
+		Use:                "kubectl ARGUMENT...",
+		Short:              "Run kubectl, on the authority that runs here if no kubeconfig is named",
+		DisableFlagParsing: true,
+		RunE: func(_ *cobra.Command, args []string) error {
+			o := &kubectlOptions{streams: s, args: args, exit: exit}
+			if err := o.complete(); err != nil {
+				return err
+			}
+			o.run()
+			return nil
+		},
+	}
+}
+
+// complete points kubectl at the authority that runs here, unless the user
+// has named a kubeconfig. It does so through the environment, which is the
+// only way that reaches all of kubectl, "kubectl config" too.
+func (o *kubectlOptions) complete() error {
+	if os.Getenv(kubeconfigEnv) != "" || namesKubeconfig(o.args) {
+		return nil
+	}
+	running, err := datadir.FindOne()
+	switch {
+	case err == nil:
+		if err := os.Setenv(kubeconfigEnv, running.Kubeconfig()); err != nil {
+			return fmt.Errorf("set %s: %w", kubeconfigEnv, err)
+		}
+	case errors.Is(err, datadir.ErrNoneRunning):
+		if _, statErr := os.Stat(clientcmd.RecommendedHomeFile); statErr != nil {
+			o.hint = "no authority is running here and no kubeconfig is named: start one with lanyard up"
+		}
+	case !needsNoServer(o.args):
+		return err
+	}
+	return nil
+}
+
+// namesKubeconfig looks for the flag as far as kubectl itself would.
+func namesKubeconfig(args []string) bool {
+	for _, arg := range args {
+		if arg == "--" {
+			return false
+		}
+		if arg == "--kubeconfig" || strings.HasPrefix(arg, "--kubeconfig=") {
+			return true
+		}
+	}
+	return false
+}
+
+// needsNoServer tells whether it does not matter which authority is meant.
+func needsNoServer(args []string) bool {
+	if len(args) == 0 || slices.Contains(args, "--help") || slices.Contains(args, "-h") {
+		return true
+	}
+	return slices.Contains([]string{"help", "options", "completion", "kustomize", cobra.ShellCompRequestCmd, cobra.ShellCompNoDescRequestCmd}, args[0])
+}
+
+// run does what the main function of kubectl does.
+func (o *kubectlOptions) run() {
+	kubectlutil.BehaviorOnFatal(o.fatal)
+	if err := basecli.RunNoErrOutput(o.command()); err != nil {
+		kubectlutil.CheckErr(err)
+	}
+}
+
+// fatal prints what kubectl has to say about its end, and ends the process:
+// kubectl may call it in any goroutine.
+func (o *kubectlOptions) fatal(message string, code int) {
+	if message != "" {
+		fmt.Fprintln(o.err, strings.TrimSuffix(message, "\n"))
+	}
+	if o.hint != "" && strings.Contains(message, "onnection to the server") {
+		fmt.Fprintf(o.err, "hint: %s\n", o.hint)
+	}
+	o.exit(code)
+}
+
+// command returns kubectl's own command tree, without plugins: what a user
+// runs as part of lanyard is lanyard.
+func (o *kubectlOptions) command() *cobra.Command {
+	io := genericiooptions.IOStreams{In: o.in, Out: o.out, ErrOut: o.err}
+	flags := genericclioptions.NewConfigFlags(true).WithDeprecatedPasswordFlag().
+		WithDiscoveryBurst(discoveryBurst).WithDiscoveryQPS(discoveryQPS).WithWarningPrinter(io)
+	root := kubectl.NewDefaultKubectlCommandWithArgs(kubectl.KubectlOptions{
+		Arguments:   append([]string{"kubectl"}, o.args...),
+		ConfigFlags: flags,
+		IOStreams:   io,
+	})
+	// Usage texts then show commands that the reader can run.
+	root.Annotations = map[string]string{cobra.CommandDisplayNameAnnotation: "lanyard kubectl"}
+	root.SetArgs(given(o.args))
+	root.SetIn(o.in)
+	root.SetOut(o.out)
+	root.SetErr(o.err)
+	replaceVersion(root, flags, io)
+	return root
+}

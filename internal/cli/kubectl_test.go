@@ -1,0 +1,165 @@
+package cli
+
+import (
+	"bytes"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"k8s.io/utils/clock"
+
+	"lanyard.dev/internal/datadir"
+)
+
+func TestNamesKubeconfig(t *testing.T) {
+	t.Parallel()
+	tests := map[string]bool{
+		"get sa":                            false,
+		"get sa --kubeconfig f":             true,
+		"--kubeconfig=f get sa":             true,
+		"exec p -- cat --kubeconfig f":      false,
+		"get sa --kubeconfigs":              false,
+		"exec p --kubeconfig=f -- cat file": true,
+	}
+	for line, want := range tests {
+		if got := namesKubeconfig(strings.Fields(line)); got != want {
+			t.Errorf("%s: %v", line, got)
+		}
+	}
+}
+
+// alone keeps a test away from this machine's instances and kubeconfig. The
+// tests below change the environment, so they are not parallel.
+func alone(t *testing.T) {
+	t.Helper()
+	t.Setenv("LANYARD_RUNTIME_DIR", filepath.Join(t.TempDir(), "run"))
+	t.Setenv(kubeconfigEnv, "")
+	t.Setenv("HOME", t.TempDir())
+}
+
+func announce(t *testing.T, url string) *datadir.Dir {
+	t.Helper()
+	d, err := datadir.Open(filepath.Join(t.TempDir(), "data"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = d.Close() })
+	certificates, err := d.EnsureCertificates("", clock.RealClock{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := d.EnsureKubeconfig(url, certificates); err != nil {
+		t.Fatal(err)
+	}
+	if err := d.Announce(url); err != nil {
+		t.Fatal(err)
+	}
+	return d
+}
+
+// runKubectl returns once kubectl has ended, with its exit code.
+func runKubectl(t *testing.T, args ...string) result {
+	t.Helper()
+	type ended struct{ code int }
+	var out, errOut bytes.Buffer
+	o := &kubectlOptions{
+		streams: streams{in: strings.NewReader(""), out: &out, err: &errOut},
+		args:    args,
+		exit:    func(code int) { panic(ended{code}) },
+	}
+	code := 0
+	if err := o.complete(); err != nil {
+		return result{o.streams.report(err), out.String(), errOut.String()}
+	}
+	func() {
+		defer func() {
+			if end, ok := recover().(ended); ok {
+				code = end.code
+			}
+		}()
+		o.run()
+	}()
+	return result{code, out.String(), errOut.String()}
+}
+
+func TestKubectlFindsTheAuthority(t *testing.T) {
+	alone(t)
+	d := announce(t, "https://127.0.0.1:1")
+	got := runKubectl(t, "config", "current-context")
+	if got.code != 0 || got.out != "lanyard\n" {
+		t.Errorf("%+v", got)
+	}
+	if env := os.Getenv(kubeconfigEnv); env != d.Kubeconfig() {
+		t.Errorf("kubectl uses %q", env)
+	}
+}
+
+func TestKubectlPrefersWhatTheUserNames(t *testing.T) {
+	alone(t)
+	announce(t, "https://127.0.0.1:1")
+	file := filepath.Join(t.TempDir(), "kubeconfig")
+	if err := os.WriteFile(file, []byte("apiVersion: v1\nkind: Config\ncurrent-context: mine\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if got := runKubectl(t, "config", "current-context", "--kubeconfig", file); got.out != "mine\n" {
+		t.Errorf("flag: %+v", got)
+	}
+	t.Setenv(kubeconfigEnv, file)
+	if got := runKubectl(t, "config", "current-context"); got.out != "mine\n" {
+		t.Errorf("environment: %+v", got)
+	}
+}
+
+func TestKubectlAsksWhichAuthority(t *testing.T) {
+	alone(t)
+	first, second := announce(t, "https://127.0.0.1:1"), announce(t, "https://127.0.0.1:2")
+	got := runKubectl(t, "get", "serviceaccounts")
+	for _, want := range []string{first.Path(), second.Path(), "https://127.0.0.1:2", "hint: choose one, as with --kubeconfig "} {
+		if !strings.Contains(got.errOut, want) {
+			t.Errorf("%q does not say %q", got.errOut, want)
+		}
+	}
+	if got.code != exitFailure {
+		t.Errorf("exit code %d", got.code)
+	}
+	if help := runKubectl(t, "get", "--help"); help.code != 0 || !strings.Contains(help.out, "lanyard kubectl") {
+		t.Errorf("help: %+v", help)
+	}
+}
+
+func TestKubectlExitCodesAndErrors(t *testing.T) {
+	alone(t)
+	announce(t, "https://127.0.0.1:1")
+	corrupt := filepath.Join(t.TempDir(), "corrupt")
+	if err := os.WriteFile(corrupt, []byte("{corrupt"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	tests := map[string]struct {
+		args []string
+		code int
+		want string
+	}{
+		"unknown flag":       {[]string{"get", "--foo"}, 1, "error: unknown flag: --foo\nSee 'lanyard kubectl get --help' for usage.\n"},
+		"unknown command":    {[]string{"frobnicate"}, 1, "error: unknown command \"frobnicate\" for \"lanyard kubectl\"\n"},
+		"diff":               {[]string{"diff"}, 2, "error: must specify one of -f and -k\n"},
+		"version format":     {[]string{"version", "-o", "x"}, 1, "error: --output must be 'yaml' or 'json'\n"},
+		"corrupt kubeconfig": {[]string{"get", "sa", "--kubeconfig", corrupt}, 1, "error: error loading config file \"" + corrupt + "\""},
+	}
+	for name, test := range tests {
+		t.Run(name, func(t *testing.T) {
+			got := runKubectl(t, test.args...)
+			if got.code != test.code || !strings.HasPrefix(got.errOut, test.want) {
+				t.Errorf("%+v", got)
+			}
+		})
+	}
+}
+
+func TestKubectlVersionIsThatOfTheLibraries(t *testing.T) {
+	alone(t)
+	got := runKubectl(t, "version", "--client")
+	if got.code != 0 || !strings.HasPrefix(got.out, "Client Version: v1.37") {
+		t.Errorf("%+v", got)
+	}
+}

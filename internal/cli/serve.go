@@ -1,0 +1,120 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"lanyard.dev/internal/apiserver"
+	"lanyard.dev/internal/standalone"
+)
+
+const serveHelp = `Serve the authority alone, on an etcd of your own and with certificates and
+keys of your own: this is how it runs in production. Any number of replicas
+may stand in front of the same etcd. Flags have kube-apiserver's names and
+meanings.`
+
+const serveExamples = `  lanyard serve \
+    --etcd-servers https://10.0.0.1:2379 --etcd-cafile etcd-ca.crt --etcd-certfile etcd.crt --etcd-keyfile etcd.key \
+    --tls-cert-file serving.crt --tls-private-key-file serving.key --client-ca-file ca.crt \
+    --service-account-issuer https://identity.example.com --service-account-signing-key-file sa.key \
+    --encryption-provider-config encryption.yaml --audit-log-path /var/log/lanyard/audit.log`
+
+type serveOptions struct {
+	streams
+	logging     loggingOptions
+	bindAddress string
+	port        int
+	options     apiserver.Options
+}
+
+func newServe(s streams) *cobra.Command {
+	o := &serveOptions{streams: s}
+	cmd := &cobra.Command{
+		Use: "serve", Short: "Serve the authority alone, for production",
+		Long: serveHelp, Example: serveExamples, Args: noArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if err := o.validate(); err != nil {
+				return usageError(cmd, err)
+			}
+			return o.run(cmd.Context())
+		},
+	}
+	o.addFlags(cmd)
+	return cmd
+}
+
+func (o *serveOptions) addFlags(cmd *cobra.Command) {
+	f := cmd.Flags()
+	f.StringVar(&o.bindAddress, "bind-address", "0.0.0.0", "IP address to serve on")
+	f.IntVar(&o.port, "secure-port", defaultPort, "port to serve HTTPS on; 0 takes a free one")
+	f.StringSliceVar(&o.options.Etcd.Servers, "etcd-servers", nil, "etcd URLs, comma separated")
+	f.StringVar(&o.options.Etcd.CAFile, "etcd-cafile", "", "CA that etcd's certificate is verified with")
+	f.StringVar(&o.options.Etcd.CertFile, "etcd-certfile", "", "client certificate for etcd")
+	f.StringVar(&o.options.Etcd.KeyFile, "etcd-keyfile", "", "key of the client certificate for etcd")
+	f.StringVar(&o.options.TLSCertFile, "tls-cert-file", "", "serving certificate, with its chain, in PEM")
+	f.StringVar(&o.options.TLSPrivateKeyFile, "tls-private-key-file", "", "key of the serving certificate")
+	f.StringVar(&o.options.ClientCAFile, "client-ca-file", "", "CAs of client certificates; without it none is accepted")
+	f.StringVar(&o.options.RootCAFile, "root-ca-file", "", "CA published as kube-root-ca.crt in every namespace (default: the content of --tls-cert-file)")
+	f.StringVar(&o.options.EncryptionProviderConfig, "encryption-provider-config", "", "EncryptionConfiguration for secrets at rest")
+	o.addServiceAccountFlags(cmd)
+	o.addAuditFlags(cmd)
+	o.logging.addFlags(f)
+}
+
+func (o *serveOptions) addServiceAccountFlags(cmd *cobra.Command) {
+	f, sa := cmd.Flags(), &o.options.ServiceAccounts
+	f.StringArrayVar(&sa.Issuers, "service-account-issuer", nil, "issuer of tokens; may be repeated: the first issues, all are accepted")
+	f.StringVar(&sa.SigningKeyFile, "service-account-signing-key-file", "", "private key that signs tokens: ECDSA or RSA, in PEM")
+	f.StringArrayVar(&sa.KeyFiles, "service-account-key-file", nil, "public or private keys whose tokens are accepted besides; may be repeated")
+	f.StringSliceVar(&sa.APIAudiences, "api-audiences", nil, "audiences that mean this server (default: the issuers)")
+	f.DurationVar(&sa.MaxTokenExpiration, "service-account-max-token-expiration", 0, "longest life of a token, at least 10m; a longer one that is asked for is shortened with a warning; 0 shortens none")
+	f.StringVar(&sa.JWKSURI, "service-account-jwks-uri", "", "https URL of the key set in the discovery document (default: this server's own)")
+}
+
+func (o *serveOptions) addAuditFlags(cmd *cobra.Command) {
+	f, audit := cmd.Flags(), &o.options.Audit
+	f.StringVar(&audit.LogPath, "audit-log-path", "", `file for the audit log, "-" for standard output; without it nothing is logged`)
+	f.IntVar(&audit.MaxAge, "audit-log-maxage", 0, "days to keep old audit logs; 0 keeps them for good")
+	f.IntVar(&audit.MaxBackups, "audit-log-maxbackup", 0, "number of old audit logs to keep; 0 keeps all")
+	f.IntVar(&audit.MaxSize, "audit-log-maxsize", 100, "megabytes after which the audit log is rotated")
+	f.StringVar(&audit.PolicyFile, "audit-policy-file", "", "audit.k8s.io/v1 Policy (default: level Metadata for everything)")
+}
+
+func (o *serveOptions) validate() error {
+	if o.options.RootCAFile == "" {
+		o.options.RootCAFile = o.options.TLSCertFile
+	}
+	return errors.Join(validPort(o.port), validAddress(o.bindAddress), o.options.Validate())
+}
+
+func (o *serveOptions) run(parent context.Context) error {
+	o.logging.apply(o.err)
+	ctx, stop := untilSignal(parent)
+	defer stop()
+	listener, err := standalone.Listen(o.bindAddress, o.port)
+	if err != nil {
+		return err
+	}
+	o.options.Listener = listener
+	server, err := apiserver.New(o.options)
+	if err != nil {
+		_ = listener.Close()
+		return err
+	}
+	go o.announce(ctx, server, listener.Addr())
+	return server.Run(ctx)
+}
+
+func (o *serveOptions) announce(ctx context.Context, server *apiserver.Server, address net.Addr) {
+	start := time.Now()
+	select {
+	case <-server.Ready():
+		fmt.Fprintf(o.err, "lanyard serves https://%s, ready after %v\n", address, time.Since(start).Round(time.Millisecond))
+	case <-ctx.Done():
+	}
+}

@@ -1,0 +1,236 @@
+package cli
+
+import (
+	"context"
+	"crypto/x509"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+
+	"github.com/spf13/cobra"
+	"k8s.io/utils/clock"
+
+	"lanyard.dev/internal/signingkey"
+	"lanyard.dev/internal/token"
+)
+
+const verifyHelp = `Verify a token as a service would that knows only its issuer's public keys:
+the signature, the issuer, the times and the audience. The keys come from the
+issuer itself, through OpenID discovery over HTTPS, or from a file that holds
+its JSON Web Key Set.
+
+What only the issuer can know is not verified: whether the account and the
+objects the token is bound to still exist. A service that must know asks it,
+with a TokenReview.
+
+The token is the argument, or is read from standard input if that is "-" or
+absent. Exit code 1 and the reason on standard error mean that the token must
+not be accepted, or that the keys could not be had.`
+
+const verifyExamples = `  # With the keys of the authority that runs here, saved to a file
+  lanyard kubectl get --raw /openid/v1/jwks > jwks.json
+  lanyard kubectl create token default --audience vault | lanyard token verify --jwks jwks.json --audience vault
+
+  # With the keys that an issuer publishes
+  lanyard token verify --issuer https://issuer.example --audience vault - < token.txt`
+
+type verifyOptions struct {
+	input  tokenInput
+	output outputOptions
+	clock  clock.PassiveClock
+
+	issuer    string
+	jwksFile  string
+	audiences []string
+	caFile    string
+}
+
+func newTokenVerify(s streams) *cobra.Command {
+	return newTokenVerifyAt(s, clock.RealClock{})
+}
+
+func newTokenVerifyAt(s streams, c clock.PassiveClock) *cobra.Command {
+	o := &verifyOptions{input: tokenInput{streams: s}, clock: c}
+	cmd := &cobra.Command{
+		Use:     "verify --issuer URL | --jwks FILE [--audience A] [TOKEN|-]",
+		Short:   "Verify a token with its issuer's public keys",
+		Long:    verifyHelp,
+		Example: verifyExamples,
+
+		DisableFlagsInUseLine: true,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if err := o.input.complete(cmd, args); err != nil {
+				return err
+			}
+			if err := o.validate(); err != nil {
+				return usageError(cmd, err)
+			}
+			return o.run(cmd.Context())
+		},
+	}
+	o.addFlags(cmd)
+	return cmd
+}
+
+func (o *verifyOptions) addFlags(cmd *cobra.Command) {
+	f := cmd.Flags()
+	f.StringVar(&o.issuer, "issuer", "", "issuer the token must be from; its keys are fetched from there unless --jwks is given")
+	f.StringVar(&o.jwksFile, "jwks", "", "file with the issuer's JSON Web Key Set")
+	f.StringArrayVar(&o.audiences, "audience", nil, "audience the token must be for; may be given more than once, one must match")
+	f.StringVar(&o.caFile, "certificate-authority", "", "file with the CA certificates to trust when fetching keys, in place of the system's")
+	o.output.addFlags(cmd)
+}
+
+func (o *verifyOptions) validate() error {
+	var faults []error
+	if o.issuer == "" && o.jwksFile == "" {
+		faults = append(faults, errors.New("name the issuer with --issuer or its keys with --jwks"))
+	}
+	if o.caFile != "" && o.jwksFile != "" {
+		faults = append(faults, errors.New("--certificate-authority is for fetching keys, and --jwks names a file"))
+	}
+	if o.issuer != "" && o.jwksFile == "" {
+		faults = append(faults, validateHTTPS("--issuer", o.issuer))
+	}
+	for _, audience := range o.audiences {
+		if audience == "" {
+			faults = append(faults, errors.New("--audience must not be empty"))
+		}
+	}
+	return errors.Join(append(faults, o.output.validate())...)
+}
+
+func (o *verifyOptions) run(ctx context.Context) error {
+	text, err := o.input.read()
+	if err != nil {
+		return err
+	}
+	keys, err := o.keys(ctx)
+	if err != nil {
+		return err
+	}
+	claims, err := token.VerifyOffline(text, keys, token.Expected{Issuer: o.issuer, Audiences: o.audiences, Clock: o.clock})
+	if err != nil {
+		return explainRefusal(err)
+	}
+	decoded, err := token.Decode(text)
+	if err != nil {
+		return err
+	}
+	result := verification{Verified: true, Header: decoded.Header, Claims: decoded.Payload, Lifetime: describeLifetime(claims, o.clock.Now())}
+	o.remind()
+	return o.output.print(o.input.out, result, func(w io.Writer) error { return write(w, describeVerified(claims, result.Lifetime)) })
+}
+
+// verification is the result of lanyard token verify.
+type verification struct {
+	Verified bool            `json:"verified"`
+	Header   json.RawMessage `json:"header"`
+	Claims   json.RawMessage `json:"claims"`
+	Lifetime *lifetime       `json:"lifetime"`
+}
+
+// remind names what was not asked for, and so not checked.
+func (o *verifyOptions) remind() {
+	if len(o.audiences) == 0 {
+		fmt.Fprintln(o.input.err, "note: without --audience a token for any audience is accepted")
+	}
+	if o.issuer == "" {
+		fmt.Fprintln(o.input.err, "note: without --issuer a token of any issuer with these keys is accepted")
+	}
+}
+
+func describeVerified(c *token.Claims, l *lifetime) string {
+	rows := []struct{ name, value string }{
+		{"subject", c.Subject}, {"issuer", c.Issuer}, {"audience", strings.Join(c.Audience, ", ")}, {"expires", l.ExpiresAt + ", " + l.Summary},
+	}
+	text := "verified: signature and times hold, and so do the issuer and audience asked for\n"
+	for _, row := range rows {
+		text += printable(fmt.Appendf(nil, "  %-8s  %s\n", row.name, strings.ReplaceAll(row.value, "\n", `\n`)))
+	}
+	return text
+}
+
+// keys reads the issuer's keys from the file named, or from the issuer.
+func (o *verifyOptions) keys(ctx context.Context) (*signingkey.Set, error) {
+	if o.jwksFile != "" {
+		return readJWKS(o.jwksFile)
+	}
+	roots, err := readRoots(o.caFile)
+	if err != nil {
+		return nil, err
+	}
+	return newDiscovery(roots).keys(ctx, o.issuer)
+}
+
+func readJWKS(path string) (*signingkey.Set, error) {
+	data, err := readBounded(path, maxDocument)
+	if err != nil {
+		return nil, fmt.Errorf("read the keys: %w", err)
+	}
+	keys, err := signingkey.ParseJWKS(data)
+	if err != nil {
+		return nil, withHint(fmt.Errorf("%s: %w", path, err), "save the issuer's keys with: lanyard kubectl get --raw /openid/v1/jwks")
+	}
+	return keys, nil
+}
+
+// readRoots returns nil, which stands for the system's, for no file.
+func readRoots(path string) (*x509.CertPool, error) {
+	if path == "" {
+		return nil, nil
+	}
+	data, err := readBounded(path, maxDocument)
+	if err != nil {
+		return nil, fmt.Errorf("read the CA certificates: %w", err)
+	}
+	roots := x509.NewCertPool()
+	if !roots.AppendCertsFromPEM(data) {
+		return nil, fmt.Errorf("%s holds no certificate", path)
+	}
+	return roots, nil
+}
+
+func readBounded(path string, limit int64) ([]byte, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	return readAtMost(f, limit, path)
+}
+
+// readAtMost fails when r, called name in the error, holds more than limit.
+func readAtMost(r io.Reader, limit int64, name string) ([]byte, error) {
+	data, err := io.ReadAll(io.LimitReader(r, limit+1))
+	if err != nil {
+		return nil, err
+	}
+	if int64(len(data)) > limit {
+		return nil, fmt.Errorf("%s is larger than %d KiB", name, limit>>10)
+	}
+	return data, nil
+}
+
+// explainRefusal adds the next step where the reason has a usual cause.
+func explainRefusal(err error) error {
+	hint := ""
+	switch {
+	case errors.Is(err, token.ErrExpired):
+		hint = "ask for a new token"
+	case errors.Is(err, token.ErrNotYetValid):
+		hint = "compare this machine's clock with the issuer's"
+	case errors.Is(err, token.ErrUnknownKey), errors.Is(err, token.ErrBadSignature):
+		hint = "fetch the issuer's keys again; if it still fails, the token is not from this issuer"
+	case errors.Is(err, token.ErrAudience):
+		hint = "ask for a token for this audience: kubectl create token NAME --audience A"
+	case errors.Is(err, token.ErrForeignIssuer):
+		hint = "see which issuer it names with lanyard token inspect"
+	default:
+		hint = "see what it says with lanyard token inspect"
+	}
+	return withHint(fmt.Errorf("token does not hold: %w", err), hint)
+}

@@ -1,0 +1,99 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/spf13/cobra"
+
+	"lanyard.dev/internal/datadir"
+	"lanyard.dev/internal/standalone"
+)
+
+const upHelp = `Start an authority with everything it needs in this one process: a CA and
+certificates, a signing key, encryption of secrets, an embedded etcd, and the
+Kubernetes API for service accounts on top.
+
+What is missing in the data directory is made on the first start and found
+again on every later one. The process stays in the foreground; Ctrl-C or
+SIGTERM end it in order. While it runs, "lanyard kubectl" finds it by itself.`
+
+const upExamples = `  # Start with the defaults, then look around from another terminal
+  lanyard up
+  lanyard kubectl get serviceaccounts
+
+  # A second one, for trying things out
+  lanyard up --data-dir /tmp/try --secure-port 7443`
+
+// defaultPort is kube-apiserver's.
+const defaultPort = 6443
+
+type upOptions struct {
+	streams
+	logging loggingOptions
+	config  standalone.Config
+}
+
+func newUp(s streams) *cobra.Command {
+	o := &upOptions{streams: s}
+	cmd := &cobra.Command{
+		Use: "up", Short: "Start an authority with everything it needs in one process",
+		Long: upHelp, Example: upExamples, Args: noArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if err := o.complete(); err != nil {
+				return err
+			}
+			if err := o.validate(); err != nil {
+				return usageError(cmd, err)
+			}
+			return o.run(cmd.Context())
+		},
+	}
+	o.addFlags(cmd)
+	return cmd
+}
+
+func (o *upOptions) addFlags(cmd *cobra.Command) {
+	f := cmd.Flags()
+	f.StringVar(&o.config.DataDir, "data-dir", "", "directory for keys, certificates and data (default /var/lib/lanyard for root, else $XDG_DATA_HOME/lanyard)")
+	f.StringVar(&o.config.BindAddress, "bind-address", "127.0.0.1", "IP address to serve on")
+	f.IntVar(&o.config.Port, "secure-port", defaultPort, "port to serve HTTPS on; 0 takes a free one")
+	f.DurationVar(&o.config.MaxTokenExpiration, "service-account-max-token-expiration", 0, "longest life of a token, at least 10m; a longer one that is asked for is shortened with a warning; 0 shortens none")
+	o.logging.addFlags(f)
+}
+
+func (o *upOptions) complete() (err error) {
+	if o.config.DataDir == "" {
+		o.config.DataDir, err = datadir.Default()
+	}
+	o.config.Log = o.err
+	return err
+}
+
+func (o *upOptions) validate() error {
+	return errors.Join(validPort(o.config.Port), validAddress(o.config.BindAddress))
+}
+
+func (o *upOptions) run(parent context.Context) error {
+	o.logging.apply(o.err)
+	ctx, stop := untilSignal(parent)
+	defer stop()
+	authority, err := standalone.Start(ctx, o.config)
+	if err != nil {
+		if ctx.Err() != nil {
+			return nil
+		}
+		return err
+	}
+	fmt.Fprintf(o.err, banner, authority.URL, authority.Kubeconfig())
+	return authority.Wait()
+}
+
+const banner = `lanyard is up at %s
+kubeconfig: %s
+Try, from another terminal:
+  lanyard kubectl create serviceaccount dashboard-sa
+  lanyard kubectl create token dashboard-sa | lanyard token inspect
+  lanyard kubectl auth can-i --list --as system:serviceaccount:default:dashboard-sa
+`

@@ -1,0 +1,160 @@
+// Package furnish keeps in every namespace what every namespace holds: the service account "default" and the ConfigMap
+// kube-root-ca.crt.
+//
+// The server calls Namespace before it answers the request that made a namespace; the loop restores what is deleted or
+// changed later. It knows stores, not HTTP.
+package furnish
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apiserver/pkg/endpoints/request"
+	"k8s.io/apiserver/pkg/registry/rest"
+	"k8s.io/client-go/util/workqueue"
+	"k8s.io/klog/v2"
+
+	"lanyard.dev/internal/controller"
+)
+
+const (
+	// AccountName and ConfigMapName are the objects every namespace holds.
+	AccountName   = "default"
+	ConfigMapName = "kube-root-ca.crt"
+
+	caKey           = "ca.crt"
+	descriptionKey  = "kubernetes.io/description"
+	descriptionText = "Contains a CA bundle that can be used to verify the kube-apiserver when using internal endpoints such as the internal service IP or kubernetes.default.svc. No other usage is guaranteed across distributions of Kubernetes clusters."
+)
+
+// Store is the part of a resource's store that is used.
+type Store interface {
+	rest.Getter
+	rest.Creater
+	rest.Updater
+}
+
+// Controller furnishes namespaces.
+type Controller struct {
+	namespaces           rest.Getter
+	accounts, configMaps Store
+	rootCA               string
+	queue                workqueue.TypedRateLimitingInterface[string]
+}
+
+// New returns a controller that publishes rootCA, certificates in PEM.
+func New(namespaces rest.Getter, accounts, configMaps Store, rootCA []byte) *Controller {
+	return &Controller{
+		namespaces: namespaces, accounts: accounts, configMaps: configMaps, rootCA: string(rootCA),
+		queue: workqueue.NewTypedRateLimitingQueue(workqueue.NewTypedItemExponentialFailureRateLimiter[string](20*time.Millisecond, time.Minute)),
+	}
+}
+
+// Run restores what goes missing until ctx ends.
+func (c *Controller) Run(ctx context.Context) {
+	defer context.AfterFunc(ctx, c.queue.ShutDown)()
+	for c.next(ctx) {
+	}
+}
+
+func (c *Controller) next(ctx context.Context) bool {
+	name, stopped := c.queue.Get()
+	if stopped {
+		return false
+	}
+	defer c.queue.Done(name)
+	if err := c.restore(ctx, name); err != nil {
+		klog.ErrorS(err, "Could not furnish namespace; trying again", "namespace", name)
+		c.queue.AddRateLimited(name)
+		return true
+	}
+	c.queue.Forget(name)
+	return true
+}
+
+func (c *Controller) restore(ctx context.Context, name string) error {
+	found, err := c.namespaces.Get(ctx, name, &metav1.GetOptions{})
+	if apierrors.IsNotFound(err) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	if namespace := found.(*corev1.Namespace); namespace.Status.Phase == corev1.NamespaceTerminating {
+		return nil
+	}
+	return c.Namespace(ctx, name)
+}
+
+// Namespace puts both objects into a namespace that exists. It is idempotent.
+func (c *Controller) Namespace(ctx context.Context, name string) error {
+	ctx = request.WithNamespace(ctx, name)
+	account := &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Name: AccountName, Namespace: name}}
+	if _, err := c.accounts.Create(ctx, account, rest.ValidateAllObjectFunc, &metav1.CreateOptions{}); err != nil && !apierrors.IsAlreadyExists(err) {
+		return fmt.Errorf("make service account %s/%s: %w", name, AccountName, err)
+	}
+	if err := c.configMap(ctx, name); err != nil {
+		return fmt.Errorf("make config map %s/%s: %w", name, ConfigMapName, err)
+	}
+	return nil
+}
+
+func (c *Controller) configMap(ctx context.Context, namespace string) error {
+	want := &corev1.ConfigMap{
+		ObjectMeta: metav1.ObjectMeta{
+			Name: ConfigMapName, Namespace: namespace, Annotations: map[string]string{descriptionKey: descriptionText},
+		},
+		Data: map[string]string{caKey: c.rootCA},
+	}
+	_, err := c.configMaps.Create(ctx, want, rest.ValidateAllObjectFunc, &metav1.CreateOptions{})
+	if !apierrors.IsAlreadyExists(err) {
+		return err
+	}
+	set := controller.Change(func(stored *corev1.ConfigMap) { stored.Data = maps.Clone(want.Data) })
+	_, _, err = c.configMaps.Update(ctx, ConfigMapName, set,
+		rest.ValidateAllObjectFunc, rest.ValidateAllObjectUpdateFunc, false, &metav1.UpdateOptions{})
+	return err
+}
+
+// Listener tells the controller of changes to one of its three resources.
+type Listener struct {
+	controller *Controller
+	// concerns picks the objects whose change means work; setAlso is false where only a removal does.
+	name    string
+	setAlso bool
+}
+
+// Accounts, ConfigMaps and Namespaces listen to the feeds of those resources.
+func (c *Controller) Accounts() *Listener { return &Listener{controller: c, name: AccountName} }
+func (c *Controller) ConfigMaps() *Listener {
+	return &Listener{controller: c, name: ConfigMapName, setAlso: true}
+}
+func (c *Controller) Namespaces() *Listener { return &Listener{controller: c, setAlso: true} }
+
+// Set implements mirror.Listener.
+func (l *Listener) Set(obj runtime.Object) {
+	if l.setAlso {
+		l.Delete(obj)
+	}
+}
+
+// Delete implements mirror.Listener.
+func (l *Listener) Delete(obj runtime.Object) {
+	m, err := meta.Accessor(obj)
+	if err != nil {
+		return
+	}
+	switch l.name {
+	case "":
+		l.controller.queue.Add(m.GetName())
+	case m.GetName():
+		l.controller.queue.Add(m.GetNamespace())
+	}
+}

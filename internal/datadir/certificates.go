@@ -1,0 +1,48 @@
+package datadir
+
+import (
+	"os"
+
+	"k8s.io/utils/clock"
+
+	"lanyard.dev/internal/pki"
+)
+
+const (
+	authorityName = "lanyard-ca"
+
+	// adminName and adminGroup are the subject of the administrator's client
+	// certificate. Members of system:masters are not subject to RBAC.
+	adminName  = "lanyard-admin"
+	adminGroup = "system:masters"
+)
+
+// Certificates is what an instance presents and trusts.
+type Certificates struct {
+	CA      *pki.Authority
+	Serving *pki.Pair
+	Admin   *pki.Pair
+}
+
+// EnsureCertificates returns the directory's certificates and makes those
+// that are missing. The serving and the admin certificate are renewed when
+// they are due or do not fit: see pki.Authority. The serving certificate
+// vouches for bindAddress and this machine's names.
+func (d *Dir) EnsureCertificates(bindAddress string, c clock.PassiveClock) (*Certificates, error) {
+	now := c.Now()
+	ca, err := pki.EnsureAuthority(d.CACert(), d.CAKey(), authorityName, now)
+	if err != nil {
+		return nil, err
+	}
+	// A machine without a name is served under its addresses.
+	hostname, _ := os.Hostname()
+	serving, err := ca.EnsureServing(d.ServingCert(), d.ServingKey(), pki.ServingNames(hostname, bindAddress), now)
+	if err != nil {
+		return nil, err
+	}
+	admin, err := ca.EnsureClient(d.AdminCert(), d.AdminKey(), adminName, []string{adminGroup}, now)
+	if err != nil {
+		return nil, err
+	}
+	return &Certificates{CA: ca, Serving: serving, Admin: admin}, nil
+}

@@ -1,0 +1,165 @@
+package datadir
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"go.etcd.io/etcd/client/pkg/v3/fileutil"
+)
+
+const lockName = "lock"
+
+// Dir is a data directory that this process holds.
+type Dir struct {
+	path   string
+	lock   *fileutil.LockedFile
+	record *record
+}
+
+// Open creates path (0700) if it is absent, and takes it for this process
+// until Close or the end of the process, however it ends. It fails with
+// *Error: when another process holds the directory (ErrInUse), when it
+// belongs to another user, is not writable, is not a directory, or holds
+// files and is not a data directory.
+func Open(path string) (*Dir, error) {
+	path, err := filepath.Abs(path)
+	if err != nil {
+		return nil, fmt.Errorf("find the data directory: %w", err)
+	}
+	if err := os.MkdirAll(path, 0o700); err != nil {
+		return nil, createError(path, err)
+	}
+	if err := check(path); err != nil {
+		return nil, err
+	}
+	d := &Dir{path: path}
+	if err := d.takeLock(); err != nil {
+		return nil, err
+	}
+	// Only now is it certain that the directory is ours to change.
+	if err := os.Chmod(path, 0o700); err != nil {
+		_ = d.Close()
+		return nil, unwritable(path, err)
+	}
+	return d, nil
+}
+
+func createError(path string, err error) error {
+	if info, statErr := os.Stat(path); statErr == nil && !info.IsDir() {
+		return &Error{Path: path, Problem: "is not a directory", Next: "choose another one with --data-dir"}
+	}
+	return &Error{
+		Path: path, Problem: "cannot be created", Err: cause(err),
+		Next: "choose a directory you may write to with --data-dir",
+	}
+}
+
+// check refuses what must not be taken over: directories of other users, and
+// directories with other content, whose mode Open would change.
+func check(path string) error {
+	info, err := os.Stat(path)
+	if err != nil {
+		return &Error{Path: path, Problem: "cannot be read", Err: cause(err), Next: "choose another directory with --data-dir"}
+	}
+	if owner, mine := ownedByMe(info); !mine {
+		return &Error{
+			Path: path, Problem: fmt.Sprintf("belongs to another user (%s)", owner),
+			Next: "run as that user, or choose another directory with --data-dir",
+		}
+	}
+	if foreign, err := holdsForeignFiles(path); err != nil || foreign != "" {
+		return foreignError(path, foreign, err)
+	}
+	return nil
+}
+
+func foreignError(path, name string, err error) error {
+	if err != nil {
+		return &Error{Path: path, Problem: "cannot be read", Err: cause(err), Next: "choose another directory with --data-dir"}
+	}
+	return &Error{
+		Path: path, Problem: fmt.Sprintf("is not a data directory: it holds %s, but no lock file", name),
+		Next: "choose an empty or new directory with --data-dir",
+	}
+}
+
+// holdsForeignFiles names a file in a directory that was never opened by this
+// package; the lock file is the first that Open makes.
+func holdsForeignFiles(path string) (string, error) {
+	entries, err := os.ReadDir(path)
+	if err != nil {
+		return "", err
+	}
+	foreign := ""
+	for _, entry := range entries {
+		switch entry.Name() {
+		case lockName:
+			return "", nil
+		case "lost+found": // the root of a file system of its own
+		default:
+			foreign = entry.Name()
+		}
+	}
+	return foreign, nil
+}
+
+func (d *Dir) takeLock() error {
+	path := d.join(lockName)
+	lock, err := tryLock(path)
+	switch {
+	case errors.Is(err, fileutil.ErrLocked):
+		return inUse(d.path, path)
+	case err != nil:
+		return unwritable(path, err)
+	}
+	d.lock = lock
+	if err := d.writeOwner(""); err != nil {
+		_ = d.Close()
+		return err
+	}
+	return nil
+}
+
+// tryLock creates path if it is absent and locks it; the error is
+// fileutil.ErrLocked when someone else has.
+func tryLock(path string) (*fileutil.LockedFile, error) {
+	// TryLockFile accepts no os.O_CREATE beside os.O_RDWR on Windows.
+	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	if err := f.Close(); err != nil {
+		return nil, err
+	}
+	return fileutil.TryLockFile(path, os.O_RDWR, 0o600)
+}
+
+// Close gives the directory free, and withdraws what Announce published. The
+// lock file stays: removing it could take it from under the next owner.
+func (d *Dir) Close() error {
+	var errs []error
+	if d.record != nil {
+		errs = append(errs, d.record.withdraw())
+		d.record = nil
+	}
+	if d.lock != nil {
+		errs = append(errs, d.lock.Truncate(0), d.lock.Close())
+		d.lock = nil
+	}
+	return errors.Join(errs...)
+}
+
+func (d *Dir) join(name ...string) string {
+	return filepath.Join(append([]string{d.path}, name...)...)
+}
+
+func exists(path string) (bool, error) {
+	_, err := os.Lstat(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	return err == nil, err
+}

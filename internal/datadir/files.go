@@ -1,0 +1,43 @@
+package datadir
+
+// Path is the directory itself, absolute.
+func (d *Dir) Path() string { return d.path }
+
+// CACert is the certificate of the CA; it may be shown to anyone.
+func (d *Dir) CACert() string { return d.join("ca.crt") }
+
+// CAKey is the private key of the CA.
+func (d *Dir) CAKey() string { return d.join("ca.key") }
+
+// ServingCert is the certificate the API is served with.
+func (d *Dir) ServingCert() string { return d.join("serving.crt") }
+
+// ServingKey is the private key of ServingCert.
+func (d *Dir) ServingKey() string { return d.join("serving.key") }
+
+// AdminCert is the client certificate in Kubeconfig.
+func (d *Dir) AdminCert() string { return d.join("admin.crt") }
+
+// AdminKey is the private key of AdminCert.
+func (d *Dir) AdminKey() string { return d.join("admin.key") }
+
+// SigningKey is the private key that signs tokens.
+func (d *Dir) SigningKey() string { return d.join("sa.key") }
+
+// EncryptionConfig is the EncryptionConfiguration with the key that secrets
+// are stored under.
+func (d *Dir) EncryptionConfig() string { return d.join("encryption.yaml") }
+
+// Kubeconfig lets kubectl act as the administrator.
+func (d *Dir) Kubeconfig() string { return d.join(kubeconfigName) }
+
+// EtcdDir is the directory of the embedded etcd member.
+func (d *Dir) EtcdDir() string { return d.join("etcd") }
+
+// AuditDir holds the audit log and its rotated predecessors.
+func (d *Dir) AuditDir() string { return d.join("audit") }
+
+// AuditLog is the audit log.
+func (d *Dir) AuditLog() string { return d.join("audit", "audit.log") }
+
+const kubeconfigName = "admin.kubeconfig"

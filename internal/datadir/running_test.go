@@ -1,0 +1,139 @@
+package datadir
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// useRuntimeDir keeps a test away from the instances of this machine. It sets
+// the environment, so such tests are not parallel.
+func useRuntimeDir(t *testing.T) string {
+	t.Helper()
+	dir := filepath.Join(t.TempDir(), "run")
+	t.Setenv(runtimeDirEnv, dir)
+	return dir
+}
+
+func TestFindOne(t *testing.T) {
+	run := useRuntimeDir(t)
+	if _, err := FindOne(); !errors.Is(err, ErrNoneRunning) {
+		t.Fatalf("got %v, want ErrNoneRunning", err)
+	}
+	one, two := filepath.Join(t.TempDir(), "one"), filepath.Join(t.TempDir(), "two")
+	first := startChild(t, one, run)
+	found, err := FindOne()
+	want := Running{DataDir: one, PID: first.Process.Pid, URL: testURL}
+	if err != nil || found != want {
+		t.Fatalf("found %v, %v; want %v", found, err, want)
+	}
+	checkMode(t, run, 0o700)
+
+	second := startChild(t, two, run)
+	var several *SeveralError
+	if _, err := FindOne(); !errors.As(err, &several) || !strings.Contains(err.Error(), one) || !strings.Contains(err.Error(), two) {
+		t.Fatalf("got %v, want a list of both", err)
+	}
+	if !strings.Contains(several.Hint(), "--kubeconfig "+several.Running[0].DataDir) {
+		t.Errorf("hint %q", several.Hint())
+	}
+
+	kill(t, second)
+	if found, err := FindOne(); err != nil || found.DataDir != one {
+		t.Fatalf("after a kill: %v, %v", found, err)
+	}
+	kill(t, first)
+	if _, err := FindOne(); !errors.Is(err, ErrNoneRunning) {
+		t.Fatalf("after both: %v", err)
+	}
+	if left, _ := os.ReadDir(run); len(left) > 0 {
+		t.Errorf("stale records stay: %v", left)
+	}
+}
+
+func TestAnnounceAgainAndClose(t *testing.T) {
+	run := useRuntimeDir(t)
+	d := open(t, filepath.Join(t.TempDir(), "d"))
+	for _, url := range []string{"https://127.0.0.1:1", "https://127.0.0.1:2"} {
+		if err := d.Announce(url); err != nil {
+			t.Fatal(err)
+		}
+		if found, err := FindOne(); err != nil || found.URL != url || found.Kubeconfig() != d.Kubeconfig() {
+			t.Fatalf("found %v, %v; want %s", found, err, url)
+		}
+	}
+	if err := d.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if left, _ := os.ReadDir(run); len(left) > 0 {
+		t.Errorf("records stay after close: %v", left)
+	}
+}
+
+func TestJunkRecordsAreIgnored(t *testing.T) {
+	run := useRuntimeDir(t)
+	d := open(t, filepath.Join(t.TempDir(), "d"))
+	if err := d.Announce(testURL); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(d.record.base+recordSuffix, []byte("{"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(run, "junk.json"), []byte("junk"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if found, err := FindRunning(); err != nil || len(found) > 0 {
+		t.Errorf("found %v, %v", found, err)
+	}
+}
+
+func TestRuntimeDirOfOthersIsRefused(t *testing.T) {
+	run := useRuntimeDir(t)
+	if err := os.Mkdir(run, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Chmod(run, 0o777); err != nil {
+		t.Fatal(err)
+	}
+	_, err := FindRunning()
+	checkError(t, err, run, "may be written by other users (mode 0777)")
+	d := open(t, filepath.Join(t.TempDir(), "d"))
+	checkError(t, d.Announce(testURL), run, "may be written by other users")
+}
+
+func TestRuntimeDirIsNoLink(t *testing.T) {
+	run := useRuntimeDir(t)
+	if err := os.Symlink(t.TempDir(), run); err != nil {
+		t.Fatal(err)
+	}
+	_, err := FindRunning()
+	checkError(t, err, run, "is not a directory")
+}
+
+func TestRuntimeDirFor(t *testing.T) {
+	t.Parallel()
+	tests := map[string]struct {
+		uid            int
+		override, xdg  string
+		system, wanted string
+	}{
+		"override":   {0, "/o", "/x", "linux", "/o"},
+		"root":       {0, "", "/x", "linux", "/run/lanyard"},
+		"root mac":   {0, "", "", "darwin", "/t/lanyard-0"},
+		"user":       {7, "", "/x", "linux", "/x/lanyard"},
+		"no session": {7, "", "", "linux", "/t/lanyard-7"},
+	}
+	for name, test := range tests {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			getenv := func(key string) string {
+				return map[string]string{runtimeDirEnv: test.override, "XDG_RUNTIME_DIR": test.xdg}[key]
+			}
+			if got := runtimeDirFor(test.uid, getenv, "/t", test.system); got != test.wanted {
+				t.Errorf("got %s, want %s", got, test.wanted)
+			}
+		})
+	}
+}

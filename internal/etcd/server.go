@@ -1,0 +1,237 @@
+package etcd
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"runtime/debug"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"go.etcd.io/etcd/client/pkg/v3/fileutil"
+	clientv3 "go.etcd.io/etcd/client/v3"
+	"go.etcd.io/etcd/server/v3/embed"
+	"google.golang.org/grpc"
+)
+
+// stopGrace is how long Stop lets requests in flight finish. Watches never
+// finish by themselves, so this bounds every stop with a client attached.
+const stopGrace = time.Second
+
+// Server is a running member.
+type Server struct {
+	config Config
+	socket *socket
+	lock   *fileutil.LockedFile
+	log    *failureLog
+
+	member *embed.Etcd
+	rpc    atomic.Pointer[grpc.Server]
+
+	stop sync.Once
+}
+
+// Start runs a member on c.Dir and returns when it answers, which on a local
+// disk takes well under a second. It fails with *Error when the directory is
+// in use (ErrLocked), damaged, unwritable or full. When ctx ends first, the
+// half-started member is stopped and the context's cause returned.
+func Start(ctx context.Context, c Config) (*Server, error) {
+	if err := c.validate(); err != nil {
+		return nil, err
+	}
+	s := &Server{config: c, log: newFailureLog()}
+	if err := s.start(ctx); err != nil {
+		s.release()
+		return nil, &Error{Dir: c.Dir, Err: err}
+	}
+	return s, nil
+}
+
+func (s *Server) start(ctx context.Context) (err error) {
+	if err := privateDir(s.config.Dir); err != nil {
+		return err
+	}
+	if s.lock, err = lock(filepath.Join(s.config.Dir, "lock")); err != nil {
+		return err
+	}
+	if s.socket, err = newSocket(s.config.Dir); err != nil {
+		return err
+	}
+	if err := checkDatabase(filepath.Join(s.config.Dir, "member", "snap", "db")); err != nil {
+		return err
+	}
+	if err := s.launch(); err != nil {
+		return err
+	}
+	if err := s.awaitReady(ctx); err != nil {
+		return s.abandon(ctx, err)
+	}
+	return s.socket.protect()
+}
+
+// abandon stops a member that did not become ready, and returns why it
+// did not. One that has failed cannot be stopped.
+func (s *Server) abandon(ctx context.Context, cause error) error {
+	if errors.Is(cause, errGaveUp) {
+		return cause
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*stopGrace)
+	defer cancel()
+	_ = s.closeMember(ctx)
+	return cause
+}
+
+// lock keeps a second member away. etcd has a lock of its own on its
+// database, but waits for it without end.
+func lock(path string) (*fileutil.LockedFile, error) {
+	// TryLockFile accepts no os.O_CREATE beside os.O_RDWR on Windows.
+	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	if err := f.Close(); err != nil {
+		return nil, err
+	}
+	locked, err := fileutil.TryLockFile(path, os.O_RDWR, 0o600)
+	if errors.Is(err, fileutil.ErrLocked) {
+		return nil, ErrLocked
+	}
+	return locked, err
+}
+
+// launch starts the member in a goroutine of its own: if etcd gives up while
+// it reads its files, that goroutine is held, not the caller's.
+func (s *Server) launch() error {
+	type result struct {
+		member *embed.Etcd
+		err    error
+	}
+	started := make(chan result, 1)
+	config := s.config.member(s.socket.path, s.log, s.rpc.Store)
+	go func() {
+		// The database reports some kinds of damage by a panic, or by reading
+		// memory that the file does not back.
+		debug.SetPanicOnFault(true)
+		defer func() {
+			if cause := recover(); cause != nil {
+				started <- result{err: fmt.Errorf("%w: %v", errGaveUp, cause)}
+			}
+		}()
+		member, err := embed.StartEtcd(config)
+		started <- result{member, err}
+	}()
+	select {
+	case r := <-started:
+		s.member = r.member
+		return r.err
+	case err := <-s.log.failed:
+		return err
+	}
+}
+
+func (s *Server) awaitReady(ctx context.Context) error {
+	select {
+	case <-s.member.Server.ReadyNotify():
+		return s.awaitSocket(ctx)
+	case err := <-s.member.Err():
+		return err
+	case err := <-s.log.failed:
+		return err
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+// awaitSocket returns when the socket answers: etcd calls itself ready
+// before it serves.
+func (s *Server) awaitSocket(ctx context.Context) error {
+	client, err := s.Client()
+	if err != nil {
+		return err
+	}
+	defer client.Close()
+	_, err = client.Status(ctx, s.Endpoint())
+	return err
+}
+
+// Endpoint is the URL that etcd clients connect to, "unix:///path".
+func (s *Server) Endpoint() string { return s.socket.endpoint() }
+
+// Client returns a new client of the member; the caller closes it.
+func (s *Server) Client() (*clientv3.Client, error) {
+	return clientv3.New(clientv3.Config{Endpoints: []string{s.Endpoint()}, Logger: s.log.logger(nil)})
+}
+
+// Failed yields one error when the member can no longer do its work, such as
+// when the disk is full or broken. The process should then end: the member
+// acknowledges nothing more.
+func (s *Server) Failed() <-chan error {
+	failed := make(chan error, 1)
+	go func() {
+		select {
+		case err := <-s.log.failed:
+			failed <- &Error{Dir: s.config.Dir, Err: err}
+		case err, open := <-s.member.Err():
+			if open && err != nil {
+				failed <- &Error{Dir: s.config.Dir, Err: err}
+			}
+		}
+	}()
+	return failed
+}
+
+// Stop lets requests in flight finish for a second, then ends the member and
+// frees its directory. A member that has failed may never end: Stop then
+// returns ctx's error, and leaves the directory to the end of the process.
+// Calls after the first do nothing.
+func (s *Server) Stop(ctx context.Context) error {
+	var err error
+	s.stop.Do(func() { err = s.shutdown(ctx) })
+	return err
+}
+
+func (s *Server) shutdown(ctx context.Context) error {
+	if err := s.closeMember(ctx); err != nil {
+		return &Error{Dir: s.config.Dir, Err: err}
+	}
+	s.release()
+	return nil
+}
+
+// closeMember ends the clients' streams after stopGrace; etcd would wait more
+// than five seconds for those that stay open, as watches do.
+func (s *Server) closeMember(ctx context.Context) error {
+	s.log.stopping.Store(true)
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		s.member.Close()
+	}()
+	timer := time.NewTimer(stopGrace)
+	defer timer.Stop()
+	for {
+		select {
+		case <-done:
+			return nil
+		case <-timer.C:
+			if rpc := s.rpc.Load(); rpc != nil {
+				rpc.Stop()
+			}
+		case <-ctx.Done():
+			return fmt.Errorf("did not stop in time: %w", context.Cause(ctx))
+		}
+	}
+}
+
+// release undoes what start did outside the library.
+func (s *Server) release() {
+	if s.socket != nil {
+		s.socket.remove()
+	}
+	if s.lock != nil {
+		_ = s.lock.Close()
+	}
+}

@@ -1,0 +1,283 @@
+package etcd
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	clientv3 "go.etcd.io/etcd/client/v3"
+)
+
+// The test binary runs itself as a member that is killed: see TestKill.
+const childDirEnv = "LANYARD_ETCD_TEST_CHILD_DIR"
+
+func TestMain(m *testing.M) {
+	if dir := os.Getenv(childDirEnv); dir != "" {
+		os.Exit(runChild(dir))
+	}
+	os.Exit(m.Run())
+}
+
+// runChild writes keys without end and prints each once it is acknowledged.
+func runChild(dir string) int {
+	s, err := Start(context.Background(), Config{Dir: dir, Log: os.Stderr})
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	client, err := s.Client()
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	for i := 0; ; i++ {
+		if _, err := client.Put(context.Background(), fmt.Sprintf("k%06d", i), "v"); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			return 1
+		}
+		fmt.Println(i)
+	}
+}
+
+func start(t *testing.T, c Config) *Server {
+	t.Helper()
+	s, err := Start(t.Context(), c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { stop(t, s) })
+	return s
+}
+
+func stop(t *testing.T, s *Server) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	defer cancel()
+	if err := s.Stop(ctx); err != nil {
+		t.Errorf("stop: %v", err)
+	}
+}
+
+func client(t *testing.T, s *Server) *clientv3.Client {
+	t.Helper()
+	c, err := s.Client()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = c.Close() })
+	return c
+}
+
+func TestDataOutlivesAStop(t *testing.T) {
+	t.Parallel()
+	var log bytes.Buffer
+	dir := filepath.Join(t.TempDir(), "etcd")
+	first := start(t, Config{Dir: dir, Log: &log})
+	if _, err := client(t, first).Put(t.Context(), "a", "1"); err != nil {
+		t.Fatal(err)
+	}
+	stop(t, first)
+	if _, err := os.Stat(filepath.Join(dir, socketName)); !os.IsNotExist(err) {
+		t.Errorf("socket after stop: %v, want it gone", err)
+	}
+
+	second := start(t, Config{Dir: dir, Log: &log})
+	got, err := client(t, second).Get(t.Context(), "a")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(got.Kvs) != 1 || string(got.Kvs[0].Value) != "1" {
+		t.Errorf("after restart a = %v, want 1", got.Kvs)
+	}
+	stop(t, second)
+	if log.Len() > 0 {
+		t.Errorf("two uneventful runs logged warnings:\n%s", log.String())
+	}
+}
+
+// TestKill checks that kill -9 in the midst of writes loses none that was
+// acknowledged, and that the directory and its lock are usable right after.
+func TestKill(t *testing.T) {
+	t.Parallel()
+	dir := filepath.Join(t.TempDir(), "etcd")
+	for range 3 {
+		last := writeUntilKilled(t, dir, 50)
+		s := start(t, Config{Dir: dir})
+		got, err := client(t, s).Get(t.Context(), last)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(got.Kvs) != 1 {
+			t.Errorf("%s was acknowledged before the kill and is lost", last)
+		}
+		stop(t, s)
+	}
+}
+
+// writeUntilKilled returns the last key known to be acknowledged.
+func writeUntilKilled(t *testing.T, dir string, writes int) string {
+	t.Helper()
+	var stderr bytes.Buffer
+	child := exec.CommandContext(t.Context(), os.Args[0])
+	child.Env = append(os.Environ(), childDirEnv+"="+dir)
+	child.Stderr = &stderr
+	out, err := child.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := child.Start(); err != nil {
+		t.Fatal(err)
+	}
+	var n int
+	for n < writes {
+		if _, err := fmt.Fscan(out, &n); err != nil {
+			t.Fatalf("child ended early: %v\n%s", err, stderr.String())
+		}
+	}
+	if err := child.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	_ = child.Wait()
+	return fmt.Sprintf("k%06d", n)
+}
+
+func TestSecondMemberIsRefused(t *testing.T) {
+	t.Parallel()
+	dir := filepath.Join(t.TempDir(), "etcd")
+	first := start(t, Config{Dir: dir, UnsafeNoFsync: true})
+	_, err := Start(t.Context(), Config{Dir: dir})
+	if !errors.Is(err, ErrLocked) {
+		t.Fatalf("second member: %v, want ErrLocked", err)
+	}
+	if !strings.Contains(err.Error(), dir) {
+		t.Errorf("error %q does not name the directory", err)
+	}
+	if _, err := client(t, first).Put(t.Context(), "a", "1"); err != nil {
+		t.Errorf("the first member no longer works: %v", err)
+	}
+}
+
+func TestStopDoesNotWaitForWatches(t *testing.T) {
+	t.Parallel()
+	s := start(t, Config{Dir: filepath.Join(t.TempDir(), "etcd"), UnsafeNoFsync: true})
+	watch := client(t, s).Watch(t.Context(), "a", clientv3.WithCreatedNotify())
+	if created := <-watch; !created.Created {
+		t.Fatalf("watch was not created: %v", created)
+	}
+	began := time.Now()
+	stop(t, s)
+	if took := time.Since(began); took > 3*time.Second {
+		t.Errorf("stop took %s", took)
+	}
+}
+
+func TestDamageIsReported(t *testing.T) {
+	t.Parallel()
+	tests := map[string]func(t *testing.T, dir string){
+		"write-ahead log":    func(t *testing.T, dir string) { scribble(t, dir, "member/wal/*.wal") },
+		"database":           func(t *testing.T, dir string) { scribble(t, dir, "member/snap/db") },
+		"truncated database": func(t *testing.T, dir string) { truncate(t, filepath.Join(dir, "member/snap/db")) },
+	}
+	for name, damage := range tests {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			dir := filepath.Join(t.TempDir(), "etcd")
+			stop(t, start(t, Config{Dir: dir, UnsafeNoFsync: true}))
+			damage(t, dir)
+			s, err := Start(t.Context(), Config{Dir: dir})
+			if err == nil {
+				stop(t, s)
+				t.Fatal("started on damaged data")
+			}
+			var failure *Error
+			if !errors.As(err, &failure) || failure.Hint() == "" || strings.Contains(err.Error(), "\n") {
+				t.Errorf("error %q, want one line with a hint", err)
+			}
+			t.Log(err)
+		})
+	}
+}
+
+// scribble overwrites the first pages of the file, from the second record on.
+func scribble(t *testing.T, dir, pattern string) {
+	t.Helper()
+	files, err := filepath.Glob(filepath.Join(dir, filepath.FromSlash(pattern)))
+	if err != nil || len(files) == 0 {
+		t.Fatalf("no file matches %s: %v", pattern, err)
+	}
+	f, err := os.OpenFile(files[0], os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if _, err := f.WriteAt(bytes.Repeat([]byte{0xa5}, 16<<10), 40); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func truncate(t *testing.T, path string) {
+	t.Helper()
+	if err := os.Truncate(path, 9000); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestStartErrors(t *testing.T) {
+	t.Parallel()
+	file := filepath.Join(t.TempDir(), "file")
+	if err := os.WriteFile(file, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	tests := map[string]struct{ dir, want string }{
+		"none":        {"", "no data directory given"},
+		"relative":    {"etcd", "absolute path"},
+		"a file":      {file, "is not a directory"},
+		"parent gone": {"/nonexistent/lanyard/etcd", "no such file or directory"},
+	}
+	for name, test := range tests {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			_, err := Start(t.Context(), Config{Dir: test.dir})
+			if err == nil || !strings.Contains(err.Error(), test.want) {
+				t.Errorf("got %v, want %q", err, test.want)
+			}
+		})
+	}
+}
+
+func TestCancelledStartFreesTheDirectory(t *testing.T) {
+	t.Parallel()
+	dir := filepath.Join(t.TempDir(), "etcd")
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, err := Start(ctx, Config{Dir: dir, UnsafeNoFsync: true}); !errors.Is(err, context.Canceled) {
+		t.Fatalf("got %v, want context.Canceled", err)
+	}
+	start(t, Config{Dir: dir, UnsafeNoFsync: true})
+}
+
+func TestFailureIsReportedOnce(t *testing.T) {
+	t.Parallel()
+	log := newFailureLog()
+	log.report("failed to save entries", nil)
+	log.report("later", nil)
+	if err := <-log.failed; !errors.Is(err, errGaveUp) || !strings.Contains(err.Error(), "failed to save entries") {
+		t.Errorf("got %v", err)
+	}
+}
+
+func TestHintNamesFullDisk(t *testing.T) {
+	t.Parallel()
+	err := &Error{Dir: "/d", Err: fmt.Errorf("%w: save: %w", errGaveUp, syscall.ENOSPC)}
+	if !strings.Contains(err.Hint(), "free some space") {
+		t.Errorf("hint %q", err.Hint())
+	}
+}

@@ -1,0 +1,161 @@
+package pki
+
+import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+
+	"lanyard.dev/internal/atomicfile"
+)
+
+const (
+	certificateBlock = "CERTIFICATE"
+	keyBlock         = "EC PRIVATE KEY"
+
+	restore = "restore the file from a backup"
+)
+
+// Pair is a certificate with its private key, in PEM.
+type Pair struct {
+	CertPEM, KeyPEM []byte
+
+	cert *x509.Certificate
+	key  *ecdsa.PrivateKey
+}
+
+// Certificate returns the parsed certificate, which must not be changed.
+func (p *Pair) Certificate() *x509.Certificate { return p.cert }
+
+func newKey() (*ecdsa.PrivateKey, error) {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return nil, fmt.Errorf("make a private key: %w", err)
+	}
+	return key, nil
+}
+
+func newPair(der []byte, key *ecdsa.PrivateKey) (*Pair, error) {
+	cert, err := x509.ParseCertificate(der)
+	if err != nil {
+		return nil, fmt.Errorf("read back a new certificate: %w", err)
+	}
+	keyDER, err := x509.MarshalECPrivateKey(key)
+	if err != nil {
+		return nil, fmt.Errorf("encode a private key: %w", err)
+	}
+	return &Pair{
+		CertPEM: pem.EncodeToMemory(&pem.Block{Type: certificateBlock, Bytes: der}),
+		KeyPEM:  pem.EncodeToMemory(&pem.Block{Type: keyBlock, Bytes: keyDER}),
+		cert:    cert,
+		key:     key,
+	}, nil
+}
+
+// write stores the key first: a key without its certificate can be given a
+// new one, while a certificate without its key is lost.
+func (p *Pair) write(certFile, keyFile string) error {
+	if err := writeFile(keyFile, p.KeyPEM, 0o600); err != nil {
+		return err
+	}
+	return writeFile(certFile, p.CertPEM, 0o644)
+}
+
+func writeFile(path string, data []byte, mode fs.FileMode) error {
+	if err := atomicfile.Write(path, data, mode); err != nil {
+		return &FileError{
+			File: path, Problem: "cannot be written", Err: cause(err),
+			Next: "make room or give this user write access, then start again",
+		}
+	}
+	return nil
+}
+
+// cause drops the operation and path that os adds; FileError names the file.
+func cause(err error) error {
+	if pathError := (*fs.PathError)(nil); errors.As(err, &pathError) {
+		return pathError.Err
+	}
+	if linkError := (*os.LinkError)(nil); errors.As(err, &linkError) {
+		return linkError.Err
+	}
+	return err
+}
+
+// loadPair reads both files. It returns an error that satisfies
+// errors.Is(err, fs.ErrNotExist) when either is absent.
+func loadPair(certFile, keyFile string) (*Pair, error) {
+	cert, certPEM, err := loadCertificate(certFile)
+	if err != nil {
+		return nil, err
+	}
+	key, keyPEM, err := loadKey(keyFile)
+	if err != nil {
+		return nil, err
+	}
+	if public, ok := cert.PublicKey.(*ecdsa.PublicKey); !ok || !public.Equal(&key.PublicKey) {
+		return nil, &FileError{
+			File: keyFile, Problem: "is not the key of the certificate in " + certFile,
+			Next: "restore both files from the same backup",
+		}
+	}
+	return &Pair{CertPEM: certPEM, KeyPEM: keyPEM, cert: cert, key: key}, nil
+}
+
+func loadCertificate(file string) (*x509.Certificate, []byte, error) {
+	data, block, err := readBlock(file, certificateBlock)
+	if err != nil {
+		return nil, nil, err
+	}
+	cert, err := x509.ParseCertificate(block)
+	if err != nil {
+		return nil, nil, &FileError{File: file, Problem: "holds no valid certificate", Next: restore}
+	}
+	return cert, data, nil
+}
+
+func loadKey(file string) (*ecdsa.PrivateKey, []byte, error) {
+	data, block, err := readBlock(file, keyBlock)
+	if err != nil {
+		return nil, nil, err
+	}
+	key, err := x509.ParseECPrivateKey(block)
+	if err != nil {
+		return nil, nil, &FileError{File: file, Problem: "holds no valid private key", Next: restore}
+	}
+	return key, data, nil
+}
+
+// maxFile is far above any certificate or key; what is larger is another file.
+const maxFile = 1 << 20
+
+func readBlock(file, kind string) (data, block []byte, err error) {
+	info, err := os.Stat(file)
+	if err == nil && (!info.Mode().IsRegular() || info.Size() > maxFile) {
+		return nil, nil, &FileError{File: file, Problem: "is not a PEM file", Next: restore}
+	}
+	if err == nil {
+		data, err = os.ReadFile(file)
+	}
+	if err != nil {
+		return nil, nil, &FileError{
+			File: file, Problem: "cannot be read", Err: cause(err),
+			Next: "check that it exists and that this user may read it",
+		}
+	}
+	decoded, _ := pem.Decode(data)
+	if decoded == nil || decoded.Type != kind {
+		return nil, nil, &FileError{
+			File: file, Problem: fmt.Sprintf("is corrupt: it holds no PEM block %q", kind), Next: restore,
+		}
+	}
+	return data, decoded.Bytes, nil
+}
+
+// absent tells whether a file that err is about does not exist.
+func absent(err error) bool { return errors.Is(err, fs.ErrNotExist) }

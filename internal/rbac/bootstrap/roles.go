@@ -1,0 +1,124 @@
+package bootstrap
+
+import (
+	"slices"
+
+	rbacv1 "k8s.io/api/rbac/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+)
+
+const (
+	labelKey   = "kubernetes.io/bootstrapping"
+	labelValue = "rbac-defaults"
+
+	core           = ""
+	authentication = "authentication.k8s.io"
+	authorization  = "authorization.k8s.io"
+	certificates   = "certificates.k8s.io"
+	coordination   = "coordination.k8s.io"
+	storage        = "storage.k8s.io"
+)
+
+// ClusterRoles returns the default ClusterRoles. Those with an aggregationRule
+// (admin, edit, view) also carry the rules it selects among the defaults, so
+// that they work before anything aggregates.
+func ClusterRoles() []*rbacv1.ClusterRole {
+	roles := []*rbacv1.ClusterRole{
+		clusterRole("cluster-admin",
+			rule([]string{"*"}, "*", "*"),
+			paths([]string{"*"}, "*")),
+		clusterRole("system:auth-delegator",
+			rule(create(), authentication, "tokenreviews"),
+			rule(create(), authorization, "subjectaccessreviews")),
+		clusterRole("system:basic-user",
+			rule(create(), authorization, "selfsubjectaccessreviews", "selfsubjectrulesreviews"),
+			rule(create(), authentication, "selfsubjectreviews")),
+		clusterRole("system:node", nodeRules()...),
+		clusterRole("system:node-bootstrapper",
+			rule(append(read(), "create"), certificates, "certificatesigningrequests")),
+	}
+	roles = append(roles, pathRoles()...)
+	roles = append(roles, userRoles()...)
+	return aggregated(roles)
+}
+
+// pathRoles grant no objects, only paths.
+func pathRoles() []*rbacv1.ClusterRole {
+	get := []string{"get"}
+	health := []string{"/healthz", "/livez", "/readyz"}
+	version := []string{"/version", "/version/"}
+	return []*rbacv1.ClusterRole{
+		clusterRole("system:discovery",
+			paths(get, slices.Concat(health, version,
+				[]string{"/api", "/api/*", "/apis", "/apis/*", "/openapi", "/openapi/*"})...)),
+		clusterRole("system:monitoring",
+			paths(get, slices.Concat(health,
+				[]string{"/healthz/*", "/livez/*", "/readyz/*", "/metrics", "/metrics/slis"})...)),
+		clusterRole("system:public-info-viewer",
+			paths(get, slices.Concat(health, version)...)),
+		clusterRole("system:service-account-issuer-discovery",
+			paths(get, "/.well-known/openid-configuration", "/.well-known/openid-configuration/",
+				"/openid/v1/jwks", "/openid/v1/jwks/")),
+	}
+}
+
+// nodeRules are Kubernetes' system:node. The role is not bound to anybody: what
+// a node may do depends on the pods it runs, which RBAC cannot express.
+func nodeRules() []rbacv1.PolicyRule {
+	update := []string{"update", "patch"}
+	return []rbacv1.PolicyRule{
+		rule(create(), authentication, "tokenreviews"),
+		rule(create(), authorization, "localsubjectaccessreviews", "subjectaccessreviews"),
+		rule(read(), core, "services"),
+		rule(append(read(), "create"), core, "nodes"),
+		rule(update, core, "nodes/status"),
+		rule(update, core, "nodes"),
+		rule(append(create(), update...), core, "events"),
+		rule(read(), core, "pods"),
+		rule([]string{"create", "delete"}, core, "pods"),
+		rule(update, core, "pods/status"),
+		rule(create(), core, "pods/eviction"),
+		rule(read(), core, "configmaps", "secrets"),
+		rule([]string{"get"}, core, "persistentvolumeclaims", "persistentvolumes"),
+		rule([]string{"get"}, core, "endpoints"),
+		rule(append(read(), "create"), certificates, "certificatesigningrequests"),
+		rule([]string{"get", "create", "update", "patch", "delete"}, coordination, "leases"),
+		rule([]string{"get"}, storage, "volumeattachments"),
+		rule(create(), core, "serviceaccounts/token"),
+		rule([]string{"get", "update", "patch"}, core, "persistentvolumeclaims/status"),
+		rule(read(), storage, "csidrivers"),
+		rule([]string{"get", "create", "update", "patch", "delete"}, storage, "csinodes"),
+		rule(read(), "node.k8s.io", "runtimeclasses"),
+		rule([]string{"get"}, "resource.k8s.io", "resourceclaims"),
+	}
+}
+
+func create() []string { return []string{"create"} }
+func read() []string   { return []string{"get", "list", "watch"} }
+func write() []string {
+	return []string{"create", "update", "patch", "delete", "deletecollection"}
+}
+
+func clusterRole(name string, rules ...rbacv1.PolicyRule) *rbacv1.ClusterRole {
+	return &rbacv1.ClusterRole{ObjectMeta: meta(name), Rules: rules}
+}
+
+func meta(name string) metav1.ObjectMeta {
+	return metav1.ObjectMeta{
+		Name:        name,
+		Labels:      map[string]string{labelKey: labelValue},
+		Annotations: map[string]string{rbacv1.AutoUpdateAnnotationKey: "true"},
+	}
+}
+
+// rule lists verbs and resources in order, as Kubernetes stores them.
+func rule(verbs []string, group string, resources ...string) rbacv1.PolicyRule {
+	return rbacv1.PolicyRule{
+		Verbs: slices.Sorted(slices.Values(verbs)), APIGroups: []string{group},
+		Resources: slices.Sorted(slices.Values(resources)),
+	}
+}
+
+func paths(verbs []string, urls ...string) rbacv1.PolicyRule {
+	return rbacv1.PolicyRule{Verbs: verbs, NonResourceURLs: slices.Sorted(slices.Values(urls))}
+}

@@ -1,0 +1,287 @@
+package rbac_test
+
+import (
+	"fmt"
+	"slices"
+	"testing"
+
+	rbacv1 "k8s.io/api/rbac/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"lanyard.dev/internal/rbac"
+)
+
+func versioned(namespace, name, version string) metav1.ObjectMeta {
+	return metav1.ObjectMeta{Namespace: namespace, Name: name, ResourceVersion: version}
+}
+
+func clusterRole(name, version string, rules ...rbacv1.PolicyRule) *rbacv1.ClusterRole {
+	return &rbacv1.ClusterRole{ObjectMeta: versioned("", name, version), Rules: rules}
+}
+
+func bindUsers(name, version, role string, users ...string) *rbacv1.ClusterRoleBinding {
+	b := &rbacv1.ClusterRoleBinding{
+		ObjectMeta: versioned("", name, version),
+		RoleRef:    rbacv1.RoleRef{Kind: "ClusterRole", Name: role},
+	}
+	for _, u := range users {
+		b.Subjects = append(b.Subjects, rbacv1.Subject{Kind: "User", Name: u})
+	}
+	return b
+}
+
+func canGet(x *rbac.Index, user, resource string) bool {
+	return x.Authorize(rbac.Request{User: user, Verb: "get", ResourceRequest: true, Resource: resource}).Allowed
+}
+
+func wantGet(t *testing.T, x *rbac.Index, when, user, resource string, want bool) {
+	t.Helper()
+	if got := canGet(x, user, resource); got != want {
+		t.Errorf("%s: %s may get %s: %v, want %v", when, user, resource, got, want)
+	}
+}
+
+var (
+	roleRef    = rbac.Ref{Kind: rbac.ClusterRole, Name: "r"}
+	bindingRef = rbac.Ref{Kind: rbac.ClusterRoleBinding, Name: "b"}
+)
+
+func TestRoleComesAndGoes(t *testing.T) {
+	t.Parallel()
+	x := rbac.NewIndex()
+	x.SetClusterRoleBinding(bindUsers("b", "", "r", "ann"))
+	wantGet(t, x, "no role yet", "ann", "pods", false)
+	x.SetClusterRole(clusterRole("r", "", readRules("pods")...))
+	wantGet(t, x, "role made", "ann", "pods", true)
+	x.SetClusterRole(clusterRole("r", "", readRules("secrets")...))
+	wantGet(t, x, "role changed", "ann", "pods", false)
+	wantGet(t, x, "role changed", "ann", "secrets", true)
+	x.Delete(roleRef, "")
+	wantGet(t, x, "role deleted", "ann", "secrets", false)
+	x.Delete(roleRef, "")
+	x.SetClusterRole(clusterRole("r", "", readRules("pods")...))
+	wantGet(t, x, "role made again", "ann", "pods", true)
+	x.Delete(bindingRef, "")
+	wantGet(t, x, "binding deleted", "ann", "pods", false)
+}
+
+func TestBindingChanges(t *testing.T) {
+	t.Parallel()
+	x := rbac.NewIndex()
+	x.SetClusterRole(clusterRole("r", "", readRules("pods")...))
+	x.SetClusterRole(clusterRole("s", "", readRules("secrets")...))
+	x.SetClusterRoleBinding(bindUsers("b", "", "r", "ann", "bob", "ann"))
+	x.SetClusterRoleBinding(bindUsers("b", "", "r", "bob", "carl"))
+	wantGet(t, x, "subject removed", "ann", "pods", false)
+	wantGet(t, x, "subject kept", "bob", "pods", true)
+	wantGet(t, x, "subject added", "carl", "pods", true)
+	x.SetClusterRoleBinding(bindUsers("b", "", "s", "bob"))
+	wantGet(t, x, "re-created with another role", "bob", "pods", false)
+	wantGet(t, x, "re-created with another role", "bob", "secrets", true)
+	wantGet(t, x, "re-created with another role", "carl", "pods", false)
+	x.SetClusterRoleBinding(bindUsers("b", "", "s"))
+	wantGet(t, x, "no subjects", "bob", "secrets", false)
+}
+
+func TestStaleChangesAreIgnored(t *testing.T) {
+	t.Parallel()
+	x := rbac.NewIndex()
+	x.SetClusterRole(clusterRole("r", "5", readRules("pods")...))
+	x.SetClusterRoleBinding(bindUsers("b", "7", "r", "ann"))
+	x.SetClusterRoleBinding(bindUsers("b", "6", "r", "bob"))
+	x.SetClusterRoleBinding(bindUsers("b", "7", "r", "ann"))
+	wantGet(t, x, "older binding", "bob", "pods", false)
+	wantGet(t, x, "older binding", "ann", "pods", true)
+	x.SetClusterRole(clusterRole("r", "4"))
+	wantGet(t, x, "older role", "ann", "pods", true)
+	x.Delete(bindingRef, "6")
+	wantGet(t, x, "older deletion", "ann", "pods", true)
+	x.Delete(bindingRef, "9")
+	x.SetClusterRoleBinding(bindUsers("b", "8", "r", "ann"))
+	wantGet(t, x, "change before the deletion", "ann", "pods", false)
+	x.SetClusterRoleBinding(bindUsers("b", "10", "r", "ann"))
+	wantGet(t, x, "made after the deletion", "ann", "pods", true)
+	x.Delete(roleRef, "12")
+	x.Forget("11")
+	x.SetClusterRole(clusterRole("r", "11", readRules("pods")...))
+	wantGet(t, x, "deletion newer than what was forgotten", "ann", "pods", false)
+	x.Forget("12")
+	x.SetClusterRole(clusterRole("r", "11", readRules("pods")...))
+	wantGet(t, x, "deletion forgotten", "ann", "pods", true)
+}
+
+func TestRetainDropsWhatAListNoLongerHolds(t *testing.T) {
+	t.Parallel()
+	x := rbac.NewIndex()
+	x.SetClusterRole(clusterRole("r", "1", readRules("pods")...))
+	x.SetClusterRole(clusterRole("s", "2", readRules("secrets")...))
+	x.SetClusterRoleBinding(bindUsers("b", "3", "r", "ann"))
+	x.SetClusterRoleBinding(bindUsers("c", "4", "s", "ann"))
+	x.SetClusterRoleBinding(bindUsers("d", "9", "r", "bob"))
+	x.Retain(rbac.ClusterRoleBinding, "5", func(_, name string) bool { return name == "c" })
+	wantGet(t, x, "not in the list", "ann", "pods", false)
+	wantGet(t, x, "in the list", "ann", "secrets", true)
+	wantGet(t, x, "newer than the list", "bob", "pods", true)
+	x.Retain(rbac.ClusterRole, "10", func(_, _ string) bool { return false })
+	wantGet(t, x, "role not in the list", "ann", "secrets", false)
+}
+
+func TestManyRolesOfOneSubject(t *testing.T) {
+	t.Parallel()
+	x := rbac.NewIndex()
+	const n = 40
+	name := func(i int) string { return fmt.Sprintf("r%02d", i) }
+	for i := range n {
+		x.SetClusterRole(clusterRole(name(i), "", readRules(name(i))...))
+		x.SetClusterRoleBinding(bindUsers(name(i), "", name(i), "ann"))
+	}
+	x.SetClusterRole(clusterRole(name(3), "", readRules("moved")...))
+	for i := range n {
+		wantGet(t, x, "all bound", "ann", name(i), i != 3)
+	}
+	wantGet(t, x, "role changed in a wide scope", "ann", "moved", true)
+	for i := range n {
+		x.Delete(rbac.Ref{Kind: rbac.ClusterRoleBinding, Name: name(i)}, "")
+		if i+1 < n {
+			wantGet(t, x, "later ones stay", "ann", name(n-1), true)
+		}
+		wantGet(t, x, "unbound", "ann", name(i), false)
+	}
+	if d := x.Authorize(rbac.Request{User: "ann", Verb: "get", Path: "/"}); d.Allowed || d.Reason() != "" {
+		t.Errorf("emptied index decides %+v", d)
+	}
+}
+
+// TestLargeObjects holds the index to what the API can store.
+func TestLargeObjects(t *testing.T) {
+	t.Parallel()
+	x := rbac.NewIndex()
+	var rules []rbacv1.PolicyRule
+	var users []string
+	for i := range 10_000 {
+		rules = append(rules, rbacv1.PolicyRule{
+			Verbs: []string{"get"}, APIGroups: []string{""}, Resources: []string{"secrets"}, ResourceNames: []string{fmt.Sprint("s", i)},
+		})
+		users = append(users, fmt.Sprint("u", i))
+	}
+	x.SetClusterRole(clusterRole("r", "", rules...))
+	x.SetClusterRoleBinding(bindUsers("b", "", "r", users...))
+	for _, i := range []int{0, 1, 4999, 9999, 10_000} {
+		req := rbac.Request{User: "u77", Verb: "get", ResourceRequest: true, Resource: "secrets", Name: fmt.Sprint("s", i)}
+		if got, want := x.Authorize(req).Allowed, i < 10_000; got != want {
+			t.Errorf("name %s: allowed %v, want %v", req.Name, got, want)
+		}
+	}
+	wantGet(t, x, "named rules only", "u0", "secrets", false)
+}
+
+func TestAuthorizeDoesNotAllocate(t *testing.T) {
+	x := benchIndex(100)
+	for _, verb := range []string{"get", "delete"} {
+		req := accountRequest(verb)
+		x.Authorize(req).Reason()
+		if n := testing.AllocsPerRun(100, func() { x.Authorize(req).Reason() }); n != 0 {
+			t.Errorf("%s: %v allocations, want none", verb, n)
+		}
+	}
+}
+
+func TestDecisionNamesWhatAllowed(t *testing.T) {
+	t.Parallel()
+	d := benchIndex(10).Authorize(accountRequest("get"))
+	binding, _ := d.Binding()
+	role, _ := d.Role()
+	subject, _ := d.Subject()
+	if want := (rbac.Ref{Kind: rbac.RoleBinding, Namespace: "ns7", Name: "account7"}); binding != want {
+		t.Errorf("binding %+v, want %+v", binding, want)
+	}
+	if want := (rbac.Ref{Kind: rbac.ClusterRole, Name: "reader"}); role != want {
+		t.Errorf("role %+v, want %+v", role, want)
+	}
+	if subject.Kind != "ServiceAccount" || subject.Name != "account7" {
+		t.Errorf("subject %+v", subject)
+	}
+	var denied rbac.Decision
+	if _, ok := denied.Binding(); ok {
+		t.Error("a denial has a binding")
+	}
+	if _, ok := denied.Role(); ok {
+		t.Error("a denial has a role")
+	}
+}
+
+func TestRulesForTakesEachRoleOnce(t *testing.T) {
+	t.Parallel()
+	x := rbac.NewIndex()
+	rules := append(readRules("pods"), rbacv1.PolicyRule{Verbs: []string{"get"}, NonResourceURLs: []string{"/x"}})
+	x.SetClusterRole(clusterRole("r", "", rules...))
+	bind := &rbacv1.RoleBinding{
+		ObjectMeta: versioned("a", "b", ""),
+		RoleRef:    rbacv1.RoleRef{Kind: "ClusterRole", Name: "r"},
+		Subjects:   []rbacv1.Subject{{Kind: "User", Name: "ann"}, {Kind: "Group", Name: "g"}},
+	}
+	x.SetRoleBinding(bind)
+	if got := x.RulesFor("ann", []string{"g"}, "a"); len(got.Resource) != 1 || len(got.NonResource) != 0 {
+		t.Errorf("through a RoleBinding: %+v", got)
+	}
+	if got := x.RulesFor("ann", []string{"g"}, ""); len(got.Resource) != 0 {
+		t.Errorf("cluster-wide: %+v", got)
+	}
+	x.SetClusterRoleBinding(bindUsers("b", "", "r", "ann"))
+	if got := x.RulesFor("ann", []string{"g"}, "a"); len(got.Resource) != 1 || len(got.NonResource) != 1 {
+		t.Errorf("through both: %+v", got)
+	}
+}
+
+func TestGrants(t *testing.T) {
+	t.Parallel()
+	x := benchIndex(3)
+	x.SetClusterRoleBinding(bindUsers("ghost", "", "none", "ann", "bob"))
+	all := slices.Collect(x.Grants())
+	if len(all) != 5 {
+		t.Fatalf("%d grants, want 5: %+v", len(all), all)
+	}
+	for _, g := range all {
+		if ghost := g.Binding.Name == "ghost"; g.Dangling != ghost || (g.Rules == nil) != ghost {
+			t.Errorf("grant %+v", g)
+		}
+	}
+	got := x.GrantsFor("ann", []string{"system:authenticated"}, "ns7")
+	if len(got) != 1 || got[0].Subject.Name != "ann" || !got[0].Dangling {
+		t.Errorf("grants for ann: %+v", got)
+	}
+}
+
+func TestCoversIsBounded(t *testing.T) {
+	t.Parallel()
+	x := rbac.NewIndex()
+	x.SetClusterRole(clusterRole("r", "", readRules("pods")...))
+	x.SetClusterRoleBinding(bindUsers("b", "", "r", "ann"))
+	many := make([]string, 3000)
+	for i := range many {
+		many[i] = fmt.Sprint("x", i)
+	}
+	huge := rbacv1.PolicyRule{Verbs: many, APIGroups: many, Resources: many, ResourceNames: many}
+	if ok, missing := x.Covers("ann", nil, "", []rbacv1.PolicyRule{huge}); ok || len(missing) > 256 {
+		t.Errorf("uncovered: %v, %d missing", ok, len(missing))
+	}
+	held := make([]string, 2000)
+	for i := range held {
+		held[i] = "get"
+	}
+	repeated := rbacv1.PolicyRule{Verbs: held, APIGroups: []string{""}, Resources: []string{"pods"}, ResourceNames: held}
+	if ok, missing := x.Covers("ann", nil, "", []rbacv1.PolicyRule{repeated}); ok || len(missing) != 1 {
+		t.Errorf("beyond the bound: %v, %d missing; want the rule itself", ok, len(missing))
+	}
+}
+
+func TestRuleAllows(t *testing.T) {
+	t.Parallel()
+	rule := readRules("pods")[0]
+	if !rbac.RuleAllows(&rule, rbac.Request{Verb: "get", ResourceRequest: true, Resource: "pods"}) {
+		t.Error("get pods not allowed")
+	}
+	if rbac.RuleAllows(&rule, rbac.Request{Verb: "get", ResourceRequest: true, Resource: "pods", Subresource: "log"}) {
+		t.Error("get pods/log allowed")
+	}
+}

@@ -1,0 +1,186 @@
+package rbac
+
+import (
+	"slices"
+	"strconv"
+	"strings"
+
+	rbacv1 "k8s.io/api/rbac/v1"
+)
+
+// atom is one rule of a grant under one of its keys. Atoms are ordered by key,
+// then by shape, then by role: a search sees each distinct shape under a key
+// once, with the first role that has it, and skips its repetitions.
+type atom struct {
+	key   ruleKey
+	shape string // never empty
+	grant *grant
+	rule  *rule
+}
+
+// patternKey files the rules whose URLs end in "*". Real exact URLs are keyed
+// by their text, which cannot be a lone star.
+var patternKey = ruleKey{url: true, target: anyTarget}
+
+func compareKeys(a, b *ruleKey) int {
+	if a.url != b.url {
+		if a.url {
+			return 1
+		}
+		return -1
+	}
+	if c := strings.Compare(a.target.resource, b.target.resource); c != 0 {
+		return c
+	}
+	if c := strings.Compare(a.target.sub, b.target.sub); c != 0 {
+		return c
+	}
+	return strings.Compare(a.name, b.name)
+}
+
+func compareAtoms(a, b atom) int {
+	if c := compareKeys(&a.key, &b.key); c != 0 {
+		return c
+	}
+	if c := strings.Compare(a.shape, b.shape); c != 0 {
+		return c
+	}
+	return compareGrants(a.grant, b.grant)
+}
+
+// shapeOf spells what a rule tests beyond the key it is found under, counts
+// and lengths included, so that no two spellings collide. Rules of one shape
+// decide alike, so one stands for all.
+func (r *rule) shapeOf() string {
+	var b []byte
+	for _, part := range [][]string{r.verbs.items, r.groups.items, r.names.items, r.patternURLs()} {
+		b = append(strconv.AppendInt(b, int64(len(part)), 10), ' ')
+		for _, item := range slices.Sorted(slices.Values(part)) {
+			b = append(strconv.AppendInt(b, int64(len(item)), 10), ' ')
+			b = append(b, item...)
+		}
+	}
+	return string(b)
+}
+
+func (r *rule) patternURLs() []string {
+	if r.hasPattern() {
+		return r.urls
+	}
+	return nil
+}
+
+// eachAtom calls yield for each atom of g under the role.
+func (r *role) eachAtom(g *grant, yield func(atom)) {
+	for i := range r.rules {
+		rule := &r.rules[i]
+		shape := rule.shapeOf()
+		rule.eachKey(func(k ruleKey) { yield(atom{k, shape, g, rule}) })
+		if rule.hasPattern() {
+			yield(atom{patternKey, shape, g, rule})
+		}
+	}
+}
+
+// join and leave change a state not yet stored.
+func (st *scopeState) join(s *scope, g *grant) {
+	st.count++
+	st.all = st.all.insert(g, compareGrants)
+	if g.slot.wide == nil {
+		g.slot.wide = map[*scope]*grant{}
+	}
+	g.slot.wide[s] = g
+	st.enlist(g, g.slot.role.Load())
+}
+
+func (st *scopeState) leave(s *scope, g *grant) {
+	st.count--
+	st.all = st.all.remove(g, compareGrants)
+	delete(g.slot.wide, s)
+	st.delist(g, g.slot.role.Load())
+}
+
+func (st *scopeState) enlist(g *grant, r *role) {
+	if r == nil {
+		st.missing = st.missing.insert(g, compareGrants)
+		return
+	}
+	r.eachAtom(g, func(a atom) { st.atoms = st.atoms.insert(a, compareAtoms) })
+}
+
+func (st *scopeState) delist(g *grant, r *role) {
+	if r == nil {
+		st.missing = st.missing.remove(g, compareGrants)
+		return
+	}
+	r.eachAtom(g, func(a atom) { st.atoms = st.atoms.remove(a, compareAtoms) })
+}
+
+// refresh brings a wide scope up to date after g's role changed.
+func (s *scope) refresh(g *grant, before, after *role) {
+	st := *s.state.Load()
+	st.delist(g, before)
+	st.enlist(g, after)
+	s.state.Store(&st)
+}
+
+func (st *scopeState) findAtom(q *query) *grant {
+	if q.url {
+		best := st.search(ruleKey{url: true, target: target{resource: q.path}}, q, nil)
+		return st.search(patternKey, q, best)
+	}
+	best := st.searchTarget(q.target, q, nil)
+	if q.target != anyTarget {
+		best = st.searchTarget(anyTarget, q, best)
+	}
+	if q.star != "" {
+		best = st.searchTarget(target{rbacv1.ResourceAll, q.star}, q, best)
+	}
+	return best
+}
+
+func (st *scopeState) searchTarget(t target, q *query, best *grant) *grant {
+	best = st.search(ruleKey{target: t}, q, best)
+	if q.name != "" {
+		best = st.search(ruleKey{target: t, name: q.name}, q, best)
+	}
+	return best
+}
+
+// search returns the earlier of best and the first grant under key that
+// allows q.
+func (st *scopeState) search(key ruleKey, q *query, best *grant) *grant {
+	shape := ""
+	for {
+		a := nextAtom(st.atoms, &key, shape)
+		if a == nil || compareKeys(&a.key, &key) != 0 {
+			return best
+		}
+		if (best == nil || compareGrants(a.grant, best) < 0) && a.decides(q) {
+			best = a.grant
+		}
+		shape = a.shape
+	}
+}
+
+// decides relies on the key for the resource and tests the rest.
+func (a *atom) decides(q *query) bool {
+	if q.url {
+		return a.rule.allowsURL(q)
+	}
+	return a.rule.admits(q)
+}
+
+// nextAtom returns the first atom after all those of the key and shape.
+func nextAtom(t *tree[atom], key *ruleKey, shape string) *atom {
+	var next *atom
+	for t != nil {
+		c := compareKeys(&t.item.key, key)
+		if c > 0 || c == 0 && t.item.shape > shape {
+			next, t = &t.item, t.left
+		} else {
+			t = t.right
+		}
+	}
+	return next
+}

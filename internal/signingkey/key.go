@@ -1,0 +1,166 @@
+package signingkey
+
+import (
+	"crypto"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/rsa"
+	"encoding/base64"
+	"errors"
+	"fmt"
+
+	"github.com/go-jose/go-jose/v4"
+)
+
+// Algorithm is a JWS signature algorithm name (RFC 7518 section 3.1).
+type Algorithm string
+
+// The algorithms supported. A key has exactly one: an EC key the one of its curve, an RSA key RS256.
+const (
+	ES256 Algorithm = "ES256"
+	ES384 Algorithm = "ES384"
+	ES512 Algorithm = "ES512"
+	RS256 Algorithm = "RS256"
+
+	// DefaultAlgorithm signs in about a thirtieth of the time RS256 needs.
+	DefaultAlgorithm = ES256
+)
+
+const (
+	generatedRSABits = 2048
+	// minRSABits is the least RFC 7518 section 3.3 allows.
+	minRSABits = 2048
+	// maxRSABits bounds what one verification can cost.
+	maxRSABits = 8192
+)
+
+// ErrUnsupportedKey says that a key is of a type, curve or size no supported algorithm uses.
+var ErrUnsupportedKey = errors.New("unsupported key: want ECDSA on P-256, P-384 or P-521, or RSA of 2048 to 8192 bits")
+
+// PublicKey verifies signatures. The zero value verifies nothing.
+type PublicKey struct {
+	id         string
+	thumbprint string
+	alg        Algorithm
+	key        crypto.PublicKey
+}
+
+// NewPublicKey names key, an *ecdsa.PublicKey or *rsa.PublicKey, by its thumbprint. The key must not change afterwards.
+func NewPublicKey(key crypto.PublicKey) (PublicKey, error) {
+	alg, err := algorithmOf(key)
+	if err != nil {
+		return PublicKey{}, err
+	}
+	jwk := jose.JSONWebKey{Key: key}
+	sum, err := jwk.Thumbprint(crypto.SHA256)
+	if err != nil {
+		return PublicKey{}, ErrUnsupportedKey
+	}
+	thumbprint := base64.RawURLEncoding.EncodeToString(sum)
+	return PublicKey{id: thumbprint, thumbprint: thumbprint, alg: alg, key: key}, nil
+}
+
+// ID returns the `kid`: the base64url RFC 7638 SHA-256 thumbprint, or for a key read from a foreign JWKS the name
+// that set gave it, which may be empty.
+func (k PublicKey) ID() string { return k.id }
+
+// Algorithm returns the one algorithm the key is accepted for.
+func (k PublicKey) Algorithm() Algorithm { return k.alg }
+
+// Key returns the *ecdsa.PublicKey or *rsa.PublicKey. The caller must not change it.
+func (k PublicKey) Key() crypto.PublicKey { return k.key }
+
+// PrivateKey signs. It is safe for concurrent use.
+type PrivateKey struct {
+	signer crypto.Signer
+	public PublicKey
+}
+
+// Generate makes a new ES256 or RS256 (RSA-2048) key; an empty alg means DefaultAlgorithm.
+func Generate(alg Algorithm) (*PrivateKey, error) {
+	switch alg {
+	case "", ES256:
+		key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+		if err != nil {
+			return nil, fmt.Errorf("generate %s key: %w", ES256, err)
+		}
+		return NewPrivateKey(key)
+	case RS256:
+		key, err := rsa.GenerateKey(rand.Reader, generatedRSABits)
+		if err != nil {
+			return nil, fmt.Errorf("generate %s key: %w", RS256, err)
+		}
+		return NewPrivateKey(key)
+	default:
+		return nil, fmt.Errorf("generate signing key: algorithm %q is not one of %s, %s", string(alg), ES256, RS256)
+	}
+}
+
+// NewPrivateKey takes an *ecdsa.PrivateKey or *rsa.PrivateKey, which must not change afterwards.
+func NewPrivateKey(key crypto.Signer) (*PrivateKey, error) {
+	switch key.(type) {
+	case *ecdsa.PrivateKey, *rsa.PrivateKey:
+	default:
+		return nil, ErrUnsupportedKey
+	}
+	public, err := NewPublicKey(key.Public())
+	if err != nil {
+		return nil, err
+	}
+	return &PrivateKey{signer: key, public: public}, nil
+}
+
+// Public returns the key that verifies what k signs.
+func (k *PrivateKey) Public() PublicKey { return k.public }
+
+// ID returns the `kid`.
+func (k *PrivateKey) ID() string { return k.public.id }
+
+// Algorithm returns the one algorithm the key signs with.
+func (k *PrivateKey) Algorithm() Algorithm { return k.public.alg }
+
+// String and GoString keep the key's numbers out of any text made with fmt.
+func (k *PrivateKey) String() string {
+	return fmt.Sprintf("%s private key %s", k.public.alg, k.public.id)
+}
+func (k *PrivateKey) GoString() string { return k.String() }
+
+func algorithmOf(key crypto.PublicKey) (Algorithm, error) {
+	switch k := key.(type) {
+	case *ecdsa.PublicKey:
+		return ecdsaAlgorithm(k)
+	case *rsa.PublicKey:
+		return rsaAlgorithm(k)
+	default:
+		return "", ErrUnsupportedKey
+	}
+}
+
+func ecdsaAlgorithm(k *ecdsa.PublicKey) (Algorithm, error) {
+	var alg Algorithm
+	switch k.Curve {
+	case elliptic.P256():
+		alg = ES256
+	case elliptic.P384():
+		alg = ES384
+	case elliptic.P521():
+		alg = ES512
+	default:
+		return "", ErrUnsupportedKey
+	}
+	if _, err := k.Bytes(); err != nil { // refuses a point that is not on its curve
+		return "", ErrUnsupportedKey
+	}
+	return alg, nil
+}
+
+func rsaAlgorithm(k *rsa.PublicKey) (Algorithm, error) {
+	if k.N == nil || k.E < 3 || k.E%2 == 0 {
+		return "", ErrUnsupportedKey
+	}
+	if bits := k.N.BitLen(); bits < minRSABits || bits > maxRSABits {
+		return "", ErrUnsupportedKey
+	}
+	return RS256, nil
+}

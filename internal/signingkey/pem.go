@@ -1,0 +1,195 @@
+package signingkey
+
+import (
+	"bytes"
+	"crypto"
+	"crypto/x509"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"strings"
+)
+
+const (
+	// MaxFileSize bounds a key file and a JWKS, in bytes.
+	MaxFileSize = 1 << 20
+	// MaxKeys bounds a Set and what one file may hold. A token without `kid` is tried against every key.
+	MaxKeys = 100
+)
+
+// Why a key file is refused.
+var (
+	ErrTooLarge     = fmt.Errorf("larger than %d bytes", MaxFileSize)
+	ErrTooManyKeys  = fmt.Errorf("more than %d keys", MaxKeys)
+	ErrNoKey        = errors.New("no usable key")
+	ErrNotPEM       = errors.New("not valid PEM")
+	ErrEncryptedKey = errors.New("encrypted private keys are not supported: decrypt it first, for example with openssl pkey")
+)
+
+// ParsePrivatePEM returns the one private key in data: PKCS#8, SEC1 or PKCS#1. Public keys, certificates and EC
+// PARAMETERS beside it are passed over. Two private keys are refused, since either could be meant.
+func ParsePrivatePEM(data []byte) (*PrivateKey, error) {
+	parsed, err := parsePEM(data)
+	if err != nil {
+		return nil, err
+	}
+	var found *PrivateKey
+	for _, p := range parsed {
+		if p.private == nil {
+			continue
+		}
+		if found != nil {
+			return nil, errors.New("more than one private key")
+		}
+		found = p.private
+	}
+	if found == nil {
+		return nil, fmt.Errorf("%w: no private key", ErrNoKey)
+	}
+	return found, nil
+}
+
+// ParsePublicPEM returns every key in data, in order and without duplicates: PKIX and PKCS#1 public keys, the keys of
+// certificates, and the public halves of private keys. A block it cannot use is an error, never passed over: a key
+// dropped in silence shows itself only when its tokens are refused.
+func ParsePublicPEM(data []byte) ([]PublicKey, error) {
+	parsed, err := parsePEM(data)
+	if err != nil {
+		return nil, err
+	}
+	var keys []PublicKey
+	for _, p := range parsed {
+		if !contains(keys, p.public) {
+			keys = append(keys, p.public)
+		}
+	}
+	if len(keys) == 0 {
+		return nil, ErrNoKey
+	}
+	return keys, nil
+}
+
+// MarshalPEM returns the key as a PKCS#8 PEM block. The result is a secret.
+func (k *PrivateKey) MarshalPEM() ([]byte, error) {
+	der, err := x509.MarshalPKCS8PrivateKey(k.signer)
+	if err != nil {
+		return nil, fmt.Errorf("marshal key %s: %w", k.ID(), err)
+	}
+	return pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}), nil
+}
+
+// MarshalPEM returns the key as a PKIX PEM block.
+func (k PublicKey) MarshalPEM() ([]byte, error) {
+	der, err := x509.MarshalPKIXPublicKey(k.key)
+	if err != nil {
+		return nil, fmt.Errorf("marshal key %s: %w", k.id, err)
+	}
+	return pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: der}), nil
+}
+
+// parsedKey is what one PEM block held; private is nil for a public one.
+type parsedKey struct {
+	private *PrivateKey
+	public  PublicKey
+}
+
+func parsePEM(data []byte) ([]parsedKey, error) {
+	if len(data) > MaxFileSize {
+		return nil, ErrTooLarge
+	}
+	blocks, err := pemBlocks(data)
+	if err != nil {
+		return nil, err
+	}
+	keys := make([]parsedKey, 0, len(blocks))
+	for i, block := range blocks {
+		if block.Type == "EC PARAMETERS" { // openssl ecparam writes it before the key
+			continue
+		}
+		key, err := parseBlock(block)
+		if err != nil {
+			return nil, fmt.Errorf("PEM block %d: %w", i+1, err)
+		}
+		keys = append(keys, key)
+	}
+	return keys, nil
+}
+
+// pemBlocks refuses a damaged block, which pem.Decode would step over.
+func pemBlocks(data []byte) ([]*pem.Block, error) {
+	begins := bytes.Count(data, []byte("\n-----BEGIN "))
+	if bytes.HasPrefix(data, []byte("-----BEGIN ")) {
+		begins++
+	}
+	if begins > 2*MaxKeys { // each key may be preceded by its EC PARAMETERS
+		return nil, ErrTooManyKeys
+	}
+	var blocks []*pem.Block
+	for block, rest := pem.Decode(data); block != nil; block, rest = pem.Decode(rest) {
+		blocks = append(blocks, block)
+	}
+	if len(blocks) != begins {
+		return nil, ErrNotPEM
+	}
+	if len(blocks) == 0 {
+		return nil, fmt.Errorf("%w: no block in it", ErrNotPEM)
+	}
+	return blocks, nil
+}
+
+// parseBlock keeps the parsers' own words out of its errors, so that no byte of a key can be in them.
+func parseBlock(block *pem.Block) (parsedKey, error) {
+	if block.Type == "ENCRYPTED PRIVATE KEY" || strings.Contains(block.Headers["Proc-Type"], "ENCRYPTED") {
+		return parsedKey{}, ErrEncryptedKey
+	}
+	key, err := parseDER(block.Type, block.Bytes)
+	if err != nil {
+		return parsedKey{}, err
+	}
+	if signer, ok := key.(crypto.Signer); ok {
+		private, err := NewPrivateKey(signer)
+		if err != nil {
+			return parsedKey{}, err
+		}
+		return parsedKey{private: private, public: private.public}, nil
+	}
+	public, err := NewPublicKey(key)
+	return parsedKey{public: public}, err
+}
+
+func parseDER(kind string, der []byte) (any, error) {
+	var key any
+	var err error
+	switch kind {
+	case "PRIVATE KEY":
+		key, err = x509.ParsePKCS8PrivateKey(der)
+	case "EC PRIVATE KEY":
+		key, err = x509.ParseECPrivateKey(der)
+	case "RSA PRIVATE KEY":
+		key, err = x509.ParsePKCS1PrivateKey(der)
+	case "PUBLIC KEY":
+		key, err = x509.ParsePKIXPublicKey(der)
+	case "RSA PUBLIC KEY":
+		key, err = x509.ParsePKCS1PublicKey(der)
+	case "CERTIFICATE":
+		var cert *x509.Certificate
+		if cert, err = x509.ParseCertificate(der); err == nil {
+			key = cert.PublicKey
+		}
+	default:
+		return nil, errors.New("not a private key, public key or certificate")
+	}
+	if err != nil {
+		return nil, fmt.Errorf("does not hold the %s it announces", strings.ToLower(kind))
+	}
+	return key, nil
+}
+
+func contains(keys []PublicKey, key PublicKey) bool {
+	for _, k := range keys {
+		if k.id == key.id && k.thumbprint == key.thumbprint {
+			return true
+		}
+	}
+	return false
+}

@@ -1,0 +1,208 @@
+package standalone
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/url"
+	"time"
+
+	"k8s.io/utils/clock"
+
+	"lanyard.dev/internal/apiserver"
+	"lanyard.dev/internal/apiserver/auditlog"
+	"lanyard.dev/internal/datadir"
+	"lanyard.dev/internal/etcd"
+	"lanyard.dev/internal/signingkey"
+)
+
+// Config says where an authority lives and how it is reached.
+type Config struct {
+	DataDir     string
+	BindAddress string
+	// Port 0 takes a free one.
+	Port int
+	// Log receives what etcd complains about.
+	Log io.Writer
+
+	// MinTokenExpiration and UnsafeNoFsync are for tests: tokens that die while a test looks on, and writes that do
+	// not wait for the disk.
+	MinTokenExpiration time.Duration
+	UnsafeNoFsync      bool
+	// MaxTokenExpiration shortens every longer token; 0 shortens none.
+	MaxTokenExpiration time.Duration
+}
+
+// Rotation of the audit log: about 1 GB and a month at the most.
+const (
+	auditMaxAge, auditMaxBackups, auditMaxSize = 30, 10, 100
+
+	stopTimeout = 5 * time.Second
+)
+
+// Authority is a running authority with its own etcd.
+type Authority struct {
+	// URL is where the API is served.
+	URL string
+
+	dir    *datadir.Dir
+	etcd   *etcd.Server
+	server *apiserver.Server
+	stop   context.CancelFunc
+	done   chan error
+}
+
+// Start takes the data directory and the port, makes what is missing, and serves until Stop, or until ctx ends. It
+// returns when the API answers. A failure leaves directory, port and processes as they were.
+func Start(ctx context.Context, c Config) (*Authority, error) {
+	a := &Authority{done: make(chan error, 1)}
+	if err := a.start(ctx, c); err != nil {
+		return nil, errors.Join(err, a.release())
+	}
+	return a, nil
+}
+
+func (a *Authority) start(ctx context.Context, c Config) (err error) {
+	if a.dir, err = datadir.Open(c.DataDir); err != nil {
+		return err
+	}
+	listener, err := Listen(c.BindAddress, c.Port)
+	if err != nil {
+		return err
+	}
+	if err := a.assemble(ctx, c, listener); err != nil {
+		_ = listener.Close()
+		return err
+	}
+	running, stop := context.WithCancel(ctx)
+	a.stop = stop
+	go func() { a.done <- a.server.Run(running) }()
+	select {
+	case <-a.server.Ready():
+		return a.dir.Announce(a.URL)
+	case err := <-a.done:
+		return orCause(ctx, err)
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+func orCause(ctx context.Context, err error) error {
+	if err == nil {
+		return context.Cause(ctx)
+	}
+	return err
+}
+
+// assemble makes the files, starts etcd and puts the server together.
+func (a *Authority) assemble(ctx context.Context, c Config, listener net.Listener) error {
+	a.URL = "https://" + reachable(listener)
+	if err := a.furnish(c.BindAddress); err != nil {
+		return err
+	}
+	var err error
+	a.etcd, err = etcd.Start(ctx, etcd.Config{Dir: a.dir.EtcdDir(), Log: c.Log, UnsafeNoFsync: c.UnsafeNoFsync})
+	if err != nil {
+		return err
+	}
+	a.server, err = apiserver.New(a.options(c, listener))
+	return err
+}
+
+// furnish makes the keys, certificates and the kubeconfig that are not there yet.
+func (a *Authority) furnish(address string) error {
+	certificates, err := a.dir.EnsureCertificates(address, clock.RealClock{})
+	if err != nil {
+		return err
+	}
+	if err := a.dir.EnsureSigningKey(newSigningKey); err != nil {
+		return err
+	}
+	if err := a.dir.EnsureEncryptionConfig(); err != nil {
+		return err
+	}
+	return a.dir.EnsureKubeconfig(a.URL, certificates)
+}
+
+func newSigningKey() ([]byte, error) {
+	key, err := signingkey.Generate(signingkey.DefaultAlgorithm)
+	if err != nil {
+		return nil, err
+	}
+	return key.MarshalPEM()
+}
+
+func (a *Authority) options(c Config, listener net.Listener) apiserver.Options {
+	return apiserver.Options{
+		Listener:    listener,
+		TLSCertFile: a.dir.ServingCert(), TLSPrivateKeyFile: a.dir.ServingKey(),
+		ClientCAFile: a.dir.CACert(), RootCAFile: a.dir.CACert(),
+		Etcd:                     apiserver.Etcd{Servers: []string{a.etcd.Endpoint()}, Alone: true},
+		EncryptionProviderConfig: a.dir.EncryptionConfig(),
+		ServiceAccounts: apiserver.ServiceAccounts{
+			Issuers: []string{a.URL, apiserver.DefaultIssuer}, SigningKeyFile: a.dir.SigningKey(),
+			MinTokenExpiration: c.MinTokenExpiration, MaxTokenExpiration: c.MaxTokenExpiration,
+		},
+		Audit: auditlog.Options{LogPath: a.dir.AuditLog(), MaxAge: auditMaxAge, MaxBackups: auditMaxBackups, MaxSize: auditMaxSize},
+	}
+}
+
+// Kubeconfig is the file that lets kubectl act as the administrator.
+func (a *Authority) Kubeconfig() string { return a.dir.Kubeconfig() }
+
+// DataDir is the absolute path of the data directory.
+func (a *Authority) DataDir() string { return a.dir.Path() }
+
+// Wait returns when the authority ends: nil after Stop or the end of its context, otherwise why.
+func (a *Authority) Wait() error {
+	var err error
+	select {
+	case err = <-a.done:
+	case failure := <-a.etcd.Failed():
+		err = failure
+	}
+	return errors.Join(err, a.release())
+}
+
+// Stop ends the authority in order and waits for it.
+func (a *Authority) Stop() error {
+	a.stop()
+	return a.Wait()
+}
+
+// release gives back what Start took, in the reverse order.
+func (a *Authority) release() error {
+	if a.stop != nil {
+		a.stop()
+	}
+	var errs []error
+	if a.etcd != nil {
+		ctx, cancel := context.WithTimeout(context.Background(), stopTimeout)
+		defer cancel()
+		errs = append(errs, a.etcd.Stop(ctx))
+	}
+	if a.dir != nil {
+		errs = append(errs, a.dir.Close())
+	}
+	return errors.Join(errs...)
+}
+
+// reachable is the host and port that a client on this machine uses: an unspecified address is reached by loopback.
+func reachable(l net.Listener) string {
+	address := l.Addr().(*net.TCPAddr)
+	host := address.IP.String()
+	if address.IP.IsUnspecified() {
+		host = "127.0.0.1"
+	}
+	return net.JoinHostPort(host, fmt.Sprint(address.Port))
+}
+
+func hostOf(rawURL string) string {
+	u, err := url.Parse(rawURL)
+	if err != nil {
+		return ""
+	}
+	return u.Host
+}

@@ -1,0 +1,129 @@
+package token
+
+import (
+	"fmt"
+	"strings"
+	"time"
+	"unicode/utf8"
+
+	"github.com/go-jose/go-jose/v4/json"
+)
+
+// Claims is the payload of a token. Times are Unix seconds, 0 where absent. Claims a Verifier or VerifyOffline returned
+// may be shared: they must not be changed.
+type Claims struct {
+	Issuer     string      `json:"iss,omitempty"`
+	Subject    string      `json:"sub,omitempty"`
+	Audience   Audience    `json:"aud,omitempty"`
+	Expiry     int64       `json:"exp,omitempty"`
+	IssuedAt   int64       `json:"iat,omitempty"`
+	NotBefore  int64       `json:"nbf,omitempty"`
+	ID         string      `json:"jti,omitempty"`
+	Kubernetes *Kubernetes `json:"kubernetes.io,omitempty"`
+}
+
+// Kubernetes is the private claim `kubernetes.io`. Kubernetes' `warnafter` has no place in it: it belongs to tokens
+// whose life was extended, and Lanyard extends none.
+type Kubernetes struct {
+	Namespace      string `json:"namespace,omitempty"`
+	ServiceAccount Ref    `json:"serviceaccount"`
+	Pod            *Ref   `json:"pod,omitempty"`
+	Secret         *Ref   `json:"secret,omitempty"`
+	// Node is what a token is bound to if Pod is nil; beside Pod it says where the pod ran when the token was issued.
+	Node *Ref `json:"node,omitempty"`
+}
+
+// Ref names one object for good: another object of the same name has another UID.
+type Ref struct {
+	Name string `json:"name,omitempty"`
+	UID  string `json:"uid,omitempty"`
+}
+
+// Audience is the `aud` claim: read from a list or a single string (RFC 7519 section 4.1.3), written as a list.
+type Audience []string
+
+// UnmarshalJSON accepts a string or a list of strings.
+func (a *Audience) UnmarshalJSON(data []byte) error {
+	var list []string
+	if err := json.Unmarshal(data, &list); err == nil {
+		*a = list
+		return nil
+	}
+	var one string
+	if err := json.Unmarshal(data, &one); err != nil {
+		return err
+	}
+	*a = Audience{one}
+	return nil
+}
+
+// ExpiresAt returns the instant from which the token is refused.
+func (c *Claims) ExpiresAt() time.Time { return time.Unix(c.Expiry, 0) }
+
+// maxTime is the last second of the year 9999, beyond which RFC 3339 cannot write a time.
+const maxTime = 253402300799
+
+// parseClaims reads a payload. Member names are case-sensitive and may not repeat; times are whole seconds.
+func parseClaims(payload []byte) (*Claims, error) {
+	if !utf8.Valid(payload) {
+		return nil, fmt.Errorf("%w: claims are not UTF-8", ErrMalformed)
+	}
+	c := new(Claims)
+	// The decoder's own error may quote the payload.
+	if json.Unmarshal(payload, c) != nil {
+		return nil, fmt.Errorf("%w: claims cannot be read", ErrMalformed)
+	}
+	for _, t := range []int64{c.Expiry, c.IssuedAt, c.NotBefore} {
+		if t < 0 || t > maxTime {
+			return nil, fmt.Errorf("%w: a time is out of range", ErrMalformed)
+		}
+	}
+	return c, nil
+}
+
+// validate checks what a token of ours always holds.
+func (c *Claims) validate() error {
+	if c.Expiry == 0 {
+		return fmt.Errorf("%w: it has no expiry", ErrMalformed)
+	}
+	if len(c.Audience) == 0 {
+		return fmt.Errorf("%w: it has none", ErrAudience)
+	}
+	k := c.Kubernetes
+	if k == nil {
+		return fmt.Errorf("%w: it has no kubernetes.io claim", ErrMalformed)
+	}
+	if err := k.validate(); err != nil {
+		return fmt.Errorf("%w: %w", ErrMalformed, err)
+	}
+	if c.Subject != Subject(k.Namespace, k.ServiceAccount.Name) {
+		return ErrSubject
+	}
+	return nil
+}
+
+// validate holds for claims read and for claims about to be issued. A colon would make two accounts share a subject.
+func (k *Kubernetes) validate() error {
+	if k.Namespace == "" || strings.Contains(k.Namespace, ":") {
+		return fmt.Errorf("namespace is missing or not a name")
+	}
+	if k.ServiceAccount.incomplete() || strings.Contains(k.ServiceAccount.Name, ":") {
+		return fmt.Errorf("service account name or UID is missing or not a name")
+	}
+	for _, ref := range []*Ref{k.Pod, k.Secret, k.Node} {
+		if ref != nil && ref.incomplete() {
+			return fmt.Errorf("a bound object lacks its name or UID")
+		}
+	}
+	if k.Secret != nil && (k.Pod != nil || k.Node != nil) {
+		return fmt.Errorf("a token bound to a secret cannot be bound to a pod or node too")
+	}
+	return nil
+}
+
+func (r Ref) incomplete() bool { return r.Name == "" || r.UID == "" }
+
+const subjectPrefix = "system:serviceaccount:"
+
+// Subject returns the user name of an account: system:serviceaccount:NAMESPACE:NAME.
+func Subject(namespace, name string) string { return subjectPrefix + namespace + ":" + name }

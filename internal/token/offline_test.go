@@ -1,0 +1,185 @@
+package token
+
+import (
+	"crypto/ecdsa"
+	"crypto/x509"
+	"encoding/json"
+	"encoding/pem"
+	"errors"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/go-jose/go-jose/v4"
+	clocktesting "k8s.io/utils/clock/testing"
+
+	"lanyard.dev/internal/signingkey"
+)
+
+func parseECDSA(tb testing.TB, text []byte) *ecdsa.PrivateKey {
+	tb.Helper()
+	block, _ := pem.Decode(text)
+	key, err := x509.ParsePKCS8PrivateKey(block.Bytes)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return key.(*ecdsa.PrivateKey)
+}
+
+func signWithGoJOSE(tb testing.TB, key *ecdsa.PrivateKey, kid string, payload []byte) string {
+	tb.Helper()
+	opts := (&jose.SignerOptions{}).WithHeader("kid", kid).WithType("JWT")
+	signer, err := jose.NewSigner(jose.SigningKey{Algorithm: jose.ES256, Key: key}, opts)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	jws, err := signer.Sign(payload)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	text, err := jws.CompactSerialize()
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return text
+}
+
+func TestVerifyOffline(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t, es256Key())
+	keys, err := signingkey.ParseJWKS(f.keys.Current().JWKS())
+	if err != nil {
+		t.Fatal(err)
+	}
+	good := forge(t, f.key, headerOf(f.key), payload())
+	openid := forge(t, f.key, headerOf(f.key), payload("sub", `"someone"`, "kubernetes.io", ""))
+	for _, tt := range []struct {
+		name  string
+		token string
+		want  Expected
+		after time.Duration
+		err   error
+		text  string
+	}{
+		{name: "everything asked", token: good, want: Expected{Issuer: testIssuer, Audiences: []string{"x", testAudience}}},
+		{name: "nothing asked", token: good},
+		{name: "not a service account", token: openid, want: Expected{Issuer: testIssuer}},
+		{
+			name: "expired", token: good, after: time.Hour, err: ErrExpired,
+			text: "service account token has expired: at 2026-08-01T13:00:00Z",
+		},
+		{
+			name: "not valid yet", token: good, after: -time.Hour, err: ErrNotYetValid,
+			text: "service account token is not valid yet: it is from 2026-08-01T12:00:00Z",
+		},
+		{
+			name: "other issuer", token: good, want: Expected{Issuer: "https://a.example"}, err: ErrForeignIssuer,
+			text: `token is from another issuer: want "https://a.example"`,
+		},
+		{
+			name: "other audience", token: good, want: Expected{Audiences: []string{"vault"}}, err: ErrAudience,
+			text: `token audiences are invalid for the target audiences: token has ["https://api.example"], want one of ["vault"]`,
+		},
+		{
+			name: "no expiry", token: forge(t, f.key, headerOf(f.key), payload("exp", "", "kubernetes.io", "")), err: ErrMalformed,
+			text: "token is malformed: it has no expiry",
+		},
+		{name: "other subject", token: forge(t, f.key, headerOf(f.key), payload("sub", `"x"`)), err: ErrSubject, text: ErrSubject.Error()},
+		{name: "other key", token: forge(t, mustGenerate(signingkey.ES256), headerOf(f.key), payload()), err: ErrBadSignature, text: "invalid signature"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			tt.want.Clock = clocktesting.NewFakePassiveClock(testNow.Add(tt.after))
+			claims, err := VerifyOffline(tt.token, keys, tt.want)
+			if !errors.Is(err, tt.err) || (claims == nil) != (tt.err != nil) {
+				t.Fatalf("VerifyOffline = %v, %v; want %v", claims, err, tt.err)
+			}
+			if tt.err != nil && err.Error() != tt.text {
+				t.Errorf("error %q\n want %q", err, tt.text)
+			}
+		})
+	}
+}
+
+// TestVerifyOfflineRefuses: the offline verdict is never milder than the online one.
+func TestVerifyOfflineRefuses(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t, es256Key())
+	for _, tt := range refusals(t, f) {
+		if tt.name == "no kubernetes.io claim" { // as OpenID tokens are
+			continue
+		}
+		claims, err := VerifyOffline(tt.token, f.keys.Current(), Expected{Issuer: testIssuer, Audiences: []string{testAudience}, Clock: f.clock})
+		if !errors.Is(err, tt.want) || claims != nil {
+			t.Errorf("%s: VerifyOffline = %v, want %v", tt.name, err, tt.want)
+		}
+	}
+}
+
+func TestDecode(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t, es256Key())
+	text := forge(t, f.key, headerOf(f.key), payload("role", `"x"`))
+	d, err := Decode(text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if string(d.Header) != headerOf(f.key) || string(d.Payload) != payload("role", `"x"`) || d.Claims.Kubernetes.ServiceAccount.UID != "sa-1" {
+		t.Errorf("Decode = %s %s %+v", d.Header, d.Payload, d.Claims)
+	}
+	all, err := json.Marshal(d)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if signature := text[strings.LastIndexByte(text, '.')+1:]; strings.Contains(string(all), signature[:20]) {
+		t.Error("the signature is in the result")
+	}
+	foreign, err := Decode(b64(`{"alg":"none"}`) + "." + b64(`{"exp":1.5,"iss":"x"}`) + ".")
+	if err != nil || foreign.Claims != nil || string(foreign.Payload) != `{"exp":1.5,"iss":"x"}` {
+		t.Errorf("Decode of a foreign token = %+v, %v", foreign, err)
+	}
+	for _, bad := range []string{"", "a.b", "a.b.c", b64("null") + "." + b64("{}") + ".", b64("{}") + "." + b64(`{"a":1,"a":2}`) + "."} {
+		if _, err := Decode(bad); !errors.Is(err, ErrNotJWT) {
+			t.Errorf("Decode(%q) = %v, want %v", bad, err, ErrNotJWT)
+		}
+	}
+	if _, err := Decode(strings.Repeat("a", MaxSize+1)); !errors.Is(err, ErrTooLarge) {
+		t.Errorf("Decode of an oversized token = %v", err)
+	}
+}
+
+// TestVectors reads tokens that were signed once, with keys that no longer exist, so that what is accepted and refused
+// cannot drift along with the code that makes the tokens of the other tests.
+func TestVectors(t *testing.T) {
+	t.Parallel()
+	data, err := os.ReadFile("testdata/vectors.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var file struct {
+		JWKS    json.RawMessage
+		Vectors []struct{ Name, Token, Error string }
+	}
+	if err := json.Unmarshal(data, &file); err != nil {
+		t.Fatal(err)
+	}
+	keys, err := signingkey.ParseJWKS(file.JWKS)
+	if err != nil {
+		t.Fatal(err)
+	}
+	f := newFixture(t, nil, keys.Keys()...)
+	for _, v := range file.Vectors {
+		_, err := f.verify(v.Token)
+		got := ""
+		if err != nil {
+			got = err.Error()
+		}
+		if got != v.Error {
+			t.Errorf("%s: %q, want %q", v.Name, got, v.Error)
+		}
+	}
+	if len(file.Vectors) < 20 {
+		t.Errorf("only %d vectors", len(file.Vectors))
+	}
+}

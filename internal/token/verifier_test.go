@@ -1,0 +1,268 @@
+package token
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"lanyard.dev/internal/signingkey"
+)
+
+func TestVerifyIdentity(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t, es256Key())
+	for _, tt := range []struct {
+		name  string
+		req   Request
+		extra map[string][]string
+	}{
+		{"account", request(), map[string][]string{}},
+		{"pod", podRequest(), map[string][]string{
+			ExtraPodName: {"cart-0"}, ExtraPodUID: {"pod-1"}, ExtraNodeName: {"n1"}, ExtraNodeUID: {"node-1"},
+		}},
+		{"secret", boundTo(nil, &Ref{"cart-token", "secret-1"}, nil), map[string][]string{}},
+		{"node", boundTo(nil, nil, &Ref{"n1", "node-1"}), map[string][]string{
+			ExtraNodeName: {"n1"}, ExtraNodeUID: {"node-1"},
+		}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			text, claims, err := f.issuer.Issue(tt.req)
+			if err != nil {
+				t.Fatal(err)
+			}
+			tt.extra[ExtraCredentialID] = []string{"JTI=" + claims.ID}
+			want := Identity{
+				Name: "system:serviceaccount:shop:cart", UID: "sa-1", Namespace: "shop", ServiceAccount: "cart",
+				Groups: []string{"system:serviceaccounts", "system:serviceaccounts:shop"}, Extra: tt.extra,
+				Audiences: []string{testAudience}, Claims: claims, ExpiresAt: testNow.Add(time.Hour),
+			}
+			for _, state := range []string{"cold", "hot"} {
+				got, err := f.verify(text)
+				if err != nil {
+					t.Fatalf("%s: %v", state, err)
+				}
+				if diff := cmp.Diff(want, got); diff != "" {
+					t.Errorf("%s identity (-want +got):\n%s", state, diff)
+				}
+				_ = append(got.Groups, "system:authenticated")
+			}
+		})
+	}
+}
+
+func boundTo(pod, secret, node *Ref) Request {
+	r := request()
+	r.Pod, r.Secret, r.Node = pod, secret, node
+	return r
+}
+
+func TestVerifyIntersectsAudiences(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t, es256Key())
+	r := request()
+	r.Audiences = []string{"a", "b", "c"}
+	text := f.issue(t, r)
+	for _, tt := range []struct{ requested, want []string }{
+		{[]string{"a"}, []string{"a"}},
+		{[]string{"z", "c", "b"}, []string{"b", "c"}},
+		{[]string{"c", "b", "a", "z"}, []string{"a", "b", "c"}},
+	} {
+		id, err := f.verifier.Verify(context.Background(), text, tt.requested)
+		if diff := cmp.Diff(tt.want, id.Audiences); err != nil || diff != "" {
+			t.Errorf("requested %q: %v\n%s", tt.requested, err, diff)
+		}
+	}
+}
+
+func TestVerifyFollowsAnchors(t *testing.T) {
+	t.Parallel()
+	pod, secret, node := podRequest(), boundTo(nil, &Ref{"cart-token", "secret-1"}, nil), boundTo(nil, nil, &Ref{"n1", "node-1"})
+	deleted := func(ago time.Duration) time.Time { return testNow.Add(-ago) }
+	for _, tt := range []struct {
+		name   string
+		req    Request
+		change func(*objects)
+		want   error
+	}{
+		{"account removed", request(), func(o *objects) { o.remove("serviceaccount", "shop", "cart") }, ErrAccountGone},
+		{"account created anew", request(), func(o *objects) { o.set("serviceaccount", "shop", "cart", Anchor{UID: "sa-2"}) }, ErrAccountGone},
+		{"account being deleted", request(), func(o *objects) {
+			o.set("serviceaccount", "shop", "cart", Anchor{UID: "sa-1", DeletionTimestamp: deleted(time.Minute)})
+		}, nil},
+		{"account deleted long ago", request(), func(o *objects) {
+			o.set("serviceaccount", "shop", "cart", Anchor{UID: "sa-1", DeletionTimestamp: deleted(time.Minute + 1)})
+		}, ErrAccountGone},
+		{"account of a pod removed", pod, func(o *objects) { o.remove("serviceaccount", "shop", "cart") }, ErrAccountGone},
+		{"pod removed", pod, func(o *objects) { o.remove("pod", "shop", "cart-0") }, ErrPodGone},
+		{"pod of an account token removed", request(), func(o *objects) { o.remove("pod", "shop", "cart-0") }, nil},
+		{"pod created anew", pod, func(o *objects) {
+			o.set("pod", "shop", "cart-0", Anchor{UID: "pod-2", ServiceAccountName: "cart"})
+		}, ErrPodGone},
+		{"pod shutting down", pod, func(o *objects) {
+			o.set("pod", "shop", "cart-0", Anchor{UID: "pod-1", ServiceAccountName: "cart", DeletionTimestamp: deleted(-30 * time.Second)})
+		}, nil},
+		{"pod over its grace", pod, func(o *objects) {
+			o.set("pod", "shop", "cart-0", Anchor{UID: "pod-1", ServiceAccountName: "cart", DeletionTimestamp: deleted(61 * time.Second)})
+		}, ErrPodGone},
+		{"pod of another account", pod, func(o *objects) {
+			o.set("pod", "shop", "cart-0", Anchor{UID: "pod-1", ServiceAccountName: "admin"})
+		}, ErrPodGone},
+		{"pod on another node", pod, func(o *objects) {
+			o.set("pod", "shop", "cart-0", Anchor{UID: "pod-1", ServiceAccountName: "cart", NodeName: "n2"})
+		}, ErrPodGone},
+		{"node of a pod removed", pod, func(o *objects) { o.remove("node", "", "n1") }, nil},
+		{"secret removed", secret, func(o *objects) { o.remove("secret", "shop", "cart-token") }, ErrSecretGone},
+		{"secret created anew", secret, func(o *objects) { o.set("secret", "shop", "cart-token", Anchor{UID: "secret-2"}) }, ErrSecretGone},
+		{"secret deleted long ago", secret, func(o *objects) {
+			o.set("secret", "shop", "cart-token", Anchor{UID: "secret-1", DeletionTimestamp: deleted(time.Hour)})
+		}, ErrSecretGone},
+		{"node removed", node, func(o *objects) { o.remove("node", "", "n1") }, ErrNodeGone},
+		{"node created anew", node, func(o *objects) { o.set("node", "", "n1", Anchor{UID: "node-2"}) }, ErrNodeGone},
+		{"node deleted long ago", node, func(o *objects) {
+			o.set("node", "", "n1", Anchor{UID: "node-1", DeletionTimestamp: deleted(time.Hour)})
+		}, ErrNodeGone},
+		{"memory stale", request(), func(o *objects) { o.stale = errors.New("watch is 12s behind") }, ErrAnchorsStale},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			f := newFixture(t, es256Key())
+			text := f.issue(t, tt.req)
+			if _, err := f.verify(text); err != nil {
+				t.Fatalf("before the change: %v", err)
+			}
+			tt.change(f.objects)
+			if _, err := f.verify(text); !errors.Is(err, tt.want) {
+				t.Errorf("after the change: %v, want %v", err, tt.want)
+			}
+		})
+	}
+}
+
+func TestVerifyRecreatedAccountDoesNotReviveTokens(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t, es256Key())
+	text := f.issue(t, request())
+	f.objects.remove("serviceaccount", "shop", "cart")
+	f.objects.set("serviceaccount", "shop", "cart", Anchor{UID: "sa-2"})
+	_, err := f.verify(text)
+	const want = `service account token has been invalidated: service account is gone: ` +
+		`service account "shop/cart" is another object of the same name`
+	if err == nil || err.Error() != want {
+		t.Errorf("Verify = %v\nwant %s", err, want)
+	}
+}
+
+func TestVerifyFollowsTheClock(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t, es256Key())
+	text := f.issue(t, request())
+	for _, step := range []struct {
+		after time.Duration
+		want  error
+	}{
+		{0, nil}, {-time.Minute, nil}, {-61 * time.Second, ErrNotYetValid},
+		{time.Hour - time.Nanosecond, nil}, {time.Hour, ErrExpired}, {0, nil},
+	} {
+		f.clock.SetTime(testNow.Add(step.after))
+		if _, err := f.verify(text); !errors.Is(err, step.want) {
+			t.Errorf("after %v: %v, want %v", step.after, err, step.want)
+		}
+	}
+}
+
+func TestVerifyFollowsKeys(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t, es256Key())
+	before := f.issue(t, request())
+	if _, err := f.verify(before); err != nil {
+		t.Fatal(err)
+	}
+	next := mustGenerate(signingkey.ES256)
+	both, err := signingkey.NewSet(next, f.key.Public())
+	if err != nil {
+		t.Fatal(err)
+	}
+	f.keys.rotate(both)
+	after := f.issue(t, request())
+	for _, text := range []string{before, after} {
+		if _, err := f.verify(text); err != nil {
+			t.Errorf("with both keys: %v", err)
+		}
+	}
+	only, err := signingkey.NewSet(next)
+	if err != nil {
+		t.Fatal(err)
+	}
+	f.keys.rotate(only)
+	if _, err := f.verify(before); !errors.Is(err, ErrUnknownKey) {
+		t.Errorf("cached token of a withdrawn key: %v, want %v", err, ErrUnknownKey)
+	}
+	if _, err := f.verify(after); err != nil {
+		t.Errorf("token of the new key: %v", err)
+	}
+}
+
+func TestVerifyConcurrently(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t, es256Key())
+	tokens := make([]string, 40)
+	for i := range tokens {
+		tokens[i] = f.issue(t, podRequest())
+	}
+	f.verifier.cache = newFactsCache(shardCount) // so small that entries are evicted all the time
+	var wg sync.WaitGroup
+	for range 8 {
+		wg.Go(func() {
+			for _, text := range tokens {
+				if id, err := f.verify(text); err != nil || !strings.HasPrefix(text, "ey") || id.UID != "sa-1" {
+					t.Errorf("Verify = %q, %v", id.UID, err)
+				}
+			}
+		})
+	}
+	wg.Wait()
+}
+
+func TestNewVerifierRefusesMissingParts(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t, es256Key())
+	good := VerifierConfig{Issuers: []string{testIssuer}, Keys: f.keys, Anchors: f.objects, Clock: f.clock}
+	for name, change := range map[string]func(*VerifierConfig){
+		"issuers":      func(c *VerifierConfig) { c.Issuers = nil },
+		"empty issuer": func(c *VerifierConfig) { c.Issuers = []string{testIssuer, ""} },
+		"keys":         func(c *VerifierConfig) { c.Keys = nil },
+		"anchors":      func(c *VerifierConfig) { c.Anchors = nil },
+		"clock":        func(c *VerifierConfig) { c.Clock = nil },
+	} {
+		c := good
+		change(&c)
+		if _, err := NewVerifier(c); err == nil {
+			t.Errorf("%s missing, yet accepted", name)
+		}
+	}
+}
+
+func TestCacheKeepsTheRecentlyUsed(t *testing.T) {
+	t.Parallel()
+	c := newFactsCache(2 * shardCount)
+	key := func(i byte) *digest { return &digest{0, i} } // all in shard 0
+	first, second, third := new(facts), new(facts), new(facts)
+	c.put(key(1), first)
+	c.put(key(2), second)
+	if c.get(key(1)) != first {
+		t.Fatal("first entry missing")
+	}
+	c.put(key(3), third)
+	if c.get(key(1)) != first || c.get(key(2)) != nil || c.get(key(3)) != third {
+		t.Error("the least recently used entry should have gone, and no other")
+	}
+	if n := len(c.shards[0].items); n != 2 {
+		t.Errorf("shard holds %d entries, want 2", n)
+	}
+}
