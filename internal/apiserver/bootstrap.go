@@ -9,6 +9,9 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apiserver/pkg/endpoints/request"
 	"k8s.io/apiserver/pkg/registry/rest"
+
+	"lanyard.dev/internal/controller/policy"
+	"lanyard.dev/internal/rbac/bootstrap"
 )
 
 // systemNamespaces exist in every authority, as in every cluster.
@@ -27,7 +30,5 @@ func (a *assembly) bootstrap(ctx context.Context) error {
 			return fmt.Errorf("make namespace %s: %w", name, err)
 		}
 	}
-	return a.reconcilePolicy(ctx)
+	return policy.Reconcile(ctx, a.stores.clusterRoles, a.stores.clusterRoleBindings, bootstrap.ClusterRoles(), bootstrap.ClusterRoleBindings())
 }
-
-func (a *assembly) reconcilePolicy(ctx context.Context) error { return nil }

@@ -175,6 +175,37 @@ func TestLargeObjects(t *testing.T) {
 	wantGet(t, x, "named rules only", "u0", "secrets", false)
 }
 
+func TestLongLists(t *testing.T) {
+	t.Parallel()
+	x := rbac.NewIndex()
+	long := func(prefix string) (list []string) {
+		for i := range 20 {
+			list = append(list, fmt.Sprint(prefix, i))
+		}
+		return list
+	}
+	x.SetClusterRole(clusterRole("r", "", rbacv1.PolicyRule{
+		Verbs: long("v"), APIGroups: long("g"), Resources: long("r"), ResourceNames: long("n"),
+	}))
+	x.SetClusterRoleBinding(bindUsers("b", "", "r", "ann"))
+	hit := rbac.Request{User: "ann", Verb: "v19", APIGroup: "g7", Resource: "r0", Name: "n12", ResourceRequest: true}
+	if !x.Authorize(hit).Allowed {
+		t.Error("a request within every list is denied")
+	}
+	for _, change := range []func(*rbac.Request){
+		func(r *rbac.Request) { r.Verb = "v20" },
+		func(r *rbac.Request) { r.APIGroup = "g20" },
+		func(r *rbac.Request) { r.Resource = "r20" },
+		func(r *rbac.Request) { r.Name = "n20" },
+	} {
+		miss := hit
+		change(&miss)
+		if x.Authorize(miss).Allowed {
+			t.Errorf("%+v is allowed", miss)
+		}
+	}
+}
+
 func TestAuthorizeDoesNotAllocate(t *testing.T) {
 	x := benchIndex(100)
 	for _, verb := range []string{"get", "delete"} {

@@ -14,8 +14,11 @@ import (
 // they meet often and by every route.
 type Random struct{ *rand.Rand }
 
-// roleNames is how many names the objects of a kind (in a namespace) share.
-const roleNames = 14
+// Bindings outnumber roles, so that some identities have many.
+const (
+	roleNames    = 14 // of each kind, in each namespace
+	bindingNames = 60
+)
 
 var (
 	users      = []string{"ann", "bob", "system:serviceaccount:a:x", "system:serviceaccount:b:x", "system:serviceaccount:a:y", ""}
@@ -106,7 +109,10 @@ func (r Random) Request() rbac.Request {
 // makes the same change to an index. Versions rise with step, so that an index
 // given the changes in any order ends at the same policy.
 func (r Random) Change(p *Policy, step int) func(*rbac.Index) {
-	ref := rbac.Ref{Kind: rbac.Kind(r.IntN(4)), Name: fmt.Sprint("o", r.IntN(roleNames))}
+	ref := rbac.Ref{Kind: rbac.Kind(r.IntN(4)), Name: fmt.Sprint("o", r.IntN(bindingNames))}
+	if ref.Kind == rbac.Role || ref.Kind == rbac.ClusterRole {
+		ref.Name = fmt.Sprint("o", r.IntN(roleNames))
+	}
 	if ref.Kind == rbac.Role || ref.Kind == rbac.RoleBinding {
 		ref.Namespace = pick(r, namespaces)
 	}

@@ -51,7 +51,7 @@ func TestValidate(t *testing.T) {
 		{"taint key", taint("a/b/c", "", "NoExecute"), []fieldtest.Fault{fieldtest.Invalid("metadata.taints[0].key", "label key")}},
 		{"taint value", taint("a", "b c", "NoExecute"), []fieldtest.Fault{fieldtest.Invalid("metadata.taints[0].value", "a valid label must be")}},
 		{"taint effect", taint("a", "", "Explode"),
-			[]fieldtest.Fault{fieldtest.NotSupported("metadata.taints[0].effect", `supported values: "NoExecute", "NoSchedule", "PreferNoSchedule"`)}},
+			[]fieldtest.Fault{fieldtest.NotSupported("metadata.taints[0].effect", `supported values: "NoSchedule", "PreferNoSchedule", "NoExecute"`)}},
 		{"taint without effect", taint("a", "", ""), []fieldtest.Fault{fieldtest.Required("metadata.taints[0].effect", "")}},
 		{"taint twice", func(n *corev1.Node) { n.Spec.Taints = append(n.Spec.Taints, n.Spec.Taints[0]) },
 			[]fieldtest.Fault{fieldtest.Duplicate("metadata.taints[2]", "taints must be unique by key and effect pair")}},
