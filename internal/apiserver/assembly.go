@@ -74,7 +74,7 @@ func (a *assembly) configure() error {
 	c.EffectiveVersion = kubernetesVersion{compatibility.DefaultBuildEffectiveVersion()}
 	c.ExternalAddress = a.options.Listener.Addr().String()
 	c.EnableProfiling = false
-	c.BuildHandlerChainFunc = buildChain
+	c.BuildHandlerChainFunc = a.buildChain
 	// The configuration must hold one, and nothing uses it: this server talks to its stores, not to itself.
 	c.LoopbackClientConfig = &restclient.Config{}
 

@@ -7,12 +7,22 @@ import (
 	"k8s.io/apiserver/pkg/endpoints/filters/impersonation"
 	genericserver "k8s.io/apiserver/pkg/server"
 	genericfilters "k8s.io/apiserver/pkg/server/filters"
+
+	"lanyard.dev/internal/apiserver/ephemeral"
 )
 
-// buildChain wraps the API in what every request goes through, innermost first. It is the library's own chain without
-// what this server has no use for (tracing, CORS, per-filter latency, flow control by API objects) and without the
-// second goroutine per request that the library's timeout takes: requests end by the deadline in their context.
-func buildChain(api http.Handler, c *genericserver.Config) http.Handler {
+// buildChain wraps the API in what every request goes through.
+func (a *assembly) buildChain(api http.Handler, c *genericserver.Config) http.Handler {
+	a.ephemeral = ephemeral.New(ephemeral.Config{
+		Codecs: a.codecs, Scheme: a.scheme, Admission: c.AdmissionControl, MaxBodyBytes: c.MaxRequestBodyBytes,
+	}, api)
+	return wrap(a.ephemeral, c)
+}
+
+// wrap puts the filters around the API, innermost first. It is the library's own chain without what this server has no
+// use for (tracing, CORS, per-filter latency, flow control by API objects) and without the second goroutine per
+// request that the library's timeout takes: requests end by the deadline in their context.
+func wrap(api http.Handler, c *genericserver.Config) http.Handler {
 	h := filters.WithAuthorization(api, c.Authorization.Authorizer, c.Serializer)
 	h = genericfilters.WithMaxInFlightLimit(h, c.MaxRequestsInFlight, c.MaxMutatingRequestsInFlight, c.LongRunningFunc)
 	h = impersonation.WithImpersonation(h, c.Authorization.Authorizer, c.Serializer)

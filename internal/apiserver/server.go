@@ -16,6 +16,7 @@ import (
 	"lanyard.dev/internal/apiserver/auditlog"
 	"lanyard.dev/internal/apiserver/authn"
 	"lanyard.dev/internal/apiserver/authz"
+	"lanyard.dev/internal/apiserver/ephemeral"
 	"lanyard.dev/internal/apiserver/mirror"
 	"lanyard.dev/internal/apiserver/scheme"
 	"lanyard.dev/internal/controller/furnish"
@@ -57,6 +58,7 @@ type assembly struct {
 	authorizer *authz.Authorizer
 	audit      *auditlog.Log
 
+	ephemeral  *ephemeral.Handler
 	furnisher  *furnish.Controller
 	terminator *namespace.Controller
 }

@@ -14,6 +14,7 @@ import (
 	"k8s.io/apiserver/pkg/registry/generic"
 	"k8s.io/apiserver/pkg/registry/rest"
 
+	"lanyard.dev/internal/apiserver/ephemeral"
 	"lanyard.dev/internal/apiserver/registry"
 	"lanyard.dev/internal/apiserver/registry/accessreview"
 	"lanyard.dev/internal/apiserver/registry/clusterrole"
@@ -127,9 +128,31 @@ var groups = []schema.GroupVersion{
 	eventsv1.SchemeGroupVersion, rbacv1.SchemeGroupVersion,
 }
 
-// install serves every group.
+// answered are the kinds that are answered and never stored, by where they are posted to.
+var answered = map[ephemeral.Resource]schema.GroupVersionKind{
+	{GroupVersionResource: corev1.SchemeGroupVersion.WithResource("serviceaccounts"), Subresource: "token"}: authenticationv1.SchemeGroupVersion.WithKind("TokenRequest"),
+
+	{GroupVersionResource: authenticationv1.SchemeGroupVersion.WithResource("tokenreviews")}:             authenticationv1.SchemeGroupVersion.WithKind("TokenReview"),
+	{GroupVersionResource: authenticationv1.SchemeGroupVersion.WithResource("selfsubjectreviews")}:       authenticationv1.SchemeGroupVersion.WithKind("SelfSubjectReview"),
+	{GroupVersionResource: authorizationv1.SchemeGroupVersion.WithResource("subjectaccessreviews")}:      authorizationv1.SchemeGroupVersion.WithKind("SubjectAccessReview"),
+	{GroupVersionResource: authorizationv1.SchemeGroupVersion.WithResource("selfsubjectaccessreviews")}:  authorizationv1.SchemeGroupVersion.WithKind("SelfSubjectAccessReview"),
+	{GroupVersionResource: authorizationv1.SchemeGroupVersion.WithResource("localsubjectaccessreviews")}: authorizationv1.SchemeGroupVersion.WithKind("LocalSubjectAccessReview"),
+	{GroupVersionResource: authorizationv1.SchemeGroupVersion.WithResource("selfsubjectrulesreviews")}:   authorizationv1.SchemeGroupVersion.WithKind("SelfSubjectRulesReview"),
+}
+
+// install serves every group. The kinds that are only answered are installed like the others, for discovery and
+// OpenAPI, and then answered by a shorter way.
 func (a *assembly) install() error {
 	all := a.resources()
+	for resource, kind := range answered {
+		path := resource.Resource
+		if resource.Subresource != "" {
+			path += "/" + resource.Subresource
+		}
+		if !a.ephemeral.Add(resource, kind, all[resource.GroupVersion()][path]) {
+			return fmt.Errorf("serve %s: it cannot be created", path)
+		}
+	}
 	core := a.groupInfo(corev1.SchemeGroupVersion, all)
 	if err := a.server.InstallLegacyAPIGroup("/api", core); err != nil {
 		return fmt.Errorf("serve the core group: %w", err)

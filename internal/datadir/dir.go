@@ -7,7 +7,7 @@ import (
 	"os"
 	"path/filepath"
 
-	"go.etcd.io/etcd/client/pkg/v3/fileutil"
+	"lanyard.dev/internal/filelock"
 )
 
 const lockName = "lock"
@@ -15,7 +15,7 @@ const lockName = "lock"
 // Dir is a data directory that this process holds.
 type Dir struct {
 	path   string
-	lock   *fileutil.LockedFile
+	lock   *filelock.Lock
 	record *record
 }
 
@@ -108,9 +108,9 @@ func holdsForeignFiles(path string) (string, error) {
 
 func (d *Dir) takeLock() error {
 	path := d.join(lockName)
-	lock, err := tryLock(path)
+	lock, err := filelock.Try(path)
 	switch {
-	case errors.Is(err, fileutil.ErrLocked):
+	case errors.Is(err, filelock.ErrLocked):
 		return inUse(d.path, path)
 	case err != nil:
 		return unwritable(path, err)
@@ -123,20 +123,6 @@ func (d *Dir) takeLock() error {
 	return nil
 }
 
-// tryLock creates path if it is absent and locks it; the error is
-// fileutil.ErrLocked when someone else has.
-func tryLock(path string) (*fileutil.LockedFile, error) {
-	// TryLockFile accepts no os.O_CREATE beside os.O_RDWR on Windows.
-	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
-	if err != nil {
-		return nil, err
-	}
-	if err := f.Close(); err != nil {
-		return nil, err
-	}
-	return fileutil.TryLockFile(path, os.O_RDWR, 0o600)
-}
-
 // Close gives the directory free, and withdraws what Announce published. The
 // lock file stays: removing it could take it from under the next owner.
 func (d *Dir) Close() error {
@@ -146,7 +132,7 @@ func (d *Dir) Close() error {
 		d.record = nil
 	}
 	if d.lock != nil {
-		errs = append(errs, d.lock.Truncate(0), d.lock.Close())
+		errs = append(errs, d.lock.Truncate(0), d.lock.Release())
 		d.lock = nil
 	}
 	return errors.Join(errs...)

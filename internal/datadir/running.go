@@ -10,9 +10,8 @@ import (
 	"path/filepath"
 	"strings"
 
-	"go.etcd.io/etcd/client/pkg/v3/fileutil"
-
 	"lanyard.dev/internal/atomicfile"
+	"lanyard.dev/internal/filelock"
 )
 
 // Running is an instance that is up on this machine, for this user.
@@ -38,7 +37,7 @@ const (
 // systems a locked file cannot be read by others.
 type record struct {
 	base string
-	lock *fileutil.LockedFile
+	lock *filelock.Lock
 }
 
 // Announce publishes that this instance is ready at url, for Find and for
@@ -68,13 +67,13 @@ func openRecord(dir, dataDir string) (*record, error) {
 	// Someone who looks for stale records holds the lock for an instant, and
 	// may remove the file between its opening and its locking here.
 	for range 100 {
-		lock, err := tryLock(base + recordLockSuffix)
+		lock, err := filelock.Try(base + recordLockSuffix)
 		if err == nil && stillNamed(lock) {
 			return &record{base: base, lock: lock}, nil
 		}
 		if err == nil {
-			_ = lock.Close()
-		} else if !errors.Is(err, fileutil.ErrLocked) {
+			_ = lock.Release()
+		} else if !errors.Is(err, filelock.ErrLocked) {
 			return nil, unwritable(base+recordLockSuffix, err)
 		}
 	}
@@ -82,7 +81,7 @@ func openRecord(dir, dataDir string) (*record, error) {
 }
 
 // stillNamed tells whether the locked file is the one that its path names.
-func stillNamed(lock *fileutil.LockedFile) bool {
+func stillNamed(lock *filelock.Lock) bool {
 	mine, err := lock.Stat()
 	if err != nil {
 		return false
@@ -107,7 +106,7 @@ func (r *record) write(running Running) error {
 func (r *record) withdraw() error {
 	_ = os.Remove(r.base + recordSuffix)
 	_ = os.Remove(r.base + recordLockSuffix)
-	return r.lock.Close()
+	return r.lock.Release()
 }
 
 // FindRunning returns the instances of this user that are up on this machine,
@@ -138,12 +137,12 @@ func escape(dir string) string {
 
 // readRecord reads a record that is true, and removes one that no longer is.
 func readRecord(base string) (Running, bool) {
-	lock, err := tryLock(base + recordLockSuffix)
+	lock, err := filelock.Try(base + recordLockSuffix)
 	if err == nil {
 		_ = (&record{base: base, lock: lock}).withdraw()
 		return Running{}, false
 	}
-	if !errors.Is(err, fileutil.ErrLocked) {
+	if !errors.Is(err, filelock.ErrLocked) {
 		return Running{}, false
 	}
 	return parseRecordFile(base + recordSuffix)

@@ -4,17 +4,17 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"path/filepath"
 	"runtime/debug"
 	"sync"
 	"sync/atomic"
 	"time"
 
-	"go.etcd.io/etcd/client/pkg/v3/fileutil"
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.etcd.io/etcd/server/v3/embed"
 	"google.golang.org/grpc"
+
+	"lanyard.dev/internal/filelock"
 )
 
 // stopGrace is how long Stop lets requests in flight finish. Watches never
@@ -25,7 +25,7 @@ const stopGrace = time.Second
 type Server struct {
 	config Config
 	socket *socket
-	lock   *fileutil.LockedFile
+	lock   *filelock.Lock
 	log    *failureLog
 
 	member *embed.Etcd
@@ -86,17 +86,9 @@ func (s *Server) abandon(ctx context.Context, cause error) error {
 
 // lock keeps a second member away. etcd has a lock of its own on its
 // database, but waits for it without end.
-func lock(path string) (*fileutil.LockedFile, error) {
-	// TryLockFile accepts no os.O_CREATE beside os.O_RDWR on Windows.
-	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
-	if err != nil {
-		return nil, err
-	}
-	if err := f.Close(); err != nil {
-		return nil, err
-	}
-	locked, err := fileutil.TryLockFile(path, os.O_RDWR, 0o600)
-	if errors.Is(err, fileutil.ErrLocked) {
+func lock(path string) (*filelock.Lock, error) {
+	locked, err := filelock.Try(path)
+	if errors.Is(err, filelock.ErrLocked) {
 		return nil, ErrLocked
 	}
 	return locked, err
@@ -232,6 +224,6 @@ func (s *Server) release() {
 		s.socket.remove()
 	}
 	if s.lock != nil {
-		_ = s.lock.Close()
+		_ = s.lock.Release()
 	}
 }

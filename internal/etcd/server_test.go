@@ -105,8 +105,11 @@ func TestDataOutlivesAStop(t *testing.T) {
 
 // TestKill checks that kill -9 in the midst of writes loses none that was
 // acknowledged, and that the directory and its lock are usable right after.
+//
+// It is not parallel: until a child executes its program it has a copy of
+// every lock of this process, also of those on the logs of members that other
+// tests stop and start.
 func TestKill(t *testing.T) {
-	t.Parallel()
 	dir := filepath.Join(t.TempDir(), "etcd")
 	for range 3 {
 		last := writeUntilKilled(t, dir, 50)

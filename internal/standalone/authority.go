@@ -31,6 +31,9 @@ type Config struct {
 	// not wait for the disk.
 	MinTokenExpiration time.Duration
 	UnsafeNoFsync      bool
+	// Unannounced keeps the authority from being found by the other commands of this user, which then do not take it
+	// for the one that is meant.
+	Unannounced bool
 	// MaxTokenExpiration shortens every longer token; 0 shortens none.
 	MaxTokenExpiration time.Duration
 }
@@ -81,6 +84,9 @@ func (a *Authority) start(ctx context.Context, c Config) (err error) {
 	go func() { a.done <- a.server.Run(running) }()
 	select {
 	case <-a.server.Ready():
+		if c.Unannounced {
+			return nil
+		}
 		return a.dir.Announce(a.URL)
 	case err := <-a.done:
 		return orCause(ctx, err)

@@ -37,5 +37,6 @@ func (p *Policy) Delete(obj runtime.Object) {
 	if err != nil {
 		return
 	}
-	p.index.Delete(rbac.Ref{Kind: p.kind, Namespace: m.GetNamespace(), Name: m.GetName()}, m.GetResourceVersion())
+	// Feeds keep the order of changes, so the index need not remember at which version the object went.
+	p.index.Delete(rbac.Ref{Kind: p.kind, Namespace: m.GetNamespace(), Name: m.GetName()}, "")
 }

@@ -12,7 +12,7 @@ const (
 // ClusterRoleBindings returns the default ClusterRoleBindings, each named after
 // the ClusterRole it binds. They are Kubernetes' own but for two: system:node
 // has none, and the issuer's discovery document may be read by everybody
-// without credentials, as relying parties that verify tokens have none.
+// with or without credentials, as relying parties that verify tokens have none.
 func ClusterRoleBindings() []*rbacv1.ClusterRoleBinding {
 	return []*rbacv1.ClusterRoleBinding{
 		bindGroups("cluster-admin", masters),
@@ -20,7 +20,7 @@ func ClusterRoleBindings() []*rbacv1.ClusterRoleBinding {
 		bindGroups("system:discovery", authenticated),
 		bindGroups("system:monitoring", "system:monitoring"),
 		bindGroups("system:public-info-viewer", authenticated, unauthenticated),
-		bindGroups("system:service-account-issuer-discovery", accounts, unauthenticated),
+		bindGroups("system:service-account-issuer-discovery", accounts, authenticated, unauthenticated),
 	}
 }
 

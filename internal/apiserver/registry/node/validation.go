@@ -32,6 +32,7 @@ func ValidateStatusUpdate(updated, old *corev1.Node) field.ErrorList {
 	errs := validation.ValidateObjectMetaUpdate(&updated.ObjectMeta, &old.ObjectMeta, field.NewPath("metadata"))
 	errs = append(errs, validateContent(updated)...)
 	errs = append(errs, validateAddresses(updated.Status.Addresses, field.NewPath("status", "addresses"))...)
+	//lint:ignore SA1019 a deprecated field is still decoded, so it is still checked
 	errs = append(errs, validateConfigSource(updated.Spec.ConfigSource, field.NewPath("spec", "configSource"))...)
 	errs = append(errs, validateConfigStatus(updated.Status.Config, field.NewPath("status", "config"))...)
 	return append(errs, validateFixedSpec(&updated.Spec, &old.Spec, field.NewPath("spec"))...)

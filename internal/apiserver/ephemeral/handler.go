@@ -1,0 +1,124 @@
+// Package ephemeral serves kinds that are answered and never stored: token requests and reviews.
+//
+// The library's handler would track field ownership of an object nobody will see again, encode it for an audit level
+// that does not want it, and run it in a goroutine of its own; for a token that is a third of the whole request. What
+// counts is done here as the library does it: negotiation, size limit, field validation, admission, audit, metrics.
+package ephemeral
+
+import (
+	"context"
+	"net/http"
+
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apiserver/pkg/admission"
+	"k8s.io/apiserver/pkg/endpoints/handlers/negotiation"
+	"k8s.io/apiserver/pkg/endpoints/handlers/responsewriters"
+	"k8s.io/apiserver/pkg/endpoints/metrics"
+	"k8s.io/apiserver/pkg/endpoints/request"
+	"k8s.io/apiserver/pkg/registry/rest"
+)
+
+// Resource is where a kind is posted to.
+type Resource struct {
+	schema.GroupVersionResource
+	Subresource string
+}
+
+// Config is what every kind is served with.
+type Config struct {
+	Codecs    runtime.NegotiatedSerializer
+	Scheme    *runtime.Scheme
+	Admission admission.Interface
+	// MaxBodyBytes bounds a request.
+	MaxBodyBytes int64
+}
+
+// Handler serves the kinds it knows and passes everything else on.
+type Handler struct {
+	Config
+	next  http.Handler
+	kinds map[Resource]*kind
+}
+
+// kind is one kind with its way to answer.
+type kind struct {
+	gvk    schema.GroupVersionKind
+	fresh  func() runtime.Object
+	create create
+	// decode and strict turn a body into the kind, by media type; strict also tells of fields nobody knows.
+	decoders map[string]decoders
+	serve    http.HandlerFunc
+}
+
+type create func(ctx context.Context, name string, obj runtime.Object, validate rest.ValidateObjectFunc, options *options) (runtime.Object, error)
+
+type decoders struct{ plain, strict runtime.Decoder }
+
+// New returns a handler in front of next.
+func New(c Config, next http.Handler) *Handler {
+	return &Handler{Config: c, next: next, kinds: map[Resource]*kind{}}
+}
+
+// Add serves a resource. storage is a rest.Creater, or a rest.NamedCreater for a subresource. It is not safe to call
+// once requests are served.
+func (h *Handler) Add(resource Resource, gvk schema.GroupVersionKind, storage rest.Storage) bool {
+	k := &kind{gvk: gvk, fresh: storage.New, decoders: h.decodersTo(gvk.GroupVersion())}
+	switch s := storage.(type) {
+	case rest.NamedCreater:
+		k.create = func(ctx context.Context, name string, obj runtime.Object, v rest.ValidateObjectFunc, o *options) (runtime.Object, error) {
+			return s.Create(ctx, name, obj, v, &o.CreateOptions)
+		}
+	case rest.Creater:
+		k.create = func(ctx context.Context, _ string, obj runtime.Object, v rest.ValidateObjectFunc, o *options) (runtime.Object, error) {
+			return s.Create(ctx, obj, v, &o.CreateOptions)
+		}
+	default:
+		return false
+	}
+	k.serve = metrics.InstrumentHandlerFunc("POST", resource.Group, resource.Version, resource.Resource, resource.Subresource,
+		"resource", metrics.APIServerComponent, false, "", func(w http.ResponseWriter, r *http.Request) { h.post(k, w, r) })
+	h.kinds[resource] = k
+	return true
+}
+
+func (h *Handler) decodersTo(gv schema.GroupVersion) map[string]decoders {
+	found := map[string]decoders{}
+	for _, info := range h.Codecs.SupportedMediaTypes() {
+		d := decoders{plain: h.Codecs.DecoderToVersion(info.Serializer, gv)}
+		d.strict = d.plain
+		if info.StrictSerializer != nil {
+			d.strict = h.Codecs.DecoderToVersion(info.StrictSerializer, gv)
+		}
+		found[info.MediaType] = d
+	}
+	return found
+}
+
+// ServeHTTP implements http.Handler.
+func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	info, ok := request.RequestInfoFrom(r.Context())
+	if !ok || r.Method != http.MethodPost || !info.IsResourceRequest {
+		h.next.ServeHTTP(w, r)
+		return
+	}
+	k, ok := h.kinds[Resource{
+		GroupVersionResource: schema.GroupVersionResource{Group: info.APIGroup, Version: info.APIVersion, Resource: info.Resource},
+		Subresource:          info.Subresource,
+	}]
+	if !ok || (info.Subresource != "") != (info.Name != "") {
+		h.next.ServeHTTP(w, r)
+		return
+	}
+	k.serve(w, r)
+}
+
+func (h *Handler) post(k *kind, w http.ResponseWriter, r *http.Request) {
+	gv := k.gvk.GroupVersion()
+	result, err := h.answer(k, r)
+	if err != nil {
+		responsewriters.ErrorNegotiated(err, h.Codecs, gv, w, r)
+		return
+	}
+	responsewriters.WriteObjectNegotiated(h.Codecs, negotiation.DefaultEndpointRestrictions, gv, w, r, http.StatusCreated, result, false)
+}

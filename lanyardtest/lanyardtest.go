@@ -1,0 +1,109 @@
+package lanyardtest
+
+import (
+	"context"
+	"sync"
+	"testing"
+	"time"
+
+	utilnet "k8s.io/apimachinery/pkg/util/net"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/clientcmd"
+
+	"lanyard.dev/internal/standalone"
+)
+
+// Options change what Start does. The zero value is right for most tests.
+type Options struct {
+	// DataDir is a data directory to start on, such as that of an authority which was stopped; it is kept. The default
+	// is a new one that is removed after the test.
+	DataDir string
+	// Fsync makes every write wait for the disk, as production does. Only a test that kills the process can tell.
+	Fsync bool
+	// MinTokenExpiration allows tokens that live shorter than Kubernetes' 10 minutes, down to a second.
+	MinTokenExpiration time.Duration
+	// MaxTokenExpiration shortens every longer token, with a warning; 0 shortens none.
+	MaxTokenExpiration time.Duration
+}
+
+// Authority is a running authority. Its methods may be called from several goroutines; those that take a testing.TB
+// fail that test when they cannot do what they say, so they belong on its goroutine.
+type Authority struct {
+	running *standalone.Authority
+	config  *rest.Config
+	client  *kubernetes.Clientset
+
+	stop    sync.Once
+	stopped error
+}
+
+// Start starts an authority that ends with the test.
+func Start(t testing.TB) *Authority {
+	t.Helper()
+	return StartWith(t, Options{})
+}
+
+// StartWith is Start with options.
+func StartWith(t testing.TB, o Options) *Authority {
+	t.Helper()
+	dir := o.DataDir
+	if dir == "" {
+		dir = t.TempDir()
+	}
+	// Not the test's context: that ends before the cleanup functions run, and they may still need the authority.
+	running, err := standalone.Start(context.Background(), standalone.Config{
+		DataDir: dir, BindAddress: "127.0.0.1", Unannounced: true, UnsafeNoFsync: !o.Fsync,
+		MinTokenExpiration: o.MinTokenExpiration, MaxTokenExpiration: o.MaxTokenExpiration,
+	})
+	if err != nil {
+		t.Fatalf("start authority: %v", err)
+	}
+	a := &Authority{running: running}
+	t.Cleanup(func() { a.Stop(t) })
+	if err := a.connect(); err != nil {
+		t.Fatalf("connect to authority: %v", err)
+	}
+	return a
+}
+
+func (a *Authority) connect() (err error) {
+	if a.config, err = clientcmd.BuildConfigFromFlags("", a.Kubeconfig()); err != nil {
+		return err
+	}
+	// A test has no reason to spare its own server.
+	a.config.QPS = -1
+	a.client, err = kubernetes.NewForConfig(a.config)
+	return err
+}
+
+// Stop ends the authority before the test does, as for a test of what happens without it. The data directory stays
+// until the end of the test: StartWith on it starts the authority anew, on another port. Calls after the first do
+// nothing.
+func (a *Authority) Stop(t testing.TB) {
+	t.Helper()
+	a.stop.Do(func() {
+		if a.client != nil {
+			utilnet.CloseIdleConnectionsFor(a.client.RESTClient().(*rest.RESTClient).Client.Transport)
+		}
+		a.stopped = a.running.Stop()
+	})
+	if a.stopped != nil {
+		t.Errorf("stop authority: %v", a.stopped)
+	}
+}
+
+// URL is where the API is served: "https://127.0.0.1:PORT".
+func (a *Authority) URL() string { return a.running.URL }
+
+// DataDir is the absolute path of the data directory; audit/audit.log is in it.
+func (a *Authority) DataDir() string { return a.running.DataDir() }
+
+// Kubeconfig is the path of the administrator's kubeconfig, for programs that take one.
+func (a *Authority) Kubeconfig() string { return a.running.Kubeconfig() }
+
+// Config returns a copy of the administrator's client configuration, without a client-side rate limit.
+func (a *Authority) Config() *rest.Config { return rest.CopyConfig(a.config) }
+
+// Client is a client with the administrator's rights.
+func (a *Authority) Client() kubernetes.Interface { return a.client }
