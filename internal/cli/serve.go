@@ -10,6 +10,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"lanyard.dev/internal/apiserver"
+	"lanyard.dev/internal/memory"
 	"lanyard.dev/internal/standalone"
 )
 
@@ -94,6 +95,7 @@ func (o *serveOptions) validate() error {
 
 func (o *serveOptions) run(parent context.Context) error {
 	o.logging.apply(o.err)
+	memory.Tune()
 	ctx, stop := untilSignal(parent)
 	defer stop()
 	listener, err := standalone.Listen(o.bindAddress, o.port)
@@ -115,6 +117,7 @@ func (o *serveOptions) announce(ctx context.Context, server *apiserver.Server, a
 	select {
 	case <-server.Ready():
 		fmt.Fprintf(o.err, "lanyard serves https://%s, ready after %v\n", address, time.Since(start).Round(time.Millisecond))
+		memory.Settle()
 	case <-ctx.Done():
 	}
 }

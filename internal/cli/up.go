@@ -8,6 +8,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"lanyard.dev/internal/datadir"
+	"lanyard.dev/internal/memory"
 	"lanyard.dev/internal/standalone"
 )
 
@@ -77,6 +78,7 @@ func (o *upOptions) validate() error {
 
 func (o *upOptions) run(parent context.Context) error {
 	o.logging.apply(o.err)
+	memory.Tune()
 	ctx, stop := untilSignal(parent)
 	defer stop()
 	authority, err := standalone.Start(ctx, o.config)
@@ -87,6 +89,7 @@ func (o *upOptions) run(parent context.Context) error {
 		return err
 	}
 	fmt.Fprintf(o.err, banner, authority.URL, authority.Kubeconfig())
+	memory.Settle()
 	return authority.Wait()
 }
 

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 )
 
 // maxSocketPath is below what every supported system allows in a socket
@@ -20,16 +21,14 @@ type socket struct {
 	temporary string
 }
 
-// newSocket puts the socket into dir. Where that path would be too long for
-// a socket address, it goes to a new 0700 directory for temporary files: the
-// address is a short fixed-size field of the system call, however long file
-// names may be elsewhere.
+// newSocket puts the socket into dir. Where that path would be no address,
+// the socket goes to a new 0700 directory for temporary files.
 func newSocket(dir string) (*socket, error) {
-	if path := filepath.Join(dir, socketName); len(path) <= maxSocketPath {
+	if path := filepath.Join(dir, socketName); addressable(path) {
 		return &socket{path: path}, nil
 	}
 	for _, base := range []string{os.TempDir(), "/tmp"} {
-		if len(base)+len("/lanyard-etcd-0123456789/"+socketName) > maxSocketPath {
+		if !addressable(filepath.Join(base, "lanyard-etcd-0123456789", socketName)) {
 			continue
 		}
 		short, err := os.MkdirTemp(base, "lanyard-etcd-")
@@ -38,7 +37,15 @@ func newSocket(dir string) (*socket, error) {
 		}
 		return &socket{path: filepath.Join(short, socketName), temporary: short}, nil
 	}
-	return nil, fmt.Errorf("no directory for temporary files is short enough for a socket (%s)", os.TempDir())
+	return nil, fmt.Errorf("no directory for temporary files is fit for a socket (%s): its path is too long, or has one of # ? %%", os.TempDir())
+}
+
+// addressable tells whether a socket can be reached at path. An address is a
+// short fixed-size field of the system call, however long file names may be
+// elsewhere; and the client takes it as a URL, of which "#", "?" and "%" are
+// syntax: it would dial another path, in vain and without end.
+func addressable(path string) bool {
+	return len(path) <= maxSocketPath && !strings.ContainsAny(path, "#?%")
 }
 
 func (s *socket) endpoint() string { return "unix://" + s.path }

@@ -20,9 +20,18 @@ func TestSocketIsPrivate(t *testing.T) {
 	}
 }
 
-func TestLongPathGetsAShortSocket(t *testing.T) {
+func TestPathThatIsNoAddressGetsAnotherSocket(t *testing.T) {
 	t.Parallel()
-	dir := filepath.Join(t.TempDir(), strings.Repeat("d", 120))
+	for _, name := range []string{strings.Repeat("d", 120), "a#b", "a?b", "a%41"} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			checkSocketElsewhere(t, filepath.Join(t.TempDir(), name))
+		})
+	}
+}
+
+func checkSocketElsewhere(t *testing.T, dir string) {
+	t.Helper()
 	s := start(t, Config{Dir: dir, UnsafeNoFsync: true})
 	if len(s.socket.path) > maxSocketPath {
 		t.Errorf("socket path %q is too long", s.socket.path)

@@ -3,6 +3,8 @@ package filelock
 import (
 	"errors"
 	"os"
+	"runtime"
+	"sync"
 
 	"go.etcd.io/etcd/client/pkg/v3/fileutil"
 )
@@ -10,8 +12,13 @@ import (
 // ErrLocked reports that the file is locked, by this process or another.
 var ErrLocked = fileutil.ErrLocked
 
-// Lock is a file that is locked. On some systems nobody else can read it.
-type Lock struct{ *os.File }
+// Lock is a file that is locked until Release. On some systems nobody else
+// can read it meanwhile.
+type Lock struct {
+	*os.File
+	released chan struct{}
+	once     sync.Once
+}
 
 // Try creates path (0600) if it is absent, and locks it without waiting.
 func Try(path string) (*Lock, error) {
@@ -27,12 +34,26 @@ func Try(path string) (*Lock, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Lock{locked.File}, nil
+	l := &Lock{File: locked.File, released: make(chan struct{})}
+	go l.hold()
+	return l, nil
 }
 
-// Release unlocks and closes the file. Closing it is not enough: a child that
-// this process is just starting has a copy of the descriptor, and so of the
-// lock, until it executes its program.
+// hold keeps the file reachable: the garbage collector would close it, and so
+// unlock it, once a caller who never calls Release has dropped the Lock.
+func (l *Lock) hold() {
+	<-l.released
+	runtime.KeepAlive(l.File)
+}
+
+// Release unlocks and closes the file; later calls do nothing. Closing it is
+// not enough: a child that this process is just starting has a copy of the
+// descriptor, and so of the lock, until it executes its program.
 func (l *Lock) Release() error {
-	return errors.Join(unlock(l.File), l.Close())
+	var err error
+	l.once.Do(func() {
+		err = errors.Join(unlock(l.File), l.Close())
+		close(l.released)
+	})
+	return err
 }

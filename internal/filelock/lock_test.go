@@ -5,6 +5,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"testing"
 )
 
@@ -68,6 +69,20 @@ func TestChild(t *testing.T) {
 		t.Skip("run by TestReleaseWithACopy")
 	}
 	_, _ = os.Stdin.Read(make([]byte, 1))
+}
+
+func TestLockOutlivesItsHandle(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "lock")
+	if _, err := Try(path); err != nil {
+		t.Fatal(err)
+	}
+	for range 3 {
+		runtime.GC()
+	}
+	if _, err := Try(path); !errors.Is(err, ErrLocked) {
+		t.Errorf("after the handle was dropped: %v, want ErrLocked", err)
+	}
 }
 
 func TestUnwritable(t *testing.T) {

@@ -141,10 +141,8 @@ func (f *Feed) receive(event watch.Event) error {
 		return fmt.Errorf("watch %s: %v", f.resource, event.Object)
 	case watch.Added, watch.Modified:
 		f.tellWatched(event.Object, false)
-		f.advance(event.Object)
 	case watch.Deleted:
 		f.tellWatched(event.Object, true)
-		f.advance(event.Object)
 	case watch.Bookmark:
 		f.advance(event.Object)
 	}
@@ -176,7 +174,7 @@ func (f *Feed) list(ctx context.Context) (string, error) {
 	present := map[string]bool{}
 	err = meta.EachListItem(list, func(obj runtime.Object) error {
 		present[keyOf(obj)] = true
-		f.tellWatched(obj, false)
+		f.tellListed(obj)
 		return nil
 	})
 	if err != nil {
@@ -210,19 +208,34 @@ func (f *Feed) tellWritten(obj runtime.Object, gone bool) {
 	key, revision := keyOf(obj), revisionOf(obj)
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	f.reach(revision) // even if a list has told it already: readers must not see less than this write
 	if revision <= f.watched || revision <= f.seen[key].revision {
 		return
 	}
 	f.seen[key] = version{revision: revision, gone: gone, object: metadataOf(obj)}
-	f.reach(revision)
 	f.pass(obj, gone)
 }
 
-// tellWatched passes on what the watch, or a list, says in the order of revisions.
+// tellWatched passes on an event of the watch, and notes with it how far the watch is: a writer of the same change that
+// came between the two would be told of as if it were news.
 func (f *Feed) tellWatched(obj runtime.Object, gone bool) {
-	key, revision := keyOf(obj), revisionOf(obj)
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	f.follow(obj, gone)
+	f.watched = max(f.watched, revisionOf(obj))
+}
+
+// tellListed passes on an item of a list. Items come in no order of revisions, so only the end of the list, in prune,
+// says how far it went.
+func (f *Feed) tellListed(obj runtime.Object) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.follow(obj, false)
+}
+
+// follow passes on what storage says, unless it is no news.
+func (f *Feed) follow(obj runtime.Object, gone bool) {
+	key, revision := keyOf(obj), revisionOf(obj)
 	last := f.seen[key]
 	if revision <= last.revision {
 		if gone && last.gone && revision == last.revision {

@@ -1,0 +1,322 @@
+package mirror
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"testing"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/watch"
+	"k8s.io/apiserver/pkg/registry/generic"
+	"k8s.io/apiserver/pkg/registry/rest"
+	"k8s.io/apiserver/pkg/storage"
+	clocktesting "k8s.io/utils/clock/testing"
+
+	"lanyard.dev/internal/apiserver/registry"
+	"lanyard.dev/internal/apiserver/registry/serviceaccount"
+	"lanyard.dev/internal/apiserver/registry/storagetest"
+)
+
+// roll is a listener that knows which accounts exist, and can be waited on.
+type roll struct {
+	mu      sync.Mutex
+	changed *sync.Cond
+	present map[string]bool
+}
+
+func newRoll() *roll {
+	r := &roll{present: map[string]bool{}}
+	r.changed = sync.NewCond(&r.mu)
+	return r
+}
+
+func (r *roll) Set(obj runtime.Object)    { r.note(obj, true) }
+func (r *roll) Delete(obj runtime.Object) { r.note(obj, false) }
+
+func (r *roll) note(obj runtime.Object, present bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.present[nameOf(obj)] = present
+	r.changed.Broadcast()
+}
+
+func (r *roll) has(name string) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.present[name]
+}
+
+// await returns when the listener has been told that name exists, or does not.
+func (r *roll) await(t *testing.T, name string, present bool) {
+	t.Helper()
+	late := time.AfterFunc(20*time.Second, func() {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		r.present["too late"] = true
+		r.changed.Broadcast()
+	})
+	defer late.Stop()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for r.present[name] != present && !r.present["too late"] {
+		r.changed.Wait()
+	}
+	if r.present[name] != present {
+		t.Fatalf("listener was not told in time that %s present=%v", name, present)
+	}
+}
+
+// breaking is storage whose watches the test may end, as etcd does when it loses its leader.
+type breaking struct {
+	storage.Interface
+	mu      sync.Mutex
+	watches []watch.Interface
+	refuse  error
+}
+
+func (b *breaking) Watch(ctx context.Context, key string, opts storage.ListOptions) (watch.Interface, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.refuse != nil {
+		return nil, b.refuse
+	}
+	w, err := b.Interface.Watch(ctx, key, opts)
+	if err == nil {
+		b.watches = append(b.watches, w)
+	}
+	return w, err
+}
+
+func (b *breaking) breakAll(refuse error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.refuse = refuse
+	for _, w := range b.watches {
+		w.Stop()
+	}
+	b.watches = nil
+}
+
+func (b *breaking) mend() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.refuse = nil
+}
+
+var accounts = corev1.Resource("serviceaccounts")
+
+func accountStore(t *testing.T, base *storagetest.Storage, getter generic.RESTOptionsGetter) *registry.Store {
+	t.Helper()
+	store, err := serviceaccount.NewStorage(base.Scheme, getter)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(store.Destroy)
+	return store
+}
+
+// start runs a mirror of service accounts over base and returns it with its store and a listener.
+func start(t *testing.T, base *storagetest.Storage, alone bool, prepare func(*Feed)) (*registry.Store, *Feed, *roll) {
+	t.Helper()
+	m := New(base, alone, accounts)
+	store := accountStore(t, base, m)
+	told := newRoll()
+	feed := m.Feed(accounts)
+	feed.Listen(told)
+	if prepare != nil {
+		prepare(feed)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan struct{})
+	go func() { defer close(done); m.Run(ctx) }()
+	t.Cleanup(func() { cancel(); <-done })
+	if err := m.WaitSynced(storagetest.In(t, "")); err != nil {
+		t.Fatal(err)
+	}
+	return store, feed, told
+}
+
+func create(t *testing.T, store *registry.Store, name string) *corev1.ServiceAccount {
+	t.Helper()
+	made, err := store.Create(storagetest.In(t, "ns"), &corev1.ServiceAccount{ObjectMeta: storagetest.Meta("ns", name)},
+		rest.ValidateAllObjectFunc, &metav1.CreateOptions{})
+	if err != nil {
+		t.Fatalf("create %s: %v", name, err)
+	}
+	return made.(*corev1.ServiceAccount)
+}
+
+func remove(t *testing.T, store *registry.Store, name string) {
+	t.Helper()
+	_, _, err := store.Delete(storagetest.In(t, "ns"), name, rest.ValidateAllObjectFunc, &metav1.DeleteOptions{})
+	if err != nil {
+		t.Fatalf("delete %s: %v", name, err)
+	}
+}
+
+func TestToldBeforeTheWriteReturns(t *testing.T) {
+	t.Parallel()
+	base := storagetest.Start(t)
+	other := accountStore(t, base, base)
+	create(t, other, "stored-before")
+	store, feed, told := start(t, base, true, nil)
+	if !told.has("stored-before") {
+		t.Error("synced without telling what was stored")
+	}
+	for range 50 {
+		made := create(t, store, "robot")
+		if !told.has("robot") {
+			t.Fatal("a create returned before it was told")
+		}
+		found, err := store.Get(storagetest.In(t, "ns"), "robot", &metav1.GetOptions{})
+		if err != nil {
+			t.Fatalf("get right after create: %v", err)
+		}
+		if uid := found.(*corev1.ServiceAccount).UID; uid != made.UID {
+			t.Fatalf("get right after create answers the previous account %s", uid)
+		}
+		remove(t, store, "robot")
+		if told.has("robot") {
+			t.Fatal("a delete returned before it was told")
+		}
+		if _, err := store.Get(storagetest.In(t, "ns"), "robot", &metav1.GetOptions{}); !apierrors.IsNotFound(err) {
+			t.Fatalf("get right after delete: %v", err)
+		}
+	}
+	if err := feed.Fresh(); err != nil {
+		t.Errorf("the only writer: %v", err)
+	}
+}
+
+func TestOtherWritersAreTold(t *testing.T) {
+	t.Parallel()
+	base := storagetest.Start(t)
+	store, _, told := start(t, base, false, nil)
+	other := accountStore(t, base, base)
+	create(t, other, "theirs")
+	told.await(t, "theirs", true)
+	create(t, store, "ours")
+	remove(t, other, "ours")
+	told.await(t, "ours", false)
+	remove(t, store, "theirs")
+	if told.has("theirs") {
+		t.Error("a delete returned before it was told")
+	}
+}
+
+func TestBrokenWatch(t *testing.T) {
+	t.Parallel()
+	base := storagetest.Start(t)
+	var between *breaking
+	store, _, told := start(t, base, false, func(f *Feed) {
+		between = &breaking{Interface: f.raw}
+		f.raw = between
+	})
+	other := accountStore(t, base, base)
+	create(t, store, "kept")
+	create(t, store, "removed")
+	told.await(t, "removed", true)
+
+	between.breakAll(errors.New("no leader"))
+	remove(t, other, "removed")
+	create(t, other, "made")
+	remove(t, store, "kept")
+	create(t, store, "kept")
+	if !told.has("kept") {
+		t.Error("while the watch is broken, a create of this process returned before it was told")
+	}
+	between.mend()
+	told.await(t, "removed", false)
+	told.await(t, "made", true)
+	if !told.has("kept") {
+		t.Error("the list after a broken watch took a present account away")
+	}
+}
+
+func TestFresh(t *testing.T) {
+	t.Parallel()
+	base := storagetest.Start(t)
+	clock := clocktesting.NewFakePassiveClock(time.Now())
+	var before error
+	var between *breaking
+	_, feed, _ := start(t, base, false, func(f *Feed) {
+		f.clock = clock
+		before = f.Fresh()
+		between = &breaking{Interface: f.raw}
+		f.raw = between
+	})
+	if !errors.Is(before, ErrStale) {
+		t.Errorf("before anything was read: %v, want %v", before, ErrStale)
+	}
+	if err := feed.Fresh(); err != nil {
+		t.Errorf("after the first list: %v", err)
+	}
+	between.breakAll(errors.New("no leader"))
+	clock.SetTime(clock.Now().Add(MaxLag + time.Second))
+	// A bookmark of the broken watch may still have been under way with the new time; none can follow it.
+	feed.progress.Store(clock.Now().Add(-MaxLag - time.Second).UnixNano())
+	between.mu.Lock()
+	stale := feed.Fresh()
+	between.mu.Unlock()
+	if !errors.Is(stale, ErrStale) {
+		t.Errorf("after %v without progress: %v, want %v", MaxLag+time.Second, stale, ErrStale)
+	}
+}
+
+func TestIdleWatchProgresses(t *testing.T) {
+	t.Parallel()
+	base := storagetest.Start(t)
+	clock := clocktesting.NewFakePassiveClock(time.Now())
+	seen := make(chan struct{}, 1)
+	_, feed, _ := start(t, base, false, func(f *Feed) {
+		f.clock = clock
+		f.raw = &observed{Interface: f.raw, bookmarks: seen}
+	})
+	clock.SetTime(clock.Now().Add(MaxLag + time.Second))
+	for range 2 { // the feed counts a bookmark after this test has seen it, and before it takes the next
+		select {
+		case <-seen:
+		case <-time.After(20 * time.Second):
+			t.Fatal("an idle watch says nothing of its progress")
+		}
+	}
+	if err := feed.Fresh(); err != nil {
+		t.Errorf("an idle watch that answers: %v", err)
+	}
+}
+
+// observed reports each bookmark of its watches.
+type observed struct {
+	storage.Interface
+	bookmarks chan<- struct{}
+}
+
+func (o *observed) Watch(ctx context.Context, key string, opts storage.ListOptions) (watch.Interface, error) {
+	w, err := o.Interface.Watch(ctx, key, opts)
+	if err != nil {
+		return nil, err
+	}
+	return watch.Filter(w, func(e watch.Event) (watch.Event, bool) {
+		if e.Type == watch.Bookmark {
+			o.bookmarks <- struct{}{}
+		}
+		return e, true
+	}), nil
+}
+
+func TestWaitSyncedSaysWhatIsMissing(t *testing.T) {
+	t.Parallel()
+	m := New(nil, true, accounts)
+	cause := errors.New("etcd is away")
+	ctx, cancel := context.WithCancelCause(t.Context())
+	cancel(cause)
+	err := m.WaitSynced(ctx)
+	if !errors.Is(err, cause) || err.Error() != "read serviceaccounts from storage: etcd is away" {
+		t.Errorf("got %v", err)
+	}
+}
