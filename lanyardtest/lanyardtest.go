@@ -83,13 +83,24 @@ func (a *Authority) connect() (err error) {
 func (a *Authority) Stop(t testing.TB) {
 	t.Helper()
 	a.stop.Do(func() {
-		if a.client != nil {
-			utilnet.CloseIdleConnectionsFor(a.client.RESTClient().(*rest.RESTClient).Client.Transport)
-		}
+		a.hangUp()
 		a.stopped = a.running.Stop()
 	})
 	if a.stopped != nil {
 		t.Errorf("stop authority: %v", a.stopped)
+	}
+}
+
+// hangUp closes the idle connections of clients made from Config and As, which share two transports: a server that ends
+// gives each connection a second to close.
+func (a *Authority) hangUp() {
+	if a.config == nil {
+		return
+	}
+	for _, config := range []*rest.Config{a.config, rest.AnonymousClientConfig(a.config)} {
+		if transport, err := rest.TransportFor(config); err == nil {
+			utilnet.CloseIdleConnectionsFor(transport)
+		}
 	}
 }
 

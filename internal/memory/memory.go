@@ -17,9 +17,9 @@ func Tune() {
 	}
 }
 
-// Settle gives back what only the start needed: the garbage of the start, and the pages of the program itself, most of
-// which is initialised once and never run again. What is needed after all is read again from the page cache.
+// Settle gives back what only the start needed: the garbage of the start, and the pages of mapped files, such as the
+// program itself, most of which runs once. What is needed after all is found again in the page cache.
 func Settle() {
 	debug.FreeOSMemory()
-	dropProgramPages()
+	dropFilePages()
 }

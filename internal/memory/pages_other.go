@@ -2,5 +2,5 @@
 
 package memory
 
-// dropProgramPages does nothing here: other systems count a program's pages otherwise.
-func dropProgramPages() {}
+// dropFilePages does nothing here: other systems count the pages of files otherwise.
+func dropFilePages() {}
