@@ -25,6 +25,7 @@ import (
 	"k8s.io/utils/clock"
 
 	"lanyard.dev/internal/apiserver/admission"
+	"lanyard.dev/internal/apiserver/admission/escalation"
 	"lanyard.dev/internal/apiserver/anchor"
 	"lanyard.dev/internal/apiserver/auditlog"
 	"lanyard.dev/internal/apiserver/authn"
@@ -210,7 +211,7 @@ func (a *assembly) identify() error {
 	}
 	a.config.Authentication.Authenticator = authn.NewRequest(a.tokens, clients)
 	a.config.Authentication.APIAudiences = o.audiences()
-	a.config.AdmissionControl = admission.New(a.findNamespace, a.findAccount)
+	a.config.AdmissionControl = admission.New(a.findNamespace, a.findAccount, escalation.New(a.index, a.authorizer, a.findRules))
 	return nil
 }
 
@@ -228,6 +229,22 @@ func (a *assembly) findAccount(ctx context.Context, namespace, name string) (*co
 		return nil, err
 	}
 	return found.(*corev1.ServiceAccount), nil
+}
+
+// findRules returns the rules of a role as it is now.
+func (a *assembly) findRules(ctx context.Context, kind, namespace, name string) ([]rbacv1.PolicyRule, error) {
+	if kind == "ClusterRole" {
+		found, err := a.stores.clusterRoles.Get(request.WithNamespace(ctx, metav1.NamespaceNone), name, &metav1.GetOptions{})
+		if err != nil {
+			return nil, err
+		}
+		return found.(*rbacv1.ClusterRole).Rules, nil
+	}
+	found, err := a.stores.roles.Get(request.WithNamespace(ctx, namespace), name, &metav1.GetOptions{})
+	if err != nil {
+		return nil, err
+	}
+	return found.(*rbacv1.Role).Rules, nil
 }
 
 // build makes the library's server and installs everything on it.

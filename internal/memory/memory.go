@@ -6,9 +6,9 @@ import (
 	"runtime/debug"
 )
 
-// gcPercent lets the heap grow to four times what is live before it is collected. The live heap of an authority is a
+// gcPercent lets the heap grow to three times what is live before it is collected. The live heap of an authority is a
 // few tens of megabytes, so Go's default of 100 collects many times a second under load: a tenth of all CPU.
-const gcPercent = 300
+const gcPercent = 200
 
 // Tune sets the collector for a server, unless GOGC says otherwise.
 func Tune() {

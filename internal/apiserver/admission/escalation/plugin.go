@@ -1,0 +1,203 @@
+// Package escalation keeps everyone from granting permissions they do not have.
+//
+// A role may be written by who holds each of its rules in the same scope, or has the verb escalate on it. A binding may
+// be written by who holds each rule of the role it names, or has the verb bind on that role. Members of system:masters
+// may do both.
+package escalation
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	rbacv1 "k8s.io/api/rbac/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
+	"k8s.io/apiserver/pkg/admission"
+	"k8s.io/apiserver/pkg/authentication/user"
+	"k8s.io/apiserver/pkg/authorization/authorizer"
+)
+
+// Holdings tells what a user holds. *rbac.Index is one.
+type Holdings interface {
+	Covers(user string, groups []string, namespace string, rules []rbacv1.PolicyRule) (ok bool, missing []rbacv1.PolicyRule)
+}
+
+// FindRules returns the rules of a role as it is now, or a not-found API error. namespace is empty for cluster roles.
+type FindRules func(ctx context.Context, kind, namespace, name string) ([]rbacv1.PolicyRule, error)
+
+// Plugin is the admission plugin.
+type Plugin struct {
+	*admission.Handler
+	holdings   Holdings
+	authorizer authorizer.UnconditionalAuthorizer
+	find       FindRules
+}
+
+var _ admission.ValidationInterface = &Plugin{}
+
+// New returns the plugin.
+func New(holdings Holdings, az authorizer.UnconditionalAuthorizer, find FindRules) *Plugin {
+	return &Plugin{Handler: admission.NewHandler(admission.Create, admission.Update), holdings: holdings, authorizer: az, find: find}
+}
+
+// grant is what a write hands out: rules in a namespace, or everywhere if that is empty.
+type grant struct {
+	rules []rbacv1.PolicyRule
+	// verb on resource and name lets the caller hand it out all the same.
+	verb, resource, name string
+}
+
+// Validate implements admission.ValidationInterface.
+func (p *Plugin) Validate(ctx context.Context, a admission.Attributes, _ admission.ObjectInterfaces) error {
+	if a.GetResource().Group != rbacv1.GroupName || a.GetSubresource() != "" || privileged(a.GetUserInfo()) {
+		return nil
+	}
+	who := a.GetUserInfo()
+	if who == nil {
+		return admission.NewForbidden(a, errors.New("no user on request"))
+	}
+	g := grantOf(a)
+	if g == nil {
+		return nil
+	}
+	if p.exempt(ctx, a, g) {
+		return nil
+	}
+	if g.rules == nil {
+		var err error
+		if g.rules, err = p.find(ctx, kindOf(g.resource), namespaceOf(g.resource, a), g.name); err != nil {
+			return err
+		}
+	}
+	ok, missing := p.holdings.Covers(who.GetName(), who.GetGroups(), a.GetNamespace(), g.rules)
+	if ok {
+		return nil
+	}
+	return admission.NewForbidden(a, refusal(who, missing))
+}
+
+// privileged members need no permission, so none can be missing.
+func privileged(who user.Info) bool {
+	return who != nil && slices.Contains(who.GetGroups(), user.SystemPrivilegedGroup)
+}
+
+// grantOf returns what the write hands out, or nil if that is nothing new. A binding's rules are left for later: who
+// may bind the role need not be told whether it exists.
+func grantOf(a admission.Attributes) *grant {
+	switch obj := a.GetObject().(type) {
+	case *rbacv1.Role:
+		old, _ := a.GetOldObject().(*rbacv1.Role)
+		if old != nil && equality.Semantic.DeepEqual(old.Rules, obj.Rules) {
+			return nil
+		}
+		return roleGrant("roles", a.GetName(), obj.Rules)
+	case *rbacv1.ClusterRole:
+		return clusterRoleGrant(a, obj)
+	case *rbacv1.RoleBinding:
+		old, _ := a.GetOldObject().(*rbacv1.RoleBinding)
+		if old != nil && old.RoleRef == obj.RoleRef && equality.Semantic.DeepEqual(old.Subjects, obj.Subjects) {
+			return nil
+		}
+		return bindingGrant(obj.RoleRef)
+	case *rbacv1.ClusterRoleBinding:
+		old, _ := a.GetOldObject().(*rbacv1.ClusterRoleBinding)
+		if old != nil && old.RoleRef == obj.RoleRef && equality.Semantic.DeepEqual(old.Subjects, obj.Subjects) {
+			return nil
+		}
+		return bindingGrant(obj.RoleRef)
+	}
+	return nil
+}
+
+// everything is what an aggregation rule hands out: whoever labels a role later adds to this one.
+var everything = []rbacv1.PolicyRule{
+	{Verbs: []string{"*"}, APIGroups: []string{"*"}, Resources: []string{"*"}},
+	{Verbs: []string{"*"}, NonResourceURLs: []string{"*"}},
+}
+
+func clusterRoleGrant(a admission.Attributes, obj *rbacv1.ClusterRole) *grant {
+	old, _ := a.GetOldObject().(*rbacv1.ClusterRole)
+	rules := obj.Rules
+	sameAggregation := old != nil && equality.Semantic.DeepEqual(old.AggregationRule, obj.AggregationRule)
+	switch {
+	case obj.AggregationRule != nil && !sameAggregation:
+		rules = everything
+	case old != nil && sameAggregation && equality.Semantic.DeepEqual(old.Rules, obj.Rules):
+		return nil
+	}
+	return roleGrant("clusterroles", a.GetName(), rules)
+}
+
+func roleGrant(resource, name string, rules []rbacv1.PolicyRule) *grant {
+	if rules == nil {
+		rules = []rbacv1.PolicyRule{}
+	}
+	return &grant{rules: rules, verb: "escalate", resource: resource, name: name}
+}
+
+func bindingGrant(ref rbacv1.RoleRef) *grant {
+	resource := "roles"
+	if ref.Kind == "ClusterRole" {
+		resource = "clusterroles"
+	}
+	return &grant{verb: "bind", resource: resource, name: ref.Name}
+}
+
+func kindOf(resource string) string {
+	if resource == "clusterroles" {
+		return "ClusterRole"
+	}
+	return "Role"
+}
+
+func namespaceOf(resource string, a admission.Attributes) string {
+	if resource == "clusterroles" {
+		return ""
+	}
+	return a.GetNamespace()
+}
+
+// exempt asks whether the caller has the verb that makes holding the rules unnecessary. For a binding it is asked in
+// the binding's own namespace, as it grants there.
+func (p *Plugin) exempt(ctx context.Context, a admission.Attributes, g *grant) bool {
+	decision, _, err := p.authorizer.Authorize(ctx, authorizer.AttributesRecord{
+		User: a.GetUserInfo(), Verb: g.verb, Namespace: a.GetNamespace(), Name: g.name,
+		APIGroup: rbacv1.GroupName, APIVersion: "*", Resource: g.resource, ResourceRequest: true,
+	})
+	return err == nil && decision == authorizer.DecisionAllow
+}
+
+// maxNamed bounds how many missing rules an answer names.
+const maxNamed = 20
+
+func refusal(who user.Info, missing []rbacv1.PolicyRule) error {
+	lines := make([]string, 0, len(missing))
+	for _, rule := range missing[:min(len(missing), maxNamed)] {
+		lines = append(lines, describe(rule))
+	}
+	if more := len(missing) - maxNamed; more > 0 {
+		lines = append(lines, fmt.Sprintf("and %d more", more))
+	}
+	groups := slices.Sorted(slices.Values(who.GetGroups()))
+	return fmt.Errorf("user %q (groups=%q) is attempting to grant RBAC permissions not currently held:\n%s",
+		who.GetName(), groups, strings.Join(lines, "\n"))
+}
+
+// describe prints a rule as Kubernetes does: {APIGroups:["apps"], Resources:["deployments"], Verbs:["get"]}.
+func describe(rule rbacv1.PolicyRule) string {
+	var parts []string
+	for _, part := range []struct {
+		name   string
+		values []string
+	}{
+		{"APIGroups", rule.APIGroups}, {"Resources", rule.Resources}, {"ResourceNames", rule.ResourceNames},
+		{"NonResourceURLs", rule.NonResourceURLs}, {"Verbs", rule.Verbs},
+	} {
+		if len(part.values) > 0 {
+			parts = append(parts, fmt.Sprintf("%s:%q", part.name, part.values))
+		}
+	}
+	return "{" + strings.ReplaceAll(strings.Join(parts, ", "), `" "`, `", "`) + "}"
+}

@@ -1,0 +1,164 @@
+package escalation
+
+import (
+	"context"
+	"strings"
+	"testing"
+
+	rbacv1 "k8s.io/api/rbac/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apiserver/pkg/admission"
+	"k8s.io/apiserver/pkg/authentication/user"
+
+	"lanyard.dev/internal/apiserver/authz"
+	"lanyard.dev/internal/rbac"
+)
+
+func rule(verb, group, resource string, names ...string) rbacv1.PolicyRule {
+	return rbacv1.PolicyRule{Verbs: []string{verb}, APIGroups: []string{group}, Resources: []string{resource}, ResourceNames: names}
+}
+
+var readPods = rule("get", "", "pods")
+
+// policy: reader holds get pods in ns; boss holds everything everywhere; binder may bind the cluster role "root";
+// author may escalate roles in ns.
+func policy() *rbac.Index {
+	x := rbac.NewIndex()
+	bind := func(name, namespace string, rules ...rbacv1.PolicyRule) {
+		ref := rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "ClusterRole", Name: name}
+		subjects := []rbacv1.Subject{{APIGroup: rbacv1.GroupName, Kind: "User", Name: name}}
+		x.SetClusterRole(&rbacv1.ClusterRole{ObjectMeta: metav1.ObjectMeta{Name: name}, Rules: rules})
+		if namespace == "" {
+			x.SetClusterRoleBinding(&rbacv1.ClusterRoleBinding{ObjectMeta: metav1.ObjectMeta{Name: name}, RoleRef: ref, Subjects: subjects})
+			return
+		}
+		x.SetRoleBinding(&rbacv1.RoleBinding{ObjectMeta: metav1.ObjectMeta{Name: name, Namespace: namespace}, RoleRef: ref, Subjects: subjects})
+	}
+	bind("reader", "ns", readPods)
+	bind("boss", "", everything...)
+	bind("binder", "ns", rule("bind", rbacv1.GroupName, "clusterroles", "root"))
+	bind("author", "ns", rule("escalate", rbacv1.GroupName, "roles"))
+	return x
+}
+
+var stored = map[string][]rbacv1.PolicyRule{
+	"ClusterRole//root": everything, "Role/ns/pods": {readPods}, "ClusterRole//pods": {readPods}, "ClusterRole//empty": nil,
+}
+
+func find(_ context.Context, kind, namespace, name string) ([]rbacv1.PolicyRule, error) {
+	rules, ok := stored[kind+"/"+namespace+"/"+name]
+	if !ok {
+		return nil, apierrors.NewNotFound(rbacv1.Resource(strings.ToLower(kind)+"s"), name)
+	}
+	return rules, nil
+}
+
+func role(rules ...rbacv1.PolicyRule) *rbacv1.Role {
+	return &rbacv1.Role{ObjectMeta: metav1.ObjectMeta{Name: "r", Namespace: "ns"}, Rules: rules}
+}
+
+func clusterRole(aggregate bool, rules ...rbacv1.PolicyRule) *rbacv1.ClusterRole {
+	r := &rbacv1.ClusterRole{ObjectMeta: metav1.ObjectMeta{Name: "r"}, Rules: rules}
+	if aggregate {
+		r.AggregationRule = &rbacv1.AggregationRule{ClusterRoleSelectors: []metav1.LabelSelector{{MatchLabels: map[string]string{"a": "b"}}}}
+	}
+	return r
+}
+
+func binding(kind, name string, subjects ...string) *rbacv1.RoleBinding {
+	b := &rbacv1.RoleBinding{ObjectMeta: metav1.ObjectMeta{Name: "b", Namespace: "ns"}, RoleRef: rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: kind, Name: name}}
+	for _, s := range subjects {
+		b.Subjects = append(b.Subjects, rbacv1.Subject{Kind: "User", APIGroup: rbacv1.GroupName, Name: s})
+	}
+	return b
+}
+
+func clusterBinding(name string) *rbacv1.ClusterRoleBinding {
+	return &rbacv1.ClusterRoleBinding{ObjectMeta: metav1.ObjectMeta{Name: "b"}, RoleRef: rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "ClusterRole", Name: name}}
+}
+
+func TestValidate(t *testing.T) {
+	t.Parallel()
+	const held, missing = "", "attempting to grant RBAC permissions not currently held"
+	for _, c := range []struct {
+		name     string
+		who      string
+		groups   []string
+		obj, old runtime.Object
+		want     string
+	}{
+		{"role of held rules", "reader", nil, role(readPods), nil, held},
+		{"role without rules", "nobody", nil, role(), nil, held},
+		{"role of other rules", "reader", nil, role(readPods, rule("list", "", "secrets")), nil, missing},
+		{"wildcard is not held piece by piece", "reader", nil, role(rule("*", "", "pods")), nil, missing},
+		{"narrower than held", "reader", nil, role(rule("get", "", "pods", "one")), nil, held},
+		{"everything covers all", "boss", nil, role(rule("list", "", "secrets")), nil, held},
+		{"escalate lets roles pass", "author", nil, role(rule("*", "*", "*")), nil, held},
+		{"escalate in a namespace is not for cluster roles", "author", nil, clusterRole(false, readPods), nil, missing},
+		{"held in a namespace is not held in the cluster", "reader", nil, clusterRole(false, readPods), nil, missing},
+		{"update that leaves rules alone", "nobody", nil, role(rule("*", "*", "*")), role(rule("*", "*", "*")), held},
+		{"update that adds a rule", "nobody", nil, role(readPods), role(), missing},
+		{"aggregation needs everything", "reader", nil, clusterRole(true), nil, missing},
+		{"aggregation by who has everything", "boss", nil, clusterRole(true), nil, held},
+		{"aggregation added", "reader", nil, clusterRole(true), clusterRole(false), missing},
+		{"aggregation kept", "nobody", nil, clusterRole(true, readPods), clusterRole(true, readPods), held},
+		{"system:masters", "nobody", []string{"system:masters"}, clusterRole(false, everything...), nil, held},
+		{"binding of held rules", "reader", nil, binding("Role", "pods", "x"), nil, held},
+		{"binding of a cluster role's held rules", "reader", nil, binding("ClusterRole", "pods", "x"), nil, held},
+		{"binding of more", "reader", nil, binding("ClusterRole", "root", "x"), nil, missing},
+		{"bind lets bindings pass", "binder", nil, binding("ClusterRole", "root", "x"), nil, held},
+		{"bind on one role is not for another", "binder", nil, binding("ClusterRole", "pods", "x"), nil, missing},
+		{"bind in a namespace is not for the cluster", "binder", nil, clusterBinding("root"), nil, missing},
+		{"binding of a role without rules", "nobody", nil, binding("ClusterRole", "empty", "x"), nil, held},
+		{"binding of a missing role", "reader", nil, binding("ClusterRole", "gone", "x"), nil, "not found"},
+		{"update that leaves subjects alone", "nobody", nil, binding("ClusterRole", "root", "x"), binding("ClusterRole", "root", "x"), held},
+		{"update that adds a subject", "reader", nil, binding("ClusterRole", "root", "x", "y"), binding("ClusterRole", "root", "x"), missing},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			x := policy()
+			err := New(x, authz.New(x), find).Validate(t.Context(), attributes(c.who, c.groups, c.obj, c.old), nil)
+			switch {
+			case c.want == "" && err != nil:
+				t.Errorf("refused: %v", err)
+			case c.want != "" && (err == nil || !strings.Contains(err.Error(), c.want)):
+				t.Errorf("got %v, want %q", err, c.want)
+			}
+		})
+	}
+}
+
+func attributes(who string, groups []string, obj, old runtime.Object) admission.Attributes {
+	m := obj.(metav1.Object)
+	resource := map[bool]map[bool]string{
+		true:  {true: "roles", false: "rolebindings"},
+		false: {true: "clusterroles", false: "clusterrolebindings"},
+	}[m.GetNamespace() != ""][m.GetName() == "r"]
+	operation := admission.Create
+	if old != nil {
+		operation = admission.Update
+	}
+	return admission.NewAttributesRecord(obj, old, schema.GroupVersionKind{}, m.GetNamespace(), m.GetName(),
+		rbacv1.SchemeGroupVersion.WithResource(resource), "", operation, nil, false, &user.DefaultInfo{Name: who, Groups: groups})
+}
+
+func TestNobodyIsRefused(t *testing.T) {
+	t.Parallel()
+	x := policy()
+	m := role()
+	a := admission.NewAttributesRecord(m, nil, schema.GroupVersionKind{}, "ns", "r", rbacv1.SchemeGroupVersion.WithResource("roles"), "", admission.Create, nil, false, nil)
+	if err := New(x, authz.New(x), find).Validate(t.Context(), a, nil); !apierrors.IsForbidden(err) {
+		t.Errorf("got %v, want forbidden", err)
+	}
+}
+
+func TestDescribe(t *testing.T) {
+	t.Parallel()
+	got := describe(rbacv1.PolicyRule{APIGroups: []string{"", "apps"}, Resources: []string{"deployments"}, Verbs: []string{"get", "list"}})
+	if want := `{APIGroups:["", "apps"], Resources:["deployments"], Verbs:["get", "list"]}`; got != want {
+		t.Errorf("got %s, want %s", got, want)
+	}
+}
