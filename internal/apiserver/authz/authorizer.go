@@ -43,10 +43,8 @@ func (a *Authorizer) decide(_ context.Context, request authorizer.Attributes) (a
 	if slices.Contains(who.GetGroups(), user.SystemPrivilegedGroup) {
 		return authorizer.DecisionAllow, "", nil
 	}
-	for _, s := range a.sources {
-		if err := s.Fresh(); err != nil {
-			return authorizer.DecisionNoOpinion, "", err
-		}
+	if err := a.fresh(); err != nil {
+		return authorizer.DecisionNoOpinion, "", err
 	}
 	decision := a.index.Authorize(rbac.Request{
 		User: who.GetName(), Groups: who.GetGroups(), Verb: request.GetVerb(), ResourceRequest: request.IsResourceRequest(),
@@ -59,8 +57,20 @@ func (a *Authorizer) decide(_ context.Context, request authorizer.Attributes) (a
 	return authorizer.DecisionNoOpinion, decision.Reason(), nil
 }
 
-// RulesFor implements authorizer.RuleResolver.
+func (a *Authorizer) fresh() error {
+	for _, s := range a.sources {
+		if err := s.Fresh(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// RulesFor implements authorizer.RuleResolver. A list that may be out of date is none.
 func (a *Authorizer) RulesFor(_ context.Context, who user.Info, namespace string) ([]authorizer.ResourceRuleInfo, []authorizer.NonResourceRuleInfo, bool, error) {
+	if err := a.fresh(); err != nil {
+		return nil, nil, true, err
+	}
 	rules := a.index.RulesFor(who.GetName(), who.GetGroups(), namespace)
 	resource := make([]authorizer.ResourceRuleInfo, len(rules.Resource))
 	for i, r := range rules.Resource {

@@ -19,12 +19,6 @@ import (
 	"k8s.io/utils/clock"
 )
 
-// MaxLag is how long a feed's watch may go without progress before Fresh refuses; only replicas have one.
-const MaxLag = 10 * time.Second
-
-// ErrStale says that the watch behind a feed has not progressed within MaxLag.
-var ErrStale = errors.New("storage watch has not progressed in time")
-
 // Listener learns of changes to one resource. Calls for one object come in the order of its versions, one at a time
 // for the whole feed. obj is shared with the request that wrote it: a listener copies what it keeps.
 type Listener interface {
@@ -48,10 +42,11 @@ type Feed struct {
 	mu      sync.Mutex
 	seen    map[string]version
 	watched uint64 // the watch has told everything up to this revision
+	goal    goal   // zero when there is none
 
 	synced   chan struct{}
 	once     sync.Once
-	progress atomic.Int64 // unix nanoseconds of the last sign of life of the watch
+	progress atomic.Int64 // all that was written before this has been told, in unix nanoseconds; written under mu
 	latest   atomic.Uint64
 }
 
@@ -67,17 +62,6 @@ func (f *Feed) Listen(l Listener) { f.listeners = append(f.listeners, l) }
 
 // Synced is closed once every object that was stored at the start has been told.
 func (f *Feed) Synced() <-chan struct{} { return f.synced }
-
-// Fresh returns ErrStale when other replicas may have written what this feed has not told yet for longer than MaxLag.
-func (f *Feed) Fresh() error {
-	if f.alone {
-		return nil
-	}
-	if lag := f.clock.Now().Sub(time.Unix(0, f.progress.Load())); lag > MaxLag {
-		return fmt.Errorf("%s: %w", f.resource, ErrStale)
-	}
-	return nil
-}
 
 // Latest is the highest revision this feed has told, or 0.
 func (f *Feed) Latest() uint64 { return f.latest.Load() }
@@ -116,7 +100,7 @@ func (f *Feed) listAndWatch(ctx context.Context, healthy func()) error {
 	f.once.Do(func() { close(f.synced) })
 	healthy()
 	if !f.alone {
-		go f.askForProgress(ctx)
+		go f.measureLag(ctx)
 	}
 	for event := range w.ResultChan() {
 		if err := f.receive(event); err != nil {
@@ -124,15 +108,6 @@ func (f *Feed) listAndWatch(ctx context.Context, healthy func()) error {
 		}
 	}
 	return errors.New("watch closed")
-}
-
-// askForProgress keeps an idle watch saying how far it is.
-func (f *Feed) askForProgress(ctx context.Context) {
-	wait.UntilWithContext(ctx, func(ctx context.Context) {
-		if err := f.raw.RequestWatchProgress(ctx); err != nil {
-			klog.V(2).InfoS("Could not ask the storage for watch progress", "resource", f.resource, "err", err)
-		}
-	}, time.Second)
 }
 
 func (f *Feed) receive(event watch.Event) error {
@@ -146,7 +121,6 @@ func (f *Feed) receive(event watch.Event) error {
 	case watch.Bookmark:
 		f.advance(event.Object)
 	}
-	f.progress.Store(f.clock.Now().UnixNano())
 	return nil
 }
 
@@ -158,7 +132,7 @@ func everything() storage.SelectionPredicate {
 
 // list tells all that is stored, and the removal of what is not any more. It returns the revision to watch from.
 func (f *Feed) list(ctx context.Context) (string, error) {
-	list := f.newList()
+	list, began := f.newList(), f.clock.Now()
 	err := f.raw.GetList(ctx, f.prefix, storage.ListOptions{Predicate: storage.Everything, Recursive: true}, list)
 	if err != nil {
 		return "", err
@@ -181,7 +155,9 @@ func (f *Feed) list(ctx context.Context) (string, error) {
 		return "", err
 	}
 	f.prune(present, revision)
-	f.progress.Store(f.clock.Now().UnixNano())
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.prove(began)
 	return accessor.GetResourceVersion(), nil
 }
 
@@ -198,7 +174,7 @@ func (f *Feed) prune(present map[string]bool, revision uint64) {
 			f.pass(v.object, true)
 		}
 	}
-	f.watched = max(f.watched, revision)
+	f.arrive(revision)
 }
 
 // tellWritten passes on what this process wrote itself. What the watch has passed already is dropped: the watch told
@@ -222,7 +198,7 @@ func (f *Feed) tellWatched(obj runtime.Object, gone bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.follow(obj, gone)
-	f.watched = max(f.watched, revisionOf(obj))
+	f.arrive(revisionOf(obj))
 }
 
 // tellListed passes on an item of a list. Items come in no order of revisions, so only the end of the list, in prune,
@@ -264,10 +240,9 @@ func (f *Feed) pass(obj runtime.Object, gone bool) {
 
 // advance notes that the watch has told everything up to the revision of obj.
 func (f *Feed) advance(obj runtime.Object) {
-	revision := revisionOf(obj)
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.watched = max(f.watched, revision)
+	f.arrive(revisionOf(obj))
 }
 
 func (f *Feed) reach(revision uint64) {

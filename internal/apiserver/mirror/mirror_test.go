@@ -18,6 +18,7 @@ import (
 	clocktesting "k8s.io/utils/clock/testing"
 
 	"lanyard.dev/internal/apiserver/registry"
+	"lanyard.dev/internal/apiserver/registry/configmap"
 	"lanyard.dev/internal/apiserver/registry/serviceaccount"
 	"lanyard.dev/internal/apiserver/registry/storagetest"
 )
@@ -238,75 +239,105 @@ func TestBrokenWatch(t *testing.T) {
 	}
 }
 
+// TestFresh holds a feed to proof: signs of life from a watch that lags are none.
 func TestFresh(t *testing.T) {
 	t.Parallel()
-	base := storagetest.Start(t)
 	clock := clocktesting.NewFakePassiveClock(time.Now())
-	var before error
-	var between *breaking
-	_, feed, _ := start(t, base, false, func(f *Feed) {
-		f.clock = clock
-		before = f.Fresh()
-		between = &breaking{Interface: f.raw}
-		f.raw = between
-	})
-	if !errors.Is(before, ErrStale) {
-		t.Errorf("before anything was read: %v, want %v", before, ErrStale)
+	f := newFeed()
+	f.clock = clock
+	stale := func(when string, want bool) {
+		t.Helper()
+		if err := f.Fresh(); errors.Is(err, ErrStale) != want {
+			t.Errorf("%s: %v, want stale=%v", when, err, want)
+		}
 	}
-	if err := feed.Fresh(); err != nil {
-		t.Errorf("after the first list: %v", err)
+	stale("before anything was read", true)
+	f.arrive(10)
+	if !f.aim(goal{clock.Now(), 10}) {
+		t.Error("an idle storage is not counted as reached")
 	}
-	between.breakAll(errors.New("no leader"))
-	clock.SetTime(clock.Now().Add(MaxLag + time.Second))
-	// A bookmark of the broken watch may still have been under way with the new time; none can follow it.
-	feed.progress.Store(clock.Now().Add(-MaxLag - time.Second).UnixNano())
-	between.mu.Lock()
-	stale := feed.Fresh()
-	between.mu.Unlock()
-	if !errors.Is(stale, ErrStale) {
-		t.Errorf("after %v without progress: %v, want %v", MaxLag+time.Second, stale, ErrStale)
+	stale("up to date", false)
+
+	f.aim(goal{clock.Now(), 20})
+	clock.SetTime(clock.Now().Add(MaxLag))
+	if f.aim(goal{clock.Now(), 30}) {
+		t.Error("a goal is reached that the watch has not come to")
+	}
+	stale("just within bounds", false)
+	clock.SetTime(clock.Now().Add(time.Second))
+	change{revision: 19, name: "a"}.deliver(t, f)
+	stale("a watch that lives but lags", true)
+	change{revision: 20, name: "a"}.deliver(t, f)
+	stale("at where storage was long ago", true)
+	f.aim(goal{clock.Now(), 30})
+	change{revision: 31, name: "a"}.deliver(t, f)
+	stale("beyond where storage was now", false)
+}
+
+func (c change) deliver(t *testing.T, f *Feed) {
+	t.Helper()
+	if err := f.receive(c.event()); err != nil {
+		t.Error(err)
 	}
 }
 
-func TestIdleWatchProgresses(t *testing.T) {
+// TestIdleReplicaStaysFresh waits on an etcd that nobody writes to, then on one where only another resource moves.
+func TestIdleReplicaStaysFresh(t *testing.T) {
 	t.Parallel()
 	base := storagetest.Start(t)
 	clock := clocktesting.NewFakePassiveClock(time.Now())
-	seen := make(chan struct{}, 1)
+	asked := make(chan struct{})
 	_, feed, _ := start(t, base, false, func(f *Feed) {
 		f.clock = clock
-		f.raw = &observed{Interface: f.raw, bookmarks: seen}
+		f.raw = &observed{Interface: f.raw, asked: asked}
 	})
 	clock.SetTime(clock.Now().Add(MaxLag + time.Second))
-	for range 2 { // the feed counts a bookmark after this test has seen it, and before it takes the next
-		select {
-		case <-seen:
-		case <-time.After(20 * time.Second):
-			t.Fatal("an idle watch says nothing of its progress")
+	if err := feed.Fresh(); !errors.Is(err, ErrStale) {
+		t.Errorf("long after the last proof: %v, want %v", err, ErrStale)
+	}
+	await := func(n int) {
+		for range n {
+			select {
+			case <-asked:
+			case <-time.After(20 * time.Second):
+				t.Fatal("the feed asks no more how far storage is")
+			}
 		}
 	}
+	await(3) // one may have been under way; when the feed asks again it has counted the answer before
 	if err := feed.Fresh(); err != nil {
-		t.Errorf("an idle watch that answers: %v", err)
+		t.Errorf("idle storage: %v", err)
+	}
+
+	others, err := configmap.NewStorage(base.Scheme, base)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(others.Destroy)
+	_, err = others.Create(storagetest.In(t, "ns"), &corev1.ConfigMap{ObjectMeta: storagetest.Meta("ns", "c")},
+		rest.ValidateAllObjectFunc, &metav1.CreateOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	clock.SetTime(clock.Now().Add(MaxLag + time.Second))
+	await(3)
+	if err := feed.Fresh(); err != nil {
+		t.Errorf("storage of which another resource moved: %v", err)
 	}
 }
 
-// observed reports each bookmark of its watches.
+// observed reports each question for the revision of storage.
 type observed struct {
 	storage.Interface
-	bookmarks chan<- struct{}
+	asked chan<- struct{}
 }
 
-func (o *observed) Watch(ctx context.Context, key string, opts storage.ListOptions) (watch.Interface, error) {
-	w, err := o.Interface.Watch(ctx, key, opts)
-	if err != nil {
-		return nil, err
+func (o *observed) GetCurrentResourceVersion(ctx context.Context) (uint64, error) {
+	select {
+	case o.asked <- struct{}{}:
+	case <-ctx.Done():
 	}
-	return watch.Filter(w, func(e watch.Event) (watch.Event, bool) {
-		if e.Type == watch.Bookmark {
-			o.bookmarks <- struct{}{}
-		}
-		return e, true
-	}), nil
+	return o.Interface.GetCurrentResourceVersion(ctx)
 }
 
 func TestWaitSyncedSaysWhatIsMissing(t *testing.T) {

@@ -1,0 +1,179 @@
+package anchor_test
+
+import (
+	"context"
+	"errors"
+	"strconv"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/types"
+
+	"lanyard.dev/internal/apiserver/anchor"
+	"lanyard.dev/internal/token"
+)
+
+// source is a feed that is fresh or not.
+type source struct{ err error }
+
+func (s *source) Fresh() error { return s.err }
+
+func account(name, uid string) *corev1.ServiceAccount {
+	return &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Namespace: "ns", Name: name, UID: types.UID(uid)}}
+}
+
+func find(t *testing.T, x *anchor.Index, name string) (token.Anchor, bool) {
+	t.Helper()
+	a, found, err := x.Find(t.Context(), "ns", name)
+	if err != nil {
+		t.Fatalf("find %s: %v", name, err)
+	}
+	return a, found
+}
+
+func TestIndexFollowsItsFeed(t *testing.T) {
+	t.Parallel()
+	x := anchor.NewIndex(&source{}, nil)
+	if _, found := find(t, x, "robot"); found {
+		t.Error("an empty index knows an account")
+	}
+	x.Set(account("robot", "first"))
+	if a, found := find(t, x, "robot"); !found || a.UID != "first" {
+		t.Errorf("got %+v, %v", a, found)
+	}
+	if _, found, _ := x.Find(t.Context(), "other", "robot"); found {
+		t.Error("an account is found in another namespace")
+	}
+	x.Set(account("robot", "second"))
+	if a, _ := find(t, x, "robot"); a.UID != "second" {
+		t.Errorf("after a re-creation: %+v", a)
+	}
+	x.Delete(&metav1.PartialObjectMetadata{ObjectMeta: metav1.ObjectMeta{Namespace: "ns", Name: "robot"}})
+	if a, found := find(t, x, "robot"); found {
+		t.Errorf("after a deletion told by name only: %+v", a)
+	}
+}
+
+func TestIndexKeepsWhatBoundsATokensLife(t *testing.T) {
+	t.Parallel()
+	ends := time.Date(2026, 8, 1, 12, 0, 0, 0, time.UTC)
+	pod := &corev1.Pod{
+		ObjectMeta: metav1.ObjectMeta{Namespace: "ns", Name: "p", UID: "u", DeletionTimestamp: &metav1.Time{Time: ends}},
+		Spec:       corev1.PodSpec{ServiceAccountName: "robot", NodeName: "n1"},
+	}
+	x := anchor.NewIndex(&source{}, nil)
+	x.Set(pod)
+	// The object belongs to whoever wrote it.
+	pod.Spec.ServiceAccountName, pod.DeletionTimestamp.Time = "changed", time.Time{}
+	got, _ := find(t, x, "p")
+	want := token.Anchor{UID: "u", DeletionTimestamp: ends, ServiceAccountName: "robot", NodeName: "n1"}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+}
+
+func TestStaleIndexAnswersNothing(t *testing.T) {
+	t.Parallel()
+	stale := errors.New("stale")
+	feed := &source{}
+	x := anchor.NewIndex(feed, func(context.Context, types.NamespacedName) (runtime.Object, bool, error) {
+		t.Error("storage was asked by an index that may not answer")
+		return nil, false, nil
+	})
+	x.Set(account("robot", "u"))
+	feed.err = stale
+	for _, name := range []string{"robot", "missing"} {
+		a, found, err := x.Find(t.Context(), "ns", name)
+		if !errors.Is(err, stale) || found || a != (token.Anchor{}) {
+			t.Errorf("%s: got %+v, %v, %v", name, a, found, err)
+		}
+	}
+}
+
+func TestReplicaAsksStorageForWhatItHasNotHeardOf(t *testing.T) {
+	t.Parallel()
+	broken := errors.New("etcd is away")
+	x := anchor.NewIndex(&source{}, func(_ context.Context, name types.NamespacedName) (runtime.Object, bool, error) {
+		switch name.Name {
+		case "new":
+			return account("new", "stored"), true, nil
+		case "broken":
+			return nil, false, broken
+		case "known":
+			t.Error("storage was asked for what memory holds")
+		}
+		return nil, false, nil
+	})
+	x.Set(account("known", "u"))
+	if a, found := find(t, x, "known"); !found || a.UID != "u" {
+		t.Errorf("known: %+v, %v", a, found)
+	}
+	if a, found := find(t, x, "new"); !found || a.UID != "stored" {
+		t.Errorf("new: %+v, %v", a, found)
+	}
+	if _, found := find(t, x, "nowhere"); found {
+		t.Error("nowhere: found")
+	}
+	if _, found, err := x.Find(t.Context(), "ns", "broken"); found || !errors.Is(err, broken) {
+		t.Errorf("broken: %v, %v", found, err)
+	}
+}
+
+func TestAnchorsAskTheirOwnIndex(t *testing.T) {
+	t.Parallel()
+	of := func(uid, namespace string) *anchor.Index {
+		x := anchor.NewIndex(&source{}, nil)
+		x.Set(&corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: "x", UID: types.UID(uid)}})
+		return x
+	}
+	all := anchor.Anchors{ServiceAccounts: of("account", "ns"), Pods: of("pod", "ns"), Secrets: of("secret", "ns"), Nodes: of("node", "")}
+	ctx := t.Context()
+	for want, ask := range map[string]func() (token.Anchor, bool, error){
+		"account": func() (token.Anchor, bool, error) { return all.ServiceAccount(ctx, "ns", "x") },
+		"pod":     func() (token.Anchor, bool, error) { return all.Pod(ctx, "ns", "x") },
+		"secret":  func() (token.Anchor, bool, error) { return all.Secret(ctx, "ns", "x") },
+		"node":    func() (token.Anchor, bool, error) { return all.Node(ctx, "x") },
+	} {
+		if a, found, err := ask(); err != nil || !found || a.UID != want {
+			t.Errorf("%s: got %+v, %v, %v", want, a, found, err)
+		}
+	}
+}
+
+func TestIndexIsSafeForConcurrentUse(t *testing.T) {
+	t.Parallel()
+	x := anchor.NewIndex(&source{}, nil)
+	var running sync.WaitGroup
+	for i := range 4 {
+		running.Go(func() {
+			name := "robot" + strconv.Itoa(i)
+			for n := range 200 {
+				x.Set(account(name, strconv.Itoa(n)))
+				if a, found, err := x.Find(context.Background(), "ns", name); err != nil || !found || a.UID != strconv.Itoa(n) {
+					t.Errorf("%s: got %+v, %v, %v, want UID %d", name, a, found, err, n)
+					return
+				}
+				x.Delete(account(name, ""))
+			}
+		})
+	}
+	running.Wait()
+}
+
+func BenchmarkFind(b *testing.B) {
+	x := anchor.NewIndex(&source{}, nil)
+	for i := range 10_000 {
+		x.Set(account("robot"+strconv.Itoa(i), "u"))
+	}
+	b.ReportAllocs()
+	for b.Loop() {
+		if _, found, err := x.Find(context.Background(), "ns", "robot77"); !found || err != nil {
+			b.Fatal(found, err)
+		}
+	}
+}

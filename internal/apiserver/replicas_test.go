@@ -1,0 +1,140 @@
+package apiserver_test
+
+import (
+	"context"
+	"net"
+	"path/filepath"
+	"testing"
+	"time"
+
+	authenticationv1 "k8s.io/api/authentication/v1"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/rest"
+
+	"lanyard.dev/internal/apiserver"
+	"lanyard.dev/internal/etcd"
+	"lanyard.dev/internal/pki"
+	"lanyard.dev/internal/signingkey"
+)
+
+// site is the files that replicas share, and the etcd behind them.
+type site struct {
+	dir      string
+	etcd     *etcd.Server
+	ca       *pki.Authority
+	admin    *pki.Pair
+	keyFile  string
+	certFile string
+}
+
+func newSite(t *testing.T) *site {
+	t.Helper()
+	s := &site{dir: t.TempDir()}
+	now := time.Now()
+	var err error
+	if s.ca, err = pki.EnsureAuthority(s.file("ca.crt"), s.file("ca.key"), "test", now); err != nil {
+		t.Fatal(err)
+	}
+	if _, err = s.ca.EnsureServing(s.file("tls.crt"), s.file("tls.key"), pki.ServingNames("localhost", "127.0.0.1"), now); err != nil {
+		t.Fatal(err)
+	}
+	if s.admin, err = s.ca.NewClient("admin", []string{"system:masters"}, now); err != nil {
+		t.Fatal(err)
+	}
+	key, err := signingkey.Generate(signingkey.ES256)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := key.Save(s.file("sa.key")); err != nil {
+		t.Fatal(err)
+	}
+	if s.etcd, err = etcd.Start(t.Context(), etcd.Config{Dir: s.file("etcd"), UnsafeNoFsync: true}); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = s.etcd.Stop(context.Background()) })
+	return s
+}
+
+func (s *site) file(name string) string { return filepath.Join(s.dir, name) }
+
+// replica starts one authority of the site and returns clients for the administrator and for the bearer of a token.
+func (s *site) replica(t *testing.T) (admin *kubernetes.Clientset, bearer func(token string) *kubernetes.Clientset) {
+	t.Helper()
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	server, err := apiserver.New(apiserver.Options{
+		Listener: listener, TLSCertFile: s.file("tls.crt"), TLSPrivateKeyFile: s.file("tls.key"),
+		ClientCAFile: s.file("ca.crt"), RootCAFile: s.file("ca.crt"),
+		Etcd:            apiserver.Etcd{Servers: []string{s.etcd.Endpoint()}},
+		ServiceAccounts: apiserver.ServiceAccounts{Issuers: []string{"https://issuer.example"}, SigningKeyFile: s.file("sa.key")},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, stop := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- server.Run(ctx) }()
+	t.Cleanup(func() {
+		stop()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	})
+	select {
+	case <-server.Ready():
+	case err := <-done:
+		t.Fatalf("ended before it was ready: %v", err)
+	case <-time.After(time.Minute):
+		t.Fatal("not ready within a minute")
+	}
+	config := &rest.Config{Host: "https://" + listener.Addr().String(), QPS: -1}
+	config.CAData = s.ca.CertPEM()
+	withToken := func(token string) *kubernetes.Clientset {
+		c := rest.CopyConfig(config)
+		c.BearerToken = token
+		return kubernetes.NewForConfigOrDie(c)
+	}
+	config2 := rest.CopyConfig(config)
+	config2.CertData, config2.KeyData = s.admin.CertPEM, s.admin.KeyPEM
+	return kubernetes.NewForConfigOrDie(config2), withToken
+}
+
+// Two replicas on one etcd: what one writes the other acts on, the first at once, the other as soon as its watch says.
+func TestReplicas(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	first, _ := s.replica(t)
+	second, onSecond := s.replica(t)
+	ctx := t.Context()
+
+	account := &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Name: "app"}}
+	if _, err := first.CoreV1().ServiceAccounts("default").Create(ctx, account, metav1.CreateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	request, err := second.CoreV1().ServiceAccounts("default").CreateToken(ctx, "app", &authenticationv1.TokenRequest{}, metav1.CreateOptions{})
+	if err != nil {
+		t.Fatalf("token of an account that the other replica has just made: %v", err)
+	}
+	app := onSecond(request.Status.Token)
+	whoAmI := func() error {
+		_, err := app.AuthenticationV1().SelfSubjectReviews().Create(ctx, &authenticationv1.SelfSubjectReview{}, metav1.CreateOptions{})
+		return err
+	}
+	if err := whoAmI(); err != nil {
+		t.Fatal(err)
+	}
+	if err := first.CoreV1().ServiceAccounts("default").Delete(ctx, "app", metav1.DeleteOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	deleted := time.Now()
+	for whoAmI() == nil {
+		if lag := time.Since(deleted); lag > 5*time.Second {
+			t.Fatalf("the other replica still accepts the token %v after its account was deleted", lag)
+		}
+	}
+	t.Logf("refused by the other replica %v after the delete was answered", time.Since(deleted))
+}
