@@ -15,6 +15,9 @@
 // Nothing is left behind: the authority ends with the test that started it, its directory with it, and `lanyard
 // kubectl` on the same machine does not find it.
 //
+// The libraries that the authority is made of log through klog, to standard error unless the test binary says
+// otherwise, as with klog.SetLogger in its TestMain.
+//
 // Pods are admitted and stored, not run. The package knows nothing of the code under test and fakes nothing: where a
 // test needs a failure, it brings it about, as by deleting the account.
 package lanyardtest

@@ -19,6 +19,9 @@ type Options struct {
 	// DataDir is a data directory to start on, such as that of an authority which was stopped; it is kept. The default
 	// is a new one that is removed after the test.
 	DataDir string
+	// Port is where to serve on 127.0.0.1; 0 takes a free one. Clients and tokens outlive a restart only on the same port:
+	// the URL is the tokens' issuer.
+	Port int
 	// Fsync makes every write wait for the disk, as production does. Only a test that kills the process can tell.
 	Fsync bool
 	// MinTokenExpiration allows tokens that live shorter than Kubernetes' 10 minutes, down to a second.
@@ -53,7 +56,7 @@ func StartWith(t testing.TB, o Options) *Authority {
 	}
 	// Not the test's context: that ends before the cleanup functions run, and they may still need the authority.
 	running, err := standalone.Start(context.Background(), standalone.Config{
-		DataDir: dir, BindAddress: "127.0.0.1", Unannounced: true, UnsafeNoFsync: !o.Fsync,
+		DataDir: dir, BindAddress: "127.0.0.1", Port: o.Port, Unannounced: true, UnsafeNoFsync: !o.Fsync,
 		MinTokenExpiration: o.MinTokenExpiration, MaxTokenExpiration: o.MaxTokenExpiration,
 	})
 	if err != nil {
@@ -78,8 +81,7 @@ func (a *Authority) connect() (err error) {
 }
 
 // Stop ends the authority before the test does, as for a test of what happens without it. The data directory stays
-// until the end of the test: StartWith on it starts the authority anew, on another port. Calls after the first do
-// nothing.
+// until the end of the test, and StartWith on it starts the authority anew. Calls after the first do nothing.
 func (a *Authority) Stop(t testing.TB) {
 	t.Helper()
 	a.stop.Do(func() {

@@ -1,10 +1,12 @@
 package apiserver
 
 import (
+	"cmp"
 	"context"
 	"crypto/x509"
 	"fmt"
 	"os"
+	"strings"
 
 	corev1 "k8s.io/api/core/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
@@ -22,6 +24,7 @@ import (
 	"k8s.io/apiserver/pkg/util/compatibility"
 	restclient "k8s.io/client-go/rest"
 	basecompatibility "k8s.io/component-base/compatibility"
+	"k8s.io/klog/v2"
 	"k8s.io/utils/clock"
 
 	"lanyard.dev/internal/apiserver/admission"
@@ -94,7 +97,7 @@ func (a *assembly) secure() error {
 	o := &a.options
 	serving, err := dynamiccertificates.NewDynamicServingContentFromFiles("serving-cert", o.TLSCertFile, o.TLSPrivateKeyFile)
 	if err != nil {
-		return fmt.Errorf("serving certificate: %w", err)
+		return fmt.Errorf("serving certificate %s with key %s: %w", o.TLSCertFile, o.TLSPrivateKeyFile, err)
 	}
 	a.config.SecureServing = &genericserver.SecureServingInfo{Listener: o.Listener, Cert: serving}
 	if o.ClientCAFile == "" {
@@ -218,7 +221,7 @@ func (a *assembly) identify() error {
 func (a *assembly) findNamespace(ctx context.Context, name string) (*corev1.Namespace, error) {
 	found, err := a.stores.namespaces.Namespace.Get(ctx, name, &metav1.GetOptions{})
 	if err != nil {
-		return nil, err
+		return nil, missing(err, corev1.Resource("namespaces"), name)
 	}
 	return found.(*corev1.Namespace), nil
 }
@@ -226,9 +229,18 @@ func (a *assembly) findNamespace(ctx context.Context, name string) (*corev1.Name
 func (a *assembly) findAccount(ctx context.Context, namespace, name string) (*corev1.ServiceAccount, error) {
 	found, err := a.stores.serviceAccounts.Get(request.WithNamespace(ctx, namespace), name, &metav1.GetOptions{})
 	if err != nil {
-		return nil, err
+		return nil, missing(err, corev1.Resource("serviceaccounts"), name)
 	}
 	return found.(*corev1.ServiceAccount), nil
+}
+
+// missing says of a not-found error what was not found: a store takes it to be of the request's resource, which is
+// another where admission asks.
+func missing(err error, resource schema.GroupResource, name string) error {
+	if apierrors.IsNotFound(err) {
+		return apierrors.NewNotFound(resource, name)
+	}
+	return err
 }
 
 // findRules returns the rules of a role as it is now.
@@ -236,13 +248,13 @@ func (a *assembly) findRules(ctx context.Context, kind, namespace, name string) 
 	if kind == "ClusterRole" {
 		found, err := a.stores.clusterRoles.Get(request.WithNamespace(ctx, metav1.NamespaceNone), name, &metav1.GetOptions{})
 		if err != nil {
-			return nil, err
+			return nil, missing(err, rbacv1.Resource("clusterroles"), name)
 		}
 		return found.(*rbacv1.ClusterRole).Rules, nil
 	}
 	found, err := a.stores.roles.Get(request.WithNamespace(ctx, namespace), name, &metav1.GetOptions{})
 	if err != nil {
-		return nil, err
+		return nil, missing(err, rbacv1.Resource("roles"), name)
 	}
 	return found.(*rbacv1.Role).Rules, nil
 }
@@ -258,11 +270,17 @@ func (a *assembly) build() error {
 	if err := a.install(); err != nil {
 		return err
 	}
+	return a.publish()
+}
+
+// publish serves the discovery document, unless the issuer is no URL under which anyone could look for it.
+func (a *assembly) publish() error {
 	o := a.options.ServiceAccounts
-	jwksURI := o.JWKSURI
-	if jwksURI == "" {
-		jwksURI = "https://" + a.config.ExternalAddress + issuer.JWKSPath
+	if !strings.HasPrefix(o.Issuers[0], "https://") {
+		klog.InfoS("The issuer is not an https URL, so there is no discovery document", "issuer", o.Issuers[0])
+		return nil
 	}
+	jwksURI := cmp.Or(o.JWKSURI, strings.TrimSuffix(o.Issuers[0], "/")+issuer.JWKSPath)
 	publisher, err := issuer.New(o.Issuers[0], jwksURI, a.keys)
 	if err != nil {
 		return err

@@ -18,7 +18,10 @@ Kubernetes API for service accounts on top.
 
 What is missing in the data directory is made on the first start and found
 again on every later one. The process stays in the foreground; Ctrl-C or
-SIGTERM end it in order. While it runs, "lanyard kubectl" finds it by itself.`
+SIGTERM end it in order. While it runs, "lanyard kubectl" finds it by itself.
+
+The issuer in tokens is the URL it is reached at, so tokens issued under one
+address or port are not accepted under another.`
 
 const upExamples = `  # Start with the defaults, then look around from another terminal
   lanyard up

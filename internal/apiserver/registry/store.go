@@ -58,7 +58,7 @@ var (
 
 // Readable is a store without its ways to write, for resources that offer only some of them.
 type Readable interface {
-	rest.Storage
+	rest.StorageWithReadiness
 	rest.Scoper
 	rest.Getter
 	rest.Lister

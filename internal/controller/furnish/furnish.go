@@ -70,7 +70,9 @@ func (c *Controller) next(ctx context.Context) bool {
 		return false
 	}
 	defer c.queue.Done(name)
-	if err := c.restore(ctx, name); err != nil {
+	if err := c.restore(ctx, name); err != nil && ctx.Err() != nil {
+		return false
+	} else if err != nil {
 		klog.ErrorS(err, "Could not furnish namespace; trying again", "namespace", name)
 		c.queue.AddRateLimited(name)
 		return true
@@ -117,7 +119,10 @@ func (c *Controller) configMap(ctx context.Context, namespace string) error {
 	if !apierrors.IsAlreadyExists(err) {
 		return err
 	}
-	set := controller.Change(func(stored *corev1.ConfigMap) { stored.Data = maps.Clone(want.Data) })
+	set := controller.Change(func(stored *corev1.ConfigMap) {
+		stored.Data, stored.BinaryData = maps.Clone(want.Data), nil
+		metav1.SetMetaDataAnnotation(&stored.ObjectMeta, descriptionKey, descriptionText)
+	})
 	_, _, err = c.configMaps.Update(ctx, ConfigMapName, set,
 		rest.ValidateAllObjectFunc, rest.ValidateAllObjectUpdateFunc, false, &metav1.UpdateOptions{})
 	return err

@@ -79,6 +79,8 @@ func (c *Controller) next(ctx context.Context) bool {
 	switch err := c.end(ctx, name); {
 	case err == nil:
 		c.queue.Forget(name)
+	case ctx.Err() != nil:
+		return false
 	case errors.Is(err, errRemaining):
 		c.queue.AddRateLimited(name)
 	default:
@@ -101,37 +103,54 @@ func (c *Controller) end(ctx context.Context, name string) error {
 		return nil
 	}
 	left, err := c.empty(request.WithNamespace(ctx, name))
-	if err != nil || len(left) > 0 {
-		return errors.Join(err, c.report(ctx, ns, left, err), remaining(left))
+	if err != nil {
+		return errors.Join(err, c.report(ctx, ns, left, err))
 	}
-	return c.release(ctx, name)
-}
-
-func remaining(left []string) error {
 	if len(left) == 0 {
-		return nil
+		return c.release(ctx, name)
+	}
+	if err := c.report(ctx, ns, left, nil); err != nil {
+		return err
 	}
 	return errRemaining
 }
 
-// empty asks for the removal of everything and says what is still there, as "2 pods".
+// empty asks for the removal of everything and says what is still there, as "2 pods". Pods go first, as in Kubernetes: to
+// end in order they need the account, secrets and config maps they run with.
 func (c *Controller) empty(ctx context.Context) (left []string, err error) {
+	pods := corev1.Resource("pods")
+	if content, ok := c.contents[pods]; ok {
+		if n, err := remove(ctx, pods, content); err != nil || n > 0 {
+			return count(nil, n, pods), err
+		}
+	}
 	for resource, content := range c.contents {
-		_, failed := content.DeleteCollection(ctx, rest.ValidateAllObjectFunc, &metav1.DeleteOptions{}, &internalversion.ListOptions{})
-		if failed != nil {
-			err = errors.Join(err, fmt.Errorf("remove %s: %w", resource, failed))
-		}
-		list, failed := content.List(ctx, &internalversion.ListOptions{})
-		if failed != nil {
-			err = errors.Join(err, fmt.Errorf("list %s: %w", resource, failed))
-			continue
-		}
-		if n := meta.LenList(list); n > 0 {
-			left = append(left, fmt.Sprintf("%d %s", n, resource))
-		}
+		n, failed := remove(ctx, resource, content)
+		err = errors.Join(err, failed)
+		left = count(left, n, resource)
 	}
 	sort.Strings(left)
 	return left, err
+}
+
+// remove asks for the removal of one resource's objects and returns how many are still there.
+func remove(ctx context.Context, resource schema.GroupResource, content Content) (int, error) {
+	var err error
+	if _, failed := content.DeleteCollection(ctx, rest.ValidateAllObjectFunc, &metav1.DeleteOptions{}, &internalversion.ListOptions{}); failed != nil {
+		err = fmt.Errorf("remove %s: %w", resource, failed)
+	}
+	list, failed := content.List(ctx, &internalversion.ListOptions{})
+	if failed != nil {
+		return 0, errors.Join(err, fmt.Errorf("list %s: %w", resource, failed))
+	}
+	return meta.LenList(list), err
+}
+
+func count(left []string, n int, resource schema.GroupResource) []string {
+	if n == 0 {
+		return left
+	}
+	return append(left, fmt.Sprintf("%d %s", n, resource))
 }
 
 // report writes what holds the namespace up into its conditions. Nothing is written when they say so already.

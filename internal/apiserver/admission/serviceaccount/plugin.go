@@ -1,6 +1,7 @@
 package serviceaccount
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 
@@ -57,9 +58,13 @@ func (p *Plugin) Admit(ctx context.Context, a admission.Attributes, o admission.
 		pod.Spec.ImagePullSecrets = append([]corev1.LocalObjectReference(nil), account.ImagePullSecrets...)
 	}
 	if pod.Spec.ServiceAccountName == DefaultName {
-		warning.AddWarning(ctx, "", fmt.Sprintf("pod %q uses the service account \"default\", whose permissions every such pod in namespace %q shares: create one for it with 'kubectl create serviceaccount NAME -n %s' and set spec.serviceAccountName", pod.Name, a.GetNamespace(), a.GetNamespace()))
+		warning.AddWarning(ctx, "", defaultWarning(cmp.Or(pod.Name, pod.GenerateName), a.GetNamespace()))
 	}
 	return nil
+}
+
+func defaultWarning(pod, namespace string) string {
+	return fmt.Sprintf("pod %q uses the service account \"default\", whose permissions every such pod in namespace %q shares: create one for it with 'kubectl create serviceaccount NAME -n %s' and set spec.serviceAccountName", pod, namespace, namespace)
 }
 
 // Validate implements admission.ValidationInterface.

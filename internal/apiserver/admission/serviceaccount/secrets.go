@@ -2,6 +2,7 @@ package serviceaccount
 
 import (
 	"fmt"
+	"strconv"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/util/sets"
@@ -22,7 +23,7 @@ func refuseCredentials(a admission.Attributes, pod *corev1.Pod) error {
 	if pod.Spec.ServiceAccountName != "" {
 		return admission.NewForbidden(a, fmt.Errorf("a mirror pod may not reference service accounts"))
 	}
-	if len(secretsOf(pod)) > 0 {
+	if len(secretsOf(pod)) > 0 || len(pod.Spec.ImagePullSecrets) > 0 {
 		return admission.NewForbidden(a, fmt.Errorf("a mirror pod may not reference secrets"))
 	}
 	for _, v := range pod.Spec.Volumes {
@@ -40,7 +41,8 @@ func refuseCredentials(a admission.Attributes, pod *corev1.Pod) error {
 
 // checkMountable holds a pod to its account's lists where the account says so.
 func checkMountable(a admission.Attributes, pod *corev1.Pod, account *corev1.ServiceAccount) error {
-	if account.Annotations[enforceMountable] != "true" {
+	// As in Kubernetes any spelling of true counts, and what is neither true nor false is false.
+	if enforced, _ := strconv.ParseBool(account.Annotations[enforceMountable]); !enforced {
 		return nil
 	}
 	mountable := sets.New[string]()
@@ -67,22 +69,56 @@ func checkMountable(a admission.Attributes, pod *corev1.Pod, account *corev1.Ser
 // secretsOf names every secret that the pod's volumes and environment take values from.
 func secretsOf(pod *corev1.Pod) []string {
 	var found []string
-	for _, v := range pod.Spec.Volumes {
-		if v.Secret != nil {
-			found = append(found, v.Secret.SecretName)
-		}
-		if v.Projected == nil {
-			continue
-		}
-		for _, source := range v.Projected.Sources {
-			if source.Secret != nil {
-				found = append(found, source.Secret.Name)
-			}
-		}
+	for i := range pod.Spec.Volumes {
+		found = append(found, volumeSecrets(&pod.Spec.Volumes[i].VolumeSource)...)
 	}
 	for _, containers := range [][]corev1.Container{pod.Spec.InitContainers, pod.Spec.Containers} {
 		for i := range containers {
 			found = append(found, environmentSecrets(&containers[i])...)
+		}
+	}
+	return found
+}
+
+// volumeSecrets knows every kind of volume that has a secret of the pod's namespace read for it.
+func volumeSecrets(v *corev1.VolumeSource) []string {
+	if v.Projected != nil {
+		return projectedSecrets(v.Projected)
+	}
+	var ref *corev1.LocalObjectReference
+	switch {
+	case v.Secret != nil:
+		return []string{v.Secret.SecretName}
+	case v.AzureFile != nil:
+		return []string{v.AzureFile.SecretName}
+	case v.CephFS != nil:
+		ref = v.CephFS.SecretRef
+	case v.Cinder != nil:
+		ref = v.Cinder.SecretRef
+	case v.CSI != nil:
+		ref = v.CSI.NodePublishSecretRef
+	case v.FlexVolume != nil:
+		ref = v.FlexVolume.SecretRef
+	case v.ISCSI != nil:
+		ref = v.ISCSI.SecretRef
+	case v.RBD != nil:
+		ref = v.RBD.SecretRef
+	case v.ScaleIO != nil:
+		ref = v.ScaleIO.SecretRef
+	case v.StorageOS != nil:
+		ref = v.StorageOS.SecretRef
+	}
+	if ref == nil {
+		return nil
+	}
+	return []string{ref.Name}
+}
+
+func projectedSecrets(v *corev1.ProjectedVolumeSource) []string {
+	var found []string
+	for _, source := range v.Sources {
+		if source.Secret != nil {
+			found = append(found, source.Secret.Name)
 		}
 	}
 	return found

@@ -26,7 +26,14 @@ type Furnish func(ctx context.Context, namespace string) error
 type Storage struct {
 	Namespace *REST
 	Status    *registry.Part
-	Finalize  *registry.Part
+	Finalize  Finalize
+}
+
+// Finalize is a part of a namespace that can be updated and neither read nor patched, as in Kubernetes.
+type Finalize interface {
+	rest.Storage
+	rest.Updater
+	rest.ResetFieldsStrategy
 }
 
 // REST serves namespaces. It embeds part of its store only: namespaces have no delete of a whole collection.
@@ -71,7 +78,7 @@ func NewStorage(typer runtime.ObjectTyper, getter generic.RESTOptionsGetter, fur
 	return &Storage{
 		Namespace: &REST{Readable: store, Updater: store, store: store, furnish: furnish},
 		Status:    registry.NewPart(store, status),
-		Finalize:  registry.NewPart(store, finalize),
+		Finalize:  struct{ Finalize }{registry.NewPart(store, finalize)},
 	}, nil
 }
 

@@ -12,10 +12,15 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/util/wait"
 	"k8s.io/apiserver/pkg/endpoints/request"
 	"k8s.io/apiserver/pkg/registry/generic"
+	"k8s.io/apiserver/pkg/registry/rest"
 	serverstorage "k8s.io/apiserver/pkg/server/storage"
+	"k8s.io/apiserver/pkg/storage"
 	"k8s.io/apiserver/pkg/storage/storagebackend"
+	"k8s.io/apiserver/pkg/storage/storagebackend/factory"
+	"k8s.io/client-go/tools/cache"
 
 	"lanyard.dev/internal/apiserver/scheme"
 	"lanyard.dev/internal/etcd"
@@ -24,8 +29,9 @@ import (
 // Storage hands out storage straight on etcd, without a watch cache. It implements generic.RESTOptionsGetter.
 type Storage struct {
 	// Scheme is the server's scheme: the typer and the defaults.
-	Scheme  *runtime.Scheme
-	factory *serverstorage.DefaultStorageFactory
+	Scheme *runtime.Scheme
+	t      testing.TB
+	kinds  *serverstorage.DefaultStorageFactory
 }
 
 var _ generic.RESTOptionsGetter = &Storage{}
@@ -46,29 +52,40 @@ func Start(t testing.TB) *Storage {
 			t.Errorf("stop etcd: %v", err)
 		}
 	})
-	return on(server.Endpoint())
+	return on(t, server.Endpoint())
 }
 
-func on(endpoint string) *Storage {
+func on(t testing.TB, endpoint string) *Storage {
 	s := scheme.New()
 	backend := storagebackend.NewDefaultConfig("/registry", nil)
 	backend.Transport.ServerList = []string{endpoint}
-	factory := serverstorage.NewDefaultStorageFactory(*backend, runtime.ContentTypeProtobuf, scheme.NewCodecs(s),
+	kinds := serverstorage.NewDefaultStorageFactory(*backend, runtime.ContentTypeProtobuf, scheme.NewCodecs(s),
 		serverstorage.NewDefaultResourceEncodingConfig(s), serverstorage.NewResourceConfig(), nil)
-	factory.AddCohabitatingResources(corev1.Resource("events"), schema.GroupResource{Group: "events.k8s.io", Resource: "events"})
-	return &Storage{Scheme: s, factory: factory}
+	kinds.AddCohabitatingResources(corev1.Resource("events"), schema.GroupResource{Group: "events.k8s.io", Resource: "events"})
+	return &Storage{Scheme: s, t: t, kinds: kinds}
 }
 
 // GetRESTOptions implements generic.RESTOptionsGetter.
 func (s *Storage) GetRESTOptions(resource schema.GroupResource, example runtime.Object) (generic.RESTOptions, error) {
-	config, err := s.factory.NewConfig(resource, example)
+	config, err := s.kinds.NewConfig(resource, example)
 	if err != nil {
 		return generic.RESTOptions{}, err
 	}
 	return generic.RESTOptions{
-		StorageConfig: config, Decorator: generic.UndecoratedStorage, DeleteCollectionWorkers: 1,
-		ResourcePrefix: s.factory.ResourcePrefix(resource),
+		StorageConfig: config, Decorator: s.undecorated, DeleteCollectionWorkers: 1,
+		ResourcePrefix: s.kinds.ResourcePrefix(resource),
 	}, nil
+}
+
+// undecorated ends each connection with the test, before its etcd ends.
+func (s *Storage) undecorated(config *storagebackend.ConfigForResource, prefix string, keyFunc func(runtime.Object) (string, error),
+	newFunc, newListFunc func() runtime.Object, attrs storage.AttrFunc, triggers storage.IndexerFuncs, indexers *cache.Indexers,
+) (storage.Interface, factory.DestroyFunc, error) {
+	made, destroy, err := generic.UndecoratedStorage(config, prefix, keyFunc, newFunc, newListFunc, attrs, triggers, indexers)
+	if err == nil {
+		s.t.Cleanup(destroy)
+	}
+	return made, destroy, err
 }
 
 // In returns a context of requests to a namespace, "" for none, that ends with the test.
@@ -77,6 +94,18 @@ func In(t testing.TB, namespace string) context.Context {
 	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 	t.Cleanup(cancel)
 	return request.WithNamespace(ctx, namespace)
+}
+
+// AwaitReady returns when stores with a watch cache can be listed and watched.
+func AwaitReady(t testing.TB, stores ...rest.StorageWithReadiness) {
+	t.Helper()
+	for _, store := range stores {
+		err := wait.PollUntilContextTimeout(t.Context(), time.Millisecond, 20*time.Second, true,
+			func(context.Context) (bool, error) { return store.ReadinessCheck() == nil, nil })
+		if err != nil {
+			t.Fatalf("watch cache: %v", store.ReadinessCheck())
+		}
+	}
 }
 
 // Meta names an object.

@@ -1,0 +1,64 @@
+package main
+
+import (
+	"flag"
+	"os"
+	"path/filepath"
+	"runtime"
+	"testing"
+
+	"github.com/rogpeppe/go-internal/testscript"
+)
+
+var update = flag.Bool("update", false, "rewrite what the scripts compare with, to what lanyard prints")
+
+func TestMain(m *testing.M) {
+	testscript.Main(m, map[string]func(){"lanyard": main})
+}
+
+// TestScript runs the product as users meet it: each script drives the real lanyard, and the kubectl in it, against an
+// authority of its own. testdata/script/README describes the commands that scripts have besides testscript's own.
+func TestScript(t *testing.T) {
+	if runtime.GOOS == "windows" {
+		t.Skip("scripts end the authority by signals")
+	}
+	testscript.Run(t, testscript.Params{
+		Dir:                "testdata/script",
+		Setup:              setup,
+		Condition:          condition,
+		UpdateScripts:      *update,
+		RequireUniqueNames: true,
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){
+			"start-lanyard": startLanyard,
+			"stop-lanyard":  stopLanyard,
+			"http":          request,
+			"serve":         serveBadly,
+			"forge":         forge,
+			"kubeconfig":    kubeconfig,
+			"setenv":        setenv,
+			"await":         await,
+		},
+	})
+}
+
+// setup keeps a script from everything outside its directory: the user's kubeconfig, caches and running authorities.
+func setup(env *testscript.Env) error {
+	for name, dir := range map[string]string{
+		"HOME": "home", "LANYARD_RUNTIME_DIR": "run", "XDG_DATA_HOME": "share", "XDG_RUNTIME_DIR": "xdg",
+	} {
+		env.Setenv(name, filepath.Join(env.WorkDir, dir))
+	}
+	if err := os.Mkdir(filepath.Join(env.WorkDir, "home"), 0o700); err != nil {
+		return err
+	}
+	env.Setenv("KUBECONFIG", "")
+	env.Setenv("CA", filepath.Join(env.WorkDir, "data", "ca.crt"))
+	a := &authority{}
+	env.Values[authorityKey{}] = a
+	env.Defer(a.kill)
+	return nil
+}
+
+func condition(name string) (bool, error) {
+	return name == "root" && os.Geteuid() == 0, nil
+}
