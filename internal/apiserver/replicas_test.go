@@ -21,12 +21,10 @@ import (
 
 // site is the files that replicas share, and the etcd behind them.
 type site struct {
-	dir      string
-	etcd     *etcd.Server
-	ca       *pki.Authority
-	admin    *pki.Pair
-	keyFile  string
-	certFile string
+	dir   string
+	etcd  *etcd.Server
+	ca    *pki.Authority
+	admin *pki.Pair
 }
 
 func newSite(t *testing.T) *site {
@@ -98,9 +96,9 @@ func (s *site) replica(t *testing.T) (admin *kubernetes.Clientset, bearer func(t
 		c.BearerToken = token
 		return kubernetes.NewForConfigOrDie(c)
 	}
-	config2 := rest.CopyConfig(config)
-	config2.CertData, config2.KeyData = s.admin.CertPEM, s.admin.KeyPEM
-	return kubernetes.NewForConfigOrDie(config2), withToken
+	asAdmin := rest.CopyConfig(config)
+	asAdmin.CertData, asAdmin.KeyData = s.admin.CertPEM, s.admin.KeyPEM
+	return kubernetes.NewForConfigOrDie(asAdmin), withToken
 }
 
 // Two replicas on one etcd: what one writes the other acts on, the first at once, the other as soon as its watch says.

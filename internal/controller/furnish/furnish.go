@@ -39,6 +39,7 @@ type Store interface {
 	rest.Getter
 	rest.Creater
 	rest.Updater
+	rest.GracefulDeleter
 }
 
 // Controller furnishes namespaces.
@@ -82,17 +83,21 @@ func (c *Controller) next(ctx context.Context) bool {
 }
 
 func (c *Controller) restore(ctx context.Context, name string) error {
-	found, err := c.namespaces.Get(ctx, name, &metav1.GetOptions{})
-	if apierrors.IsNotFound(err) {
-		return nil
-	}
-	if err != nil {
+	if ending, err := c.ending(ctx, name); err != nil || ending {
 		return err
 	}
-	if namespace := found.(*corev1.Namespace); namespace.Status.Phase == corev1.NamespaceTerminating {
-		return nil
-	}
 	return c.Namespace(ctx, name)
+}
+
+func (c *Controller) ending(ctx context.Context, name string) (bool, error) {
+	found, err := c.namespaces.Get(ctx, name, &metav1.GetOptions{})
+	if apierrors.IsNotFound(err) {
+		return true, nil
+	}
+	if err != nil {
+		return false, fmt.Errorf("look up namespace %s: %w", name, err)
+	}
+	return found.(*corev1.Namespace).Status.Phase == corev1.NamespaceTerminating, nil
 }
 
 // Namespace puts both objects into a namespace that exists. It is idempotent.
@@ -104,6 +109,21 @@ func (c *Controller) Namespace(ctx context.Context, name string) error {
 	}
 	if err := c.configMap(ctx, name); err != nil {
 		return fmt.Errorf("make config map %s/%s: %w", name, ConfigMapName, err)
+	}
+	return c.retreat(ctx, name)
+}
+
+// retreat takes both objects back where the namespace has begun to end meanwhile: whoever empties it may have looked
+// before they came, and would then leave them behind.
+func (c *Controller) retreat(ctx context.Context, name string) error {
+	if ending, err := c.ending(ctx, name); err != nil || !ending {
+		return err
+	}
+	for object, store := range map[string]Store{AccountName: c.accounts, ConfigMapName: c.configMaps} {
+		_, _, err := store.Delete(ctx, object, rest.ValidateAllObjectFunc, &metav1.DeleteOptions{})
+		if err != nil && !apierrors.IsNotFound(err) {
+			return fmt.Errorf("take %s out of namespace %s, which is ending: %w", object, name, err)
+		}
 	}
 	return nil
 }
@@ -131,16 +151,21 @@ func (c *Controller) configMap(ctx context.Context, namespace string) error {
 // Listener tells the controller of changes to one of its three resources.
 type Listener struct {
 	controller *Controller
-	// concerns picks the objects whose change means work; setAlso is false where only a removal does.
-	name    string
+	// name picks the objects that matter; empty means the namespaces themselves.
+	name string
+	// setAlso says that a change means work too, not only a removal.
 	setAlso bool
 }
 
-// Accounts, ConfigMaps and Namespaces listen to the feeds of those resources.
+// Accounts listens to the feed of service accounts.
 func (c *Controller) Accounts() *Listener { return &Listener{controller: c, name: AccountName} }
+
+// ConfigMaps listens to the feed of config maps.
 func (c *Controller) ConfigMaps() *Listener {
 	return &Listener{controller: c, name: ConfigMapName, setAlso: true}
 }
+
+// Namespaces listens to the feed of namespaces.
 func (c *Controller) Namespaces() *Listener { return &Listener{controller: c, setAlso: true} }
 
 // Set implements mirror.Listener.

@@ -194,6 +194,26 @@ func TestEndingNamespaceIsNotRefilled(t *testing.T) {
 	}
 }
 
+// TestNamespaceThatEndsMeanwhile begins to end the namespace between the look at it and the first object.
+func TestNamespaceThatEndsMeanwhile(t *testing.T) {
+	t.Parallel()
+	c := start(t)
+	c.namespace(t, "shop")
+	if _, _, err := c.namespaces.Namespace.Delete(storagetest.In(t, ""), "shop", rest.ValidateAllObjectFunc, &metav1.DeleteOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"shop", "nowhere"} {
+		if err := c.controller.Namespace(t.Context(), name); err != nil {
+			t.Fatal(err)
+		}
+		for store, object := range map[*registry.Store]string{c.accounts: "default", c.configMaps: "kube-root-ca.crt"} {
+			if _, err := store.Get(storagetest.In(t, name), object, &metav1.GetOptions{}); !apierrors.IsNotFound(err) {
+				t.Errorf("%s in namespace %s, which ends or is no more: %v", object, name, err)
+			}
+		}
+	}
+}
+
 // refusing is a store of which creation fails.
 type refusing struct {
 	furnish.Store
