@@ -270,6 +270,7 @@ func (a *assembly) build() error {
 	if err := a.install(); err != nil {
 		return err
 	}
+	a.server.Handler.NonGoRestfulMux.HandleFunc(crdPath, noCRDs)
 	return a.publish()
 }
 

@@ -68,9 +68,7 @@ func Start(ctx context.Context, c Config) (*Authority, error) {
 }
 
 func (a *Authority) start(ctx context.Context, c Config) (err error) {
-	if a.dir, err = datadir.Open(c.DataDir); err != nil {
-		return err
-	}
+	// The port comes first: where it is taken, no directory has been made yet.
 	listener, err := Listen(c.BindAddress, c.Port)
 	if err != nil {
 		return err
@@ -102,13 +100,16 @@ func orCause(ctx context.Context, err error) error {
 	return err
 }
 
-// assemble makes the files, starts etcd and puts the server together.
+// assemble takes the directory, makes the files, starts etcd and puts the server together.
 func (a *Authority) assemble(ctx context.Context, c Config, listener net.Listener) error {
 	a.URL = "https://" + reachable(listener)
+	var err error
+	if a.dir, err = datadir.Open(c.DataDir); err != nil {
+		return err
+	}
 	if err := a.furnish(c.BindAddress); err != nil {
 		return err
 	}
-	var err error
 	a.etcd, err = etcd.Start(ctx, etcd.Config{Dir: a.dir.EtcdDir(), Log: c.Log, UnsafeNoFsync: c.UnsafeNoFsync})
 	if err != nil {
 		return err

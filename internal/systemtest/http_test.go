@@ -148,3 +148,16 @@ func encode(t testing.TB, body any) []byte {
 	}
 	return data
 }
+
+func jsonInto(data []byte, into any) error { return json.Unmarshal(data, into) }
+
+// judge tells yes from no, and takes anything else for an error.
+func judge(got answer, err error, yes, no int) (bool, error) {
+	switch {
+	case err != nil:
+		return false, err
+	case got.code != yes && got.code != no:
+		return false, fmt.Errorf("%s", got)
+	}
+	return got.code == yes, nil
+}

@@ -45,6 +45,9 @@ func (t *Token) AuthenticateToken(ctx context.Context, text string) (*authentica
 	return nil, false, err
 }
 
+// userOf adds the group of everyone who is known. It is added here and not for requests alone, since a token review
+// must show the same groups that a request with the token is decided by.
 func userOf(id token.Identity) user.Info {
-	return &user.DefaultInfo{Name: id.Name, UID: id.UID, Groups: id.Groups, Extra: id.Extra}
+	groups := append(id.Groups, user.AllAuthenticated)
+	return &user.DefaultInfo{Name: id.Name, UID: id.UID, Groups: groups, Extra: id.Extra}
 }

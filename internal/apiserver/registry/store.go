@@ -75,6 +75,20 @@ func (s *Store) ShortNames() []string { return s.shortNames }
 // Categories implements rest.CategoriesProvider.
 func (s *Store) Categories() []string { return s.categories }
 
+// Create implements rest.Creater.
+func (s *Store) Create(ctx context.Context, obj runtime.Object, validate rest.ValidateObjectFunc, options *metav1.CreateOptions) (runtime.Object, error) {
+	made, err := s.Store.Create(ctx, obj, validate, options)
+	return made, tooLarge(err)
+}
+
+// Update implements rest.Updater.
+func (s *Store) Update(ctx context.Context, name string, info rest.UpdatedObjectInfo, create rest.ValidateObjectFunc,
+	update rest.ValidateObjectUpdateFunc, forceAllowCreate bool, options *metav1.UpdateOptions,
+) (runtime.Object, bool, error) {
+	updated, made, err := s.Store.Update(ctx, name, info, create, update, forceAllowCreate, options)
+	return updated, made, tooLarge(err)
+}
+
 // NewStore makes the store of one resource on the storage that getter hands out.
 func NewStore[T Object](kind Kind[T], getter generic.RESTOptionsGetter) (*Store, error) {
 	s := &genericregistry.Store{
@@ -167,7 +181,8 @@ func (p *Part) Get(ctx context.Context, name string, options *metav1.GetOptions)
 func (p *Part) Update(ctx context.Context, name string, info rest.UpdatedObjectInfo, create rest.ValidateObjectFunc,
 	update rest.ValidateObjectUpdateFunc, _ bool, options *metav1.UpdateOptions,
 ) (runtime.Object, bool, error) {
-	return p.store.Update(ctx, name, info, create, update, false, options)
+	updated, made, err := p.store.Update(ctx, name, info, create, update, false, options)
+	return updated, made, tooLarge(err)
 }
 
 // GetResetFields implements rest.ResetFieldsStrategy.

@@ -20,14 +20,15 @@ func (r *TokenREST) bind(ctx context.Context, namespace, account string, ref *au
 		return bound, nil
 	}
 	gvk := schema.FromAPIVersionAndKind(ref.APIVersion, ref.Kind)
-	switch gvk {
-	case corev1.SchemeGroupVersion.WithKind("Pod"):
+	// As in Kubernetes the version is not looked at, and may be left out.
+	switch gvk.GroupKind() {
+	case schema.GroupKind{Kind: "Pod"}:
 		return r.bindPod(ctx, namespace, account, ref)
-	case corev1.SchemeGroupVersion.WithKind("Secret"):
+	case schema.GroupKind{Kind: "Secret"}:
 		secret, found, err := r.Anchors.Secret(ctx, namespace, ref.Name)
 		bound.Secret, err = resolve(ref, "secrets", secret, found, err)
 		return bound, err
-	case corev1.SchemeGroupVersion.WithKind("Node"):
+	case schema.GroupKind{Kind: "Node"}:
 		node, found, err := r.Anchors.Node(ctx, ref.Name)
 		bound.Node, err = resolve(ref, "nodes", node, found, err)
 		return bound, err

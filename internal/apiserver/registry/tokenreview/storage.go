@@ -70,7 +70,7 @@ func (r *REST) review(ctx context.Context, spec authenticationv1.TokenReviewSpec
 	case err != nil:
 		return authenticationv1.TokenReviewStatus{Error: err.Error()}
 	case !ok || response == nil || response.User == nil:
-		return authenticationv1.TokenReviewStatus{}
+		return authenticationv1.TokenReviewStatus{Error: errUnknown.Error()}
 	case len(audiences) > 0 && len(audiences.Intersect(response.Audiences)) == 0:
 		return authenticationv1.TokenReviewStatus{Error: errAudience.Error()}
 	}
@@ -81,7 +81,11 @@ func (r *REST) review(ctx context.Context, spec authenticationv1.TokenReviewSpec
 	}
 }
 
-var errAudience = errors.New("token audiences are invalid for the target audiences")
+var (
+	errAudience = errors.New("token audiences are invalid for the target audiences")
+	// errUnknown is of a token that nobody here issued; the words are Kubernetes'.
+	errUnknown = errors.New("invalid bearer token")
+)
 
 func userInfo(response *authenticator.Response) authenticationv1.UserInfo {
 	info := authenticationv1.UserInfo{

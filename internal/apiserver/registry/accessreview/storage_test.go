@@ -1,0 +1,203 @@
+package accessreview_test
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"strings"
+	"testing"
+
+	authorizationv1 "k8s.io/api/authorization/v1"
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apiserver/pkg/authentication/user"
+	"k8s.io/apiserver/pkg/authorization/authorizer"
+	"k8s.io/apiserver/pkg/endpoints/request"
+	"k8s.io/apiserver/pkg/registry/rest"
+
+	"lanyard.dev/internal/apiserver/registry/accessreview"
+)
+
+// policy allows one action on one resource and one path, denies "never" outright, and cannot tell of "unsure". It
+// answers with all it was asked, so that each attribute a review carries over is seen.
+type policy struct{ authorizer.AuthorizerFunc }
+
+func newPolicy() policy {
+	return policy{func(_ context.Context, a authorizer.Attributes) (authorizer.Decision, string, error) {
+		who := a.GetUser()
+		asked := strings.Join([]string{
+			who.GetName(), who.GetUID(), strings.Join(who.GetGroups(), "+"), strings.Join(who.GetExtra()["k"], "+"), a.GetVerb(), a.GetPath(),
+			a.GetNamespace(), a.GetAPIGroup(), a.GetAPIVersion(), a.GetResource(), a.GetSubresource(), a.GetName(),
+		}, "|")
+		switch a.GetVerb() {
+		case "get":
+			return authorizer.DecisionAllow, asked, nil
+		case "never":
+			return authorizer.DecisionDeny, asked, nil
+		case "unsure":
+			return authorizer.DecisionNoOpinion, "", errors.New("storage watch has not progressed in time")
+		}
+		return authorizer.DecisionNoOpinion, "", nil
+	}}
+}
+
+func resource(verb string) *authorizationv1.ResourceAttributes {
+	return &authorizationv1.ResourceAttributes{
+		Namespace: "ns", Verb: verb, Group: "apps", Version: "v1", Resource: "things", Subresource: "log", Name: "one",
+	}
+}
+
+func path(verb string) *authorizationv1.NonResourceAttributes {
+	return &authorizationv1.NonResourceAttributes{Verb: verb, Path: "/healthz"}
+}
+
+var someone = authorizationv1.SubjectAccessReviewSpec{
+	User: "robot", UID: "u", Groups: []string{"g", "h"}, Extra: map[string]authorizationv1.ExtraValue{"k": {"v"}},
+}
+
+func of(change func(*authorizationv1.SubjectAccessReviewSpec)) authorizationv1.SubjectAccessReviewSpec {
+	spec := *someone.DeepCopy()
+	change(&spec)
+	return spec
+}
+
+func review(t *testing.T, storage rest.Creater, obj runtime.Object) (runtime.Object, error) {
+	t.Helper()
+	ctx := request.WithUser(request.WithNamespace(t.Context(), "ns"), &user.DefaultInfo{Name: "caller", Groups: []string{"cg"}})
+	return storage.Create(ctx, obj, nil, &metav1.CreateOptions{})
+}
+
+func TestAnswers(t *testing.T) {
+	t.Parallel()
+	az := newPolicy()
+	type status = authorizationv1.SubjectAccessReviewStatus
+	subject := func(change func(*authorizationv1.SubjectAccessReviewSpec)) runtime.Object {
+		return &authorizationv1.SubjectAccessReview{Spec: of(change), Status: status{Allowed: true, Reason: "forged"}}
+	}
+	local := func(change func(*authorizationv1.SubjectAccessReviewSpec)) runtime.Object {
+		return &authorizationv1.LocalSubjectAccessReview{ObjectMeta: metav1.ObjectMeta{Namespace: "ns"}, Spec: of(change)}
+	}
+	for _, test := range []struct {
+		name    string
+		storage rest.Creater
+		ask     runtime.Object
+		want    status
+	}{
+		{"resource", accessreview.NewSubject(az), subject(func(s *authorizationv1.SubjectAccessReviewSpec) { s.ResourceAttributes = resource("get") }),
+			status{Allowed: true, Reason: "robot|u|g+h|v|get||ns|apps|v1|things|log|one"}},
+		{"any version", accessreview.NewSubject(az), subject(func(s *authorizationv1.SubjectAccessReviewSpec) {
+			s.ResourceAttributes = resource("get")
+			s.ResourceAttributes.Version = ""
+		}), status{Allowed: true, Reason: "robot|u|g+h|v|get||ns|apps|*|things|log|one"}},
+		{"path", accessreview.NewSubject(az), subject(func(s *authorizationv1.SubjectAccessReviewSpec) { s.NonResourceAttributes = path("get") }),
+			status{Allowed: true, Reason: "robot|u|g+h|v|get|/healthz||||||"}},
+		{"groups only", accessreview.NewSubject(az), subject(func(s *authorizationv1.SubjectAccessReviewSpec) {
+			s.User, s.ResourceAttributes = "", resource("get")
+		}), status{Allowed: true, Reason: "|u|g+h|v|get||ns|apps|v1|things|log|one"}},
+		{"no", accessreview.NewSubject(az), subject(func(s *authorizationv1.SubjectAccessReviewSpec) { s.ResourceAttributes = resource("list") }), status{}},
+		{"never", accessreview.NewSubject(az), subject(func(s *authorizationv1.SubjectAccessReviewSpec) { s.ResourceAttributes = resource("never") }),
+			status{Denied: true, Reason: "robot|u|g+h|v|never||ns|apps|v1|things|log|one"}},
+		{"unsure", accessreview.NewSubject(az), subject(func(s *authorizationv1.SubjectAccessReviewSpec) { s.ResourceAttributes = resource("unsure") }),
+			status{EvaluationError: "storage watch has not progressed in time"}},
+		{"local", accessreview.NewLocal(az), local(func(s *authorizationv1.SubjectAccessReviewSpec) { s.ResourceAttributes = resource("get") }),
+			status{Allowed: true, Reason: "robot|u|g+h|v|get||ns|apps|v1|things|log|one"}},
+		{"local, namespace from the path", accessreview.NewLocal(az),
+			&authorizationv1.LocalSubjectAccessReview{Spec: of(func(s *authorizationv1.SubjectAccessReviewSpec) { s.ResourceAttributes = resource("list") })}, status{}},
+		{"self", accessreview.NewSelf(az), &authorizationv1.SelfSubjectAccessReview{Spec: authorizationv1.SelfSubjectAccessReviewSpec{ResourceAttributes: resource("get")}},
+			status{Allowed: true, Reason: "caller||cg||get||ns|apps|v1|things|log|one"}},
+		{"self, path", accessreview.NewSelf(az), &authorizationv1.SelfSubjectAccessReview{Spec: authorizationv1.SelfSubjectAccessReviewSpec{NonResourceAttributes: path("get")}},
+			status{Allowed: true, Reason: "caller||cg||get|/healthz||||||"}},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			out, err := review(t, test.storage, test.ask)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got := statusOf(out); got != test.want {
+				t.Errorf("got %+v, want %+v", got, test.want)
+			}
+		})
+	}
+}
+
+func statusOf(obj runtime.Object) authorizationv1.SubjectAccessReviewStatus {
+	switch r := obj.(type) {
+	case *authorizationv1.SubjectAccessReview:
+		return r.Status
+	case *authorizationv1.LocalSubjectAccessReview:
+		return r.Status
+	case *authorizationv1.SelfSubjectAccessReview:
+		return r.Status
+	}
+	return authorizationv1.SubjectAccessReviewStatus{}
+}
+
+func TestInvalid(t *testing.T) {
+	t.Parallel()
+	az := newPolicy()
+	subject := func(change func(*authorizationv1.SubjectAccessReviewSpec)) runtime.Object {
+		return &authorizationv1.SubjectAccessReview{Spec: of(change)}
+	}
+	local := func(namespace string, change func(*authorizationv1.SubjectAccessReviewSpec)) runtime.Object {
+		return &authorizationv1.LocalSubjectAccessReview{ObjectMeta: metav1.ObjectMeta{Namespace: namespace}, Spec: of(change)}
+	}
+	for _, test := range []struct {
+		name    string
+		storage rest.Creater
+		ask     runtime.Object
+		want    string
+	}{
+		{"nothing asked", accessreview.NewSubject(az), subject(func(*authorizationv1.SubjectAccessReviewSpec) {}),
+			"spec.resourceAttributes: Invalid value: null: exactly one of nonResourceAttributes or resourceAttributes must be specified"},
+		{"both asked", accessreview.NewSubject(az), subject(func(s *authorizationv1.SubjectAccessReviewSpec) {
+			s.ResourceAttributes, s.NonResourceAttributes = resource("get"), path("get")
+		}), "cannot be specified in combination with resourceAttributes"},
+		{"nobody", accessreview.NewSubject(az), subject(func(s *authorizationv1.SubjectAccessReviewSpec) {
+			s.User, s.Groups, s.ResourceAttributes = "", nil, resource("get")
+		}), `spec.user: Invalid value: "": at least one of user or group must be specified`},
+		{"metadata", accessreview.NewSubject(az), &authorizationv1.SubjectAccessReview{ObjectMeta: metav1.ObjectMeta{Name: "x"},
+			Spec: of(func(s *authorizationv1.SubjectAccessReviewSpec) { s.ResourceAttributes = resource("get") })}, "metadata: Invalid value"},
+		{"self, nothing asked", accessreview.NewSelf(az), &authorizationv1.SelfSubjectAccessReview{}, "exactly one of"},
+		{"local, path", accessreview.NewLocal(az), local("ns", func(s *authorizationv1.SubjectAccessReviewSpec) { s.NonResourceAttributes = path("get") }),
+			"disallowed on this kind of request"},
+		{"local, another namespace", accessreview.NewLocal(az), local("other", func(s *authorizationv1.SubjectAccessReviewSpec) { s.ResourceAttributes = resource("get") }),
+			`spec.resourceAttributes.namespace: Invalid value: "ns": must match metadata.namespace`},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			_, err := review(t, test.storage, test.ask)
+			if !apierrors.IsInvalid(err) || !strings.Contains(err.Error(), test.want) {
+				t.Errorf("got %v, want %q", err, test.want)
+			}
+		})
+	}
+}
+
+func TestBadRequests(t *testing.T) {
+	t.Parallel()
+	storage := accessreview.NewSelf(newPolicy())
+	ask := &authorizationv1.SelfSubjectAccessReview{Spec: authorizationv1.SelfSubjectAccessReviewSpec{ResourceAttributes: resource("get")}}
+	if _, err := storage.Create(t.Context(), ask, nil, &metav1.CreateOptions{}); !apierrors.IsBadRequest(err) {
+		t.Errorf("nobody asks: %v", err)
+	}
+	if _, err := review(t, storage, &corev1.Pod{}); !apierrors.IsBadRequest(err) {
+		t.Errorf("another kind: %v", err)
+	}
+	ctx := request.WithUser(t.Context(), &user.DefaultInfo{Name: "caller"})
+	refuse := func(context.Context, runtime.Object) error { return errors.New("admission says no") }
+	if _, err := storage.Create(ctx, ask, refuse, &metav1.CreateOptions{}); err == nil || err.Error() != "admission says no" || ask.Status.Allowed {
+		t.Errorf("refused by admission: %v, %+v", err, ask.Status)
+	}
+}
+
+func TestScopes(t *testing.T) {
+	t.Parallel()
+	az := newPolicy()
+	namespaced := []bool{accessreview.NewSubject(az).NamespaceScoped(), accessreview.NewSelf(az).NamespaceScoped(), accessreview.NewLocal(az).NamespaceScoped()}
+	if !slices.Equal(namespaced, []bool{false, false, true}) {
+		t.Errorf("namespaced: %v", namespaced)
+	}
+}

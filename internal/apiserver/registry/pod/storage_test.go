@@ -1,0 +1,264 @@
+package pod_test
+
+import (
+	"context"
+	"strings"
+	"testing"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apiserver/pkg/registry/rest"
+	"k8s.io/utils/ptr"
+
+	"lanyard.dev/internal/apiserver/registry/pod"
+	"lanyard.dev/internal/apiserver/registry/storagetest"
+)
+
+type storage struct {
+	*pod.Storage
+	base *storagetest.Storage
+}
+
+func newStorage(t *testing.T) *storage {
+	t.Helper()
+	s := &storage{base: storagetest.Start(t)}
+	var err error
+	if s.Storage, err = pod.NewStorage(s.base.Scheme, s.base); err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+// create stores a pod, changed before it is sent.
+func (s *storage) create(t *testing.T, name string, mutate ...func(*corev1.Pod)) *corev1.Pod {
+	t.Helper()
+	p := &corev1.Pod{
+		ObjectMeta: storagetest.Meta("ns", name),
+		Spec:       corev1.PodSpec{Containers: []corev1.Container{{Name: "c", Image: "i"}}},
+	}
+	for _, m := range mutate {
+		m(p)
+	}
+	s.base.Scheme.Default(p)
+	made, err := s.Pod.Create(storagetest.In(t, "ns"), p, rest.ValidateAllObjectFunc, &metav1.CreateOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return made.(*corev1.Pod)
+}
+
+func (s *storage) get(t *testing.T, name string) *corev1.Pod {
+	t.Helper()
+	found, err := s.Pod.Get(storagetest.In(t, "ns"), name, &metav1.GetOptions{})
+	if apierrors.IsNotFound(err) {
+		return nil
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return found.(*corev1.Pod)
+}
+
+func update(t *testing.T, to rest.Updater, name string, mutate func(*corev1.Pod)) error {
+	t.Helper()
+	info := rest.DefaultUpdatedObjectInfo(nil, func(_ context.Context, _, old runtime.Object) (runtime.Object, error) {
+		p := old.DeepCopyObject().(*corev1.Pod)
+		mutate(p)
+		return p, nil
+	})
+	_, _, err := to.Update(storagetest.In(t, "ns"), name, info, rest.ValidateAllObjectFunc, rest.ValidateAllObjectUpdateFunc, false, &metav1.UpdateOptions{})
+	return err
+}
+
+func onNode(p *corev1.Pod) { p.Spec.NodeName = "n1" }
+
+func TestWhoMayChangeWhat(t *testing.T) {
+	t.Parallel()
+	s := newStorage(t)
+	made := s.create(t, "p", func(p *corev1.Pod) {
+		p.Generation, p.Status.Phase = 7, corev1.PodRunning // not a client's to say
+		p.OwnerReferences = []metav1.OwnerReference{{APIVersion: "v1", Kind: "Node", Name: "n", UID: "u"}}
+	})
+	if made.Generation != 1 || made.Status.Phase != corev1.PodPending || made.Status.QOSClass != corev1.PodQOSBestEffort {
+		t.Errorf("a new pod: generation %d, status %+v", made.Generation, made.Status)
+	}
+	err := update(t, s.Pod, "p", func(p *corev1.Pod) {
+		p.Status.Phase, p.Generation, p.Labels = corev1.PodFailed, 9, map[string]string{"a": "b"}
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if p := s.get(t, "p"); p.Status.Phase != corev1.PodPending || p.Generation != 1 || p.Labels["a"] != "b" {
+		t.Errorf("after an update: %+v", p)
+	}
+	if err := update(t, s.Pod, "p", func(p *corev1.Pod) { p.Spec.Containers[0].Image = "j" }); err != nil {
+		t.Fatal(err)
+	}
+	if p := s.get(t, "p"); p.Generation != 2 {
+		t.Errorf("after a change of spec: generation %d", p.Generation)
+	}
+	err = update(t, s.Status, "p", func(p *corev1.Pod) {
+		p.Status.Phase, p.Spec.Containers[0].Image, p.OwnerReferences = corev1.PodRunning, "forged", nil
+		p.Spec.ServiceAccountName = "forged"
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if p := s.get(t, "p"); p.Status.Phase != corev1.PodRunning || p.Spec.Containers[0].Image != "j" || p.Spec.ServiceAccountName != "" || len(p.OwnerReferences) != 1 {
+		t.Errorf("after a status update: %+v", p)
+	}
+}
+
+func TestGatedPod(t *testing.T) {
+	t.Parallel()
+	s := newStorage(t)
+	p := s.create(t, "p", func(p *corev1.Pod) {
+		p.Spec.SchedulingGates = []corev1.PodSchedulingGate{{Name: "example.com/a"}, {Name: "example.com/b"}}
+	})
+	if len(p.Status.Conditions) != 1 || p.Status.Conditions[0].Reason != "SchedulingGated" || p.Status.Conditions[0].Status != corev1.ConditionFalse {
+		t.Errorf("conditions %+v", p.Status.Conditions)
+	}
+	if err := s.bind(t, "p", nil); !apierrors.IsConflict(err) || !strings.Contains(err.Error(), "pod p has non-empty .spec.schedulingGates") {
+		t.Errorf("binding: %v", err)
+	}
+}
+
+// TestGracefulDeletion asks how long a pod that is deleted stays.
+func TestGracefulDeletion(t *testing.T) {
+	t.Parallel()
+	s := newStorage(t)
+	ended := func(phase corev1.PodPhase) func(*corev1.Pod) { return func(p *corev1.Pod) { p.Status.Phase = phase } }
+	for _, test := range []struct {
+		name   string
+		pod    func(*corev1.Pod)
+		status func(*corev1.Pod)
+		grace  *int64
+		stays  int64 // seconds; -1 when it goes at once
+	}{
+		{"spec", onNode, nil, nil, 30},
+		{"own-period", func(p *corev1.Pod) { onNode(p); p.Spec.TerminationGracePeriodSeconds = ptr.To[int64](5) }, nil, nil, 5},
+		{"asked", onNode, nil, ptr.To[int64](7), 7},
+		{"at-once", onNode, nil, ptr.To[int64](0), -1},
+		{"negative", onNode, nil, ptr.To[int64](-3), 1},
+		{"no-node", func(*corev1.Pod) {}, nil, ptr.To[int64](7), -1},
+		{"failed", onNode, ended(corev1.PodFailed), nil, -1},
+		{"succeeded", onNode, ended(corev1.PodSucceeded), nil, -1},
+		{"running", onNode, ended(corev1.PodRunning), nil, 30},
+	} {
+		s.create(t, test.name, test.pod)
+		if test.status != nil {
+			if err := update(t, s.Status, test.name, test.status); err != nil {
+				t.Fatal(err)
+			}
+		}
+		before := time.Now().Truncate(time.Second)
+		_, gone, err := s.Pod.Delete(storagetest.In(t, "ns"), test.name, rest.ValidateAllObjectFunc, &metav1.DeleteOptions{GracePeriodSeconds: test.grace})
+		if err != nil {
+			t.Fatalf("%s: %v", test.name, err)
+		}
+		p := s.get(t, test.name)
+		if gone != (test.stays < 0) || (p == nil) != gone {
+			t.Errorf("%s: gone=%v, stored %v", test.name, gone, p != nil)
+			continue
+		}
+		if p == nil {
+			continue
+		}
+		if ends := before.Add(time.Duration(test.stays) * time.Second); p.DeletionTimestamp.Time.Before(ends) || p.DeletionTimestamp.After(ends.Add(20*time.Second)) {
+			t.Errorf("%s: ends at %v, want about %v", test.name, p.DeletionTimestamp, ends)
+		}
+	}
+}
+
+// TestDeletionCannotBeTakenBack tries what a stolen node credential could: to keep a pod, and so its tokens, alive.
+func TestDeletionCannotBeTakenBack(t *testing.T) {
+	t.Parallel()
+	s := newStorage(t)
+	s.create(t, "p", onNode)
+	remove := func(grace int64) {
+		t.Helper()
+		_, _, err := s.Pod.Delete(storagetest.In(t, "ns"), "p", rest.ValidateAllObjectFunc, &metav1.DeleteOptions{GracePeriodSeconds: &grace})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	remove(60)
+	deleted := s.get(t, "p").DeletionTimestamp
+	later := metav1.NewTime(deleted.Add(time.Hour))
+	for name, to := range map[string]rest.Updater{"status": s.Status, "resource": s.Pod} {
+		for _, at := range []*metav1.Time{nil, &later} {
+			if err := update(t, to, "p", func(p *corev1.Pod) { p.DeletionTimestamp, p.DeletionGracePeriodSeconds = at, nil }); err != nil {
+				t.Fatalf("%s: %v", name, err)
+			}
+			if got := s.get(t, "p").DeletionTimestamp; !got.Equal(deleted) {
+				t.Errorf("%s: deletionTimestamp was %v and is %v", name, deleted, got)
+			}
+		}
+	}
+	remove(3600)
+	if got := s.get(t, "p").DeletionTimestamp; got.After(deleted.Time) {
+		t.Errorf("a second deletion moves the end from %v to %v", deleted, got)
+	}
+	if err := s.bind(t, "p", nil); !apierrors.IsConflict(err) || !strings.Contains(err.Error(), "pod p is being deleted, cannot be assigned to a host") {
+		t.Errorf("binding: %v", err)
+	}
+}
+
+func (s *storage) bind(t *testing.T, name string, mutate func(*corev1.Binding), dryRun ...string) error {
+	t.Helper()
+	b := &corev1.Binding{ObjectMeta: storagetest.Meta("ns", name), Target: corev1.ObjectReference{Kind: "Node", Name: "n1"}}
+	if mutate != nil {
+		mutate(b)
+	}
+	out, err := s.Binding.Create(storagetest.In(t, "ns"), name, b, rest.ValidateAllObjectFunc, &metav1.CreateOptions{DryRun: dryRun})
+	if err == nil && out.(*metav1.Status).Status != metav1.StatusSuccess {
+		t.Errorf("bound with %+v", out)
+	}
+	return err
+}
+
+func TestBinding(t *testing.T) {
+	t.Parallel()
+	s := newStorage(t)
+	made := s.create(t, "p")
+	for _, test := range []struct {
+		name   string
+		pod    string
+		mutate func(*corev1.Binding)
+		is     func(error) bool
+		want   string
+	}{
+		{"no such pod", "nowhere", nil, apierrors.IsNotFound, `pods "nowhere" not found`},
+		{"another name", "p", func(b *corev1.Binding) { b.Name = "q" }, apierrors.IsBadRequest, "name in URL does not match name in Binding object"},
+		{"no target", "p", func(b *corev1.Binding) { b.Target.Name = "" }, apierrors.IsInvalid, "target.name"},
+		{"another kind", "p", func(b *corev1.Binding) { b.Target.Kind = "Pod" }, apierrors.IsInvalid, "target.kind"},
+		{"another UID", "p", func(b *corev1.Binding) { b.UID = types.UID("other") }, apierrors.IsConflict, "Precondition failed: UID"},
+		{"another version", "p", func(b *corev1.Binding) { b.ResourceVersion = "1" }, apierrors.IsConflict, "Precondition failed: ResourceVersion"},
+	} {
+		if err := s.bind(t, test.pod, test.mutate); err == nil || !test.is(err) || !strings.Contains(err.Error(), test.want) {
+			t.Errorf("%s: %v, want %q", test.name, err, test.want)
+		}
+	}
+	if err := s.bind(t, "p", nil, metav1.DryRunAll); err != nil {
+		t.Errorf("dry run: %v", err)
+	}
+	if p := s.get(t, "p"); p.Spec.NodeName != "" || p.ResourceVersion != made.ResourceVersion {
+		t.Fatalf("what was refused or tried had an effect: %+v", p)
+	}
+	err := s.bind(t, "p", func(b *corev1.Binding) { b.UID, b.Annotations = made.UID, map[string]string{"example.com/a": "b"} })
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := s.get(t, "p")
+	if p.Spec.NodeName != "n1" || p.Annotations["example.com/a"] != "b" || len(p.Status.Conditions) != 1 ||
+		p.Status.Conditions[0].Type != corev1.PodScheduled || p.Status.Conditions[0].Status != corev1.ConditionTrue {
+		t.Errorf("got %+v", p)
+	}
+	if err := s.bind(t, "p", nil); !apierrors.IsConflict(err) || !strings.Contains(err.Error(), `pod p is already assigned to node "n1"`) {
+		t.Errorf("a second time: %v", err)
+	}
+}

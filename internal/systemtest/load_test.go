@@ -1,0 +1,309 @@
+package systemtest
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	rbacv1 "k8s.io/api/rbac/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/rest"
+
+	"lanyard.dev/lanyardtest"
+)
+
+// crowd is many clients on fewer connections: several share one of HTTP/2, each of HTTP/1.1 has its own. The Go runtime
+// has raised the limit of open files to what this user may have.
+type crowd struct {
+	url, namespace, token string
+	clients               []*http.Client
+	answered, turnedAway  atomic.Int64
+}
+
+func newCrowd(t *testing.T, a *lanyardtest.Authority, shared, perConnection, alone int) *crowd {
+	t.Helper()
+	config, err := rest.TLSConfigFor(rest.AnonymousClientConfig(a.Config()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := &crowd{url: a.URL(), namespace: a.Namespace(t)}
+	a.CreateServiceAccount(t, c.namespace, "one-of-many")
+	a.Grant(t, c.namespace, "one-of-many", readConfigMaps, rbacRule("", "serviceaccounts/token", "create"))
+	c.token = a.Token(t, c.namespace, "one-of-many")
+	add := func(transport *http.Transport, clients int) {
+		t.Cleanup(transport.CloseIdleConnections)
+		for range clients {
+			c.clients = append(c.clients, &http.Client{Transport: transport})
+		}
+	}
+	for range shared {
+		add(&http.Transport{TLSClientConfig: config.Clone(), ForceAttemptHTTP2: true}, perConnection)
+	}
+	for range alone {
+		add(&http.Transport{TLSClientConfig: config.Clone(), TLSNextProto: map[string]func(string, *tls.Conn) http.RoundTripper{}}, 1)
+	}
+	return c
+}
+
+// request is answered, or turned away with 429; anything else is an error.
+func (c *crowd) request(ctx context.Context, client *http.Client, method, path, body string) (*http.Response, error) {
+	request, err := http.NewRequestWithContext(ctx, method, c.url+path, strings.NewReader(body))
+	if err != nil {
+		return nil, err
+	}
+	request.Header.Set("Authorization", "Bearer "+c.token)
+	response, err := client.Do(request)
+	if err != nil {
+		return nil, err
+	}
+	switch response.StatusCode {
+	case http.StatusOK, http.StatusCreated:
+		c.answered.Add(1)
+		return response, nil
+	case http.StatusTooManyRequests:
+		c.turnedAway.Add(1)
+		return response, nil
+	}
+	text, _ := io.ReadAll(response.Body)
+	return nil, errors.Join(fmt.Errorf("%s %s: %s %s", method, path, response.Status, text), response.Body.Close())
+}
+
+func (c *crowd) brief(ctx context.Context, client *http.Client, method, path, body string) error {
+	response, err := c.request(ctx, client, method, path, body)
+	if err != nil {
+		return err
+	}
+	_, err = io.Copy(io.Discard, response.Body)
+	return errors.Join(err, response.Body.Close())
+}
+
+// watchUntil opens a watch, says so, and reads until an event holds the text.
+func (c *crowd) watchUntil(ctx context.Context, client *http.Client, text string, opened func()) error {
+	response, err := c.request(ctx, client, http.MethodGet, "/api/v1/namespaces/"+c.namespace+"/configmaps?watch=true", "")
+	if err != nil {
+		return err
+	}
+	opened()
+	defer func() { _ = response.Body.Close() }()
+	for lines := bufio.NewReader(response.Body); ; {
+		line, err := lines.ReadString('\n')
+		if strings.Contains(line, text) {
+			return nil
+		}
+		if err != nil {
+			return fmt.Errorf("watch ended early: %w", err)
+		}
+	}
+}
+
+// each does something as every client at the same time, and returns a few of the errors.
+func (c *crowd) each(do func(*http.Client) error) error {
+	var working sync.WaitGroup
+	failed := make(chan error, len(c.clients))
+	for _, client := range c.clients {
+		working.Go(func() {
+			if err := do(client); err != nil {
+				failed <- err
+			}
+		})
+	}
+	working.Wait()
+	close(failed)
+	var some []error
+	for err := range failed {
+		if some = append(some, err); len(some) == 3 {
+			return errors.Join(append(some, fmt.Errorf("and %d more", len(failed)))...)
+		}
+	}
+	return errors.Join(some...)
+}
+
+func rbacRule(group, resource, verb string) rbacv1.PolicyRule {
+	return rbacv1.PolicyRule{APIGroups: []string{group}, Resources: []string{resource}, Verbs: []string{verb}}
+}
+
+func TestTwoThousandClients(t *testing.T) {
+	a := lanyardtest.Start(t)
+	shared, perConnection, alone := 200, 8, 400
+	if testing.Short() {
+		shared, alone = 40, 80
+	}
+	c := newCrowd(t, a, shared, perConnection, alone)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*patience)
+	defer cancel()
+	// Connections that never say a word must not keep the others out.
+	for range 100 {
+		idle, err := net.Dial("tcp", strings.TrimPrefix(a.URL(), "https://"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer func() { _ = idle.Close() }()
+	}
+	err := c.each(func(client *http.Client) error {
+		for range 2 {
+			if err := c.brief(ctx, client, http.MethodGet, "/api/v1/namespaces/"+c.namespace+"/configmaps/"+rootCAMap, ""); err != nil {
+				return err
+			}
+			if err := c.brief(ctx, client, http.MethodPost, "/api/v1/namespaces/"+c.namespace+"/serviceaccounts/one-of-many/token", `{}`); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		t.Errorf("requests: %v", err)
+	}
+	c.watchTogether(ctx, t, a)
+	t.Logf("%d clients: %d requests answered, %d turned away", len(c.clients), c.answered.Load(), c.turnedAway.Load())
+	if answered, away := c.answered.Load(), c.turnedAway.Load(); away > answered {
+		t.Errorf("%d requests answered, %d turned away", answered, away)
+	}
+	if got := bearer(t, a.Config(), "").get(t, "/readyz"); got.code != http.StatusOK {
+		t.Errorf("after the load: %s", got)
+	}
+	if got := bearer(t, a.Config(), c.token).get(t, "/api/v1/namespaces/"+c.namespace+"/configmaps"); got.code != http.StatusOK {
+		t.Errorf("after the load: %s", got)
+	}
+}
+
+// watchTogether lets every client hold a watch, and then makes one object that all must be told of.
+func (c *crowd) watchTogether(ctx context.Context, t *testing.T, a *lanyardtest.Authority) {
+	t.Helper()
+	var opened sync.WaitGroup
+	opened.Add(len(c.clients))
+	made := make(chan error, 1)
+	go func() {
+		opened.Wait()
+		note := &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: "to-everybody"}}
+		_, err := a.Client().CoreV1().ConfigMaps(c.namespace).Create(ctx, note, metav1.CreateOptions{})
+		made <- err
+	}()
+	err := c.each(func(client *http.Client) error {
+		var once sync.Once
+		done := func() { once.Do(opened.Done) }
+		defer done()
+		return c.watchUntil(ctx, client, "to-everybody", done)
+	})
+	if err := errors.Join(err, <-made); err != nil {
+		t.Errorf("watches: %v", err)
+	}
+}
+
+func TestLargeBodies(t *testing.T) {
+	t.Parallel()
+	a := authority(t)
+	namespace, admin := a.Namespace(t), callerFor(t, a.Config())
+	configMap := func(size int) []byte {
+		return []byte(`{"apiVersion":"v1","kind":"ConfigMap","metadata":{"name":"big"},"data":{"k":"` + strings.Repeat("x", size) + `"}}`)
+	}
+	manyRules := func(rules int) []byte {
+		rule := `{"apiGroups":[""],"resources":["` + strings.Repeat("x", 1000) + `"],"verbs":["get"]}`
+		return []byte(`{"apiVersion":"rbac.authorization.k8s.io/v1","kind":"Role","metadata":{"name":"big"},"rules":[` + strings.TrimSuffix(strings.Repeat(rule+",", rules), ",") + `]}`)
+	}
+	core, rbac := "/api/v1/namespaces/"+namespace, "/apis/rbac.authorization.k8s.io/v1/namespaces/"+namespace
+	for name, tt := range map[string]struct {
+		path string
+		body []byte
+		code int
+		text string
+	}{
+		"config map over 1 MiB":           {core + "/configmaps", configMap(1<<20 + 1), http.StatusUnprocessableEntity, "may not be more than 1048576 bytes"},
+		"config map of 1.5 MiB":           {core + "/configmaps", configMap(3 << 19), http.StatusUnprocessableEntity, "may not be more than 1048576 bytes"},
+		"config map over 3 MiB":           {core + "/configmaps", configMap(3<<20 + 1), http.StatusRequestEntityTooLarge, "limit is 3145728"},
+		"role of 2 MiB, more than etcd's": {rbac + "/roles", manyRules(2000), http.StatusRequestEntityTooLarge, "too large"},
+		"token request over 3 MiB":        {core + "/serviceaccounts/default/token", configMap(3<<20 + 1), http.StatusRequestEntityTooLarge, "limit is 3145728"},
+		"review over 3 MiB":               {"/apis/authentication.k8s.io/v1/tokenreviews", configMap(3<<20 + 1), http.StatusRequestEntityTooLarge, "limit is 3145728"},
+		"20 MiB":                          {core + "/configmaps", configMap(20 << 20), http.StatusRequestEntityTooLarge, "limit is 3145728"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			if got := admin.do(t, http.MethodPost, tt.path, tt.body); got.code != tt.code || !strings.Contains(got.status(t).Message, tt.text) {
+				t.Errorf("%.400s, want %d with %q", got, tt.code, tt.text)
+			}
+		})
+	}
+}
+
+// TestEndlessBody: a body without an end is given up at the limit.
+func TestEndlessBody(t *testing.T) {
+	t.Parallel()
+	a := authority(t)
+	admin := callerFor(t, a.Config())
+	for _, path := range []string{"/api/v1/namespaces", whoAmIPath} {
+		endless := io.MultiReader(strings.NewReader(`{"metadata":{"name":"`), zeros{})
+		request, err := http.NewRequestWithContext(t.Context(), http.MethodPost, a.URL()+path, endless)
+		if err != nil {
+			t.Fatal(err)
+		}
+		request.Header.Set("Content-Type", "application/json")
+		response, err := admin.client.Do(request)
+		if err != nil {
+			t.Errorf("%s: %v", path, err)
+			continue
+		}
+		if response.StatusCode != http.StatusRequestEntityTooLarge {
+			t.Errorf("%s: %s", path, response.Status)
+		}
+		_ = response.Body.Close()
+	}
+}
+
+// zeros never ends.
+type zeros struct{}
+
+func (zeros) Read(p []byte) (int, error) {
+	copy(p, bytes.Repeat([]byte("0"), len(p)))
+	return len(p), nil
+}
+
+func TestLargeHeaders(t *testing.T) {
+	t.Parallel()
+	a := authority(t)
+	many := func(n, size int) []string {
+		var headers []string
+		for i := range n {
+			headers = append(headers, fmt.Sprintf("X-%d", i), strings.Repeat("x", size))
+		}
+		return headers
+	}
+	refused := http.StatusRequestHeaderFieldsTooLarge
+	for name, tt := range map[string]struct {
+		headers []string
+		code    int
+	}{
+		"token of 20 KB":          {[]string{"Authorization", "Bearer " + strings.Repeat("x", 20_000)}, http.StatusUnauthorized},
+		"token of 900 KB":         {[]string{"Authorization", "Bearer " + strings.Repeat("x", 900_000)}, http.StatusUnauthorized},
+		"token of 10 MB":          {[]string{"Authorization", "Bearer " + strings.Repeat("x", 10_000_000)}, refused},
+		"thousands of headers":    {many(5000, 10), http.StatusOK},
+		"too many headers":        {many(50_000, 100), refused},
+		"a long other header":     {[]string{"X-Long", strings.Repeat("x", 10_000_000)}, refused},
+		"thousands of groups":     {append(many(0, 0), "Impersonate-User", strings.Repeat("x", 100_000)), http.StatusForbidden},
+		"not a bearer's":          {[]string{"Authorization", "Basic eDp4"}, http.StatusOK},
+		"no token after the word": {[]string{"Authorization", "Bearer "}, http.StatusOK},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			started := time.Now()
+			got, err := overHTTP1(t, a.Config()).try(t.Context(), http.MethodGet, "/version", nil, tt.headers...)
+			// A server that has heard enough may hang up on a client that is still speaking.
+			if err != nil && tt.code == refused && time.Since(started) < 10*time.Second {
+				return
+			}
+			if took := time.Since(started); err != nil || got.code != tt.code || took > 10*time.Second {
+				t.Errorf("%.300s after %v (%v), want %d", got, took, err, tt.code)
+			}
+		})
+	}
+}

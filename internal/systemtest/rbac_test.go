@@ -1,0 +1,231 @@
+package systemtest
+
+import (
+	"net/http"
+	"strings"
+	"testing"
+
+	authorizationv1 "k8s.io/api/authorization/v1"
+	rbacv1 "k8s.io/api/rbac/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/rest"
+
+	"lanyard.dev/lanyardtest"
+)
+
+var readConfigMaps = rbacv1.PolicyRule{APIGroups: []string{""}, Resources: []string{"configmaps"}, Verbs: []string{"get", "list", "watch"}}
+
+// TestGrantsCountFromTheNextRequest changes each kind of policy object, over and over, and asks at once.
+func TestGrantsCountFromTheNextRequest(t *testing.T) {
+	t.Parallel()
+	a := authority(t)
+	namespace, rbac := a.Namespace(t), a.Client().RbacV1()
+	a.CreateServiceAccount(t, namespace, "asker")
+	asker := bearer(t, a.Config(), a.Token(t, namespace, "asker"))
+	expect := func(round int, code int, after string) {
+		t.Helper()
+		if got := asker.get(t, "/api/v1/namespaces/"+namespace+"/configmaps"); got.code != code {
+			t.Fatalf("round %d, after %s: %d, want %d", round, after, got.code, code)
+		}
+	}
+	noErr := func(err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	subjects := []rbacv1.Subject{{Kind: rbacv1.ServiceAccountKind, Namespace: namespace, Name: "asker"}}
+	meta, none := metav1.ObjectMeta{Name: namespace}, metav1.DeleteOptions{}
+	ref := func(kind string) rbacv1.RoleRef {
+		return rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: kind, Name: namespace}
+	}
+	role := &rbacv1.Role{ObjectMeta: meta, Rules: []rbacv1.PolicyRule{readConfigMaps}}
+	_, err := rbac.ClusterRoles().Create(t.Context(), &rbacv1.ClusterRole{ObjectMeta: meta, Rules: role.Rules}, metav1.CreateOptions{})
+	noErr(err)
+	expect(0, http.StatusForbidden, "nothing")
+	for round := range 25 {
+		_, err = rbac.Roles(namespace).Create(t.Context(), role, metav1.CreateOptions{})
+		noErr(err)
+		_, err = rbac.RoleBindings(namespace).Create(t.Context(), &rbacv1.RoleBinding{ObjectMeta: meta, Subjects: subjects, RoleRef: ref("Role")}, metav1.CreateOptions{})
+		noErr(err)
+		expect(round, http.StatusOK, "a RoleBinding")
+		_, err = rbac.Roles(namespace).Update(t.Context(), &rbacv1.Role{ObjectMeta: meta}, metav1.UpdateOptions{})
+		noErr(err)
+		expect(round, http.StatusForbidden, "its Role lost its rules")
+		_, err = rbac.Roles(namespace).Update(t.Context(), role, metav1.UpdateOptions{})
+		noErr(err)
+		expect(round, http.StatusOK, "its Role got them back")
+		noErr(rbac.Roles(namespace).Delete(t.Context(), namespace, none))
+		expect(round, http.StatusForbidden, "its Role went")
+		noErr(rbac.RoleBindings(namespace).Delete(t.Context(), namespace, none))
+
+		_, err = rbac.RoleBindings(namespace).Create(t.Context(), &rbacv1.RoleBinding{ObjectMeta: meta, Subjects: subjects, RoleRef: ref("ClusterRole")}, metav1.CreateOptions{})
+		noErr(err)
+		expect(round, http.StatusOK, "a RoleBinding to a ClusterRole")
+		noErr(rbac.RoleBindings(namespace).DeleteCollection(t.Context(), none, metav1.ListOptions{}))
+		expect(round, http.StatusForbidden, "it went with its collection")
+
+		_, err = rbac.ClusterRoleBindings().Create(t.Context(), &rbacv1.ClusterRoleBinding{ObjectMeta: meta, Subjects: subjects, RoleRef: ref("ClusterRole")}, metav1.CreateOptions{})
+		noErr(err)
+		expect(round, http.StatusOK, "a ClusterRoleBinding")
+		noErr(rbac.ClusterRoleBindings().Delete(t.Context(), namespace, none))
+		expect(round, http.StatusForbidden, "it went")
+	}
+}
+
+func TestForbiddenInKubernetesWords(t *testing.T) {
+	t.Parallel()
+	a := authority(t)
+	namespace := a.Namespace(t)
+	a.CreateServiceAccount(t, namespace, "asker")
+	asker := bearer(t, a.Config(), a.Token(t, namespace, "asker"))
+	user := `User "system:serviceaccount:` + namespace + `:asker"`
+	for _, tt := range []struct{ method, path, want string }{
+		{"GET", "/api/v1/namespaces/" + namespace + "/configmaps", `configmaps is forbidden: ` + user + ` cannot list resource "configmaps" in API group "" in the namespace "` + namespace + `"`},
+		{"GET", "/api/v1/namespaces/" + namespace + "/secrets/x", `secrets "x" is forbidden: ` + user + ` cannot get resource "secrets" in API group "" in the namespace "` + namespace + `"`},
+		{"GET", "/api/v1/nodes", `nodes is forbidden: ` + user + ` cannot list resource "nodes" in API group "" at the cluster scope`},
+		{"DELETE", "/apis/rbac.authorization.k8s.io/v1/clusterroles/admin", `clusterroles.rbac.authorization.k8s.io "admin" is forbidden: ` + user + ` cannot delete resource "clusterroles" in API group "rbac.authorization.k8s.io" at the cluster scope`},
+		{"POST", "/api/v1/namespaces/" + namespace + "/serviceaccounts/default/token", `serviceaccounts "default" is forbidden: ` + user + ` cannot create resource "serviceaccounts/token" in API group "" in the namespace "` + namespace + `"`},
+		{"GET", "/metrics", `forbidden: ` + user + ` cannot get path "/metrics"`},
+	} {
+		got := asker.do(t, tt.method, tt.path, nil)
+		s := got.status(t)
+		if got.code != http.StatusForbidden || s.Reason != metav1.StatusReasonForbidden || s.Message != tt.want {
+			t.Errorf("%s %s: %s\nwant %s", tt.method, tt.path, got, tt.want)
+		}
+	}
+}
+
+func TestWhatAnonymousReaches(t *testing.T) {
+	t.Parallel()
+	a := authority(t)
+	anonymous := bearer(t, a.Config(), "")
+	for _, path := range []string{"/livez", "/readyz", "/healthz", "/version", "/.well-known/openid-configuration", "/openid/v1/jwks"} {
+		if got := anonymous.get(t, path); got.code != http.StatusOK {
+			t.Errorf("GET %s: %s", path, got)
+		}
+	}
+	for _, path := range []string{
+		"/", "/api", "/apis", "/api/v1", "/openapi/v2", "/openapi/v3", "/metrics", "/api/v1/namespaces", "/livez/etcd", "/readyz/etcd",
+		"/api/v1/namespaces/default/secrets", "/debug/pprof/", "/logs", "/nowhere", "/version/../api", "//api", "/livez/../metrics",
+	} {
+		if got := anonymous.get(t, path); got.code != http.StatusForbidden || !strings.Contains(got.status(t).Message, `User "system:anonymous" cannot`) {
+			t.Errorf("GET %s: %s", path, got)
+		}
+	}
+	for _, path := range []string{whoAmIPath, "/api/v1/namespaces", "/livez", "/openid/v1/jwks", "/apis/authentication.k8s.io/v1/tokenreviews"} {
+		if got := anonymous.do(t, http.MethodPost, path, `{}`); got.code != http.StatusForbidden {
+			t.Errorf("POST %s: %s", path, got)
+		}
+	}
+}
+
+func TestAdministratorByCertificateAlone(t *testing.T) {
+	t.Parallel()
+	a := authority(t)
+	review := ask(t, a.Config(), authorizationv1.SelfSubjectAccessReviewSpec{ResourceAttributes: &authorizationv1.ResourceAttributes{Group: "*", Resource: "*", Verb: "*"}})
+	if !review.Status.Allowed {
+		t.Errorf("the administrator: %+v", review.Status)
+	}
+	stranger := withCertificateOfAnother(t, a.Config())
+	if _, err := clientFor(t, stranger).CoreV1().Namespaces().List(t.Context(), metav1.ListOptions{}); !apierrors.IsUnauthorized(err) {
+		t.Errorf("a certificate of another authority: %v, want unauthorized", err)
+	}
+}
+
+// withCertificateOfAnother trusts the authority of config and presents the administrator's certificate of another.
+func withCertificateOfAnother(t *testing.T, config *rest.Config) *rest.Config {
+	t.Helper()
+	other := lanyardtest.Start(t).Config()
+	config.TLSClientConfig.CertData, config.TLSClientConfig.KeyData = other.CertData, other.KeyData
+	config.TLSClientConfig.CertFile, config.TLSClientConfig.KeyFile = other.CertFile, other.KeyFile
+	return config
+}
+
+func ask(t *testing.T, config *rest.Config, spec authorizationv1.SelfSubjectAccessReviewSpec) *authorizationv1.SelfSubjectAccessReview {
+	t.Helper()
+	review, err := clientFor(t, config).AuthorizationV1().SelfSubjectAccessReviews().Create(t.Context(), &authorizationv1.SelfSubjectAccessReview{Spec: spec}, metav1.CreateOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return review
+}
+
+func TestDecisionsNameWhatAllowedThem(t *testing.T) {
+	t.Parallel()
+	a := authority(t)
+	namespace, rbac := a.Namespace(t), a.Client().RbacV1()
+	a.CreateServiceAccount(t, namespace, "viewer")
+	binding := &rbacv1.RoleBinding{
+		ObjectMeta: metav1.ObjectMeta{Name: "looks"}, RoleRef: rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "ClusterRole", Name: "view"},
+		Subjects: []rbacv1.Subject{{Kind: rbacv1.ServiceAccountKind, Namespace: namespace, Name: "viewer"}},
+	}
+	if _, err := rbac.RoleBindings(namespace).Create(t.Context(), binding, metav1.CreateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	config := a.As(t, namespace, "viewer")
+	for resource, allowed := range map[string]bool{"pods": true, "serviceaccounts": true, "secrets": false, "rolebindings": false} {
+		got := ask(t, config, authorizationv1.SelfSubjectAccessReviewSpec{ResourceAttributes: &authorizationv1.ResourceAttributes{Namespace: namespace, Resource: resource, Verb: "list"}})
+		want := ""
+		if allowed {
+			want = `RBAC: allowed by RoleBinding "looks/` + namespace + `" of ClusterRole "view" to ServiceAccount "viewer/` + namespace + `"`
+		}
+		if got.Status.Allowed != allowed || got.Status.Reason != want {
+			t.Errorf("list %s: %+v, want %t %q", resource, got.Status, allowed, want)
+		}
+	}
+}
+
+// TestNobodyGrantsWhatTheyLack: an account that may write roles and bindings gains nothing by it.
+func TestNobodyGrantsWhatTheyLack(t *testing.T) {
+	t.Parallel()
+	a := authority(t)
+	namespace := a.Namespace(t)
+	a.CreateServiceAccount(t, namespace, "climber")
+	a.Grant(t, namespace, "climber", rbacv1.PolicyRule{APIGroups: []string{rbacv1.GroupName}, Resources: []string{"roles", "rolebindings"}, Verbs: []string{"*"}}, readConfigMaps)
+	// The rule says "*", which takes in bind and escalate: so it is narrowed to what a writer has.
+	roles, err := a.Client().RbacV1().Roles(namespace).List(t.Context(), metav1.ListOptions{})
+	if err != nil || len(roles.Items) != 1 {
+		t.Fatal(roles, err)
+	}
+	roles.Items[0].Rules[0].Verbs = []string{"create", "update", "patch", "get"}
+	if _, err := a.Client().RbacV1().Roles(namespace).Update(t.Context(), &roles.Items[0], metav1.UpdateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	rbac := clientFor(t, a.As(t, namespace, "climber")).RbacV1()
+	me := []rbacv1.Subject{{Kind: rbacv1.ServiceAccountKind, Namespace: namespace, Name: "climber"}}
+	binding := func(name, role string) *rbacv1.RoleBinding {
+		return &rbacv1.RoleBinding{ObjectMeta: metav1.ObjectMeta{Name: name}, Subjects: me, RoleRef: rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "ClusterRole", Name: role}}
+	}
+	if _, err := rbac.RoleBindings(namespace).Create(t.Context(), binding("up", "cluster-admin"), metav1.CreateOptions{}); !apierrors.IsForbidden(err) {
+		t.Errorf("bind cluster-admin: %v, want forbidden", err)
+	}
+	role := &rbacv1.Role{ObjectMeta: metav1.ObjectMeta{Name: "mine"}, Rules: []rbacv1.PolicyRule{{APIGroups: []string{""}, Resources: []string{"secrets"}, Verbs: []string{"get"}}}}
+	if _, err := rbac.Roles(namespace).Create(t.Context(), role, metav1.CreateOptions{}); !apierrors.IsForbidden(err) || !strings.Contains(err.Error(), "attempting to grant RBAC permissions not currently held") {
+		t.Errorf("write a role with more than one has: %v, want forbidden", err)
+	}
+	role.Rules = []rbacv1.PolicyRule{readConfigMaps}
+	if _, err := rbac.Roles(namespace).Create(t.Context(), role, metav1.CreateOptions{}); err != nil {
+		t.Errorf("write a role with what one has: %v", err)
+	}
+}
+
+func TestImpersonationNeedsARight(t *testing.T) {
+	t.Parallel()
+	a := authority(t)
+	namespace := a.Namespace(t)
+	a.CreateServiceAccount(t, namespace, "actor")
+	as := []string{"Impersonate-User", "system:admin", "Impersonate-Group", "system:masters"}
+	got := bearer(t, a.Config(), a.Token(t, namespace, "actor")).get(t, "/api/v1/nodes", as...)
+	if got.code != http.StatusForbidden || !strings.Contains(got.status(t).Message, `cannot impersonate resource`) {
+		t.Errorf("impersonate as a plain account: %s", got)
+	}
+	if got := bearer(t, a.Config(), "").get(t, "/api/v1/nodes", as...); got.code != http.StatusForbidden {
+		t.Errorf("impersonate as anonymous: %s", got)
+	}
+	got = callerFor(t, a.Config()).get(t, "/api/v1/nodes", "Impersonate-User", "system:serviceaccount:"+namespace+":actor")
+	if got.code != http.StatusForbidden || !strings.Contains(got.status(t).Message, namespace+":actor") {
+		t.Errorf("the administrator as an account: %s", got)
+	}
+}
