@@ -6,6 +6,7 @@ import (
 
 	"k8s.io/apiserver/pkg/endpoints/filters"
 	"k8s.io/apiserver/pkg/endpoints/filters/impersonation"
+	"k8s.io/apiserver/pkg/endpoints/request"
 	genericserver "k8s.io/apiserver/pkg/server"
 	genericfilters "k8s.io/apiserver/pkg/server/filters"
 	"k8s.io/klog/v2"
@@ -18,7 +19,7 @@ func (a *assembly) buildChain(api http.Handler, c *genericserver.Config) http.Ha
 	a.ephemeral = ephemeral.New(ephemeral.Config{
 		Codecs: a.codecs, Scheme: a.scheme, Admission: c.AdmissionControl, MaxBodyBytes: c.MaxRequestBodyBytes,
 	}, api)
-	return wrap(a.ephemeral, c)
+	return wrap(endWatches(a.ephemeral, a.stopping), c)
 }
 
 // wrap puts the filters around the API, innermost first. It is the library's own chain without what this server has no
@@ -57,3 +58,20 @@ func withBodyDeadline(h http.Handler, timeout time.Duration) http.Handler {
 		h.ServeHTTP(w, r)
 	})
 }
+
+// endWatches tells the watches under way when the server is to stop. Without it they would be waited for in vain, and
+// then cut off.
+func endWatches(api http.Handler, stopping stopSignal) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if info, ok := request.RequestInfoFrom(r.Context()); ok && info.Verb == "watch" {
+			r = r.WithContext(request.WithServerShutdownSignal(r.Context(), stopping))
+		}
+		api.ServeHTTP(w, r)
+	})
+}
+
+// stopSignal is closed when the server is told to stop.
+type stopSignal chan struct{}
+
+// ShuttingDown implements request.ServerShutdownSignal.
+func (s stopSignal) ShuttingDown() <-chan struct{} { return s }

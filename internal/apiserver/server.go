@@ -58,6 +58,7 @@ type assembly struct {
 	authorizer *authz.Authorizer
 	audit      *auditlog.Log
 
+	stopping   stopSignal
 	ephemeral  *ephemeral.Handler
 	furnisher  *furnish.Controller
 	terminator *namespace.Controller
@@ -68,7 +69,7 @@ func New(o Options) (*Server, error) {
 	if err := o.Validate(); err != nil {
 		return nil, err
 	}
-	s := &Server{assembly: assembly{options: o, scheme: scheme.New()}, ready: make(chan struct{})}
+	s := &Server{assembly: assembly{options: o, scheme: scheme.New(), stopping: make(stopSignal)}, ready: make(chan struct{})}
 	s.codecs = scheme.NewCodecs(s.scheme)
 	steps := []func() error{s.loadKeys, s.configure, s.openAudit, s.openStores, s.watchAnchors, s.watchPolicy, s.identify, s.build}
 	for _, step := range steps {
@@ -93,6 +94,7 @@ func (s *Server) Run(ctx context.Context) error {
 		s.server.Destroy()
 		return err
 	}
+	defer context.AfterFunc(ctx, func() { close(s.stopping) })()
 	go s.furnisher.Run(background)
 	go s.terminator.Run(background)
 

@@ -21,14 +21,14 @@ import (
 
 // forger makes tokens that the API would not give out.
 type forger struct {
-	t       *testing.T
+	t       testing.TB
 	key     *signingkey.PrivateKey
 	issuer  string
 	request token.Request
 }
 
 // forgerAt forges with the authority's own key, for an account that exists.
-func forgerAt(t *testing.T, a *lanyardtest.Authority, namespace, name string) forger {
+func forgerAt(t testing.TB, a *lanyardtest.Authority, namespace, name string) forger {
 	t.Helper()
 	key, err := signingkey.LoadPrivate(filepath.Join(a.DataDir(), "sa.key"))
 	if err != nil {

@@ -64,13 +64,6 @@ func bearer(t testing.TB, config *rest.Config, token string) *caller {
 	return callerFor(t, config)
 }
 
-// bearing returns a configuration with the token as only credential.
-func bearing(config *rest.Config, token string) *rest.Config {
-	config = rest.AnonymousClientConfig(config)
-	config.BearerToken = token
-	return config
-}
-
 // overHTTP1 is a caller over HTTP/1.1 with no credential but the headers it sends, and no limit on their size.
 func overHTTP1(t testing.TB, config *rest.Config) *caller {
 	t.Helper()

@@ -44,7 +44,7 @@ func TestGrantsCountFromTheNextRequest(t *testing.T) {
 	_, err := rbac.ClusterRoles().Create(t.Context(), &rbacv1.ClusterRole{ObjectMeta: meta, Rules: role.Rules}, metav1.CreateOptions{})
 	noErr(err)
 	expect(0, http.StatusForbidden, "nothing")
-	for round := range 25 {
+	for round := range 15 {
 		_, err = rbac.Roles(namespace).Create(t.Context(), role, metav1.CreateOptions{})
 		noErr(err)
 		_, err = rbac.RoleBindings(namespace).Create(t.Context(), &rbacv1.RoleBinding{ObjectMeta: meta, Subjects: subjects, RoleRef: ref("Role")}, metav1.CreateOptions{})
@@ -227,5 +227,14 @@ func TestImpersonationNeedsARight(t *testing.T) {
 	got = callerFor(t, a.Config()).get(t, "/api/v1/nodes", "Impersonate-User", "system:serviceaccount:"+namespace+":actor")
 	if got.code != http.StatusForbidden || !strings.Contains(got.status(t).Message, namespace+":actor") {
 		t.Errorf("the administrator as an account: %s", got)
+	}
+}
+
+// clusterAdmin binds an account of the namespace default to everything.
+func clusterAdmin(account string) *rbacv1.ClusterRoleBinding {
+	return &rbacv1.ClusterRoleBinding{
+		ObjectMeta: metav1.ObjectMeta{Name: "all-to-" + account},
+		RoleRef:    rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "ClusterRole", Name: "cluster-admin"},
+		Subjects:   []rbacv1.Subject{{Kind: rbacv1.ServiceAccountKind, Namespace: metav1.NamespaceDefault, Name: account}},
 	}
 }

@@ -12,7 +12,6 @@ import (
 	auditv1 "k8s.io/apiserver/pkg/apis/audit/v1"
 	"k8s.io/apiserver/pkg/audit"
 	"k8s.io/apiserver/pkg/audit/policy"
-	"k8s.io/apiserver/pkg/authorization/authorizer"
 	pluginlog "k8s.io/apiserver/plugin/pkg/audit/log"
 )
 
@@ -62,7 +61,7 @@ func Open(o Options) (*Log, error) {
 		return nil, fmt.Errorf("open audit log %s: %w", o.LogPath, err)
 	}
 	return &Log{
-		Backend: pluginlog.NewBackend(out, pluginlog.FormatJson, auditv1.SchemeGroupVersion),
+		Backend: withoutQuotes{pluginlog.NewBackend(out, pluginlog.FormatJson, auditv1.SchemeGroupVersion)},
 		Policy:  withoutCredentials{evaluator},
 		closer:  out,
 	}, nil
@@ -111,26 +110,3 @@ func open(o Options) (io.WriteCloser, error) {
 type nopCloser struct{ io.Writer }
 
 func (nopCloser) Close() error { return nil }
-
-// withoutCredentials caps what any policy logs of requests whose bodies carry tokens or secret values: their metadata
-// may be logged, their bodies never.
-type withoutCredentials struct{ audit.PolicyRuleEvaluator }
-
-// EvaluatePolicyRule implements audit.PolicyRuleEvaluator.
-func (w withoutCredentials) EvaluatePolicyRule(attributes authorizer.Attributes) audit.RequestAuditConfig {
-	config := w.PolicyRuleEvaluator.EvaluatePolicyRule(attributes)
-	if carriesCredentials(attributes) && auditinternal.LevelMetadata.Less(config.Level) {
-		config.Level = auditinternal.LevelMetadata
-	}
-	return config
-}
-
-func carriesCredentials(a authorizer.Attributes) bool {
-	switch {
-	case a.GetResource() == "secrets", a.GetResource() == "tokenreviews":
-		return true
-	case a.GetResource() == "serviceaccounts":
-		return a.GetSubresource() == "token"
-	}
-	return false
-}

@@ -78,7 +78,7 @@ func (s *Store) Categories() []string { return s.categories }
 // Create implements rest.Creater.
 func (s *Store) Create(ctx context.Context, obj runtime.Object, validate rest.ValidateObjectFunc, options *metav1.CreateOptions) (runtime.Object, error) {
 	made, err := s.Store.Create(ctx, obj, validate, options)
-	return made, tooLarge(err)
+	return made, fault(err)
 }
 
 // Update implements rest.Updater.
@@ -86,7 +86,7 @@ func (s *Store) Update(ctx context.Context, name string, info rest.UpdatedObject
 	update rest.ValidateObjectUpdateFunc, forceAllowCreate bool, options *metav1.UpdateOptions,
 ) (runtime.Object, bool, error) {
 	updated, made, err := s.Store.Update(ctx, name, info, create, update, forceAllowCreate, options)
-	return updated, made, tooLarge(err)
+	return updated, made, fault(err)
 }
 
 // NewStore makes the store of one resource on the storage that getter hands out.
@@ -182,7 +182,7 @@ func (p *Part) Update(ctx context.Context, name string, info rest.UpdatedObjectI
 	update rest.ValidateObjectUpdateFunc, _ bool, options *metav1.UpdateOptions,
 ) (runtime.Object, bool, error) {
 	updated, made, err := p.store.Update(ctx, name, info, create, update, false, options)
-	return updated, made, tooLarge(err)
+	return updated, made, fault(err)
 }
 
 // GetResetFields implements rest.ResetFieldsStrategy.

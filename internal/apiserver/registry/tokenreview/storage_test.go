@@ -48,7 +48,9 @@ func review(text string, audiences ...string) *authenticationv1.TokenReview {
 func TestReview(t *testing.T) {
 	t.Parallel()
 	who := authenticationv1.UserInfo{Username: "robot", UID: "u", Groups: []string{"g"}, Extra: map[string]authenticationv1.ExtraValue{"k": {"v"}}}
-	refused := func(why string) authenticationv1.TokenReviewStatus { return authenticationv1.TokenReviewStatus{Error: why} }
+	refused := func(why string) authenticationv1.TokenReviewStatus {
+		return authenticationv1.TokenReviewStatus{Error: why}
+	}
 	held := func(audiences ...string) authenticationv1.TokenReviewStatus {
 		return authenticationv1.TokenReviewStatus{Authenticated: true, User: who, Audiences: audiences}
 	}

@@ -1,0 +1,88 @@
+package auditlog
+
+import (
+	"encoding/json"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	auditinternal "k8s.io/apiserver/pkg/apis/audit"
+	"k8s.io/apiserver/pkg/authorization/authorizer"
+)
+
+func openWith(t *testing.T, policy string) (log *Log, path string) {
+	t.Helper()
+	dir := t.TempDir()
+	o := Options{LogPath: filepath.Join(dir, "audit.log")}
+	if policy != "" {
+		o.PolicyFile = filepath.Join(dir, "policy.json")
+		if err := os.WriteFile(o.PolicyFile, []byte(policy), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	log, err := Open(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = log.Close() })
+	return log, o.LogPath
+}
+
+func TestNoPolicyLogsBodiesWithCredentials(t *testing.T) {
+	t.Parallel()
+	log, _ := openWith(t, `{"apiVersion":"audit.k8s.io/v1","kind":"Policy","rules":[{"level":"RequestResponse"}]}`)
+	for resource, want := range map[string]auditinternal.Level{
+		"secrets": auditinternal.LevelMetadata, "tokenreviews": auditinternal.LevelMetadata,
+		"serviceaccounts/token": auditinternal.LevelMetadata,
+		"serviceaccounts":       auditinternal.LevelRequestResponse, "configmaps": auditinternal.LevelRequestResponse,
+	} {
+		name, sub, _ := strings.Cut(resource, "/")
+		got := log.Policy.EvaluatePolicyRule(authorizer.AttributesRecord{Verb: "create", Resource: name, Subresource: sub, ResourceRequest: true})
+		if got.Level != want {
+			t.Errorf("%s: level %s, want %s", resource, got.Level, want)
+		}
+	}
+}
+
+func TestRefusalsDoNotQuoteSecrets(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct {
+		resource, sub string
+		code          int32
+		quoted        bool
+	}{
+		{"secrets", "", http.StatusBadRequest, false},
+		{"secrets", "", http.StatusUnprocessableEntity, false},
+		{"secrets", "", http.StatusInternalServerError, false},
+		{"secrets", "", http.StatusNotFound, true},
+		{"secrets", "", http.StatusForbidden, true},
+		{"tokenreviews", "", http.StatusBadRequest, false},
+		{"serviceaccounts", "token", http.StatusUnprocessableEntity, false},
+		{"serviceaccounts", "", http.StatusUnprocessableEntity, true},
+		{"configmaps", "", http.StatusUnprocessableEntity, true},
+	} {
+		log, path := openWith(t, "")
+		event := &auditinternal.Event{
+			Level: auditinternal.LevelMetadata, ObjectRef: &auditinternal.ObjectReference{Resource: tt.resource, Subresource: tt.sub},
+			ResponseStatus: &metav1.Status{Code: tt.code, Reason: "Why", Message: "quote", Details: &metav1.StatusDetails{Causes: []metav1.StatusCause{{Message: "quote"}}}},
+		}
+		log.Backend.ProcessEvents(event)
+		line, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var logged struct{ ResponseStatus metav1.Status }
+		if err := json.Unmarshal(line, &logged); err != nil || logged.ResponseStatus.Code != tt.code || logged.ResponseStatus.Reason != "Why" {
+			t.Errorf("%+v: %v: %s", tt, err, line)
+		}
+		if got := strings.Contains(string(line), "quote\""); got != tt.quoted {
+			t.Errorf("%+v: quoted is %t: %s", tt, got, line)
+		}
+		if event.ResponseStatus.Message != "quote" || event.ResponseStatus.Details == nil {
+			t.Errorf("%+v: the event itself was changed", tt)
+		}
+	}
+}

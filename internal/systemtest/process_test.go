@@ -1,0 +1,129 @@
+package systemtest
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"runtime"
+	"syscall"
+	"testing"
+	"time"
+
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/clientcmd"
+)
+
+// program is the lanyard program as a process of its own.
+type program struct {
+	process *exec.Cmd
+	log     string
+	ended   chan error
+}
+
+// startProgram runs lanyard with the arguments, its standard output and error in the log. What still runs at the end of
+// the test is killed.
+func startProgram(t *testing.T, log string, args ...string) *program {
+	t.Helper()
+	if runtime.GOOS == "windows" {
+		t.Skip("processes are ended by signals")
+	}
+	out, err := os.OpenFile(log, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = out.Close() }()
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := &program{process: exec.Command(self, args...), log: log, ended: make(chan error, 1)}
+	p.process.Stdout, p.process.Stderr = out, out
+	p.process.Env = append(os.Environ(), actAsLanyard+"=1", "LANYARD_RUNTIME_DIR="+filepath.Join(filepath.Dir(log), "run"))
+	if err := p.process.Start(); err != nil {
+		t.Fatal(err)
+	}
+	go func() { p.ended <- p.process.Wait(); close(p.ended) }()
+	t.Cleanup(func() {
+		_ = p.process.Process.Kill()
+		<-p.ended
+	})
+	return p
+}
+
+// awaitLine returns when the log holds a match, and fails the test when the program ends before.
+func (p *program) awaitLine(t *testing.T, pattern string, times int) {
+	t.Helper()
+	line := regexp.MustCompile(pattern)
+	eventually(t, "line "+pattern, func(context.Context) bool {
+		words, err := os.ReadFile(p.log)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(line.FindAll(words, -1)) >= times {
+			return true
+		}
+		select {
+		case err := <-p.ended:
+			t.Fatalf("lanyard ended (%v):\n%s", err, words)
+		default:
+		}
+		return false
+	})
+}
+
+// end sends the signal and returns after how long the process ended, and how.
+func (p *program) end(t *testing.T, signal syscall.Signal) (time.Duration, error) {
+	t.Helper()
+	started := time.Now()
+	if err := p.process.Process.Signal(signal); err != nil {
+		t.Fatalf("signal: %v", err)
+	}
+	select {
+	case err := <-p.ended:
+		return time.Since(started), err
+	case <-time.After(patience):
+		t.Fatalf("lanyard did not end on %v", signal)
+	}
+	return 0, nil
+}
+
+// household is a data directory with a port of its own, on which lanyard up is started again and again. The port stays,
+// since the issuer of tokens is named after it.
+type household struct {
+	dir, log string
+	port     int
+	starts   int
+}
+
+func newHousehold(t *testing.T) *household {
+	t.Helper()
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = listener.Close() }()
+	dir := t.TempDir()
+	return &household{dir: filepath.Join(dir, "data"), log: filepath.Join(dir, "log"), port: listener.Addr().(*net.TCPAddr).Port}
+}
+
+func (h *household) up(t *testing.T) *program {
+	t.Helper()
+	h.starts++
+	p := startProgram(t, h.log, "up", "--data-dir", h.dir, "--secure-port", fmt.Sprint(h.port))
+	p.awaitLine(t, `(?m)^lanyard is up at https://`, h.starts)
+	return p
+}
+
+func (h *household) config(t *testing.T) *rest.Config {
+	t.Helper()
+	config, err := clientcmd.BuildConfigFromFlags("", filepath.Join(h.dir, "admin.kubeconfig"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	config.QPS = -1
+	return config
+}
