@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/x509"
 	"fmt"
+	"net/http"
 	"os"
 	"strings"
 
@@ -21,6 +22,7 @@ import (
 	"k8s.io/apiserver/pkg/registry/rest"
 	genericserver "k8s.io/apiserver/pkg/server"
 	"k8s.io/apiserver/pkg/server/dynamiccertificates"
+	"k8s.io/apiserver/pkg/server/healthz"
 	"k8s.io/apiserver/pkg/util/compatibility"
 	restclient "k8s.io/client-go/rest"
 	basecompatibility "k8s.io/component-base/compatibility"
@@ -130,6 +132,7 @@ func (a *assembly) openStores() (err error) {
 		return err
 	}
 	a.config.RESTOptionsGetter = a.mirror
+	a.config.AddReadyzChecks(healthz.NamedCheck("storage-watch", func(*http.Request) error { return a.mirror.Fresh() }))
 	furnishNamespace := func(ctx context.Context, name string) error { return a.furnisher.Namespace(ctx, name) }
 	if a.stores, err = newStores(a.scheme, a.mirror, furnishNamespace); err != nil {
 		return err
@@ -163,10 +166,10 @@ func (a *assembly) watchAnchors() error {
 		a.feed(resource).Listen(index)
 		return index
 	}
-	a.anchors = anchor.Anchors{
-		ServiceAccounts: remember("serviceaccounts", a.stores.serviceAccounts), Pods: remember("pods", a.stores.pods.Pod),
-		Secrets: remember("secrets", a.stores.secrets), Nodes: remember("nodes", a.stores.nodes),
-	}
+	accounts, pods := remember("serviceaccounts", a.stores.serviceAccounts), remember("pods", a.stores.pods.Pod)
+	secrets, nodes := remember("secrets", a.stores.secrets), remember("nodes", a.stores.nodes)
+	a.anchors = anchor.For(accounts, pods, secrets, nodes)
+	a.issuing = anchor.ForIssuing(accounts, pods, secrets, nodes)
 	return nil
 }
 

@@ -24,7 +24,8 @@ func (a *assembly) buildChain(api http.Handler, c *genericserver.Config) http.Ha
 
 // wrap puts the filters around the API, innermost first. It is the library's own chain without what this server has no
 // use for (tracing, CORS, per-filter latency, flow control by API objects) and without the second goroutine per
-// request that the library's timeout takes: requests end by the deadline in their context.
+// request that the library's timeout takes: handlers end by the deadline in their context, and reading and writing by
+// withDeadlines. What that timeout guards besides, headers that late work writes to, withWarnings does.
 func wrap(api http.Handler, c *genericserver.Config) http.Handler {
 	h := filters.WithAuthorization(api, c.Authorization.Authorizer, c.Serializer)
 	h = genericfilters.WithMaxInFlightLimit(h, c.MaxRequestsInFlight, c.MaxMutatingRequestsInFlight, c.LongRunningFunc)
@@ -34,29 +35,45 @@ func wrap(api http.Handler, c *genericserver.Config) http.Handler {
 	failed := filters.WithFailedAuthenticationAudit(filters.Unauthorized(c.Serializer), c.AuditBackend, c.AuditPolicyRuleEvaluator)
 	h = filters.WithAuthentication(h, c.Authentication.Authenticator, failed, c.Authentication.APIAudiences, nil)
 
-	h = filters.WithWarningRecorder(h)
+	h = withWarnings(h)
 	h = filters.WithRequestDeadline(h, c.AuditBackend, c.AuditPolicyRuleEvaluator, c.LongRunningFunc, c.Serializer, c.RequestTimeout)
 	h = genericfilters.WithWaitGroup(h, c.LongRunningFunc, c.NonLongRunningRequestWaitGroup)
 	h = filters.WithCacheControl(h)
 	h = genericfilters.WithHTTPLogging(h)
+	h = withDeadlines(h, c)
 	h = filters.WithRequestInfo(h, c.RequestInfoResolver)
 	h = filters.WithRequestReceivedTimestamp(h)
 	h = genericfilters.WithPanicRecovery(h, c.RequestInfoResolver)
-	h = filters.WithAuditInit(h)
-	return withBodyDeadline(h, c.RequestTimeout)
+	return filters.WithAuditInit(h)
 }
 
-// withBodyDeadline ends the reading of a body that does not arrive in time. The deadline in a request's context does
-// not reach there, and a caller who sends a byte a minute would hold one of the places for requests under way.
-func withBodyDeadline(h http.Handler, timeout time.Duration) http.Handler {
+// writeGrace is how long after its deadline a request may still be told that it failed.
+const writeGrace = 5 * time.Second
+
+// withDeadlines ends the reading of a body that does not arrive, and the writing of an answer that is not read, in
+// time. The deadline in a request's context reaches neither, and a caller who sends or takes a byte a minute would hold
+// one of the places for requests under way. Watches have all the time they want; a deadline that an earlier request
+// left on the connection is taken off.
+func withDeadlines(h http.Handler, c *genericserver.Config) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if r.ContentLength != 0 {
-			if err := http.NewResponseController(w).SetReadDeadline(time.Now().Add(timeout)); err != nil {
-				klog.V(4).InfoS("Could not bound the reading of a body", "err", err)
-			}
+		var read, write time.Time
+		if info, ok := request.RequestInfoFrom(r.Context()); !ok || !c.LongRunningFunc(r, info) {
+			now := time.Now()
+			read, write = now.Add(c.RequestTimeout), now.Add(c.RequestTimeout+writeGrace)
 		}
+		control := http.NewResponseController(w)
+		if r.ContentLength != 0 {
+			logDeadline(control.SetReadDeadline(read))
+		}
+		logDeadline(control.SetWriteDeadline(write))
 		h.ServeHTTP(w, r)
 	})
+}
+
+func logDeadline(err error) {
+	if err != nil {
+		klog.V(4).InfoS("Could not bound reading or writing a request", "err", err)
+	}
 }
 
 // endWatches tells the watches under way when the server is to stop. Without it they would be waited for in vain, and

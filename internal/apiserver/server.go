@@ -49,7 +49,8 @@ type assembly struct {
 
 	mirror  *mirror.Mirror
 	stores  *stores
-	anchors anchor.Anchors
+	anchors anchor.Anchors // to verify by
+	issuing anchor.Anchors // to issue by
 	index   *rbac.Index
 
 	keys       *signingkey.Set

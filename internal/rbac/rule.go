@@ -113,8 +113,9 @@ func (r *rule) allowsVerb(q *query) bool {
 	return r.verbs.has(q.verb)
 }
 
-// allowsName never allows a request without a name through a rule that lists
-// names: create and deletecollection cannot be granted by name.
+// allowsName does not allow a request without a name through a rule that lists
+// names, so create and deletecollection cannot be granted by name. As in
+// Kubernetes the empty name may be listed, and is then the name of no object.
 func (r *rule) allowsName(q *query) bool {
 	if len(r.names.items) == 0 {
 		return true

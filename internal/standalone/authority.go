@@ -9,6 +9,7 @@ import (
 	"net/url"
 	"time"
 
+	"k8s.io/klog/v2"
 	"k8s.io/utils/clock"
 
 	"lanyard.dev/internal/apiserver"
@@ -42,7 +43,7 @@ type Config struct {
 const (
 	auditMaxAge, auditMaxBackups, auditMaxSize = 30, 10, 100
 
-	stopTimeout = 5 * time.Second
+	stopTimeout = 10 * time.Second
 )
 
 // Authority is a running authority with its own etcd.
@@ -54,13 +55,15 @@ type Authority struct {
 	etcd   *etcd.Server
 	server *apiserver.Server
 	stop   context.CancelFunc
-	done   chan error
+	ended  chan struct{} // closed when the server has ended, with err
+	err    error
 }
 
 // Start takes the data directory and the port, makes what is missing, and serves until Stop, or until ctx ends. It
-// returns when the API answers. A failure leaves directory, port and processes as they were.
+// returns when the API answers. After a failure nothing runs and nothing is held; files that were made are found again by
+// the next start.
 func Start(ctx context.Context, c Config) (*Authority, error) {
-	a := &Authority{done: make(chan error, 1)}
+	a := &Authority{ended: make(chan struct{})}
 	if err := a.start(ctx, c); err != nil {
 		return nil, errors.Join(err, a.release())
 	}
@@ -79,15 +82,21 @@ func (a *Authority) start(ctx context.Context, c Config) (err error) {
 	}
 	running, stop := context.WithCancel(ctx)
 	a.stop = stop
-	go func() { a.done <- a.server.Run(running) }()
+	go func() {
+		defer close(a.ended)
+		a.err = a.server.Run(running)
+	}()
 	select {
 	case <-a.server.Ready():
 		if c.Unannounced {
 			return nil
 		}
-		return a.dir.Announce(a.URL)
-	case err := <-a.done:
-		return orCause(ctx, err)
+		if err := a.dir.Announce(a.URL); err != nil {
+			klog.ErrorS(err, "Other commands will not find this authority by themselves", "kubeconfig", a.Kubeconfig())
+		}
+		return nil
+	case <-a.ended:
+		return orCause(ctx, a.err)
 	case <-ctx.Done():
 		return context.Cause(ctx)
 	}
@@ -166,7 +175,8 @@ func (a *Authority) DataDir() string { return a.dir.Path() }
 func (a *Authority) Wait() error {
 	var err error
 	select {
-	case err = <-a.done:
+	case <-a.ended:
+		err = a.err
 	case failure := <-a.etcd.Failed():
 		err = failure
 	}
@@ -179,15 +189,19 @@ func (a *Authority) Stop() error {
 	return a.Wait()
 }
 
-// release gives back what Start took, in the reverse order.
+// release gives back what Start took, in the reverse order: etcd goes once nothing uses it.
 func (a *Authority) release() error {
+	ctx, cancel := context.WithTimeout(context.Background(), stopTimeout)
+	defer cancel()
 	if a.stop != nil {
 		a.stop()
+		select {
+		case <-a.ended:
+		case <-ctx.Done():
+		}
 	}
 	var errs []error
 	if a.etcd != nil {
-		ctx, cancel := context.WithTimeout(context.Background(), stopTimeout)
-		defer cancel()
 		errs = append(errs, a.etcd.Stop(ctx))
 	}
 	if a.dir != nil {

@@ -93,29 +93,57 @@ func describe(obj runtime.Object) (types.NamespacedName, token.Anchor, bool) {
 	return types.NamespacedName{Namespace: m.GetNamespace(), Name: m.GetName()}, anchor, true
 }
 
+// current returns Find, or where other replicas write what reads storage itself.
+func (x *Index) current() finder {
+	if x.read == nil {
+		return x.Find
+	}
+	return func(ctx context.Context, namespace, name string) (token.Anchor, bool, error) {
+		obj, found, err := x.read(ctx, types.NamespacedName{Namespace: namespace, Name: name})
+		if err != nil || !found {
+			return token.Anchor{}, false, err
+		}
+		_, anchor, ok := describe(obj)
+		return anchor, ok, nil
+	}
+}
+
+type finder func(ctx context.Context, namespace, name string) (token.Anchor, bool, error)
+
 // Anchors is the anchors of every resource a token can hang on. It implements token.Anchors.
 type Anchors struct {
-	ServiceAccounts, Pods, Secrets, Nodes *Index
+	accounts, pods, secrets, nodes finder
 }
 
 var _ token.Anchors = Anchors{}
 
+// For returns the anchors to verify by, from memory.
+func For(accounts, pods, secrets, nodes *Index) Anchors {
+	return Anchors{accounts: accounts.Find, pods: pods.Find, secrets: secrets.Find, nodes: nodes.Find}
+}
+
+// ForIssuing is For, but asks storage where another replica may have replaced an object a moment ago: a token for the
+// UID that has just gone would be of no use.
+func ForIssuing(accounts, pods, secrets, nodes *Index) Anchors {
+	return Anchors{accounts: accounts.current(), pods: pods.current(), secrets: secrets.current(), nodes: nodes.current()}
+}
+
 // ServiceAccount implements token.Anchors.
 func (a Anchors) ServiceAccount(ctx context.Context, namespace, name string) (token.Anchor, bool, error) {
-	return a.ServiceAccounts.Find(ctx, namespace, name)
+	return a.accounts(ctx, namespace, name)
 }
 
 // Pod implements token.Anchors.
 func (a Anchors) Pod(ctx context.Context, namespace, name string) (token.Anchor, bool, error) {
-	return a.Pods.Find(ctx, namespace, name)
+	return a.pods(ctx, namespace, name)
 }
 
 // Secret implements token.Anchors.
 func (a Anchors) Secret(ctx context.Context, namespace, name string) (token.Anchor, bool, error) {
-	return a.Secrets.Find(ctx, namespace, name)
+	return a.secrets(ctx, namespace, name)
 }
 
 // Node implements token.Anchors.
 func (a Anchors) Node(ctx context.Context, name string) (token.Anchor, bool, error) {
-	return a.Nodes.Find(ctx, "", name)
+	return a.nodes(ctx, "", name)
 }

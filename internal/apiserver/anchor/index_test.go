@@ -131,7 +131,7 @@ func TestAnchorsAskTheirOwnIndex(t *testing.T) {
 		x.Set(&corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: "x", UID: types.UID(uid)}})
 		return x
 	}
-	all := anchor.Anchors{ServiceAccounts: of("account", "ns"), Pods: of("pod", "ns"), Secrets: of("secret", "ns"), Nodes: of("node", "")}
+	all := anchor.For(of("account", "ns"), of("pod", "ns"), of("secret", "ns"), of("node", ""))
 	ctx := t.Context()
 	for want, ask := range map[string]func() (token.Anchor, bool, error){
 		"account": func() (token.Anchor, bool, error) { return all.ServiceAccount(ctx, "ns", "x") },

@@ -43,9 +43,11 @@ type Handler struct {
 
 // kind is one kind with its way to answer.
 type kind struct {
-	gvk    schema.GroupVersionKind
-	fresh  func() runtime.Object
-	create create
+	gvk schema.GroupVersionKind
+	// namespaced is the one scope the kind is served in. Authorization was asked in the scope of the URL.
+	namespaced bool
+	fresh      func() runtime.Object
+	create     create
 	// decode and strict turn a body into the kind, by media type; strict also tells of fields nobody knows.
 	decoders map[string]decoders
 	serve    http.HandlerFunc
@@ -60,10 +62,14 @@ func New(c Config, next http.Handler) *Handler {
 	return &Handler{Config: c, next: next, kinds: map[Resource]*kind{}}
 }
 
-// Add serves a resource. storage is a rest.Creater, or a rest.NamedCreater for a subresource. It is not safe to call
+// Add serves a resource. storage is a rest.Creater that says its scope, or a rest.NamedCreater for a subresource, which
+// is taken to be namespaced. It is not safe to call
 // once requests are served.
 func (h *Handler) Add(resource Resource, gvk schema.GroupVersionKind, storage rest.Storage) bool {
-	k := &kind{gvk: gvk, fresh: storage.New, decoders: h.decodersTo(gvk.GroupVersion())}
+	k := &kind{gvk: gvk, namespaced: true, fresh: storage.New, decoders: h.decodersTo(gvk.GroupVersion())}
+	if s, ok := storage.(rest.Scoper); ok {
+		k.namespaced = s.NamespaceScoped()
+	}
 	switch s := storage.(type) {
 	case rest.NamedCreater:
 		k.create = func(ctx context.Context, name string, obj runtime.Object, v rest.ValidateObjectFunc, o *options) (runtime.Object, error) {
@@ -98,23 +104,49 @@ func (h *Handler) decodersTo(gv schema.GroupVersion) map[string]decoders {
 // ServeHTTP implements http.Handler.
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	info, ok := request.RequestInfoFrom(r.Context())
-	if !ok || r.Method != http.MethodPost || !info.IsResourceRequest {
+	if !ok {
 		h.next.ServeHTTP(w, r)
 		return
+	}
+	if k := h.find(r, info); k != nil {
+		k.serve(w, r)
+		return
+	}
+	h.next.ServeHTTP(w, r)
+}
+
+// find returns the kind that a request creates, or nil. The verb must be the one that was authorized: a path under
+// /watch or /proxy names the same resource, and is asked for with another verb. So must the scope.
+func (h *Handler) find(r *http.Request, info *request.RequestInfo) *kind {
+	if r.Method != http.MethodPost || !info.IsResourceRequest || info.Verb != "create" {
+		return nil
 	}
 	k, ok := h.kinds[Resource{
 		GroupVersionResource: schema.GroupVersionResource{Group: info.APIGroup, Version: info.APIVersion, Resource: info.Resource},
 		Subresource:          info.Subresource,
 	}]
-	if !ok || (info.Subresource != "") != (info.Name != "") {
-		h.next.ServeHTTP(w, r)
-		return
+	if !ok || k.namespaced != (info.Namespace != "") {
+		return nil
 	}
-	k.serve(w, r)
+	// Parts are RESOURCE, or RESOURCE/NAME/SUBRESOURCE; nothing may follow.
+	parts := 1
+	if info.Subresource != "" {
+		parts = 3
+	}
+	if len(info.Parts) != parts || (info.Subresource != "") != (info.Name != "") {
+		return nil
+	}
+	return k
 }
 
 func (h *Handler) post(k *kind, w http.ResponseWriter, r *http.Request) {
 	gv := k.gvk.GroupVersion()
+	// What cannot be written in a form the caller takes is not made.
+	_, _, err := negotiation.NegotiateOutputMediaType(r, h.Codecs, negotiation.DefaultEndpointRestrictions)
+	if err != nil {
+		responsewriters.ErrorNegotiated(err, h.Codecs, gv, w, r)
+		return
+	}
 	result, err := h.answer(k, r)
 	if err != nil {
 		responsewriters.ErrorNegotiated(err, h.Codecs, gv, w, r)

@@ -44,10 +44,11 @@ type Feed struct {
 	watched uint64 // the watch has told everything up to this revision
 	goal    goal   // zero when there is none
 
-	synced   chan struct{}
-	once     sync.Once
-	progress atomic.Int64 // all that was written before this has been told, in unix nanoseconds; written under mu
-	latest   atomic.Uint64
+	synced     chan struct{}
+	unreadable chan error   // gets one error where the first list shows objects that cannot be read
+	once       sync.Once    // for the two of them
+	progress   atomic.Int64 // all that was written before this has been told, in unix nanoseconds; written under mu
+	latest     atomic.Uint64
 }
 
 // version is the last state told of one object.
@@ -75,12 +76,23 @@ func (f *Feed) Run(ctx context.Context) {
 		if ctx.Err() != nil {
 			return
 		}
+		if isUnreadable(err) {
+			f.once.Do(func() { f.unreadable <- err })
+		}
 		klog.V(1).InfoS("Watch of storage ended; listing again", "resource", f.resource, "reason", err)
 		select {
 		case <-ctx.Done():
 		case <-time.After(delay.Step()):
 		}
 	}
+}
+
+// isUnreadable tells objects that cannot be decrypted or decoded, which trying again does not mend, from storage that
+// does not answer now.
+func isUnreadable(err error) bool {
+	var internal storage.InternalError
+	var fault *storage.StorageError
+	return errors.As(err, &internal) || errors.As(err, &fault) && storage.IsCorruptObject(fault)
 }
 
 func (f *Feed) listAndWatch(ctx context.Context, healthy func()) error {

@@ -30,7 +30,7 @@ func New(base generic.RESTOptionsGetter, alone bool, resources ...schema.GroupRe
 	m := &Mirror{base: base, alone: alone, feeds: map[schema.GroupResource]*Feed{}}
 	for _, r := range resources {
 		m.feeds[r] = &Feed{
-			resource: r, alone: alone, clock: clock.RealClock{}, seen: map[string]version{}, synced: make(chan struct{}),
+			resource: r, alone: alone, clock: clock.RealClock{}, seen: map[string]version{}, synced: make(chan struct{}), unreadable: make(chan error, 1),
 		}
 	}
 	return m
@@ -48,11 +48,40 @@ func (m *Mirror) Run(ctx context.Context) {
 	running.Wait()
 }
 
-// WaitSynced returns once every feed has told what was stored at the start.
+// UnreadableError says that storage holds objects that cannot be read.
+type UnreadableError struct{ Err error }
+
+// Error implements error.
+func (e *UnreadableError) Error() string {
+	return "storage holds what cannot be read: " + e.Err.Error()
+}
+
+// Unwrap returns the cause.
+func (e *UnreadableError) Unwrap() error { return e.Err }
+
+// Hint says what to do next.
+func (e *UnreadableError) Hint() string {
+	return "use the encryption configuration the objects were written with, or restore them from a backup"
+}
+
+// Fresh returns the first of the feeds' errors.
+func (m *Mirror) Fresh() error {
+	for _, f := range m.feeds {
+		if err := f.Fresh(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// WaitSynced returns once every feed has told what was stored at the start. It fails at once with *UnreadableError
+// where that cannot be read.
 func (m *Mirror) WaitSynced(ctx context.Context) error {
 	for r, f := range m.feeds {
 		select {
 		case <-f.synced:
+		case err := <-f.unreadable:
+			return &UnreadableError{Err: err}
 		case <-ctx.Done():
 			return fmt.Errorf("read %s from storage: %w", r, context.Cause(ctx))
 		}

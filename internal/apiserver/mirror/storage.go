@@ -54,8 +54,16 @@ type remembering struct {
 
 // Get implements storage.Interface.
 func (r *remembering) Get(ctx context.Context, key string, opts storage.GetOptions, out runtime.Object) error {
-	if latest := r.feed.Latest(); opts.ResourceVersion == "" && latest > 0 {
-		opts.ResourceVersion = strconv.FormatUint(latest, 10)
+	latest := r.feed.Latest()
+	if opts.ResourceVersion != "" || latest == 0 {
+		return r.Interface.Get(ctx, key, opts, out)
 	}
-	return r.Interface.Get(ctx, key, opts, out)
+	cached := opts
+	cached.ResourceVersion = strconv.FormatUint(latest, 10)
+	err := r.Interface.Get(ctx, key, cached, out)
+	if storage.IsTooLargeResourceVersion(err) {
+		// The cache is behind for longer than it waits. Storage itself is not.
+		return r.Interface.Get(ctx, key, opts, out)
+	}
+	return err
 }

@@ -9,6 +9,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 
@@ -124,7 +125,8 @@ func clusterRoleGrant(a admission.Attributes, obj *rbacv1.ClusterRole) *grant {
 	switch {
 	case obj.AggregationRule != nil && !sameAggregation:
 		rules = everything
-	case old != nil && sameAggregation && equality.Semantic.DeepEqual(old.Rules, obj.Rules):
+	// Labels count too: by them the rules become part of another role.
+	case old != nil && sameAggregation && equality.Semantic.DeepEqual(old.Rules, obj.Rules) && maps.Equal(old.Labels, obj.Labels):
 		return nil
 	}
 	return roleGrant("clusterroles", a.GetName(), rules)

@@ -68,6 +68,11 @@ func clusterRole(aggregate bool, rules ...rbacv1.PolicyRule) *rbacv1.ClusterRole
 	return r
 }
 
+func labelled(r *rbacv1.ClusterRole) *rbacv1.ClusterRole {
+	r.Labels = map[string]string{"rbac.authorization.k8s.io/aggregate-to-view": "true"}
+	return r
+}
+
 func binding(kind, name string, subjects ...string) *rbacv1.RoleBinding {
 	b := &rbacv1.RoleBinding{ObjectMeta: metav1.ObjectMeta{Name: "b", Namespace: "ns"}, RoleRef: rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: kind, Name: name}}
 	for _, s := range subjects {
@@ -105,6 +110,8 @@ func TestValidate(t *testing.T) {
 		{"aggregation by who has everything", "boss", nil, clusterRole(true), nil, held},
 		{"aggregation added", "reader", nil, clusterRole(true), clusterRole(false), missing},
 		{"aggregation kept", "nobody", nil, clusterRole(true, readPods), clusterRole(true, readPods), held},
+		{"label added to a role that is not held", "reader", nil, labelled(clusterRole(false, everything...)), clusterRole(false, everything...), missing},
+		{"label added to a role that is held", "boss", nil, labelled(clusterRole(false, everything...)), clusterRole(false, everything...), held},
 		{"system:masters", "nobody", []string{"system:masters"}, clusterRole(false, everything...), nil, held},
 		{"binding of held rules", "reader", nil, binding("Role", "pods", "x"), nil, held},
 		{"binding of a cluster role's held rules", "reader", nil, binding("ClusterRole", "pods", "x"), nil, held},

@@ -2,6 +2,7 @@ package serviceaccount
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -11,7 +12,6 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
-	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 	"k8s.io/apiserver/pkg/audit"
 	"k8s.io/apiserver/pkg/endpoints/request"
@@ -94,7 +94,7 @@ func (r *TokenREST) Create(ctx context.Context, name string, obj runtime.Object,
 	if name == "default" {
 		warning.AddWarning(ctx, "", defaultAccountWarning(namespace))
 	}
-	return r.issue(ctx, req, bound, types.UID(account.UID), dryrun.IsDryRun(options.DryRun))
+	return r.issue(ctx, req, bound, dryrun.IsDryRun(options.DryRun))
 }
 
 func defaultAccountWarning(namespace string) string {
@@ -145,7 +145,7 @@ func (r *TokenREST) lifetime(ctx context.Context, name string, req *authenticati
 }
 
 // issue signs, and names the credential in the audit event. A dry run answers without a token.
-func (r *TokenREST) issue(ctx context.Context, req *authenticationv1.TokenRequest, bound token.Request, uid types.UID, dry bool) (runtime.Object, error) {
+func (r *TokenREST) issue(ctx context.Context, req *authenticationv1.TokenRequest, bound token.Request, dry bool) (runtime.Object, error) {
 	req.Name, req.Namespace = bound.ServiceAccount.Name, bound.Namespace
 	req.CreationTimestamp = metav1.Now()
 	if dry {
@@ -153,8 +153,11 @@ func (r *TokenREST) issue(ctx context.Context, req *authenticationv1.TokenReques
 		return req, nil
 	}
 	text, claims, err := r.Issuer.Issue(bound)
-	if err != nil {
-		return nil, apierrors.NewInternalError(fmt.Errorf("issue token for service account %s (uid %s): %w", bound.ServiceAccount.Name, uid, err))
+	switch {
+	case errors.Is(err, token.ErrTooLarge):
+		return nil, invalid(bound.ServiceAccount.Name, field.Invalid(field.NewPath("spec", "audiences"), len(bound.Audiences), err.Error()))
+	case err != nil:
+		return nil, apierrors.NewInternalError(err)
 	}
 	audit.AddAuditAnnotation(ctx, "authentication.kubernetes.io/issued-credential-id", token.CredentialID(claims.ID))
 	req.Status = authenticationv1.TokenRequestStatus{Token: text, ExpirationTimestamp: metav1.NewTime(claims.ExpiresAt())}

@@ -298,12 +298,23 @@ func TestAdmissionSeesACopyAndMayRefuse(t *testing.T) {
 	}
 }
 
+func TestTooLargeATokenIsTheCallersFault(t *testing.T) {
+	t.Parallel()
+	a := ask(t, "robot", spec(nil), func(c *serviceaccount.TokenConfig, _ *metav1.CreateOptions) {
+		c.Issuer = &issuer{err: token.ErrTooLarge}
+	})
+	if !apierrors.IsInvalid(a.err) || !strings.Contains(a.err.Error(), "spec.audiences") {
+		t.Errorf("got %v", a.err)
+	}
+}
+
 func TestIssuerFails(t *testing.T) {
 	t.Parallel()
 	a := ask(t, "robot", spec(nil), func(c *serviceaccount.TokenConfig, _ *metav1.CreateOptions) {
-		c.Issuer = &issuer{err: errors.New("no key")}
+		c.Issuer = &issuer{err: errors.New("issue token for ns/robot: no key")}
 	})
-	if !apierrors.IsInternalError(a.err) || !strings.Contains(a.err.Error(), "issue token for service account robot (uid robot-uid): no key") {
+	// The issuer says for whom; it is not said again.
+	if !apierrors.IsInternalError(a.err) || strings.Count(a.err.Error(), "issue token for") != 1 || !strings.Contains(a.err.Error(), "ns/robot: no key") {
 		t.Errorf("got %v", a.err)
 	}
 	if a.out != nil || len(a.audited) > 0 {

@@ -1,0 +1,108 @@
+package apiserver
+
+import (
+	"net/http"
+	"sync"
+
+	utilnet "k8s.io/apimachinery/pkg/util/net"
+	"k8s.io/apiserver/pkg/endpoints/responsewriter"
+	"k8s.io/apiserver/pkg/warning"
+)
+
+const (
+	// Warnings beyond these bounds help nobody, and clients bound their headers.
+	maxWarningBytes = 4 << 10
+	maxWarnings     = 64
+
+	miscPersistentWarning = 299 // RFC 7234 section 5.5
+)
+
+// withWarnings lets what handles a request add Warning headers. Handlers leave work behind in goroutines of their own
+// when a request's time is up, and that work goes on adding warnings. So they are kept apart from the headers until
+// the answer begins, and then put there by the goroutine that writes it; later ones are dropped.
+func withWarnings(h http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		recorder := &warnings{}
+		writer := &warningWriter{ResponseWriter: w, warnings: recorder}
+		ctx := warning.WithWarningRecorder(r.Context(), recorder)
+		h.ServeHTTP(responsewriter.WrapForHTTP1Or2(writer), r.WithContext(ctx))
+		recorder.take()
+	})
+}
+
+// warnings are the warnings of one request, each once, until they are taken.
+type warnings struct {
+	mu    sync.Mutex
+	taken bool
+	size  int
+	texts []string // as header values
+	seen  map[string]bool
+}
+
+// AddWarning implements warning.Recorder.
+func (w *warnings) AddWarning(agent, text string) {
+	if text == "" {
+		return
+	}
+	if agent == "" {
+		agent = "-"
+	}
+	header, err := utilnet.NewWarningHeader(miscPersistentWarning, agent, text)
+	if err != nil {
+		return
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.taken || w.seen[header] || len(w.texts) == maxWarnings || w.size+len(header) > maxWarningBytes {
+		return
+	}
+	if w.seen == nil {
+		w.seen = map[string]bool{}
+	}
+	w.seen[header] = true
+	w.size += len(header)
+	w.texts = append(w.texts, header)
+}
+
+// take returns the warnings; from now on none is recorded.
+func (w *warnings) take() []string {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	texts := w.texts
+	w.taken, w.texts = true, nil
+	return texts
+}
+
+// warningWriter puts the warnings into the headers when the answer begins.
+type warningWriter struct {
+	http.ResponseWriter
+	warnings *warnings
+	begun    bool
+}
+
+var _ responsewriter.UserProvidedDecorator = &warningWriter{}
+
+// Unwrap implements responsewriter.UserProvidedDecorator.
+func (w *warningWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter }
+
+// WriteHeader implements http.ResponseWriter.
+func (w *warningWriter) WriteHeader(status int) {
+	w.begin()
+	w.ResponseWriter.WriteHeader(status)
+}
+
+// Write implements http.ResponseWriter.
+func (w *warningWriter) Write(p []byte) (int, error) {
+	w.begin()
+	return w.ResponseWriter.Write(p)
+}
+
+func (w *warningWriter) begin() {
+	if w.begun {
+		return
+	}
+	w.begun = true
+	for _, text := range w.warnings.take() {
+		w.Header().Add("Warning", text)
+	}
+}
