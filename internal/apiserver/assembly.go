@@ -40,6 +40,7 @@ import (
 	"lanyard.dev/internal/apiserver/openapi"
 	"lanyard.dev/internal/apiserver/registry"
 	"lanyard.dev/internal/apiserver/scheme"
+	"lanyard.dev/internal/controller/aggregation"
 	"lanyard.dev/internal/controller/furnish"
 	"lanyard.dev/internal/controller/namespace"
 	"lanyard.dev/internal/rbac"
@@ -148,6 +149,9 @@ func (a *assembly) openStores() (err error) {
 	}
 	a.terminator = namespace.New(a.stores.namespaces.Namespace, a.stores.namespaces.Finalize, a.stores.namespaces.Status, contents)
 	a.feed("namespaces").Listen(a.terminator)
+
+	a.aggregator = aggregation.New(a.stores.clusterRoles)
+	a.mirror.Feed(rbacv1.Resource("clusterroles")).Listen(a.aggregator)
 	return nil
 }
 

@@ -19,6 +19,7 @@ import (
 	"lanyard.dev/internal/apiserver/ephemeral"
 	"lanyard.dev/internal/apiserver/mirror"
 	"lanyard.dev/internal/apiserver/scheme"
+	"lanyard.dev/internal/controller/aggregation"
 	"lanyard.dev/internal/controller/furnish"
 	"lanyard.dev/internal/controller/namespace"
 	"lanyard.dev/internal/rbac"
@@ -63,6 +64,7 @@ type assembly struct {
 	ephemeral  *ephemeral.Handler
 	furnisher  *furnish.Controller
 	terminator *namespace.Controller
+	aggregator *aggregation.Controller
 }
 
 // New puts a server together and connects it to etcd. Nothing is served before Run.
@@ -98,6 +100,7 @@ func (s *Server) Run(ctx context.Context) error {
 	defer context.AfterFunc(ctx, func() { close(s.stopping) })()
 	go s.furnisher.Run(background)
 	go s.terminator.Run(background)
+	go s.aggregator.Run(background)
 
 	prepared := s.server.PrepareRun()
 	s.server.ShutdownTimeout = drainTimeout

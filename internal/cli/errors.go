@@ -63,10 +63,19 @@ func panicked(cause any) error {
 		"this is a defect in lanyard: please report it with the command that led to it")
 }
 
+// verdict is an exit code that is a result by itself: nothing went wrong, and
+// all has been said.
+type verdict int
+
+func (v verdict) Error() string { return fmt.Sprintf("exit code %d", int(v)) }
+
 // report prints err, if it is one, and returns the exit code.
 func (s streams) report(err error) int {
 	if err == nil {
 		return 0
+	}
+	if said := verdict(0); errors.As(err, &said) {
+		return int(said)
 	}
 	for line := range strings.SplitSeq(err.Error(), "\n") {
 		fmt.Fprintf(s.err, "lanyard: %s\n", line)

@@ -51,6 +51,11 @@ func onTerminal(r io.Reader) bool {
 	return ok && term.IsTerminal(int(f.Fd()))
 }
 
+func writesToTerminal(w io.Writer) bool {
+	f, ok := w.(*os.File)
+	return ok && term.IsTerminal(int(f.Fd()))
+}
+
 // read returns the token without surrounding white space.
 func (i *tokenInput) read() (string, error) {
 	if i.arg != "-" {

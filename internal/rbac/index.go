@@ -53,7 +53,7 @@ func (x *Index) SetRole(r *rbacv1.Role) {
 }
 
 // SetClusterRole adds or replaces a ClusterRole. Its rules are what counts;
-// filling them in from an aggregationRule is a controller's task.
+// filling them in from an aggregationRule is a controller's task (package aggregate).
 func (x *Index) SetClusterRole(r *rbacv1.ClusterRole) {
 	x.setRole(Ref{ClusterRole, "", r.Name}, r.ResourceVersion, r.Rules)
 }

@@ -1,0 +1,102 @@
+package access
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	rbacv1 "k8s.io/api/rbac/v1"
+)
+
+const (
+	// Masters is the group that an API server allows everything without
+	// asking the policy.
+	Masters = "system:masters"
+
+	authenticated   = "system:authenticated"
+	unauthenticated = "system:unauthenticated"
+	anonymous       = "system:anonymous"
+	accountsGroup   = "system:serviceaccounts"
+	accountPrefix   = "system:serviceaccount:"
+	nodesGroup      = "system:nodes"
+	nodePrefix      = "system:node:"
+)
+
+// Subject is someone who asks: a user name and all groups, implicit ones
+// included. A group asked about by itself has no user name.
+type Subject struct {
+	// Text is the subject as it was asked for.
+	Text   string   `json:"name"`
+	User   string   `json:"user,omitempty"`
+	Groups []string `json:"groups"`
+}
+
+// ParseSubject reads sa:NAMESPACE/NAME, user:NAME, group:NAME or node:NAME.
+// groups are those the subject has besides the implicit ones.
+func ParseSubject(text string, groups ...string) (Subject, error) {
+	kind, name, _ := strings.Cut(text, ":")
+	s := Subject{Text: text, Groups: slices.Clone(groups)}
+	switch kind {
+	case "sa", "serviceaccount":
+		namespace, account, ok := strings.Cut(name, "/")
+		if !ok || namespace == "" || account == "" || strings.ContainsAny(account, "/:") || strings.Contains(namespace, ":") {
+			return s, fmt.Errorf("subject %q: a service account is written sa:NAMESPACE/NAME", text)
+		}
+		s.User = accountPrefix + namespace + ":" + account
+	case "user":
+		s.User = name
+	case "node":
+		s.User = nodePrefix + name
+		s.Groups = append(s.Groups, nodesGroup)
+	case "group":
+		s.Groups = append([]string{name}, s.Groups...)
+	default:
+		return s, fmt.Errorf("subject %q: write sa:NAMESPACE/NAME, user:NAME, group:NAME or node:NAME", text)
+	}
+	if name == "" {
+		return s, fmt.Errorf("subject %q has no name", text)
+	}
+	s.imply()
+	return s, nil
+}
+
+// imply adds the groups that an API server gives whoever has this name and
+// these groups.
+func (s *Subject) imply() {
+	if rest, ok := strings.CutPrefix(s.User, accountPrefix); ok {
+		namespace, _, _ := strings.Cut(rest, ":")
+		s.Groups = append(s.Groups, accountsGroup, accountsGroup+":"+namespace)
+	}
+	if slices.ContainsFunc(s.Groups, func(g string) bool { return strings.HasPrefix(g, accountsGroup+":") }) {
+		s.Groups = append(s.Groups, accountsGroup)
+	}
+	if s.User == anonymous {
+		s.Groups = append(s.Groups, unauthenticated)
+	}
+	if !slices.Contains(s.Groups, unauthenticated) {
+		s.Groups = append(s.Groups, authenticated)
+	}
+	seen := map[string]bool{}
+	s.Groups = slices.DeleteFunc(s.Groups, func(g string) bool {
+		again := seen[g]
+		seen[g] = true
+		return again
+	})
+}
+
+// isMaster tells whether the policy is never asked about the subject.
+func (s *Subject) isMaster() bool { return slices.Contains(s.Groups, Masters) }
+
+// matches tells whether a binding's subject means this one. Namespaces of
+// accounts have been filled in.
+func (s *Subject) matches(bound *rbacv1.Subject) bool {
+	switch bound.Kind {
+	case rbacv1.UserKind:
+		return bound.Name == s.User
+	case rbacv1.GroupKind:
+		return slices.Contains(s.Groups, bound.Name)
+	case rbacv1.ServiceAccountKind:
+		return s.User == accountPrefix+bound.Namespace+":"+bound.Name
+	}
+	return false
+}
