@@ -38,8 +38,10 @@ import (
 	"lanyard.dev/internal/apiserver/openapi"
 	"lanyard.dev/internal/apiserver/registry"
 	"lanyard.dev/internal/apiserver/scheme"
+	"lanyard.dev/internal/bootstraptoken"
 	"lanyard.dev/internal/controller/furnish"
 	"lanyard.dev/internal/controller/namespace"
+	"lanyard.dev/internal/controller/tokencleaner"
 	"lanyard.dev/internal/rbac"
 	"lanyard.dev/internal/signingkey"
 	"lanyard.dev/internal/token"
@@ -207,7 +209,7 @@ func (a *assembly) identify() error {
 	if err != nil {
 		return err
 	}
-	a.tokens = authn.NewToken(verifier, o.audiences())
+	a.tokens = authn.NewTokens(authn.NewToken(verifier, o.audiences()), a.watchBootstrapTokens(), o.audiences())
 	var clients authn.ClientCA
 	if ca := a.config.SecureServing.ClientCA; ca != nil {
 		clients = func() (x509.VerifyOptions, bool) { return ca.VerifyOptions() }
@@ -216,6 +218,16 @@ func (a *assembly) identify() error {
 	a.config.Authentication.APIAudiences = o.audiences()
 	a.config.AdmissionControl = admission.New(a.findNamespace, a.findAccount, escalation.New(a.index, a.authorizer, a.findRules))
 	return nil
+}
+
+// watchBootstrapTokens remembers the tokens that nodes join with, and has them removed once they have expired.
+func (a *assembly) watchBootstrapTokens() *bootstraptoken.Memory {
+	secrets := a.feed("secrets")
+	memory := bootstraptoken.NewMemory(secrets, clock.RealClock{})
+	a.cleaner = tokencleaner.New(a.stores.secrets, clock.RealClock{})
+	secrets.Listen(memory)
+	secrets.Listen(a.cleaner)
+	return memory
 }
 
 func (a *assembly) findNamespace(ctx context.Context, name string) (*corev1.Namespace, error) {
