@@ -42,7 +42,9 @@ import (
 	"lanyard.dev/internal/controller/furnish"
 	"lanyard.dev/internal/controller/namespace"
 	"lanyard.dev/internal/controller/tokencleaner"
+	"lanyard.dev/internal/nodeaccess"
 	"lanyard.dev/internal/rbac"
+	"lanyard.dev/internal/rbac/bootstrap"
 	"lanyard.dev/internal/signingkey"
 	"lanyard.dev/internal/token"
 )
@@ -183,7 +185,7 @@ func readFrom(store *registry.Store) anchor.Read {
 	}
 }
 
-// watchPolicy keeps the rbac index true and makes the authorizer.
+// watchPolicy keeps true what decisions are made by, and makes the authorizer.
 func (a *assembly) watchPolicy() error {
 	a.index = rbac.NewIndex()
 	var sources []authz.Source
@@ -194,10 +196,18 @@ func (a *assembly) watchPolicy() error {
 		feed.Listen(authz.NewPolicy(a.index, kind))
 		sources = append(sources, feed)
 	}
-	a.authorizer = authz.New(a.index, sources...)
+	a.authorizer = authz.NewUnion(authz.NewNode(a.watchPods()), authz.New(a.index, sources...))
 	a.config.Authorization.Authorizer = a.authorizer
 	a.config.RuleResolver = a.authorizer
 	return nil
+}
+
+// watchPods keeps true what belongs to which node.
+func (a *assembly) watchPods() *nodeaccess.Rules {
+	pods := a.feed("pods")
+	graph := nodeaccess.NewGraph(pods)
+	pods.Listen(graph)
+	return nodeaccess.NewRules(graph, bootstrap.NodeRules())
 }
 
 // identify sets up who is who, and what happens to what they send.

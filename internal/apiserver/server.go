@@ -56,7 +56,7 @@ type assembly struct {
 	keys       *signingkey.Set
 	issuer     *token.Issuer
 	tokens     authenticator.Token
-	authorizer *authz.Authorizer
+	authorizer *authz.Union
 	audit      *auditlog.Log
 
 	ephemeral  *ephemeral.Handler
