@@ -29,6 +29,7 @@ import (
 
 	"lanyard.dev/internal/apiserver/admission"
 	"lanyard.dev/internal/apiserver/admission/escalation"
+	"lanyard.dev/internal/apiserver/admission/noderestriction"
 	"lanyard.dev/internal/apiserver/anchor"
 	"lanyard.dev/internal/apiserver/auditlog"
 	"lanyard.dev/internal/apiserver/authn"
@@ -226,7 +227,8 @@ func (a *assembly) identify() error {
 	}
 	a.config.Authentication.Authenticator = authn.NewRequest(a.tokens, clients)
 	a.config.Authentication.APIAudiences = o.audiences()
-	a.config.AdmissionControl = admission.New(a.findNamespace, a.findAccount, escalation.New(a.index, a.authorizer, a.findRules))
+	nodes := noderestriction.Config{Pod: a.findPod, Node: a.findNode, Authorizer: a.authorizer, Audiences: o.audiences()}
+	a.config.AdmissionControl = admission.New(a.findNamespace, a.findAccount, nodes, escalation.New(a.index, a.authorizer, a.findRules))
 	return nil
 }
 
@@ -254,6 +256,22 @@ func (a *assembly) findAccount(ctx context.Context, namespace, name string) (*co
 		return nil, missing(err, corev1.Resource("serviceaccounts"), name)
 	}
 	return found.(*corev1.ServiceAccount), nil
+}
+
+func (a *assembly) findPod(ctx context.Context, namespace, name string) (*corev1.Pod, error) {
+	found, err := a.stores.pods.Pod.Get(request.WithNamespace(ctx, namespace), name, &metav1.GetOptions{})
+	if err != nil {
+		return nil, missing(err, corev1.Resource("pods"), name)
+	}
+	return found.(*corev1.Pod), nil
+}
+
+func (a *assembly) findNode(ctx context.Context, name string) (*corev1.Node, error) {
+	found, err := a.stores.nodes.Get(request.WithNamespace(ctx, metav1.NamespaceNone), name, &metav1.GetOptions{})
+	if err != nil {
+		return nil, missing(err, corev1.Resource("nodes"), name)
+	}
+	return found.(*corev1.Node), nil
 }
 
 // missing says of a not-found error what was not found: a store takes it to be of the request's resource, which is

@@ -54,7 +54,12 @@ func (g *Graph) Set(obj runtime.Object) {
 		g.replace(name, bound{})
 		return
 	}
-	g.replace(name, bound{node: pod.Spec.NodeName, uses: References(pod)})
+	now := bound{node: pod.Spec.NodeName}
+	// A node writes its mirror pods itself, and must not be able to write itself access.
+	if _, mirror := pod.Annotations[corev1.MirrorPodAnnotationKey]; !mirror {
+		now.uses = References(pod)
+	}
+	g.replace(name, now)
 }
 
 // Delete implements mirror.Listener.

@@ -24,12 +24,8 @@ type Reference struct {
 	Name string
 }
 
-// References returns everything of its namespace that a pod is run with, each once and in order. A mirror pod has
-// nothing: a node writes those itself, and must not be able to write itself access.
+// References returns everything of its namespace that a pod is run with, each once and in order.
 func References(pod *corev1.Pod) []Reference {
-	if _, mirror := pod.Annotations[corev1.MirrorPodAnnotationKey]; mirror {
-		return nil
-	}
 	var found references
 	found.add(ServiceAccount, pod.Spec.ServiceAccountName)
 	for i := range pod.Spec.ImagePullSecrets {
