@@ -29,7 +29,7 @@ func registers(node string, a admission.Attributes) error {
 	if !ok {
 		return unexpected(a, a.GetObject())
 	}
-	if obj.Spec.ConfigSource != nil {
+	if configSource(obj) != nil {
 		return forbid(a, "node %q is not allowed to create pods with a non-nil configSource", node)
 	}
 	if refused := refusedLabels(nil, obj.Labels); len(refused) > 0 {
@@ -47,9 +47,9 @@ func changes(node string, a admission.Attributes) error {
 	if !ok {
 		return unexpected(a, a.GetObject())
 	}
-	source := updated.Spec.ConfigSource
+	source := configSource(updated)
 	switch {
-	case source != nil && !equality.Semantic.DeepEqual(source, old.Spec.ConfigSource):
+	case source != nil && !equality.Semantic.DeepEqual(source, configSource(old)):
 		return forbid(a, "node %q is not allowed to update configSource to a new non-nil configSource", node)
 	case !equality.Semantic.DeepEqual(updated.Spec.Taints, old.Spec.Taints):
 		return forbid(a, "node %q is not allowed to modify taints", node)
@@ -61,6 +61,12 @@ func changes(node string, a admission.Attributes) error {
 		return forbid(a, "is not allowed to modify labels: %s", strings.Join(refused, ", "))
 	}
 	return nil
+}
+
+// configSource is where the node is to read its configuration from: one that chose it itself would see any config map.
+func configSource(node *corev1.Node) *corev1.NodeConfigSource {
+	//lint:ignore SA1019 a deprecated field is still decoded, so it is still checked
+	return node.Spec.ConfigSource
 }
 
 // refusedLabels are the keys, in order, that differ between the two and are not a node's to set.

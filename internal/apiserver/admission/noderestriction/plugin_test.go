@@ -1,5 +1,7 @@
 package noderestriction_test
 
+//lint:file-ignore SA1019 deprecated fields are still decoded, so they are still checked
+
 import (
 	"context"
 	"strings"
