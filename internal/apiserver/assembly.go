@@ -31,6 +31,7 @@ import (
 
 	"lanyard.dev/internal/apiserver/admission"
 	"lanyard.dev/internal/apiserver/admission/escalation"
+	"lanyard.dev/internal/apiserver/admission/noderestriction"
 	"lanyard.dev/internal/apiserver/anchor"
 	"lanyard.dev/internal/apiserver/auditlog"
 	"lanyard.dev/internal/apiserver/authn"
@@ -40,10 +41,14 @@ import (
 	"lanyard.dev/internal/apiserver/openapi"
 	"lanyard.dev/internal/apiserver/registry"
 	"lanyard.dev/internal/apiserver/scheme"
+	"lanyard.dev/internal/bootstraptoken"
 	"lanyard.dev/internal/controller/aggregation"
 	"lanyard.dev/internal/controller/furnish"
 	"lanyard.dev/internal/controller/namespace"
+	"lanyard.dev/internal/controller/tokencleaner"
+	"lanyard.dev/internal/nodeaccess"
 	"lanyard.dev/internal/rbac"
+	"lanyard.dev/internal/rbac/bootstrap"
 	"lanyard.dev/internal/signingkey"
 	"lanyard.dev/internal/token"
 )
@@ -188,7 +193,7 @@ func readFrom(store *registry.Store) anchor.Read {
 	}
 }
 
-// watchPolicy keeps the rbac index true and makes the authorizer.
+// watchPolicy keeps true what decisions are made by, and makes the authorizer.
 func (a *assembly) watchPolicy() error {
 	a.index = rbac.NewIndex()
 	var sources []authz.Source
@@ -199,10 +204,18 @@ func (a *assembly) watchPolicy() error {
 		feed.Listen(authz.NewPolicy(a.index, kind))
 		sources = append(sources, feed)
 	}
-	a.authorizer = authz.New(a.index, sources...)
+	a.authorizer = authz.NewUnion(authz.NewNode(a.watchPods()), authz.New(a.index, sources...))
 	a.config.Authorization.Authorizer = a.authorizer
 	a.config.RuleResolver = a.authorizer
 	return nil
+}
+
+// watchPods keeps true what belongs to which node.
+func (a *assembly) watchPods() *nodeaccess.Rules {
+	pods := a.feed("pods")
+	graph := nodeaccess.NewGraph(pods)
+	pods.Listen(graph)
+	return nodeaccess.NewRules(graph, bootstrap.NodeRules())
 }
 
 // identify sets up who is who, and what happens to what they send.
@@ -214,15 +227,26 @@ func (a *assembly) identify() error {
 	if err != nil {
 		return err
 	}
-	a.tokens = authn.NewToken(verifier, o.audiences())
+	a.tokens = authn.NewTokens(authn.NewToken(verifier, o.audiences()), a.watchBootstrapTokens(), o.audiences())
 	var clients authn.ClientCA
 	if ca := a.config.SecureServing.ClientCA; ca != nil {
 		clients = func() (x509.VerifyOptions, bool) { return ca.VerifyOptions() }
 	}
 	a.config.Authentication.Authenticator = authn.NewRequest(a.tokens, clients)
 	a.config.Authentication.APIAudiences = o.audiences()
-	a.config.AdmissionControl = admission.New(a.findNamespace, a.findAccount, escalation.New(a.index, a.authorizer, a.findRules))
+	nodes := noderestriction.Config{Pod: a.findPod, Node: a.findNode, Authorizer: a.authorizer, Audiences: o.audiences()}
+	a.config.AdmissionControl = admission.New(a.findNamespace, a.findAccount, nodes, escalation.New(a.index, a.authorizer, a.findRules))
 	return nil
+}
+
+// watchBootstrapTokens remembers the tokens that nodes join with, and has them removed once they have expired.
+func (a *assembly) watchBootstrapTokens() *bootstraptoken.Memory {
+	secrets := a.feed("secrets")
+	memory := bootstraptoken.NewMemory(secrets, clock.RealClock{})
+	a.cleaner = tokencleaner.New(a.stores.secrets, clock.RealClock{})
+	secrets.Listen(memory)
+	secrets.Listen(a.cleaner)
+	return memory
 }
 
 func (a *assembly) findNamespace(ctx context.Context, name string) (*corev1.Namespace, error) {
@@ -239,6 +263,22 @@ func (a *assembly) findAccount(ctx context.Context, namespace, name string) (*co
 		return nil, missing(err, corev1.Resource("serviceaccounts"), name)
 	}
 	return found.(*corev1.ServiceAccount), nil
+}
+
+func (a *assembly) findPod(ctx context.Context, namespace, name string) (*corev1.Pod, error) {
+	found, err := a.stores.pods.Pod.Get(request.WithNamespace(ctx, namespace), name, &metav1.GetOptions{})
+	if err != nil {
+		return nil, missing(err, corev1.Resource("pods"), name)
+	}
+	return found.(*corev1.Pod), nil
+}
+
+func (a *assembly) findNode(ctx context.Context, name string) (*corev1.Node, error) {
+	found, err := a.stores.nodes.Get(request.WithNamespace(ctx, metav1.NamespaceNone), name, &metav1.GetOptions{})
+	if err != nil {
+		return nil, missing(err, corev1.Resource("nodes"), name)
+	}
+	return found.(*corev1.Node), nil
 }
 
 // missing says of a not-found error what was not found: a store takes it to be of the request's resource, which is

@@ -9,12 +9,12 @@ import (
 
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/serializer"
+	"k8s.io/apiserver/pkg/authentication/authenticator"
 	genericserver "k8s.io/apiserver/pkg/server"
 	"k8s.io/klog/v2"
 
 	"lanyard.dev/internal/apiserver/anchor"
 	"lanyard.dev/internal/apiserver/auditlog"
-	"lanyard.dev/internal/apiserver/authn"
 	"lanyard.dev/internal/apiserver/authz"
 	"lanyard.dev/internal/apiserver/ephemeral"
 	"lanyard.dev/internal/apiserver/mirror"
@@ -22,6 +22,7 @@ import (
 	"lanyard.dev/internal/controller/aggregation"
 	"lanyard.dev/internal/controller/furnish"
 	"lanyard.dev/internal/controller/namespace"
+	"lanyard.dev/internal/controller/tokencleaner"
 	"lanyard.dev/internal/rbac"
 	"lanyard.dev/internal/signingkey"
 	"lanyard.dev/internal/token"
@@ -56,8 +57,8 @@ type assembly struct {
 
 	keys       *signingkey.Set
 	issuer     *token.Issuer
-	tokens     *authn.Token
-	authorizer *authz.Authorizer
+	tokens     authenticator.Token
+	authorizer *authz.Union
 	audit      *auditlog.Log
 
 	stopping   stopSignal
@@ -65,6 +66,7 @@ type assembly struct {
 	furnisher  *furnish.Controller
 	terminator *namespace.Controller
 	aggregator *aggregation.Controller
+	cleaner    *tokencleaner.Controller
 }
 
 // New puts a server together and connects it to etcd. Nothing is served before Run.
@@ -101,6 +103,7 @@ func (s *Server) Run(ctx context.Context) error {
 	go s.furnisher.Run(background)
 	go s.terminator.Run(background)
 	go s.aggregator.Run(background)
+	go s.cleaner.Run(background)
 
 	prepared := s.server.PrepareRun()
 	s.server.ShutdownTimeout = drainTimeout

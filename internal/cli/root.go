@@ -92,6 +92,7 @@ func commands(s streams) []*cobra.Command {
 		newKubectl(s),
 		newToken(s),
 		newAccess(s),
+		newNode(s),
 		newVersion(s),
 	}
 }

@@ -5,14 +5,16 @@ import (
 
 	"lanyard.dev/internal/apiserver/admission/escalation"
 	"lanyard.dev/internal/apiserver/admission/namespacelifecycle"
+	"lanyard.dev/internal/apiserver/admission/noderestriction"
 	"lanyard.dev/internal/apiserver/admission/serviceaccount"
 )
 
 // New returns every plugin in order: first whether anything may be made in the namespace at all.
-func New(namespaces namespacelifecycle.Find, accounts serviceaccount.Find, grants *escalation.Plugin) admission.Interface {
+func New(namespaces namespacelifecycle.Find, accounts serviceaccount.Find, nodes noderestriction.Config, grants *escalation.Plugin) admission.Interface {
 	return admission.NewChainHandler(
 		namespacelifecycle.New(namespaces),
 		serviceaccount.New(accounts),
+		noderestriction.New(nodes),
 		grants,
 	)
 }

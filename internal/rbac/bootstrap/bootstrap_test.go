@@ -201,3 +201,32 @@ func TestGolden(t *testing.T) {
 		t.Errorf("the defaults differ from %s; run the test with -update and read the difference", file)
 	}
 }
+
+func TestWhoJoinsMayAskForItsCertificateAndNoMore(t *testing.T) {
+	t.Parallel()
+	x := defaults()
+	for _, c := range []struct {
+		group, verb, sub string
+		want             bool
+	}{
+		{"system:bootstrappers", "create", "", true},
+		{"system:bootstrappers", "get", "", true},
+		{"system:bootstrappers", "create", "nodeclient", true},
+		{"system:bootstrappers", "create", "selfnodeclient", false},
+		{"system:bootstrappers", "update", "approval", false},
+		{"system:bootstrappers", "delete", "", false},
+		{"system:nodes", "create", "selfnodeclient", true},
+		{"system:nodes", "create", "nodeclient", false},
+		{"system:nodes", "create", "", false}, // the node authorizer's to allow
+		{"system:authenticated", "create", "nodeclient", false},
+		{"system:authenticated", "create", "", false},
+	} {
+		got := x.Authorize(rbac.Request{
+			User: "x", Groups: []string{c.group}, Verb: c.verb, ResourceRequest: true,
+			APIGroup: "certificates.k8s.io", Resource: "certificatesigningrequests", Subresource: c.sub,
+		}).Allowed
+		if got != c.want {
+			t.Errorf("%s: %s certificatesigningrequests/%s: allowed %v", c.group, c.verb, c.sub, got)
+		}
+	}
+}

@@ -17,6 +17,10 @@ const (
 	certificates   = "certificates.k8s.io"
 	coordination   = "coordination.k8s.io"
 	storage        = "storage.k8s.io"
+
+	// Whoever has one of these has a node's client certificate approved: any node's, or the one that asks itself.
+	nodeClientRole     = "system:certificates.k8s.io:certificatesigningrequests:nodeclient"
+	selfNodeClientRole = "system:certificates.k8s.io:certificatesigningrequests:selfnodeclient"
 )
 
 // ClusterRoles returns the default ClusterRoles. Those with an aggregationRule
@@ -33,7 +37,9 @@ func ClusterRoles() []*rbacv1.ClusterRole {
 		clusterRole("system:basic-user",
 			rule(create(), authorization, "selfsubjectaccessreviews", "selfsubjectrulesreviews"),
 			rule(create(), authentication, "selfsubjectreviews")),
-		clusterRole("system:node", nodeRules()...),
+		clusterRole(nodeClientRole, rule(create(), certificates, "certificatesigningrequests/nodeclient")),
+		clusterRole(selfNodeClientRole, rule(create(), certificates, "certificatesigningrequests/selfnodeclient")),
+		clusterRole("system:node", NodeRules()...),
 		clusterRole("system:node-bootstrapper",
 			rule(append(read(), "create"), certificates, "certificatesigningrequests")),
 	}
@@ -62,9 +68,10 @@ func pathRoles() []*rbacv1.ClusterRole {
 	}
 }
 
-// nodeRules are Kubernetes' system:node. The role is not bound to anybody: what
-// a node may do depends on the pods it runs, which RBAC cannot express.
-func nodeRules() []rbacv1.PolicyRule {
+// NodeRules are Kubernetes' system:node. The role is not bound to anybody: what
+// a node may do depends on the pods it runs, which RBAC cannot express. They
+// are the outer limit of what the node authorizer allows.
+func NodeRules() []rbacv1.PolicyRule {
 	update := []string{"update", "patch"}
 	return []rbacv1.PolicyRule{
 		rule(create(), authentication, "tokenreviews"),
@@ -85,6 +92,7 @@ func nodeRules() []rbacv1.PolicyRule {
 		rule([]string{"get", "create", "update", "patch", "delete"}, coordination, "leases"),
 		rule([]string{"get"}, storage, "volumeattachments"),
 		rule(create(), core, "serviceaccounts/token"),
+		rule([]string{"get"}, core, "serviceaccounts"),
 		rule([]string{"get", "update", "patch"}, core, "persistentvolumeclaims/status"),
 		rule(read(), storage, "csidrivers"),
 		rule([]string{"get", "create", "update", "patch", "delete"}, storage, "csinodes"),

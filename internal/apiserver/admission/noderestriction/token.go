@@ -1,0 +1,97 @@
+package noderestriction
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	authenticationv1 "k8s.io/api/authentication/v1"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apiserver/pkg/admission"
+	"k8s.io/apiserver/pkg/authorization/authorizer"
+)
+
+// audienceVerb on an audience, as resource, and an account, as name, lets a node have tokens that no pod asks for, such
+// as those a credential provider pulls images with.
+const audienceVerb = "request-serviceaccounts-token-audience"
+
+// token lets a node have what its pods need: tokens bound to one of them, for its account and an audience it asks for.
+func (p *Plugin) token(ctx context.Context, node string, a admission.Attributes) error {
+	if a.GetOperation() != admission.Create || a.GetSubresource() != "token" {
+		return nil
+	}
+	request, ok := a.GetObject().(*authenticationv1.TokenRequest)
+	if !ok {
+		return unexpected(a, a.GetObject())
+	}
+	ref := request.Spec.BoundObjectRef
+	switch {
+	case ref == nil || ref.APIVersion != "v1" || ref.Kind != "Pod" || ref.Name == "":
+		return forbid(a, "node requested token not bound to a pod")
+	case ref.UID == "":
+		return forbid(a, "node requested token with a pod binding without a uid")
+	}
+	pod, err := p.Pod(ctx, a.GetNamespace(), ref.Name)
+	if err != nil {
+		return err
+	}
+	switch {
+	case ref.UID != pod.UID:
+		return forbid(a, "the UID in the bound object reference (%s) does not match the UID in record. The object might have been deleted and then recreated", ref.UID)
+	case pod.Spec.NodeName != node:
+		return forbid(a, "node requested token bound to a pod scheduled on a different node")
+	case pod.Spec.ServiceAccountName != a.GetName():
+		return forbid(a, "node requested token bound to a pod running with a different service account")
+	}
+	if err := p.audience(ctx, a, request.Spec.Audiences, pod); err != nil {
+		return admission.NewForbidden(a, err)
+	}
+	return nil
+}
+
+func (p *Plugin) audience(ctx context.Context, a admission.Attributes, audiences []string, pod *corev1.Pod) error {
+	wanted := ""
+	switch len(audiences) {
+	case 0:
+	case 1:
+		wanted = audiences[0]
+	default:
+		return errors.New("node may only request 0 or 1 audiences")
+	}
+	if p.asks(pod, wanted) {
+		return nil
+	}
+	decision, _, err := p.Authorizer.Authorize(ctx, authorizer.AttributesRecord{
+		User: a.GetUserInfo(), Verb: audienceVerb, Namespace: pod.Namespace, APIGroup: corev1.GroupName, APIVersion: "v1",
+		Resource: wanted, Name: pod.Spec.ServiceAccountName, ResourceRequest: true,
+	})
+	if err == nil && decision == authorizer.DecisionAllow {
+		return nil
+	}
+	return fmt.Errorf("audience %q not found in pod spec volume, %s is not authorized to request tokens for this audience",
+		wanted, a.GetUserInfo().GetName())
+}
+
+// asks tells whether a volume of the pod holds a token for the audience; none, there as here, is the API server.
+func (p *Plugin) asks(pod *corev1.Pod, audience string) bool {
+	for i := range pod.Spec.Volumes {
+		projected := pod.Spec.Volumes[i].Projected
+		if projected == nil {
+			continue
+		}
+		for _, source := range projected.Sources {
+			if t := source.ServiceAccountToken; t != nil && p.spelled(t.Audience) == p.spelled(audience) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// spelled gives the API server its one name, where it has one.
+func (p *Plugin) spelled(audience string) string {
+	if audience == "" && len(p.Audiences) == 1 {
+		return p.Audiences[0]
+	}
+	return audience
+}

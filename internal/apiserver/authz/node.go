@@ -1,0 +1,111 @@
+package authz
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"k8s.io/apimachinery/pkg/selection"
+	"k8s.io/apiserver/pkg/authentication/user"
+	"k8s.io/apiserver/pkg/authorization/authorizer"
+
+	"lanyard.dev/internal/nodeaccess"
+)
+
+// Node decides the requests of nodes by the pods that they run. It has no opinion on anybody else's.
+type Node struct {
+	authorizer.AuthorizerFunc
+	rules *nodeaccess.Rules
+}
+
+var _ authorizer.Authorizer = &Node{}
+
+// NewNode returns an authorizer of nodes.
+func NewNode(rules *nodeaccess.Rules) *Node {
+	n := &Node{rules: rules}
+	n.AuthorizerFunc = n.decide
+	return n
+}
+
+func (n *Node) decide(_ context.Context, request authorizer.Attributes) (authorizer.Decision, string, error) {
+	who := request.GetUser()
+	if who == nil {
+		return authorizer.DecisionNoOpinion, "", nil
+	}
+	name, ok := nodeaccess.Identify(who.GetName(), who.GetGroups())
+	switch {
+	case !ok:
+		return authorizer.DecisionNoOpinion, "", nil
+	case name == "":
+		return authorizer.DecisionNoOpinion, fmt.Sprintf("unknown node for user %q", who.GetName()), nil
+	}
+	decision, err := n.rules.Decide(name, nodeaccess.Request{
+		Verb: request.GetVerb(), ResourceRequest: request.IsResourceRequest(),
+		APIGroup: request.GetAPIGroup(), Resource: request.GetResource(), Subresource: request.GetSubresource(),
+		Namespace: request.GetNamespace(), Name: request.GetName(), SelectedNode: selectedNode(request),
+	})
+	if decision.Allowed {
+		return authorizer.DecisionAllow, "", nil
+	}
+	return authorizer.DecisionNoOpinion, decision.Reason, err
+}
+
+// selectedNode is the node whose pods alone a list or watch asks for. A selector that cannot be read selects none.
+func selectedNode(request authorizer.Attributes) string {
+	requirements, err := request.GetFieldSelector()
+	if err != nil {
+		return ""
+	}
+	for _, r := range requirements {
+		if r.Field == "spec.nodeName" && r.Operator == selection.Equals {
+			return r.Value
+		}
+	}
+	return ""
+}
+
+// Union asks the authorizer of nodes, then that of policy.
+type Union struct {
+	authorizer.AuthorizerFunc
+	node   *Node
+	policy *Authorizer
+}
+
+var (
+	_ authorizer.Authorizer   = &Union{}
+	_ authorizer.RuleResolver = &Union{}
+)
+
+// NewUnion returns the authorizer of every request.
+func NewUnion(node *Node, policy *Authorizer) *Union {
+	u := &Union{node: node, policy: policy}
+	u.AuthorizerFunc = u.decide
+	return u
+}
+
+func (u *Union) decide(ctx context.Context, request authorizer.Attributes) (authorizer.Decision, string, error) {
+	decision, reason, err := u.node.decide(ctx, request)
+	if decision != authorizer.DecisionNoOpinion {
+		return decision, reason, err
+	}
+	decision, second, err2 := u.policy.decide(ctx, request)
+	if decision != authorizer.DecisionNoOpinion {
+		return decision, second, err2
+	}
+	if reason != "" && second != "" {
+		reason += "\n"
+	}
+	return decision, reason + second, errors.Join(err, err2)
+}
+
+// errNodeRules says why the list of a node's rules is not complete.
+var errNodeRules = errors.New("node authorizer does not support user rule resolution")
+
+// RulesFor implements authorizer.RuleResolver. What a node may do for the pods it runs is not in the list.
+func (u *Union) RulesFor(ctx context.Context, who user.Info, namespace string) ([]authorizer.ResourceRuleInfo, []authorizer.NonResourceRuleInfo, bool, error) {
+	resource, paths, incomplete, err := u.policy.RulesFor(ctx, who, namespace)
+	if _, ok := nodeaccess.Identify(who.GetName(), who.GetGroups()); ok {
+		incomplete, err = true, errors.Join(errNodeRules, err)
+	}
+	return resource, paths, incomplete, err
+}

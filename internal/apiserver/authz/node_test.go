@@ -1,0 +1,141 @@
+package authz_test
+
+import (
+	"errors"
+	"strings"
+	"sync"
+	"testing"
+
+	corev1 "k8s.io/api/core/v1"
+	rbacv1 "k8s.io/api/rbac/v1"
+	"k8s.io/apimachinery/pkg/fields"
+	"k8s.io/apiserver/pkg/authentication/user"
+	"k8s.io/apiserver/pkg/authorization/authorizer"
+
+	"lanyard.dev/internal/apiserver/authz"
+	"lanyard.dev/internal/nodeaccess"
+	"lanyard.dev/internal/rbac"
+)
+
+func nodeUser(name string) *user.DefaultInfo {
+	return &user.DefaultInfo{Name: name, Groups: []string{"system:nodes", "system:authenticated"}}
+}
+
+// union decides over one pod, on node one, with the secret "key", and one rule for all nodes: they may read secrets
+// called "shared".
+func union(source *source) *authz.Union {
+	graph := nodeaccess.NewGraph(source)
+	graph.Set(keyPod("one"))
+	index := rbac.NewIndex()
+	set(index,
+		&rbacv1.ClusterRole{ObjectMeta: meta("", "shared", "1"), Rules: rule("get", "", "secrets", "shared")},
+		&rbacv1.ClusterRoleBinding{ObjectMeta: meta("", "shared", "2"), RoleRef: ref("ClusterRole", "shared"),
+			Subjects: []rbacv1.Subject{{Kind: "Group", APIGroup: rbacv1.GroupName, Name: "system:nodes"}}},
+	)
+	return authz.NewUnion(authz.NewNode(nodeaccess.NewRules(graph, nil)), authz.New(index))
+}
+
+func keyPod(node string) *corev1.Pod {
+	pod := &corev1.Pod{ObjectMeta: meta("shop", "web", "3")}
+	pod.Spec.NodeName = node
+	pod.Spec.ImagePullSecrets = []corev1.LocalObjectReference{{Name: "key"}}
+	return pod
+}
+
+func TestUnion(t *testing.T) {
+	t.Parallel()
+	ask := authorizer.AttributesRecord{User: nodeUser("system:node:one"), Verb: "get", Resource: "secrets", Namespace: "shop", Name: "key", ResourceRequest: true}
+	for _, test := range []struct {
+		name   string
+		mutate func(*authorizer.AttributesRecord)
+		want   authorizer.Decision
+		reason string
+	}{
+		{"its own", func(*authorizer.AttributesRecord) {}, authorizer.DecisionAllow, ""},
+		{"another's", func(a *authorizer.AttributesRecord) { a.User = nodeUser("system:node:two") }, authorizer.DecisionNoOpinion,
+			"no relationship found between node 'two' and this object"},
+		{"granted besides", func(a *authorizer.AttributesRecord) { a.Name = "shared" }, authorizer.DecisionAllow,
+			`RBAC: allowed by ClusterRoleBinding "shared" of ClusterRole "shared" to Group "system:nodes"`},
+		{"no name", func(a *authorizer.AttributesRecord) { a.User = nodeUser("system:node:") }, authorizer.DecisionNoOpinion,
+			`unknown node for user "system:node:"`},
+		{"not in the group", func(a *authorizer.AttributesRecord) { a.User = &user.DefaultInfo{Name: "system:node:one"} }, authorizer.DecisionNoOpinion, ""},
+		{"no user", func(a *authorizer.AttributesRecord) { a.User = nil }, authorizer.DecisionNoOpinion, "no user on request"},
+		{"a path", func(a *authorizer.AttributesRecord) { a.ResourceRequest = false }, authorizer.DecisionNoOpinion, ""},
+		{"its pods", listPods("spec.nodeName=one", nil), authorizer.DecisionAllow, ""},
+		{"some of its pods", listPods("status.phase=Running,spec.nodeName=one", nil), authorizer.DecisionAllow, ""},
+		{"all but its pods", listPods("spec.nodeName!=one", nil), authorizer.DecisionNoOpinion, "can only list/watch pods with spec.nodeName field selector"},
+		{"another's pods", listPods("spec.nodeName=two", nil), authorizer.DecisionNoOpinion, "can only list/watch pods with spec.nodeName field selector"},
+		{"a selector that cannot be read", listPods("spec.nodeName=one", errors.New("bad")), authorizer.DecisionNoOpinion, "can only list/watch pods with spec.nodeName field selector"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			ask := ask
+			test.mutate(&ask)
+			decision, reason, err := union(&source{}).Authorize(t.Context(), ask)
+			if decision != test.want || reason != test.reason || err != nil {
+				t.Errorf("got %v, %q, %v", decision, reason, err)
+			}
+		})
+	}
+}
+
+func listPods(selector string, fault error) func(*authorizer.AttributesRecord) {
+	return func(a *authorizer.AttributesRecord) {
+		a.Verb, a.Resource, a.Name, a.Namespace = "list", "pods", "", ""
+		a.FieldSelectorRequirements, a.FieldSelectorParsingErr = fields.ParseSelectorOrDie(selector).Requirements(), fault
+	}
+}
+
+func TestStaleGraph(t *testing.T) {
+	t.Parallel()
+	stale := errors.New("stale")
+	ask := authorizer.AttributesRecord{User: nodeUser("system:node:one"), Verb: "get", Resource: "secrets", Namespace: "shop", Name: "key", ResourceRequest: true}
+	if decision, _, err := union(&source{stale}).Authorize(t.Context(), ask); decision != authorizer.DecisionNoOpinion || !errors.Is(err, stale) {
+		t.Errorf("got %v, %v", decision, err)
+	}
+}
+
+func TestRulesOfANodeAreIncomplete(t *testing.T) {
+	t.Parallel()
+	for who, want := range map[*user.DefaultInfo]bool{nodeUser("system:node:one"): true, nodeUser("someone"): false} {
+		rules, _, incomplete, err := union(&source{}).RulesFor(t.Context(), who, "shop")
+		if len(rules) != 1 || incomplete != want || (err != nil) != want || want && !strings.Contains(err.Error(), "node authorizer") {
+			t.Errorf("%s: %d rules, incomplete %v, %v", who.Name, len(rules), incomplete, err)
+		}
+	}
+}
+
+// TestReadersSeeAPodWholeOrNotAtAll moves a pod back and forth: each node must see it or not, whatever else happens.
+func TestReadersSeeAPodWholeOrNotAtAll(t *testing.T) {
+	t.Parallel()
+	graph := nodeaccess.NewGraph(&source{})
+	graph.Set(keyPod("one"))
+	var readers sync.WaitGroup
+	stop := make(chan struct{})
+	for range 4 {
+		readers.Go(func() {
+			for {
+				select {
+				case <-stop:
+					return
+				default:
+				}
+				if third, err := graph.Belongs("three", nodeaccess.Secret, "shop", "key"); third || err != nil {
+					t.Error("a node that never had the pod sees its secret")
+				}
+				if _, err := graph.Belongs("one", nodeaccess.Secret, "shop", "key"); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	for range 500 {
+		graph.Set(keyPod("two"))
+		graph.Set(keyPod("one"))
+	}
+	close(stop)
+	readers.Wait()
+	if ok, _ := graph.Belongs("two", nodeaccess.Secret, "shop", "key"); ok {
+		t.Error("the node it left still sees its secret")
+	}
+}

@@ -1,0 +1,161 @@
+package bootstraptoken
+
+import (
+	"cmp"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"regexp"
+	"slices"
+	"strings"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+)
+
+const (
+	// Namespace holds the Secrets of tokens, SecretPrefix with the token's ID is the name of one.
+	Namespace    = metav1.NamespaceSystem
+	SecretPrefix = "bootstrap-token-"
+
+	// Group is the group of every bearer of a token.
+	Group = "system:bootstrappers"
+
+	userPrefix = "system:bootstrap:"
+
+	keyID             = "token-id"
+	keySecret         = "token-secret"
+	keyExpiration     = "expiration"
+	keyAuthentication = "usage-bootstrap-authentication"
+	keyGroups         = "auth-extra-groups"
+	keyDescription    = "description"
+)
+
+// extraGroup is what a group that a token adds must look like: Kubernetes lets no token give membership of another.
+var extraGroup = regexp.MustCompile(`\Asystem:bootstrappers:[a-z0-9:-]{0,255}[a-z0-9]\z`)
+
+// ErrNotBootstrap says that a Secret does not hold a bootstrap token.
+var ErrNotBootstrap = errors.New("not a bootstrap token's secret")
+
+// Entry is what is known of one token, but for its secret.
+type Entry struct {
+	ID, Description string
+	// Expires is zero for a token that never expires.
+	Expires time.Time
+	// Groups are the groups of the token's bearer, Group first.
+	Groups []string
+
+	hash           [sha256.Size]byte
+	authentication bool
+	fault          error
+}
+
+// User is the name of the token's bearer.
+func (e Entry) User() string { return userPrefix + e.ID }
+
+// Expired tells whether the token is past its time. One whose time cannot be read is.
+func (e Entry) Expired(now time.Time) bool { return !e.Expires.IsZero() && !now.Before(e.Expires) }
+
+// Usable returns nil if the token may be signed in with now, or why not.
+func (e Entry) Usable(now time.Time) error {
+	switch {
+	case e.Expired(now):
+		return errors.New("it has expired")
+	case !e.authentication:
+		return fmt.Errorf("it is not marked %s=true", keyAuthentication)
+	}
+	return e.fault
+}
+
+// FromSecret reads a token's Secret, or returns ErrNotBootstrap for any other. What makes a token unusable is told by
+// Usable; its Secret is a token's all the same.
+func FromSecret(s *corev1.Secret) (Entry, error) {
+	id, ok := strings.CutPrefix(s.Name, SecretPrefix)
+	if s.Namespace != Namespace || s.Type != corev1.SecretTypeBootstrapToken || !ok || !IsID(id) {
+		return Entry{}, ErrNotBootstrap
+	}
+	e := Entry{
+		ID: id, Description: string(s.Data[keyDescription]),
+		hash: sha256.Sum256(s.Data[keySecret]), authentication: string(s.Data[keyAuthentication]) == "true",
+	}
+	var expiration, groups error
+	e.Expires, expiration = expires(string(s.Data[keyExpiration]))
+	e.Groups, groups = groupsOf(string(s.Data[keyGroups]))
+	e.fault = cmp.Or(mismatch(s, id), expiration, groups)
+	return e, nil
+}
+
+func mismatch(s *corev1.Secret, id string) error {
+	if string(s.Data[keyID]) != id {
+		return fmt.Errorf("%s is not that of the secret's name", keyID)
+	}
+	return nil
+}
+
+// longAgo is the expiration of a token whose own cannot be read.
+var longAgo = time.Unix(0, 0)
+
+func expires(text string) (time.Time, error) {
+	if text == "" {
+		return time.Time{}, nil
+	}
+	at, err := time.Parse(time.RFC3339, text)
+	if err != nil {
+		return longAgo, fmt.Errorf("%s is not a time as in RFC 3339", keyExpiration)
+	}
+	return at, nil
+}
+
+func groupsOf(list string) ([]string, error) {
+	groups := []string{Group}
+	if list == "" {
+		return groups, nil
+	}
+	for group := range strings.SplitSeq(list, ",") {
+		if !extraGroup.MatchString(group) {
+			return groups, fmt.Errorf("%s: bootstrap group %q is invalid (must match %s)", keyGroups, group, extraGroup)
+		}
+		groups = append(groups, group)
+	}
+	slices.Sort(groups)
+	return slices.Compact(groups), nil
+}
+
+// CheckGroup returns why a token may not give membership of group, or nil.
+func CheckGroup(group string) error {
+	if !extraGroup.MatchString(group) {
+		return fmt.Errorf("bootstrap group %q is invalid (must match %s)", group, extraGroup)
+	}
+	return nil
+}
+
+// Spec says what a new token is to be.
+type Spec struct {
+	Description string
+	// Expires is when it ends; zero is never.
+	Expires time.Time
+	// ExtraGroups are added to Group.
+	ExtraGroups []string
+}
+
+// NewSecret returns the Secret that makes t a token.
+func NewSecret(t Token, spec Spec) *corev1.Secret {
+	data := map[string][]byte{
+		keyID: []byte(t.id), keySecret: []byte(t.secret), keyAuthentication: []byte("true"),
+	}
+	if !spec.Expires.IsZero() {
+		data[keyExpiration] = []byte(spec.Expires.UTC().Format(time.RFC3339))
+	}
+	if spec.Description != "" {
+		data[keyDescription] = []byte(spec.Description)
+	}
+	if len(spec.ExtraGroups) > 0 {
+		data[keyGroups] = []byte(strings.Join(spec.ExtraGroups, ","))
+	}
+	return &corev1.Secret{
+		ObjectMeta: metav1.ObjectMeta{Namespace: Namespace, Name: SecretPrefix + t.id},
+		Type:       corev1.SecretTypeBootstrapToken,
+		Data:       data,
+	}
+}

@@ -1,0 +1,180 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/url"
+	"os"
+	"time"
+
+	"github.com/spf13/cobra"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/clientcmd"
+	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
+	"k8s.io/utils/clock"
+
+	"lanyard.dev/internal/bootstraptoken"
+)
+
+const nodeTokenCreateHelp = `Create a bootstrap token and print it. It is shown this once: only whoever may
+read Secrets in kube-system sees it again.
+
+Whoever holds it can ask for a certificate as a node until it expires or is
+deleted, so give it a short life and pass it on where others cannot read it.
+With --print-join the result is the kubeconfig that a joining machine needs,
+with the server's address and CA, as for kubelet --bootstrap-kubeconfig.`
+
+const nodeTokenCreateExamples = `  lanyard node token create --ttl 30m --description 'rack 4'
+  lanyard node token create --print-join > bootstrap.kubeconfig`
+
+// maxTokenDescription keeps a description readable in a list.
+const maxTokenDescription = 1024
+
+type nodeTokenCreateOptions struct {
+	streams
+	connect connectOptions
+	clock   clock.PassiveClock
+
+	ttl         time.Duration
+	description string
+	groups      []string
+	printJoin   bool
+}
+
+func newNodeTokenCreate(s streams) *cobra.Command {
+	o := &nodeTokenCreateOptions{streams: s, clock: clock.RealClock{}}
+	cmd := &cobra.Command{
+		Use:     "create [--ttl DURATION] [--description TEXT] [--print-join]",
+		Short:   "Create a token that machines join with, and print it",
+		Long:    nodeTokenCreateHelp,
+		Example: nodeTokenCreateExamples,
+		Args:    noArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if err := o.validate(); err != nil {
+				return usageError(cmd, err)
+			}
+			return o.run(cmd.Context())
+		},
+	}
+	o.addFlags(cmd)
+	return cmd
+}
+
+func (o *nodeTokenCreateOptions) addFlags(cmd *cobra.Command) {
+	f := cmd.Flags()
+	f.DurationVar(&o.ttl, "ttl", time.Hour, "how long the token is good for; 0 is until it is deleted")
+	f.StringVar(&o.description, "description", "", "what the token is for, as lanyard node token list shows it")
+	f.StringSliceVar(&o.groups, "group", nil, "another group for whoever holds the token, system:bootstrappers:NAME; may be repeated")
+	f.BoolVar(&o.printJoin, "print-join", false, "print the kubeconfig to join with, rather than the token alone")
+	o.connect.addFlags(cmd)
+}
+
+func (o *nodeTokenCreateOptions) validate() error {
+	var errs []error
+	if o.ttl < 0 || o.ttl > 0 && o.ttl < time.Second {
+		errs = append(errs, fmt.Errorf("--ttl must be 0 or at least 1s, not %v", o.ttl))
+	}
+	if len(o.description) > maxTokenDescription {
+		errs = append(errs, fmt.Errorf("--description must have at most %d bytes", maxTokenDescription))
+	}
+	for _, group := range o.groups {
+		if err := bootstraptoken.CheckGroup(group); err != nil {
+			errs = append(errs, fmt.Errorf("--group: %w", err))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func (o *nodeTokenCreateOptions) run(ctx context.Context) error {
+	client, config, err := o.connect.client()
+	if err != nil {
+		return err
+	}
+	spec := bootstraptoken.Spec{Description: o.description, ExtraGroups: o.groups}
+	if o.ttl > 0 {
+		// Stored to the second: a token must not live longer than it was said to.
+		spec.Expires = o.clock.Now().Add(o.ttl).Truncate(time.Second)
+	}
+	token, err := storeToken(ctx, client, spec)
+	if err != nil {
+		return err
+	}
+	result := token.Reveal() + "\n"
+	if o.printJoin {
+		if result, err = joinConfig(config, token); err != nil {
+			return errors.Join(err, deleteToken(ctx, client, token.ID()))
+		}
+	}
+	if err := write(o.out, result); err != nil {
+		return err
+	}
+	o.advise(config, spec, token.ID())
+	return nil
+}
+
+// storeToken makes a token. Its ID is one of two thousand million, so it may be taken, but not thrice in a row.
+func storeToken(ctx context.Context, client kubernetes.Interface, spec bootstraptoken.Spec) (bootstraptoken.Token, error) {
+	var err error
+	for range 3 {
+		token := bootstraptoken.New()
+		secret := bootstraptoken.NewSecret(token, spec)
+		_, err = client.CoreV1().Secrets(secret.Namespace).Create(ctx, secret, metav1.CreateOptions{})
+		if err == nil {
+			return token, nil
+		}
+		if !apierrors.IsAlreadyExists(err) {
+			break
+		}
+	}
+	return bootstraptoken.Token{}, fmt.Errorf("store a bootstrap token: %w", err)
+}
+
+// joinConfig is a kubeconfig with the token, and what the client that stored it knows of the server.
+func joinConfig(config *rest.Config, token bootstraptoken.Token) (string, error) {
+	ca := config.CAData
+	if len(ca) == 0 && config.CAFile != "" {
+		var err error
+		if ca, err = os.ReadFile(config.CAFile); err != nil {
+			return "", fmt.Errorf("read the server's CA: %w", err)
+		}
+	}
+	const cluster, user = "lanyard", "bootstrap"
+	join := clientcmdapi.NewConfig()
+	join.Clusters[cluster] = &clientcmdapi.Cluster{
+		Server: config.Host, CertificateAuthorityData: ca, TLSServerName: config.ServerName,
+	}
+	join.AuthInfos[user] = &clientcmdapi.AuthInfo{Token: token.Reveal()}
+	join.Contexts[user] = &clientcmdapi.Context{Cluster: cluster, AuthInfo: user}
+	join.CurrentContext = user
+	data, err := clientcmd.Write(*join)
+	if err != nil {
+		return "", fmt.Errorf("encode the kubeconfig: %w", err)
+	}
+	return string(data), nil
+}
+
+// advise says, beside the result, what becomes of the token.
+func (o *nodeTokenCreateOptions) advise(config *rest.Config, spec bootstraptoken.Spec, id string) {
+	ends := "never expires: delete it once the nodes have joined, with lanyard node token delete " + id
+	if !spec.Expires.IsZero() {
+		ends = fmt.Sprintf("expires in %s", inWords(o.ttl))
+	}
+	fmt.Fprintf(o.err, "bootstrap token %s %s\n", id, ends)
+	if o.printJoin && loopback(config.Host) {
+		fmt.Fprintf(o.err, "hint: %s is reached from this machine only: serve others with lanyard up --bind-address\n", config.Host)
+	}
+}
+
+func loopback(host string) bool {
+	u, err := url.Parse(host)
+	if err != nil {
+		return false
+	}
+	ip := net.ParseIP(u.Hostname())
+	return u.Hostname() == "localhost" || ip != nil && ip.IsLoopback()
+}

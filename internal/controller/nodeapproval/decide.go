@@ -1,0 +1,110 @@
+package nodeapproval
+
+import (
+	"context"
+	"crypto/x509"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"slices"
+
+	certificatesv1 "k8s.io/api/certificates/v1"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/util/sets"
+	"k8s.io/apiserver/pkg/authentication/user"
+	"k8s.io/apiserver/pkg/authorization/authorizer"
+
+	"lanyard.dev/internal/nodeaccess"
+)
+
+// ErrNotAllowed says that a request is one for a node's certificate, and its requester may not have it approved now.
+var ErrNotAllowed = errors.New("recognized as a node's request, but policy does not allow its requester to have it approved")
+
+// permission is what lets a requester have a kind of request approved.
+type permission struct{ subresource, message string }
+
+// Decide returns the condition that approves csr, or nil where that is not for this package to do: the request is
+// decided already, or is not one for a node's client certificate. An error other than ErrNotAllowed means that nothing
+// is known. The requester is the one the server wrote into spec when csr was created.
+func Decide(ctx context.Context, csr *certificatesv1.CertificateSigningRequest, az authorizer.UnconditionalAuthorizer) (*certificatesv1.CertificateSigningRequestCondition, error) {
+	if decided(csr) || csr.Spec.SignerName != certificatesv1.KubeAPIServerClientKubeletSignerName {
+		return nil, nil
+	}
+	request, err := parse(csr.Spec.Request)
+	if err != nil {
+		return nil, fmt.Errorf("certificate request %s: %w", csr.Name, err)
+	}
+	if !isNode(request, csr.Spec.Usages) {
+		return nil, nil
+	}
+	for _, p := range permissions(request, csr) {
+		allowed, err := allows(ctx, az, csr, p.subresource)
+		if err != nil {
+			return nil, fmt.Errorf("certificate request %s: %w", csr.Name, err)
+		}
+		if allowed {
+			return &certificatesv1.CertificateSigningRequestCondition{
+				Type: certificatesv1.CertificateApproved, Status: corev1.ConditionTrue, Reason: "AutoApproved", Message: p.message,
+			}, nil
+		}
+	}
+	return nil, fmt.Errorf("certificate request %s: %w", csr.Name, ErrNotAllowed)
+}
+
+// decided tells whether someone has approved or denied it, or it has failed or been signed.
+func decided(csr *certificatesv1.CertificateSigningRequest) bool {
+	return len(csr.Status.Certificate) > 0 || slices.ContainsFunc(csr.Status.Conditions, func(c certificatesv1.CertificateSigningRequestCondition) bool {
+		return c.Type == certificatesv1.CertificateApproved || c.Type == certificatesv1.CertificateDenied || c.Type == certificatesv1.CertificateFailed
+	})
+}
+
+func parse(text []byte) (*x509.CertificateRequest, error) {
+	block, _ := pem.Decode(text)
+	if block == nil || block.Type != "CERTIFICATE REQUEST" {
+		return nil, errors.New("spec.request is not a PEM block of type CERTIFICATE REQUEST")
+	}
+	request, err := x509.ParseCertificateRequest(block.Bytes)
+	if err != nil {
+		return nil, fmt.Errorf("spec.request: %w", err)
+	}
+	if err := request.CheckSignature(); err != nil {
+		return nil, fmt.Errorf("spec.request: %w", err)
+	}
+	return request, nil
+}
+
+// isNode tells whether the certificate would be a node's, for a client, and nothing more.
+func isNode(request *x509.CertificateRequest, usages []certificatesv1.KeyUsage) bool {
+	name, ok := nodeaccess.Identify(request.Subject.CommonName, request.Subject.Organization)
+	if !ok || name == "" || len(request.Subject.Organization) != 1 {
+		return false
+	}
+	if len(request.DNSNames)+len(request.EmailAddresses)+len(request.IPAddresses)+len(request.URIs) > 0 {
+		return false
+	}
+	least := sets.New(certificatesv1.UsageDigitalSignature, certificatesv1.UsageClientAuth)
+	asked := sets.New(usages...)
+	// Keys of RSA may also encipher other keys.
+	return asked.Equal(least) || asked.Equal(least.Insert(certificatesv1.UsageKeyEncipherment))
+}
+
+// permissions are those that would do, the narrower first.
+func permissions(request *x509.CertificateRequest, csr *certificatesv1.CertificateSigningRequest) []permission {
+	anyNode := permission{"nodeclient", "Auto approving kubelet client certificate after SubjectAccessReview."}
+	if csr.Spec.Username != request.Subject.CommonName {
+		return []permission{anyNode}
+	}
+	return []permission{{"selfnodeclient", "Auto approving self kubelet client certificate after SubjectAccessReview."}, anyNode}
+}
+
+func allows(ctx context.Context, az authorizer.UnconditionalAuthorizer, csr *certificatesv1.CertificateSigningRequest, subresource string) (bool, error) {
+	who := &user.DefaultInfo{Name: csr.Spec.Username, UID: csr.Spec.UID, Groups: csr.Spec.Groups, Extra: map[string][]string{}}
+	for key, values := range csr.Spec.Extra {
+		who.Extra[key] = values
+	}
+	decision, _, err := az.Authorize(ctx, authorizer.AttributesRecord{
+		User: who, Verb: "create", APIGroup: certificatesv1.GroupName, APIVersion: "*",
+		Resource: "certificatesigningrequests", Subresource: subresource, ResourceRequest: true,
+	})
+	return err == nil && decision == authorizer.DecisionAllow, err
+}

@@ -1,0 +1,248 @@
+package nodeapproval_test
+
+import (
+	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/pem"
+	"errors"
+	"net"
+	"net/url"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	certificatesv1 "k8s.io/api/certificates/v1"
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apiserver/pkg/authorization/authorizer"
+	"k8s.io/apiserver/pkg/registry/rest"
+	testingclock "k8s.io/utils/clock/testing"
+
+	"lanyard.dev/internal/apiserver/authz"
+	"lanyard.dev/internal/controller/nodeapproval"
+	"lanyard.dev/internal/rbac"
+	"lanyard.dev/internal/rbac/bootstrap"
+)
+
+// defaults authorize by the policy that an authority starts with.
+func defaults() *authz.Authorizer {
+	index := rbac.NewIndex()
+	for _, r := range bootstrap.ClusterRoles() {
+		index.SetClusterRole(r)
+	}
+	for _, b := range bootstrap.ClusterRoleBindings() {
+		index.SetClusterRoleBinding(b)
+	}
+	return authz.New(index)
+}
+
+// asked is a certificate request, and who makes it.
+type asked struct {
+	x509.CertificateRequest
+	certificatesv1.CertificateSigningRequest
+}
+
+// joining is the request of a machine that has a bootstrap token, for the certificate of node one.
+func joining() *asked {
+	a := &asked{}
+	a.Name, a.UID = "csr-1", "u"
+	a.CertificateRequest.Subject = pkix.Name{CommonName: "system:node:one", Organization: []string{"system:nodes"}}
+	a.CertificateSigningRequest.Spec = certificatesv1.CertificateSigningRequestSpec{
+		SignerName: certificatesv1.KubeAPIServerClientKubeletSignerName,
+		Usages:     []certificatesv1.KeyUsage{certificatesv1.UsageDigitalSignature, certificatesv1.UsageClientAuth},
+		Username:   "system:bootstrap:abcdef", Groups: []string{"system:bootstrappers", "system:authenticated"},
+	}
+	return a
+}
+
+func renewing(a *asked) {
+	a.Spec.Username, a.Spec.Groups = "system:node:one", []string{"system:nodes", "system:authenticated"}
+}
+
+func (a *asked) signed(t testing.TB) *certificatesv1.CertificateSigningRequest {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	der, err := x509.CreateCertificateRequest(rand.Reader, &a.CertificateRequest, key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if a.Spec.Request == nil {
+		a.Spec.Request = pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE REQUEST", Bytes: der})
+	}
+	return &a.CertificateSigningRequest
+}
+
+func TestDecide(t *testing.T) {
+	t.Parallel()
+	const (
+		joined  = "Auto approving kubelet client certificate after SubjectAccessReview."
+		renewed = "Auto approving self kubelet client certificate after SubjectAccessReview."
+	)
+	condition := func(c certificatesv1.RequestConditionType) func(*asked) {
+		return func(a *asked) {
+			a.CertificateSigningRequest.Status.Conditions = []certificatesv1.CertificateSigningRequestCondition{{Type: c, Status: corev1.ConditionTrue}}
+		}
+	}
+	for _, test := range []struct {
+		why     string
+		change  func(*asked)
+		approve string
+		err     string
+	}{
+		{"joins", func(*asked) {}, joined, ""},
+		{"joins with a key of RSA", func(a *asked) { a.Spec.Usages = append(a.Spec.Usages, certificatesv1.UsageKeyEncipherment) }, joined, ""},
+		{"renews", renewing, renewed, ""},
+		{"renews another's", func(a *asked) { renewing(a); a.Spec.Username = "system:node:two" }, "", "policy does not allow"},
+		{"a person", func(a *asked) { a.Spec.Username, a.Spec.Groups = "ann", []string{"system:authenticated"} }, "", "policy does not allow"},
+		{"a node's name without its group", func(a *asked) { a.Spec.Username, a.Spec.Groups = "system:node:one", nil }, "", "policy does not allow"},
+		{"approved", condition(certificatesv1.CertificateApproved), "", ""},
+		{"denied", condition(certificatesv1.CertificateDenied), "", ""},
+		{"failed", condition(certificatesv1.CertificateFailed), "", ""},
+		{"signed", func(a *asked) { a.CertificateSigningRequest.Status.Certificate = []byte("x") }, "", ""},
+		{"another signer", func(a *asked) { a.Spec.SignerName = certificatesv1.KubeAPIServerClientSignerName }, "", ""},
+		{"no node", func(a *asked) { a.CertificateRequest.Subject.CommonName = "ann" }, "", ""},
+		{"a node without a name", func(a *asked) { a.CertificateRequest.Subject.CommonName = "system:node:" }, "", ""},
+		{"no group", func(a *asked) { a.CertificateRequest.Subject.Organization = nil }, "", ""},
+		{"masters", func(a *asked) { a.CertificateRequest.Subject.Organization = []string{"system:masters"} }, "", ""},
+		{"masters too", func(a *asked) { a.CertificateRequest.Subject.Organization = []string{"system:masters", "system:nodes"} }, "", ""},
+		{"a DNS name", func(a *asked) { a.DNSNames = []string{"x"} }, "", ""},
+		{"an address", func(a *asked) { a.IPAddresses = []net.IP{{127, 0, 0, 1}} }, "", ""},
+		{"an e-mail address", func(a *asked) { a.EmailAddresses = []string{"a@b"} }, "", ""},
+		{"a URI", func(a *asked) { a.URIs = []*url.URL{{Scheme: "spiffe", Host: "x"}} }, "", ""},
+		{"a server's certificate", func(a *asked) { a.Spec.Usages[1] = certificatesv1.UsageServerAuth }, "", ""},
+		{"a server's certificate too", func(a *asked) { a.Spec.Usages = append(a.Spec.Usages, certificatesv1.UsageServerAuth) }, "", ""},
+		{"fewer usages", func(a *asked) { a.Spec.Usages = a.Spec.Usages[1:] }, "", ""},
+		{"no PEM", func(a *asked) { a.Spec.Request = []byte("x") }, "", "not a PEM block of type CERTIFICATE REQUEST"},
+		{"another PEM", func(a *asked) { a.Spec.Request = pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE"}) }, "", "not a PEM block of type CERTIFICATE REQUEST"},
+		{"no request in it", func(a *asked) { a.Spec.Request = pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE REQUEST"}) }, "", "spec.request: "},
+	} {
+		t.Run(test.why, func(t *testing.T) {
+			t.Parallel()
+			a := joining()
+			test.change(a)
+			got, err := nodeapproval.Decide(t.Context(), a.signed(t), defaults())
+			if (got != nil) != (test.approve != "") || got != nil && (got.Message != test.approve || got.Type != certificatesv1.CertificateApproved || got.Reason != "AutoApproved") {
+				t.Errorf("got %+v", got)
+			}
+			if (err != nil) != (test.err != "") || err != nil && !strings.Contains(err.Error(), test.err) {
+				t.Errorf("got %v, want %s", err, test.err)
+			}
+			if refused := strings.HasPrefix(test.err, "policy"); errors.Is(err, nodeapproval.ErrNotAllowed) != refused {
+				t.Errorf("%v is ErrNotAllowed: %v", err, !refused)
+			}
+		})
+	}
+}
+
+func TestBrokenSignatureIsNotApproved(t *testing.T) {
+	t.Parallel()
+	csr := joining().signed(t)
+	block, _ := pem.Decode(csr.Spec.Request)
+	block.Bytes[len(block.Bytes)-1] ^= 1
+	csr.Spec.Request = pem.EncodeToMemory(block)
+	if got, err := nodeapproval.Decide(t.Context(), csr, defaults()); got != nil || err == nil {
+		t.Errorf("got %+v, %v", got, err)
+	}
+}
+
+func TestNothingIsApprovedWithoutAnAnswer(t *testing.T) {
+	t.Parallel()
+	stale := errors.New("stale")
+	az := authorizer.AuthorizerFunc(func(context.Context, authorizer.Attributes) (authorizer.Decision, string, error) {
+		return authorizer.DecisionAllow, "", stale
+	})
+	if got, err := nodeapproval.Decide(t.Context(), joining().signed(t), az); got != nil || !errors.Is(err, stale) {
+		t.Errorf("got %+v, %v", got, err)
+	}
+}
+
+func FuzzDecide(f *testing.F) {
+	f.Add(joining().signed(f).Spec.Request)
+	f.Add([]byte("-----BEGIN CERTIFICATE REQUEST-----\n-----END CERTIFICATE REQUEST-----\n"))
+	az := defaults()
+	f.Fuzz(func(t *testing.T, text []byte) {
+		a := joining()
+		a.Spec.Request = text
+		got, err := nodeapproval.Decide(t.Context(), &a.CertificateSigningRequest, az)
+		if got != nil && err != nil {
+			t.Error("approved with an error")
+		}
+	})
+}
+
+// store holds one request; updates wake whoever waits.
+type store struct {
+	rest.Updater
+	obj     *certificatesv1.CertificateSigningRequest
+	updated chan *certificatesv1.CertificateSigningRequest
+	// first changes the request between the look and the update.
+	first func(*certificatesv1.CertificateSigningRequest)
+}
+
+func (s *store) Get(_ context.Context, name string, _ *metav1.GetOptions) (runtime.Object, error) {
+	if s.obj == nil || s.obj.Name != name {
+		return nil, apierrors.NewNotFound(certificatesv1.Resource("certificatesigningrequests"), name)
+	}
+	return s.obj.DeepCopy(), nil
+}
+
+func (s *store) Update(ctx context.Context, _ string, info rest.UpdatedObjectInfo, _ rest.ValidateObjectFunc, _ rest.ValidateObjectUpdateFunc, _ bool, _ *metav1.UpdateOptions) (runtime.Object, bool, error) {
+	if s.first != nil {
+		s.first(s.obj)
+	}
+	obj, err := info.UpdatedObject(ctx, s.obj)
+	if err != nil {
+		return nil, false, err
+	}
+	s.obj = obj.(*certificatesv1.CertificateSigningRequest)
+	s.updated <- s.obj
+	return obj, false, nil
+}
+
+func TestControllerApproves(t *testing.T) {
+	t.Parallel()
+	for _, test := range []struct {
+		why  string
+		race func(*certificatesv1.CertificateSigningRequest)
+		want []certificatesv1.RequestConditionType
+	}{
+		{"as it is", nil, []certificatesv1.RequestConditionType{certificatesv1.CertificateApproved}},
+		{"denied meanwhile", func(c *certificatesv1.CertificateSigningRequest) {
+			c.Status.Conditions = []certificatesv1.CertificateSigningRequestCondition{{Type: certificatesv1.CertificateDenied}}
+		}, []certificatesv1.RequestConditionType{certificatesv1.CertificateDenied}},
+		{"another of its name meanwhile", func(c *certificatesv1.CertificateSigningRequest) { c.UID = "v" }, nil},
+	} {
+		t.Run(test.why, func(t *testing.T) {
+			t.Parallel()
+			s := &store{obj: joining().signed(t), updated: make(chan *certificatesv1.CertificateSigningRequest), first: test.race}
+			c := nodeapproval.New(s, s, defaults(), testingclock.NewFakeClock(time.Unix(1000, 0)))
+			ctx, stop := context.WithCancel(t.Context())
+			done := make(chan struct{})
+			go func() { c.Run(ctx); close(done) }()
+			c.Set(s.obj)
+			got := <-s.updated
+			var types []certificatesv1.RequestConditionType
+			for _, condition := range got.Status.Conditions {
+				types = append(types, condition.Type)
+			}
+			if !slices.Equal(types, test.want) {
+				t.Errorf("got %v", got.Status.Conditions)
+			}
+			if test.race == nil && got.Status.Conditions[0].LastUpdateTime.Unix() != 1000 {
+				t.Errorf("got %v", got.Status.Conditions[0])
+			}
+			stop()
+			<-done
+		})
+	}
+}

@@ -1,0 +1,125 @@
+package tokencleaner_test
+
+import (
+	"context"
+	"testing"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/util/wait"
+	"k8s.io/apiserver/pkg/registry/rest"
+	testingclock "k8s.io/utils/clock/testing"
+
+	"lanyard.dev/internal/apiserver/mirror"
+	"lanyard.dev/internal/apiserver/registry"
+	"lanyard.dev/internal/apiserver/registry/secret"
+	"lanyard.dev/internal/apiserver/registry/storagetest"
+	"lanyard.dev/internal/bootstraptoken"
+	"lanyard.dev/internal/controller/tokencleaner"
+)
+
+var now = time.Date(2026, 6, 1, 12, 0, 0, 0, time.UTC)
+
+// cluster is a real store of secrets, mirrored as in the server, and a cleaner that runs.
+type cluster struct {
+	secrets *registry.Store
+	clock   *testingclock.FakeClock
+}
+
+func start(t *testing.T) *cluster {
+	t.Helper()
+	base := storagetest.Start(t)
+	secrets := corev1.Resource("secrets")
+	m := mirror.New(base, true, secrets)
+	store, err := secret.NewStorage(base.Scheme, m)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(store.Destroy)
+	c := &cluster{secrets: store, clock: testingclock.NewFakeClock(now)}
+	cleaner := tokencleaner.New(store, c.clock)
+	m.Feed(secrets).Listen(cleaner)
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan struct{}, 2)
+	go func() { m.Run(ctx); done <- struct{}{} }()
+	if err := m.WaitSynced(storagetest.In(t, "")); err != nil {
+		t.Fatal(err)
+	}
+	storagetest.AwaitReady(t, store)
+	go func() { cleaner.Run(ctx); done <- struct{}{} }()
+	t.Cleanup(func() { cancel(); <-done; <-done })
+	return c
+}
+
+// token stores a token that ends after the given time, or never.
+func (c *cluster) token(t *testing.T, in string, life time.Duration) string {
+	t.Helper()
+	spec := bootstraptoken.Spec{}
+	if life != 0 {
+		spec.Expires = now.Add(life)
+	}
+	obj := bootstraptoken.NewSecret(bootstraptoken.New(), spec)
+	obj.Namespace = in
+	if _, err := c.secrets.Create(storagetest.In(t, in), obj, rest.ValidateAllObjectFunc, &metav1.CreateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	return obj.Name
+}
+
+func (c *cluster) gone(t *testing.T, in, name string) bool {
+	t.Helper()
+	_, err := c.secrets.Get(storagetest.In(t, in), name, &metav1.GetOptions{})
+	if err != nil && !apierrors.IsNotFound(err) {
+		t.Fatal(err)
+	}
+	return err != nil
+}
+
+// await lets time pass, step by step, until the token is gone.
+func (c *cluster) await(t *testing.T, name string, step time.Duration) {
+	t.Helper()
+	err := wait.PollUntilContextTimeout(t.Context(), time.Millisecond, 20*time.Second, true, func(context.Context) (bool, error) {
+		c.clock.Step(step)
+		return c.gone(t, bootstraptoken.Namespace, name), nil
+	})
+	if err != nil {
+		t.Fatalf("%s is still there", name)
+	}
+}
+
+func TestExpiredTokensGo(t *testing.T) {
+	t.Parallel()
+	c := start(t)
+	elsewhere := c.token(t, "default", -time.Hour)
+	forever, later := c.token(t, bootstraptoken.Namespace, 0), c.token(t, bootstraptoken.Namespace, time.Hour)
+	c.await(t, c.token(t, bootstraptoken.Namespace, -time.Second), 0)
+	if c.gone(t, bootstraptoken.Namespace, later) {
+		t.Error("removed before its time")
+	}
+	c.await(t, later, time.Minute)
+	if c.gone(t, bootstraptoken.Namespace, forever) || c.gone(t, "default", elsewhere) {
+		t.Error("removed what is no expired token")
+	}
+}
+
+func TestProlongedTokenStays(t *testing.T) {
+	t.Parallel()
+	c := start(t)
+	name := c.token(t, bootstraptoken.Namespace, time.Hour)
+	prolong := rest.DefaultUpdatedObjectInfo(nil, func(_ context.Context, _, stored runtime.Object) (runtime.Object, error) {
+		obj := stored.DeepCopyObject().(*corev1.Secret)
+		obj.Data["expiration"] = []byte(now.Add(48 * time.Hour).Format(time.RFC3339))
+		return obj, nil
+	})
+	if _, _, err := c.secrets.Update(storagetest.In(t, bootstraptoken.Namespace), name, prolong, rest.ValidateAllObjectFunc,
+		rest.ValidateAllObjectUpdateFunc, false, &metav1.UpdateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	c.await(t, c.token(t, bootstraptoken.Namespace, 24*time.Hour), 30*time.Minute)
+	if c.clock.Now().Before(now.Add(47*time.Hour)) && c.gone(t, bootstraptoken.Namespace, name) {
+		t.Error("removed at the time it had at first")
+	}
+}

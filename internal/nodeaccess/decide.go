@@ -1,0 +1,190 @@
+package nodeaccess
+
+import (
+	"fmt"
+	"strings"
+
+	corev1 "k8s.io/api/core/v1"
+	rbacv1 "k8s.io/api/rbac/v1"
+)
+
+// Request is what a node asks for. Name is empty where the request names no object; for a list or watch it is the name
+// that the field selector picks, if it picks one.
+type Request struct {
+	Verb                            string
+	ResourceRequest                 bool
+	APIGroup, Resource, Subresource string
+	Namespace, Name                 string
+	// SelectedNode is the value that a list's or watch's field selector demands of spec.nodeName.
+	SelectedNode string
+}
+
+// Decision is the answer to a Request. The zero Decision denies; Reason then says why, in Kubernetes' words, or nothing.
+type Decision struct {
+	Allowed bool
+	Reason  string
+}
+
+var allow = Decision{Allowed: true}
+
+func deny(reason string) Decision { return Decision{Reason: reason} }
+
+// Rules decides the requests of nodes.
+type Rules struct {
+	graph *Graph
+	// uniform is what every node may do alike, on resources that no rule here is about.
+	uniform map[action]bool
+}
+
+type action struct{ verb, group, resource, subresource string }
+
+// NewRules returns rules over graph. uniform are the rules of Kubernetes' role system:node, which has neither wildcards
+// nor names; those on secrets, config maps, service accounts, leases, nodes and pods count for nothing, since these are
+// decided by the graph or by name.
+func NewRules(graph *Graph, uniform []rbacv1.PolicyRule) *Rules {
+	r := &Rules{graph: graph, uniform: map[action]bool{}}
+	for _, rule := range uniform {
+		for _, group := range rule.APIGroups {
+			for _, target := range rule.Resources {
+				resource, subresource, _ := strings.Cut(target, "/")
+				for _, verb := range rule.Verbs {
+					r.uniform[action{verb, group, resource, subresource}] = true
+				}
+			}
+		}
+	}
+	return r
+}
+
+// Decide answers a request of the node. The error says that no answer could be trusted; it comes with a denial.
+func (r *Rules) Decide(node string, q Request) (Decision, error) {
+	switch {
+	case node == "" || !q.ResourceRequest:
+		return Decision{}, nil
+	case q.APIGroup == corev1.GroupName:
+		switch q.Resource {
+		case "secrets":
+			return r.read(node, Secret, q)
+		case "configmaps":
+			return r.read(node, ConfigMap, q)
+		case "serviceaccounts":
+			return r.account(node, q)
+		case "pods":
+			return r.pod(node, q)
+		case "nodes":
+			return self(node, q), nil
+		}
+	case q.APIGroup == "coordination.k8s.io" && q.Resource == "leases":
+		return lease(node, q), nil
+	}
+	return Decision{Allowed: r.uniform[action{q.Verb, q.APIGroup, q.Resource, q.Subresource}]}, nil
+}
+
+// read allows single objects that a pod uses, to be got or watched.
+func (r *Rules) read(node string, kind Kind, q Request) (Decision, error) {
+	switch {
+	case q.Verb != "get" && q.Verb != "list" && q.Verb != "watch":
+		return deny("can only read resources of this type"), nil
+	case q.Subresource != "":
+		return deny("cannot read subresource"), nil
+	case q.Namespace == "":
+		return deny("can only read namespaced object of this type"), nil
+	}
+	return r.related(node, kind, q)
+}
+
+func (r *Rules) get(node string, kind Kind, q Request) (Decision, error) {
+	switch {
+	case q.Verb != "get":
+		return deny("can only get individual resources of this type"), nil
+	case q.Subresource != "":
+		return deny("cannot get subresource"), nil
+	}
+	return r.related(node, kind, q)
+}
+
+func (r *Rules) account(node string, q Request) (Decision, error) {
+	switch {
+	case q.Verb == "create" && q.Subresource != "token":
+		return deny("can only create token subresource of serviceaccount"), nil
+	case q.Verb == "create" && q.Name == "":
+		return deny("can only create tokens for individual service accounts"), nil
+	case q.Verb == "create":
+		return r.related(node, ServiceAccount, q)
+	}
+	return r.get(node, ServiceAccount, q)
+}
+
+// pod allows to read the node's own pods. What it writes is for admission to limit: which pod that is about is not
+// known here, or not yet.
+func (r *Rules) pod(node string, q Request) (Decision, error) {
+	switch (action{verb: q.Verb, subresource: q.Subresource}) {
+	case action{verb: "get"}:
+		return r.get(node, Pod, q)
+	case action{verb: "list"}, action{verb: "watch"}:
+		return r.listPods(node, q)
+	case action{verb: "create"}, action{verb: "delete"},
+		action{verb: "update", subresource: "status"}, action{verb: "patch", subresource: "status"},
+		action{verb: "create", subresource: "eviction"}:
+		return allow, nil
+	}
+	return Decision{}, nil
+}
+
+func (r *Rules) listPods(node string, q Request) (Decision, error) {
+	switch {
+	case q.SelectedNode == node:
+		return allow, nil
+	case q.Name != "":
+		return r.related(node, Pod, q)
+	}
+	return deny("can only list/watch pods with spec.nodeName field selector"), nil
+}
+
+// self allows a node its own Node object, whether it exists yet or not. Admission limits what it writes.
+func self(node string, q Request) Decision {
+	switch (action{verb: q.Verb, subresource: q.Subresource}) {
+	case action{verb: "create"}, action{verb: "update"}, action{verb: "patch"},
+		action{verb: "update", subresource: "status"}, action{verb: "patch", subresource: "status"}:
+		return allow
+	case action{verb: "get"}, action{verb: "list"}, action{verb: "watch"}:
+		switch q.Name {
+		case node:
+			return allow
+		case "":
+			return deny(fmt.Sprintf("node '%s' cannot read all nodes, only its own Node object", node))
+		}
+		return deny(fmt.Sprintf("node '%s' cannot read '%s', only its own Node object", node, q.Name))
+	}
+	return Decision{}
+}
+
+func lease(node string, q Request) Decision {
+	switch q.Verb {
+	case "get", "create", "update", "patch", "delete":
+	default:
+		return deny("can only get, create, update, patch, or delete a node lease")
+	}
+	switch {
+	case q.Namespace != corev1.NamespaceNodeLease:
+		return deny(fmt.Sprintf("can only access leases in the %q system namespace", corev1.NamespaceNodeLease))
+	// The name of what is created is in the object, for admission to read.
+	case q.Verb != "create" && q.Name != node:
+		return deny("can only access node lease with the same name as the requesting node")
+	}
+	return allow
+}
+
+func (r *Rules) related(node string, kind Kind, q Request) (Decision, error) {
+	if q.Name == "" {
+		return deny("No Object name found"), nil
+	}
+	ok, err := r.graph.Belongs(node, kind, q.Namespace, q.Name)
+	if err != nil {
+		return Decision{}, err
+	}
+	if !ok {
+		return deny(fmt.Sprintf("no relationship found between node '%s' and this object", node)), nil
+	}
+	return allow, nil
+}
