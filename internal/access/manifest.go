@@ -21,11 +21,9 @@ import (
 )
 
 const (
-	// MaxDocument bounds one YAML document, in bytes.
-	MaxDocument = 64 << 20
-	// MaxManifests bounds all that is read.
-	MaxManifests = 512 << 20
-
+	// maxBytes is the default of Manifests.MaxBytes: more than a cluster with
+	// 100,000 bindings takes.
+	maxBytes = 256 << 20
 	// maxDepth bounds lists within lists.
 	maxDepth = 4
 )
@@ -36,6 +34,8 @@ type Manifests struct {
 	// Namespace is that of objects which should be in one and do not say in
 	// which.
 	Namespace string
+	// MaxBytes bounds all that is read.
+	MaxBytes int64
 
 	clusterRoles        map[string]*rbacv1.ClusterRole
 	roles               map[rbac.Ref]*rbacv1.Role
@@ -52,7 +52,7 @@ type Manifests struct {
 // NewManifests returns an empty collection.
 func NewManifests(namespace string) *Manifests {
 	return &Manifests{
-		Namespace: namespace, origin: map[rbac.Ref]string{}, ignored: map[string]int{},
+		Namespace: namespace, MaxBytes: maxBytes, origin: map[rbac.Ref]string{}, ignored: map[string]int{},
 		clusterRoles: map[string]*rbacv1.ClusterRole{}, roles: map[rbac.Ref]*rbacv1.Role{},
 		roleBindings: map[rbac.Ref]*rbacv1.RoleBinding{}, clusterRoleBindings: map[string]*rbacv1.ClusterRoleBinding{},
 	}
@@ -62,8 +62,9 @@ func NewManifests(namespace string) *Manifests {
 // An error names the file, the document and what is wrong with it; what came
 // before it has been added.
 func (m *Manifests) Read(file string, in io.Reader) error {
-	limited := &io.LimitedReader{R: in, N: MaxManifests - m.read + 1}
-	defer func() { m.read = MaxManifests + 1 - limited.N }()
+	// One byte more than is allowed tells that there is more.
+	limited := &io.LimitedReader{R: in, N: m.MaxBytes - m.read + 1}
+	defer func() { m.read = m.MaxBytes + 1 - limited.N }()
 	buffered := bufio.NewReaderSize(limited, 64<<10)
 	next := yamlDocuments(buffered)
 	if start, _ := buffered.Peek(512); utilyaml.IsJSONBuffer(start) {
@@ -71,13 +72,12 @@ func (m *Manifests) Read(file string, in io.Reader) error {
 	}
 	for number := 1; ; number++ {
 		document, err := next()
-		if errors.Is(err, io.EOF) {
+		switch {
+		case limited.N <= 0:
+			return fmt.Errorf("%s: more than %d KiB in all", file, m.MaxBytes>>10)
+		case errors.Is(err, io.EOF):
 			return nil
-		}
-		if limited.N <= 0 {
-			return fmt.Errorf("%s: more than %d MiB in all", file, MaxManifests>>20)
-		}
-		if err == nil {
+		case err == nil:
 			err = m.document(file, document)
 		}
 		if err != nil {
@@ -95,9 +95,6 @@ func yamlDocuments(in *bufio.Reader) func() ([]byte, error) {
 		if err != nil {
 			return nil, err
 		}
-		if len(text) > MaxDocument {
-			return nil, fmt.Errorf("larger than %d MiB", MaxDocument>>20)
-		}
 		document, err := yaml.YAMLToJSONStrict(text)
 		if err != nil {
 			return nil, oneLine(err)
@@ -113,9 +110,6 @@ func jsonDocuments(in *bufio.Reader) func() ([]byte, error) {
 		var raw json.RawMessage
 		if err := decoder.Decode(&raw); err != nil {
 			return nil, err
-		}
-		if len(raw) > MaxDocument {
-			return nil, fmt.Errorf("larger than %d MiB", MaxDocument>>20)
 		}
 		return raw, nil
 	}

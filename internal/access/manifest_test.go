@@ -72,6 +72,23 @@ func TestReadRefuses(t *testing.T) {
 	}
 }
 
+func TestReadIsBounded(t *testing.T) {
+	t.Parallel()
+	one := "# a comment\n" + clusterRole + "\n"
+	m := access.NewManifests("default")
+	m.MaxBytes = int64(2 * len(one))
+	for range 2 {
+		if err := m.Read("fits", strings.NewReader(one)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, text := range []string{"\n", one, strings.Repeat("x", 1<<20)} {
+		if err := m.Read("more", strings.NewReader(text)); err == nil || !strings.HasPrefix(err.Error(), "more: more than ") {
+			t.Errorf("%.20q: got %v, want an error", text, err)
+		}
+	}
+}
+
 func TestNotesOfFiles(t *testing.T) {
 	t.Parallel()
 	m := access.NewManifests("lab")

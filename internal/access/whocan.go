@@ -23,40 +23,62 @@ type Holders struct {
 // users and accounts by name, groups without their members.
 func (p *Policy) WhoCan(verb string, t Target) Holders {
 	requests := p.requests(&Subject{}, verb, &t)
-	tested := map[rbac.Ref][]rbacv1.PolicyRule{}
-	limited := map[rbac.Ref]bool{}
-	out := Holders{Verb: verb, Target: t, Grants: []Via{}}
-	dangling := map[rbac.Ref]bool{}
-	var some []Via
+	found := search{requests: requests, named: t.Name != "", roles: map[rbac.Ref]verdict{}, dangling: map[rbac.Ref]bool{}}
 	for g := range p.index.Grants() {
-		if !holdsAt(&g, &t) {
-			continue
-		}
-		if g.Dangling {
-			dangling[g.Binding] = true
-			continue
-		}
-		rules, done := tested[g.Role]
-		if !done {
-			rules = allowing(g.Rules, requests)
-			tested[g.Role] = rules
-			limited[g.Role] = len(rules) == 0 && t.Name == "" && len(allowing(unlimited(g.Rules), requests)) > 0
-		}
-		if len(rules) > 0 {
-			out.Grants = append(out.Grants, viaOf(&g, rules))
-		} else if limited[g.Role] {
-			some = append(some, viaOf(&g, nil))
+		if holdsAt(&g, &t) {
+			found.add(&g)
 		}
 	}
-	out.Grants = sortVias(out.Grants, func(a, b Via) int { return cmp.Or(compareSubjects(a.Subject, b.Subject), compareVias(a, b)) })
-	out.Notes = append(t.groupNotes(requests), mastersNote)
-	if n := len(sortVias(some, compareVias)); n > 0 {
-		out.Notes = append(out.Notes, counted(n, "grant allows", "grants allow")+" it for some names only; ask with a name to see them")
+	bySubject := func(a, b Via) int { return cmp.Or(compareSubjects(a.Subject, b.Subject), compareVias(a, b)) }
+	return Holders{
+		Verb: verb, Target: t, Grants: append([]Via{}, sortVias(found.allowing, bySubject)...),
+		Notes: append(append(t.groupNotes(requests), mastersNote), found.notes()...),
 	}
-	if len(dangling) > 0 {
-		out.Notes = append(out.Notes, counted(len(dangling), "binding refers to a role that does not", "bindings refer to roles that do not")+" exist")
+}
+
+// search sorts grants by whether they allow.
+type search struct {
+	requests []rbac.Request
+	named    bool
+	// roles holds what is known of a role, which many bindings may grant.
+	roles    map[rbac.Ref]verdict
+	allowing []Via
+	limited  []Via // to some names, where none is asked for
+	dangling map[rbac.Ref]bool
+}
+
+type verdict struct {
+	rules   []rbacv1.PolicyRule // that allow
+	limited bool
+}
+
+func (s *search) add(g *rbac.Grant) {
+	if g.Dangling {
+		s.dangling[g.Binding] = true
+		return
 	}
-	return out
+	v, known := s.roles[g.Role]
+	if !known {
+		v.rules = allowing(g.Rules, s.requests)
+		v.limited = len(v.rules) == 0 && !s.named && len(allowing(unlimited(g.Rules), s.requests)) > 0
+		s.roles[g.Role] = v
+	}
+	switch {
+	case len(v.rules) > 0:
+		s.allowing = append(s.allowing, viaOf(g, v.rules))
+	case v.limited:
+		s.limited = append(s.limited, viaOf(g, nil))
+	}
+}
+
+func (s *search) notes() (notes []string) {
+	if n := len(sortVias(s.limited, compareVias)); n > 0 {
+		notes = append(notes, counted(n, "grant allows", "grants allow")+" it for some names only; ask with a name to see them")
+	}
+	if n := len(s.dangling); n > 0 {
+		notes = append(notes, counted(n, "binding refers to a role that does not", "bindings refer to roles that do not")+" exist")
+	}
+	return notes
 }
 
 // holdsAt tells whether a grant holds where the target is.

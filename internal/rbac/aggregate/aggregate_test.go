@@ -11,6 +11,7 @@ import (
 	"k8s.io/apimachinery/pkg/labels"
 
 	"lanyard.dev/internal/rbac/aggregate"
+	"lanyard.dev/internal/rbac/bootstrap"
 )
 
 // role makes a role labelled to=true for each of to, that selects the labels from. Its one rule has its name.
@@ -138,5 +139,24 @@ func BenchmarkRulesOf1000Roles(b *testing.B) {
 		if _, err := aggregate.Rules(roles[0], listOf(roles)); err != nil {
 			b.Fatal(err)
 		}
+	}
+}
+
+// TestDefaultsAreAtRest asserts that the default roles come as a controller would leave them.
+func TestDefaultsAreAtRest(t *testing.T) {
+	t.Parallel()
+	roles, aggregated := bootstrap.ClusterRoles(), 0
+	for _, r := range roles {
+		if r.AggregationRule == nil {
+			continue
+		}
+		aggregated++
+		got, err := aggregate.Rules(r, listOf(roles))
+		if err != nil || !aggregate.Equal(got, r.Rules) {
+			t.Errorf("%s: %v, rules (-default +aggregated):\n%s", r.Name, err, cmp.Diff(r.Rules, got))
+		}
+	}
+	if aggregated == 0 {
+		t.Error("no default role is aggregated")
 	}
 }

@@ -1,6 +1,8 @@
 package rbacrules_test
 
 import (
+	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -168,5 +170,29 @@ func TestRows(t *testing.T) {
 	}
 	if got, want := len(rbacrules.RoleRow(meta)), len(rbacrules.RoleColumns("x")); got != want {
 		t.Errorf("%d cells for %d columns", got, want)
+	}
+}
+
+func TestValidateSize(t *testing.T) {
+	t.Parallel()
+	for _, test := range []struct {
+		size int
+		want []fieldtest.Fault
+	}{
+		{rbacrules.MaxSize - 100, nil},
+		{rbacrules.MaxSize, []fieldtest.Fault{fieldtest.TooLong("", "may not be more than 1441792 bytes")}},
+	} {
+		long := strings.Repeat("x", test.size)
+		at := func(path string) []fieldtest.Fault {
+			faults := slices.Clone(test.want)
+			for i := range faults {
+				faults[i].Field = path
+			}
+			return faults
+		}
+		rules := []rbacv1.PolicyRule{{Verbs: []string{"get"}, APIGroups: []string{""}, Resources: []string{long}}}
+		fieldtest.Check(t, rbacrules.ValidateRules(rules, rbacrules.Cluster), at("rules")...)
+		subjects := []rbacv1.Subject{{Kind: "User", APIGroup: group, Name: long}}
+		fieldtest.Check(t, rbacrules.ValidateSubjects(subjects, rbacrules.Cluster), at("subjects")...)
 	}
 }
