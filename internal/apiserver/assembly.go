@@ -28,6 +28,7 @@ import (
 	"k8s.io/utils/clock"
 
 	"lanyard.dev/internal/apiserver/admission"
+	certificateadmission "lanyard.dev/internal/apiserver/admission/certificates"
 	"lanyard.dev/internal/apiserver/admission/escalation"
 	"lanyard.dev/internal/apiserver/anchor"
 	"lanyard.dev/internal/apiserver/auditlog"
@@ -37,9 +38,12 @@ import (
 	"lanyard.dev/internal/apiserver/mirror"
 	"lanyard.dev/internal/apiserver/openapi"
 	"lanyard.dev/internal/apiserver/registry"
+	"lanyard.dev/internal/apiserver/registry/certificatesigningrequest"
 	"lanyard.dev/internal/apiserver/scheme"
+	"lanyard.dev/internal/controller/certificates"
 	"lanyard.dev/internal/controller/furnish"
 	"lanyard.dev/internal/controller/namespace"
+	"lanyard.dev/internal/pki"
 	"lanyard.dev/internal/rbac"
 	"lanyard.dev/internal/signingkey"
 	"lanyard.dev/internal/token"
@@ -131,7 +135,7 @@ func (a *assembly) openStores() (err error) {
 	}
 	a.config.RESTOptionsGetter = a.mirror
 	furnishNamespace := func(ctx context.Context, name string) error { return a.furnisher.Namespace(ctx, name) }
-	if a.stores, err = newStores(a.scheme, a.mirror, furnishNamespace); err != nil {
+	if a.stores, err = newStores(a.scheme, a.mirror, furnishNamespace, a.signs); err != nil {
 		return err
 	}
 	a.furnisher = furnish.New(a.stores.namespaces.Namespace, a.stores.serviceAccounts, a.stores.configMaps, rootCA)
@@ -145,6 +149,27 @@ func (a *assembly) openStores() (err error) {
 	}
 	a.terminator = namespace.New(a.stores.namespaces.Namespace, a.stores.namespaces.Finalize, a.stores.namespaces.Status, contents)
 	a.feed("namespaces").Listen(a.terminator)
+	return a.prepareSigning()
+}
+
+// signs tells whether this server signs certificates for a signer.
+func (a *assembly) signs(signerName string) bool {
+	return a.options.Signing.CertFile != "" && certificates.Signs(signerName)
+}
+
+// prepareSigning makes the signer of certificate requests. Its CA is read for each certificate, so that a new one counts
+// without a restart; it is read once here, so that a bad one is known at once.
+func (a *assembly) prepareSigning() error {
+	var ca certificates.CA
+	if o := a.options.Signing; o.CertFile != "" {
+		ca = func() (*pki.Signer, error) { return pki.LoadSigner(o.CertFile, o.KeyFile) }
+		if _, err := ca(); err != nil {
+			return err
+		}
+	}
+	requests := a.stores.requests
+	a.signer = certificates.New(requests.Request, requests.Status, ca, a.options.Signing.Duration, clock.RealClock{})
+	a.mirror.Feed(certificatesigningrequest.Resource).Listen(a.signer)
 	return nil
 }
 
@@ -214,7 +239,7 @@ func (a *assembly) identify() error {
 	}
 	a.config.Authentication.Authenticator = authn.NewRequest(a.tokens, clients)
 	a.config.Authentication.APIAudiences = o.audiences()
-	a.config.AdmissionControl = admission.New(a.findNamespace, a.findAccount, escalation.New(a.index, a.authorizer, a.findRules))
+	a.config.AdmissionControl = admission.New(a.findNamespace, a.findAccount, escalation.New(a.index, a.authorizer, a.findRules), certificateadmission.New(a.authorizer))
 	return nil
 }
 

@@ -19,6 +19,7 @@ import (
 	"lanyard.dev/internal/apiserver/ephemeral"
 	"lanyard.dev/internal/apiserver/mirror"
 	"lanyard.dev/internal/apiserver/scheme"
+	"lanyard.dev/internal/controller/certificates"
 	"lanyard.dev/internal/controller/furnish"
 	"lanyard.dev/internal/controller/namespace"
 	"lanyard.dev/internal/rbac"
@@ -61,6 +62,7 @@ type assembly struct {
 	ephemeral  *ephemeral.Handler
 	furnisher  *furnish.Controller
 	terminator *namespace.Controller
+	signer     *certificates.Controller
 }
 
 // New puts a server together and connects it to etcd. Nothing is served before Run.
@@ -95,6 +97,7 @@ func (s *Server) Run(ctx context.Context) error {
 	}
 	go s.furnisher.Run(background)
 	go s.terminator.Run(background)
+	go s.signer.Run(background)
 
 	prepared := s.server.PrepareRun()
 	s.server.ShutdownTimeout = drainTimeout

@@ -151,7 +151,8 @@ func (a *Authority) options(c Config, listener net.Listener) apiserver.Options {
 			Issuers: []string{a.URL, apiserver.DefaultIssuer}, SigningKeyFile: a.dir.SigningKey(),
 			MinTokenExpiration: c.MinTokenExpiration, MaxTokenExpiration: c.MaxTokenExpiration,
 		},
-		Audit: auditlog.Options{LogPath: a.dir.AuditLog(), MaxAge: auditMaxAge, MaxBackups: auditMaxBackups, MaxSize: auditMaxSize},
+		Signing: apiserver.Signing{CertFile: a.dir.CACert(), KeyFile: a.dir.CAKey()},
+		Audit:   auditlog.Options{LogPath: a.dir.AuditLog(), MaxAge: auditMaxAge, MaxBackups: auditMaxBackups, MaxSize: auditMaxSize},
 	}
 }
 

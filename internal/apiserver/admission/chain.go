@@ -3,16 +3,18 @@ package admission
 import (
 	"k8s.io/apiserver/pkg/admission"
 
+	"lanyard.dev/internal/apiserver/admission/certificates"
 	"lanyard.dev/internal/apiserver/admission/escalation"
 	"lanyard.dev/internal/apiserver/admission/namespacelifecycle"
 	"lanyard.dev/internal/apiserver/admission/serviceaccount"
 )
 
 // New returns every plugin in order: first whether anything may be made in the namespace at all.
-func New(namespaces namespacelifecycle.Find, accounts serviceaccount.Find, grants *escalation.Plugin) admission.Interface {
+func New(namespaces namespacelifecycle.Find, accounts serviceaccount.Find, grants *escalation.Plugin, requests *certificates.Plugin) admission.Interface {
 	return admission.NewChainHandler(
 		namespacelifecycle.New(namespaces),
 		serviceaccount.New(accounts),
 		grants,
+		requests,
 	)
 }
