@@ -91,6 +91,7 @@ func commands(s streams) []*cobra.Command {
 		newServe(s),
 		newKubectl(s),
 		newToken(s),
+		newUser(s),
 		newVersion(s),
 	}
 }

@@ -265,7 +265,9 @@ func TestClean(t *testing.T) {
 			},
 		}
 	}
-	pending := func(at time.Time) *csr { return &csr{ObjectMeta: metav1.ObjectMeta{CreationTimestamp: metav1.NewTime(at)}} }
+	pending := func(at time.Time) *csr {
+		return &csr{ObjectMeta: metav1.ObjectMeta{CreationTimestamp: metav1.NewTime(at)}}
+	}
 	short := issued(t, now, 10*time.Minute)
 	const minute = time.Minute
 	for name, c := range map[string]struct {

@@ -68,7 +68,9 @@ func over(r *certificatesv1.CertificateSigningRequest, now time.Time) bool {
 	return false
 }
 
-func older(t metav1.Time, now time.Time, age time.Duration) bool { return !t.IsZero() && now.Sub(t.Time) > age }
+func older(t metav1.Time, now time.Time, age time.Duration) bool {
+	return !t.IsZero() && now.Sub(t.Time) > age
+}
 
 // expired is about the first certificate, the requester's own.
 func expired(chain []byte, now time.Time) bool {
