@@ -16,6 +16,8 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
 	apimachineryversion "k8s.io/apimachinery/pkg/version"
+	apiserverconfig "k8s.io/apiserver/pkg/apis/apiserver"
+	"k8s.io/apiserver/pkg/authentication/token/union"
 	apiopenapi "k8s.io/apiserver/pkg/endpoints/openapi"
 	"k8s.io/apiserver/pkg/endpoints/request"
 	"k8s.io/apiserver/pkg/registry/rest"
@@ -33,6 +35,7 @@ import (
 	"lanyard.dev/internal/apiserver/anchor"
 	"lanyard.dev/internal/apiserver/auditlog"
 	"lanyard.dev/internal/apiserver/authn"
+	"lanyard.dev/internal/apiserver/authn/oidc"
 	"lanyard.dev/internal/apiserver/authz"
 	"lanyard.dev/internal/apiserver/issuer"
 	"lanyard.dev/internal/apiserver/mirror"
@@ -233,11 +236,20 @@ func (a *assembly) identify() error {
 		return err
 	}
 	a.tokens = authn.NewToken(verifier, o.audiences())
+	var anonymous *apiserverconfig.AnonymousAuthConfig
+	if file := a.options.AuthenticationConfig; file != "" {
+		a.people, err = oidc.Open(oidc.Config{File: file, Issuers: o.Issuers, Audiences: o.audiences(), Clock: clock.RealClock{}})
+		if err != nil {
+			return err
+		}
+		anonymous = a.people.Anonymous()
+		a.tokens = union.New(a.tokens, a.people)
+	}
 	var clients authn.ClientCA
 	if ca := a.config.SecureServing.ClientCA; ca != nil {
 		clients = func() (x509.VerifyOptions, bool) { return ca.VerifyOptions() }
 	}
-	a.config.Authentication.Authenticator = authn.NewRequest(a.tokens, clients)
+	a.config.Authentication.Authenticator = authn.NewRequest(a.tokens, clients, anonymous)
 	a.config.Authentication.APIAudiences = o.audiences()
 	a.config.AdmissionControl = admission.New(a.findNamespace, a.findAccount, escalation.New(a.index, a.authorizer, a.findRules), certificateadmission.New(a.authorizer))
 	return nil

@@ -23,6 +23,9 @@ type Options struct {
 	TLSCertFile, TLSPrivateKeyFile string
 	// ClientCAFile holds the CAs of client certificates; empty accepts none.
 	ClientCAFile string
+	// AuthenticationConfig is an apiserver.config.k8s.io AuthenticationConfiguration: the issuers by whose tokens people
+	// sign in. It is read again when it changes.
+	AuthenticationConfig string
 	// RootCAFile is what workloads verify the server with: it is published as kube-root-ca.crt in every namespace.
 	RootCAFile string
 

@@ -9,12 +9,13 @@ import (
 
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/serializer"
+	"k8s.io/apiserver/pkg/authentication/authenticator"
 	genericserver "k8s.io/apiserver/pkg/server"
 	"k8s.io/klog/v2"
 
 	"lanyard.dev/internal/apiserver/anchor"
 	"lanyard.dev/internal/apiserver/auditlog"
-	"lanyard.dev/internal/apiserver/authn"
+	"lanyard.dev/internal/apiserver/authn/oidc"
 	"lanyard.dev/internal/apiserver/authz"
 	"lanyard.dev/internal/apiserver/ephemeral"
 	"lanyard.dev/internal/apiserver/mirror"
@@ -55,7 +56,8 @@ type assembly struct {
 
 	keys       *signingkey.Set
 	issuer     *token.Issuer
-	tokens     *authn.Token
+	tokens     authenticator.Token
+	people     *oidc.Authenticator // nil without an authentication configuration
 	authorizer *authz.Authorizer
 	audit      *auditlog.Log
 
@@ -98,6 +100,9 @@ func (s *Server) Run(ctx context.Context) error {
 	go s.furnisher.Run(background)
 	go s.terminator.Run(background)
 	go s.signer.Run(background)
+	if s.people != nil {
+		go s.people.Run(background)
+	}
 
 	prepared := s.server.PrepareRun()
 	s.server.ShutdownTimeout = drainTimeout
