@@ -152,28 +152,38 @@ func (a *assembly) openStores() (err error) {
 	}
 	a.terminator = namespace.New(a.stores.namespaces.Namespace, a.stores.namespaces.Finalize, a.stores.namespaces.Status, contents)
 	a.feed("namespaces").Listen(a.terminator)
-	return a.prepareSigning()
+
+	requests := a.stores.requests
+	a.signer = certificates.New(requests.Request, requests.Status, a.ca, a.options.Signing.Duration, clock.RealClock{})
+	a.mirror.Feed(certificatesigningrequest.Resource).Listen(a.signer)
+	return nil
 }
 
 // signs tells whether this server signs certificates for a signer.
 func (a *assembly) signs(signerName string) bool {
-	return a.options.Signing.CertFile != "" && certificates.Signs(signerName)
+	return a.ca != nil && certificates.Signs(signerName)
 }
 
-// prepareSigning makes the signer of certificate requests. Its CA is read for each certificate, so that a new one counts
-// without a restart; it is read once here, so that a bad one is known at once.
-func (a *assembly) prepareSigning() error {
-	var ca certificates.CA
-	if o := a.options.Signing; o.CertFile != "" {
-		ca = func() (*pki.Signer, error) { return pki.LoadSigner(o.CertFile, o.KeyFile) }
-		if _, err := ca(); err != nil {
-			return err
-		}
+// loadCA sets up the CA that signs certificate requests, if there is one. It is read for each certificate, so that a new
+// one counts without a restart; it is read once here, so that a bad one is known at once.
+func (a *assembly) loadCA() error {
+	o := a.options.Signing
+	if o.CertFile == "" {
+		return nil
 	}
-	requests := a.stores.requests
-	a.signer = certificates.New(requests.Request, requests.Status, ca, a.options.Signing.Duration, clock.RealClock{})
-	a.mirror.Feed(certificatesigningrequest.Resource).Listen(a.signer)
-	return nil
+	a.ca = func() (*pki.Signer, error) { return pki.LoadSigner(o.CertFile, o.KeyFile) }
+	_, err := a.ca()
+	return err
+}
+
+// loadIssuers reads which other issuers vouch for people, if any do.
+func (a *assembly) loadIssuers() (err error) {
+	file, o := a.options.AuthenticationConfig, a.options.ServiceAccounts
+	if file == "" {
+		return nil
+	}
+	a.people, err = oidc.Open(oidc.Config{File: file, Issuers: o.Issuers, Audiences: o.audiences(), Clock: clock.RealClock{}})
+	return err
 }
 
 func (a *assembly) feed(coreResource string) *mirror.Feed {
@@ -237,11 +247,7 @@ func (a *assembly) identify() error {
 	}
 	a.tokens = authn.NewToken(verifier, o.audiences())
 	var anonymous *apiserverconfig.AnonymousAuthConfig
-	if file := a.options.AuthenticationConfig; file != "" {
-		a.people, err = oidc.Open(oidc.Config{File: file, Issuers: o.Issuers, Audiences: o.audiences(), Clock: clock.RealClock{}})
-		if err != nil {
-			return err
-		}
+	if a.people != nil {
 		anonymous = a.people.Anonymous()
 		a.tokens = union.New(a.tokens, a.people)
 	}

@@ -65,6 +65,7 @@ type assembly struct {
 	furnisher  *furnish.Controller
 	terminator *namespace.Controller
 	signer     *certificates.Controller
+	ca         certificates.CA // nil if nothing is signed
 }
 
 // New puts a server together and connects it to etcd. Nothing is served before Run.
@@ -74,7 +75,7 @@ func New(o Options) (*Server, error) {
 	}
 	s := &Server{assembly: assembly{options: o, scheme: scheme.New()}, ready: make(chan struct{})}
 	s.codecs = scheme.NewCodecs(s.scheme)
-	steps := []func() error{s.loadKeys, s.configure, s.openAudit, s.openStores, s.watchAnchors, s.watchPolicy, s.identify, s.build}
+	steps := []func() error{s.loadKeys, s.loadCA, s.loadIssuers, s.configure, s.openAudit, s.openStores, s.watchAnchors, s.watchPolicy, s.identify, s.build}
 	for _, step := range steps {
 		if err := step(); err != nil {
 			return nil, err

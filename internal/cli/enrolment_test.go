@@ -1,9 +1,11 @@
 package cli
 
 import (
+	"bytes"
 	"context"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -12,15 +14,19 @@ import (
 	certificatesv1 "k8s.io/api/certificates/v1"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
-	"k8s.io/apimachinery/pkg/runtime"
+	apiruntime "k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/client-go/kubernetes/fake"
+	"k8s.io/client-go/rest"
 	clienttesting "k8s.io/client-go/testing"
+	"k8s.io/client-go/tools/clientcmd"
+
+	"lanyard.dev/internal/pki"
 )
 
 // signer is a cluster whose signer answers an approval with the given change; refused resources are forbidden.
 func signer(answer func(*certificatesv1.CertificateSigningRequest), refused ...string) *fake.Clientset {
 	client := fake.NewClientset()
-	client.PrependReactor("*", "*", func(a clienttesting.Action) (bool, runtime.Object, error) {
+	client.PrependReactor("*", "*", func(a clienttesting.Action) (bool, apiruntime.Object, error) {
 		for _, r := range refused {
 			if verb, resource, _ := strings.Cut(r, " "); a.Matches(verb, resource) {
 				return true, nil, apierrors.NewForbidden(a.GetResource().GroupResource(), "", nil)
@@ -28,15 +34,15 @@ func signer(answer func(*certificatesv1.CertificateSigningRequest), refused ...s
 		}
 		return false, nil, nil
 	})
-	client.PrependReactor("create", "certificatesigningrequests", func(a clienttesting.Action) (bool, runtime.Object, error) {
+	client.PrependReactor("create", "certificatesigningrequests", func(a clienttesting.Action) (bool, apiruntime.Object, error) {
 		a.(clienttesting.CreateAction).GetObject().(*certificatesv1.CertificateSigningRequest).Name = "made"
 		return false, nil, nil
 	})
-	client.PrependReactor("update", "certificatesigningrequests/approval", func(a clienttesting.Action) (bool, runtime.Object, error) {
+	client.PrependReactor("update", "certificatesigningrequests/approval", func(a clienttesting.Action) (bool, apiruntime.Object, error) {
 		answer(a.(clienttesting.UpdateAction).GetObject().(*certificatesv1.CertificateSigningRequest))
 		return false, nil, nil
 	})
-	client.PrependReactor("create", "selfsubjectaccessreviews", func(a clienttesting.Action) (bool, runtime.Object, error) {
+	client.PrependReactor("create", "selfsubjectaccessreviews", func(a clienttesting.Action) (bool, apiruntime.Object, error) {
 		review := a.(clienttesting.CreateAction).GetObject().(*authorizationv1.SelfSubjectAccessReview)
 		review.Status.Allowed = review.Spec.ResourceAttributes.Resource != "signers"
 		return true, review, nil
@@ -158,5 +164,49 @@ func TestCheckTarget(t *testing.T) {
 	}
 	if err := (&userKubeconfigOptions{name: "jane", target: filepath.Join(dir, "a")}).checkTarget("https://b"); err == nil {
 		t.Error("overwrites the kubeconfig of another server")
+	}
+}
+
+// TestDeliver hands over a certificate that the signer has issued.
+func TestDeliver(t *testing.T) {
+	t.Parallel()
+	dir, now := t.TempDir(), time.Now()
+	ca, err := pki.EnsureAuthority(filepath.Join(dir, "ca.crt"), filepath.Join(dir, "ca.key"), "ca", now)
+	if err != nil {
+		t.Fatal(err)
+	}
+	pair, err := ca.NewClient("jane", []string{"ops", "dev"}, now)
+	if err != nil {
+		t.Fatal(err)
+	}
+	server := &rest.Config{Host: "https://a:1/path", TLSClientConfig: rest.TLSClientConfig{CAFile: filepath.Join(dir, "ca.crt"), ServerName: "b", CertData: []byte("admin's"), KeyData: []byte("admin's")}}
+	var words bytes.Buffer
+	o := &userKubeconfigOptions{streams: streams{err: &words}, name: "jane", groups: []string{"dev", "ops"}, ttl: 5 * 365 * 24 * time.Hour, target: filepath.Join(dir, "out")}
+	if err := o.deliver(server, pair.KeyPEM, pair.CertPEM); err != nil {
+		t.Fatal(err)
+	}
+	if !strings.HasPrefix(words.String(), "jane (of dev, ops) can sign in until 20") || !strings.Contains(words.String(), "sooner than asked for: the server allows 36") {
+		t.Errorf("said %q", words.String())
+	}
+	info, err := os.Stat(o.target)
+	if err != nil || runtime.GOOS != "windows" && info.Mode().Perm() != 0o600 {
+		t.Errorf("mode %v, %v", info.Mode(), err)
+	}
+	got, err := clientcmd.BuildConfigFromFlags("", o.target)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got.Host != server.Host || got.ServerName != "b" || !bytes.Equal(got.CAData, ca.CertPEM()) || !bytes.Equal(got.CertData, pair.CertPEM) || !bytes.Equal(got.KeyData, pair.KeyPEM) {
+		t.Errorf("kubeconfig leads to %s (%s) with another CA, certificate or key", got.Host, got.ServerName)
+	}
+	for name, other := range map[string]*userKubeconfigOptions{
+		"another name": {name: "john", groups: o.groups}, "another group": {name: "jane", groups: []string{"dev"}},
+	} {
+		if err := other.deliver(server, pair.KeyPEM, pair.CertPEM); err == nil || !strings.Contains(err.Error(), "issued a certificate for") {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	if err := o.deliver(server, []byte("junk"), pair.CertPEM); err == nil || strings.Contains(err.Error(), "BEGIN") {
+		t.Errorf("certificate of another key: %v", err)
 	}
 }

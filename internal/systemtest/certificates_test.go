@@ -102,10 +102,7 @@ func whoIs(t *testing.T, a *lanyardtest.Authority, credential rest.TLSClientConf
 	t.Helper()
 	config := rest.AnonymousClientConfig(a.Config())
 	config.CertData, config.KeyData = credential.CertData, credential.KeyData
-	client, err := kubernetes.NewForConfig(config)
-	if err != nil {
-		t.Fatal(err)
-	}
+	client := clientFor(t, config)
 	review, err := client.AuthenticationV1().SelfSubjectReviews().Create(t.Context(), &authenticationv1.SelfSubjectReview{}, metav1.CreateOptions{})
 	if err != nil {
 		t.Fatal(err)
@@ -119,10 +116,7 @@ func TestRequesterIsTheCaller(t *testing.T) {
 	a := authority(t)
 	config := a.Config()
 	config.Impersonate = rest.ImpersonationConfig{UserName: "asker", Groups: []string{"system:authenticated"}, Extra: map[string][]string{"example.com/k": {"v"}}}
-	asker, err := kubernetes.NewForConfig(config)
-	if err != nil {
-		t.Fatal(err)
-	}
+	asker := clientFor(t, config)
 	namespace := a.Namespace(t)
 	allow(t, a, namespace, "asker", "create,get", "certificatesigningrequests")
 	allow(t, a, namespace, "asker", "update", "certificatesigningrequests/approval,certificatesigningrequests/status")

@@ -65,7 +65,7 @@ func node(r *x509.CertificateRequest, usages []certificatesv1.KeyUsage) error {
 	case len(r.URIs) > 0:
 		return errors.New("URI subjectAltNames are not allowed")
 	case !strings.HasPrefix(r.Subject.CommonName, nodePrefix):
-		return errors.New("subject common name does not begin with system:node:")
+		return errors.New(`subject common name does not begin with "system:node:"`)
 	case !nodeUsages(usages):
 		return fmt.Errorf("usages did not match %v", clientUsages)
 	}

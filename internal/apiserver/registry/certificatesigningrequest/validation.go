@@ -47,7 +47,7 @@ func validateSpec(s *certificatesv1.CertificateSigningRequestSpec, path *field.P
 	if len(s.Request) > pki.MaxRequest {
 		errs = append(errs, field.TooLong(path.Child("request"), "", pki.MaxRequest))
 	} else if _, err := pki.ParseRequest(s.Request); err != nil {
-		errs = append(errs, field.Invalid(path.Child("request"), s.Request, err.Error()))
+		errs = append(errs, field.Invalid(path.Child("request"), field.OmitValueType{}, err.Error()))
 	}
 	errs = append(errs, validateUsages(s.Usages, path.Child("usages"))...)
 	if s.SignerName == legacySigner {
@@ -83,7 +83,7 @@ func validateStatus(s *certificatesv1.CertificateSigningRequestStatus, path *fie
 		return errs
 	}
 	if err := pki.CheckChain(s.Certificate); err != nil {
-		errs = append(errs, field.Invalid(path.Child("certificate"), "<certificate data>", err.Error()))
+		errs = append(errs, field.Invalid(path.Child("certificate"), field.OmitValueType{}, err.Error()))
 	}
 	return errs
 }
