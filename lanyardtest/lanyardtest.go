@@ -24,6 +24,8 @@ type Options struct {
 	Port int
 	// Fsync makes every write wait for the disk, as production does. Only a test that kills the process can tell.
 	Fsync bool
+	// AuthenticationConfig is an AuthenticationConfiguration file: the issuers by whose tokens people sign in.
+	AuthenticationConfig string
 	// MinTokenExpiration allows tokens that live shorter than Kubernetes' 10 minutes, down to a second.
 	MinTokenExpiration time.Duration
 	// MaxTokenExpiration shortens every longer token, with a warning; 0 shortens none.
@@ -58,6 +60,7 @@ func StartWith(t testing.TB, o Options) *Authority {
 	running, err := standalone.Start(context.Background(), standalone.Config{
 		DataDir: dir, BindAddress: "127.0.0.1", Port: o.Port, Unannounced: true, UnsafeNoFsync: !o.Fsync,
 		MinTokenExpiration: o.MinTokenExpiration, MaxTokenExpiration: o.MaxTokenExpiration,
+		AuthenticationConfig: o.AuthenticationConfig,
 	})
 	if err != nil {
 		t.Fatalf("start authority: %v", err)

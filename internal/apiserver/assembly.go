@@ -17,6 +17,8 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
 	apimachineryversion "k8s.io/apimachinery/pkg/version"
+	apiserverconfig "k8s.io/apiserver/pkg/apis/apiserver"
+	"k8s.io/apiserver/pkg/authentication/token/union"
 	apiopenapi "k8s.io/apiserver/pkg/endpoints/openapi"
 	"k8s.io/apiserver/pkg/endpoints/request"
 	"k8s.io/apiserver/pkg/registry/rest"
@@ -30,23 +32,29 @@ import (
 	"k8s.io/utils/clock"
 
 	"lanyard.dev/internal/apiserver/admission"
+	certificateadmission "lanyard.dev/internal/apiserver/admission/certificates"
 	"lanyard.dev/internal/apiserver/admission/escalation"
 	"lanyard.dev/internal/apiserver/admission/noderestriction"
 	"lanyard.dev/internal/apiserver/anchor"
 	"lanyard.dev/internal/apiserver/auditlog"
 	"lanyard.dev/internal/apiserver/authn"
+	"lanyard.dev/internal/apiserver/authn/oidc"
 	"lanyard.dev/internal/apiserver/authz"
 	"lanyard.dev/internal/apiserver/issuer"
 	"lanyard.dev/internal/apiserver/mirror"
 	"lanyard.dev/internal/apiserver/openapi"
 	"lanyard.dev/internal/apiserver/registry"
+	"lanyard.dev/internal/apiserver/registry/certificatesigningrequest"
 	"lanyard.dev/internal/apiserver/scheme"
 	"lanyard.dev/internal/bootstraptoken"
 	"lanyard.dev/internal/controller/aggregation"
+	"lanyard.dev/internal/controller/certificates"
 	"lanyard.dev/internal/controller/furnish"
 	"lanyard.dev/internal/controller/namespace"
+	"lanyard.dev/internal/controller/nodeapproval"
 	"lanyard.dev/internal/controller/tokencleaner"
 	"lanyard.dev/internal/nodeaccess"
+	"lanyard.dev/internal/pki"
 	"lanyard.dev/internal/rbac"
 	"lanyard.dev/internal/rbac/bootstrap"
 	"lanyard.dev/internal/signingkey"
@@ -140,7 +148,7 @@ func (a *assembly) openStores() (err error) {
 	a.config.RESTOptionsGetter = a.mirror
 	a.config.AddReadyzChecks(healthz.NamedCheck("storage-watch", func(*http.Request) error { return a.mirror.Fresh() }))
 	furnishNamespace := func(ctx context.Context, name string) error { return a.furnisher.Namespace(ctx, name) }
-	if a.stores, err = newStores(a.scheme, a.mirror, furnishNamespace); err != nil {
+	if a.stores, err = newStores(a.scheme, a.mirror, furnishNamespace, a.signs); err != nil {
 		return err
 	}
 	a.furnisher = furnish.New(a.stores.namespaces.Namespace, a.stores.serviceAccounts, a.stores.configMaps, rootCA)
@@ -157,7 +165,37 @@ func (a *assembly) openStores() (err error) {
 
 	a.aggregator = aggregation.New(a.stores.clusterRoles)
 	a.mirror.Feed(rbacv1.Resource("clusterroles")).Listen(a.aggregator)
+	requests := a.stores.requests
+	a.signer = certificates.New(requests.Request, requests.Status, a.ca, a.options.Signing.Duration, clock.RealClock{})
+	a.mirror.Feed(certificatesigningrequest.Resource).Listen(a.signer)
 	return nil
+}
+
+// signs tells whether this server signs certificates for a signer.
+func (a *assembly) signs(signerName string) bool {
+	return a.ca != nil && certificates.Signs(signerName)
+}
+
+// loadCA sets up the CA that signs certificate requests, if there is one. It is read for each certificate, so that a new
+// one counts without a restart; it is read once here, so that a bad one is known at once.
+func (a *assembly) loadCA() error {
+	o := a.options.Signing
+	if o.CertFile == "" {
+		return nil
+	}
+	a.ca = func() (*pki.Signer, error) { return pki.LoadSigner(o.CertFile, o.KeyFile) }
+	_, err := a.ca()
+	return err
+}
+
+// loadIssuers reads which other issuers vouch for people, if any do.
+func (a *assembly) loadIssuers() (err error) {
+	file, o := a.options.AuthenticationConfig, a.options.ServiceAccounts
+	if file == "" {
+		return nil
+	}
+	a.people, err = oidc.Open(oidc.Config{File: file, Issuers: o.Issuers, Audiences: o.audiences(), Clock: clock.RealClock{}})
+	return err
 }
 
 func (a *assembly) feed(coreResource string) *mirror.Feed {
@@ -228,14 +266,22 @@ func (a *assembly) identify() error {
 		return err
 	}
 	a.tokens = authn.NewTokens(authn.NewToken(verifier, o.audiences()), a.watchBootstrapTokens(), o.audiences())
+	var anonymous *apiserverconfig.AnonymousAuthConfig
+	if a.people != nil {
+		anonymous = a.people.Anonymous()
+		a.tokens = union.New(a.tokens, a.people)
+	}
 	var clients authn.ClientCA
 	if ca := a.config.SecureServing.ClientCA; ca != nil {
 		clients = func() (x509.VerifyOptions, bool) { return ca.VerifyOptions() }
 	}
-	a.config.Authentication.Authenticator = authn.NewRequest(a.tokens, clients)
+	a.config.Authentication.Authenticator = authn.NewRequest(a.tokens, clients, anonymous)
 	a.config.Authentication.APIAudiences = o.audiences()
 	nodes := noderestriction.Config{Pod: a.findPod, Node: a.findNode, Authorizer: a.authorizer, Audiences: o.audiences()}
-	a.config.AdmissionControl = admission.New(a.findNamespace, a.findAccount, nodes, escalation.New(a.index, a.authorizer, a.findRules))
+	grants := escalation.New(a.index, a.authorizer, a.findRules)
+	a.config.AdmissionControl = admission.New(a.findNamespace, a.findAccount, nodes, grants, certificateadmission.New(a.authorizer))
+	a.approver = nodeapproval.New(a.stores.requests.Request, a.stores.requests.Approval, a.authorizer, clock.RealClock{})
+	a.mirror.Feed(certificatesigningrequest.Resource).Listen(a.approver)
 	return nil
 }
 

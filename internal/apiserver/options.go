@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"lanyard.dev/internal/apiserver/auditlog"
+	"lanyard.dev/internal/controller/certificates"
 	"lanyard.dev/internal/token"
 )
 
@@ -22,6 +23,9 @@ type Options struct {
 	TLSCertFile, TLSPrivateKeyFile string
 	// ClientCAFile holds the CAs of client certificates; empty accepts none.
 	ClientCAFile string
+	// AuthenticationConfig is an apiserver.config.k8s.io AuthenticationConfiguration: the issuers by whose tokens people
+	// sign in. It is read again when it changes.
+	AuthenticationConfig string
 	// RootCAFile is what workloads verify the server with: it is published as kube-root-ca.crt in every namespace.
 	RootCAFile string
 
@@ -30,6 +34,7 @@ type Options struct {
 	EncryptionProviderConfig string
 
 	ServiceAccounts ServiceAccounts
+	Signing         Signing
 	Audit           auditlog.Options
 }
 
@@ -59,6 +64,25 @@ type ServiceAccounts struct {
 	JWKSURI string
 }
 
+// Signing rules the certificates that are made on request. Without a CA requests stay unsigned.
+type Signing struct {
+	// CertFile and KeyFile are the CA, in PEM. Clients are only known by its certificates if ClientCAFile holds it.
+	CertFile, KeyFile string
+	// Duration is how long a certificate is valid at the most; 0 means one year.
+	Duration time.Duration
+}
+
+func (o *Signing) validate() []error {
+	var errs []error
+	if (o.CertFile == "") != (o.KeyFile == "") {
+		errs = append(errs, errors.New("--cluster-signing-cert-file and --cluster-signing-key-file go together"))
+	}
+	if o.Duration != 0 && o.Duration < certificates.MinDuration {
+		errs = append(errs, fmt.Errorf("--cluster-signing-duration %v: must be at least 10m", o.Duration))
+	}
+	return errs
+}
+
 // DefaultIssuer is kube-apiserver's usual issuer name.
 const DefaultIssuer = "https://kubernetes.default.svc.cluster.local"
 
@@ -77,6 +101,7 @@ func (o *Options) Validate() error {
 		errs = append(errs, errors.New("--etcd-certfile and --etcd-keyfile go together"))
 	}
 	errs = append(errs, o.ServiceAccounts.validate()...)
+	errs = append(errs, o.Signing.validate()...)
 	errs = append(errs, o.Audit.Validate()...)
 	return errors.Join(errs...)
 }

@@ -15,13 +15,16 @@ import (
 
 	"lanyard.dev/internal/apiserver/anchor"
 	"lanyard.dev/internal/apiserver/auditlog"
+	"lanyard.dev/internal/apiserver/authn/oidc"
 	"lanyard.dev/internal/apiserver/authz"
 	"lanyard.dev/internal/apiserver/ephemeral"
 	"lanyard.dev/internal/apiserver/mirror"
 	"lanyard.dev/internal/apiserver/scheme"
 	"lanyard.dev/internal/controller/aggregation"
+	"lanyard.dev/internal/controller/certificates"
 	"lanyard.dev/internal/controller/furnish"
 	"lanyard.dev/internal/controller/namespace"
+	"lanyard.dev/internal/controller/nodeapproval"
 	"lanyard.dev/internal/controller/tokencleaner"
 	"lanyard.dev/internal/rbac"
 	"lanyard.dev/internal/signingkey"
@@ -58,6 +61,7 @@ type assembly struct {
 	keys       *signingkey.Set
 	issuer     *token.Issuer
 	tokens     authenticator.Token
+	people     *oidc.Authenticator // nil without an authentication configuration
 	authorizer *authz.Union
 	audit      *auditlog.Log
 
@@ -67,6 +71,9 @@ type assembly struct {
 	terminator *namespace.Controller
 	aggregator *aggregation.Controller
 	cleaner    *tokencleaner.Controller
+	approver   *nodeapproval.Controller
+	signer     *certificates.Controller
+	ca         certificates.CA // nil if nothing is signed
 }
 
 // New puts a server together and connects it to etcd. Nothing is served before Run.
@@ -76,7 +83,7 @@ func New(o Options) (*Server, error) {
 	}
 	s := &Server{assembly: assembly{options: o, scheme: scheme.New(), stopping: make(stopSignal)}, ready: make(chan struct{})}
 	s.codecs = scheme.NewCodecs(s.scheme)
-	steps := []func() error{s.loadKeys, s.configure, s.openAudit, s.openStores, s.watchAnchors, s.watchPolicy, s.identify, s.build}
+	steps := []func() error{s.loadKeys, s.loadCA, s.loadIssuers, s.configure, s.openAudit, s.openStores, s.watchAnchors, s.watchPolicy, s.identify, s.build}
 	for _, step := range steps {
 		if err := step(); err != nil {
 			return nil, err
@@ -104,6 +111,11 @@ func (s *Server) Run(ctx context.Context) error {
 	go s.terminator.Run(background)
 	go s.aggregator.Run(background)
 	go s.cleaner.Run(background)
+	go s.approver.Run(background)
+	go s.signer.Run(background)
+	if s.people != nil {
+		go s.people.Run(background)
+	}
 
 	prepared := s.server.PrepareRun()
 	s.server.ShutdownTimeout = drainTimeout

@@ -3,6 +3,7 @@ package apiserver
 import (
 	"fmt"
 
+	certificatesv1 "k8s.io/api/certificates/v1"
 	corev1 "k8s.io/api/core/v1"
 	eventsv1 "k8s.io/api/events/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
@@ -28,6 +29,7 @@ var mirrored = []schema.GroupResource{
 	corev1.Resource("configmaps"), corev1.Resource("pods"), corev1.Resource("nodes"),
 	rbacv1.Resource("roles"), rbacv1.Resource("rolebindings"),
 	rbacv1.Resource("clusterroles"), rbacv1.Resource("clusterrolebindings"),
+	{Group: certificatesv1.GroupName, Resource: "certificatesigningrequests"},
 }
 
 // newMirror connects the configuration to etcd and returns the storage that every store is made on.

@@ -5,6 +5,7 @@ import (
 
 	authenticationv1 "k8s.io/api/authentication/v1"
 	authorizationv1 "k8s.io/api/authorization/v1"
+	certificatesv1 "k8s.io/api/certificates/v1"
 	coordinationv1 "k8s.io/api/coordination/v1"
 	corev1 "k8s.io/api/core/v1"
 	eventsv1 "k8s.io/api/events/v1"
@@ -13,10 +14,12 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apiserver/pkg/registry/generic"
 	"k8s.io/apiserver/pkg/registry/rest"
+	"k8s.io/utils/clock"
 
 	"lanyard.dev/internal/apiserver/ephemeral"
 	"lanyard.dev/internal/apiserver/registry"
 	"lanyard.dev/internal/apiserver/registry/accessreview"
+	"lanyard.dev/internal/apiserver/registry/certificatesigningrequest"
 	"lanyard.dev/internal/apiserver/registry/clusterrole"
 	"lanyard.dev/internal/apiserver/registry/clusterrolebinding"
 	"lanyard.dev/internal/apiserver/registry/configmap"
@@ -39,13 +42,14 @@ type stores struct {
 	namespaces *namespace.Storage
 	pods       *pod.Storage
 	nodeStatus *registry.Part
+	requests   *certificatesigningrequest.Storage
 
 	serviceAccounts, secrets, configMaps, nodes, events, eventsV1, leases *registry.Store
 	roles, roleBindings, clusterRoles, clusterRoleBindings                *registry.Store
 }
 
-// newStores makes every store. furnish is called for each new namespace.
-func newStores(typer runtime.ObjectTyper, getter generic.RESTOptionsGetter, furnish namespace.Furnish) (*stores, error) {
+// newStores makes every store. furnish is called for each new namespace; signed tells whose certificates are signed here.
+func newStores(typer runtime.ObjectTyper, getter generic.RESTOptionsGetter, furnish namespace.Furnish, signed certificatesigningrequest.Signed) (*stores, error) {
 	s := &stores{}
 	var err error
 	if s.namespaces, err = namespace.NewStorage(typer, getter, furnish); err != nil {
@@ -58,6 +62,9 @@ func newStores(typer runtime.ObjectTyper, getter generic.RESTOptionsGetter, furn
 		return nil, err
 	}
 	if s.events, s.eventsV1, err = event.NewStorage(typer, getter); err != nil {
+		return nil, err
+	}
+	if s.requests, err = certificatesigningrequest.NewStorage(typer, getter, signed, clock.RealClock{}); err != nil {
 		return nil, err
 	}
 	simple := []struct {
@@ -106,6 +113,10 @@ func (a *assembly) resources() map[schema.GroupVersion]map[string]rest.Storage {
 			"subjectaccessreviews": accessreview.NewSubject(a.authorizer), "selfsubjectaccessreviews": accessreview.NewSelf(a.authorizer),
 			"localsubjectaccessreviews": accessreview.NewLocal(a.authorizer), "selfsubjectrulesreviews": rulesreview.NewREST(a.authorizer),
 		},
+		certificatesv1.SchemeGroupVersion: {
+			"certificatesigningrequests":          s.requests.Request,
+			"certificatesigningrequests/approval": s.requests.Approval, "certificatesigningrequests/status": s.requests.Status,
+		},
 		coordinationv1.SchemeGroupVersion: {"leases": s.leases},
 		eventsv1.SchemeGroupVersion:       {"events": s.eventsV1},
 		rbacv1.SchemeGroupVersion: {
@@ -124,7 +135,7 @@ func (a *assembly) tokenREST() *serviceaccount.TokenREST {
 
 // groups are the API groups in the order discovery lists them.
 var groups = []schema.GroupVersion{
-	authenticationv1.SchemeGroupVersion, authorizationv1.SchemeGroupVersion, coordinationv1.SchemeGroupVersion,
+	authenticationv1.SchemeGroupVersion, authorizationv1.SchemeGroupVersion, certificatesv1.SchemeGroupVersion, coordinationv1.SchemeGroupVersion,
 	eventsv1.SchemeGroupVersion, rbacv1.SchemeGroupVersion,
 }
 

@@ -93,6 +93,7 @@ func commands(s streams) []*cobra.Command {
 		newToken(s),
 		newAccess(s),
 		newNode(s),
+		newUser(s),
 		newVersion(s),
 	}
 }

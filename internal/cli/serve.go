@@ -10,6 +10,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"lanyard.dev/internal/apiserver"
+	"lanyard.dev/internal/controller/certificates"
 	"lanyard.dev/internal/memory"
 	"lanyard.dev/internal/standalone"
 )
@@ -60,9 +61,11 @@ func (o *serveOptions) addFlags(cmd *cobra.Command) {
 	f.StringVar(&o.options.TLSCertFile, "tls-cert-file", "", "serving certificate, with its chain, in PEM")
 	f.StringVar(&o.options.TLSPrivateKeyFile, "tls-private-key-file", "", "key of the serving certificate")
 	f.StringVar(&o.options.ClientCAFile, "client-ca-file", "", "CAs of client certificates; without it none is accepted")
+	f.StringVar(&o.options.AuthenticationConfig, "authentication-config", "", authenticationConfigUsage)
 	f.StringVar(&o.options.RootCAFile, "root-ca-file", "", "CA published as kube-root-ca.crt in every namespace (default: the content of --tls-cert-file)")
 	f.StringVar(&o.options.EncryptionProviderConfig, "encryption-provider-config", "", "EncryptionConfiguration for secrets at rest")
 	o.addServiceAccountFlags(cmd)
+	o.addSigningFlags(cmd)
 	o.addAuditFlags(cmd)
 	o.logging.addFlags(f)
 }
@@ -75,6 +78,13 @@ func (o *serveOptions) addServiceAccountFlags(cmd *cobra.Command) {
 	f.StringSliceVar(&sa.APIAudiences, "api-audiences", nil, "audiences that mean this server (default: the issuers)")
 	f.DurationVar(&sa.MaxTokenExpiration, "service-account-max-token-expiration", 0, "longest life of a token, at least 10m; a longer one that is asked for is shortened with a warning; 0 shortens none")
 	f.StringVar(&sa.JWKSURI, "service-account-jwks-uri", "", "https URL of the key set in the discovery document (default: the issuer's /openid/v1/jwks)")
+}
+
+func (o *serveOptions) addSigningFlags(cmd *cobra.Command) {
+	f, signing := cmd.Flags(), &o.options.Signing
+	f.StringVar(&signing.CertFile, "cluster-signing-cert-file", "", "CA that signs approved certificate requests; without it none is signed")
+	f.StringVar(&signing.KeyFile, "cluster-signing-key-file", "", "key of the CA that signs certificate requests")
+	f.DurationVar(&signing.Duration, "cluster-signing-duration", certificates.DefaultDuration, "longest life of a certificate made on request, at least 10m")
 }
 
 func (o *serveOptions) addAuditFlags(cmd *cobra.Command) {

@@ -31,6 +31,8 @@ func (o *loggingOptions) apply(w io.Writer) {
 	_ = flags.Set("v", strconv.Itoa(o.verbosity))
 }
 
+const authenticationConfigUsage = "AuthenticationConfiguration: OpenID Connect issuers by whose tokens people sign in; read again when it changes"
+
 func validPort(port int) error {
 	if port < 0 || port > 65535 {
 		return fmt.Errorf("--secure-port %d: must be between 0 and 65535", port)

@@ -63,6 +63,7 @@ func (o *upOptions) addFlags(cmd *cobra.Command) {
 	f.StringVar(&o.config.DataDir, "data-dir", "", "directory for keys, certificates and data (default /var/lib/lanyard for root, else $XDG_DATA_HOME/lanyard)")
 	f.StringVar(&o.config.BindAddress, "bind-address", "127.0.0.1", "IP address to serve on")
 	f.IntVar(&o.config.Port, "secure-port", defaultPort, "port to serve HTTPS on; 0 takes a free one")
+	f.StringVar(&o.config.AuthenticationConfig, "authentication-config", "", authenticationConfigUsage)
 	f.DurationVar(&o.config.MaxTokenExpiration, "service-account-max-token-expiration", 0, "longest life of a token, at least 10m; a longer one that is asked for is shortened with a warning; 0 shortens none")
 	o.logging.addFlags(f)
 }

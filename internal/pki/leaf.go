@@ -128,11 +128,16 @@ func (a *Authority) NewServing(names Names, now time.Time) (*Pair, error) {
 // longer than the CA. Kubernetes reads name as the user and groups as its
 // groups.
 func (a *Authority) NewClient(name string, groups []string, now time.Time) (*Pair, error) {
-	template, err := newTemplate(pkix.Name{CommonName: name, Organization: groups}, leafLife, now)
+	template, err := newTemplate(subjectOf(name, groups), leafLife, now)
 	if err != nil {
 		return nil, err
 	}
 	template.KeyUsage = x509.KeyUsageDigitalSignature
 	template.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}
 	return a.sign(template)
+}
+
+// subjectOf is how a certificate names a user and its groups.
+func subjectOf(name string, groups []string) pkix.Name {
+	return pkix.Name{CommonName: name, Organization: groups}
 }

@@ -35,6 +35,8 @@ type Config struct {
 	// Unannounced keeps the authority from being found by the other commands of this user, which then do not take it
 	// for the one that is meant.
 	Unannounced bool
+	// AuthenticationConfig is a file that names the issuers by whose tokens people sign in.
+	AuthenticationConfig string
 	// MaxTokenExpiration shortens every longer token; 0 shortens none.
 	MaxTokenExpiration time.Duration
 }
@@ -156,12 +158,14 @@ func (a *Authority) options(c Config, listener net.Listener) apiserver.Options {
 		TLSCertFile: a.dir.ServingCert(), TLSPrivateKeyFile: a.dir.ServingKey(),
 		ClientCAFile: a.dir.CACert(), RootCAFile: a.dir.CACert(),
 		Etcd:                     apiserver.Etcd{Servers: []string{a.etcd.Endpoint()}, Alone: true},
+		AuthenticationConfig:     c.AuthenticationConfig,
 		EncryptionProviderConfig: a.dir.EncryptionConfig(),
 		ServiceAccounts: apiserver.ServiceAccounts{
 			Issuers: []string{a.URL, apiserver.DefaultIssuer}, SigningKeyFile: a.dir.SigningKey(),
 			MinTokenExpiration: c.MinTokenExpiration, MaxTokenExpiration: c.MaxTokenExpiration,
 		},
-		Audit: auditlog.Options{LogPath: a.dir.AuditLog(), MaxAge: auditMaxAge, MaxBackups: auditMaxBackups, MaxSize: auditMaxSize},
+		Signing: apiserver.Signing{CertFile: a.dir.CACert(), KeyFile: a.dir.CAKey()},
+		Audit:   auditlog.Options{LogPath: a.dir.AuditLog(), MaxAge: auditMaxAge, MaxBackups: auditMaxBackups, MaxSize: auditMaxSize},
 	}
 }
 

@@ -48,6 +48,11 @@ var served = map[string][]string{
 		"selfsubjectrulesreviews SelfSubjectRulesReview [] [] cluster: " + asked,
 		"subjectaccessreviews SubjectAccessReview [] [] cluster: " + asked,
 	},
+	"certificates.k8s.io/v1": {
+		"certificatesigningrequests CertificateSigningRequest [csr] [] cluster: " + stored,
+		"certificatesigningrequests/approval CertificateSigningRequest [] [] cluster: " + part,
+		"certificatesigningrequests/status CertificateSigningRequest [] [] cluster: " + part,
+	},
 	"coordination.k8s.io/v1": {"leases Lease [] [] namespaced: " + stored},
 	"events.k8s.io/v1":       {"events Event [ev] [] namespaced: " + stored},
 	"rbac.authorization.k8s.io/v1": {

@@ -59,9 +59,14 @@ func callerFor(t testing.TB, config *rest.Config) *caller {
 // bearer has the identity of the token; none is anonymous.
 func bearer(t testing.TB, config *rest.Config, token string) *caller {
 	t.Helper()
+	return callerFor(t, bearing(config, token))
+}
+
+// bearing is the configuration with the token as its only credential.
+func bearing(config *rest.Config, token string) *rest.Config {
 	config = rest.AnonymousClientConfig(config)
 	config.BearerToken = token
-	return callerFor(t, config)
+	return config
 }
 
 // overHTTP1 is a caller over HTTP/1.1 with no credential but the headers it sends, and no limit on their size.

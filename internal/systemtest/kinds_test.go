@@ -35,11 +35,15 @@ var kinds = []kind{
 	{version: "v1", resource: "events", namespaced: true, manifest: `{kind: Event, involvedObject: {kind: Pod, namespace: NAMESPACE, name: p}, reason: Seen, type: Normal}`},
 	{group: "events.k8s.io", version: "v1", resource: "events", namespaced: true, manifest: `{kind: Event, eventTime: "2026-01-02T03:04:05.000006Z", reportingController: example.com/c, reportingInstance: c-0, action: See, reason: Seen, type: Normal, regarding: {kind: Pod, namespace: NAMESPACE, name: p}}`},
 	{group: "coordination.k8s.io", version: "v1", resource: "leases", namespaced: true, manifest: `{kind: Lease, spec: {holderIdentity: me, leaseDurationSeconds: 15}}`},
+	{group: "certificates.k8s.io", version: "v1", resource: "certificatesigningrequests", manifest: `{kind: CertificateSigningRequest, spec: {signerName: example.com/any, usages: [client auth], request: ` + janesRequest + `}}`},
 	{group: rbacGroup, version: "v1", resource: "roles", namespaced: true, manifest: `{kind: Role, rules: [{apiGroups: [""], resources: [pods], verbs: [get]}]}`},
 	{group: rbacGroup, version: "v1", resource: "rolebindings", namespaced: true, manifest: `{kind: RoleBinding, roleRef: {apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, name: view}, subjects: [{kind: ServiceAccount, name: a, namespace: NAMESPACE}]}`},
 	{group: rbacGroup, version: "v1", resource: "clusterroles", manifest: `{kind: ClusterRole, rules: [{nonResourceURLs: [/nowhere], verbs: [get]}]}`},
 	{group: rbacGroup, version: "v1", resource: "clusterrolebindings", manifest: `{kind: ClusterRoleBinding, roleRef: {apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, name: view}, subjects: [{apiGroup: rbac.authorization.k8s.io, kind: User, name: nobody}]}`},
 }
+
+// janesRequest is a certificate request of user jane in group dev. Nobody has its key any more.
+const janesRequest = "LS0tLS1CRUdJTiBDRVJUSUZJQ0FURSBSRVFVRVNULS0tLS0KTUlIWE1IOENBUUF3SFRFTU1Bb0dBMVVFQ2hNRFpHVjJNUTB3Q3dZRFZRUURFd1JxWVc1bE1Ga3dFd1lIS29aSQp6ajBDQVFZSUtvWkl6ajBEQVFjRFFnQUVqaktjV3ZXWVdEV1VvSENnMGhHb0Yzb3pHbFdPblhCdSs0UG1iSE40CkphaVdJdU9OWDQ3Vmc4Y0QvTHorR2h6NXFyOC94UndKc0VsRkdFaGhIcGo0cXFBQU1Bb0dDQ3FHU000OUJBTUMKQTBnQU1FVUNJUUNnSEdsd1hYNWdOMkZsT3NtSkd1aXAvRXF2QzlCVU5IRVZyNXI0MThBU2tRSWdmeG0rRDFHUAo2dkV0T3poNjdMallCK0xxRDFKYW9nTHZKeGdmdVhzdGszUT0KLS0tLS1FTkQgQ0VSVElGSUNBVEUgUkVRVUVTVC0tLS0tCg=="
 
 const rbacGroup = "rbac.authorization.k8s.io"
 

@@ -151,6 +151,8 @@ func TestTables(t *testing.T) {
 		"roles": "Name Created At", "clusterroles": "Name Created At",
 		"rolebindings":        "Name Role Age Users Groups ServiceAccounts",
 		"clusterrolebindings": "Name Role Age Users Groups ServiceAccounts",
+
+		"certificatesigningrequests": "Name Age SignerName Requestor RequestedDuration Condition",
 	}
 	eachKind(t, func(t *testing.T, w workbench) {
 		name := w.name(0)

@@ -212,6 +212,9 @@ func TestLargeBodies(t *testing.T) {
 		rule := `{"apiGroups":[""],"resources":["` + strings.Repeat("x", 1000) + `"],"verbs":["get"]}`
 		return []byte(`{"apiVersion":"rbac.authorization.k8s.io/v1","kind":"Role","metadata":{"name":"big"},"rules":[` + strings.TrimSuffix(strings.Repeat(rule+",", rules), ",") + `]}`)
 	}
+	longPod := func(size int) []byte {
+		return []byte(`{"apiVersion":"v1","kind":"Pod","metadata":{"name":"big"},"spec":{"containers":[{"name":"c","image":"i","args":["` + strings.Repeat("x", size) + `"]}]}}`)
+	}
 	core, rbac := "/api/v1/namespaces/"+namespace, "/apis/rbac.authorization.k8s.io/v1/namespaces/"+namespace
 	for name, tt := range map[string]struct {
 		path string
@@ -219,13 +222,14 @@ func TestLargeBodies(t *testing.T) {
 		code int
 		text string
 	}{
-		"config map over 1 MiB":           {core + "/configmaps", configMap(1<<20 + 1), http.StatusUnprocessableEntity, "may not be more than 1048576 bytes"},
-		"config map of 1.5 MiB":           {core + "/configmaps", configMap(3 << 19), http.StatusUnprocessableEntity, "may not be more than 1048576 bytes"},
-		"config map over 3 MiB":           {core + "/configmaps", configMap(3<<20 + 1), http.StatusRequestEntityTooLarge, "limit is 3145728"},
-		"role of 2 MiB, more than etcd's": {rbac + "/roles", manyRules(2000), http.StatusRequestEntityTooLarge, "too large"},
-		"token request over 3 MiB":        {core + "/serviceaccounts/default/token", configMap(3<<20 + 1), http.StatusRequestEntityTooLarge, "limit is 3145728"},
-		"review over 3 MiB":               {"/apis/authentication.k8s.io/v1/tokenreviews", configMap(3<<20 + 1), http.StatusRequestEntityTooLarge, "limit is 3145728"},
-		"20 MiB":                          {core + "/configmaps", configMap(20 << 20), http.StatusRequestEntityTooLarge, "limit is 3145728"},
+		"config map over 1 MiB":          {core + "/configmaps", configMap(1<<20 + 1), http.StatusUnprocessableEntity, "may not be more than 1048576 bytes"},
+		"config map of 1.5 MiB":          {core + "/configmaps", configMap(3 << 19), http.StatusUnprocessableEntity, "may not be more than 1048576 bytes"},
+		"config map over 3 MiB":          {core + "/configmaps", configMap(3<<20 + 1), http.StatusRequestEntityTooLarge, "limit is 3145728"},
+		"role of 2 MiB":                  {rbac + "/roles", manyRules(2000), http.StatusUnprocessableEntity, "rules: Too long: may not be more than 1441792 bytes"},
+		"pod of 2 MiB, more than etcd's": {core + "/pods", longPod(2 << 20), http.StatusRequestEntityTooLarge, "too large"},
+		"token request over 3 MiB":       {core + "/serviceaccounts/default/token", configMap(3<<20 + 1), http.StatusRequestEntityTooLarge, "limit is 3145728"},
+		"review over 3 MiB":              {"/apis/authentication.k8s.io/v1/tokenreviews", configMap(3<<20 + 1), http.StatusRequestEntityTooLarge, "limit is 3145728"},
+		"20 MiB":                         {core + "/configmaps", configMap(20 << 20), http.StatusRequestEntityTooLarge, "limit is 3145728"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

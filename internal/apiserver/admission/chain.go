@@ -3,6 +3,7 @@ package admission
 import (
 	"k8s.io/apiserver/pkg/admission"
 
+	"lanyard.dev/internal/apiserver/admission/certificates"
 	"lanyard.dev/internal/apiserver/admission/escalation"
 	"lanyard.dev/internal/apiserver/admission/namespacelifecycle"
 	"lanyard.dev/internal/apiserver/admission/noderestriction"
@@ -10,11 +11,14 @@ import (
 )
 
 // New returns every plugin in order: first whether anything may be made in the namespace at all.
-func New(namespaces namespacelifecycle.Find, accounts serviceaccount.Find, nodes noderestriction.Config, grants *escalation.Plugin) admission.Interface {
+func New(namespaces namespacelifecycle.Find, accounts serviceaccount.Find, nodes noderestriction.Config, grants *escalation.Plugin,
+	requests *certificates.Plugin,
+) admission.Interface {
 	return admission.NewChainHandler(
 		namespacelifecycle.New(namespaces),
 		serviceaccount.New(accounts),
 		noderestriction.New(nodes),
 		grants,
+		requests,
 	)
 }

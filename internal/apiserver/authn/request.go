@@ -3,6 +3,7 @@ package authn
 import (
 	"crypto/x509"
 
+	"k8s.io/apiserver/pkg/apis/apiserver"
 	"k8s.io/apiserver/pkg/authentication/authenticator"
 	"k8s.io/apiserver/pkg/authentication/group"
 	"k8s.io/apiserver/pkg/authentication/request/anonymous"
@@ -15,13 +16,20 @@ import (
 type ClientCA func() (x509.VerifyOptions, bool)
 
 // NewRequest returns the authenticator of every request. ca may be nil: then no client certificate is accepted. A
-// credential that does not hold is refused and never taken for anonymous.
-func NewRequest(tokens authenticator.Token, ca ClientCA) authenticator.Request {
+// credential that does not hold is refused and never taken for anonymous. without says which requests may be anonymous;
+// nil means all.
+func NewRequest(tokens authenticator.Token, ca ClientCA, without *apiserver.AnonymousAuthConfig) authenticator.Request {
 	var known []authenticator.Request
 	if ca != nil {
 		known = append(known, x509request.NewDynamic(x509request.VerifyOptionFunc(ca), x509request.CommonNameUserConversion))
 	}
 	known = append(known, bearertoken.New(tokens))
 	authenticated := group.NewAuthenticatedGroupAdder(union.New(known...))
-	return union.NewFailOnError(authenticated, anonymous.NewAuthenticator(nil))
+	if without == nil {
+		without = &apiserver.AnonymousAuthConfig{Enabled: true}
+	}
+	if !without.Enabled {
+		return authenticated
+	}
+	return union.NewFailOnError(authenticated, anonymous.NewAuthenticator(without.Conditions))
 }

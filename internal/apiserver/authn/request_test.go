@@ -93,7 +93,7 @@ func TestRequest(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
-			auth := authn.NewRequest(authn.NewToken(verifier{}, []string{"api"}), test.ca)
+			auth := authn.NewRequest(authn.NewToken(verifier{}, []string{"api"}), test.ca, nil)
 			response, ok, err := auth.AuthenticateRequest(test.request)
 			if test.user == refused {
 				if ok || err == nil {
@@ -117,7 +117,7 @@ func TestRequest(t *testing.T) {
 // TestCredentialsStayOutOfErrors also sees to it that the header is gone from a request that goes on.
 func TestCredentialsStayOutOfErrors(t *testing.T) {
 	t.Parallel()
-	auth := authn.NewRequest(authn.NewToken(verifier{}, []string{"api"}), nil)
+	auth := authn.NewRequest(authn.NewToken(verifier{}, []string{"api"}), nil, nil)
 	r := bearer("Bearer secret-junk-token")
 	if _, _, err := auth.AuthenticateRequest(r); err == nil || strings.Contains(err.Error(), "secret-junk-token") {
 		t.Errorf("got %v", err)

@@ -5,11 +5,15 @@ import (
 	"strings"
 
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 )
 
 // unreadableApply opens the library's error about a configuration that does not fit the kind's schema.
 const unreadableApply = "failed to create typed patch object"
+
+// tooLargeToSend is in the words of the gRPC client about a message over its own limit, which is above etcd's.
+const tooLargeToSend = "larger than max"
 
 // fault turns what the library answers as faults of the server, and logs with what the client sent, into the client's
 // faults they are.
@@ -26,6 +30,8 @@ func fault(err error) error {
 	switch {
 	case errors.As(err, &refusal) && refusal.Code() == codes.InvalidArgument:
 		return apierrors.NewRequestEntityTooLargeError("the object is too large to be stored: " + refusal.Error())
+	case status.Code(err) == codes.ResourceExhausted && strings.Contains(err.Error(), tooLargeToSend):
+		return apierrors.NewRequestEntityTooLargeError("the object is too large to be sent to etcd")
 	case strings.HasPrefix(err.Error(), unreadableApply):
 		return apierrors.NewBadRequest(err.Error())
 	}

@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	certificatesv1 "k8s.io/api/certificates/v1"
 	corev1 "k8s.io/api/core/v1"
 	eventsv1 "k8s.io/api/events/v1"
 	"k8s.io/apimachinery/pkg/api/apitesting/fuzzer"
@@ -20,6 +21,7 @@ import (
 	"k8s.io/kube-openapi/pkg/validation/spec"
 
 	"lanyard.dev/internal/apiserver/openapi"
+	"lanyard.dev/internal/apiserver/registry/certificatesigningrequest"
 	"lanyard.dev/internal/apiserver/registry/event"
 	"lanyard.dev/internal/apiserver/registry/namespace"
 	"lanyard.dev/internal/apiserver/registry/node"
@@ -184,6 +186,7 @@ func TestFieldLabelsHaveValues(t *testing.T) {
 	known := map[string]fields.Set{
 		"Pod": pod.Fields(&corev1.Pod{}), "Node": node.Fields(&corev1.Node{}), "Namespace": namespace.Fields(&corev1.Namespace{}),
 		"Secret": secret.Fields(&corev1.Secret{}), "Event": event.Fields(&corev1.Event{}),
+		"CertificateSigningRequest": certificatesigningrequest.Fields(&certificatesv1.CertificateSigningRequest{}),
 	}
 	for gvk, labels := range fieldLabels {
 		for _, label := range labels {

@@ -44,6 +44,7 @@ func ClusterRoles() []*rbacv1.ClusterRole {
 			rule(append(read(), "create"), certificates, "certificatesigningrequests")),
 	}
 	roles = append(roles, pathRoles()...)
+	roles = append(roles, certificateRoles()...)
 	roles = append(roles, userRoles()...)
 	return aggregated(roles)
 }
@@ -66,6 +67,18 @@ func pathRoles() []*rbacv1.ClusterRole {
 			paths(get, "/.well-known/openid-configuration", "/.well-known/openid-configuration/",
 				"/openid/v1/jwks", "/openid/v1/jwks/")),
 	}
+}
+
+// certificateRoles are for those who approve certificate requests, by hand or by rule, one role a signer. None is bound.
+func certificateRoles() []*rbacv1.ClusterRole {
+	const prefix = "system:certificates.k8s.io:"
+	var roles []*rbacv1.ClusterRole
+	for _, signer := range []string{"kube-apiserver-client", "kube-apiserver-client-kubelet", "kubelet-serving", "legacy-unknown"} {
+		approve := rule([]string{"approve"}, certificates, "signers")
+		approve.ResourceNames = []string{"kubernetes.io/" + signer}
+		roles = append(roles, clusterRole(prefix+signer+"-approver", approve))
+	}
+	return roles
 }
 
 // NodeRules are Kubernetes' system:node. The role is not bound to anybody: what

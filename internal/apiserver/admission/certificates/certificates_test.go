@@ -1,0 +1,150 @@
+package certificates
+
+import (
+	"strings"
+	"testing"
+
+	certificatesv1 "k8s.io/api/certificates/v1"
+	rbacv1 "k8s.io/api/rbac/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apiserver/pkg/admission"
+	"k8s.io/apiserver/pkg/authentication/user"
+
+	"lanyard.dev/internal/apiserver/authz"
+	"lanyard.dev/internal/pki"
+	"lanyard.dev/internal/rbac"
+)
+
+const client = certificatesv1.KubeAPIServerClientSignerName
+
+// policy: approver and signer may do so for one signer; domain may do both for every signer of kubernetes.io; all may
+// for every signer; updater may update the subresources, which is no permission for any signer.
+func policy() *rbac.Index {
+	x := rbac.NewIndex()
+	bind := func(name string, verbs []string, resource string, names ...string) {
+		x.SetClusterRole(&rbacv1.ClusterRole{ObjectMeta: metav1.ObjectMeta{Name: name}, Rules: []rbacv1.PolicyRule{
+			{Verbs: verbs, APIGroups: []string{certificatesv1.GroupName}, Resources: []string{resource}, ResourceNames: names},
+		}})
+		x.SetClusterRoleBinding(&rbacv1.ClusterRoleBinding{
+			ObjectMeta: metav1.ObjectMeta{Name: name}, RoleRef: rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "ClusterRole", Name: name},
+			Subjects: []rbacv1.Subject{{APIGroup: rbacv1.GroupName, Kind: "User", Name: name}},
+		})
+	}
+	bind("approver", []string{"approve"}, "signers", client)
+	bind("signer", []string{"sign"}, "signers", client)
+	bind("domain", []string{"approve", "sign"}, "signers", "kubernetes.io/*")
+	bind("all", []string{"approve", "sign"}, "signers")
+	bind("updater", []string{"update", "patch"}, "certificatesigningrequests/*")
+	return x
+}
+
+func requestOf(t *testing.T, signerName string, groups ...string) *certificatesv1.CertificateSigningRequest {
+	t.Helper()
+	_, data, err := pki.NewRequest("jane", groups)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &certificatesv1.CertificateSigningRequest{
+		ObjectMeta: metav1.ObjectMeta{Name: "r"},
+		Spec:       certificatesv1.CertificateSigningRequestSpec{Request: data, SignerName: signerName},
+	}
+}
+
+func TestDecide(t *testing.T) {
+	t.Parallel()
+	const mayNotApprove, mayNotSign = "user not permitted to approve requests with signerName", "user not permitted to sign requests with signerName"
+	approve := func(r *certificatesv1.CertificateSigningRequest) {
+		r.Status.Conditions = []certificatesv1.CertificateSigningRequestCondition{{Type: certificatesv1.CertificateApproved}}
+	}
+	issue := func(r *certificatesv1.CertificateSigningRequest) { r.Status.Certificate = []byte("x") }
+	pretend := func(r *certificatesv1.CertificateSigningRequest) { approve(r); r.Spec.SignerName = client }
+	label := func(r *certificatesv1.CertificateSigningRequest) { r.Labels = map[string]string{"a": "b"} }
+	for _, c := range []struct {
+		name, who, signer, subresource string
+		change                         func(*certificatesv1.CertificateSigningRequest)
+		want                           string
+	}{
+		{"approve one's signer", "approver", client, "approval", approve, ""},
+		{"approve another's", "approver", "kubernetes.io/kubelet-serving", "approval", approve, mayNotApprove},
+		{"approve another's in the name of one's own", "approver", "example.com/other", "approval", pretend, mayNotApprove},
+		{"approve by domain", "domain", client, "approval", approve, ""},
+		{"approve another domain", "domain", "example.com/other", "approval", approve, mayNotApprove},
+		{"approve a domain that only begins so", "domain", "kubernetes.io.example.com/other", "approval", approve, mayNotApprove},
+		{"approve anything", "all", "example.com/other", "approval", approve, ""},
+		{"to sign is not to approve", "signer", client, "approval", approve, mayNotApprove},
+		{"to update is not to approve", "updater", client, "approval", approve, mayNotApprove},
+		{"sign", "signer", client, "status", issue, ""},
+		{"sign by domain", "domain", client, "status", issue, ""},
+		{"to approve is not to sign", "approver", client, "status", issue, mayNotSign},
+		{"to update is not to sign", "updater", client, "status", issue, mayNotSign},
+		{"fail without right", "updater", client, "status", approve, mayNotSign},
+		{"status that stays", "updater", client, "status", label, ""},
+		{"metadata", "updater", client, "", label, ""},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			old := requestOf(t, c.signer)
+			updated := old.DeepCopy()
+			c.change(updated)
+			check(t, validate(t, c.who, updated, old, c.subresource, admission.Update), c.want)
+		})
+	}
+}
+
+func TestRestrict(t *testing.T) {
+	t.Parallel()
+	const refusal = "use of kubernetes.io/kube-apiserver-client signer with system:masters group is not allowed"
+	for _, c := range []struct {
+		name, signer string
+		groups       []string
+		want         string
+	}{
+		{"no group", client, nil, ""},
+		{"a group", client, []string{"dev"}, ""},
+		{"masters", client, []string{"system:masters"}, refusal},
+		{"masters among others", client, []string{"dev", "system:masters", "ops"}, refusal},
+		{"masters for another signer", "example.com/own", []string{"system:masters"}, ""},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			check(t, validate(t, "all", requestOf(t, c.signer, c.groups...), nil, "", admission.Create), c.want)
+		})
+	}
+	junk := requestOf(t, client)
+	junk.Spec.Request = []byte("junk")
+	check(t, validate(t, "all", junk, nil, "", admission.Create), "unable to parse csr: PEM block type must be CERTIFICATE REQUEST")
+}
+
+func TestNobodyIsRefused(t *testing.T) {
+	t.Parallel()
+	r := requestOf(t, client)
+	a := admission.NewAttributesRecord(r, r, schema.GroupVersionKind{}, "", "r", certificatesv1.SchemeGroupVersion.WithResource("certificatesigningrequests"),
+		"approval", admission.Update, nil, false, nil)
+	if err := New(authz.New(policy())).Validate(t.Context(), a, nil); !apierrors.IsForbidden(err) {
+		t.Errorf("got %v, want forbidden", err)
+	}
+}
+
+func validate(t *testing.T, who string, obj, old *certificatesv1.CertificateSigningRequest, subresource string, operation admission.Operation) error {
+	t.Helper()
+	var stored runtime.Object
+	if old != nil {
+		stored = old
+	}
+	a := admission.NewAttributesRecord(obj, stored, schema.GroupVersionKind{}, "", obj.Name, certificatesv1.SchemeGroupVersion.WithResource("certificatesigningrequests"),
+		subresource, operation, nil, false, &user.DefaultInfo{Name: who})
+	return New(authz.New(policy())).Validate(t.Context(), a, nil)
+}
+
+func check(t *testing.T, err error, want string) {
+	t.Helper()
+	switch {
+	case want == "" && err != nil:
+		t.Errorf("refused: %v", err)
+	case want != "" && (!apierrors.IsForbidden(err) || !strings.Contains(err.Error(), want)):
+		t.Errorf("got %v, want %q", err, want)
+	}
+}

@@ -1,0 +1,319 @@
+package certificates
+
+import (
+	"context"
+	"crypto/x509"
+	"errors"
+	"net"
+	"strings"
+	"testing"
+	"time"
+
+	certificatesv1 "k8s.io/api/certificates/v1"
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/apis/meta/internalversion"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apiserver/pkg/registry/rest"
+	testclock "k8s.io/utils/clock/testing"
+
+	"lanyard.dev/internal/pki"
+)
+
+type csr = certificatesv1.CertificateSigningRequest
+
+const (
+	clientSigner = certificatesv1.KubeAPIServerClientSignerName
+	nodeSigner   = certificatesv1.KubeAPIServerClientKubeletSignerName
+)
+
+var clientAuth = []certificatesv1.KeyUsage{certificatesv1.UsageClientAuth}
+
+// store is a store of requests in memory.
+type store map[string]*csr
+
+func (s store) Get(_ context.Context, name string, _ *metav1.GetOptions) (runtime.Object, error) {
+	if r, ok := s[name]; ok {
+		return r.DeepCopy(), nil
+	}
+	return nil, apierrors.NewNotFound(schema.GroupResource{}, name)
+}
+
+func (s store) Update(ctx context.Context, name string, info rest.UpdatedObjectInfo, _ rest.ValidateObjectFunc, _ rest.ValidateObjectUpdateFunc, _ bool, _ *metav1.UpdateOptions) (runtime.Object, bool, error) {
+	old, err := s.Get(ctx, name, nil)
+	if err != nil {
+		return nil, false, err
+	}
+	updated, err := info.UpdatedObject(ctx, old)
+	if err == nil {
+		s[name] = updated.(*csr)
+	}
+	return updated, false, err
+}
+
+func (s store) List(context.Context, *internalversion.ListOptions) (runtime.Object, error) {
+	list := &certificatesv1.CertificateSigningRequestList{}
+	for _, r := range s {
+		list.Items = append(list.Items, *r)
+	}
+	return list, nil
+}
+
+func (s store) Delete(_ context.Context, name string, _ rest.ValidateObjectFunc, o *metav1.DeleteOptions) (runtime.Object, bool, error) {
+	if o.Preconditions == nil || *o.Preconditions.UID != s[name].UID {
+		return nil, false, errors.New("deleted without its UID")
+	}
+	delete(s, name)
+	return nil, true, nil
+}
+
+func (store) New() runtime.Object     { return &csr{} }
+func (store) NewList() runtime.Object { return &certificatesv1.CertificateSigningRequestList{} }
+func (store) Destroy()                {}
+func (store) ConvertToTable(context.Context, runtime.Object, runtime.Object) (*metav1.Table, error) {
+	return nil, errors.New("not here")
+}
+
+func condition(kind certificatesv1.RequestConditionType, at time.Time) certificatesv1.CertificateSigningRequestCondition {
+	return certificatesv1.CertificateSigningRequestCondition{Type: kind, Status: corev1.ConditionTrue, LastUpdateTime: metav1.NewTime(at)}
+}
+
+func newCA(t *testing.T, now time.Time) CA {
+	t.Helper()
+	dir := t.TempDir()
+	if _, err := pki.EnsureAuthority(dir+"/ca.crt", dir+"/ca.key", "ca", now); err != nil {
+		t.Fatal(err)
+	}
+	return func() (*pki.Signer, error) { return pki.LoadSigner(dir+"/ca.crt", dir+"/ca.key") }
+}
+
+func newRequest(t *testing.T, name string, groups ...string) []byte {
+	t.Helper()
+	_, data, err := pki.NewRequest(name, groups)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return data
+}
+
+func approved(t *testing.T, signerName string, usages []certificatesv1.KeyUsage, now time.Time) *csr {
+	t.Helper()
+	return &csr{
+		ObjectMeta: metav1.ObjectMeta{Name: "r", UID: "1", CreationTimestamp: metav1.NewTime(now)},
+		Spec:       certificatesv1.CertificateSigningRequestSpec{Request: newRequest(t, "jane", "dev"), SignerName: signerName, Usages: usages},
+		Status:     certificatesv1.CertificateSigningRequestStatus{Conditions: []certificatesv1.CertificateSigningRequestCondition{condition(certificatesv1.CertificateApproved, now)}},
+	}
+}
+
+// TestSign tells what becomes of a request: a certificate for so long, a failure that says so, or nothing at all.
+func TestSign(t *testing.T) {
+	t.Parallel()
+	now := time.Now().Truncate(time.Second)
+	ca := newCA(t, now)
+	seconds := func(n int32) func(*csr) { return func(r *csr) { r.Spec.ExpirationSeconds = &n } }
+	with := func(kind certificatesv1.RequestConditionType) func(*csr) {
+		return func(r *csr) { r.Status.Conditions = append(r.Status.Conditions, condition(kind, now)) }
+	}
+	for name, c := range map[string]struct {
+		ca     CA
+		change func(*csr)
+		life   time.Duration
+		failed string
+	}{
+		"as long as possible":   {ca, func(*csr) {}, 48 * time.Hour, ""},
+		"an hour":               {ca, seconds(3600), time.Hour, ""},
+		"longer than allowed":   {ca, seconds(7 * 86400), 48 * time.Hour, ""},
+		"shorter than sensible": {ca, seconds(1), 10 * time.Minute, ""},
+		"server certificate":    {ca, func(r *csr) { r.Spec.Usages = []certificatesv1.KeyUsage{"server auth"} }, 0, "invalid usage for client certificate: server auth"},
+		"no client certificate": {ca, func(r *csr) { r.Spec.Usages = []certificatesv1.KeyUsage{"digital signature"} }, 0, "missing required usage for client certificate: client auth"},
+		"masters":               {ca, func(r *csr) { r.Spec.Request = newRequest(t, "eve", "system:masters") }, 0, "subject organization system:masters is not allowed"},
+		"garbled":               {ca, func(r *csr) { r.Spec.Request = []byte("x") }, 0, "PEM block type must be CERTIFICATE REQUEST"},
+		"person as node":        {ca, func(r *csr) { r.Spec.SignerName = nodeSigner }, 0, "subject organization is not system:nodes"},
+		"another signer":        {ca, func(r *csr) { r.Spec.SignerName = "kubernetes.io/kubelet-serving" }, 0, ""},
+		"no CA":                 {nil, func(*csr) {}, 0, ""},
+		"pending":               {ca, func(r *csr) { r.Status.Conditions = nil }, 0, ""},
+		"denied":                {ca, with(certificatesv1.CertificateDenied), 0, ""},
+		"failed before":         {ca, with(certificatesv1.CertificateFailed), 0, ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			r := approved(t, clientSigner, clientAuth, now)
+			c.change(r)
+			requests := store{"r": r}
+			controller := New(requests, requests, c.ca, 48*time.Hour, testclock.NewFakeClock(now))
+			if err := controller.sign(t.Context(), "r"); err != nil {
+				t.Fatal(err)
+			}
+			checkLife(t, requests["r"].Status.Certificate, now, c.life)
+			if got := failure(requests["r"], now); name != "failed before" && got != c.failed {
+				t.Errorf("failure %q, want %q", got, c.failed)
+			}
+		})
+	}
+}
+
+func failure(r *csr, now time.Time) string {
+	for _, c := range r.Status.Conditions {
+		if c.Type == certificatesv1.CertificateFailed && c.Reason == "SignerValidationFailure" && c.LastUpdateTime.Time.Equal(now) {
+			return c.Message
+		}
+	}
+	return ""
+}
+
+func checkLife(t *testing.T, certificate []byte, now time.Time, want time.Duration) {
+	t.Helper()
+	if len(certificate) == 0 {
+		if want != 0 {
+			t.Error("not signed")
+		}
+		return
+	}
+	chain, err := pki.ParseChain(certificate)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want >= 8*time.Hour {
+		want -= 5 * time.Minute
+	}
+	cert := chain[0]
+	if got := cert.NotAfter.Sub(now); got != want {
+		t.Errorf("valid for %v, want %v", got, want)
+	}
+	if cert.Subject.CommonName != "jane" || len(cert.ExtKeyUsage) != 1 || cert.ExtKeyUsage[0] != x509.ExtKeyUsageClientAuth || cert.IsCA {
+		t.Errorf("subject %v, usages %v, CA %v", cert.Subject, cert.ExtKeyUsage, cert.IsCA)
+	}
+}
+
+// TestSignOnce holds that a certificate is not replaced, whoever was first.
+func TestSignOnce(t *testing.T) {
+	t.Parallel()
+	now := time.Now()
+	requests := store{"r": approved(t, clientSigner, clientAuth, now)}
+	controller := New(requests, requests, newCA(t, now), 0, testclock.NewFakeClock(now))
+	if err := controller.sign(t.Context(), "r"); err != nil {
+		t.Fatal(err)
+	}
+	first := string(requests["r"].Status.Certificate)
+	if err := controller.sign(t.Context(), "r"); err != nil || string(requests["r"].Status.Certificate) != first {
+		t.Errorf("signed again: %v", err)
+	}
+	if err := controller.sign(t.Context(), "gone"); err != nil {
+		t.Errorf("a request that is gone: %v", err)
+	}
+}
+
+func TestCAError(t *testing.T) {
+	t.Parallel()
+	now := time.Now()
+	requests := store{"r": approved(t, clientSigner, clientAuth, now)}
+	broken := errors.New("no such file")
+	controller := New(requests, requests, func() (*pki.Signer, error) { return nil, broken }, 0, testclock.NewFakeClock(now))
+	if err := controller.sign(t.Context(), "r"); !errors.Is(err, broken) || len(requests["r"].Status.Conditions) != 1 {
+		t.Errorf("got %v and %v, want to try again", err, requests["r"].Status.Conditions)
+	}
+}
+
+func TestNodeRule(t *testing.T) {
+	t.Parallel()
+	base := func() *x509.CertificateRequest {
+		r := &x509.CertificateRequest{}
+		r.Subject.CommonName, r.Subject.Organization = "system:node:n1", []string{"system:nodes"}
+		return r
+	}
+	all := clientUsages
+	for name, c := range map[string]struct {
+		change func(*x509.CertificateRequest)
+		usages []certificatesv1.KeyUsage
+		want   string
+	}{
+		"RSA usages":              {func(*x509.CertificateRequest) {}, all, ""},
+		"ECDSA usages":            {func(*x509.CertificateRequest) {}, all[:2], ""},
+		"client auth alone":       {func(*x509.CertificateRequest) {}, all[:1], "usages did not match"},
+		"server auth besides":     {func(*x509.CertificateRequest) {}, append([]certificatesv1.KeyUsage{"server auth"}, all...), "usages did not match"},
+		"no organization":         {func(r *x509.CertificateRequest) { r.Subject.Organization = nil }, all, "subject organization is not system:nodes"},
+		"two organizations":       {func(r *x509.CertificateRequest) { r.Subject.Organization = []string{"system:nodes", "system:masters"} }, all, "subject organization is not system:nodes"},
+		"a person":                {func(r *x509.CertificateRequest) { r.Subject.CommonName = "jane" }, all, "subject common name does not begin"},
+		"DNS name":                {func(r *x509.CertificateRequest) { r.DNSNames = []string{"a"} }, all, "DNS subjectAltNames"},
+		"e-mail address":          {func(r *x509.CertificateRequest) { r.EmailAddresses = []string{"a"} }, all, "email subjectAltNames"},
+		"IP address":              {func(r *x509.CertificateRequest) { r.IPAddresses = []net.IP{{1, 2, 3, 4}} }, all, "IP subjectAltNames"},
+		"more after the nodename": {func(r *x509.CertificateRequest) { r.Subject.CommonName += ".example.com" }, all, ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			r := base()
+			c.change(r)
+			err := node(r, c.usages)
+			if (err == nil) != (c.want == "") || err != nil && !strings.Contains(err.Error(), c.want) {
+				t.Errorf("got %v, want %q", err, c.want)
+			}
+		})
+	}
+}
+
+func TestClean(t *testing.T) {
+	t.Parallel()
+	now := time.Now()
+	ago := func(d time.Duration) time.Time { return now.Add(-d) }
+	decided := func(kind certificatesv1.RequestConditionType, at time.Time, certificate ...byte) *csr {
+		return &csr{
+			ObjectMeta: metav1.ObjectMeta{CreationTimestamp: metav1.NewTime(ago(100 * time.Hour))},
+			Status: certificatesv1.CertificateSigningRequestStatus{
+				Conditions: []certificatesv1.CertificateSigningRequestCondition{condition(kind, at)}, Certificate: certificate,
+			},
+		}
+	}
+	pending := func(at time.Time) *csr {
+		return &csr{ObjectMeta: metav1.ObjectMeta{CreationTimestamp: metav1.NewTime(at)}}
+	}
+	short := issued(t, now, 10*time.Minute)
+	const minute = time.Minute
+	for name, c := range map[string]struct {
+		r    *csr
+		at   time.Time
+		over bool
+	}{
+		"pending, a day":           {pending(ago(24*time.Hour - minute)), now, false},
+		"pending, longer":          {pending(ago(24*time.Hour + minute)), now, true},
+		"denied, an hour":          {decided("Denied", ago(59*minute)), now, false},
+		"denied, longer":           {decided("Denied", ago(61*minute)), now, true},
+		"failed, longer":           {decided("Failed", ago(61*minute)), now, true},
+		"issued, an hour":          {decided("Approved", ago(59*minute), 'x'), now, false},
+		"issued, longer":           {decided("Approved", ago(61*minute), 'x'), now, true},
+		"approved, never signed":   {decided("Approved", ago(99*time.Hour)), now, false},
+		"certificate still valid":  {decided("Approved", now, short...), now.Add(9 * minute), false},
+		"certificate has expired":  {decided("Approved", now, short...), now.Add(11 * minute), true},
+		"condition without a time": {decided("Denied", time.Time{}), now, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			c.r.Name, c.r.UID = "r", "1"
+			requests := store{"r": c.r}
+			if err := New(requests, requests, nil, 0, testclock.NewFakeClock(c.at)).clean(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			if got := len(requests) == 0; got != c.over {
+				t.Errorf("removed %v, want %v", got, c.over)
+			}
+		})
+	}
+}
+
+func issued(t *testing.T, now time.Time, life time.Duration) []byte {
+	t.Helper()
+	ca, err := newCA(t, now)()
+	if err != nil {
+		t.Fatal(err)
+	}
+	asked, err := pki.ParseRequest(newRequest(t, "jane"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, err := ca.Sign(asked, pki.Terms{Life: life}, now)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return out
+}

@@ -1,0 +1,102 @@
+package certificates
+
+import (
+	"context"
+	"time"
+
+	certificatesv1 "k8s.io/api/certificates/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apiserver/pkg/endpoints/request"
+	"k8s.io/apiserver/pkg/registry/rest"
+	"k8s.io/client-go/util/workqueue"
+	"k8s.io/klog/v2"
+	"k8s.io/utils/clock"
+
+	"lanyard.dev/internal/pki"
+)
+
+// Requests is the store of requests.
+type Requests interface {
+	rest.Getter
+	rest.Lister
+	rest.GracefulDeleter
+}
+
+// CA returns the CA to sign with now.
+type CA func() (*pki.Signer, error)
+
+// Controller signs and removes requests.
+type Controller struct {
+	requests Requests
+	status   rest.Updater
+	ca       CA
+	longest  time.Duration
+	clock    clock.WithTicker
+	queue    workqueue.TypedRateLimitingInterface[string]
+}
+
+// New returns a controller. status is the subresource of requests; ca may be nil: then nothing is signed. longest bounds
+// the life of certificates, 0 means DefaultDuration.
+func New(requests Requests, status rest.Updater, ca CA, longest time.Duration, c clock.WithTicker) *Controller {
+	if longest == 0 {
+		longest = DefaultDuration
+	}
+	return &Controller{
+		requests: requests, status: status, ca: ca, longest: longest, clock: c,
+		queue: workqueue.NewTypedRateLimitingQueue(workqueue.NewTypedItemExponentialFailureRateLimiter[string](50*time.Millisecond, time.Minute)),
+	}
+}
+
+// Set implements mirror.Listener on the feed of requests.
+func (c *Controller) Set(obj runtime.Object) {
+	if r, ok := obj.(*certificatesv1.CertificateSigningRequest); ok && c.due(r) {
+		c.queue.Add(r.Name)
+	}
+}
+
+// Delete implements mirror.Listener.
+func (c *Controller) Delete(runtime.Object) {}
+
+// Run signs and removes requests until ctx ends.
+func (c *Controller) Run(ctx context.Context) {
+	ctx = request.WithNamespace(ctx, metav1.NamespaceNone)
+	defer context.AfterFunc(ctx, c.queue.ShutDown)()
+	go c.cleanRegularly(ctx)
+	for c.next(ctx) {
+	}
+}
+
+func (c *Controller) next(ctx context.Context) bool {
+	name, stopped := c.queue.Get()
+	if stopped {
+		return false
+	}
+	defer c.queue.Done(name)
+	err := c.sign(ctx, name)
+	if err == nil {
+		c.queue.Forget(name)
+		return true
+	}
+	if ctx.Err() != nil {
+		return false
+	}
+	klog.ErrorS(err, "Could not sign a certificate signing request; trying again", "request", name)
+	c.queue.AddRateLimited(name)
+	return true
+}
+
+func (c *Controller) cleanRegularly(ctx context.Context) {
+	tick := c.clock.NewTicker(cleanEvery)
+	defer tick.Stop()
+	for {
+		if err := c.clean(ctx); err != nil && ctx.Err() == nil {
+			klog.ErrorS(err, "Could not look for old certificate signing requests; trying again later")
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C():
+		}
+	}
+}

@@ -1,0 +1,106 @@
+package pki
+
+import (
+	"crypto"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"os"
+	"time"
+)
+
+// Signer is a CA that signs the requests of others. Unlike an Authority its key may be of any kind that TLS knows.
+type Signer struct {
+	cert *x509.Certificate
+	key  crypto.Signer
+}
+
+// Terms are what a signer, not the requester, decides about a certificate.
+type Terms struct {
+	// Life is how long it is valid from now; it never outlives the CA.
+	Life        time.Duration
+	KeyUsage    x509.KeyUsage
+	ExtKeyUsage []x509.ExtKeyUsage
+}
+
+// shortLife is below what a certificate's life is not shortened by its backdating: five minutes would be more than a
+// hundredth.
+const shortLife = 8 * time.Hour
+
+// LoadSigner reads a CA certificate, with its chain if it has one, and its key, in PEM.
+func LoadSigner(certFile, keyFile string) (*Signer, error) {
+	certPEM, err := os.ReadFile(certFile)
+	if err != nil {
+		return nil, fmt.Errorf("read the signing CA: %w", err)
+	}
+	keyPEM, err := os.ReadFile(keyFile)
+	if err != nil {
+		return nil, fmt.Errorf("read the key of the signing CA: %w", err)
+	}
+	pair, err := tls.X509KeyPair(certPEM, keyPEM)
+	if err != nil {
+		return nil, fmt.Errorf("signing CA %s with key %s: %w", certFile, keyFile, err)
+	}
+	key, ok := pair.PrivateKey.(crypto.Signer)
+	if !ok {
+		return nil, fmt.Errorf("key of the signing CA %s: it cannot sign", keyFile)
+	}
+	if !pair.Leaf.IsCA || !pair.Leaf.BasicConstraintsValid {
+		return nil, fmt.Errorf("signing CA %s: it is not a CA certificate", certFile)
+	}
+	return &Signer{cert: pair.Leaf, key: key}, nil
+}
+
+// Sign returns a certificate in PEM with the request's subject, alternative names and key; its other extensions are
+// dropped. The request's signature must have been verified.
+func (s *Signer) Sign(request *x509.CertificateRequest, terms Terms, now time.Time) ([]byte, error) {
+	if !now.Before(s.cert.NotAfter) {
+		return nil, fmt.Errorf("the signing CA expired at %s", s.cert.NotAfter.UTC().Format(time.RFC3339))
+	}
+	template, err := newTemplate(request.Subject, terms.Life, now)
+	if err != nil {
+		return nil, err
+	}
+	template.RawSubject = request.RawSubject
+	template.DNSNames, template.IPAddresses = request.DNSNames, request.IPAddresses
+	template.EmailAddresses, template.URIs = request.EmailAddresses, request.URIs
+	template.KeyUsage, template.ExtKeyUsage = terms.KeyUsage, terms.ExtKeyUsage
+	template.BasicConstraintsValid = true
+	if terms.Life >= shortLife {
+		template.NotAfter = template.NotAfter.Add(-backdate)
+	}
+	if template.NotAfter.After(s.cert.NotAfter) {
+		template.NotAfter = s.cert.NotAfter
+	}
+	if request.PublicKey == nil {
+		return nil, errors.New("the request's kind of key is not known")
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, s.cert, request.PublicKey, s.key)
+	if err != nil {
+		return nil, fmt.Errorf("sign the certificate of %s: %w", request.Subject.CommonName, err)
+	}
+	return pem.EncodeToMemory(&pem.Block{Type: certificateBlock, Bytes: der}), nil
+}
+
+// NewRequest makes a key and a certificate request for it, both in PEM. Kubernetes reads name as the user and groups as
+// its groups.
+func NewRequest(name string, groups []string) (keyPEM, requestPEM []byte, err error) {
+	key, err := newKey()
+	if err != nil {
+		return nil, nil, err
+	}
+	keyDER, err := x509.MarshalECPrivateKey(key)
+	if err != nil {
+		return nil, nil, fmt.Errorf("encode a private key: %w", err)
+	}
+	template := &x509.CertificateRequest{Subject: subjectOf(name, groups)}
+	der, err := x509.CreateCertificateRequest(rand.Reader, template, key)
+	if err != nil {
+		return nil, nil, fmt.Errorf("make a certificate request for %s: %w", name, err)
+	}
+	return pem.EncodeToMemory(&pem.Block{Type: keyBlock, Bytes: keyDER}),
+		pem.EncodeToMemory(&pem.Block{Type: requestBlock, Bytes: der}), nil
+}
