@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 
 	rbacv1 "k8s.io/api/rbac/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -16,11 +15,9 @@ import (
 	discoveryclient "k8s.io/client-go/discovery"
 	rbacclient "k8s.io/client-go/kubernetes/typed/rbac/v1"
 	"k8s.io/client-go/rest"
-	"k8s.io/client-go/tools/clientcmd"
 	"k8s.io/client-go/tools/pager"
 
 	"lanyard.dev/internal/access"
-	"lanyard.dev/internal/datadir"
 	"lanyard.dev/internal/rbac"
 )
 
@@ -29,53 +26,21 @@ const pageSize = 500
 
 // loadCluster reads the policy of a cluster.
 func (o *policySource) loadCluster(ctx context.Context, namespace string) (*loadedPolicy, error) {
-	config, err := o.clientConfig()
-	if err != nil {
+	client, configured, err := o.connection.config(io.Discard)
+	switch {
+	case errors.Is(err, errNoServer):
+		return nil, withHint(errNoServer, "start an authority with lanyard up, name a kubeconfig with --kubeconfig, or files with -f")
+	case err != nil:
 		return nil, err
 	}
-	client, err := config.ClientConfig()
-	if err != nil {
-		return nil, explainConfig(err)
-	}
-	if namespace == "" {
-		if namespace, _, err = config.Namespace(); err != nil {
-			return nil, explainConfig(err)
-		}
-	}
 	client.QPS, client.Burst = discoveryQPS, discoveryBurst
-	client.WarningHandler = rest.NoWarnings{}
 	index, err := o.readPolicy(ctx, client)
 	if err != nil {
 		return nil, err
 	}
-	loaded := &loadedPolicy{policy: access.New(index), namespace: cmp.Or(namespace, metav1.NamespaceDefault)}
+	loaded := &loadedPolicy{policy: access.New(index), namespace: cmp.Or(namespace, configured)}
 	loaded.catalog, loaded.notes = discoverResources(ctx, client)
 	return loaded, nil
-}
-
-// clientConfig finds the kubeconfig as lanyard kubectl does.
-func (o *policySource) clientConfig() (clientcmd.ClientConfig, error) {
-	rules := clientcmd.NewDefaultClientConfigLoadingRules()
-	rules.ExplicitPath = o.kubeconfig
-	if o.kubeconfig == "" && os.Getenv(kubeconfigEnv) == "" {
-		running, err := datadir.FindOne()
-		switch {
-		case err == nil:
-			rules.ExplicitPath = running.Kubeconfig()
-		case !errors.Is(err, datadir.ErrNoneRunning):
-			return nil, err
-		}
-	}
-	overrides := &clientcmd.ConfigOverrides{CurrentContext: o.context}
-	return clientcmd.NewNonInteractiveDeferredLoadingClientConfig(rules, overrides), nil
-}
-
-func explainConfig(err error) error {
-	if clientcmd.IsEmptyConfig(err) {
-		return withHint(errors.New("no cluster to ask: no authority is running here and no kubeconfig is named"),
-			"start an authority with lanyard up, name a kubeconfig with --kubeconfig, or files with -f")
-	}
-	return fmt.Errorf("read the kubeconfig: %w", err)
 }
 
 // readPolicy lists the four kinds.

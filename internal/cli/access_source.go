@@ -24,8 +24,7 @@ type policySource struct {
 	streams
 	files        []string
 	defaultRoles bool
-	kubeconfig   string
-	context      string
+	connection   connection
 }
 
 // loadedPolicy is a policy, and how to talk about it.
@@ -41,13 +40,12 @@ func (o *policySource) addFlags(cmd *cobra.Command) {
 	f := cmd.Flags()
 	f.StringArrayVarP(&o.files, "filename", "f", nil, "YAML or JSON file with policy, a directory of them, or - for standard input; may be given more than once")
 	f.BoolVar(&o.defaultRoles, "default-roles", false, "with -f, add Kubernetes' default roles and bindings that the files do not define")
-	f.StringVar(&o.kubeconfig, "kubeconfig", "", "kubeconfig of the cluster to ask")
-	f.StringVar(&o.context, "context", "", "context in the kubeconfig")
+	o.connection.addFlags(f)
 }
 
 func (o *policySource) validate() error {
 	var faults []error
-	if len(o.files) > 0 && (o.kubeconfig != "" || o.context != "") {
+	if len(o.files) > 0 && o.connection.named() {
 		faults = append(faults, errors.New("-f reads files, and --kubeconfig and --context name a cluster"))
 	}
 	if len(o.files) == 0 && o.defaultRoles {

@@ -7,13 +7,17 @@ import (
 	"os"
 
 	"github.com/spf13/pflag"
+	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
 
 	"lanyard.dev/internal/datadir"
 )
 
-// connection says which server to talk to, and as whom.
+var errNoServer = errors.New("there is no server to talk to: no authority runs here and no kubeconfig is named")
+
+// connection says which server to talk to, and as whom. It is found as lanyard kubectl finds it: a kubeconfig that is
+// named, else the authority that runs here, else the user's own kubeconfig.
 type connection struct {
 	kubeconfig string
 	context    string
@@ -24,24 +28,42 @@ func (c *connection) addFlags(f *pflag.FlagSet) {
 	f.StringVar(&c.context, "context", "", "context in the kubeconfig to use (default: its current one)")
 }
 
-// config reads the kubeconfig. Warnings of the server go to words.
-func (c *connection) config(words io.Writer) (*rest.Config, error) {
+// named reports whether a server was named on the command line.
+func (c *connection) named() bool { return c.kubeconfig != "" || c.context != "" }
+
+// config reads the kubeconfig. Warnings of the server go to words. namespace is the kubeconfig's, or "default".
+func (c *connection) config(words io.Writer) (config *rest.Config, namespace string, err error) {
 	rules := clientcmd.NewDefaultClientConfigLoadingRules()
-	file, err := c.file()
-	if err != nil {
-		return nil, err
+	if rules.ExplicitPath, err = c.file(); err != nil {
+		return nil, "", err
 	}
-	rules.ExplicitPath = file
 	loaded := clientcmd.NewNonInteractiveDeferredLoadingClientConfig(rules, &clientcmd.ConfigOverrides{CurrentContext: c.context})
-	config, err := loaded.ClientConfig()
-	if clientcmd.IsEmptyConfig(err) {
-		return nil, withHint(errors.New("there is no server to talk to"), "start one with lanyard up, or name a kubeconfig with --kubeconfig")
+	config, err = loaded.ClientConfig()
+	if err == nil {
+		namespace, _, err = loaded.Namespace()
 	}
-	if err != nil {
-		return nil, fmt.Errorf("read the kubeconfig: %w", err)
+	switch {
+	case clientcmd.IsEmptyConfig(err):
+		return nil, "", withHint(errNoServer,
+			"start one with lanyard up, or name a kubeconfig with --kubeconfig")
+	case err != nil:
+		return nil, "", fmt.Errorf("read the kubeconfig: %w", err)
 	}
 	config.WarningHandler = rest.NewWarningWriter(words, rest.WarningWriterOptions{Deduplicate: true})
-	return config, nil
+	return config, namespace, nil
+}
+
+// client connects to the server.
+func (c *connection) client(words io.Writer) (kubernetes.Interface, *rest.Config, error) {
+	config, _, err := c.config(words)
+	if err != nil {
+		return nil, nil, err
+	}
+	client, err := kubernetes.NewForConfig(config)
+	if err != nil {
+		return nil, nil, fmt.Errorf("connect to %s: %w", config.Host, err)
+	}
+	return client, config, nil
 }
 
 // file is the kubeconfig that was named or that belongs to the authority that runs here; empty leaves the choice to the

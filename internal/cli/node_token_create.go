@@ -37,8 +37,8 @@ const maxTokenDescription = 1024
 
 type nodeTokenCreateOptions struct {
 	streams
-	connect connectOptions
-	clock   clock.PassiveClock
+	connection connection
+	clock      clock.PassiveClock
 
 	ttl         time.Duration
 	description string
@@ -71,7 +71,7 @@ func (o *nodeTokenCreateOptions) addFlags(cmd *cobra.Command) {
 	f.StringVar(&o.description, "description", "", "what the token is for, as lanyard node token list shows it")
 	f.StringSliceVar(&o.groups, "group", nil, "another group for whoever holds the token, system:bootstrappers:NAME; may be repeated")
 	f.BoolVar(&o.printJoin, "print-join", false, "print the kubeconfig to join with, rather than the token alone")
-	o.connect.addFlags(cmd)
+	o.connection.addFlags(cmd.Flags())
 }
 
 func (o *nodeTokenCreateOptions) validate() error {
@@ -91,7 +91,7 @@ func (o *nodeTokenCreateOptions) validate() error {
 }
 
 func (o *nodeTokenCreateOptions) run(ctx context.Context) error {
-	client, config, err := o.connect.client()
+	client, config, err := o.connection.client(o.err)
 	if err != nil {
 		return err
 	}

@@ -18,8 +18,8 @@ have joined with it keep their certificates.`
 
 type nodeTokenDeleteOptions struct {
 	streams
-	connect connectOptions
-	id      string
+	connection connection
+	id         string
 }
 
 func newNodeTokenDelete(s streams) *cobra.Command {
@@ -37,7 +37,7 @@ func newNodeTokenDelete(s streams) *cobra.Command {
 			return o.run(cmd.Context())
 		},
 	}
-	o.connect.addFlags(cmd)
+	o.connection.addFlags(cmd.Flags())
 	return cmd
 }
 
@@ -57,7 +57,7 @@ func (o *nodeTokenDeleteOptions) complete(args []string) error {
 }
 
 func (o *nodeTokenDeleteOptions) run(ctx context.Context) error {
-	client, _, err := o.connect.client()
+	client, _, err := o.connection.client(o.err)
 	if err != nil {
 		return err
 	}

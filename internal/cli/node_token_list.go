@@ -26,9 +26,9 @@ const nodeTokenListExamples = `  lanyard node token list
 
 type nodeTokenListOptions struct {
 	streams
-	connect connectOptions
-	output  outputOptions
-	clock   clock.PassiveClock
+	connection connection
+	output     outputOptions
+	clock      clock.PassiveClock
 }
 
 func newNodeTokenList(s streams) *cobra.Command {
@@ -47,7 +47,7 @@ func newNodeTokenList(s streams) *cobra.Command {
 		},
 	}
 	o.output.addFlags(cmd)
-	o.connect.addFlags(cmd)
+	o.connection.addFlags(cmd.Flags())
 	return cmd
 }
 
@@ -62,7 +62,7 @@ type tokenSummary struct {
 }
 
 func (o *nodeTokenListOptions) run(ctx context.Context) error {
-	client, _, err := o.connect.client()
+	client, _, err := o.connection.client(o.err)
 	if err != nil {
 		return err
 	}

@@ -117,7 +117,7 @@ func (o *userKubeconfigOptions) run(parent context.Context) error {
 	// The first signal must not end the process: the request that was made is to be removed.
 	ctx, stop := untilSignal(parent)
 	defer stop()
-	config, err := o.connection.config(o.err)
+	config, _, err := o.connection.config(o.err)
 	if err != nil {
 		return err
 	}
