@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 
 	rbacv1 "k8s.io/api/rbac/v1"
@@ -229,9 +230,8 @@ func (m *Manifests) Default(roles []*rbacv1.ClusterRole, bindings []*rbacv1.Clus
 	}
 }
 
-// Index returns the policy of all that was read. An aggregated ClusterRole has
-// the rules it was written with and those of the roles it selects, since files
-// may hold either.
+// Index returns the policy of all that was read. An aggregated ClusterRole has the rules of the roles it selects, as a
+// server would fill them in; where no file holds any of those, it keeps the rules it was written with.
 func (m *Manifests) Index() (*rbac.Index, error) {
 	x := rbac.NewIndex()
 	for _, r := range m.clusterRoles {
@@ -240,9 +240,11 @@ func (m *Manifests) Index() (*rbac.Index, error) {
 			if err != nil {
 				return nil, fmt.Errorf("%s: ClusterRole %s: %w", m.origin[rbac.Ref{Kind: rbac.ClusterRole, Name: r.Name}], r.Name, err)
 			}
-			whole := *r
-			whole.Rules = aggregate.Union(r.Rules, rules)
-			r = &whole
+			if len(rules) > 0 {
+				whole := *r
+				whole.Rules = rules
+				r = &whole
+			}
 		}
 		x.SetClusterRole(r)
 	}
@@ -303,5 +305,25 @@ func (m *Manifests) Notes() []string {
 		}
 		notes = append(notes, counted(total, "object is", "objects are")+" no policy and left out: "+strings.Join(sortedKeys(kinds), ", "))
 	}
+	return append(notes, m.aggregationNotes()...)
+}
+
+// aggregationNotes says where the rules an aggregated role was written with are not those a server would give it.
+func (m *Manifests) aggregationNotes() []string {
+	var notes []string
+	for _, r := range m.clusterRoles {
+		if r.AggregationRule == nil || len(r.Rules) == 0 {
+			continue
+		}
+		rules, err := aggregate.Rules(r, m.selected)
+		switch {
+		case err != nil: // Index says so
+		case len(rules) == 0:
+			notes = append(notes, "ClusterRole/"+r.Name+" is aggregated from roles that no file holds; the rules it was written with count")
+		case !aggregate.Equal(aggregate.Union(rules, r.Rules), rules):
+			notes = append(notes, "ClusterRole/"+r.Name+" is aggregated; those rules it was written with that no selected role has do not count")
+		}
+	}
+	slices.Sort(notes)
 	return notes
 }

@@ -134,9 +134,27 @@ metadata: {name: b}
 roleRef: {kind: ClusterRole, name: whole}
 subjects: [{kind: User, name: ann}]
 `
-	for _, resource := range []string{"pods", "secrets"} {
-		if e := explain(t, policyOf(t, text), "user:ann", "get", resource, "shop"); !e.Allowed {
-			t.Errorf("may not get %s: %+v", resource, e.Misses)
+	// A server overwrites written rules with those of the selected roles; a file may hold none of these.
+	alone := strings.Replace(text, `part: "yes"}}`, `part: "no"}}`, 1)
+	alone = strings.Replace(alone, `matchLabels: {part: "yes"}`, `matchLabels: {part: "other"}`, 1)
+	for name, c := range map[string]struct {
+		text, note string
+		allowed    map[string]bool
+	}{
+		"parts in the files": {text, "ClusterRole/whole is aggregated; those rules it was written with that no selected role has do not count", map[string]bool{"pods": true, "secrets": false}},
+		"parts elsewhere":    {alone, "ClusterRole/whole is aggregated from roles that no file holds; the rules it was written with count", map[string]bool{"pods": false, "secrets": true}},
+	} {
+		for resource, want := range c.allowed {
+			if e := explain(t, policyOf(t, c.text), "user:ann", "get", resource, "shop"); e.Allowed != want {
+				t.Errorf("%s: get %s is %v: %+v", name, resource, e.Allowed, e.Misses)
+			}
+		}
+		read := access.NewManifests("default")
+		if err := read.Read("x.yaml", strings.NewReader(c.text)); err != nil {
+			t.Fatal(err)
+		}
+		if !slices.Contains(read.Notes(), c.note) {
+			t.Errorf("%s: notes %q, want %q", name, read.Notes(), c.note)
 		}
 	}
 	m := access.NewManifests("default")

@@ -18,7 +18,9 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	apimachineryversion "k8s.io/apimachinery/pkg/version"
 	apiserverconfig "k8s.io/apiserver/pkg/apis/apiserver"
+	"k8s.io/apiserver/pkg/authentication/group"
 	"k8s.io/apiserver/pkg/authentication/token/union"
+	"k8s.io/apiserver/pkg/authentication/user"
 	apiopenapi "k8s.io/apiserver/pkg/endpoints/openapi"
 	"k8s.io/apiserver/pkg/endpoints/request"
 	"k8s.io/apiserver/pkg/registry/rest"
@@ -269,7 +271,8 @@ func (a *assembly) identify() error {
 	var anonymous *apiserverconfig.AnonymousAuthConfig
 	if a.people != nil {
 		anonymous = a.people.Anonymous()
-		a.tokens = union.New(a.tokens, a.people)
+		// As with every other token, a review shows the groups that a request with it is decided by.
+		a.tokens = union.New(a.tokens, group.NewTokenGroupAdder(a.people, []string{user.AllAuthenticated}))
 	}
 	var clients authn.ClientCA
 	if ca := a.config.SecureServing.ClientCA; ca != nil {

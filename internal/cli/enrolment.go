@@ -47,14 +47,18 @@ func (e *enrolment) run(ctx context.Context) (chain []byte, err error) {
 	}
 	defer func() {
 		if err != nil {
-			err = errors.Join(err, e.remove(ctx, made.Name))
+			err = errors.Join(err, e.remove(ctx, made))
 		}
 	}()
 	if err := e.approve(ctx, made); err != nil {
 		return nil, e.explain(ctx, "approve certificate request "+made.Name, err)
 	}
-	return e.await(ctx, made.Name)
+	return e.await(ctx, made)
 }
+
+// errReplaced says that the name of the request now belongs to another's, which must not be approved with this
+// administrator's right.
+var errReplaced = errors.New("somebody replaced the certificate request by another of the same name")
 
 // approve tries again when someone else writes to the request at the same time.
 func (e *enrolment) approve(ctx context.Context, made *certificatesv1.CertificateSigningRequest) error {
@@ -67,20 +71,29 @@ func (e *enrolment) approve(ctx context.Context, made *certificatesv1.Certificat
 		})
 		_, err := requests.UpdateApproval(ctx, made.Name, current, metav1.UpdateOptions{})
 		if apierrors.IsConflict(err) {
-			if again, getErr := requests.Get(ctx, made.Name, metav1.GetOptions{}); getErr == nil {
-				current = again
+			again, getErr := requests.Get(ctx, made.Name, metav1.GetOptions{})
+			if getErr != nil {
+				return getErr
 			}
+			if again.UID != made.UID {
+				return errReplaced
+			}
+			current = again
 		}
 		return err
 	})
 }
 
 // await returns the certificate.
-func (e *enrolment) await(ctx context.Context, name string) (chain []byte, err error) {
+func (e *enrolment) await(ctx context.Context, made *certificatesv1.CertificateSigningRequest) (chain []byte, err error) {
+	name := made.Name
 	err = wait.PollUntilContextTimeout(ctx, askEvery, e.timeout, true, func(ctx context.Context) (bool, error) {
 		r, err := e.client.CertificatesV1().CertificateSigningRequests().Get(ctx, name, metav1.GetOptions{})
 		if err != nil {
 			return false, err
+		}
+		if r.UID != made.UID {
+			return false, errReplaced
 		}
 		chain = r.Status.Certificate
 		return len(chain) > 0, judgement(r)
@@ -107,12 +120,15 @@ func judgement(r *certificatesv1.CertificateSigningRequest) error {
 	return nil
 }
 
-// remove works also after ctx has ended, as on Ctrl-C.
-func (e *enrolment) remove(ctx context.Context, name string) error {
+// remove works also after ctx has ended, as on Ctrl-C. It leaves alone what is not its own.
+func (e *enrolment) remove(ctx context.Context, made *certificatesv1.CertificateSigningRequest) error {
+	name := made.Name
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), removeTimeout)
 	defer cancel()
-	err := e.client.CertificatesV1().CertificateSigningRequests().Delete(ctx, name, metav1.DeleteOptions{})
-	if err == nil || apierrors.IsNotFound(err) {
+	err := e.client.CertificatesV1().CertificateSigningRequests().Delete(ctx, name, metav1.DeleteOptions{
+		Preconditions: &metav1.Preconditions{UID: &made.UID},
+	})
+	if err == nil || apierrors.IsNotFound(err) || apierrors.IsConflict(err) {
 		return nil
 	}
 	return fmt.Errorf("remove certificate request %s: %w", name, err)

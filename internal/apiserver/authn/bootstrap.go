@@ -33,7 +33,7 @@ func (b *Bootstrap) AuthenticateToken(_ context.Context, text string) (*authenti
 	if err != nil {
 		return nil, false, err
 	}
-	return &authenticator.Response{User: &user.DefaultInfo{Name: entry.User(), Groups: entry.Groups}}, true, nil
+	return &authenticator.Response{User: &user.DefaultInfo{Name: entry.User(), Groups: Authenticated(entry.Groups)}}, true, nil
 }
 
 // NewTokens returns the authenticator of every kind of bearer token: those of service accounts, and bootstrap tokens,

@@ -63,7 +63,7 @@ func TestBootstrapTokens(t *testing.T) {
 			if ok != (test.user != "") || (err != nil) != (test.err != nil) || err != nil && !errors.Is(err, test.err) {
 				t.Fatalf("got %v, %v", ok, err)
 			}
-			if ok && (response.User.GetName() != test.user || !slices.Equal(response.User.GetGroups(), []string{"system:bootstrappers"})) {
+			if ok && (response.User.GetName() != test.user || !slices.Equal(response.User.GetGroups(), []string{"system:bootstrappers", "system:authenticated"})) {
 				t.Errorf("got %+v", response.User)
 			}
 			if ok == (len(rest.asked) > 0) {

@@ -2,6 +2,7 @@ package authn
 
 import (
 	"context"
+	"slices"
 
 	"k8s.io/apiserver/pkg/authentication/authenticator"
 	"k8s.io/apiserver/pkg/authentication/user"
@@ -45,9 +46,15 @@ func (t *Token) AuthenticateToken(ctx context.Context, text string) (*authentica
 	return nil, false, err
 }
 
-// userOf adds the group of everyone who is known. It is added here and not for requests alone, since a token review
-// must show the same groups that a request with the token is decided by.
 func userOf(id token.Identity) user.Info {
-	groups := append(id.Groups, user.AllAuthenticated)
-	return &user.DefaultInfo{Name: id.Name, UID: id.UID, Groups: groups, Extra: id.Extra}
+	return &user.DefaultInfo{Name: id.Name, UID: id.UID, Groups: Authenticated(id.Groups), Extra: id.Extra}
+}
+
+// Authenticated returns the groups with that of everyone who is known. Each authenticator of tokens adds it, and not
+// that of requests alone, since a token review must show the same groups that a request with the token is decided by.
+func Authenticated(groups []string) []string {
+	if slices.Contains(groups, user.AllAuthenticated) {
+		return groups
+	}
+	return append(slices.Clip(groups), user.AllAuthenticated)
 }
