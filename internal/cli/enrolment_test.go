@@ -3,6 +3,7 @@ package cli
 import (
 	"bytes"
 	"context"
+	"errors"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -14,6 +15,7 @@ import (
 	certificatesv1 "k8s.io/api/certificates/v1"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	apiruntime "k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/client-go/kubernetes/fake"
 	"k8s.io/client-go/rest"
@@ -109,6 +111,25 @@ func TestEnrolmentInterrupted(t *testing.T) {
 	}
 	if got := left(t, client); got != 0 {
 		t.Errorf("%d requests are left", got)
+	}
+}
+
+// Whoever may make and remove requests, and not approve them, must not get one approved by putting it in the place of
+// the one that an administrator is about to approve.
+func TestReplacedRequestIsNotApproved(t *testing.T) {
+	t.Parallel()
+	client := signer(func(*certificatesv1.CertificateSigningRequest) {})
+	approvals := 0
+	client.PrependReactor("update", "certificatesigningrequests/approval", func(a clienttesting.Action) (bool, apiruntime.Object, error) {
+		approvals++
+		return true, nil, apierrors.NewConflict(a.GetResource().GroupResource(), "made", nil)
+	})
+	client.PrependReactor("get", "certificatesigningrequests", func(clienttesting.Action) (bool, apiruntime.Object, error) {
+		return true, &certificatesv1.CertificateSigningRequest{ObjectMeta: metav1.ObjectMeta{Name: "made", UID: "another"}}, nil
+	})
+	_, err := (&enrolment{client: client, ttl: time.Hour, timeout: 50 * time.Millisecond}).run(t.Context())
+	if !errors.Is(err, errReplaced) || approvals != 1 {
+		t.Errorf("got %v after %d approvals", err, approvals)
 	}
 }
 
