@@ -114,27 +114,7 @@ func (c *Controller) selected(set labels.Set) bool {
 // Run writes aggregated roles until ctx ends.
 func (c *Controller) Run(ctx context.Context) {
 	ctx = request.WithNamespace(ctx, metav1.NamespaceNone)
-	defer context.AfterFunc(ctx, c.queue.ShutDown)()
-	for c.next(ctx) {
-	}
-}
-
-func (c *Controller) next(ctx context.Context) bool {
-	item, stopped := c.queue.Get()
-	if stopped {
-		return false
-	}
-	defer c.queue.Done(item)
-	switch err := c.aggregate(ctx); {
-	case err == nil:
-		c.queue.Forget(item)
-	case ctx.Err() != nil:
-		return false
-	default:
-		klog.ErrorS(err, "Could not aggregate cluster roles; trying again")
-		c.queue.AddRateLimited(item)
-	}
-	return true
+	controller.Work(ctx, c.queue, "aggregate cluster roles", func(ctx context.Context, _ string) error { return c.aggregate(ctx) })
 }
 
 // aggregate brings every aggregated role up to date. One that fails does not hold up the others.

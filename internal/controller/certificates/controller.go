@@ -13,6 +13,7 @@ import (
 	"k8s.io/klog/v2"
 	"k8s.io/utils/clock"
 
+	"lanyard.dev/internal/controller"
 	"lanyard.dev/internal/pki"
 )
 
@@ -61,29 +62,8 @@ func (c *Controller) Delete(runtime.Object) {}
 // Run signs and removes requests until ctx ends.
 func (c *Controller) Run(ctx context.Context) {
 	ctx = request.WithNamespace(ctx, metav1.NamespaceNone)
-	defer context.AfterFunc(ctx, c.queue.ShutDown)()
 	go c.cleanRegularly(ctx)
-	for c.next(ctx) {
-	}
-}
-
-func (c *Controller) next(ctx context.Context) bool {
-	name, stopped := c.queue.Get()
-	if stopped {
-		return false
-	}
-	defer c.queue.Done(name)
-	err := c.sign(ctx, name)
-	if err == nil {
-		c.queue.Forget(name)
-		return true
-	}
-	if ctx.Err() != nil {
-		return false
-	}
-	klog.ErrorS(err, "Could not sign a certificate signing request; trying again", "request", name)
-	c.queue.AddRateLimited(name)
-	return true
+	controller.Work(ctx, c.queue, "sign certificate request", c.sign)
 }
 
 func (c *Controller) cleanRegularly(ctx context.Context) {

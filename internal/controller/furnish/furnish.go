@@ -19,7 +19,6 @@ import (
 	"k8s.io/apiserver/pkg/endpoints/request"
 	"k8s.io/apiserver/pkg/registry/rest"
 	"k8s.io/client-go/util/workqueue"
-	"k8s.io/klog/v2"
 
 	"lanyard.dev/internal/controller"
 )
@@ -60,26 +59,7 @@ func New(namespaces rest.Getter, accounts, configMaps Store, rootCA []byte) *Con
 
 // Run restores what goes missing until ctx ends.
 func (c *Controller) Run(ctx context.Context) {
-	defer context.AfterFunc(ctx, c.queue.ShutDown)()
-	for c.next(ctx) {
-	}
-}
-
-func (c *Controller) next(ctx context.Context) bool {
-	name, stopped := c.queue.Get()
-	if stopped {
-		return false
-	}
-	defer c.queue.Done(name)
-	if err := c.restore(ctx, name); err != nil && ctx.Err() != nil {
-		return false
-	} else if err != nil {
-		klog.ErrorS(err, "Could not furnish namespace; trying again", "namespace", name)
-		c.queue.AddRateLimited(name)
-		return true
-	}
-	c.queue.Forget(name)
-	return true
+	controller.Work(ctx, c.queue, "furnish namespace", c.restore)
 }
 
 func (c *Controller) restore(ctx context.Context, name string) error {

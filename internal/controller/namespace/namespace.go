@@ -22,7 +22,6 @@ import (
 	"k8s.io/apiserver/pkg/endpoints/request"
 	"k8s.io/apiserver/pkg/registry/rest"
 	"k8s.io/client-go/util/workqueue"
-	"k8s.io/klog/v2"
 
 	"lanyard.dev/internal/controller"
 )
@@ -62,33 +61,11 @@ func (c *Controller) Delete(runtime.Object) {}
 // Run ends namespaces until ctx ends.
 func (c *Controller) Run(ctx context.Context) {
 	ctx = request.WithNamespace(ctx, metav1.NamespaceNone)
-	defer context.AfterFunc(ctx, c.queue.ShutDown)()
-	for c.next(ctx) {
-	}
+	controller.Work(ctx, c.queue, "end namespace", c.end)
 }
 
 // errRemaining says that a namespace still holds something.
-var errRemaining = errors.New("content remains")
-
-func (c *Controller) next(ctx context.Context) bool {
-	name, stopped := c.queue.Get()
-	if stopped {
-		return false
-	}
-	defer c.queue.Done(name)
-	switch err := c.end(ctx, name); {
-	case err == nil:
-		c.queue.Forget(name)
-	case ctx.Err() != nil:
-		return false
-	case errors.Is(err, errRemaining):
-		c.queue.AddRateLimited(name)
-	default:
-		klog.ErrorS(err, "Could not end namespace; trying again", "namespace", name)
-		c.queue.AddRateLimited(name)
-	}
-	return true
-}
+var errRemaining = fmt.Errorf("content remains: %w", controller.ErrNotYet)
 
 func (c *Controller) end(ctx context.Context, name string) error {
 	found, err := c.namespaces.Get(ctx, name, &metav1.GetOptions{})

@@ -14,7 +14,6 @@ import (
 	"k8s.io/apiserver/pkg/endpoints/request"
 	"k8s.io/apiserver/pkg/registry/rest"
 	"k8s.io/client-go/util/workqueue"
-	"k8s.io/klog/v2"
 	"k8s.io/utils/clock"
 
 	"lanyard.dev/internal/controller"
@@ -51,31 +50,7 @@ func (c *Controller) Delete(runtime.Object) {}
 // Run approves requests until ctx ends.
 func (c *Controller) Run(ctx context.Context) {
 	ctx = request.WithNamespace(ctx, metav1.NamespaceNone)
-	defer context.AfterFunc(ctx, c.queue.ShutDown)()
-	for c.next(ctx) {
-	}
-}
-
-func (c *Controller) next(ctx context.Context) bool {
-	name, stopped := c.queue.Get()
-	if stopped {
-		return false
-	}
-	defer c.queue.Done(name)
-	switch err := c.look(ctx, name); {
-	case err == nil:
-		c.queue.Forget(name)
-	case ctx.Err() != nil:
-		return false
-	case errors.Is(err, ErrNotAllowed):
-		// Policy may come to allow it later.
-		klog.V(2).InfoS("Not approved", "reason", err)
-		c.queue.AddRateLimited(name)
-	default:
-		klog.ErrorS(err, "Could not look at a certificate request; trying again")
-		c.queue.AddRateLimited(name)
-	}
-	return true
+	controller.Work(ctx, c.queue, "approve the certificate request of a node", c.look)
 }
 
 func (c *Controller) look(ctx context.Context, name string) error {
@@ -88,6 +63,10 @@ func (c *Controller) look(ctx context.Context, name string) error {
 	}
 	csr := found.(*certificatesv1.CertificateSigningRequest)
 	approved, err := Decide(ctx, csr, c.authorizer)
+	if errors.Is(err, ErrNotAllowed) {
+		// Policy may come to allow it later.
+		return errors.Join(controller.ErrNotYet, err)
+	}
 	if err != nil || approved == nil {
 		return err
 	}

@@ -16,10 +16,10 @@ import (
 	"k8s.io/apiserver/pkg/endpoints/request"
 	"k8s.io/apiserver/pkg/registry/rest"
 	"k8s.io/client-go/util/workqueue"
-	"k8s.io/klog/v2"
 	"k8s.io/utils/clock"
 
 	"lanyard.dev/internal/bootstraptoken"
+	"lanyard.dev/internal/controller"
 )
 
 // Store is the part of the secrets' store that is used.
@@ -59,27 +59,7 @@ func (c *Controller) Delete(runtime.Object) {}
 // Run removes tokens as they expire, until ctx ends.
 func (c *Controller) Run(ctx context.Context) {
 	ctx = request.WithNamespace(ctx, bootstraptoken.Namespace)
-	defer context.AfterFunc(ctx, c.queue.ShutDown)()
-	for c.next(ctx) {
-	}
-}
-
-func (c *Controller) next(ctx context.Context) bool {
-	name, stopped := c.queue.Get()
-	if stopped {
-		return false
-	}
-	defer c.queue.Done(name)
-	switch err := c.look(ctx, name); {
-	case err == nil:
-		c.queue.Forget(name)
-	case ctx.Err() != nil:
-		return false
-	default:
-		klog.ErrorS(err, "Could not remove an expired bootstrap token; trying again", "secret", name)
-		c.queue.AddRateLimited(name)
-	}
-	return true
+	controller.Work(ctx, c.queue, "remove expired bootstrap token", c.look)
 }
 
 // look removes the token if it has expired, and else comes back when it will have.
