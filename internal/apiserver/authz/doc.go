@@ -1,5 +1,5 @@
-// Package authz presents the rbac index as the library's authorizer, and feeds it.
+// Package authz presents the node rules and the rbac index as the library's authorizer, and feeds the latter.
 //
-// It decides nothing itself, save that the group system:masters may do everything: that group comes with a
-// client certificate alone, as the local administrator's, and no policy can lock its holder out.
+// It decides nothing itself, save that the group system:masters may do everything: that group comes with
+// the local administrator's certificate, and no policy can lock its holder out.
 package authz

@@ -24,9 +24,6 @@ import (
 	"k8s.io/apiserver/pkg/warning"
 )
 
-// options are the query parameters of a create.
-type options struct{ metav1.CreateOptions }
-
 // answer reads the object of a request and returns what becomes of it.
 func (h *Handler) answer(k *kind, r *http.Request) (runtime.Object, error) {
 	ctx := r.Context()
@@ -49,7 +46,7 @@ func (h *Handler) answer(k *kind, r *http.Request) (runtime.Object, error) {
 	}
 	caller, _ := request.UserFrom(ctx)
 	attributes := admission.NewAttributesRecord(obj, nil, k.gvk, info.Namespace, info.Name, gvr, info.Subresource,
-		admission.Create, &opts.CreateOptions, dryrun.IsDryRun(opts.DryRun), caller)
+		admission.Create, opts, dryrun.IsDryRun(opts.DryRun), caller)
 	admit := admission.WithAudit(h.Admission)
 	interfaces := admission.NewObjectInterfacesFromScheme(h.Scheme)
 	if m, ok := admit.(admission.MutationInterface); ok && m.Handles(admission.Create) {
@@ -77,22 +74,22 @@ func own(obj runtime.Object, info *request.RequestInfo) error {
 	return rest.EnsureObjectNamespaceMatchesRequestNamespace(info.Namespace, m)
 }
 
-func parseOptions(r *http.Request) (*options, error) {
-	opts := &options{}
+func parseOptions(r *http.Request) (*metav1.CreateOptions, error) {
+	opts := &metav1.CreateOptions{}
 	if r.URL.RawQuery == "" {
 		return opts, nil
 	}
-	if err := metainternalversionscheme.ParameterCodec.DecodeParameters(r.URL.Query(), metav1.SchemeGroupVersion, &opts.CreateOptions); err != nil {
+	if err := metainternalversionscheme.ParameterCodec.DecodeParameters(r.URL.Query(), metav1.SchemeGroupVersion, opts); err != nil {
 		return nil, apierrors.NewBadRequest(err.Error())
 	}
-	if errs := validation.ValidateCreateOptions(&opts.CreateOptions); len(errs) > 0 {
+	if errs := validation.ValidateCreateOptions(opts); len(errs) > 0 {
 		return nil, apierrors.NewInvalid(schema.GroupKind{Group: metav1.GroupName, Kind: "CreateOptions"}, "", errs)
 	}
 	return opts, nil
 }
 
 // read decodes the body, with fields nobody knows ignored, warned of or refused, as the request asks.
-func (h *Handler) read(k *kind, r *http.Request, opts *options) (runtime.Object, error) {
+func (h *Handler) read(k *kind, r *http.Request, opts *metav1.CreateOptions) (runtime.Object, error) {
 	by, err := k.decodersFor(r, h.Codecs)
 	if err != nil {
 		return nil, err

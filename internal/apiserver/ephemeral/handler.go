@@ -9,6 +9,7 @@ import (
 	"context"
 	"net/http"
 
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apiserver/pkg/admission"
@@ -53,7 +54,7 @@ type kind struct {
 	serve    http.HandlerFunc
 }
 
-type create func(ctx context.Context, name string, obj runtime.Object, validate rest.ValidateObjectFunc, options *options) (runtime.Object, error)
+type create func(ctx context.Context, name string, obj runtime.Object, validate rest.ValidateObjectFunc, options *metav1.CreateOptions) (runtime.Object, error)
 
 type decoders struct{ plain, strict runtime.Decoder }
 
@@ -72,12 +73,10 @@ func (h *Handler) Add(resource Resource, gvk schema.GroupVersionKind, storage re
 	}
 	switch s := storage.(type) {
 	case rest.NamedCreater:
-		k.create = func(ctx context.Context, name string, obj runtime.Object, v rest.ValidateObjectFunc, o *options) (runtime.Object, error) {
-			return s.Create(ctx, name, obj, v, &o.CreateOptions)
-		}
+		k.create = s.Create
 	case rest.Creater:
-		k.create = func(ctx context.Context, _ string, obj runtime.Object, v rest.ValidateObjectFunc, o *options) (runtime.Object, error) {
-			return s.Create(ctx, obj, v, &o.CreateOptions)
+		k.create = func(ctx context.Context, _ string, obj runtime.Object, v rest.ValidateObjectFunc, o *metav1.CreateOptions) (runtime.Object, error) {
+			return s.Create(ctx, obj, v, o)
 		}
 	default:
 		return false

@@ -44,10 +44,10 @@ type Feed struct {
 	watched uint64 // the watch has told everything up to this revision
 	goal    goal   // zero when there is none
 
-	synced     chan struct{}
-	unreadable chan error   // gets one error where the first list shows objects that cannot be read
-	once       sync.Once    // for the two of them
-	progress   atomic.Int64 // all that was written before this has been told, in unix nanoseconds; written under mu
+	synced     chan struct{} // closed once every object that was stored at the start has been told
+	unreadable chan error    // gets one error where the first list shows objects that cannot be read
+	once       sync.Once     // for the two of them
+	progress   atomic.Int64  // all that was written before this has been told, in unix nanoseconds; written under mu
 	latest     atomic.Uint64
 }
 
@@ -60,9 +60,6 @@ type version struct {
 
 // Listen adds a listener. All listeners are added before Run.
 func (f *Feed) Listen(l Listener) { f.listeners = append(f.listeners, l) }
-
-// Synced is closed once every object that was stored at the start has been told.
-func (f *Feed) Synced() <-chan struct{} { return f.synced }
 
 // Latest is the highest revision this feed has told, or 0.
 func (f *Feed) Latest() uint64 { return f.latest.Load() }

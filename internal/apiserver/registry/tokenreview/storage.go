@@ -12,6 +12,8 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apiserver/pkg/authentication/authenticator"
 	"k8s.io/apiserver/pkg/registry/rest"
+
+	"lanyard.dev/internal/token"
 )
 
 // REST serves tokenreviews; nothing is stored.
@@ -72,7 +74,7 @@ func (r *REST) review(ctx context.Context, spec authenticationv1.TokenReviewSpec
 	case !ok || response == nil || response.User == nil:
 		return authenticationv1.TokenReviewStatus{Error: errUnknown.Error()}
 	case len(audiences) > 0 && len(audiences.Intersect(response.Audiences)) == 0:
-		return authenticationv1.TokenReviewStatus{Error: errAudience.Error()}
+		return authenticationv1.TokenReviewStatus{Error: token.ErrAudience.Error()}
 	}
 	return authenticationv1.TokenReviewStatus{
 		Authenticated: true,
@@ -81,11 +83,8 @@ func (r *REST) review(ctx context.Context, spec authenticationv1.TokenReviewSpec
 	}
 }
 
-var (
-	errAudience = errors.New("token audiences are invalid for the target audiences")
-	// errUnknown is of a token that nobody here issued; the words are Kubernetes'.
-	errUnknown = errors.New("invalid bearer token")
-)
+// errUnknown is of a token that nobody here issued; the words are Kubernetes'.
+var errUnknown = errors.New("invalid bearer token")
 
 func userInfo(response *authenticator.Response) authenticationv1.UserInfo {
 	info := authenticationv1.UserInfo{
