@@ -110,7 +110,7 @@ func (m *Mirror) decorate(config *storagebackend.ConfigForResource, prefix strin
 	feed, ok := m.feeds[config.GroupResource]
 	if ok {
 		feed.raw, feed.prefix, feed.newList = raw, prefix, newListFunc
-		raw = &telling{Interface: raw, feed: feed}
+		raw = &telling{Interface: raw, feed: feed, newObj: newFunc}
 	}
 	c, err := cacher.NewCacherFromConfig(cacher.Config{
 		Storage: raw, Versioner: storage.APIObjectVersioner{}, GroupResource: config.GroupResource,

@@ -239,6 +239,29 @@ func TestBrokenWatch(t *testing.T) {
 	}
 }
 
+// TestToldBeforeARefusedCreateReturns makes an account behind the feed's back, as a request does that was not given the
+// processor since storage answered it: one that is told "already exists" may rely on the account as much as its maker.
+func TestToldBeforeARefusedCreateReturns(t *testing.T) {
+	t.Parallel()
+	base := storagetest.Start(t)
+	var between *breaking
+	store, _, told := start(t, base, true, func(f *Feed) {
+		between = &breaking{Interface: f.raw}
+		f.raw = between
+	})
+	create(t, store, "first") // by then the feed watches
+	between.breakAll(errors.New("no leader"))
+	create(t, accountStore(t, base, base), "robot")
+	_, err := store.Create(storagetest.In(t, "ns"), &corev1.ServiceAccount{ObjectMeta: storagetest.Meta("ns", "robot")},
+		rest.ValidateAllObjectFunc, &metav1.CreateOptions{})
+	if !apierrors.IsAlreadyExists(err) {
+		t.Fatalf("created twice: %v", err)
+	}
+	if !told.has("robot") {
+		t.Error("a create was refused for an account that the listener has not been told of")
+	}
+}
+
 // TestFresh holds a feed to proof: signs of life from a watch that lags are none.
 func TestFresh(t *testing.T) {
 	t.Parallel()

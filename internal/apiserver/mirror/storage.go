@@ -11,16 +11,29 @@ import (
 // telling is storage that tells a feed of each write before the write returns.
 type telling struct {
 	storage.Interface
-	feed *Feed
+	feed   *Feed
+	newObj func() runtime.Object
 }
 
 // Create implements storage.Interface.
 func (t *telling) Create(ctx context.Context, key string, obj, out runtime.Object, ttl uint64) error {
 	err := t.Interface.Create(ctx, key, obj, out, ttl)
-	if err == nil && out != nil {
+	switch {
+	case storage.IsExist(err):
+		t.tellStored(ctx, key)
+	case err == nil && out != nil:
 		t.feed.tellWritten(out, false)
 	}
 	return err
+}
+
+// tellStored tells of an object that the caller is about to learn of by being refused: whoever wrote it may not have
+// come to tell it yet.
+func (t *telling) tellStored(ctx context.Context, key string) {
+	stored := t.newObj()
+	if err := t.Interface.Get(ctx, key, storage.GetOptions{}, stored); err == nil {
+		t.feed.tellWritten(stored, false)
+	}
 }
 
 // Delete implements storage.Interface.
