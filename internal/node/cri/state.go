@@ -1,0 +1,74 @@
+package cri
+
+import (
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/types"
+)
+
+// Pod is what the runtime holds of one pod of this agent.
+type Pod struct {
+	UID             types.UID
+	Namespace, Name string
+	Sandboxes       []Sandbox   // the newest first
+	Containers      []Container // the newest first; of init containers too
+}
+
+// Sandbox is what the containers of a pod share.
+type Sandbox struct {
+	ID      string
+	Attempt uint32
+	// Ready is false once the sandbox has ended; then a new one is needed to start anything.
+	Ready     bool
+	CreatedAt time.Time
+	// IPs are empty where the pod has the host's network.
+	IPs []string
+}
+
+// State is where a container is in its life.
+type State int
+
+// The states of a container, as CRI has them.
+const (
+	Unknown State = iota
+	Created
+	Running
+	Exited
+)
+
+// Container is one run of a container of a pod.
+type Container struct {
+	ID, SandboxID, Name string
+	// Attempt counts from 0 how often the container has been started anew.
+	Attempt uint32
+	State   State
+	// Image is what the pod names; ImageID is what it was found to be, as in a container's status.
+	Image, ImageID                   string
+	CreatedAt, StartedAt, FinishedAt time.Time
+	// ExitCode, Reason and Message are set when the container has exited. Reason is the runtime's: Completed, Error,
+	// OOMKilled, ContainerCannotRun...
+	ExitCode        int32
+	Reason, Message string
+}
+
+// ContainerSpec is a container to make.
+type ContainerSpec struct {
+	Pod       *corev1.Pod
+	SandboxID string
+	Container *corev1.Container
+	Attempt   uint32
+	// ImageID is what EnsureImage returned.
+	ImageID string
+	// Env is complete: nothing is added to it but what the image sets.
+	Env    []corev1.EnvVar
+	Mounts []Mount
+}
+
+// Mount is a directory or file of the host that a container sees.
+type Mount struct {
+	HostPath, ContainerPath string
+	ReadOnly                bool
+	// Propagation is the pod's; nil means none.
+	Propagation *corev1.MountPropagationMode
+}
