@@ -44,6 +44,7 @@ import (
 	"lanyard.dev/internal/apiserver/authz"
 	"lanyard.dev/internal/apiserver/issuer"
 	"lanyard.dev/internal/apiserver/mirror"
+	"lanyard.dev/internal/apiserver/nodeclient"
 	"lanyard.dev/internal/apiserver/openapi"
 	"lanyard.dev/internal/apiserver/registry"
 	"lanyard.dev/internal/apiserver/registry/certificatesigningrequest"
@@ -97,6 +98,7 @@ func (a *assembly) configure() error {
 	c.ExternalAddress = a.options.Listener.Addr().String()
 	c.EnableProfiling = false
 	c.BuildHandlerChainFunc = a.buildChain
+	c.LongRunningFunc = longRunning
 	// The configuration must hold one, and nothing uses it: this server talks to its stores, not to itself.
 	c.LoopbackClientConfig = &restclient.Config{}
 
@@ -202,6 +204,12 @@ func (a *assembly) loadIssuers() (err error) {
 
 func (a *assembly) feed(coreResource string) *mirror.Feed {
 	return a.mirror.Feed(corev1.Resource(coreResource))
+}
+
+// connectNodes sets up the way to the agents of nodes.
+func (a *assembly) connectNodes() (err error) {
+	a.nodes, err = nodeclient.New(a.options.Nodes, a.findNode)
+	return err
 }
 
 // watchAnchors remembers the objects that tokens hang on.
