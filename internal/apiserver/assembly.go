@@ -291,9 +291,16 @@ func (a *assembly) identify() error {
 	nodes := noderestriction.Config{Pod: a.findPod, Node: a.findNode, Authorizer: a.authorizer, Audiences: o.audiences()}
 	grants := escalation.New(a.index, a.authorizer, a.findRules)
 	a.config.AdmissionControl = admission.New(a.findNamespace, a.findAccount, nodes, grants, certificateadmission.New(a.authorizer))
-	a.approver = nodeapproval.New(a.stores.requests.Request, a.stores.requests.Approval, a.authorizer, clock.RealClock{})
+	a.approver = nodeapproval.New(a.stores.requests.Request, a.stores.requests.Approval, a.authorizer, a.servesAs, clock.RealClock{})
 	a.mirror.Feed(certificatesigningrequest.Resource).Listen(a.approver)
 	return nil
+}
+
+// servesAs tells whether clients take this server for the one that they mean by name. What cannot be told is answered yes.
+func (a *assembly) servesAs(name string) bool {
+	text, _ := a.config.SecureServing.Cert.CurrentCertKeyContent()
+	chain, err := pki.ParseChain(text)
+	return err != nil || chain[0].VerifyHostname(name) == nil
 }
 
 // watchBootstrapTokens remembers the tokens that nodes join with, and has them removed once they have expired.
