@@ -40,7 +40,7 @@ type fakeRuntime struct {
 	resized  chan string
 }
 
-func newFakeRuntime(t *testing.T) *fakeRuntime {
+func newFakeRuntime(t testing.TB) *fakeRuntime {
 	t.Helper()
 	f := &fakeRuntime{sessions: map[string]http.HandlerFunc{}, resized: make(chan string, 1), lines: []string{"one", "two", "three"}}
 	f.streaming = httptest.NewServer(http.HandlerFunc(f.serve))

@@ -2,9 +2,14 @@ package systemtest
 
 import (
 	"bytes"
-	"context"
+	"cmp"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/pem"
 	"fmt"
 	"io"
 	"net"
@@ -15,150 +20,37 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
-	"runtime"
 	"strings"
-	"sync/atomic"
 	"testing"
 	"time"
 
+	certificatesv1 "k8s.io/api/certificates/v1"
 	corev1 "k8s.io/api/core/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
 	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
 	"k8s.io/client-go/tools/remotecommand"
 	"k8s.io/utils/ptr"
 
-	"lanyard.dev/internal/node/server"
 	"lanyard.dev/internal/pki"
-	"lanyard.dev/lanyardtest"
 )
 
-// stage is an authority with a node whose agent is a real server on a fake runtime, and a pod that runs there.
-type stage struct {
-	authority *lanyardtest.Authority
-	runtime   *fakeRuntime
-	ca        *pki.Authority
-	cas       *x509.CertPool
-	namespace string
-	pod       *corev1.Pod
-	node      *machine
-
-	address *net.TCPAddr
-	serving atomic.Pointer[tls.Certificate]
-	stop    context.CancelFunc
-	stopped chan error
-}
-
-func newStage(t *testing.T) *stage {
-	t.Helper()
-	if runtime.GOOS == "windows" {
-		t.Skip("the containers are this machine's shell")
-	}
-	a := lanyardtest.Start(t)
-	s := &stage{authority: a, runtime: newFakeRuntime(t), namespace: a.Namespace(t), cas: x509.NewCertPool()}
-	var err error
-	s.ca, err = pki.EnsureAuthority(filepath.Join(a.DataDir(), "ca.crt"), filepath.Join(a.DataDir(), "ca.key"), "", time.Now())
-	if err != nil {
-		t.Fatal(err)
-	}
-	s.cas.AddCert(s.ca.Certificate())
-	s.node = newMachine(t, a, s.namespace, "one")
-	s.pod = s.node.pod
-	s.serving.Store(s.servingOf(t, "system:node:one", "system:nodes"))
-	s.serve(t)
-	s.report(t)
-	return s
-}
-
-// servingOf returns a certificate of the CA for loopback.
-func (s *stage) servingOf(t testing.TB, name string, groups ...string) *tls.Certificate {
-	t.Helper()
-	dir := t.TempDir()
-	names := pki.Names{DNS: []string{"one"}, IPs: []net.IP{net.IPv4(127, 0, 0, 1)}}
-	pair, err := s.ca.EnsureNodeServing(filepath.Join(dir, "crt"), filepath.Join(dir, "key"), name, groups, names, time.Now())
-	if err != nil {
-		t.Fatal(err)
-	}
-	return parsePair(t, pair)
-}
-
-func parsePair(t testing.TB, pair *pki.Pair) *tls.Certificate {
-	t.Helper()
-	certificate, err := tls.X509KeyPair(pair.CertPEM, pair.KeyPEM)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return &certificate
-}
-
-// serve runs the node's server. It shows the certificate that serving holds when it is asked.
-func (s *stage) serve(t *testing.T) {
-	t.Helper()
-	node, err := server.New(server.Config{
-		NodeName: "one", Runtime: s.runtime, Reviews: s.node.AuthorizationV1().SubjectAccessReviews(),
-		Pods: server.View(func(namespace, name string) (*corev1.Pod, string, bool) {
-			if namespace != s.pod.Namespace || name != s.pod.Name {
-				return nil, "", false
-			}
-			return s.pod, "sandbox", true
-		}),
-		Certificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return s.serving.Load(), nil },
-		ClientCAs:   func() *x509.CertPool { return s.cas },
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	s.address = listener.Addr().(*net.TCPAddr)
-	ctx, stop := context.WithCancel(context.Background())
-	s.stop, s.stopped = stop, make(chan error, 1)
-	go func() { s.stopped <- node.Serve(ctx, listener); close(s.stopped) }()
-	t.Cleanup(func() {
-		stop()
-		<-s.stopped
-	})
-}
-
-// report says, as the agent does, where the node is reached and that the pod runs.
-func (s *stage) report(t *testing.T) {
-	t.Helper()
-	s.patchNode(t, s.address.Port)
-	status := fmt.Sprintf(`{"status":{"phase":"Running","startTime":"2026-11-02T03:04:05Z",` +
-		`"containerStatuses":[{"name":"c","image":"x","imageID":"x","ready":true,"restartCount":0,"containerID":"fake://id-c","state":{"running":{"startedAt":"2026-11-02T03:04:05Z"}}}]}}`)
-	var err error
-	s.pod, err = s.node.CoreV1().Pods(s.namespace).Patch(t.Context(), s.pod.Name, types.StrategicMergePatchType, []byte(status), metav1.PatchOptions{}, "status")
-	if err != nil {
-		t.Fatal(err)
-	}
-}
-
-func (s *stage) patchNode(t *testing.T, port int) {
-	t.Helper()
-	status := fmt.Sprintf(`{"status":{"addresses":[{"type":"Hostname","address":"nowhere.invalid"},{"type":"InternalIP","address":"127.0.0.1"}],`+
-		`"daemonEndpoints":{"kubeletEndpoint":{"Port":%d}}}}`, port)
-	if _, err := s.node.CoreV1().Nodes().PatchStatus(t.Context(), "one", []byte(status)); err != nil {
-		t.Fatal(err)
-	}
-}
-
-// kubectl returns the real one, as the holder of the kubeconfig; "" is the administrator's. spdy makes it speak what it
-// spoke before WebSockets.
+// kubectl returns the real one, as the holder of the kubeconfig; "" is the administrator's.
 func (s *stage) kubectl(t *testing.T, kubeconfig string, spdy bool, args ...string) *exec.Cmd {
+	t.Helper()
+	return kubectl(t, cmp.Or(kubeconfig, s.authority.Kubeconfig()), s.namespace, spdy, args...)
+}
+
+// kubectl returns the real one. spdy makes it speak what it spoke before WebSockets.
+func kubectl(t testing.TB, kubeconfig, namespace string, spdy bool, args ...string) *exec.Cmd {
 	t.Helper()
 	self, err := os.Executable()
 	if err != nil {
 		t.Fatal(err)
 	}
-	if kubeconfig == "" {
-		kubeconfig = s.authority.Kubeconfig()
-	}
-	command := exec.CommandContext(t.Context(), self, append([]string{"kubectl", "--kubeconfig", kubeconfig, "-n", s.namespace}, args...)...)
+	command := exec.CommandContext(t.Context(), self, append([]string{"kubectl", "--kubeconfig", kubeconfig, "-n", namespace}, args...)...)
 	command.Env = append(os.Environ(), actAsLanyard+"=1",
 		fmt.Sprintf("KUBECTL_REMOTE_COMMAND_WEBSOCKETS=%v", !spdy), fmt.Sprintf("KUBECTL_PORT_FORWARD_WEBSOCKETS=%v", !spdy))
 	return command
@@ -364,12 +256,8 @@ func TestSessionsEndWithTheNodesServer(t *testing.T) {
 			t.Fatal(err)
 		}
 		s.stop()
-		if err := <-s.stopped; err != nil {
-			t.Errorf("the server ended with %v", err)
-		}
 		_ = session.Wait()
-		s.serve(t)
-		s.patchNode(t, s.address.Port)
+		s.start()
 	}
 }
 
@@ -505,7 +393,7 @@ func TestNodeMustShowItsOwnCertificate(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	foreign := (&stage{ca: other}).servingOf(t, "system:node:one", "system:nodes")
+	foreign := servingOf(t, other, "system:node:one", "system:nodes")
 	authority, err := s.ca.NewServing(pki.ServingNames("one", ""), time.Now())
 	if err != nil {
 		t.Fatal(err)
@@ -518,10 +406,10 @@ func TestNodeMustShowItsOwnCertificate(t *testing.T) {
 		certificate *tls.Certificate
 		says        string
 	}{
-		"another node":           {s.servingOf(t, "system:node:two", "system:nodes"), `that of "system:node:two"`},
-		"no node":                {s.servingOf(t, "one", "system:nodes"), `that of "one"`},
-		"no group":               {s.servingOf(t, "system:node:one"), `that of "system:node:one"`},
-		"more groups":            {s.servingOf(t, "system:node:one", "system:nodes", "x"), `that of "system:node:one"`},
+		"another node":           {servingOf(t, s.ca, "system:node:two", "system:nodes"), `that of "system:node:two"`},
+		"no node":                {servingOf(t, s.ca, "one", "system:nodes"), `that of "one"`},
+		"no group":               {servingOf(t, s.ca, "system:node:one"), `that of "system:node:one"`},
+		"more groups":            {servingOf(t, s.ca, "system:node:one", "system:nodes", "x"), `that of "system:node:one"`},
 		"another CA":             {foreign, "unknown authority"},
 		"the authority's":        {parsePair(t, authority), `that of "lanyard-serving"`},
 		"the node's as a client": {parsePair(t, client), "certificate"},
@@ -666,8 +554,62 @@ func TestNoWayToTheNode(t *testing.T) {
 	two.ObjectMeta = metav1.ObjectMeta{Name: "annotated", Annotations: map[string]string{"kubectl.kubernetes.io/default-container": "b"}}
 	createPod(t, s.authority, s.namespace, two)
 	check("not bound, with a default container", logs("annotated"), "")
-	s.patchNode(t, 0)
+	s.report(0)
 	check("no port", logs(s.pod.Name), "says no port to reach it at")
-	s.patchNode(t, 1)
+	s.report(1)
 	check("nobody there", logs(s.pod.Name), "refused")
+}
+
+// TestNodeGetsACertificateToServeWith has a node ask for one, which nobody needs to approve, and serve with it.
+func TestNodeGetsACertificateToServeWith(t *testing.T) {
+	t.Parallel()
+	s := newStage(t)
+	node := nodeClient(t, s.authority, "one")
+	usages := []certificatesv1.KeyUsage{certificatesv1.UsageServerAuth, certificatesv1.UsageDigitalSignature}
+	key, request := servingRequest(t, "system:node:one", net.IPv4(127, 0, 0, 1))
+	certificate := awaitCertificate(t, s.authority.Client(), askForCertificate(t, node, request, certificatesv1.KubeletServingSignerName, usages))
+	pair, err := tls.X509KeyPair(certificate, key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.serving.Store(&pair)
+	if stdout, stderr, code := says(t, s.kubectl(t, "", false, "logs", s.pod.Name, "--tail=1")); stdout != "id-c: three\n" || code != 0 {
+		t.Errorf("got %q, %q, %d", stdout, stderr, code)
+	}
+	// Neither may a node have another's, nor anybody a node's, nor a node the authority's.
+	_, twos := servingRequest(t, "system:node:two", net.IPv4(127, 0, 0, 1))
+	_, authoritys := servingRequest(t, "system:node:one", net.IPv4(127, 0, 0, 1), "localhost")
+	waiting := []string{
+		askForCertificate(t, node, twos, certificatesv1.KubeletServingSignerName, usages),
+		askForCertificate(t, node, authoritys, certificatesv1.KubeletServingSignerName, usages),
+		askForCertificate(t, s.authority.Client(), request, certificatesv1.KubeletServingSignerName, usages),
+	}
+	// Requests are looked at one after another, so that what came before a decided one was looked at.
+	_, last := servingRequest(t, "system:node:one", net.IPv4(127, 0, 0, 1))
+	awaitCertificate(t, s.authority.Client(), askForCertificate(t, node, last, certificatesv1.KubeletServingSignerName, usages))
+	for _, name := range waiting {
+		r, err := s.authority.Client().CertificatesV1().CertificateSigningRequests().Get(t.Context(), name, metav1.GetOptions{})
+		if err != nil || len(r.Status.Conditions) > 0 || len(r.Status.Certificate) > 0 {
+			t.Errorf("%s: %+v, %v", name, r.Status.Conditions, err)
+		}
+	}
+}
+
+func servingRequest(t *testing.T, name string, address net.IP, dns ...string) (keyPEM, requestPEM []byte) {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	der, err := x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{
+		Subject: pkix.Name{CommonName: name, Organization: []string{"system:nodes"}}, IPAddresses: []net.IP{address}, DNSNames: dns,
+	}, key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	keyDER, err := x509.MarshalECPrivateKey(key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return pem.EncodeToMemory(&pem.Block{Type: "EC PRIVATE KEY", Bytes: keyDER}), pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE REQUEST", Bytes: der})
 }
