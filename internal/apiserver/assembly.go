@@ -44,6 +44,7 @@ import (
 	"lanyard.dev/internal/apiserver/authz"
 	"lanyard.dev/internal/apiserver/issuer"
 	"lanyard.dev/internal/apiserver/mirror"
+	"lanyard.dev/internal/apiserver/nodeclient"
 	"lanyard.dev/internal/apiserver/openapi"
 	"lanyard.dev/internal/apiserver/registry"
 	"lanyard.dev/internal/apiserver/registry/certificatesigningrequest"
@@ -97,6 +98,7 @@ func (a *assembly) configure() error {
 	c.ExternalAddress = a.options.Listener.Addr().String()
 	c.EnableProfiling = false
 	c.BuildHandlerChainFunc = a.buildChain
+	c.LongRunningFunc = longRunning
 	// The configuration must hold one, and nothing uses it: this server talks to its stores, not to itself.
 	c.LoopbackClientConfig = &restclient.Config{}
 
@@ -204,6 +206,12 @@ func (a *assembly) feed(coreResource string) *mirror.Feed {
 	return a.mirror.Feed(corev1.Resource(coreResource))
 }
 
+// connectNodes sets up the way to the agents of nodes.
+func (a *assembly) connectNodes() (err error) {
+	a.nodes, err = nodeclient.New(a.options.Nodes, a.findNode)
+	return err
+}
+
 // watchAnchors remembers the objects that tokens hang on.
 func (a *assembly) watchAnchors() error {
 	remember := func(resource string, store *registry.Store) *anchor.Index {
@@ -283,9 +291,16 @@ func (a *assembly) identify() error {
 	nodes := noderestriction.Config{Pod: a.findPod, Node: a.findNode, Authorizer: a.authorizer, Audiences: o.audiences()}
 	grants := escalation.New(a.index, a.authorizer, a.findRules)
 	a.config.AdmissionControl = admission.New(a.findNamespace, a.findAccount, nodes, grants, certificateadmission.New(a.authorizer))
-	a.approver = nodeapproval.New(a.stores.requests.Request, a.stores.requests.Approval, a.authorizer, clock.RealClock{})
+	a.approver = nodeapproval.New(a.stores.requests.Request, a.stores.requests.Approval, a.authorizer, a.servesAs, clock.RealClock{})
 	a.mirror.Feed(certificatesigningrequest.Resource).Listen(a.approver)
 	return nil
+}
+
+// servesAs tells whether clients take this server for the one that they mean by name. What cannot be told is answered yes.
+func (a *assembly) servesAs(name string) bool {
+	text, _ := a.config.SecureServing.Cert.CurrentCertKeyContent()
+	chain, err := pki.ParseChain(text)
+	return err != nil || chain[0].VerifyHostname(name) == nil
 }
 
 // watchBootstrapTokens remembers the tokens that nodes join with, and has them removed once they have expired.

@@ -19,7 +19,7 @@ func (a *assembly) buildChain(api http.Handler, c *genericserver.Config) http.Ha
 	a.ephemeral = ephemeral.New(ephemeral.Config{
 		Codecs: a.codecs, Scheme: a.scheme, Admission: c.AdmissionControl, MaxBodyBytes: c.MaxRequestBodyBytes,
 	}, withAnswerDeadline(api, c))
-	return wrap(endWatches(a.ephemeral, a.stopping), c)
+	return wrap(endSessions(endWatches(a.ephemeral, a.stopping), a.stopping), c)
 }
 
 // wrap puts the filters around the API, innermost first. It is the library's own chain without what this server has no
@@ -46,7 +46,7 @@ func wrap(api http.Handler, c *genericserver.Config) http.Handler {
 	h = filters.WithRequestReceivedTimestamp(h)
 	h = genericfilters.WithPanicRecovery(h, c.RequestInfoResolver)
 	h = filters.WithAuditInit(h)
-	return withBodyDeadline(h, c.RequestTimeout)
+	return withoutCommands(withBodyDeadline(h, c.RequestTimeout))
 }
 
 // asksForHealth picks the requests that are answered however busy the server is: one that is busy is not ill.

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"lanyard.dev/internal/apiserver/auditlog"
+	"lanyard.dev/internal/apiserver/nodeclient"
 	"lanyard.dev/internal/controller/certificates"
 	"lanyard.dev/internal/token"
 )
@@ -36,6 +37,8 @@ type Options struct {
 	ServiceAccounts ServiceAccounts
 	Signing         Signing
 	Audit           auditlog.Options
+	// Nodes says how the agents of nodes are connected to, for logs and exec.
+	Nodes nodeclient.Config
 }
 
 // Etcd names the store.
@@ -103,6 +106,7 @@ func (o *Options) Validate() error {
 	errs = append(errs, o.ServiceAccounts.validate()...)
 	errs = append(errs, o.Signing.validate()...)
 	errs = append(errs, o.Audit.Validate()...)
+	errs = append(errs, o.Nodes.Validate()...)
 	return errors.Join(errs...)
 }
 

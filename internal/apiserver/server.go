@@ -19,6 +19,7 @@ import (
 	"lanyard.dev/internal/apiserver/authz"
 	"lanyard.dev/internal/apiserver/ephemeral"
 	"lanyard.dev/internal/apiserver/mirror"
+	"lanyard.dev/internal/apiserver/nodeclient"
 	"lanyard.dev/internal/apiserver/scheme"
 	"lanyard.dev/internal/controller/aggregation"
 	"lanyard.dev/internal/controller/certificates"
@@ -64,6 +65,7 @@ type assembly struct {
 	people     *oidc.Authenticator // nil without an authentication configuration
 	authorizer *authz.Union
 	audit      *auditlog.Log
+	nodes      *nodeclient.Client // connects to none if nothing is configured
 
 	stopping   stopSignal
 	ephemeral  *ephemeral.Handler
@@ -83,7 +85,7 @@ func New(o Options) (*Server, error) {
 	}
 	s := &Server{assembly: assembly{options: o, scheme: scheme.New(), stopping: make(stopSignal)}, ready: make(chan struct{})}
 	s.codecs = scheme.NewCodecs(s.scheme)
-	steps := []func() error{s.loadKeys, s.loadCA, s.loadIssuers, s.configure, s.openAudit, s.openStores, s.watchAnchors, s.watchPolicy, s.identify, s.build}
+	steps := []func() error{s.loadKeys, s.loadCA, s.loadIssuers, s.configure, s.openAudit, s.openStores, s.connectNodes, s.watchAnchors, s.watchPolicy, s.identify, s.build}
 	for _, step := range steps {
 		if err := step(); err != nil {
 			return nil, err

@@ -103,7 +103,10 @@ func (a *assembly) resources() map[schema.GroupVersion]map[string]rest.Storage {
 			"serviceaccounts": s.serviceAccounts, "serviceaccounts/token": a.tokenREST(),
 			"secrets": s.secrets, "configmaps": s.configMaps, "events": s.events,
 			"pods": s.pods.Pod, "pods/status": s.pods.Status, "pods/binding": s.pods.Binding,
-			"nodes": s.nodes, "nodes/status": s.nodeStatus,
+			"pods/log": pod.NewLogREST(s.pods.Pod, a.nodes), "pods/exec": pod.NewExecREST(s.pods.Pod, a.nodes, a.authorizer),
+			"pods/attach":      pod.NewAttachREST(s.pods.Pod, a.nodes, a.authorizer),
+			"pods/portforward": pod.NewPortForwardREST(s.pods.Pod, a.nodes, a.authorizer),
+			"nodes":            s.nodes, "nodes/status": s.nodeStatus,
 		},
 		authenticationv1.SchemeGroupVersion: {
 			"tokenreviews":       tokenreview.NewREST(a.tokens, a.options.ServiceAccounts.audiences()),

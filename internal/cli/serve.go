@@ -66,6 +66,7 @@ func (o *serveOptions) addFlags(cmd *cobra.Command) {
 	f.StringVar(&o.options.EncryptionProviderConfig, "encryption-provider-config", "", "EncryptionConfiguration for secrets at rest")
 	o.addServiceAccountFlags(cmd)
 	o.addSigningFlags(cmd)
+	o.addNodeFlags(cmd)
 	o.addAuditFlags(cmd)
 	o.logging.addFlags(f)
 }
@@ -85,6 +86,13 @@ func (o *serveOptions) addSigningFlags(cmd *cobra.Command) {
 	f.StringVar(&signing.CertFile, "cluster-signing-cert-file", "", "CA that signs approved certificate requests; without it none is signed")
 	f.StringVar(&signing.KeyFile, "cluster-signing-key-file", "", "key of the CA that signs certificate requests")
 	f.DurationVar(&signing.Duration, "cluster-signing-duration", certificates.DefaultDuration, "longest life of a certificate made on request, at least 10m")
+}
+
+func (o *serveOptions) addNodeFlags(cmd *cobra.Command) {
+	f, nodes := cmd.Flags(), &o.options.Nodes
+	f.StringVar(&nodes.CertFile, "kubelet-client-certificate", "", "client certificate that nodes know this server by; without it there are no logs and no exec")
+	f.StringVar(&nodes.KeyFile, "kubelet-client-key", "", "key of the client certificate for nodes")
+	f.StringVar(&nodes.CAFile, "kubelet-certificate-authority", "", "CA that the certificates of nodes are verified with")
 }
 
 func (o *serveOptions) addAuditFlags(cmd *cobra.Command) {

@@ -15,6 +15,9 @@ const (
 	// certificate. Members of system:masters are not subject to RBAC.
 	adminName  = "lanyard-admin"
 	adminGroup = "system:masters"
+
+	// nodeClientName is the user that the authority is to the agents of nodes; the default policy lets it use them.
+	nodeClientName = "kube-apiserver-kubelet-client"
 )
 
 // Certificates is what an instance presents and trusts.
@@ -25,7 +28,7 @@ type Certificates struct {
 }
 
 // EnsureCertificates returns the directory's certificates and makes those
-// that are missing. The serving and the admin certificate are renewed when
+// that are missing. The serving and the client certificates are renewed when
 // they are due or do not fit: see pki.Authority. The serving certificate
 // vouches for bindAddress and this machine's names.
 func (d *Dir) EnsureCertificates(bindAddress string, c clock.PassiveClock) (*Certificates, error) {
@@ -42,6 +45,9 @@ func (d *Dir) EnsureCertificates(bindAddress string, c clock.PassiveClock) (*Cer
 	}
 	admin, err := ca.EnsureClient(d.AdminCert(), d.AdminKey(), adminName, []string{adminGroup}, now)
 	if err != nil {
+		return nil, err
+	}
+	if _, err := ca.EnsureClient(d.NodeClientCert(), d.NodeClientKey(), nodeClientName, nil, now); err != nil {
 		return nil, err
 	}
 	return &Certificates{CA: ca, Serving: serving, Admin: admin}, nil

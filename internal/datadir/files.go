@@ -21,6 +21,13 @@ func (d *Dir) AdminCert() string { return d.join("admin.crt") }
 // AdminKey is the private key of AdminCert.
 func (d *Dir) AdminKey() string { return d.join("admin.key") }
 
+// NodeClientCert is the client certificate that the agents of nodes know the
+// authority by.
+func (d *Dir) NodeClientCert() string { return d.join("apiserver-kubelet-client.crt") }
+
+// NodeClientKey is the private key of NodeClientCert.
+func (d *Dir) NodeClientKey() string { return d.join("apiserver-kubelet-client.key") }
+
 // SigningKey is the private key that signs tokens.
 func (d *Dir) SigningKey() string { return d.join("sa.key") }
 

@@ -8,6 +8,7 @@ import (
 	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
 
 	"lanyard.dev/internal/atomicfile"
+	"lanyard.dev/internal/pki"
 )
 
 // contextName is the name of the cluster and the context in the kubeconfig.
@@ -18,7 +19,18 @@ const contextName = "lanyard"
 // known, so a damaged one is replaced. What a user added, such as another
 // context or a default namespace, is kept.
 func (d *Dir) EnsureKubeconfig(url string, c *Certificates) error {
-	path := d.Kubeconfig()
+	return ensureKubeconfig(d.Kubeconfig(), entry{url, c.CA.CertPEM(), adminName, c.Admin})
+}
+
+// entry is what a kubeconfig of this package holds: where the server is, and who its user is there.
+type entry struct {
+	url   string
+	caPEM []byte
+	user  string
+	pair  *pki.Pair
+}
+
+func ensureKubeconfig(path string, e entry) error {
 	data, err := readFile(path)
 	if err != nil {
 		return err
@@ -27,10 +39,10 @@ func (d *Dir) EnsureKubeconfig(url string, c *Certificates) error {
 	if err != nil || data == nil {
 		config = clientcmdapi.NewConfig()
 	}
-	if data != nil && err == nil && fits(config, url, c) {
+	if data != nil && err == nil && e.fits(config) {
 		return nil
 	}
-	apply(config, url, c)
+	e.apply(config)
 	encoded, err := clientcmd.Write(*config)
 	if err != nil {
 		return fmt.Errorf("encode %s: %w", path, err)
@@ -41,23 +53,23 @@ func (d *Dir) EnsureKubeconfig(url string, c *Certificates) error {
 	return nil
 }
 
-func fits(config *clientcmdapi.Config, url string, c *Certificates) bool {
-	cluster, user, context := config.Clusters[contextName], config.AuthInfos[adminName], config.Contexts[contextName]
+func (e entry) fits(config *clientcmdapi.Config) bool {
+	cluster, user, context := config.Clusters[contextName], config.AuthInfos[e.user], config.Contexts[contextName]
 	if cluster == nil || user == nil || context == nil || config.CurrentContext == "" {
 		return false
 	}
-	return cluster.Server == url && bytes.Equal(cluster.CertificateAuthorityData, c.CA.CertPEM()) &&
-		bytes.Equal(user.ClientCertificateData, c.Admin.CertPEM) && bytes.Equal(user.ClientKeyData, c.Admin.KeyPEM) &&
-		context.Cluster == contextName && context.AuthInfo == adminName
+	return cluster.Server == e.url && bytes.Equal(cluster.CertificateAuthorityData, e.caPEM) &&
+		bytes.Equal(user.ClientCertificateData, e.pair.CertPEM) && bytes.Equal(user.ClientKeyData, e.pair.KeyPEM) &&
+		context.Cluster == contextName && context.AuthInfo == e.user
 }
 
-func apply(config *clientcmdapi.Config, url string, c *Certificates) {
-	config.Clusters[contextName] = &clientcmdapi.Cluster{Server: url, CertificateAuthorityData: c.CA.CertPEM()}
-	config.AuthInfos[adminName] = &clientcmdapi.AuthInfo{ClientCertificateData: c.Admin.CertPEM, ClientKeyData: c.Admin.KeyPEM}
+func (e entry) apply(config *clientcmdapi.Config) {
+	config.Clusters[contextName] = &clientcmdapi.Cluster{Server: e.url, CertificateAuthorityData: e.caPEM}
+	config.AuthInfos[e.user] = &clientcmdapi.AuthInfo{ClientCertificateData: e.pair.CertPEM, ClientKeyData: e.pair.KeyPEM}
 	if config.Contexts[contextName] == nil {
 		config.Contexts[contextName] = clientcmdapi.NewContext()
 	}
-	config.Contexts[contextName].Cluster, config.Contexts[contextName].AuthInfo = contextName, adminName
+	config.Contexts[contextName].Cluster, config.Contexts[contextName].AuthInfo = contextName, e.user
 	if config.CurrentContext == "" {
 		config.CurrentContext = contextName
 	}

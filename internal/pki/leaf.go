@@ -111,10 +111,25 @@ func fresh(cert *x509.Certificate, now time.Time) bool {
 	return !now.Before(cert.NotBefore) && cert.NotAfter.Sub(now) >= life/3
 }
 
+// EnsureNodeServing is EnsureServing for the agent of a node, which is reached under addresses and known by name and
+// groups.
+func (a *Authority) EnsureNodeServing(certFile, keyFile, name string, groups []string, addresses Names, now time.Time) (*Pair, error) {
+	fits := func(cert *x509.Certificate) bool {
+		return cert.Subject.CommonName == name && sameSet(cert.Subject.Organization, groups) && addresses.coveredBy(cert)
+	}
+	return a.ensure(certFile, keyFile, now, fits, func() (*Pair, error) {
+		return a.newServing(subjectOf(name, groups), addresses, now)
+	})
+}
+
 // NewServing makes a certificate for a TLS server, valid for one year, but no
 // longer than the CA.
 func (a *Authority) NewServing(names Names, now time.Time) (*Pair, error) {
-	template, err := newTemplate(pkix.Name{CommonName: "lanyard-serving"}, leafLife, now)
+	return a.newServing(pkix.Name{CommonName: "lanyard-serving"}, names, now)
+}
+
+func (a *Authority) newServing(subject pkix.Name, names Names, now time.Time) (*Pair, error) {
+	template, err := newTemplate(subject, leafLife, now)
 	if err != nil {
 		return nil, err
 	}

@@ -14,6 +14,7 @@ import (
 
 	"lanyard.dev/internal/apiserver"
 	"lanyard.dev/internal/apiserver/auditlog"
+	"lanyard.dev/internal/apiserver/nodeclient"
 	"lanyard.dev/internal/datadir"
 	"lanyard.dev/internal/etcd"
 	"lanyard.dev/internal/signingkey"
@@ -165,12 +166,19 @@ func (a *Authority) options(c Config, listener net.Listener) apiserver.Options {
 			MinTokenExpiration: c.MinTokenExpiration, MaxTokenExpiration: c.MaxTokenExpiration,
 		},
 		Signing: apiserver.Signing{CertFile: a.dir.CACert(), KeyFile: a.dir.CAKey()},
+		Nodes:   nodeclient.Config{CertFile: a.dir.NodeClientCert(), KeyFile: a.dir.NodeClientKey(), CAFile: a.dir.CACert()},
 		Audit:   auditlog.Options{LogPath: a.dir.AuditLog(), MaxAge: auditMaxAge, MaxBackups: auditMaxBackups, MaxSize: auditMaxSize},
 	}
 }
 
 // Kubeconfig is the file that lets kubectl act as the administrator.
 func (a *Authority) Kubeconfig() string { return a.dir.Kubeconfig() }
+
+// EnsureNode makes the files with which an agent of this machine runs as the node called name, reached under addresses:
+// see datadir.Dir.
+func (a *Authority) EnsureNode(name string, addresses []net.IP) (datadir.NodeFiles, error) {
+	return a.dir.EnsureNode(name, addresses, a.URL, clock.RealClock{})
+}
 
 // DataDir is the absolute path of the data directory.
 func (a *Authority) DataDir() string { return a.dir.Path() }

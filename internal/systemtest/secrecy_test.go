@@ -83,7 +83,8 @@ func openUp(t *testing.T) *openHouse {
 		"--bind-address", "127.0.0.1", "--secure-port", fmt.Sprint(address.Port), "--etcd-servers", h.etcd.Endpoint(),
 		"--tls-cert-file", h.dir.ServingCert(), "--tls-private-key-file", h.dir.ServingKey(), "--client-ca-file", h.dir.CACert(),
 		"--service-account-issuer", url, "--service-account-signing-key-file", h.dir.SigningKey(),
-		"--encryption-provider-config", h.dir.EncryptionConfig(), "--audit-log-path", h.dir.AuditLog(), "--audit-policy-file", policy)
+		"--encryption-provider-config", h.dir.EncryptionConfig(), "--audit-log-path", h.dir.AuditLog(), "--audit-policy-file", policy,
+		"--kubelet-client-certificate", h.dir.NodeClientCert(), "--kubelet-client-key", h.dir.NodeClientKey(), "--kubelet-certificate-authority", h.dir.CACert())
 	h.program.awaitLine(t, `lanyard serves https://`, 1)
 	h.config, err = clientcmd.BuildConfigFromFlags("", h.dir.Kubeconfig())
 	noErr(err)
@@ -137,6 +138,7 @@ func TestNothingSecretIsWrittenDown(t *testing.T) {
 	s.secrets()
 	s.refusedSecrets()
 	s.tokens()
+	s.sessions(h)
 
 	metrics := s.admin.get(t, "/metrics")
 	s.refuse("/metrics", metrics.body)
@@ -263,6 +265,30 @@ func (s *story) tokens() {
 	s.admin.do(s.t, http.MethodPost, "/apis/authentication.k8s.io/v1/tokenreviews", `{"spec":{"token":{"x":"`+s.hide("token as an object")+`"}}}`)
 	s.admin.do(s.t, http.MethodPost, "/apis/authentication.k8s.io/v1/tokenreviews?fieldValidation=Strict", `{"spec":{"token":"`+s.hide("token beside an unknown field")+`","nope":1}}`)
 	s.admin.do(s.t, http.MethodPost, "/apis/authentication.k8s.io/v1/tokenreviews", `{"spec":{"token":"`+s.hide("token cut short"))
+}
+
+// sessions runs commands in a pod: they, what goes in and what comes out may be secret.
+func (s *story) sessions(h *openHouse) {
+	s.t.Helper()
+	node := newBareNode(s.t, h.dir.CACert(), h.dir.CAKey(), s.client)
+	pod := podOn("bare")
+	pod.Name = "session"
+	_, err := s.client.CoreV1().Pods(s.namespace).Create(s.t.Context(), pod, metav1.CreateOptions{})
+	s.noErr(err)
+	node.runs(pod)
+	for name, spdy := range map[string]bool{"WebSocket": false, "SPDY": true} {
+		secret, typed := s.hide(name+" command"), s.hide(name+" input")
+		session := kubectl(s.t, h.dir.Kubeconfig(), s.namespace, spdy, "exec", "-i", "session", "--", "sh", "-c", "echo "+secret+"; cat")
+		session.Stdin = strings.NewReader(typed)
+		if stdout, stderr, code := says(s.t, session); stdout != secret+"\n"+typed || code != 0 {
+			s.t.Errorf("%s: got %q, %q, %d", name, stdout, stderr, code)
+		}
+		says(s.t, kubectl(s.t, h.dir.Kubeconfig(), s.namespace, spdy, "exec", "session", "-c", "none", "--", s.hide(name+" refused command")))
+		says(s.t, kubectl(s.t, h.dir.Kubeconfig(), s.namespace, spdy, "exec", "session", "--as", "nobody", "--", s.hide(name+" forbidden command")))
+		node.stop()
+		says(s.t, kubectl(s.t, h.dir.Kubeconfig(), s.namespace, spdy, "exec", "session", "--", s.hide(name+" command without a node")))
+		node.start()
+	}
 }
 
 // use presents a token that holds, in each way.

@@ -61,7 +61,7 @@ func Open(o Options) (*Log, error) {
 		return nil, fmt.Errorf("open audit log %s: %w", o.LogPath, err)
 	}
 	return &Log{
-		Backend: withoutQuotes{pluginlog.NewBackend(out, pluginlog.FormatJson, auditv1.SchemeGroupVersion)},
+		Backend: withoutCommands{withoutQuotes{pluginlog.NewBackend(out, pluginlog.FormatJson, auditv1.SchemeGroupVersion)}},
 		Policy:  withoutCredentials{evaluator},
 		closer:  out,
 	}, nil

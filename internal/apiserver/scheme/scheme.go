@@ -25,6 +25,7 @@ var kinds = map[schema.GroupVersion][]runtime.Object{
 		&corev1.Pod{}, &corev1.PodList{}, &corev1.Binding{},
 		&corev1.Node{}, &corev1.NodeList{},
 		&corev1.Event{}, &corev1.EventList{},
+		&corev1.PodLogOptions{}, &corev1.PodExecOptions{}, &corev1.PodAttachOptions{}, &corev1.PodPortForwardOptions{},
 	},
 	coordinationv1.SchemeGroupVersion: {&coordinationv1.Lease{}, &coordinationv1.LeaseList{}},
 	authenticationv1.SchemeGroupVersion: {
@@ -57,6 +58,7 @@ func New() *runtime.Scheme {
 	// Events are stored as core Events; their newer group shows the same objects in another form.
 	s.AddKnownTypes(schema.GroupVersion{Group: eventsv1.GroupName, Version: runtime.APIVersionInternal}, &corev1.Event{}, &corev1.EventList{})
 	utilruntime.Must(addEventConversions(s))
+	utilruntime.Must(addQueryConversions(s))
 	utilruntime.Must(addFieldLabels(s))
 	addDefaults(s)
 	return s

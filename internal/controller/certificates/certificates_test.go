@@ -5,6 +5,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"net"
+	"net/url"
 	"strings"
 	"testing"
 	"time"
@@ -27,6 +28,8 @@ type csr = certificatesv1.CertificateSigningRequest
 const (
 	clientSigner = certificatesv1.KubeAPIServerClientSignerName
 	nodeSigner   = certificatesv1.KubeAPIServerClientKubeletSignerName
+
+	servingSigner = certificatesv1.KubeletServingSignerName
 )
 
 var clientAuth = []certificatesv1.KeyUsage{certificatesv1.UsageClientAuth}
@@ -131,7 +134,8 @@ func TestSign(t *testing.T) {
 		"masters":               {ca, func(r *csr) { r.Spec.Request = newRequest(t, "eve", "system:masters") }, 0, "subject organization system:masters is not allowed"},
 		"garbled":               {ca, func(r *csr) { r.Spec.Request = []byte("x") }, 0, "PEM block type must be CERTIFICATE REQUEST"},
 		"person as node":        {ca, func(r *csr) { r.Spec.SignerName = nodeSigner }, 0, "subject organization is not system:nodes"},
-		"another signer":        {ca, func(r *csr) { r.Spec.SignerName = "kubernetes.io/kubelet-serving" }, 0, ""},
+		"another signer":        {ca, func(r *csr) { r.Spec.SignerName = "example.com/mine" }, 0, ""},
+		"person as server":      {ca, func(r *csr) { r.Spec.SignerName = servingSigner }, 0, "subject organization is not system:nodes"},
 		"no CA":                 {nil, func(*csr) {}, 0, ""},
 		"pending":               {ca, func(r *csr) { r.Status.Conditions = nil }, 0, ""},
 		"denied":                {ca, with(certificatesv1.CertificateDenied), 0, ""},
@@ -250,6 +254,43 @@ func TestNodeRule(t *testing.T) {
 				t.Errorf("got %v, want %q", err, c.want)
 			}
 		})
+	}
+}
+
+func TestNodeServingRule(t *testing.T) {
+	t.Parallel()
+	all := servingUsages
+	for name, c := range map[string]struct {
+		change func(*x509.CertificateRequest)
+		usages []certificatesv1.KeyUsage
+		want   string
+	}{
+		"RSA usages":          {func(*x509.CertificateRequest) {}, all, ""},
+		"ECDSA usages":        {func(*x509.CertificateRequest) {}, all[:2], ""},
+		"DNS name alone":      {func(r *x509.CertificateRequest) { r.IPAddresses = nil }, all, ""},
+		"IP address alone":    {func(r *x509.CertificateRequest) { r.DNSNames = nil }, all, ""},
+		"nowhere":             {func(r *x509.CertificateRequest) { r.DNSNames, r.IPAddresses = nil, nil }, all, "DNS or IP subjectAltName is required"},
+		"server auth alone":   {func(*x509.CertificateRequest) {}, all[:1], "usages did not match"},
+		"client auth besides": {func(*x509.CertificateRequest) {}, append([]certificatesv1.KeyUsage{"client auth"}, all...), "usages did not match"},
+		"no organization":     {func(r *x509.CertificateRequest) { r.Subject.Organization = nil }, all, "subject organization is not system:nodes"},
+		"two organizations":   {func(r *x509.CertificateRequest) { r.Subject.Organization = []string{"system:nodes", "x"} }, all, "subject organization is not system:nodes"},
+		"a person":            {func(r *x509.CertificateRequest) { r.Subject.CommonName = "jane" }, all, "subject common name does not begin"},
+		"e-mail address":      {func(r *x509.CertificateRequest) { r.EmailAddresses = []string{"a"} }, all, "email subjectAltNames"},
+		"URI":                 {func(r *x509.CertificateRequest) { r.URIs = []*url.URL{{Scheme: "spiffe"}} }, all, "URI subjectAltNames"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			r := &x509.CertificateRequest{DNSNames: []string{"n1"}, IPAddresses: []net.IP{{10, 0, 0, 1}}}
+			r.Subject.CommonName, r.Subject.Organization = "system:node:n1", []string{"system:nodes"}
+			c.change(r)
+			err := nodeServing(r, c.usages)
+			if (err == nil) != (c.want == "") || err != nil && !strings.Contains(err.Error(), c.want) {
+				t.Errorf("got %v, want %q", err, c.want)
+			}
+		})
+	}
+	if usage, extended := bits(all); usage != x509.KeyUsageDigitalSignature|x509.KeyUsageKeyEncipherment || len(extended) != 1 || extended[0] != x509.ExtKeyUsageServerAuth {
+		t.Errorf("got usage %v, %v", usage, extended)
 	}
 }
 

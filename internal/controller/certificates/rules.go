@@ -23,6 +23,8 @@ func ruleOf(signerName string) rule {
 		return client
 	case certificatesv1.KubeAPIServerClientKubeletSignerName:
 		return node
+	case certificatesv1.KubeletServingSignerName:
+		return nodeServing
 	}
 	return nil
 }
@@ -53,33 +55,61 @@ var clientUsages = []certificatesv1.KeyUsage{
 
 // node is for nodes: a certificate that says nothing but which node it is.
 func node(r *x509.CertificateRequest, usages []certificatesv1.KeyUsage) error {
+	if err := nodeSubject(r); err != nil {
+		return err
+	}
 	switch {
-	case !slices.Equal(r.Subject.Organization, []string{user.NodesGroup}):
-		return errors.New("subject organization is not system:nodes")
 	case len(r.DNSNames) > 0:
 		return errors.New("DNS subjectAltNames are not allowed")
-	case len(r.EmailAddresses) > 0:
-		return errors.New("email subjectAltNames are not allowed")
 	case len(r.IPAddresses) > 0:
 		return errors.New("IP subjectAltNames are not allowed")
-	case len(r.URIs) > 0:
-		return errors.New("URI subjectAltNames are not allowed")
-	case !strings.HasPrefix(r.Subject.CommonName, nodePrefix):
-		return errors.New(`subject common name does not begin with "system:node:"`)
-	case !nodeUsages(usages):
+	case !nodeUsages(usages, clientUsages):
 		return fmt.Errorf("usages did not match %v", clientUsages)
 	}
 	return nil
 }
 
-// nodeUsages takes client auth and digital signature, with key encipherment or without: only RSA keys have a use for it.
-func nodeUsages(usages []certificatesv1.KeyUsage) bool {
+// nodeServing is for the agents of nodes: which node it is, and where it is reached.
+func nodeServing(r *x509.CertificateRequest, usages []certificatesv1.KeyUsage) error {
+	if err := nodeSubject(r); err != nil {
+		return err
+	}
+	switch {
+	case len(r.DNSNames) == 0 && len(r.IPAddresses) == 0:
+		return errors.New("DNS or IP subjectAltName is required")
+	case !nodeUsages(usages, servingUsages):
+		return fmt.Errorf("usages did not match %v", servingUsages)
+	}
+	return nil
+}
+
+// nodeSubject holds a request to the name of a node.
+func nodeSubject(r *x509.CertificateRequest) error {
+	switch {
+	case !slices.Equal(r.Subject.Organization, []string{user.NodesGroup}):
+		return errors.New("subject organization is not system:nodes")
+	case len(r.EmailAddresses) > 0:
+		return errors.New("email subjectAltNames are not allowed")
+	case len(r.URIs) > 0:
+		return errors.New("URI subjectAltNames are not allowed")
+	case !strings.HasPrefix(r.Subject.CommonName, nodePrefix):
+		return errors.New(`subject common name does not begin with "system:node:"`)
+	}
+	return nil
+}
+
+var servingUsages = []certificatesv1.KeyUsage{
+	certificatesv1.UsageServerAuth, certificatesv1.UsageDigitalSignature, certificatesv1.UsageKeyEncipherment,
+}
+
+// nodeUsages takes the first two of all, with key encipherment or without: only RSA keys have a use for it.
+func nodeUsages(usages, all []certificatesv1.KeyUsage) bool {
 	for _, usage := range usages {
-		if !slices.Contains(clientUsages, usage) {
+		if !slices.Contains(all, usage) {
 			return false
 		}
 	}
-	return slices.Contains(usages, certificatesv1.UsageClientAuth) && slices.Contains(usages, certificatesv1.UsageDigitalSignature)
+	return slices.Contains(usages, all[0]) && slices.Contains(usages, all[1])
 }
 
 // bits are the usages as X.509 writes them, some in one extension, some in another. The rules let no others through.
@@ -94,6 +124,8 @@ func bits(usages []certificatesv1.KeyUsage) (x509.KeyUsage, []x509.ExtKeyUsage) 
 			usage |= x509.KeyUsageKeyEncipherment
 		case certificatesv1.UsageClientAuth:
 			extended = append(extended, x509.ExtKeyUsageClientAuth)
+		case certificatesv1.UsageServerAuth:
+			extended = append(extended, x509.ExtKeyUsageServerAuth)
 		}
 	}
 	return usage, extended

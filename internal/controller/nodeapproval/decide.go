@@ -23,21 +23,30 @@ var ErrNotAllowed = errors.New("recognized as a node's request, but policy does 
 // permission is what lets a requester have a kind of request approved.
 type permission struct{ subresource, message string }
 
+// Taken tells whether the authority itself is known under a name or address.
+type Taken func(name string) bool
+
 // Decide returns the condition that approves csr, or nil where that is not for this package to do: the request is
-// decided already, or is not one for a node's client certificate. An error other than ErrNotAllowed means that nothing
-// is known. The requester is the one the server wrote into spec when csr was created.
-func Decide(ctx context.Context, csr *certificatesv1.CertificateSigningRequest, az authorizer.UnconditionalAuthorizer) (*certificatesv1.CertificateSigningRequestCondition, error) {
-	if decided(csr) || csr.Spec.SignerName != certificatesv1.KubeAPIServerClientKubeletSignerName {
+// decided already, or is not one for a node's certificate, for a client or to serve with at a name that is free. An error
+// other than ErrNotAllowed means that nothing is known. The requester is the one the server wrote into spec when csr was
+// created.
+func Decide(ctx context.Context, csr *certificatesv1.CertificateSigningRequest, az authorizer.UnconditionalAuthorizer, taken Taken) (*certificatesv1.CertificateSigningRequestCondition, error) {
+	serving := csr.Spec.SignerName == certificatesv1.KubeletServingSignerName
+	if decided(csr) || !serving && csr.Spec.SignerName != certificatesv1.KubeAPIServerClientKubeletSignerName {
 		return nil, nil
 	}
 	request, err := parse(csr.Spec.Request)
 	if err != nil {
 		return nil, fmt.Errorf("certificate request %s: %w", csr.Name, err)
 	}
-	if !isNode(request, csr.Spec.Usages) {
+	wanted := permissions(request, csr)
+	switch {
+	case serving && isServing(request, csr, taken):
+		wanted = []permission{{"selfnodeserver", "Auto approving self kubelet server certificate after SubjectAccessReview."}}
+	case serving || !isNode(request, csr.Spec.Usages):
 		return nil, nil
 	}
-	for _, p := range permissions(request, csr) {
+	for _, p := range wanted {
 		allowed, err := allows(ctx, az, csr, p.subresource)
 		if err != nil {
 			return nil, fmt.Errorf("certificate request %s: %w", csr.Name, err)
@@ -75,20 +84,48 @@ func parse(text []byte) (*x509.CertificateRequest, error) {
 
 // isNode tells whether the certificate would be a node's, for a client, and nothing more.
 func isNode(request *x509.CertificateRequest, usages []certificatesv1.KeyUsage) bool {
+	return subject(request) != "" && len(request.DNSNames)+len(request.IPAddresses) == 0 && hasUsages(usages, certificatesv1.UsageClientAuth)
+}
+
+// isServing tells whether the certificate would let the node that asks serve as itself, and as nothing else. Clients know
+// the authority by its names and addresses alone, so one that is the authority's is not for a node to have; nor is a name
+// that is not the node's own. Loopback is nobody's.
+func isServing(request *x509.CertificateRequest, csr *certificatesv1.CertificateSigningRequest, taken Taken) bool {
+	node := subject(request)
+	asks, ok := nodeaccess.Identify(csr.Spec.Username, csr.Spec.Groups)
+	if node == "" || !ok || asks != node || !hasUsages(csr.Spec.Usages, certificatesv1.UsageServerAuth) {
+		return false
+	}
+	for _, name := range request.DNSNames {
+		if name != node || taken(name) {
+			return false
+		}
+	}
+	for _, ip := range request.IPAddresses {
+		if ip.IsUnspecified() || ip.IsMulticast() || !ip.IsLoopback() && taken(ip.String()) {
+			return false
+		}
+	}
+	return len(request.DNSNames)+len(request.IPAddresses) > 0
+}
+
+// subject is the node that a request names, with nothing else about it; "" if it names none.
+func subject(request *x509.CertificateRequest) string {
 	name, ok := nodeaccess.Identify(request.Subject.CommonName, request.Subject.Organization)
-	if !ok || name == "" || len(request.Subject.Organization) != 1 {
-		return false
+	if !ok || len(request.Subject.Organization) != 1 || len(request.EmailAddresses)+len(request.URIs) > 0 {
+		return ""
 	}
-	if len(request.DNSNames)+len(request.EmailAddresses)+len(request.IPAddresses)+len(request.URIs) > 0 {
-		return false
-	}
-	least := sets.New(certificatesv1.UsageDigitalSignature, certificatesv1.UsageClientAuth)
+	return name
+}
+
+func hasUsages(usages []certificatesv1.KeyUsage, purpose certificatesv1.KeyUsage) bool {
+	least := sets.New(certificatesv1.UsageDigitalSignature, purpose)
 	asked := sets.New(usages...)
 	// Keys of RSA may also encipher other keys.
 	return asked.Equal(least) || asked.Equal(least.Insert(certificatesv1.UsageKeyEncipherment))
 }
 
-// permissions are those that would do, the narrower first.
+// permissions are those that would do for a client's certificate, the narrower first.
 func permissions(request *x509.CertificateRequest, csr *certificatesv1.CertificateSigningRequest) []permission {
 	anyNode := permission{"nodeclient", "Auto approving kubelet client certificate after SubjectAccessReview."}
 	if csr.Spec.Username != request.Subject.CommonName {

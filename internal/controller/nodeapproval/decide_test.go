@@ -82,6 +82,72 @@ func (a *asked) signed(t testing.TB) *certificatesv1.CertificateSigningRequest {
 	return &a.CertificateSigningRequest
 }
 
+// taken is an authority that is known by one name and one address.
+func taken(name string) bool { return name == "authority" || name == "10.0.0.1" || name == "127.0.0.1" }
+
+// serving is the request of node one for a certificate to serve with.
+func serving(a *asked) {
+	renewing(a)
+	a.Spec.SignerName = certificatesv1.KubeletServingSignerName
+	a.Spec.Usages[1] = certificatesv1.UsageServerAuth
+	a.DNSNames, a.IPAddresses = []string{"one"}, []net.IP{{10, 0, 0, 2}}
+}
+
+func TestDecideServing(t *testing.T) {
+	t.Parallel()
+	for why, test := range map[string]struct {
+		change  func(*asked)
+		approve bool
+	}{
+		"its own":           {func(*asked) {}, true},
+		"its address alone": {func(a *asked) { a.DNSNames = nil }, true},
+		"its name alone":    {func(a *asked) { a.IPAddresses = nil }, true},
+		"loopback":          {func(a *asked) { a.IPAddresses = []net.IP{{127, 0, 0, 1}} }, true},
+		"with a key of RSA": {func(a *asked) { a.Spec.Usages = append(a.Spec.Usages, certificatesv1.UsageKeyEncipherment) }, true},
+		"nowhere":           {func(a *asked) { a.DNSNames, a.IPAddresses = nil, nil }, false},
+		"another node asks": {func(a *asked) { a.Spec.Username = "system:node:two" }, false},
+		"a machine that joins asks": {func(a *asked) {
+			a.Spec.Username, a.Spec.Groups = "system:bootstrap:abcdef", []string{"system:bootstrappers"}
+		}, false},
+		"a person of that name":   {func(a *asked) { a.Spec.Groups = []string{"system:authenticated"} }, false},
+		"the administrator asks":  {func(a *asked) { a.Spec.Username, a.Spec.Groups = "admin", []string{"system:masters"} }, false},
+		"for another node":        {func(a *asked) { a.CertificateRequest.Subject.CommonName = "system:node:two" }, false},
+		"for no node":             {func(a *asked) { a.CertificateRequest.Subject.CommonName = "one" }, false},
+		"masters":                 {func(a *asked) { a.CertificateRequest.Subject.Organization = []string{"system:masters"} }, false},
+		"masters too":             {func(a *asked) { a.CertificateRequest.Subject.Organization = []string{"system:masters", "system:nodes"} }, false},
+		"a name not its own":      {func(a *asked) { a.DNSNames = append(a.DNSNames, "two") }, false},
+		"a wildcard":              {func(a *asked) { a.DNSNames = []string{"*"} }, false},
+		"the authority's address": {func(a *asked) { a.IPAddresses = append(a.IPAddresses, net.IP{10, 0, 0, 1}) }, false},
+		"the authority's name": {func(a *asked) {
+			a.Spec.Username, a.CertificateRequest.Subject.CommonName, a.DNSNames = "system:node:authority", "system:node:authority", []string{"authority"}
+		}, false},
+		"every address":     {func(a *asked) { a.IPAddresses = []net.IP{net.IPv6unspecified} }, false},
+		"an e-mail address": {func(a *asked) { a.EmailAddresses = []string{"a@b"} }, false},
+		"a URI":             {func(a *asked) { a.URIs = []*url.URL{{Scheme: "spiffe", Host: "x"}} }, false},
+		"a client's too":    {func(a *asked) { a.Spec.Usages = append(a.Spec.Usages, certificatesv1.UsageClientAuth) }, false},
+		"a client's":        {func(a *asked) { a.Spec.Usages[1] = certificatesv1.UsageClientAuth }, false},
+	} {
+		t.Run(why, func(t *testing.T) {
+			t.Parallel()
+			a := joining()
+			serving(a)
+			test.change(a)
+			got, err := nodeapproval.Decide(t.Context(), a.signed(t), defaults(), taken)
+			if (got != nil) != test.approve || err != nil {
+				t.Errorf("got %+v, %v", got, err)
+			}
+		})
+	}
+	a := joining()
+	serving(a)
+	none := authorizer.AuthorizerFunc(func(context.Context, authorizer.Attributes) (authorizer.Decision, string, error) {
+		return authorizer.DecisionNoOpinion, "", nil
+	})
+	if got, err := nodeapproval.Decide(t.Context(), a.signed(t), none, taken); got != nil || !errors.Is(err, nodeapproval.ErrNotAllowed) {
+		t.Errorf("without policy: %+v, %v", got, err)
+	}
+}
+
 func TestDecide(t *testing.T) {
 	t.Parallel()
 	const (
@@ -130,7 +196,7 @@ func TestDecide(t *testing.T) {
 			t.Parallel()
 			a := joining()
 			test.change(a)
-			got, err := nodeapproval.Decide(t.Context(), a.signed(t), defaults())
+			got, err := nodeapproval.Decide(t.Context(), a.signed(t), defaults(), taken)
 			if (got != nil) != (test.approve != "") || got != nil && (got.Message != test.approve || got.Type != certificatesv1.CertificateApproved || got.Reason != "AutoApproved") {
 				t.Errorf("got %+v", got)
 			}
@@ -150,7 +216,7 @@ func TestBrokenSignatureIsNotApproved(t *testing.T) {
 	block, _ := pem.Decode(csr.Spec.Request)
 	block.Bytes[len(block.Bytes)-1] ^= 1
 	csr.Spec.Request = pem.EncodeToMemory(block)
-	if got, err := nodeapproval.Decide(t.Context(), csr, defaults()); got != nil || err == nil {
+	if got, err := nodeapproval.Decide(t.Context(), csr, defaults(), taken); got != nil || err == nil {
 		t.Errorf("got %+v, %v", got, err)
 	}
 }
@@ -161,7 +227,7 @@ func TestNothingIsApprovedWithoutAnAnswer(t *testing.T) {
 	az := authorizer.AuthorizerFunc(func(context.Context, authorizer.Attributes) (authorizer.Decision, string, error) {
 		return authorizer.DecisionAllow, "", stale
 	})
-	if got, err := nodeapproval.Decide(t.Context(), joining().signed(t), az); got != nil || !errors.Is(err, stale) {
+	if got, err := nodeapproval.Decide(t.Context(), joining().signed(t), az, taken); got != nil || !errors.Is(err, stale) {
 		t.Errorf("got %+v, %v", got, err)
 	}
 }
@@ -173,7 +239,7 @@ func FuzzDecide(f *testing.F) {
 	f.Fuzz(func(t *testing.T, text []byte) {
 		a := joining()
 		a.Spec.Request = text
-		got, err := nodeapproval.Decide(t.Context(), &a.CertificateSigningRequest, az)
+		got, err := nodeapproval.Decide(t.Context(), &a.CertificateSigningRequest, az, taken)
 		if got != nil && err != nil {
 			t.Error("approved with an error")
 		}
@@ -225,7 +291,7 @@ func TestControllerApproves(t *testing.T) {
 		t.Run(test.why, func(t *testing.T) {
 			t.Parallel()
 			s := &store{obj: joining().signed(t), updated: make(chan *certificatesv1.CertificateSigningRequest), first: test.race}
-			c := nodeapproval.New(s, s, defaults(), testingclock.NewFakeClock(time.Unix(1000, 0)))
+			c := nodeapproval.New(s, s, defaults(), taken, testingclock.NewFakeClock(time.Unix(1000, 0)))
 			ctx, stop := context.WithCancel(t.Context())
 			done := make(chan struct{})
 			go func() { c.Run(ctx); close(done) }()

@@ -3,5 +3,6 @@
 //
 // It approves only what a node's client certificate looks like, and only for a requester whom policy allows to have it
 // approved: create on certificatesigningrequests/nodeclient for any node's, on .../selfnodeclient for the requester's
-// own. What it does not approve it leaves alone, for a person to decide. It signs nothing, and knows no HTTP.
+// own. A certificate to serve with it approves for the very node that asks, if policy allows .../selfnodeserver, at
+// addresses that are not the authority's. What it does not approve it leaves alone, for a person to decide. It signs nothing, and knows no HTTP.
 package nodeapproval

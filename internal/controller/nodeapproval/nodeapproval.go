@@ -24,15 +24,16 @@ type Controller struct {
 	requests   rest.Getter
 	approval   rest.Updater
 	authorizer authorizer.UnconditionalAuthorizer
+	taken      Taken
 	clock      clock.PassiveClock
 	queue      workqueue.TypedRateLimitingInterface[string]
 }
 
 // New returns a controller. requests is the store of certificate signing requests, approval its subresource.
-func New(requests rest.Getter, approval rest.Updater, az authorizer.UnconditionalAuthorizer, c clock.WithTicker) *Controller {
+func New(requests rest.Getter, approval rest.Updater, az authorizer.UnconditionalAuthorizer, taken Taken, c clock.WithTicker) *Controller {
 	limiter := workqueue.NewTypedItemExponentialFailureRateLimiter[string](200*time.Millisecond, 15*time.Minute)
 	return &Controller{
-		requests: requests, approval: approval, authorizer: az, clock: c,
+		requests: requests, approval: approval, authorizer: az, taken: taken, clock: c,
 		queue: workqueue.NewTypedRateLimitingQueueWithConfig(limiter, workqueue.TypedRateLimitingQueueConfig[string]{Clock: c}),
 	}
 }
@@ -62,7 +63,7 @@ func (c *Controller) look(ctx context.Context, name string) error {
 		return fmt.Errorf("read certificate request %s: %w", name, err)
 	}
 	csr := found.(*certificatesv1.CertificateSigningRequest)
-	approved, err := Decide(ctx, csr, c.authorizer)
+	approved, err := Decide(ctx, csr, c.authorizer, c.taken)
 	if errors.Is(err, ErrNotAllowed) {
 		// Policy may come to allow it later.
 		return errors.Join(controller.ErrNotYet, err)

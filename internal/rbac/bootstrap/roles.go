@@ -21,6 +21,10 @@ const (
 	// Whoever has one of these has a node's client certificate approved: any node's, or the one that asks itself.
 	nodeClientRole     = "system:certificates.k8s.io:certificatesigningrequests:nodeclient"
 	selfNodeClientRole = "system:certificates.k8s.io:certificatesigningrequests:selfnodeclient"
+	// Whoever has this one has the serving certificate of the node approved that it is itself.
+	selfNodeServerRole = "system:certificates.k8s.io:certificatesigningrequests:selfnodeserver"
+
+	kubeletAdminRole = "system:kubelet-api-admin"
 )
 
 // ClusterRoles returns the default ClusterRoles. Those with an aggregationRule
@@ -39,6 +43,11 @@ func ClusterRoles() []*rbacv1.ClusterRole {
 			rule(create(), authentication, "selfsubjectreviews")),
 		clusterRole(nodeClientRole, rule(create(), certificates, "certificatesigningrequests/nodeclient")),
 		clusterRole(selfNodeClientRole, rule(create(), certificates, "certificatesigningrequests/selfnodeclient")),
+		clusterRole(selfNodeServerRole, rule(create(), certificates, "certificatesigningrequests/selfnodeserver")),
+		clusterRole(kubeletAdminRole,
+			rule(read(), core, "nodes"),
+			rule([]string{"proxy"}, core, "nodes"),
+			rule([]string{"*"}, core, "nodes/configz", "nodes/healthz", "nodes/log", "nodes/metrics", "nodes/pods", "nodes/proxy", "nodes/stats")),
 		clusterRole("system:node", NodeRules()...),
 		clusterRole("system:node-bootstrapper",
 			rule(append(read(), "create"), certificates, "certificatesigningrequests")),

@@ -1,0 +1,55 @@
+package datadir
+
+import (
+	"net"
+
+	"k8s.io/utils/clock"
+
+	"lanyard.dev/internal/pki"
+)
+
+const (
+	nodePrefix = "system:node:"
+	nodeGroup  = "system:nodes"
+	// nodeUser is what the kubeconfig calls its user, whatever the node's name.
+	nodeUser = "lanyard-node"
+)
+
+// NodeFiles are what an agent of this machine needs to run as a node.
+type NodeFiles struct {
+	// Kubeconfig is the node's own client certificate with the way to the
+	// authority; it is 0600.
+	Kubeconfig string
+	// ServingCert and ServingKey are what the agent serves with.
+	ServingCert, ServingKey string
+	// ClientCA is the CA of those who may connect to the agent.
+	ClientCA string
+}
+
+// EnsureNode makes the files of the node called name, which is reached under
+// addresses and by its name, for the authority at url; those that fit are kept, as by
+// EnsureCertificates, which must have been called. There is one node: the files
+// of another name are replaced.
+func (d *Dir) EnsureNode(name string, addresses []net.IP, url string, c clock.PassiveClock) (NodeFiles, error) {
+	now, files := c.Now(), NodeFiles{
+		Kubeconfig: d.join("node.kubeconfig"), ClientCA: d.CACert(),
+		ServingCert: d.join("node-serving.crt"), ServingKey: d.join("node-serving.key"),
+	}
+	ca, err := pki.EnsureAuthority(d.CACert(), d.CAKey(), authorityName, now)
+	if err != nil {
+		return NodeFiles{}, err
+	}
+	user, groups := nodePrefix+name, []string{nodeGroup}
+	client, err := ca.EnsureClient(d.join("node.crt"), d.join("node.key"), user, groups, now)
+	if err != nil {
+		return NodeFiles{}, err
+	}
+	names := pki.Names{DNS: []string{name}, IPs: addresses}
+	if _, err := ca.EnsureNodeServing(files.ServingCert, files.ServingKey, user, groups, names, now); err != nil {
+		return NodeFiles{}, err
+	}
+	if err := ensureKubeconfig(files.Kubeconfig, entry{url, ca.CertPEM(), nodeUser, client}); err != nil {
+		return NodeFiles{}, err
+	}
+	return files, nil
+}

@@ -1,0 +1,46 @@
+package server
+
+import (
+	"errors"
+	"net/http"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/component-base/metrics"
+	"k8s.io/klog/v2"
+)
+
+// Handler returns all that is served. A session needs the right to create, also where it begins as a GET, as a WebSocket
+// does: who may only read would get a shell by it.
+func (s *Server) Handler() http.Handler {
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte("ok")) })
+	mux.Handle("GET /containerLogs/{namespace}/{pod}/{container}", s.allowed("get", "proxy", s.logs))
+	for path, session := range map[string]http.HandlerFunc{
+		"/exec/{namespace}/{pod}/{container}": s.exec, "/attach/{namespace}/{pod}/{container}": s.attach, "/portForward/{namespace}/{pod}": s.portForward,
+	} {
+		mux.Handle("GET "+path, s.allowed("create", "proxy", session))
+		mux.Handle("POST "+path, s.allowed("create", "proxy", session))
+	}
+	if s.Metrics != nil {
+		handler := metrics.HandlerFor(s.Metrics, metrics.HandlerOpts{ErrorHandling: metrics.ContinueOnError})
+		mux.Handle("GET /metrics", s.allowed("get", "metrics", handler.ServeHTTP))
+	}
+	return mux
+}
+
+// named is what a request's path names.
+func named(r *http.Request) (namespace, pod, container string) {
+	return r.PathValue("namespace"), r.PathValue("pod"), r.PathValue("container")
+}
+
+// refuse tells why a request is not served, with the status the error has if it is one of the API.
+func refuse(w http.ResponseWriter, err error) {
+	status := http.StatusInternalServerError
+	if known := apierrors.APIStatus(nil); errors.As(err, &known) && known.Status().Code != 0 {
+		status = int(known.Status().Code)
+	}
+	if status == http.StatusInternalServerError {
+		klog.ErrorS(err, "Could not serve a request about a pod")
+	}
+	http.Error(w, err.Error(), status)
+}

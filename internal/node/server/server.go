@@ -1,0 +1,138 @@
+package server
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"io"
+	"log"
+	"net"
+	"net/http"
+	"net/url"
+	"strings"
+	"sync"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apiserver/pkg/authentication/authenticator"
+	"k8s.io/component-base/metrics"
+	"k8s.io/klog/v2"
+
+	"lanyard.dev/internal/podoptions"
+)
+
+// Pods finds containers. Errors that are to be told with a status of their own are those of the API; View has a kubelet's.
+type Pods interface {
+	// Logged returns the ID of the container whose logs are meant: the present one or the last, or with previous the one
+	// before it.
+	Logged(namespace, pod, container string, previous bool) (id string, err error)
+	// Running returns the ID of a container that runs.
+	Running(namespace, pod, container string) (id string, err error)
+	// Sandbox returns the ID of the sandbox that a pod runs in.
+	Sandbox(namespace, pod string) (id string, err error)
+}
+
+// Runtime is the container runtime.
+type Runtime interface {
+	// Logs writes the logs of a container until they end, and with Follow until the container does or ctx.
+	Logs(ctx context.Context, containerID string, options *corev1.PodLogOptions, stdout, stderr io.Writer) error
+	// ExecURL, AttachURL and PortForwardURL return where the runtime serves this one session, on loopback.
+	ExecURL(ctx context.Context, containerID string, command []string, streams podoptions.Streams) (*url.URL, error)
+	AttachURL(ctx context.Context, containerID string, streams podoptions.Streams) (*url.URL, error)
+	PortForwardURL(ctx context.Context, sandboxID string, ports []int32) (*url.URL, error)
+}
+
+// Config is what a server is made of. All of it is needed but Metrics.
+type Config struct {
+	NodeName string
+	Pods     Pods
+	Runtime  Runtime
+	// Certificate returns what to serve with; it is asked for each connection.
+	Certificate func(*tls.ClientHelloInfo) (*tls.Certificate, error)
+	// ClientCAs returns the CAs of client certificates, nil if there is none now; it is asked for each request.
+	ClientCAs func() *x509.CertPool
+	// Reviews asks the authority: kubernetes.Interface's AuthorizationV1().SubjectAccessReviews().
+	Reviews Reviews
+	// Metrics are served at /metrics.
+	Metrics metrics.Gatherer
+}
+
+const (
+	headerTimeout = 10 * time.Second
+	idleTimeout   = 90 * time.Second
+	// maxHeader bounds a request: a command comes in its first line.
+	maxHeader = 512 << 10
+	// stopTimeout bounds how long sessions and answers may take to end once the server is to stop.
+	stopTimeout = 3 * time.Second
+)
+
+// Server serves one node.
+type Server struct {
+	Config
+	users    authenticator.Request
+	sessions sync.WaitGroup
+}
+
+// New returns a server.
+func New(c Config) (*Server, error) {
+	if c.NodeName == "" || c.Pods == nil || c.Runtime == nil || c.Certificate == nil || c.ClientCAs == nil || c.Reviews == nil {
+		return nil, errors.New("the node's server is not fully configured")
+	}
+	s := &Server{Config: c}
+	s.users = newUsers(c.ClientCAs)
+	return s, nil
+}
+
+// Serve serves on l, which it closes, until ctx ends; sessions under way end with it. It returns nil then.
+func (s *Server) Serve(ctx context.Context, l net.Listener) error {
+	server := &http.Server{
+		Handler: s.Handler(), BaseContext: func(net.Listener) context.Context { return ctx },
+		ReadHeaderTimeout: headerTimeout, IdleTimeout: idleTimeout, MaxHeaderBytes: maxHeader,
+		ErrorLog: log.New(quietLog{}, "", 0),
+	}
+	stopped := make(chan struct{})
+	defer context.AfterFunc(ctx, func() {
+		defer close(stopped)
+		s.stop(server)
+	})()
+	err := server.Serve(tls.NewListener(l, s.tls()))
+	if ctx.Err() == nil {
+		return err
+	}
+	<-stopped
+	return nil
+}
+
+// tls leaves it to each request whether it needs a client certificate, and to verify it. SPDY needs HTTP/1.1.
+func (s *Server) tls() *tls.Config {
+	return &tls.Config{
+		MinVersion: tls.VersionTLS13, NextProtos: []string{"http/1.1"},
+		GetCertificate: s.Certificate, ClientAuth: tls.RequestClientCert, SessionTicketsDisabled: true,
+	}
+}
+
+func (s *Server) stop(server *http.Server) {
+	ctx, cancel := context.WithTimeout(context.Background(), stopTimeout)
+	defer cancel()
+	_ = server.Shutdown(ctx)
+	_ = server.Close()
+	ended := make(chan struct{})
+	go func() {
+		s.sessions.Wait()
+		close(ended)
+	}()
+	select {
+	case <-ended:
+	case <-ctx.Done():
+	}
+}
+
+// quietLog takes what net/http says of connections that go wrong.
+type quietLog struct{}
+
+// Write implements io.Writer.
+func (quietLog) Write(p []byte) (int, error) {
+	klog.V(2).InfoS("Connection to the node's server", "said", strings.TrimSpace(string(p)))
+	return len(p), nil
+}

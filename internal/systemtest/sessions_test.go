@@ -1,0 +1,615 @@
+package systemtest
+
+import (
+	"bytes"
+	"cmp"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/pem"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+
+	certificatesv1 "k8s.io/api/certificates/v1"
+	corev1 "k8s.io/api/core/v1"
+	rbacv1 "k8s.io/api/rbac/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/clientcmd"
+	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
+	"k8s.io/client-go/tools/remotecommand"
+	"k8s.io/utils/ptr"
+
+	"lanyard.dev/internal/pki"
+)
+
+// kubectl returns the real one, as the holder of the kubeconfig; "" is the administrator's.
+func (s *stage) kubectl(t *testing.T, kubeconfig string, spdy bool, args ...string) *exec.Cmd {
+	t.Helper()
+	return kubectl(t, cmp.Or(kubeconfig, s.authority.Kubeconfig()), s.namespace, spdy, args...)
+}
+
+// kubectl returns the real one. spdy makes it speak what it spoke before WebSockets.
+func kubectl(t testing.TB, kubeconfig, namespace string, spdy bool, args ...string) *exec.Cmd {
+	t.Helper()
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	command := exec.CommandContext(t.Context(), self, append([]string{"kubectl", "--kubeconfig", kubeconfig, "-n", namespace}, args...)...)
+	command.Env = append(os.Environ(), actAsLanyard+"=1",
+		fmt.Sprintf("KUBECTL_REMOTE_COMMAND_WEBSOCKETS=%v", !spdy), fmt.Sprintf("KUBECTL_PORT_FORWARD_WEBSOCKETS=%v", !spdy))
+	return command
+}
+
+// says runs it and returns what it wrote and its exit code.
+func says(t *testing.T, command *exec.Cmd) (stdout, stderr string, code int) {
+	t.Helper()
+	var out, errs bytes.Buffer
+	command.Stdout, command.Stderr = &out, &errs
+	err := command.Run()
+	if exit, ok := err.(*exec.ExitError); ok {
+		return out.String(), errs.String(), exit.ExitCode()
+	}
+	if err != nil {
+		t.Fatalf("%q: %v", command.Args, err)
+	}
+	return out.String(), errs.String(), 0
+}
+
+// bothWays runs a test by WebSocket and by SPDY.
+func bothWays(t *testing.T, test func(t *testing.T, spdy bool)) {
+	for name, spdy := range map[string]bool{"WebSocket": false, "SPDY": true} {
+		t.Run(name, func(t *testing.T) { test(t, spdy) })
+	}
+}
+
+func TestExec(t *testing.T) {
+	t.Parallel()
+	s := newStage(t)
+	pod := s.pod.Name
+	bothWays(t, func(t *testing.T, spdy bool) {
+		stdout, stderr, code := says(t, s.kubectl(t, "", spdy, "exec", pod, "--", "sh", "-c", "echo out; echo err >&2; exit 7"))
+		if stdout != "out\n" || !strings.HasPrefix(stderr, "err\n") || code != 7 {
+			t.Errorf("got %q, %q, %d", stdout, stderr, code)
+		}
+		cat := s.kubectl(t, "", spdy, "exec", "-i", pod, "--", "cat")
+		text := strings.Repeat("0123456789abcdef", 1<<14)
+		cat.Stdin = strings.NewReader(text)
+		if stdout, stderr, code = says(t, cat); stdout != text || code != 0 {
+			t.Errorf("cat: %d bytes, %q, %d", len(stdout), stderr, code)
+		}
+		if stdout, stderr, code = says(t, s.kubectl(t, "", spdy, "attach", pod)); stdout != "attached to id-c\n" || code != 0 {
+			t.Errorf("attach: got %q, %q, %d", stdout, stderr, code)
+		}
+		if _, stderr, code = says(t, s.kubectl(t, "", spdy, "exec", pod, "-c", "d", "--", "true")); !strings.Contains(stderr, "container d is not valid for pod "+pod) || code != 1 {
+			t.Errorf("no such container: %q, %d", stderr, code)
+		}
+		dir := t.TempDir()
+		if err := os.WriteFile(filepath.Join(dir, "here"), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if _, stderr, code = says(t, s.kubectl(t, "", spdy, "cp", filepath.Join(dir, "here"), pod+":"+filepath.Join(dir, "there"))); code != 0 {
+			t.Fatalf("cp: %q", stderr)
+		}
+		if copied, err := os.ReadFile(filepath.Join(dir, "there")); err != nil || string(copied) != text {
+			t.Errorf("copied %d bytes, %v", len(copied), err)
+		}
+	})
+}
+
+func TestTerminalSize(t *testing.T) {
+	t.Parallel()
+	s := newStage(t)
+	request := s.authority.Client().CoreV1().RESTClient().Post().Namespace(s.namespace).Resource("pods").Name(s.pod.Name).SubResource("exec").
+		Param("command", "sh").Param("command", "-c").Param("command", "read x; echo got $x").Param("stdin", "true").Param("stdout", "true").Param("tty", "true")
+	for name, make := range map[string]func() (remotecommand.Executor, error){
+		"WebSocket": func() (remotecommand.Executor, error) {
+			return remotecommand.NewWebSocketExecutor(s.authority.Config(), "GET", request.URL().String())
+		},
+		"SPDY": func() (remotecommand.Executor, error) {
+			return remotecommand.NewSPDYExecutor(s.authority.Config(), "POST", request.URL())
+		},
+	} {
+		executor, err := make()
+		if err != nil {
+			t.Fatal(err)
+		}
+		in, typed := io.Pipe()
+		var out bytes.Buffer
+		ended := go1(func() error {
+			return executor.StreamWithContext(t.Context(), remotecommand.StreamOptions{Stdin: in, Stdout: &out, Tty: true, TerminalSizeQueue: &oneSize{}})
+		})
+		if got := <-s.runtime.resized; got != "120x40" {
+			t.Errorf("%s: resized to %s", name, got)
+		}
+		if _, err := io.WriteString(typed, "hello\n"); err != nil {
+			t.Fatal(err)
+		}
+		_ = typed.Close()
+		if err := <-ended; err != nil || out.String() != "got hello\n" {
+			t.Errorf("%s: %q, %v", name, out.String(), err)
+		}
+	}
+}
+
+// oneSize is a terminal that takes its size once.
+type oneSize struct{ told bool }
+
+func (o *oneSize) Next() *remotecommand.TerminalSize {
+	if o.told {
+		return nil
+	}
+	o.told = true
+	return &remotecommand.TerminalSize{Width: 120, Height: 40}
+}
+
+func go1(f func() error) <-chan error {
+	ended := make(chan error, 1)
+	go func() { ended <- f() }()
+	return ended
+}
+
+func TestLogs(t *testing.T) {
+	t.Parallel()
+	s := newStage(t)
+	for _, test := range []struct {
+		args, want string
+		code       int
+	}{
+		{"", "id-c: one\nid-c: two\nid-c: three\n", 0},
+		{"-c c --tail=1", "id-c: three\n", 0},
+		{"-c d", "container d is not valid for pod " + s.pod.Name, 1},
+		{"--previous", fmt.Sprintf("previous terminated container \"c\" in pod %q not found", s.pod.Name), 1},
+		{"--limit-bytes=-1", "--limit-bytes must be greater than 0", 1},
+	} {
+		stdout, stderr, code := says(t, s.kubectl(t, "", false, append([]string{"logs", s.pod.Name}, strings.Fields(test.args)...)...))
+		if !strings.Contains(stdout+stderr, test.want) || code != test.code || code == 0 && stdout != test.want {
+			t.Errorf("%s: got %q, %q, %d", test.args, stdout, stderr, code)
+		}
+	}
+	all := `--since-time=2026-11-02T03:04:05Z --timestamps --limit-bytes=9`
+	says(t, s.kubectl(t, "", false, append([]string{"logs", s.pod.Name}, strings.Fields(all)...)...))
+	s.runtime.mu.Lock()
+	got := s.runtime.logged[len(s.runtime.logged)-1]
+	s.runtime.mu.Unlock()
+	if !got.Timestamps || got.SinceTime == nil || got.SinceTime.UTC().Format(time.RFC3339) != "2026-11-02T03:04:05Z" || *got.LimitBytes != 9 || got.Follow {
+		t.Errorf("the runtime was asked for %+v", got)
+	}
+	pods := s.authority.Client().CoreV1().Pods(s.namespace)
+	_, err := pods.GetLogs(s.pod.Name, &corev1.PodLogOptions{InsecureSkipTLSVerifyBackend: true}).Stream(t.Context())
+	if err == nil || !strings.Contains(err.Error(), "insecureSkipTLSVerifyBackend is not supported") {
+		t.Errorf("without verification: %v", err)
+	}
+	_, err = pods.GetLogs(s.pod.Name, &corev1.PodLogOptions{TailLines: ptr.To[int64](-1)}).Stream(t.Context())
+	if err == nil || !strings.Contains(err.Error(), "tailLines: Invalid value: -1") {
+		t.Errorf("negative tail: %v", err)
+	}
+}
+
+// TestFollowedLogEndsWithTheAuthority follows a log, reads what there is at once, and ends when the authority does, quickly.
+func TestFollowedLogEndsWithTheAuthority(t *testing.T) {
+	t.Parallel()
+	s := newStage(t)
+	stream, err := s.authority.Client().CoreV1().Pods(s.namespace).GetLogs(s.pod.Name, &corev1.PodLogOptions{Follow: true}).Stream(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = stream.Close() }()
+	first := make([]byte, len("id-c: one\n"))
+	if _, err := io.ReadFull(stream, first); err != nil || string(first) != "id-c: one\n" {
+		t.Fatalf("%q, %v", first, err)
+	}
+	session := s.kubectl(t, "", false, "exec", s.pod.Name, "--", "sh", "-c", "echo up; sleep 600")
+	out, err := session.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := session.Start(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := io.ReadFull(out, make([]byte, 3)); err != nil {
+		t.Fatal(err)
+	}
+	started := time.Now()
+	s.authority.Stop(t)
+	if took := time.Since(started); took > 3*time.Second {
+		t.Errorf("the authority took %v to stop", took)
+	}
+	if rest, _ := io.ReadAll(stream); string(rest) != "id-c: two\nid-c: three\n" {
+		t.Errorf("read %q to the end", rest)
+	}
+	if err := session.Wait(); err == nil {
+		t.Error("the session ended as if the command had")
+	}
+}
+
+// TestSessionsEndWithTheNodesServer does not look at the exit code: kubectl takes a command whose end nobody told for one
+// that ended well.
+func TestSessionsEndWithTheNodesServer(t *testing.T) {
+	t.Parallel()
+	s := newStage(t)
+	for _, spdy := range []bool{false, true} {
+		session := s.kubectl(t, "", spdy, "exec", s.pod.Name, "--", "sh", "-c", "echo up; sleep 600")
+		out, err := session.StdoutPipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := session.Start(); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := io.ReadFull(out, make([]byte, 3)); err != nil {
+			t.Fatal(err)
+		}
+		s.stop()
+		_ = session.Wait()
+		s.start()
+	}
+}
+
+var forwarding = regexp.MustCompile(`Forwarding from 127\.0\.0\.1:(\d+)`)
+
+func TestPortForward(t *testing.T) {
+	t.Parallel()
+	s := newStage(t)
+	target := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { _, _ = io.WriteString(w, "hello "+r.URL.Path) }))
+	defer target.Close()
+	parsed, err := url.Parse(target.URL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	bothWays(t, func(t *testing.T, spdy bool) {
+		session := s.kubectl(t, "", spdy, "port-forward", s.pod.Name, ":"+parsed.Port())
+		out, err := session.StdoutPipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := session.Start(); err != nil {
+			t.Fatal(err)
+		}
+		defer func() { _ = session.Wait() }()
+		defer func() { _ = session.Process.Kill() }()
+		port := awaitPort(t, out)
+		client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
+		for i := range 5 {
+			answer, err := client.Get(fmt.Sprintf("http://127.0.0.1:%s/%d", port, i))
+			if err != nil {
+				t.Fatal(err)
+			}
+			body, err := io.ReadAll(answer.Body)
+			_ = answer.Body.Close()
+			if err != nil || string(body) != fmt.Sprintf("hello /%d", i) {
+				t.Errorf("%q, %v", body, err)
+			}
+		}
+	})
+}
+
+func awaitPort(t *testing.T, out io.Reader) string {
+	t.Helper()
+	var said []byte
+	for {
+		part := make([]byte, 256)
+		n, err := out.Read(part)
+		said = append(said, part[:n]...)
+		if found := forwarding.FindSubmatch(said); found != nil {
+			go func() { _, _ = io.Copy(io.Discard, out) }()
+			return string(found[1])
+		}
+		if err != nil {
+			t.Fatalf("%q: %v", said, err)
+		}
+	}
+}
+
+// kubeconfigOf returns the kubeconfig of an account with these rights in the stage's namespace.
+func (s *stage) kubeconfigOf(t *testing.T, name string, rules ...rbacv1.PolicyRule) string {
+	t.Helper()
+	s.authority.CreateServiceAccount(t, s.namespace, name)
+	s.authority.Grant(t, s.namespace, name, rules...)
+	return writeKubeconfig(t, s.authority.As(t, s.namespace, name), rest.ImpersonationConfig{})
+}
+
+func writeKubeconfig(t *testing.T, c *rest.Config, as rest.ImpersonationConfig) string {
+	t.Helper()
+	config := clientcmdapi.NewConfig()
+	config.Clusters["c"] = &clientcmdapi.Cluster{Server: c.Host, CertificateAuthorityData: c.CAData}
+	config.AuthInfos["u"] = &clientcmdapi.AuthInfo{
+		Token: c.BearerToken, ClientCertificateData: c.CertData, ClientKeyData: c.KeyData, Impersonate: as.UserName, ImpersonateGroups: as.Groups,
+	}
+	config.Contexts["x"] = &clientcmdapi.Context{Cluster: "c", AuthInfo: "u"}
+	config.CurrentContext = "x"
+	file := filepath.Join(t.TempDir(), "kubeconfig")
+	if err := clientcmd.WriteToFile(*config, file); err != nil {
+		t.Fatal(err)
+	}
+	return file
+}
+
+// TestReadingGivesNoShell holds that who may get everything gets the logs, and nothing that runs anything.
+func TestReadingGivesNoShell(t *testing.T) {
+	t.Parallel()
+	s := newStage(t)
+	reader := s.kubeconfigOf(t, "reader", rbacv1.PolicyRule{Verbs: []string{"get", "list", "watch"}, APIGroups: []string{"*"}, Resources: []string{"*"}})
+	half := s.kubeconfigOf(t, "half", rbacv1.PolicyRule{Verbs: []string{"get"}, APIGroups: []string{""}, Resources: []string{"pods"}},
+		rbacv1.PolicyRule{Verbs: []string{"get", "create"}, APIGroups: []string{""}, Resources: []string{"pods/exec"}})
+	bothWays(t, func(t *testing.T, spdy bool) {
+		for subresource, command := range map[string][]string{
+			"exec": {"exec", s.pod.Name, "--", "echo", "out"}, "attach": {"attach", s.pod.Name}, "portforward": {"port-forward", s.pod.Name, ":80"},
+		} {
+			stdout, stderr, code := says(t, s.kubectl(t, reader, spdy, command...))
+			if code == 0 || stdout != "" || !strings.Contains(stderr, `cannot create resource "pods/`+subresource+`"`) {
+				t.Errorf("%s: got %q, %q, %d", subresource, stdout, stderr, code)
+			}
+		}
+		if stdout, stderr, code := says(t, s.kubectl(t, half, spdy, "exec", s.pod.Name, "--", "echo", "out")); stdout != "out\n" || code != 0 {
+			t.Errorf("who may create: %q, %q, %d", stdout, stderr, code)
+		}
+		if _, stderr, code := says(t, s.kubectl(t, half, spdy, "attach", s.pod.Name)); code == 0 || !strings.Contains(stderr, "cannot") {
+			t.Errorf("who may create another: %q, %d", stderr, code)
+		}
+	})
+	if stdout, stderr, code := says(t, s.kubectl(t, reader, false, "logs", s.pod.Name, "--tail=1")); stdout != "id-c: three\n" || code != 0 {
+		t.Errorf("logs: %q, %q, %d", stdout, stderr, code)
+	}
+}
+
+func TestSessionsAsSomebodyElse(t *testing.T) {
+	t.Parallel()
+	s := newStage(t)
+	create := rbacv1.PolicyRule{Verbs: []string{"get", "create"}, APIGroups: []string{""}, Resources: []string{"pods", "pods/exec"}}
+	s.kubeconfigOf(t, "able", create)
+	s.kubeconfigOf(t, "unable", rbacv1.PolicyRule{Verbs: []string{"get"}, APIGroups: []string{""}, Resources: []string{"pods", "pods/exec"}})
+	bothWays(t, func(t *testing.T, spdy bool) {
+		for name, may := range map[string]bool{"able": true, "unable": false} {
+			who := rest.ImpersonationConfig{UserName: "system:serviceaccount:" + s.namespace + ":" + name, Groups: []string{"system:authenticated"}}
+			stdout, stderr, code := says(t, s.kubectl(t, writeKubeconfig(t, s.authority.Config(), who), spdy, "exec", s.pod.Name, "--", "echo", "out"))
+			if (code == 0) != may || may && stdout != "out\n" || !may && !strings.Contains(stderr, "forbidden") {
+				t.Errorf("%s: %q, %q, %d", name, stdout, stderr, code)
+			}
+		}
+	})
+}
+
+// TestNodeMustShowItsOwnCertificate puts others in the node's place.
+func TestNodeMustShowItsOwnCertificate(t *testing.T) {
+	t.Parallel()
+	s := newStage(t)
+	other, err := pki.EnsureAuthority(filepath.Join(t.TempDir(), "crt"), filepath.Join(t.TempDir(), "key"), "other", time.Now())
+	if err != nil {
+		t.Fatal(err)
+	}
+	foreign := servingOf(t, other, "system:node:one", "system:nodes")
+	authority, err := s.ca.NewServing(pki.ServingNames("one", ""), time.Now())
+	if err != nil {
+		t.Fatal(err)
+	}
+	client, err := s.ca.NewClient("system:node:one", []string{"system:nodes"}, time.Now())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, test := range map[string]struct {
+		certificate *tls.Certificate
+		says        string
+	}{
+		"another node":           {servingOf(t, s.ca, "system:node:two", "system:nodes"), `that of "system:node:two"`},
+		"no node":                {servingOf(t, s.ca, "one", "system:nodes"), `that of "one"`},
+		"no group":               {servingOf(t, s.ca, "system:node:one"), `that of "system:node:one"`},
+		"more groups":            {servingOf(t, s.ca, "system:node:one", "system:nodes", "x"), `that of "system:node:one"`},
+		"another CA":             {foreign, "unknown authority"},
+		"the authority's":        {parsePair(t, authority), `that of "lanyard-serving"`},
+		"the node's as a client": {parsePair(t, client), "certificate"},
+	} {
+		s.serving.Store(test.certificate)
+		for _, args := range [][]string{{"logs", s.pod.Name}, {"exec", s.pod.Name, "--", "echo", "out"}} {
+			bothWays(t, func(t *testing.T, spdy bool) {
+				stdout, stderr, code := says(t, s.kubectl(t, "", spdy, args...))
+				if code == 0 || stdout != "" || !strings.Contains(stderr, test.says) {
+					t.Errorf("%s, %s: got %q, %q, %d", name, args[0], stdout, stderr, code)
+				}
+			})
+		}
+	}
+}
+
+// TestNodeServesWhoMayUseIt speaks to the node directly.
+func TestNodeServesWhoMayUseIt(t *testing.T) {
+	t.Parallel()
+	s := newStage(t)
+	path := "/containerLogs/" + s.namespace + "/" + s.pod.Name + "/c"
+	run := "/exec/" + s.namespace + "/" + s.pod.Name + "/c?command=echo&command=out&output=1"
+	strangers, err := pki.EnsureAuthority(filepath.Join(t.TempDir(), "crt"), filepath.Join(t.TempDir(), "key"), "other", time.Now())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, test := range map[string]struct {
+		certificate func() (*pki.Pair, error)
+		method      string
+		path        string
+		code        int
+		says        string
+	}{
+		"nobody":         {nil, "GET", path, 401, "Unauthorized"},
+		"nobody, health": {nil, "GET", "/healthz", 200, "ok"},
+		"nobody, exec":   {nil, "POST", run, 401, "Unauthorized"},
+		"of another CA": {func() (*pki.Pair, error) {
+			return strangers.NewClient("kube-apiserver-kubelet-client", nil, time.Now())
+		}, "GET", path, 401, "Unauthorized"},
+		"masters of another CA": {func() (*pki.Pair, error) { return strangers.NewClient("x", []string{"system:masters"}, time.Now()) }, "POST", run, 401, "Unauthorized"},
+		"a serving certificate": {func() (*pki.Pair, error) { return s.ca.NewServing(pki.Names{DNS: []string{"x"}}, time.Now()) }, "GET", path, 401, "Unauthorized"},
+		"somebody":              {func() (*pki.Pair, error) { return s.ca.NewClient("jane", []string{"dev"}, time.Now()) }, "GET", path, 403, "Forbidden (user=jane, verb=get, resource=nodes, subresource=proxy)"},
+		"somebody, exec by GET": {func() (*pki.Pair, error) { return s.ca.NewClient("jane", []string{"dev"}, time.Now()) }, "GET", run, 403, "verb=create"},
+		"the node itself": {func() (*pki.Pair, error) {
+			return s.ca.NewClient("system:node:one", []string{"system:nodes"}, time.Now())
+		}, "GET", path, 403, "Forbidden"},
+		"the authority":           {func() (*pki.Pair, error) { return s.ca.NewClient("kube-apiserver-kubelet-client", nil, time.Now()) }, "GET", path, 200, "id-c: one\n"},
+		"the administrator":       {func() (*pki.Pair, error) { return s.ca.NewClient("a", []string{"system:masters"}, time.Now()) }, "GET", path, 200, "id-c: one\n"},
+		"no such pod":             {func() (*pki.Pair, error) { return s.ca.NewClient("a", []string{"system:masters"}, time.Now()) }, "GET", "/containerLogs/x/y/z", 404, `pod "y" does not exist`},
+		"exec without an upgrade": {func() (*pki.Pair, error) { return s.ca.NewClient("a", []string{"system:masters"}, time.Now()) }, "POST", run, 400, "Upgrade request required"},
+		"nothing to run":          {func() (*pki.Pair, error) { return s.ca.NewClient("a", []string{"system:masters"}, time.Now()) }, "POST", strings.ReplaceAll(run, "command", "x"), 400, "at least one command"},
+		"run":                     {func() (*pki.Pair, error) { return s.ca.NewClient("a", []string{"system:masters"}, time.Now()) }, "POST", "/run/x/y/z", 404, ""},
+		"debug":                   {func() (*pki.Pair, error) { return s.ca.NewClient("a", []string{"system:masters"}, time.Now()) }, "GET", "/debug/pprof/", 404, ""},
+		"logs of the host":        {func() (*pki.Pair, error) { return s.ca.NewClient("a", []string{"system:masters"}, time.Now()) }, "GET", "/logs/", 404, ""},
+		"a log is not written":    {func() (*pki.Pair, error) { return s.ca.NewClient("a", []string{"system:masters"}, time.Now()) }, "POST", path, 405, ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			config := &tls.Config{RootCAs: s.cas, ServerName: "one"}
+			if test.certificate != nil {
+				pair, err := test.certificate()
+				if err != nil {
+					t.Fatal(err)
+				}
+				config.Certificates = []tls.Certificate{*parsePair(t, pair)}
+			}
+			client := &http.Client{Transport: &http.Transport{TLSClientConfig: config, DisableKeepAlives: true}}
+			request, err := http.NewRequestWithContext(t.Context(), test.method, fmt.Sprintf("https://%s%s", s.address, test.path), nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			answer, err := client.Do(request)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer func() { _ = answer.Body.Close() }()
+			body, err := io.ReadAll(answer.Body)
+			if err != nil || answer.StatusCode != test.code || !strings.Contains(string(body), test.says) {
+				t.Errorf("got %d, %q, %v", answer.StatusCode, body, err)
+			}
+		})
+	}
+}
+
+// TestNodeSpeaksToNobodyElse gives the node a runtime that names another machine.
+func TestNodeSpeaksToNobodyElse(t *testing.T) {
+	t.Parallel()
+	s := newStage(t)
+	for _, elsewhere := range []string{"http://192.0.2.1:80/x", "https://127.0.0.1:1/x", "http://example.com/x", "http:///x", "http://0.0.0.0:1/x"} {
+		target, err := url.Parse(elsewhere)
+		if err != nil {
+			t.Fatal(err)
+		}
+		s.runtime.elsewhere.Store(target)
+		_, stderr, code := says(t, s.kubectl(t, "", true, "exec", s.pod.Name, "--", "true"))
+		if code == 0 || !strings.Contains(stderr, "only http on loopback") {
+			t.Errorf("%s: %q, %d", elsewhere, stderr, code)
+		}
+	}
+}
+
+// TestNoWayToTheNode tells what is said where there is none.
+func TestNoWayToTheNode(t *testing.T) {
+	t.Parallel()
+	s := newStage(t)
+	core := s.authority.Client().CoreV1()
+	two := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: "two"}}
+	two.Spec.Containers = []corev1.Container{{Name: "a", Image: "x"}, {Name: "b", Image: "x"}}
+	two.Spec.InitContainers = []corev1.Container{{Name: "i", Image: "x"}}
+	process := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: "process", Annotations: map[string]string{"identity.lanyard.dev/process": "true"}}}
+	process.Spec.Containers = two.Spec.Containers[:1]
+	orphan := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: "orphan"}}
+	orphan.Spec.Containers, orphan.Spec.NodeName = two.Spec.Containers[:1], "gone"
+	for _, pod := range []*corev1.Pod{two, process, orphan} {
+		createPod(t, s.authority, s.namespace, pod)
+	}
+	logs := func(name string) error {
+		stream, err := core.Pods(s.namespace).GetLogs(name, &corev1.PodLogOptions{}).Stream(t.Context())
+		if err == nil {
+			_ = stream.Close()
+		}
+		return err
+	}
+	run := func(name string) error {
+		return core.RESTClient().Post().Namespace(s.namespace).Resource("pods").Name(name).SubResource("exec").Param("container", "a").Do(t.Context()).Error()
+	}
+	check := func(what string, err error, says string) {
+		t.Helper()
+		if says == "" && err == nil {
+			return
+		}
+		if err == nil || !strings.Contains(err.Error(), says) {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+	check("several containers", logs("two"), "a container name must be specified for pod two, choose one of: [i a b]")
+	check("exec, not bound", run("two"), "pod two does not have a host assigned")
+	check("process", logs("process"), "stands for a process that was started with lanyard exec")
+	check("process", run("process"), "stands for a process that was started with lanyard exec")
+	check("no such node", logs("orphan"), `nodes "gone" not found`)
+	check("no such pod", logs("nobody"), `pods "nobody" not found`)
+	two.ObjectMeta = metav1.ObjectMeta{Name: "annotated", Annotations: map[string]string{"kubectl.kubernetes.io/default-container": "b"}}
+	createPod(t, s.authority, s.namespace, two)
+	check("not bound, with a default container", logs("annotated"), "")
+	s.report(0)
+	check("no port", logs(s.pod.Name), "says no port to reach it at")
+	s.report(1)
+	check("nobody there", logs(s.pod.Name), "refused")
+}
+
+// TestNodeGetsACertificateToServeWith has a node ask for one, which nobody needs to approve, and serve with it.
+func TestNodeGetsACertificateToServeWith(t *testing.T) {
+	t.Parallel()
+	s := newStage(t)
+	node := nodeClient(t, s.authority, "one")
+	usages := []certificatesv1.KeyUsage{certificatesv1.UsageServerAuth, certificatesv1.UsageDigitalSignature}
+	key, request := servingRequest(t, "system:node:one", net.IPv4(127, 0, 0, 1))
+	certificate := awaitCertificate(t, s.authority.Client(), askForCertificate(t, node, request, certificatesv1.KubeletServingSignerName, usages))
+	pair, err := tls.X509KeyPair(certificate, key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.serving.Store(&pair)
+	if stdout, stderr, code := says(t, s.kubectl(t, "", false, "logs", s.pod.Name, "--tail=1")); stdout != "id-c: three\n" || code != 0 {
+		t.Errorf("got %q, %q, %d", stdout, stderr, code)
+	}
+	// Neither may a node have another's, nor anybody a node's, nor a node the authority's.
+	_, twos := servingRequest(t, "system:node:two", net.IPv4(127, 0, 0, 1))
+	_, authoritys := servingRequest(t, "system:node:one", net.IPv4(127, 0, 0, 1), "localhost")
+	waiting := []string{
+		askForCertificate(t, node, twos, certificatesv1.KubeletServingSignerName, usages),
+		askForCertificate(t, node, authoritys, certificatesv1.KubeletServingSignerName, usages),
+		askForCertificate(t, s.authority.Client(), request, certificatesv1.KubeletServingSignerName, usages),
+	}
+	// Requests are looked at one after another, so that what came before a decided one was looked at.
+	_, last := servingRequest(t, "system:node:one", net.IPv4(127, 0, 0, 1))
+	awaitCertificate(t, s.authority.Client(), askForCertificate(t, node, last, certificatesv1.KubeletServingSignerName, usages))
+	for _, name := range waiting {
+		r, err := s.authority.Client().CertificatesV1().CertificateSigningRequests().Get(t.Context(), name, metav1.GetOptions{})
+		if err != nil || len(r.Status.Conditions) > 0 || len(r.Status.Certificate) > 0 {
+			t.Errorf("%s: %+v, %v", name, r.Status.Conditions, err)
+		}
+	}
+}
+
+func servingRequest(t *testing.T, name string, address net.IP, dns ...string) (keyPEM, requestPEM []byte) {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	der, err := x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{
+		Subject: pkix.Name{CommonName: name, Organization: []string{"system:nodes"}}, IPAddresses: []net.IP{address}, DNSNames: dns,
+	}, key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	keyDER, err := x509.MarshalECPrivateKey(key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return pem.EncodeToMemory(&pem.Block{Type: "EC PRIVATE KEY", Bytes: keyDER}), pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE REQUEST", Bytes: der})
+}
