@@ -43,9 +43,11 @@ var rules = []rule{
 	{
 		in: []string{""}, never: []string{
 			"testing", module + "/internal/apiserver/registry/fieldtest", module + "/internal/apiserver/registry/storagetest", module + "/internal/rbac/rbactest",
+			module + "/internal/node/nodetest",
 		},
 		except: []string{
 			"internal/apiserver/registry/fieldtest", "internal/apiserver/registry/storagetest", "internal/rbac/rbactest", "internal/systemtest", "lanyardtest",
+			"internal/node/nodetest",
 		},
 		why: "what helps tests stays out of the product",
 	},

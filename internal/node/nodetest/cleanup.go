@@ -1,0 +1,140 @@
+//go:build linux
+
+package nodetest
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/moby/sys/mountinfo"
+	"golang.org/x/sys/unix"
+	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+)
+
+// end removes everything, and fails the test where something had to be forced.
+func (c *Containerd) end(t testing.TB) {
+	t.Helper()
+	defer func() { _ = os.RemoveAll(c.dir) }()
+	if c.conn == nil {
+		return
+	}
+	if c.PID() == 0 {
+		c.Restart(t) // only containerd can end what a killed one left
+	}
+	if err := c.removeAll(); err != nil {
+		t.Errorf("clean up: %v\n%s", err, c.logTail())
+	}
+	_ = c.conn.Close()
+	c.stop(t, syscall.SIGTERM)
+	for _, leak := range c.leaks() {
+		t.Errorf("left behind and removed: %s", leak)
+	}
+}
+
+// removeAll stops and removes every sandbox; their containers go with them.
+func (c *Containerd) removeAll() error {
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	runtime := runtimeapi.NewRuntimeServiceClient(c.conn)
+	all, err := runtime.ListPodSandbox(ctx, &runtimeapi.ListPodSandboxRequest{})
+	if err != nil {
+		return err
+	}
+	for _, sandbox := range all.GetItems() {
+		_, stop := runtime.StopPodSandbox(ctx, &runtimeapi.StopPodSandboxRequest{PodSandboxId: sandbox.GetId()})
+		_, remove := runtime.RemovePodSandbox(ctx, &runtimeapi.RemovePodSandboxRequest{PodSandboxId: sandbox.GetId()})
+		err = errors.Join(err, stop, remove)
+	}
+	return err
+}
+
+// leaks removes what is still there, and names it.
+func (c *Containerd) leaks() []string {
+	found := slices.Concat(c.leakedProcesses(), c.leakedMounts())
+	if err := removeBridge(c.bridge); err != nil {
+		found = append(found, fmt.Sprintf("bridge %s: %v", c.bridge, err))
+	}
+	return found
+}
+
+// leakedProcesses are shims: they name their containerd's socket. One that has been told to end gets time to do so.
+func (c *Containerd) leakedProcesses() []string {
+	deadline := time.Now().Add(patience / 6)
+	shims := c.shims()
+	for len(shims) > 0 && time.Now().Before(deadline) {
+		time.Sleep(pollPeriod)
+		shims = c.shims()
+	}
+	var found []string
+	for _, pid := range shims {
+		_ = syscall.Kill(pid, syscall.SIGKILL)
+		found = append(found, fmt.Sprintf("shim %d", pid))
+	}
+	return found
+}
+
+func (c *Containerd) shims() []int {
+	files, err := filepath.Glob("/proc/[0-9]*/cmdline")
+	if err != nil {
+		return nil
+	}
+	var found []int
+	for _, file := range files {
+		command, err := os.ReadFile(file)
+		if err != nil || !bytes.Contains(command, []byte("\x00-address\x00"+c.socket()+"\x00")) {
+			continue
+		}
+		if pid, err := strconv.Atoi(filepath.Base(filepath.Dir(file))); err == nil {
+			found = append(found, pid)
+		}
+	}
+	return found
+}
+
+func (c *Containerd) leakedMounts() []string {
+	mounts, err := mountinfo.GetMounts(mountinfo.PrefixFilter(c.dir))
+	if err != nil {
+		return []string{err.Error()}
+	}
+	var found []string
+	for _, mount := range slices.Backward(mounts) {
+		if !strings.HasPrefix(mount.Mountpoint, c.dir+"/") {
+			continue
+		}
+		_ = unix.Unmount(mount.Mountpoint, unix.MNT_DETACH)
+		found = append(found, "mount "+mount.Mountpoint)
+	}
+	return found
+}
+
+// removeBridge removes the bridge, which no CNI plugin does. It is no leak, and there is none where no pod ran.
+func removeBridge(name string) error {
+	if _, err := net.InterfaceByName(name); err != nil {
+		return nil
+	}
+	socket, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = unix.Close(socket) }()
+	request, err := unix.NewIfreq(name)
+	if err != nil {
+		return err
+	}
+	request.SetUint16(0) // no flag: down, as the kernel asks of a bridge to be removed
+	if err := unix.IoctlIfreq(socket, unix.SIOCSIFFLAGS, request); err != nil {
+		return err
+	}
+	return unix.IoctlIfreq(socket, unix.SIOCBRDELBR, request)
+}

@@ -1,0 +1,107 @@
+//go:build linux
+
+package nodetest
+
+import (
+	"bytes"
+	"maps"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+)
+
+// Registry serves images on a loopback address, where containerd speaks HTTP without TLS.
+type Registry struct {
+	// Host is the address and port: an image lanyard.test/tool:1 is pulled as Host/tool:1.
+	Host string
+
+	username, password string
+	contents           map[string]*content // by repository:tag
+	types              map[string]string   // media types, by digest
+	blobs              map[string][]byte
+	resolved           atomic.Int64
+	hold               atomic.Pointer[chan struct{}]
+}
+
+// NewRegistry serves until the test ends. With a username it asks for both.
+func NewRegistry(t testing.TB, username, password string, all ...Image) *Registry {
+	t.Helper()
+	r := &Registry{
+		username: username, password: password,
+		contents: map[string]*content{}, types: map[string]string{}, blobs: map[string][]byte{},
+	}
+	for _, image := range all {
+		made, err := image.content()
+		if err != nil {
+			t.Fatalf("%v", err)
+		}
+		_, name, _ := strings.Cut(image.Name, "/")
+		r.contents[name] = made
+		r.types[made.manifest.Digest] = made.manifest.MediaType
+		maps.Copy(r.blobs, made.blobs)
+	}
+	server := httptest.NewServer(r)
+	t.Cleanup(server.Close)
+	r.Host = strings.TrimPrefix(server.URL, "http://")
+	return r
+}
+
+// Resolved is how often somebody with the right credentials asked what a tag stands for: each pull does so once.
+func (r *Registry) Resolved() int { return int(r.resolved.Load()) }
+
+// Hold keeps every request waiting until release is called, which may be done more than once.
+func (r *Registry) Hold() (release func()) {
+	gate := make(chan struct{})
+	r.hold.Store(&gate)
+	return func() {
+		if r.hold.CompareAndSwap(&gate, nil) {
+			close(gate)
+		}
+	}
+}
+
+// ServeHTTP answers the pulling half of the OCI distribution specification.
+func (r *Registry) ServeHTTP(w http.ResponseWriter, req *http.Request) {
+	if gate := r.hold.Load(); gate != nil {
+		select {
+		case <-*gate:
+		case <-req.Context().Done():
+			return
+		}
+	}
+	if username, password, _ := req.BasicAuth(); username != r.username || password != r.password {
+		w.Header().Set("WWW-Authenticate", `Basic realm="test"`)
+		http.Error(w, `{"errors":[{"code":"UNAUTHORIZED","message":"authentication required"}]}`, http.StatusUnauthorized)
+		return
+	}
+	path := strings.TrimPrefix(req.URL.Path, "/v2/")
+	if name, reference, found := strings.Cut(path, "/manifests/"); found {
+		r.serveManifest(w, req, name, reference)
+		return
+	}
+	if _, digest, found := strings.Cut(path, "/blobs/"); found {
+		r.serveBlob(w, req, digest, "application/octet-stream")
+	}
+}
+
+func (r *Registry) serveManifest(w http.ResponseWriter, req *http.Request, name, reference string) {
+	if made := r.contents[name+":"+reference]; made != nil {
+		reference = made.manifest.Digest
+		r.resolved.Add(1)
+	}
+	r.serveBlob(w, req, reference, r.types[reference])
+}
+
+func (r *Registry) serveBlob(w http.ResponseWriter, req *http.Request, digest, mediaType string) {
+	blob, ok := r.blobs[digest]
+	if !ok {
+		http.Error(w, `{"errors":[{"code":"MANIFEST_UNKNOWN","message":"not here"}]}`, http.StatusNotFound)
+		return
+	}
+	w.Header().Set("Content-Type", mediaType)
+	w.Header().Set("Docker-Content-Digest", digest)
+	http.ServeContent(w, req, "", time.Time{}, bytes.NewReader(blob))
+}
