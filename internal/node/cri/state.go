@@ -72,3 +72,10 @@ type Mount struct {
 	// Propagation is the pod's; nil means none.
 	Propagation *corev1.MountPropagationMode
 }
+
+// Status is whether pods can be run.
+type Status struct {
+	RuntimeReady, NetworkReady bool
+	// Message says what is not ready, in the runtime's words.
+	Message string
+}

@@ -1,0 +1,108 @@
+//go:build linux
+
+package cri
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+)
+
+// info is what containerd and CRI-O tell in verbose statuses, beyond CRI.
+type info struct {
+	Pid         int `json:"pid"`
+	RuntimeSpec struct {
+		Linux struct {
+			Namespaces []struct {
+				Type string `json:"type"`
+				Path string `json:"path"`
+			} `json:"namespaces"`
+		} `json:"linux"`
+	} `json:"runtimeSpec"`
+}
+
+func parseInfo(told map[string]string) (info, error) {
+	var parsed info
+	if err := json.Unmarshal([]byte(told["info"]), &parsed); err != nil {
+		return info{}, fmt.Errorf("the container runtime's verbose status: %w", err)
+	}
+	return parsed, nil
+}
+
+// network is the path of the network namespace: the one the sandbox was told to join, else that of its process.
+func (i info) network() string {
+	for _, namespace := range i.RuntimeSpec.Linux.Namespaces {
+		if namespace.Type == "network" && namespace.Path != "" {
+			return namespace.Path
+		}
+	}
+	if i.Pid > 0 {
+		return fmt.Sprintf("/proc/%d/ns/net", i.Pid)
+	}
+	return ""
+}
+
+// NetworkNamespace returns a path that stands for a sandbox's network; "" is the machine's.
+func (r *Runtime) NetworkNamespace(ctx context.Context, sandboxID string) (path string, err error) {
+	if _, err := r.claimSandbox(ctx, sandboxID); err != nil {
+		return "", err
+	}
+	answer, err := r.sandboxStatus(ctx, sandboxID, true)
+	if err != nil {
+		return "", err
+	}
+	if isHostNetwork(answer.GetStatus()) {
+		return "", nil
+	}
+	told, err := parseInfo(answer.GetInfo())
+	if err != nil {
+		return "", err
+	}
+	if path = told.network(); path == "" {
+		return "", fmt.Errorf("the container runtime does not tell the network namespace of sandbox %s", sandboxID)
+	}
+	return path, nil
+}
+
+// Signal sends a signal to a container's first process. A container that does not run is an error.
+func (r *Runtime) Signal(ctx context.Context, containerID string, signal syscall.Signal) error {
+	pid, err := r.firstProcess(ctx, containerID)
+	if err != nil {
+		return err
+	}
+	process, err := unix.PidfdOpen(pid, 0)
+	if err != nil {
+		return fmt.Errorf("signal container %s: %w", containerID, err)
+	}
+	defer func() { _ = unix.Close(process) }()
+	// The ID could have been another's by the time the process was opened; if it is still the container's, it was then too.
+	if again, err := r.firstProcess(ctx, containerID); err != nil || again != pid {
+		return fmt.Errorf("signal container %s: it has ended", containerID)
+	}
+	if err := unix.PidfdSendSignal(process, signal, nil, 0); err != nil {
+		return fmt.Errorf("signal container %s: %w", containerID, err)
+	}
+	return nil
+}
+
+func (r *Runtime) firstProcess(ctx context.Context, containerID string) (pid int, err error) {
+	answer, err := r.containerStatus(ctx, containerID, true)
+	if err != nil {
+		return 0, err
+	}
+	if answer.GetStatus().GetState() != runtimeapi.ContainerState_CONTAINER_RUNNING {
+		return 0, fmt.Errorf("container %s does not run", containerID)
+	}
+	told, err := parseInfo(answer.GetInfo())
+	if err != nil {
+		return 0, err
+	}
+	if told.Pid <= 1 {
+		return 0, fmt.Errorf("the container runtime does not tell the process of container %s", containerID)
+	}
+	return told.Pid, nil
+}

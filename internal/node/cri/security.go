@@ -1,0 +1,185 @@
+//go:build linux
+
+package cri
+
+import (
+	"context"
+	"fmt"
+
+	corev1 "k8s.io/api/core/v1"
+	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+	"k8s.io/utils/ptr"
+)
+
+// effective is a container's security context where it says something, else its pod's.
+func effective(pod *corev1.Pod, container *corev1.Container) *corev1.SecurityContext {
+	own := &corev1.SecurityContext{}
+	if container.SecurityContext != nil {
+		own = container.SecurityContext.DeepCopy()
+	}
+	shared := pod.Spec.SecurityContext
+	if shared == nil {
+		return own
+	}
+	inherit(&own.RunAsUser, shared.RunAsUser)
+	inherit(&own.RunAsGroup, shared.RunAsGroup)
+	inherit(&own.RunAsNonRoot, shared.RunAsNonRoot)
+	inherit(&own.SELinuxOptions, shared.SELinuxOptions)
+	inherit(&own.SeccompProfile, shared.SeccompProfile)
+	inherit(&own.AppArmorProfile, shared.AppArmorProfile)
+	return own
+}
+
+func inherit[T any](own **T, shared *T) {
+	if *own == nil {
+		*own = shared
+	}
+}
+
+// containerSecurity says a container's security context in CRI.
+func (r *Runtime) containerSecurity(ctx context.Context, spec ContainerSpec) (*runtimeapi.LinuxContainerSecurityContext, error) {
+	security := effective(spec.Pod, spec.Container)
+	namespaces, err := namespaceOptions(spec.Pod)
+	if err != nil {
+		return nil, err
+	}
+	said := &runtimeapi.LinuxContainerSecurityContext{
+		Capabilities: capabilities(security.Capabilities), Privileged: ptr.Deref(security.Privileged, false), NamespaceOptions: namespaces,
+		SelinuxOptions: selinux(security.SELinuxOptions), ReadonlyRootfs: ptr.Deref(security.ReadOnlyRootFilesystem, false),
+		SupplementalGroups: supplementalGroups(spec.Pod), NoNewPrivs: !ptr.Deref(security.AllowPrivilegeEscalation, true),
+	}
+	said.MaskedPaths, said.ReadonlyPaths = procPaths(security.ProcMount)
+	if said.Seccomp, err = r.seccomp(security.SeccompProfile); err != nil {
+		return nil, err
+	}
+	if said.Apparmor, err = apparmor(security.AppArmorProfile); err != nil {
+		return nil, err
+	}
+	if said.SupplementalGroupsPolicy, err = r.groupsPolicy(ctx, spec.Pod); err != nil {
+		return nil, err
+	}
+	return said, r.setUser(ctx, spec, security, said)
+}
+
+// setUser says whom the container runs as. Where the pod does not, the image does, and CRI is told nothing, except that
+// it takes no group without a user.
+func (r *Runtime) setUser(ctx context.Context, spec ContainerSpec, security *corev1.SecurityContext, said *runtimeapi.LinuxContainerSecurityContext) error {
+	said.RunAsUser, said.RunAsGroup = int64Value(security.RunAsUser), int64Value(security.RunAsGroup)
+	mustNotBeRoot := ptr.Deref(security.RunAsNonRoot, false)
+	if security.RunAsUser == nil && security.RunAsGroup == nil && !mustNotBeRoot {
+		return nil
+	}
+	var user imageUser
+	if security.RunAsUser == nil {
+		var err error
+		if user, err = r.userOf(ctx, spec.ImageID); err != nil {
+			return err
+		}
+	}
+	if mustNotBeRoot {
+		if fault := rootFault(security.RunAsUser, user); fault != "" {
+			return &ConfigError{Message: fmt.Sprintf("%s (pod: %q, container: %s)", fault, podName(spec.Pod), spec.Container.Name)}
+		}
+	}
+	if security.RunAsUser == nil && security.RunAsGroup != nil {
+		said.RunAsUser, said.RunAsUsername = int64Value(user.uid), user.name
+	}
+	return nil
+}
+
+// rootFault says, in the kubelet's words, why a container may be root; "" where it is not.
+func rootFault(runAsUser *int64, user imageUser) string {
+	switch {
+	case runAsUser != nil && *runAsUser == 0:
+		return "container's runAsUser breaks non-root policy"
+	case runAsUser != nil:
+		return ""
+	case user.uid == nil:
+		return fmt.Sprintf("container has runAsNonRoot and image has non-numeric user (%s), cannot verify user is non-root", user.name)
+	case *user.uid == 0:
+		return "container has runAsNonRoot and image will run as root"
+	}
+	return ""
+}
+
+// podName is a pod as the kubelet's messages have it.
+func podName(pod *corev1.Pod) string {
+	return fmt.Sprintf("%s_%s(%s)", pod.Name, pod.Namespace, pod.UID)
+}
+
+func capabilities(asked *corev1.Capabilities) *runtimeapi.Capability {
+	if asked == nil {
+		return nil
+	}
+	said := &runtimeapi.Capability{}
+	for _, name := range asked.Add {
+		said.AddCapabilities = append(said.AddCapabilities, string(name))
+	}
+	for _, name := range asked.Drop {
+		said.DropCapabilities = append(said.DropCapabilities, string(name))
+	}
+	return said
+}
+
+// procPaths are what of the kernel's files a container cannot see, and what it cannot write. Runtimes take none for
+// nothing masked, not for their own default.
+func procPaths(mount *corev1.ProcMountType) (masked, readOnly []string) {
+	if ptr.Deref(mount, corev1.DefaultProcMount) == corev1.UnmaskedProcMount {
+		return []string{}, []string{}
+	}
+	masked = []string{
+		"/proc/asound", "/proc/acpi", "/proc/interrupts", "/proc/kcore", "/proc/keys", "/proc/latency_stats", "/proc/timer_list",
+		"/proc/timer_stats", "/proc/sched_debug", "/proc/scsi", "/sys/firmware", "/sys/devices/virtual/powercap",
+	}
+	return masked, []string{"/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"}
+}
+
+// seccomp is Unconfined where the pod asks for nothing, as with the kubelet's default.
+func (r *Runtime) seccomp(profile *corev1.SeccompProfile) (*runtimeapi.SecurityProfile, error) {
+	if profile == nil {
+		return &runtimeapi.SecurityProfile{ProfileType: runtimeapi.SecurityProfile_Unconfined}, nil
+	}
+	switch profile.Type {
+	case corev1.SeccompProfileTypeRuntimeDefault:
+		return &runtimeapi.SecurityProfile{ProfileType: runtimeapi.SecurityProfile_RuntimeDefault}, nil
+	case corev1.SeccompProfileTypeUnconfined:
+		return &runtimeapi.SecurityProfile{ProfileType: runtimeapi.SecurityProfile_Unconfined}, nil
+	case corev1.SeccompProfileTypeLocalhost:
+		ref, err := localhostProfile(r.config.SeccompDir, ptr.Deref(profile.LocalhostProfile, ""))
+		return &runtimeapi.SecurityProfile{ProfileType: runtimeapi.SecurityProfile_Localhost, LocalhostRef: ref}, err
+	}
+	return nil, &ConfigError{Message: fmt.Sprintf("seccompProfile type %q is not known", profile.Type)}
+}
+
+// apparmor is the runtime's choice where the pod asks for nothing.
+func apparmor(profile *corev1.AppArmorProfile) (*runtimeapi.SecurityProfile, error) {
+	if profile == nil {
+		return nil, nil
+	}
+	switch profile.Type {
+	case corev1.AppArmorProfileTypeRuntimeDefault:
+		return &runtimeapi.SecurityProfile{ProfileType: runtimeapi.SecurityProfile_RuntimeDefault}, nil
+	case corev1.AppArmorProfileTypeUnconfined:
+		return &runtimeapi.SecurityProfile{ProfileType: runtimeapi.SecurityProfile_Unconfined}, nil
+	case corev1.AppArmorProfileTypeLocalhost:
+		name := ptr.Deref(profile.LocalhostProfile, "")
+		return &runtimeapi.SecurityProfile{ProfileType: runtimeapi.SecurityProfile_Localhost, LocalhostRef: name}, nil
+	}
+	return nil, &ConfigError{Message: fmt.Sprintf("appArmorProfile type %q is not known", profile.Type)}
+}
+
+// groupsPolicy refuses what the runtime would pass over: a container in groups that its pod excludes.
+func (r *Runtime) groupsPolicy(ctx context.Context, pod *corev1.Pod) (runtimeapi.SupplementalGroupsPolicy, error) {
+	security := pod.Spec.SecurityContext
+	if security == nil || ptr.Deref(security.SupplementalGroupsPolicy, corev1.SupplementalGroupsPolicyMerge) != corev1.SupplementalGroupsPolicyStrict {
+		return runtimeapi.SupplementalGroupsPolicy_Merge, nil
+	}
+	answer, err := r.status(ctx, false)
+	if err != nil {
+		return 0, err
+	}
+	if !answer.GetFeatures().GetSupplementalGroupsPolicy() {
+		return 0, &ConfigError{Message: "SupplementalGroupsPolicy=Strict is not supported in this node"}
+	}
+	return runtimeapi.SupplementalGroupsPolicy_Strict, nil
+}
