@@ -1,0 +1,116 @@
+package objects
+
+import (
+	"context"
+	"sync"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/types"
+	typedcorev1 "k8s.io/client-go/kubernetes/typed/core/v1"
+
+	"lanyard.dev/internal/nodeaccess"
+)
+
+// Client reads secrets and config maps. Every kubernetes.Interface has one: CoreV1().
+type Client interface {
+	typedcorev1.SecretsGetter
+	typedcorev1.ConfigMapsGetter
+}
+
+// Store keeps the objects that pods hold.
+type Store struct {
+	secrets    *shelf[*corev1.Secret]
+	configMaps *shelf[*corev1.ConfigMap]
+
+	mu sync.Mutex
+	// pods holds what each pod holds.
+	pods      map[types.UID]map[key]bool
+	listeners []func(namespace string, changed nodeaccess.Reference)
+}
+
+// key names an object.
+type key struct {
+	namespace string
+	nodeaccess.Reference
+}
+
+// New returns a store without any object. Its watches end with ctx.
+func New(ctx context.Context, client Client) *Store {
+	s := &Store{pods: map[types.UID]map[key]bool{}}
+	s.secrets = newShelf(ctx, secrets{client}, s.tell)
+	s.configMaps = newShelf(ctx, configMaps{client}, s.tell)
+	return s
+}
+
+// OnChange has f told of every object that a pod holds and that came, changed or went. f must not block.
+func (s *Store) OnChange(f func(namespace string, changed nodeaccess.Reference)) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.listeners = append(s.listeners, f)
+}
+
+func (s *Store) tell(k key) {
+	s.mu.Lock()
+	listeners := s.listeners
+	s.mu.Unlock()
+	for _, f := range listeners {
+		f(k.namespace, k.Reference)
+	}
+}
+
+// Hold keeps every secret and config map that the pod names until Release. Called again, it takes the pod as it is now.
+func (s *Store) Hold(pod *corev1.Pod) {
+	wanted := map[key]bool{}
+	for _, ref := range nodeaccess.References(pod) {
+		if ref.Kind == nodeaccess.Secret || ref.Kind == nodeaccess.ConfigMap {
+			wanted[key{pod.Namespace, ref}] = true
+		}
+	}
+	s.hold(pod.UID, wanted)
+}
+
+// Release ends what Hold began.
+func (s *Store) Release(pod types.UID) { s.hold(pod, nil) }
+
+func (s *Store) hold(pod types.UID, wanted map[key]bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	had := s.pods[pod]
+	for k := range wanted {
+		if !had[k] {
+			s.keeper(k).hold(k, pod)
+		}
+	}
+	for k := range had {
+		if !wanted[k] {
+			s.keeper(k).release(k, pod)
+		}
+	}
+	s.pods[pod] = wanted
+	if len(wanted) == 0 {
+		delete(s.pods, pod)
+	}
+}
+
+type keeper interface {
+	hold(k key, pod types.UID)
+	release(k key, pod types.UID)
+}
+
+func (s *Store) keeper(k key) keeper {
+	if k.Kind == nodeaccess.Secret {
+		return s.secrets
+	}
+	return s.configMaps
+}
+
+// Secret returns a secret, which must not be changed: the one last seen if a pod holds it, else as the authority has it.
+// What does not exist is an apierrors.IsNotFound error.
+func (s *Store) Secret(ctx context.Context, namespace, name string) (*corev1.Secret, error) {
+	return s.secrets.read(ctx, key{namespace, nodeaccess.Reference{Kind: nodeaccess.Secret, Name: name}})
+}
+
+// ConfigMap is Secret for config maps.
+func (s *Store) ConfigMap(ctx context.Context, namespace, name string) (*corev1.ConfigMap, error) {
+	return s.configMaps.read(ctx, key{namespace, nodeaccess.Reference{Kind: nodeaccess.ConfigMap, Name: name}})
+}

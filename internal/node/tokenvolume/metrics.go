@@ -1,0 +1,60 @@
+package tokenvolume
+
+import compbasemetrics "k8s.io/component-base/metrics"
+
+// Registry is where metrics are registered. Every KubeRegistry of component-base is one.
+type Registry interface {
+	MustRegister(...compbasemetrics.Registerable)
+	CustomMustRegister(...compbasemetrics.StableCollector)
+}
+
+// metrics count nothing until they are registered.
+type metrics struct{ requests, renewals *compbasemetrics.CounterVec }
+
+func newMetrics() *metrics {
+	return &metrics{
+		requests: compbasemetrics.NewCounterVec(&compbasemetrics.CounterOpts{
+			Name: "lanyard_token_requests_total", StabilityLevel: compbasemetrics.ALPHA,
+			Help: "Tokens that the agent asked the authority for, by reason (initial, renewal) and result (success, error).",
+		}, []string{"reason", "result"}),
+		renewals: compbasemetrics.NewCounterVec(&compbasemetrics.CounterOpts{
+			Name: "lanyard_token_renewals_total", StabilityLevel: compbasemetrics.ALPHA,
+			Help: "Renewals of pods' tokens, by result (success, error). Programs that read their token only once are refused some time after a success.",
+		}, []string{"result"}),
+	}
+}
+
+func (m *metrics) requested(reason string, err error) {
+	m.requests.WithLabelValues(reason, result(err)).Inc()
+}
+
+func (m *metrics) renewed(err error) { m.renewals.WithLabelValues(result(err)).Inc() }
+
+func result(err error) string {
+	if err != nil {
+		return "error"
+	}
+	return "success"
+}
+
+// Register makes the metrics part of a registry. It belongs before the first Get, and may be called once.
+func (t *Tokens) Register(registry Registry) {
+	registry.MustRegister(t.metrics.requests, t.metrics.renewals)
+	registry.CustomMustRegister(&expiry{tokens: t, desc: compbasemetrics.NewDesc("lanyard_token_earliest_expiry_seconds",
+		"Seconds until the first of the pods' tokens ends; below 0 if one has ended. Absent where there is no token.", nil, nil, compbasemetrics.ALPHA, "")})
+}
+
+// expiry is computed when it is asked for.
+type expiry struct {
+	compbasemetrics.BaseStableCollector
+	tokens *Tokens
+	desc   *compbasemetrics.Desc
+}
+
+func (e *expiry) DescribeWithStability(ch chan<- *compbasemetrics.Desc) { ch <- e.desc }
+
+func (e *expiry) CollectWithStability(ch chan<- compbasemetrics.Metric) {
+	if left, ok := e.tokens.untilExpiry(); ok {
+		ch <- compbasemetrics.NewLazyConstMetric(e.desc, compbasemetrics.GaugeValue, left.Seconds())
+	}
+}

@@ -1,0 +1,247 @@
+package tokenvolume
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	utilerrors "k8s.io/apimachinery/pkg/util/errors"
+)
+
+// Objects reads what a pod's volumes name. What does not exist is an apierrors.IsNotFound error.
+type Objects interface {
+	Secret(ctx context.Context, namespace, name string) (*corev1.Secret, error)
+	ConfigMap(ctx context.Context, namespace, name string) (*corev1.ConfigMap, error)
+}
+
+// Renderer makes the files of API-backed volumes.
+type Renderer struct {
+	Objects Objects
+	// Token returns a pod's token. Tokens.Get is such a function.
+	Token func(context.Context, *corev1.Pod, *corev1.ServiceAccountTokenProjection) (string, error)
+	// Allocatable returns what the node has to give; nil stands for nothing.
+	Allocatable func() corev1.ResourceList
+}
+
+// Backed reports whether the volume is one that Render makes.
+func Backed(volume *corev1.Volume) bool {
+	return volume.Projected != nil || volume.Secret != nil || volume.ConfigMap != nil || volume.DownwardAPI != nil
+}
+
+// TokenSources returns the volume's sources that are tokens.
+func TokenSources(volume *corev1.Volume) []*corev1.ServiceAccountTokenProjection {
+	var sources []*corev1.ServiceAccountTokenProjection
+	if volume.Projected == nil {
+		return nil
+	}
+	for i := range volume.Projected.Sources {
+		if source := volume.Projected.Sources[i].ServiceAccountToken; source != nil {
+			sources = append(sources, source)
+		}
+	}
+	return sources
+}
+
+// Render returns the files of one of the pod's volumes. user is the one all its containers run as, nil if they differ or
+// it is not known. All faults are reported at once.
+func (r *Renderer) Render(ctx context.Context, pod *corev1.Pod, volume *corev1.Volume, user *int64) (map[string]File, error) {
+	s := &sheet{pod: pod, files: map[string]File{}, picked: map[string]bool{}, defaultMode: 0o644, user: user}
+	if security := pod.Spec.SecurityContext; security != nil {
+		s.group = security.FSGroup
+	}
+	switch {
+	case volume.Projected != nil:
+		s.mode(volume.Projected.DefaultMode)
+		for i := range volume.Projected.Sources {
+			s.note(r.project(ctx, s, &volume.Projected.Sources[i]))
+		}
+	case volume.Secret != nil:
+		s.mode(volume.Secret.DefaultMode)
+		s.note(r.secret(ctx, s, volume.Secret.SecretName, volume.Secret.Items, volume.Secret.Optional))
+	case volume.ConfigMap != nil:
+		s.mode(volume.ConfigMap.DefaultMode)
+		s.note(r.configMap(ctx, s, volume.ConfigMap.Name, volume.ConfigMap.Items, volume.ConfigMap.Optional))
+	case volume.DownwardAPI != nil:
+		s.mode(volume.DownwardAPI.DefaultMode)
+		r.downward(s, volume.DownwardAPI.Items)
+	default:
+		return nil, fmt.Errorf("volume %q is not made of the API's objects", volume.Name)
+	}
+	return s.files, utilerrors.NewAggregate(s.faults)
+}
+
+func (r *Renderer) project(ctx context.Context, s *sheet, source *corev1.VolumeProjection) error {
+	switch {
+	case source.ServiceAccountToken != nil:
+		text, err := r.Token(ctx, s.pod, source.ServiceAccountToken)
+		if err != nil {
+			return err
+		}
+		return s.putToken(source.ServiceAccountToken.Path, text)
+	case source.Secret != nil:
+		return r.secret(ctx, s, source.Secret.Name, source.Secret.Items, source.Secret.Optional)
+	case source.ConfigMap != nil:
+		return r.configMap(ctx, s, source.ConfigMap.Name, source.ConfigMap.Items, source.ConfigMap.Optional)
+	case source.DownwardAPI != nil:
+		r.downward(s, source.DownwardAPI.Items)
+		return nil
+	}
+	return errors.New("projected volume source is not supported")
+}
+
+func (r *Renderer) secret(ctx context.Context, s *sheet, name string, items []corev1.KeyToPath, optional *bool) error {
+	mayMiss := optional != nil && *optional
+	secret, err := r.Objects.Secret(ctx, s.pod.Namespace, name)
+	if err != nil && mayMiss && apierrors.IsNotFound(err) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	return s.keys(secret.Data, items, mayMiss, "references non-existent secret key: %s")
+}
+
+func (r *Renderer) configMap(ctx context.Context, s *sheet, name string, items []corev1.KeyToPath, optional *bool) error {
+	mayMiss := optional != nil && *optional
+	configMap, err := r.Objects.ConfigMap(ctx, s.pod.Namespace, name)
+	if err != nil && mayMiss && apierrors.IsNotFound(err) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	data := make(map[string][]byte, len(configMap.Data)+len(configMap.BinaryData))
+	for key, value := range configMap.BinaryData {
+		data[key] = value
+	}
+	for key, value := range configMap.Data {
+		data[key] = []byte(value)
+	}
+	return s.keys(data, items, mayMiss, "configmap references non-existent config key: %s")
+}
+
+func (r *Renderer) downward(s *sheet, items []corev1.DownwardAPIVolumeFile) {
+	for i := range items {
+		value, err := r.value(s.pod, &items[i])
+		if err == nil {
+			err = s.pick(items[i].Path, []byte(value), items[i].Mode)
+		}
+		s.note(err)
+	}
+}
+
+func (r *Renderer) value(pod *corev1.Pod, item *corev1.DownwardAPIVolumeFile) (string, error) {
+	switch {
+	case item.FieldRef != nil:
+		return FieldValue(pod, item.FieldRef.FieldPath)
+	case item.ResourceFieldRef != nil:
+		var allocatable corev1.ResourceList
+		if r.Allocatable != nil {
+			allocatable = r.Allocatable()
+		}
+		return ResourceValue(pod, "", item.ResourceFieldRef, allocatable)
+	}
+	return "", fmt.Errorf("%q refers to no field", item.Path)
+}
+
+// sheet collects the files of one volume.
+type sheet struct {
+	pod         *corev1.Pod
+	user, group *int64
+	defaultMode fs.FileMode
+
+	files map[string]File
+	// picked are the paths that the pod's spec names; of two sources for such a path neither can be right. Where whole
+	// objects have a key in common, the later one covers the earlier, as in Kubernetes.
+	picked map[string]bool
+	faults []error
+}
+
+func (s *sheet) note(err error) {
+	if err != nil {
+		s.faults = append(s.faults, err)
+	}
+}
+
+func (s *sheet) mode(mode *int32) {
+	if mode != nil {
+		s.defaultMode = fs.FileMode(*mode) & fs.ModePerm
+	}
+}
+
+// keys puts all keys of an object under their own names, or those that items pick under the paths these name.
+func (s *sheet) keys(data map[string][]byte, items []corev1.KeyToPath, mayMiss bool, missing string) error {
+	if len(items) == 0 {
+		for key, value := range data {
+			if err := s.put(key, value, nil); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	for i := range items {
+		value, ok := data[items[i].Key]
+		if !ok && mayMiss {
+			continue
+		}
+		if !ok {
+			return fmt.Errorf(missing, items[i].Key)
+		}
+		if err := s.pick(items[i].Path, value, items[i].Mode); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (s *sheet) pick(name string, data []byte, mode *int32) error {
+	clean, err := CleanPath(name)
+	if err != nil {
+		return err
+	}
+	if s.picked[clean] {
+		return fmt.Errorf("conflicting duplicate paths: %q", clean)
+	}
+	s.picked[clean] = true
+	return s.put(clean, data, mode)
+}
+
+// put gives a file to the pod's group, if it has one, and lets that read it: what a container cannot write it need not
+// be able to write.
+func (s *sheet) put(name string, data []byte, mode *int32) error {
+	clean, err := CleanPath(name)
+	if err != nil {
+		return err
+	}
+	file := File{Data: data, Mode: s.defaultMode, UID: -1, GID: -1}
+	if mode != nil {
+		file.Mode = fs.FileMode(*mode) & fs.ModePerm
+	}
+	if s.group != nil {
+		file.Mode, file.GID = file.Mode|0o440, int(*s.group)
+	}
+	s.files[clean] = file
+	return nil
+}
+
+// putToken lets nobody read a token but the containers, where it is known as whom they run.
+func (s *sheet) putToken(name, text string) error {
+	var mode *int32
+	if s.user != nil || s.group != nil {
+		private := int32(0o600)
+		mode = &private
+	}
+	if err := s.pick(name, []byte(text), mode); err != nil {
+		return err
+	}
+	if s.user != nil {
+		clean, _ := CleanPath(name)
+		file := s.files[clean]
+		file.UID = int(*s.user)
+		s.files[clean] = file
+	}
+	return nil
+}

@@ -1,0 +1,252 @@
+package tokenvolume
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/resource"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+)
+
+// shelf holds the objects that exist.
+type shelf map[string]map[string]string
+
+func (s shelf) find(kind, namespace, name string) (map[string]string, error) {
+	if data, ok := s[kind+"/"+namespace+"/"+name]; ok {
+		return data, nil
+	}
+	return nil, apierrors.NewNotFound(corev1.Resource(kind), name)
+}
+
+func (s shelf) Secret(_ context.Context, namespace, name string) (*corev1.Secret, error) {
+	found, err := s.find("secret", namespace, name)
+	secret := &corev1.Secret{Data: map[string][]byte{}}
+	for key, value := range found {
+		secret.Data[key] = []byte(value)
+	}
+	return secret, err
+}
+
+func (s shelf) ConfigMap(_ context.Context, namespace, name string) (*corev1.ConfigMap, error) {
+	found, err := s.find("configmap", namespace, name)
+	return &corev1.ConfigMap{Data: found, BinaryData: map[string][]byte{"binary": {0, 1}}}, err
+}
+
+func renderer() *Renderer {
+	return &Renderer{
+		Objects: shelf{
+			"secret/shop/login":               {"user": "u", "password": "p"},
+			"configmap/shop/kube-root-ca.crt": {"ca.crt": "CA"},
+			"configmap/shop/more":             {"user": "other"},
+			"secret/shop/bad":                 {"..data": "x"},
+		},
+		Token: func(_ context.Context, pod *corev1.Pod, source *corev1.ServiceAccountTokenProjection) (string, error) {
+			if source.Audience == "away" {
+				return "", errors.New("failed to fetch token: connection refused")
+			}
+			return "token of " + pod.Name + " for " + source.Audience, nil
+		},
+		Allocatable: func() corev1.ResourceList { return corev1.ResourceList{"cpu": resource.MustParse("4")} },
+	}
+}
+
+func number[T any](n T) *T { return &n }
+
+func keyTo(key, path string, mode *int32) []corev1.KeyToPath {
+	return []corev1.KeyToPath{{Key: key, Path: path, Mode: mode}}
+}
+
+func named(name string) corev1.LocalObjectReference { return corev1.LocalObjectReference{Name: name} }
+
+// show writes files as "MODE UID:GID CONTENT".
+func show(files map[string]File) map[string]string {
+	shown := map[string]string{}
+	for name, f := range files {
+		shown[name] = fmt.Sprintf("%04o %d:%d %s", uint32(f.Mode&fs.ModePerm), f.UID, f.GID, f.Data)
+	}
+	return shown
+}
+
+func projected(mode *int32, sources ...corev1.VolumeProjection) corev1.VolumeSource {
+	return corev1.VolumeSource{Projected: &corev1.ProjectedVolumeSource{DefaultMode: mode, Sources: sources}}
+}
+
+// access is the volume that every pod gets.
+func access() corev1.VolumeSource {
+	return projected(number[int32](0o644),
+		corev1.VolumeProjection{ServiceAccountToken: &corev1.ServiceAccountTokenProjection{Path: "token"}},
+		corev1.VolumeProjection{ConfigMap: &corev1.ConfigMapProjection{LocalObjectReference: named("kube-root-ca.crt"), Items: keyTo("ca.crt", "ca.crt", nil)}},
+		corev1.VolumeProjection{DownwardAPI: &corev1.DownwardAPIProjection{Items: []corev1.DownwardAPIVolumeFile{{
+			Path: "namespace", FieldRef: &corev1.ObjectFieldSelector{FieldPath: "metadata.namespace"}}}}})
+}
+
+func secretSource(name string, items []corev1.KeyToPath, optional *bool) corev1.VolumeSource {
+	return corev1.VolumeSource{Secret: &corev1.SecretVolumeSource{SecretName: name, Items: items, Optional: optional}}
+}
+
+func configSource(name string, items []corev1.KeyToPath, optional *bool) corev1.VolumeSource {
+	return corev1.VolumeSource{ConfigMap: &corev1.ConfigMapVolumeSource{LocalObjectReference: named(name), Items: items, Optional: optional}}
+}
+
+func TestRender(t *testing.T) {
+	t.Parallel()
+	for name, test := range map[string]struct {
+		source      corev1.VolumeSource
+		user, group *int64
+		want        map[string]string
+	}{
+		"what every pod gets": {access(), nil, nil, map[string]string{
+			"token": "0644 -1:-1 token of p for ", "ca.crt": "0644 -1:-1 CA", "namespace": "0644 -1:-1 shop"}},
+		"with a user": {access(), number[int64](1000), nil, map[string]string{
+			"token": "0600 1000:-1 token of p for ", "ca.crt": "0644 -1:-1 CA", "namespace": "0644 -1:-1 shop"}},
+		"with a group": {access(), nil, number[int64](2000), map[string]string{
+			"token": "0640 -1:2000 token of p for ", "ca.crt": "0644 -1:2000 CA", "namespace": "0644 -1:2000 shop"}},
+		"with both": {access(), number[int64](0), number[int64](2000), map[string]string{
+			"token": "0640 0:2000 token of p for ", "ca.crt": "0644 -1:2000 CA", "namespace": "0644 -1:2000 shop"}},
+		"whole secret": {secretSource("login", nil, nil), nil, nil, map[string]string{"user": "0644 -1:-1 u", "password": "0644 -1:-1 p"}},
+		"one key":      {secretSource("login", keyTo("user", "a/b", number[int32](0o400)), nil), nil, nil, map[string]string{"a/b": "0400 -1:-1 u"}},
+		"a mode, and a group that must read": {secretSource("login", keyTo("user", "u", number[int32](0o100)), nil), nil, number[int64](7),
+			map[string]string{"u": "0540 -1:7 u"}},
+		"whole config map":           {configSource("more", nil, nil), nil, nil, map[string]string{"user": "0644 -1:-1 other", "binary": "0644 -1:-1 \x00\x01"}},
+		"no secret, none needed":     {secretSource("none", nil, number(true)), nil, nil, map[string]string{}},
+		"no config map, none needed": {configSource("none", keyTo("a", "a", nil), number(true)), nil, nil, map[string]string{}},
+		"no key, none needed":        {secretSource("login", keyTo("none", "a", nil), number(true)), nil, nil, map[string]string{}},
+		"the later of two whole objects": {projected(nil,
+			corev1.VolumeProjection{Secret: &corev1.SecretProjection{LocalObjectReference: named("login")}},
+			corev1.VolumeProjection{ConfigMap: &corev1.ConfigMapProjection{LocalObjectReference: named("more")}}), nil, nil,
+			map[string]string{"user": "0644 -1:-1 other", "password": "0644 -1:-1 p", "binary": "0644 -1:-1 \x00\x01"}},
+		"the pod's own fields": {corev1.VolumeSource{DownwardAPI: &corev1.DownwardAPIVolumeSource{DefaultMode: number[int32](0o440), Items: []corev1.DownwardAPIVolumeFile{
+			{Path: "labels", FieldRef: &corev1.ObjectFieldSelector{FieldPath: "metadata.labels"}},
+			{Path: "cpu", Mode: number[int32](0o444), ResourceFieldRef: &corev1.ResourceFieldSelector{ContainerName: "c", Resource: "limits.cpu"}},
+		}}}, nil, nil, map[string]string{"labels": "0440 -1:-1 a=\"1\"\nb=\"x\\\"y\"", "cpu": "0444 -1:-1 4"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			pod := podNamed("p")
+			pod.Labels = map[string]string{"b": `x"y`, "a": "1"}
+			pod.Spec.Containers = []corev1.Container{{Name: "c"}}
+			if test.group != nil {
+				pod.Spec.SecurityContext = &corev1.PodSecurityContext{FSGroup: test.group}
+			}
+			files, err := renderer().Render(t.Context(), pod, &corev1.Volume{Name: "v", VolumeSource: test.source}, test.user)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if diff := cmp.Diff(test.want, show(files)); diff != "" {
+				t.Errorf("files (-want +got)\n%s", diff)
+			}
+		})
+	}
+}
+
+func TestRenderRefuses(t *testing.T) {
+	t.Parallel()
+	token := func(path, audience string) corev1.VolumeProjection {
+		return corev1.VolumeProjection{ServiceAccountToken: &corev1.ServiceAccountTokenProjection{Path: path, Audience: audience}}
+	}
+	for name, test := range map[string]struct {
+		source corev1.VolumeSource
+		want   string
+	}{
+		"no secret":         {secretSource("none", nil, nil), `secret "none" not found`},
+		"no config map":     {configSource("none", nil, number(false)), `configmap "none" not found`},
+		"no secret key":     {secretSource("login", keyTo("none", "a", nil), nil), "references non-existent secret key: none"},
+		"no config key":     {configSource("more", keyTo("none", "a", nil), nil), "configmap references non-existent config key: none"},
+		"path outside":      {secretSource("login", keyTo("user", "../a", nil), nil), `must not contain '..'`},
+		"key of ours":       {secretSource("bad", nil, nil), `must not start with '..'`},
+		"token outside":     {projected(nil, token("/etc/token", "")), `must be relative path`},
+		"one path twice":    {projected(nil, token("a", ""), token("./a", "x")), `conflicting duplicate paths: "a"`},
+		"every fault":       {projected(nil, token("a", "away"), token("..", "")), `[failed to fetch token: connection refused, invalid path: must not contain '..': ".."]`},
+		"no such field":     {corev1.VolumeSource{DownwardAPI: &corev1.DownwardAPIVolumeSource{Items: []corev1.DownwardAPIVolumeFile{{Path: "a", FieldRef: &corev1.ObjectFieldSelector{FieldPath: "spec"}}}}}, "unsupported fieldPath: spec"},
+		"nothing projected": {projected(nil, corev1.VolumeProjection{}), "source is not supported"},
+		"not ours":          {corev1.VolumeSource{EmptyDir: &corev1.EmptyDirVolumeSource{}}, "not made of the API's objects"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			_, err := renderer().Render(t.Context(), podNamed("p"), &corev1.Volume{Name: "v", VolumeSource: test.source}, nil)
+			if err == nil || !strings.Contains(err.Error(), test.want) {
+				t.Errorf("got %v, want %q", err, test.want)
+			}
+		})
+	}
+}
+
+func TestFieldValue(t *testing.T) {
+	t.Parallel()
+	pod := &corev1.Pod{
+		ObjectMeta: metav1.ObjectMeta{Name: "p", Namespace: "shop", UID: "u", Labels: map[string]string{"app": "x"},
+			Annotations: map[string]string{"example.com/a": "line\nbreak"}},
+		Spec: corev1.PodSpec{NodeName: "n", ServiceAccountName: "s"},
+		Status: corev1.PodStatus{HostIP: "10.0.0.1", PodIP: "10.1.0.1", PodIPs: []corev1.PodIP{{IP: "10.1.0.1"}, {IP: "fd00::1"}},
+			HostIPs: []corev1.HostIP{{IP: "10.0.0.1"}, {IP: "fd00::2"}}},
+	}
+	for path, want := range map[string]string{
+		"metadata.name": "p", "metadata.namespace": "shop", "metadata.uid": "u", "metadata.labels": `app="x"`,
+		"metadata.annotations": `example.com/a="line\nbreak"`, "metadata.annotations['example.com/a']": "line\nbreak",
+		"metadata.labels['app']": "x", "metadata.labels['none']": "", "spec.nodeName": "n", "spec.serviceAccountName": "s",
+		"status.hostIP": "10.0.0.1", "status.hostIPs": "10.0.0.1,fd00::2", "status.podIP": "10.1.0.1", "status.podIPs": "10.1.0.1,fd00::1",
+	} {
+		if got, err := FieldValue(pod, path); err != nil || got != want {
+			t.Errorf("%s = %q, %v; want %q", path, got, err, want)
+		}
+	}
+	for _, path := range []string{"", "metadata", "metadata.labels['", "metadata.labels['']", "metadata.labels['a", "metadata.name['a']", "status.phase"} {
+		if got, err := FieldValue(pod, path); err == nil {
+			t.Errorf("%s = %q, want an error", path, got)
+		}
+	}
+}
+
+func TestResourceValue(t *testing.T) {
+	t.Parallel()
+	pod := &corev1.Pod{Spec: corev1.PodSpec{
+		InitContainers: []corev1.Container{{Name: "i", Resources: corev1.ResourceRequirements{Limits: corev1.ResourceList{"cpu": resource.MustParse("2")}}}},
+		Containers: []corev1.Container{{Name: "c", Resources: corev1.ResourceRequirements{
+			Limits:   corev1.ResourceList{"cpu": resource.MustParse("1500m"), "memory": resource.MustParse("64Mi")},
+			Requests: corev1.ResourceList{"memory": resource.MustParse("1000")},
+		}}, {Name: "d"}},
+	}}
+	node := corev1.ResourceList{"cpu": resource.MustParse("8"), "memory": resource.MustParse("1Gi")}
+	for _, test := range []struct{ container, of, resource, divisor, want string }{
+		{"c", "", "limits.cpu", "0", "2"}, {"c", "", "limits.cpu", "1m", "1500"}, {"c", "", "limits.memory", "1Mi", "64"},
+		{"c", "", "limits.memory", "1", "67108864"}, {"c", "", "requests.memory", "1Ki", "1"}, {"c", "", "requests.cpu", "1", "0"},
+		{"c", "d", "limits.cpu", "1", "8"}, {"d", "", "limits.memory", "1Gi", "1"}, {"c", "i", "limits.cpu", "1", "2"}, {"d", "", "requests.memory", "1", "0"},
+		{"c", "", "limits.ephemeral-storage", "1", "0"},
+	} {
+		ref := &corev1.ResourceFieldSelector{ContainerName: test.of, Resource: test.resource, Divisor: resource.MustParse(test.divisor)}
+		if got, err := ResourceValue(pod, test.container, ref, node); err != nil || got != test.want {
+			t.Errorf("%+v: got %q, %v", test, got, err)
+		}
+	}
+	for want, ref := range map[string]*corev1.ResourceFieldSelector{
+		"container x not found":                    {ContainerName: "x", Resource: "limits.cpu"},
+		"unsupported container resource : cpu":     {ContainerName: "c", Resource: "cpu"},
+		"unsupported container resource : a.cpu":   {ContainerName: "c", Resource: "a.cpu"},
+		"unsupported container resource : limits.": {ContainerName: "c", Resource: "limits."},
+	} {
+		if got, err := ResourceValue(pod, "c", ref, node); err == nil || err.Error() != want {
+			t.Errorf("got %q, %v; want %q", got, err, want)
+		}
+	}
+}
+
+// FuzzFieldValue holds that no path makes it panic, and that what it knows it answers for every pod.
+func FuzzFieldValue(f *testing.F) {
+	for _, seed := range []string{"metadata.name", "metadata.labels['a']", "metadata.annotations['']", "metadata.labels['']']"} {
+		f.Add(seed)
+	}
+	f.Fuzz(func(t *testing.T, path string) {
+		_, empty := FieldValue(&corev1.Pod{}, path)
+		_, full := FieldValue(&corev1.Pod{ObjectMeta: metav1.ObjectMeta{Labels: map[string]string{"a": "b"}}}, path)
+		if (empty == nil) != (full == nil) {
+			t.Errorf("%q: %v, %v", path, empty, full)
+		}
+	})
+}

@@ -1,0 +1,401 @@
+package tokenvolume
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"maps"
+	"os"
+	"path"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+)
+
+func openRoot(t testing.TB) *os.Root {
+	t.Helper()
+	root, err := os.OpenRoot(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = root.Close() })
+	return root
+}
+
+// text returns files of one content and mode 0640, owned as they fall.
+func text(content string, names ...string) map[string]File {
+	files := map[string]File{}
+	for _, name := range names {
+		files[name] = File{Data: []byte(content + " in " + name), Mode: 0o640, UID: -1, GID: -1}
+	}
+	return files
+}
+
+// checkHolds compares all that is in a volume with what should be: the files under their paths, one version, and links.
+func checkHolds(t *testing.T, root *os.Root, files map[string]File) {
+	t.Helper()
+	for name, want := range files {
+		data, err := root.ReadFile(name)
+		if err != nil || string(data) != string(want.Data) {
+			t.Errorf("%s holds %q, %v; want %q", name, data, err, want.Data)
+			continue
+		}
+		if info, err := root.Stat(name); err != nil || info.Mode() != want.Mode {
+			t.Errorf("%s: mode %v, %v; want %v", name, info.Mode(), err, want.Mode)
+		}
+	}
+	version, err := root.Readlink("..data")
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := append(slices.Collect(maps.Keys(topLevel(files))), "..data", version)
+	checkEntries(t, root, want...)
+}
+
+func checkEntries(t *testing.T, root *os.Root, want ...string) {
+	t.Helper()
+	entries, err := fs.ReadDir(root.FS(), ".")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got []string
+	for _, entry := range entries {
+		got = append(got, entry.Name())
+	}
+	slices.Sort(want)
+	if !slices.Equal(got, want) {
+		t.Errorf("the volume holds %q, want %q", got, want)
+	}
+}
+
+func TestWriteReplacesEverything(t *testing.T) {
+	t.Parallel()
+	root := openRoot(t)
+	for _, files := range []map[string]File{
+		text("first", "token", "ca.crt", "deep/down/file"),
+		text("second", "token", "deep/file"),
+		text("second", "token", "deep"),
+		text("third", "./other//file"),
+		{},
+	} {
+		if err := Write(root, files); err != nil {
+			t.Fatal(err)
+		}
+		clean, _ := cleanFiles(files)
+		checkHolds(t, root, clean)
+	}
+}
+
+func TestWriteLeavesAloneWhatIsRight(t *testing.T) {
+	t.Parallel()
+	root := openRoot(t)
+	files := text("content", "token", "deep/file")
+	version := func() string {
+		t.Helper()
+		if err := Write(root, files); err != nil {
+			t.Fatal(err)
+		}
+		target, err := root.Readlink("..data")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return target
+	}
+	first := version()
+	if again := version(); again != first {
+		t.Errorf("the same content was written again, as %s", again)
+	}
+	for _, change := range []func(*File){
+		func(f *File) { f.Mode = 0o600 },
+		func(f *File) { f.Data = []byte("CONTENT in token") },
+		func(f *File) { f.Data = []byte("longer than before, in token") },
+	} {
+		file := files["token"]
+		change(&file)
+		files["token"] = file
+		again := version()
+		if again == first {
+			t.Error("a change was not written")
+		}
+		checkHolds(t, root, files)
+		first = again
+	}
+}
+
+func TestWriteSetsOwners(t *testing.T) {
+	t.Parallel()
+	if os.Getuid() != 0 {
+		t.Skip("only root can give files away")
+	}
+	root := openRoot(t)
+	files := map[string]File{"token": {Data: []byte("x"), Mode: 0o600, UID: 1234, GID: 2345}}
+	if err := Write(root, files); err != nil {
+		t.Fatal(err)
+	}
+	info, err := root.Stat("token")
+	if err != nil || !sameAccess(info, files["token"]) {
+		t.Errorf("owner or mode is wrong: %v, %v", info.Mode(), err)
+	}
+	files["token"] = File{Data: []byte("x"), Mode: 0o600, UID: 1234, GID: 2346}
+	if err := Write(root, files); err != nil {
+		t.Fatal(err)
+	}
+	if info, err = root.Stat("token"); err != nil || !sameAccess(info, files["token"]) {
+		t.Errorf("a new group was not set: %v", err)
+	}
+}
+
+// TestWriteHealsWhatWasPlanted fills the volume with what an attacker or another program might leave there.
+func TestWriteHealsWhatWasPlanted(t *testing.T) {
+	t.Parallel()
+	outside := t.TempDir()
+	treasure := filepath.Join(outside, "treasure")
+	if err := os.WriteFile(treasure, []byte("untouched"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for name, plant := range map[string]func(dir string) error{
+		"..data leads outside":      func(dir string) error { return os.Symlink(outside, filepath.Join(dir, "..data")) },
+		"..data is a directory":     func(dir string) error { return os.MkdirAll(filepath.Join(dir, "..data", "x"), 0o755) },
+		"..data points nowhere":     func(dir string) error { return os.Symlink("..1", filepath.Join(dir, "..data")) },
+		"..data points to itself":   func(dir string) error { return os.Symlink("..data", filepath.Join(dir, "..data")) },
+		"..data_tmp leads outside":  func(dir string) error { return os.Symlink(outside, filepath.Join(dir, "..data_tmp")) },
+		"a version leads outside":   func(dir string) error { return os.Symlink(outside, filepath.Join(dir, "..2026_01")) },
+		"token leads outside":       func(dir string) error { return os.Symlink(treasure, filepath.Join(dir, "token")) },
+		"token is a file":           func(dir string) error { return os.WriteFile(filepath.Join(dir, "token"), []byte("x"), 0o644) },
+		"token is a full directory": func(dir string) error { return os.MkdirAll(filepath.Join(dir, "token", "x"), 0o755) },
+		"a stale link":              func(dir string) error { return os.Symlink("..data/old", filepath.Join(dir, "old")) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			root := openRoot(t)
+			if err := plant(root.Name()); err != nil {
+				t.Fatal(err)
+			}
+			files := text("new", "token")
+			if err := Write(root, files); err != nil {
+				t.Fatal(err)
+			}
+			checkHolds(t, root, files)
+			if data, err := os.ReadFile(treasure); err != nil || string(data) != "untouched" {
+				t.Errorf("the outside was changed: %q, %v", data, err)
+			}
+		})
+	}
+}
+
+// TestWriteDoesNotTrustAVersion lets the current version hold a link where a file should be.
+func TestWriteDoesNotTrustAVersion(t *testing.T) {
+	t.Parallel()
+	root := openRoot(t)
+	files := text("x", "token")
+	if err := Write(root, files); err != nil {
+		t.Fatal(err)
+	}
+	version, _ := root.Readlink("..data")
+	for _, err := range []error{
+		root.WriteFile("aside", files["token"].Data, 0o640), root.Remove(path.Join(version, "token")), root.Symlink("../aside", path.Join(version, "token")),
+	} {
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := Write(root, files); err != nil {
+		t.Fatal(err)
+	}
+	if info, err := root.Lstat("..data/token"); err != nil || !info.Mode().IsRegular() {
+		t.Errorf("the link was taken for the file: %v, %v", info, err)
+	}
+}
+
+var errCrash = errors.New("crash")
+
+// mortal lets a number of changes happen and then none any more, as if the process had been killed.
+type mortal struct {
+	*os.Root
+	left int
+}
+
+func (m *mortal) step(change func() error) error {
+	if m.left <= 0 {
+		return errCrash
+	}
+	m.left--
+	return change()
+}
+
+func (m *mortal) Mkdir(name string, perm fs.FileMode) error {
+	return m.step(func() error { return m.Root.Mkdir(name, perm) })
+}
+
+func (m *mortal) MkdirAll(name string, perm fs.FileMode) error {
+	return m.step(func() error { return m.Root.MkdirAll(name, perm) })
+}
+
+func (m *mortal) Remove(name string) error {
+	return m.step(func() error { return m.Root.Remove(name) })
+}
+
+func (m *mortal) RemoveAll(name string) error {
+	return m.step(func() error { return m.Root.RemoveAll(name) })
+}
+
+func (m *mortal) Rename(from, to string) error {
+	return m.step(func() error { return m.Root.Rename(from, to) })
+}
+
+func (m *mortal) Symlink(to, name string) error {
+	return m.step(func() error { return m.Root.Symlink(to, name) })
+}
+
+// OpenFile leaves a file behind that is still empty when the last step is spent on it.
+func (m *mortal) OpenFile(name string, flag int, perm fs.FileMode) (f *os.File, err error) {
+	err = m.step(func() error {
+		f, err = m.Root.OpenFile(name, flag, perm)
+		return err
+	})
+	if err == nil && m.left == 0 {
+		_ = f.Close()
+	}
+	return f, err
+}
+
+// TestWriteKilledAnywhere kills a Write after each of its steps. Readers then see all old or all new files, and the next
+// Write leaves nothing but its own.
+func TestWriteKilledAnywhere(t *testing.T) {
+	t.Parallel()
+	before, after, next := text("old", "token", "ca.crt", "gone"), text("new", "token", "ca.crt", "deep/file"), text("next", "token", "ca.crt")
+	steps := 0
+	for done := false; !done; steps++ {
+		for _, following := range []map[string]File{before, after, next} {
+			root := openRoot(t)
+			if err := Write(root, before); err != nil {
+				t.Fatal(err)
+			}
+			err := write(&mortal{Root: root, left: steps}, after)
+			if done = err == nil; !done && !strings.Contains(err.Error(), "crash") && !errors.Is(err, os.ErrClosed) {
+				t.Fatalf("after %d steps: %v", steps, err)
+			}
+			if got := readOne(t, root.Name(), "token", "ca.crt"); got != "old" && got != "new" {
+				t.Errorf("killed after %d steps: readers see %q", steps, got)
+			}
+			if err := Write(root, following); err != nil {
+				t.Fatalf("the Write after %d steps: %v", steps, err)
+			}
+			checkHolds(t, root, following)
+		}
+	}
+	if steps < 12 {
+		t.Errorf("a Write has only %d steps: the test kills nothing", steps)
+	}
+}
+
+// readOne returns the one word that all files of a version begin with.
+func readOne(t *testing.T, dir string, names ...string) string {
+	t.Helper()
+	version, err := os.OpenRoot(filepath.Join(dir, "..data"))
+	if err != nil {
+		return err.Error()
+	}
+	defer func() { _ = version.Close() }()
+	words := map[string]bool{}
+	for _, name := range names {
+		data, err := version.ReadFile(name)
+		if errors.Is(err, fs.ErrNotExist) {
+			return ""
+		}
+		word, rest, _ := strings.Cut(string(data), " ")
+		if rest != "in "+name {
+			return fmt.Sprintf("%s is half: %q", name, data)
+		}
+		words[word] = true
+	}
+	return strings.Join(slices.Sorted(maps.Keys(words)), " and ")
+}
+
+// TestWriteIsNeverSeenHalf reads while versions replace each other. A version that is removed while it is read is read
+// anew, as any client must.
+func TestWriteIsNeverSeenHalf(t *testing.T) {
+	t.Parallel()
+	root := openRoot(t)
+	names := []string{"token", "ca.crt", "deep/namespace"}
+	if err := Write(root, text("v0", names...)); err != nil {
+		t.Fatal(err)
+	}
+	var stop atomic.Bool
+	var reads atomic.Int64
+	var readers sync.WaitGroup
+	for range 2 {
+		readers.Go(func() {
+			for !stop.Load() {
+				got := readOne(t, root.Name(), names...)
+				if strings.Contains(got, " ") && !strings.Contains(got, "no such file") {
+					t.Errorf("read %q", got)
+				}
+				reads.Add(1)
+			}
+		})
+	}
+	for i := 1; i < 300 || reads.Load() < 100; i++ {
+		if err := Write(root, text(fmt.Sprintf("v%d", i), names...)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	stop.Store(true)
+	readers.Wait()
+}
+
+func TestCleanPath(t *testing.T) {
+	t.Parallel()
+	for name, want := range map[string]string{
+		"token": "token", "a/b": "a/b", "./a//b/": "a/b", "a/..b": "a/..b", ".hidden": ".hidden", "...": "", "": "", ".": "", "..": "", "..data": "", "../x": "",
+		"a/../b": "", "/etc/passwd": "", "a/..": "", "./..data": "", "a\x00b": "", "/": "",
+		strings.Repeat("n", 255): strings.Repeat("n", 255), strings.Repeat("n", 256): "", strings.Repeat("n/", 2049): "",
+	} {
+		got, err := CleanPath(name)
+		if got != want || (err == nil) != (want != "") {
+			t.Errorf("CleanPath(%q) = %q, %v; want %q", name, got, err, want)
+		}
+	}
+}
+
+func TestWriteRefuses(t *testing.T) {
+	t.Parallel()
+	root := openRoot(t)
+	for want, files := range map[string]map[string]File{
+		"must not contain '..'":                  text("x", "a/../../b"),
+		`conflicting duplicate paths: "a"`:       text("x", "a", "./a"),
+		`duplicate paths: "a/b" is a file and a`: text("x", "a/b", "a/b/c/d"),
+		"more than permissions":                  {"token": {Mode: 0o4755}},
+	} {
+		if err := Write(root, files); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("got %v, want %q", err, want)
+		}
+	}
+	checkEntries(t, root)
+}
+
+// FuzzCleanPath holds that a path that is taken stays inside, has one spelling, and can be written.
+func FuzzCleanPath(f *testing.F) {
+	for _, seed := range []string{"token", "a/../b", "..data", "a//b/.", "/x", "a/..b/c", "\\..\\x"} {
+		f.Add(seed)
+	}
+	f.Fuzz(func(t *testing.T, name string) {
+		clean, err := CleanPath(name)
+		if err != nil {
+			return
+		}
+		if again, err := CleanPath(clean); err != nil || again != clean {
+			t.Fatalf("%q became %q and then %q, %v", name, clean, again, err)
+		}
+		if !filepath.IsLocal(clean) || strings.HasPrefix(clean, "..") {
+			t.Fatalf("%q became %q", name, clean)
+		}
+		root := openRoot(t)
+		if err := Write(root, text("x", name)); err != nil {
+			t.Fatalf("%q: %v", name, err)
+		}
+	})
+}

@@ -1,0 +1,120 @@
+//go:build linux
+
+package volume
+
+import (
+	"errors"
+	"fmt"
+	"os"
+
+	"github.com/moby/sys/mountinfo"
+	"golang.org/x/sys/unix"
+	corev1 "k8s.io/api/core/v1"
+)
+
+// tmpfs is a file system in memory.
+type tmpfs struct {
+	flags uintptr
+	mode  uint32
+	gid   int64 // 0 is root's
+	size  int64 // in bytes; 0 leaves it to the kernel
+}
+
+func (t tmpfs) options() string {
+	options := fmt.Sprintf("mode=%o,gid=%d", t.mode, t.gid)
+	if t.size > 0 {
+		options += fmt.Sprintf(",size=%d", t.size)
+	}
+	return options
+}
+
+// mount mounts it at path, where it makes a directory, unless it is there already. What is in it is never swapped out
+// where the kernel can promise that (6.4 and later).
+func (t tmpfs) mount(path string) error {
+	if err := os.MkdirAll(path, 0o700); err != nil {
+		return err
+	}
+	mounted, err := mountinfo.Mounted(path)
+	if err != nil {
+		return err
+	}
+	if mounted {
+		return checkTmpfs(path)
+	}
+	err = unix.Mount("tmpfs", path, "tmpfs", t.flags, t.options()+",noswap")
+	if errors.Is(err, unix.EINVAL) {
+		err = unix.Mount("tmpfs", path, "tmpfs", t.flags, t.options())
+	}
+	return os.NewSyscallError("mount tmpfs", err)
+}
+
+func isMounted(path string) bool {
+	mounted, err := mountinfo.Mounted(path)
+	return err == nil && mounted && checkTmpfs(path) == nil
+}
+
+func checkTmpfs(path string) error {
+	var stat unix.Statfs_t
+	if err := unix.Statfs(path, &stat); err != nil {
+		return os.NewSyscallError("statfs", err)
+	}
+	if stat.Type != unix.TMPFS_MAGIC {
+		return fmt.Errorf("%s has another file system than tmpfs", path)
+	}
+	return nil
+}
+
+// Room for what one source may hold, twice, since old and new content are there together while they are exchanged. An
+// object has 1 MiB at most; the rest is for names and for rounding to pages.
+const roomPerSource = 4 << 20
+
+// mountBacked mounts the file system of an API-backed volume. Programs can be run from it only if one of its files may be.
+func mountBacked(path string, volume *corev1.Volume) error {
+	t := tmpfs{flags: unix.MS_NOSUID | unix.MS_NODEV, mode: 0o755, size: roomPerSource}
+	if volume.Projected != nil {
+		t.size *= int64(max(1, len(volume.Projected.Sources)))
+	}
+	if !mayExecute(volume) {
+		t.flags |= unix.MS_NOEXEC
+	}
+	return t.mount(path)
+}
+
+func mayExecute(volume *corev1.Volume) bool {
+	found := false
+	look := func(mode *int32) { found = found || mode != nil && *mode&0o111 != 0 }
+	keys := func(items []corev1.KeyToPath) {
+		for i := range items {
+			look(items[i].Mode)
+		}
+	}
+	fields := func(items []corev1.DownwardAPIVolumeFile) {
+		for i := range items {
+			look(items[i].Mode)
+		}
+	}
+	switch {
+	case volume.Secret != nil:
+		look(volume.Secret.DefaultMode)
+		keys(volume.Secret.Items)
+	case volume.ConfigMap != nil:
+		look(volume.ConfigMap.DefaultMode)
+		keys(volume.ConfigMap.Items)
+	case volume.DownwardAPI != nil:
+		look(volume.DownwardAPI.DefaultMode)
+		fields(volume.DownwardAPI.Items)
+	case volume.Projected != nil:
+		look(volume.Projected.DefaultMode)
+		for _, source := range volume.Projected.Sources {
+			switch {
+			case source.Secret != nil:
+				keys(source.Secret.Items)
+			case source.ConfigMap != nil:
+				keys(source.ConfigMap.Items)
+			case source.DownwardAPI != nil:
+				fields(source.DownwardAPI.Items)
+			}
+		}
+	}
+	return found
+}

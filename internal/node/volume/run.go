@@ -1,0 +1,250 @@
+//go:build linux
+
+package volume
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"os"
+	"path"
+	"path/filepath"
+	"slices"
+	"sync"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/types"
+	utilerrors "k8s.io/apimachinery/pkg/util/errors"
+	"k8s.io/client-go/util/workqueue"
+	"k8s.io/klog/v2"
+	"k8s.io/utils/clock"
+
+	"lanyard.dev/internal/node/tokenvolume"
+	"lanyard.dev/internal/nodeaccess"
+	"lanyard.dev/internal/token"
+)
+
+const (
+	// workers is how many pods are refreshed at once.
+	workers = 4
+	// refreshTimeout bounds how long one pod is at it.
+	refreshTimeout = time.Minute
+)
+
+// spread lets pods that failed together try again apart.
+type spread struct {
+	workqueue.TypedRateLimiter[types.UID]
+}
+
+func (s spread) When(uid types.UID) time.Duration {
+	wait := s.TypedRateLimiter.When(uid)
+	return wait/2 + rand.N(wait/2+1)
+}
+
+func newQueue(clock clock.WithTicker) workqueue.TypedRateLimitingInterface[types.UID] {
+	limiter := workqueue.NewTypedItemExponentialFailureRateLimiter[types.UID](time.Second, time.Minute)
+	return workqueue.NewTypedRateLimitingQueueWithConfig(spread{limiter}, workqueue.TypedRateLimitingQueueConfig[types.UID]{Clock: clock})
+}
+
+// Run renews tokens and writes what has changed, for all pods, until ctx ends. It may be called once.
+func (v *Volumes) Run(ctx context.Context) {
+	defer context.AfterFunc(ctx, v.queue.ShutDown)()
+	defer v.queue.ShutDown()
+	var all sync.WaitGroup
+	defer all.Wait()
+	all.Go(func() { v.tokens.Run(ctx) })
+	for range workers {
+		all.Go(func() {
+			for v.refreshNext(ctx) {
+			}
+		})
+	}
+}
+
+func (v *Volumes) refreshNext(ctx context.Context) bool {
+	uid, stopped := v.queue.Get()
+	if stopped {
+		return false
+	}
+	defer v.queue.Done(uid)
+	err := v.refresh(ctx, uid)
+	switch {
+	case err == nil:
+		v.queue.Forget(uid)
+	case ctx.Err() != nil:
+		return false
+	// What is missing is waited for: its coming is a change.
+	case !onlyMissing(err):
+		v.queue.AddRateLimited(uid)
+	}
+	return true
+}
+
+// onlyMissing reports whether nothing failed but that objects do not exist.
+func onlyMissing(err error) bool {
+	var all utilerrors.Aggregate
+	if errors.As(err, &all) {
+		return !slices.ContainsFunc(all.Errors(), func(one error) bool { return !onlyMissing(one) })
+	}
+	return apierrors.IsNotFound(err)
+}
+
+// refresh brings all API-backed volumes of a pod up to date.
+func (v *Volumes) refresh(ctx context.Context, uid types.UID) error {
+	v.mu.Lock()
+	t := v.pods[uid]
+	var pod *corev1.Pod
+	var user *int64
+	if t != nil {
+		pod, user = t.pod, t.user
+	}
+	v.mu.Unlock()
+	if t == nil {
+		return nil
+	}
+	root, err := v.root()
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, refreshTimeout)
+	defer cancel()
+	renewed, err := v.refreshAll(ctx, t, podAt(root, uid), pod, user)
+	v.tellRenewed(pod, renewed)
+	return err
+}
+
+func (v *Volumes) refreshAll(ctx context.Context, t *tracked, dir podDir, pod *corev1.Pod, user *int64) (renewed []string, err error) {
+	t.work.Lock()
+	defer t.work.Unlock()
+	ctx, cancel := t.during(ctx)
+	defer cancel()
+	var faults []error
+	for i := range pod.Spec.Volumes {
+		volume := &pod.Spec.Volumes[i]
+		place := dir.volume(kindOf(volume), volume.Name)
+		// What SetUp has not mounted is its business.
+		if !tokenvolume.Backed(volume) || t.gone.Err() != nil || !isMounted(place) {
+			continue
+		}
+		fresh, err := v.fill(ctx, place, pod, volume, user)
+		if err != nil {
+			faults = append(faults, fmt.Errorf("MountVolume.SetUp failed for volume %q : %w", volume.Name, err))
+		}
+		if fresh {
+			renewed = append(renewed, volume.Name)
+		}
+	}
+	err = utilerrors.NewAggregate(faults)
+	if t.gone.Err() == nil && ctx.Err() == nil {
+		v.tellFailed(t, pod, err)
+	}
+	return renewed, err
+}
+
+// fill writes what the volume should hold now. renewed says that a token that was there has been replaced. The caller
+// holds the pod's work.
+func (v *Volumes) fill(ctx context.Context, place string, pod *corev1.Pod, volume *corev1.Volume, user *int64) (renewed bool, err error) {
+	root, err := os.OpenRoot(place)
+	if err != nil {
+		return false, err
+	}
+	defer func() { _ = root.Close() }()
+	old := map[string]string{}
+	for _, source := range tokenvolume.TokenSources(volume) {
+		name, text := readToken(root, source.Path)
+		if text != "" {
+			old[name] = text
+			v.tokens.Adopt(pod, source, text)
+		}
+	}
+	files, err := v.renderer.Render(ctx, pod, volume, user)
+	if err != nil {
+		return false, err
+	}
+	if err := tokenvolume.Write(root, files); err != nil {
+		return false, err
+	}
+	for name, text := range old {
+		renewed = renewed || string(files[name].Data) != text
+	}
+	return renewed, nil
+}
+
+// readToken returns the token that the volume holds, or nothing if there is none that could be one.
+func readToken(root *os.Root, name string) (clean, text string) {
+	clean, err := tokenvolume.CleanPath(name)
+	if err != nil {
+		return "", ""
+	}
+	f, err := root.Open(path.Join("..data", clean))
+	if err != nil {
+		return clean, ""
+	}
+	defer func() { _ = f.Close() }()
+	data, err := io.ReadAll(io.LimitReader(f, token.MaxSize+1))
+	if err != nil || len(data) > token.MaxSize {
+		return clean, ""
+	}
+	return clean, string(data)
+}
+
+// isFilled reports whether a volume has been written before.
+func isFilled(place string) bool {
+	info, err := os.Stat(filepath.Join(place, "..data"))
+	return err == nil && info.IsDir()
+}
+
+// changed queues the pods that name an object.
+func (v *Volumes) changed(namespace string, ref nodeaccess.Reference) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	for uid, t := range v.pods {
+		if t.pod.Namespace == namespace && t.references[ref] {
+			v.queue.Add(uid)
+		}
+	}
+}
+
+func (v *Volumes) tellRenewed(pod *corev1.Pod, volumes []string) {
+	if len(volumes) == 0 {
+		return
+	}
+	klog.V(2).InfoS("Token renewed", "pod", klog.KObj(pod), "volumes", volumes)
+	if v.config.OnRenew != nil {
+		v.config.OnRenew(pod, volumes)
+	}
+}
+
+// tellFailed tells of a failure that is another than the last. The caller holds the pod's work.
+func (v *Volumes) tellFailed(t *tracked, pod *corev1.Pod, err error) {
+	text := ""
+	if err != nil {
+		text = err.Error()
+	}
+	news := text != "" && text != t.failure
+	t.failure = text
+	if !news {
+		return
+	}
+	klog.ErrorS(err, "Volumes not brought up to date", "pod", klog.KObj(pod))
+	if v.config.Failed != nil {
+		v.config.Failed(pod, err)
+	}
+}
+
+func (v *Volumes) tokenFailed(uid types.UID, err error) {
+	v.mu.Lock()
+	t := v.pods[uid]
+	var pod *corev1.Pod
+	if t != nil {
+		pod = t.pod
+	}
+	v.mu.Unlock()
+	if pod != nil && v.config.Failed != nil {
+		v.config.Failed(pod, err)
+	}
+}

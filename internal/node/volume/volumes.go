@@ -1,0 +1,242 @@
+//go:build linux
+
+package volume
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"sync"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/types"
+	utilerrors "k8s.io/apimachinery/pkg/util/errors"
+	"k8s.io/client-go/util/workqueue"
+	"k8s.io/klog/v2"
+	"k8s.io/utils/clock"
+
+	"lanyard.dev/internal/node/tokenvolume"
+	"lanyard.dev/internal/nodeaccess"
+)
+
+// Objects keeps what pods name. *objects.Store does.
+type Objects interface {
+	tokenvolume.Objects
+	// Hold keeps what the pod names until Release.
+	Hold(pod *corev1.Pod)
+	Release(pod types.UID)
+	OnChange(func(namespace string, changed nodeaccess.Reference))
+}
+
+// Config says what Volumes works with.
+type Config struct {
+	// Root is the directory of all pods' volumes. It is made if it is missing, and closed to all but root.
+	Root    string
+	Objects Objects
+	Request tokenvolume.Request
+	// Clock is the real one if nil.
+	Clock clock.WithTicker
+	// Allocatable returns what the node has to give, for pods that ask for their limits and have none.
+	Allocatable func() corev1.ResourceList
+	// OnRenew is told when a token in a pod's volumes has been replaced, after the files have been. It must not block.
+	OnRenew func(pod *corev1.Pod, volumes []string)
+	// Failed is told once of each new reason why a token cannot be renewed or a volume not brought up to date while the
+	// pod runs. The error is fit for an event. It must not block.
+	Failed func(pod *corev1.Pod, err error)
+}
+
+// Volumes makes, refreshes and removes the volumes of pods.
+type Volumes struct {
+	config   Config
+	tokens   *tokenvolume.Tokens
+	renderer *tokenvolume.Renderer
+	// queue holds the pods whose API-backed volumes may be out of date.
+	queue workqueue.TypedRateLimitingInterface[types.UID]
+
+	mu   sync.Mutex
+	pods map[types.UID]*tracked
+}
+
+// tracked is a pod whose volumes are kept up to date.
+type tracked struct {
+	// gone ends whatever is done for the pod.
+	gone   context.Context
+	remove context.CancelFunc
+	// work is held by who changes files of the pod.
+	work sync.Mutex
+	// failure is what was told last.
+	failure string
+
+	// Guarded by Volumes.mu.
+	pod        *corev1.Pod
+	user       *int64
+	references map[nodeaccess.Reference]bool
+}
+
+// New returns Volumes that know of no pod yet.
+func New(config Config) *Volumes {
+	if config.Clock == nil {
+		config.Clock = clock.RealClock{}
+	}
+	v := &Volumes{config: config, pods: map[types.UID]*tracked{}, queue: newQueue(config.Clock)}
+	v.tokens = tokenvolume.NewTokens(tokenvolume.TokensConfig{
+		Request: config.Request, Clock: config.Clock, Renewed: v.queue.Add, Failed: v.tokenFailed,
+	})
+	v.renderer = &tokenvolume.Renderer{Objects: config.Objects, Token: v.tokens.Get, Allocatable: config.Allocatable}
+	config.Objects.OnChange(v.changed)
+	return v
+}
+
+// Register makes the metrics of token renewal part of a registry. It belongs before the first SetUp.
+func (v *Volumes) Register(registry tokenvolume.Registry) { v.tokens.Register(registry) }
+
+// SetUp makes the pod's volumes and returns their paths on the machine by name. It may be called any number of times; from
+// the first on, also if that failed, the pod's API-backed volumes are kept up to date until TearDown. user is the one all
+// containers of the pod run as, nil if they differ or it is not known.
+//
+// A volume that has content already is served with that where it cannot be brought up to date at once.
+func (v *Volumes) SetUp(ctx context.Context, pod *corev1.Pod, user *int64) (map[string]string, error) {
+	if err := checkNames(pod); err != nil {
+		return nil, err
+	}
+	root, err := v.root()
+	if err != nil {
+		return nil, err
+	}
+	v.config.Objects.Hold(pod)
+	t := v.track(pod, user)
+	t.work.Lock()
+	paths, renewed, err := v.setUp(ctx, t, podAt(root, pod.UID), pod, user)
+	t.work.Unlock()
+	v.tellRenewed(pod, renewed)
+	return paths, err
+}
+
+func (v *Volumes) setUp(ctx context.Context, t *tracked, dir podDir, pod *corev1.Pod, user *int64) (paths map[string]string, renewed []string, err error) {
+	if err := t.gone.Err(); err != nil {
+		return nil, nil, fmt.Errorf("pod %s/%s is being removed", pod.Namespace, pod.Name)
+	}
+	if err := os.MkdirAll(dir.volumes(), 0o700); err != nil {
+		return nil, nil, err
+	}
+	ctx, cancel := t.during(ctx)
+	defer cancel()
+	paths = map[string]string{}
+	var faults []error
+	for i := range pod.Spec.Volumes {
+		volume := &pod.Spec.Volumes[i]
+		path, fresh, err := v.setUpOne(ctx, dir, pod, volume, user)
+		if err != nil {
+			faults = append(faults, fmt.Errorf("MountVolume.SetUp failed for volume %q : %w", volume.Name, err))
+			continue
+		}
+		paths[volume.Name] = path
+		if fresh {
+			renewed = append(renewed, volume.Name)
+		}
+	}
+	return paths, renewed, utilerrors.NewAggregate(faults)
+}
+
+func (v *Volumes) setUpOne(ctx context.Context, dir podDir, pod *corev1.Pod, volume *corev1.Volume, user *int64) (path string, renewed bool, err error) {
+	switch source := &volume.VolumeSource; {
+	case tokenvolume.Backed(volume):
+		return v.setUpBacked(ctx, dir, pod, volume, user)
+	case source.HostPath != nil:
+		return source.HostPath.Path, false, checkHostPath(source.HostPath)
+	case source.EmptyDir != nil, *source == corev1.VolumeSource{}:
+		path = dir.volume(emptyDir, volume.Name)
+		return path, false, v.makeEmptyDir(path, pod, source.EmptyDir)
+	}
+	return "", false, errors.New("volume type is not supported")
+}
+
+// setUpBacked mounts and fills the volume. One that is filled already is good enough when that fails.
+func (v *Volumes) setUpBacked(ctx context.Context, dir podDir, pod *corev1.Pod, volume *corev1.Volume, user *int64) (path string, renewed bool, err error) {
+	path = dir.volume(kindOf(volume), volume.Name)
+	if err := mountBacked(path, volume); err != nil {
+		return "", false, err
+	}
+	filled := isFilled(path)
+	renewed, err = v.fill(ctx, path, pod, volume, user)
+	if err != nil && filled {
+		klog.ErrorS(err, "Volume is served as it is", "pod", klog.KObj(pod), "volume", volume.Name)
+		v.queue.AddRateLimited(pod.UID)
+		return path, false, nil
+	}
+	return path, renewed, err
+}
+
+// TearDown removes the pod's volumes and all that was in them, but for what a hostPath leads to. No container of the pod
+// may run any more. Of a pod that has none it does nothing.
+func (v *Volumes) TearDown(_ context.Context, uid types.UID) error {
+	if err := checkUID(uid); err != nil {
+		return err
+	}
+	root, err := v.root()
+	if err != nil {
+		return err
+	}
+	if t := v.untrack(uid); t != nil {
+		t.work.Lock()
+		defer t.work.Unlock()
+	}
+	v.tokens.Forget(uid)
+	v.config.Objects.Release(uid)
+	if err := podAt(root, uid).remove(); err != nil {
+		return fmt.Errorf("remove the volumes of pod %s: %w", uid, err)
+	}
+	return nil
+}
+
+// Existing returns the pods that have volumes on this machine, whoever made them.
+func (v *Volumes) Existing() ([]types.UID, error) {
+	entries, err := os.ReadDir(v.config.Root)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	var found []types.UID
+	for _, entry := range entries {
+		if uid := types.UID(entry.Name()); entry.IsDir() && checkUID(uid) == nil {
+			found = append(found, uid)
+		}
+	}
+	return found, err
+}
+
+func (v *Volumes) track(pod *corev1.Pod, user *int64) *tracked {
+	references := map[nodeaccess.Reference]bool{}
+	for _, ref := range nodeaccess.References(pod) {
+		references[ref] = true
+	}
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	t := v.pods[pod.UID]
+	if t == nil {
+		t = &tracked{}
+		t.gone, t.remove = context.WithCancel(context.Background())
+		v.pods[pod.UID] = t
+	}
+	t.pod, t.user, t.references = pod, user, references
+	return t
+}
+
+func (v *Volumes) untrack(uid types.UID) *tracked {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	t := v.pods[uid]
+	delete(v.pods, uid)
+	if t != nil {
+		t.remove()
+	}
+	return t
+}
+
+// during returns a context that also ends when the pod is removed.
+func (t *tracked) during(ctx context.Context) (context.Context, context.CancelFunc) {
+	ctx, cancel := context.WithCancel(ctx)
+	stop := context.AfterFunc(t.gone, cancel)
+	return ctx, func() { stop(); cancel() }
+}
