@@ -1,0 +1,169 @@
+package pod
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+)
+
+// environment makes the environment of one container.
+type environment struct {
+	objects     Objects
+	pod         *corev1.Pod
+	container   *corev1.Container
+	hostIPs     []string
+	podIPs      []string
+	allocatable corev1.ResourceList
+	service     []corev1.EnvVar
+
+	names  []string // in the order they were first set
+	values map[string]string
+}
+
+// resolve returns the complete environment: the service's variables, then envFrom, then env, where what comes later wins.
+// References see what is set so far and the service's variables.
+func (e *environment) resolve(ctx context.Context) ([]corev1.EnvVar, error) {
+	e.values = map[string]string{}
+	for _, from := range e.container.EnvFrom {
+		if err := e.addAll(ctx, &from); err != nil {
+			return nil, err
+		}
+	}
+	for _, v := range e.container.Env {
+		if err := e.add(ctx, &v); err != nil {
+			return nil, err
+		}
+	}
+	var all []corev1.EnvVar
+	for _, v := range e.service {
+		if _, ok := e.values[v.Name]; !ok {
+			all = append(all, corev1.EnvVar{Name: v.Name, Value: v.Value})
+		}
+	}
+	for _, name := range e.names {
+		all = append(all, corev1.EnvVar{Name: name, Value: e.values[name]})
+	}
+	return all, nil
+}
+
+// lookup finds a variable for a reference to it.
+func (e *environment) lookup(name string) (string, bool) {
+	if value, ok := e.values[name]; ok {
+		return value, true
+	}
+	for _, v := range e.service {
+		if v.Name == name {
+			return v.Value, true
+		}
+	}
+	return "", false
+}
+
+func (e *environment) set(name, value string) {
+	if _, ok := e.values[name]; !ok {
+		e.names = append(e.names, name)
+	}
+	e.values[name] = value
+}
+
+// addAll adds every key of a Secret or ConfigMap. Any key is taken, as since Kubernetes 1.34.
+func (e *environment) addAll(ctx context.Context, from *corev1.EnvFromSource) error {
+	values := map[string]string{}
+	var err error
+	switch {
+	case from.ConfigMapRef != nil:
+		_, err = e.configMap(ctx, from.ConfigMapRef.Name, from.ConfigMapRef.Optional, values)
+	case from.SecretRef != nil:
+		_, err = e.secret(ctx, from.SecretRef.Name, from.SecretRef.Optional, values)
+	}
+	if err != nil {
+		return err
+	}
+	for _, key := range slices.Sorted(maps.Keys(values)) {
+		e.set(from.Prefix+key, values[key])
+	}
+	return nil
+}
+
+// configMap copies the data of a ConfigMap; found is false for an optional one that does not exist.
+func (e *environment) configMap(ctx context.Context, name string, optional *bool, into map[string]string) (found bool, err error) {
+	obj, err := e.objects.ConfigMap(ctx, e.pod.Namespace, name)
+	if err != nil {
+		return false, missing("configmap", name, optional, err)
+	}
+	maps.Copy(into, obj.Data)
+	return true, nil
+}
+
+// secret copies the data of a Secret; found is false for an optional one that does not exist.
+func (e *environment) secret(ctx context.Context, name string, optional *bool, into map[string]string) (found bool, err error) {
+	obj, err := e.objects.Secret(ctx, e.pod.Namespace, name)
+	if err != nil {
+		return false, missing("secret", name, optional, err)
+	}
+	for key, value := range obj.Data {
+		into[key] = string(value)
+	}
+	return true, nil
+}
+
+// missing returns the error of an object that could not be read, nil for an optional one that does not exist.
+func missing(kind, name string, optional *bool, err error) error {
+	switch {
+	case !apierrors.IsNotFound(err):
+		return fmt.Errorf("read %s %q: %w", kind, name, err)
+	case isTrue(optional):
+		return nil
+	}
+	return fmt.Errorf("%s %q not found", kind, name)
+}
+
+func isTrue(b *bool) bool { return b != nil && *b }
+
+func (e *environment) add(ctx context.Context, v *corev1.EnvVar) error {
+	if v.Value != "" || v.ValueFrom == nil {
+		e.set(v.Name, expand(v.Value, e.lookup))
+		return nil
+	}
+	value, found, err := e.valueFrom(ctx, v.ValueFrom)
+	if err == nil && found {
+		e.set(v.Name, value)
+	}
+	return err
+}
+
+// valueFrom reads a variable's source; found is false where an optional source is not there.
+func (e *environment) valueFrom(ctx context.Context, from *corev1.EnvVarSource) (value string, found bool, err error) {
+	switch {
+	case from.FieldRef != nil:
+		value, err = e.field(from.FieldRef.FieldPath)
+		return value, err == nil, err
+	case from.ResourceFieldRef != nil:
+		value, err = e.resource(from.ResourceFieldRef)
+		return value, err == nil, err
+	case from.ConfigMapKeyRef != nil:
+		ref, values := from.ConfigMapKeyRef, map[string]string{}
+		found, err = e.configMap(ctx, ref.Name, ref.Optional, values)
+		return e.key("ConfigMap", ref.Name, ref.Key, ref.Optional, values, found, err)
+	case from.SecretKeyRef != nil:
+		ref, values := from.SecretKeyRef, map[string]string{}
+		found, err = e.secret(ctx, ref.Name, ref.Optional, values)
+		return e.key("Secret", ref.Name, ref.Key, ref.Optional, values, found, err)
+	}
+	return "", false, fmt.Errorf("env source is not supported")
+}
+
+func (e *environment) key(kind, name, key string, optional *bool, values map[string]string, found bool, err error) (string, bool, error) {
+	if err != nil || !found {
+		return "", false, err
+	}
+	value, ok := values[key]
+	if !ok && !isTrue(optional) {
+		return "", false, fmt.Errorf("couldn't find key %v in %s %v/%v", key, kind, e.pod.Namespace, name)
+	}
+	return value, ok, nil
+}

@@ -1,0 +1,118 @@
+package pod
+
+import (
+	"strings"
+	"testing"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/utils/ptr"
+)
+
+func ref(name string) corev1.LocalObjectReference { return corev1.LocalObjectReference{Name: name} }
+
+func secretKey(name, key string, optional *bool) *corev1.EnvVarSource {
+	return &corev1.EnvVarSource{SecretKeyRef: &corev1.SecretKeySelector{LocalObjectReference: ref(name), Key: key, Optional: optional}}
+}
+
+func configKey(name, key string, optional *bool) *corev1.EnvVarSource {
+	return &corev1.EnvVarSource{ConfigMapKeyRef: &corev1.ConfigMapKeySelector{LocalObjectReference: ref(name), Key: key, Optional: optional}}
+}
+
+func fieldRef(path string) *corev1.EnvVarSource {
+	return &corev1.EnvVarSource{FieldRef: &corev1.ObjectFieldSelector{FieldPath: path}}
+}
+
+func resourceRef(resourceName, divisor string) *corev1.EnvVarSource {
+	r := &corev1.ResourceFieldSelector{Resource: resourceName}
+	if divisor != "" {
+		r.Divisor = resource.MustParse(divisor)
+	}
+	return &corev1.EnvVarSource{ResourceFieldRef: r}
+}
+
+func testEnvironment() *environment {
+	pod := aPod(func(p *corev1.Pod) {
+		p.Labels, p.Annotations = map[string]string{"app": "web"}, map[string]string{"a/b": "c"}
+		p.Spec.ServiceAccountName = "dashboard-sa"
+		p.Spec.Containers[0].Resources = corev1.ResourceRequirements{
+			Limits:   corev1.ResourceList{"cpu": resource.MustParse("1500m")},
+			Requests: corev1.ResourceList{"memory": resource.MustParse("65Mi")},
+		}
+	})
+	objects := &fakeObjects{
+		secrets:    map[string]*corev1.Secret{"default/s": {Data: map[string][]byte{"k": []byte("sv"), "with.dots": []byte("d")}}},
+		configMaps: map[string]*corev1.ConfigMap{"default/c": {ObjectMeta: metav1.ObjectMeta{Name: "c"}, Data: map[string]string{"k": "cv"}}},
+	}
+	return &environment{
+		objects: objects, pod: pod, container: &pod.Spec.Containers[0], hostIPs: []string{"192.0.2.1", "2001:db8::1"}, podIPs: []string{"10.0.0.2", "fd00::2"},
+		allocatable: corev1.ResourceList{"cpu": resource.MustParse("8"), "memory": resource.MustParse("1Gi")},
+		service:     []corev1.EnvVar{{Name: "KUBERNETES_SERVICE_HOST", Value: "10.96.0.1"}, {Name: "KUBERNETES_SERVICE_PORT", Value: "443"}},
+	}
+}
+
+func TestEnvironment(t *testing.T) {
+	t.Parallel()
+	always := "KUBERNETES_SERVICE_HOST=10.96.0.1 KUBERNETES_SERVICE_PORT=443"
+	fromSecret := corev1.EnvFromSource{SecretRef: &corev1.SecretEnvSource{LocalObjectReference: ref("s")}}
+	tests := []struct {
+		name string
+		from []corev1.EnvFromSource
+		env  []corev1.EnvVar
+		want string
+		err  string
+	}{
+		{name: "nothing", want: always},
+		{name: "values", env: []corev1.EnvVar{{Name: "A", Value: "1"}, {Name: "B", Value: "$(A)$(KUBERNETES_SERVICE_PORT)$(C)"}, {Name: "C"}}, want: always + " A=1 B=1443$(C) C="},
+		{name: "the last wins", env: []corev1.EnvVar{{Name: "A", Value: "1"}, {Name: "A", Value: "$(A)2"}}, want: always + " A=12"},
+		{name: "pod beats service", env: []corev1.EnvVar{{Name: "KUBERNETES_SERVICE_HOST", Value: "mine"}}, want: "KUBERNETES_SERVICE_PORT=443 KUBERNETES_SERVICE_HOST=mine"},
+		{name: "from secret", from: []corev1.EnvFromSource{fromSecret}, env: []corev1.EnvVar{{Name: "B", Value: "$(k)"}}, want: always + " k=sv with.dots=d B=sv"},
+		{name: "from config map with prefix", from: []corev1.EnvFromSource{{Prefix: "P_", ConfigMapRef: &corev1.ConfigMapEnvSource{LocalObjectReference: ref("c")}}}, want: always + " P_k=cv"},
+		{name: "from nothing", from: []corev1.EnvFromSource{{SecretRef: &corev1.SecretEnvSource{LocalObjectReference: ref("x")}}}, err: `secret "x" not found`},
+		{name: "from nothing, optional", from: []corev1.EnvFromSource{{SecretRef: &corev1.SecretEnvSource{LocalObjectReference: ref("x"), Optional: ptr.To(true)}}}, want: always},
+		{name: "keys", env: []corev1.EnvVar{{Name: "S", ValueFrom: secretKey("s", "k", nil)}, {Name: "C", ValueFrom: configKey("c", "k", nil)}}, want: always + " S=sv C=cv"},
+		{name: "no such key", env: []corev1.EnvVar{{Name: "S", ValueFrom: secretKey("s", "x", nil)}}, err: "couldn't find key x in Secret default/s"},
+		{name: "no such key, optional", env: []corev1.EnvVar{{Name: "S", ValueFrom: secretKey("s", "x", ptr.To(true))}}, want: always},
+		{name: "no such config map", env: []corev1.EnvVar{{Name: "S", ValueFrom: configKey("x", "k", nil)}}, err: `configmap "x" not found`},
+		{name: "no such config map, optional", env: []corev1.EnvVar{{Name: "S", ValueFrom: configKey("x", "k", ptr.To(true))}}, want: always},
+		{name: "no such key of a config map", env: []corev1.EnvVar{{Name: "S", ValueFrom: configKey("c", "x", nil)}}, err: "couldn't find key x in ConfigMap default/c"},
+		{name: "pod fields", env: []corev1.EnvVar{
+			{Name: "A", ValueFrom: fieldRef("metadata.name")}, {Name: "B", ValueFrom: fieldRef("metadata.namespace")}, {Name: "C", ValueFrom: fieldRef("metadata.uid")},
+			{Name: "D", ValueFrom: fieldRef("metadata.labels['app']")}, {Name: "E", ValueFrom: fieldRef("metadata.annotations['a/b']")}, {Name: "F", ValueFrom: fieldRef("metadata.labels['none']")},
+		}, want: always + " A=web B=default C=uid-1 D=web E=c F="},
+		{name: "more fields", env: []corev1.EnvVar{
+			{Name: "A", ValueFrom: fieldRef("spec.nodeName")}, {Name: "B", ValueFrom: fieldRef("spec.serviceAccountName")}, {Name: "C", ValueFrom: fieldRef("status.hostIP")},
+			{Name: "D", ValueFrom: fieldRef("status.hostIPs")}, {Name: "E", ValueFrom: fieldRef("status.podIP")}, {Name: "F", ValueFrom: fieldRef("status.podIPs")},
+		}, want: always + " A=node B=dashboard-sa C=192.0.2.1 D=192.0.2.1,2001:db8::1 E=10.0.0.2 F=10.0.0.2,fd00::2"},
+		{name: "no such field", env: []corev1.EnvVar{{Name: "A", ValueFrom: fieldRef("spec.restartPolicy")}}, err: "unsupported fieldPath: spec.restartPolicy"},
+		{name: "resources", env: []corev1.EnvVar{
+			{Name: "A", ValueFrom: resourceRef("limits.cpu", "")}, {Name: "B", ValueFrom: resourceRef("limits.cpu", "1m")}, {Name: "C", ValueFrom: resourceRef("requests.memory", "10Mi")},
+			{Name: "D", ValueFrom: resourceRef("limits.memory", "")}, {Name: "E", ValueFrom: resourceRef("requests.cpu", "")},
+		}, want: always + " A=2 B=1500 C=7 D=1073741824 E=0"},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			e := testEnvironment()
+			e.container.EnvFrom, e.container.Env = test.from, test.env
+			all, err := e.resolve(t.Context())
+			if test.err != "" {
+				if err == nil || err.Error() != test.err {
+					t.Errorf("error %v, want %q", err, test.err)
+				}
+				return
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			var got []string
+			for _, v := range all {
+				got = append(got, v.Name+"="+v.Value)
+			}
+			if joined := strings.Join(got, " "); joined != test.want {
+				t.Errorf("got  %s\nwant %s", joined, test.want)
+			}
+		})
+	}
+}

@@ -1,0 +1,62 @@
+package pod
+
+import (
+	"fmt"
+
+	corev1 "k8s.io/api/core/v1"
+)
+
+// Reasons of events, as kubectl users know them.
+const (
+	reasonPulling          = "Pulling"
+	reasonPulled           = "Pulled"
+	reasonFailed           = "Failed"
+	reasonBackOff          = "BackOff"
+	reasonCreated          = "Created"
+	reasonStarted          = "Started"
+	reasonKilling          = "Killing"
+	reasonFailedMount      = "FailedMount"
+	reasonFailedSandbox    = "FailedCreatePodSandBox"
+	reasonSandboxChanged   = "SandboxChanged"
+	reasonPullSecrets      = "FailedToRetrieveImagePullSecret"
+	reasonFailedCleanUp    = "FailedKillPod"
+	reasonUnsupportedField = "UnsupportedField"
+	reasonTokenRenewed     = "TokenRenewed"
+	reasonRenewNotified    = "RenewalNotified"
+	reasonRenewUnnotified  = "FailedRenewalNotify"
+)
+
+// normal and warning tell of the pod as a whole.
+func (p *Pods) normal(pod *corev1.Pod, reason, format string, args ...any) {
+	p.Recorder.Event(reference(pod, ""), corev1.EventTypeNormal, reason, fmt.Sprintf(format, args...))
+}
+
+func (p *Pods) warning(pod *corev1.Pod, reason, format string, args ...any) {
+	p.Recorder.Event(reference(pod, ""), corev1.EventTypeWarning, reason, fmt.Sprintf(format, args...))
+}
+
+// normalOf and warningOf tell of one of its containers.
+func (p *Pods) normalOf(pod *corev1.Pod, container, reason, format string, args ...any) {
+	p.Recorder.Event(reference(pod, container), corev1.EventTypeNormal, reason, fmt.Sprintf(format, args...))
+}
+
+func (p *Pods) warningOf(pod *corev1.Pod, container, reason, format string, args ...any) {
+	p.Recorder.Event(reference(pod, container), corev1.EventTypeWarning, reason, fmt.Sprintf(format, args...))
+}
+
+// reference names the pod, or a container in it.
+func reference(pod *corev1.Pod, container string) *corev1.ObjectReference {
+	ref := &corev1.ObjectReference{
+		APIVersion: "v1", Kind: "Pod", Namespace: pod.Namespace, Name: pod.Name, UID: pod.UID, ResourceVersion: pod.ResourceVersion,
+	}
+	if container == "" {
+		return ref
+	}
+	ref.FieldPath = "spec.containers{" + container + "}"
+	for _, c := range pod.Spec.InitContainers {
+		if c.Name == container {
+			ref.FieldPath = "spec.initContainers{" + container + "}"
+		}
+	}
+	return ref
+}

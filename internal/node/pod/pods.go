@@ -1,0 +1,263 @@
+package pod
+
+import (
+	"context"
+	"math/rand/v2"
+	"runtime"
+	"slices"
+	"strings"
+	"sync"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/tools/record"
+	"k8s.io/klog/v2"
+	"k8s.io/utils/clock"
+
+	"lanyard.dev/internal/node/cri"
+	"lanyard.dev/internal/nodeaccess"
+)
+
+// Config is what the workers work with.
+type Config struct {
+	Runtime     Runtime
+	RuntimeName string // as in containerID: containerd
+	Volumes     Volumes
+	Objects     Objects
+	API         API
+	Recorder    record.EventRecorder
+	Clock       clock.WithTicker
+
+	NodeName    string
+	HostIPs     []string
+	Allocatable corev1.ResourceList // what env may take as the limit of a container that has none
+	ServiceEnv  []corev1.EnvVar     // in every container, whatever enableServiceLinks says
+	Root        string              // a directory for the pods' files: etc-hosts, termination logs
+
+	// OnSandbox, where not nil, is told when a sandbox has come up or is found running, and before it is stopped or when it
+	// is found dead. It must not block for long.
+	OnSandbox func(pod *corev1.Pod, sandboxID string, up bool)
+	// OnNotified, where not nil, is told how the pod's on-renew annotation was carried out on a container.
+	OnNotified func(pod *corev1.Pod, container string, err error)
+}
+
+// Pods runs the pods of one node. Its methods may be called from anywhere; Set, Remove and Renewed do not block.
+type Pods struct {
+	Config
+	status *publisher
+	relist *relist
+	synced chan struct{}
+	sync   sync.Once
+	jitter func() float64 // 0 to 1
+	// pulls and starts bound how much is pulled and started at once.
+	pulls, starts chan struct{}
+	group         sync.WaitGroup
+	files         *files // from Run on
+
+	mu      sync.Mutex
+	running context.Context // nil before Run
+	workers map[types.UID]*worker
+}
+
+// New returns the workers of a node that has no pods yet.
+func New(config Config) *Pods {
+	atOnce := max(2*runtime.NumCPU(), 4)
+	p := &Pods{
+		Config: config, synced: make(chan struct{}), jitter: rand.Float64, workers: map[types.UID]*worker{},
+		pulls: make(chan struct{}, atOnce), starts: make(chan struct{}, atOnce),
+	}
+	p.status = newPublisher(config.API, config.Clock)
+	p.relist = newRelist(config.Runtime, config.Clock, p.observe)
+	return p
+}
+
+// Run works until ctx ends. The pods go on running then.
+func (p *Pods) Run(ctx context.Context) error {
+	f, err := openFiles(p.Root)
+	if err != nil {
+		return err
+	}
+	defer f.close()
+	p.files = f
+	p.group.Go(func() { p.status.run(ctx) })
+	p.group.Go(func() { p.relist.run(ctx) })
+	p.group.Go(func() { p.recover(ctx) })
+	p.mu.Lock()
+	p.running = ctx
+	for _, w := range p.workers {
+		p.launch(w)
+	}
+	p.mu.Unlock()
+	<-ctx.Done()
+	p.mu.Lock()
+	p.running = nil
+	p.mu.Unlock()
+	p.group.Wait()
+	return nil
+}
+
+// launch starts a worker if the workers run. p.mu is held.
+func (p *Pods) launch(w *worker) {
+	if ctx := p.running; ctx != nil && ctx.Err() == nil {
+		p.group.Go(func() {
+			w.run(ctx)
+			if ctx.Err() == nil {
+				p.forget(w)
+			}
+		})
+	}
+}
+
+func (p *Pods) forget(w *worker) {
+	p.status.forget(w.uid)
+	p.Objects.Release(w.uid)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	delete(p.workers, w.uid)
+}
+
+// Synced says that every pod the API has for this node has been Set. Only then is it known that what else is found on the
+// machine belongs to pods that are gone.
+func (p *Pods) Synced() { p.sync.Do(func() { close(p.synced) }) }
+
+// Set takes a pod that is new or has changed. The caller must not change it afterwards.
+func (p *Pods) Set(pod *corev1.Pod) {
+	if !p.isMine(pod) {
+		return
+	}
+	p.status.see(pod)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, w := range p.workers {
+		if w.uid != pod.UID && w.isNamed(pod.Namespace, pod.Name) {
+			w.remove() // another has taken its name, so it is gone
+		}
+	}
+	if w, ok := p.workers[pod.UID]; ok {
+		w.set(pod)
+		return
+	}
+	p.add(pod, false)
+}
+
+// isMine leaves out what is not a pod for this agent to run.
+func (p *Pods) isMine(pod *corev1.Pod) bool {
+	if pod.Annotations[AnnotationProcess] == "true" || pod.Spec.NodeName != p.NodeName {
+		return false
+	}
+	if pod.UID == "" || strings.ContainsAny(string(pod.UID), `/\`) || strings.HasPrefix(string(pod.UID), ".") {
+		klog.ErrorS(nil, "Left a pod alone whose UID is none", "pod", klog.KObj(pod))
+		return false
+	}
+	return true
+}
+
+// add makes a worker. p.mu is held.
+func (p *Pods) add(pod *corev1.Pod, gone bool) {
+	w := newWorker(p, pod, gone)
+	p.workers[pod.UID] = w
+	p.launch(w)
+}
+
+// Remove takes note that a pod's object is gone. What is left of it on the machine is ended at once.
+func (p *Pods) Remove(namespace, name string, uid types.UID) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if w, ok := p.workers[uid]; ok && w.isNamed(namespace, name) {
+		w.remove()
+	}
+}
+
+// ObjectChanged tells that a Secret or ConfigMap came, changed or went, so that what failed for want of it is tried again
+// at once.
+func (p *Pods) ObjectChanged(namespace string, _ nodeaccess.Reference) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, w := range p.workers {
+		if w.namespace == namespace {
+			w.hurry()
+		}
+	}
+}
+
+// View is what is known of a pod for logs and exec.
+type View struct {
+	Pod       *corev1.Pod // must not be changed
+	SandboxID string      // "" where none is ready
+	// Containers holds the runs of each container, the newest first. The newest may have ended.
+	Containers map[string][]cri.Container
+}
+
+// Find returns the pod of this name; ok is false where there is none.
+func (p *Pods) Find(namespace, name string) (view View, ok bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, w := range p.workers {
+		if pod, gone, held := w.look(); !gone && w.isNamed(namespace, name) {
+			return newView(pod, &held), true
+		}
+	}
+	return View{}, false
+}
+
+func newView(pod *corev1.Pod, held *cri.Pod) View {
+	view := View{Pod: pod, Containers: map[string][]cri.Container{}}
+	if s := (&situation{held: *held}).live(); s != nil {
+		view.SandboxID = s.ID
+	}
+	for _, c := range held.Containers {
+		if c.State != cri.Created {
+			view.Containers[c.Name] = append(view.Containers[c.Name], c)
+		}
+	}
+	return view
+}
+
+// observe hands what the runtime holds to the workers. What belongs to no pod is ended, once it is known which pods exist.
+func (p *Pods) observe(held []cri.Pod) {
+	byUID := make(map[types.UID]cri.Pod, len(held))
+	for _, pod := range held {
+		byUID[pod.UID] = pod
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for uid, w := range p.workers {
+		w.observe(byUID[uid])
+	}
+	if !p.isSynced() {
+		return
+	}
+	for uid, pod := range byUID {
+		if _, ok := p.workers[uid]; !ok {
+			p.add(orphan(&pod), true)
+			p.workers[uid].observe(pod)
+		}
+	}
+}
+
+func (p *Pods) isSynced() bool {
+	select {
+	case <-p.synced:
+		return true
+	default:
+		return false
+	}
+}
+
+// orphan stands for a pod of which only the runtime knows.
+func orphan(held *cri.Pod) *corev1.Pod {
+	return &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: held.Namespace, Name: held.Name, UID: held.UID}}
+}
+
+// known returns the pods there are workers for.
+func (p *Pods) known() []types.UID {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	var all []types.UID
+	for uid := range p.workers {
+		all = append(all, uid)
+	}
+	slices.Sort(all)
+	return all
+}

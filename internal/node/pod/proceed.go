@@ -1,0 +1,235 @@
+package pod
+
+import (
+	"context"
+	"errors"
+	"maps"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/utils/ptr"
+
+	"lanyard.dev/internal/node/cri"
+)
+
+// Why a container could not be started, as kubectl users know it.
+const (
+	createContainerConfigError = "CreateContainerConfigError"
+	createContainerError       = "CreateContainerError"
+	runContainerError          = "RunContainerError"
+)
+
+// proceed starts what is to be started.
+func (w *worker) proceed(ctx context.Context, s *situation, p *plan) {
+	ctx, finish := w.working(ctx, s)
+	defer finish()
+	if !w.resume(ctx, s) || p.sandbox == nil && len(p.start) == 0 || !w.prepare(ctx, s, p) {
+		return
+	}
+	if !acquire(ctx, w.starts) {
+		return
+	}
+	defer release(w.starts)
+	if p.sandbox != nil {
+		w.runSandbox(ctx, s, *p.sandbox)
+		return
+	}
+	for i := range p.start {
+		if ctx.Err() == nil {
+			w.start(ctx, s, &p.start[i])
+		}
+	}
+}
+
+// working returns a context for work that is given up when the pod is to end, or has been active for too long.
+func (w *worker) working(ctx context.Context, s *situation) (context.Context, func()) {
+	ctx, cancel := context.WithCancel(ctx)
+	w.mu.Lock()
+	w.abandon = cancel
+	w.giveUpLocked()
+	w.mu.Unlock()
+	if at, ok := s.deadline(); ok {
+		timer := w.Clock.NewTimer(at.Sub(s.now))
+		go func() {
+			defer timer.Stop()
+			select {
+			case <-timer.C():
+				cancel()
+			case <-ctx.Done():
+			}
+		}()
+	}
+	return ctx, func() {
+		cancel()
+		w.mu.Lock()
+		w.abandon = nil
+		w.mu.Unlock()
+	}
+}
+
+// resume has the volumes of containers that run already kept fresh: after this agent was started anew, and with the
+// pod's labels and annotations as they are now.
+func (w *worker) resume(ctx context.Context, s *situation) bool {
+	if len(s.running()) == 0 {
+		return true
+	}
+	if w.volumes != nil {
+		if !sameMetadata(w.mounted, s.pod) {
+			w.mount(ctx, s) // what is mounted is good enough meanwhile
+		}
+		return true
+	}
+	if _, known := w.files.user(w.uid); !known && !w.recallImages(s) {
+		return true // then there is a container to start, and its image is made sure of before
+	}
+	return w.mount(ctx, s)
+}
+
+func sameMetadata(a, b *corev1.Pod) bool {
+	return maps.Equal(a.Labels, b.Labels) && maps.Equal(a.Annotations, b.Annotations)
+}
+
+// recallImages takes the containers' images from what they last ran. It returns false where that does not tell all of them.
+func (w *worker) recallImages(s *situation) bool {
+	for _, c := range containersOf(s.pod) {
+		ran := runs(&s.held, c.Name)
+		if len(ran) == 0 || w.changed[c.Name] == ran[0].ID {
+			return false
+		}
+		w.image(c.Name).id = ran[0].ImageID
+	}
+	return true
+}
+
+// prepare makes the pod's directory, its images and its volumes.
+func (w *worker) prepare(ctx context.Context, s *situation, p *plan) bool {
+	if err := w.files.prepare(w.uid); err != nil {
+		w.mountFailed(s, err)
+		return false
+	}
+	if w.volumes == nil {
+		return w.ensureImages(ctx, s, containersOf(s.pod)) && w.mount(ctx, s)
+	}
+	// Each container is started as soon as it can be, whatever the others lack.
+	var ready []start
+	for _, next := range p.start {
+		if w.ensureImage(ctx, s, next.container) {
+			ready = append(ready, next)
+		}
+	}
+	p.start = ready
+	return p.sandbox != nil || len(ready) > 0
+}
+
+// mount sets up the volumes.
+func (w *worker) mount(ctx context.Context, s *situation) bool {
+	if w.mounting.waits(s.now) {
+		w.later(w.mounting.until)
+		return false
+	}
+	user, err := w.user(ctx, s.pod)
+	var paths map[string]string
+	if err == nil {
+		paths, err = w.Volumes.SetUp(ctx, s.pod, user)
+	}
+	if err != nil {
+		if ctx.Err() == nil {
+			w.mountFailed(s, err)
+		}
+		return false
+	}
+	w.mounting, w.mounted = retry{}, s.pod
+	w.volumes = map[string]string{}
+	maps.Copy(w.volumes, paths)
+	return true
+}
+
+func (w *worker) mountFailed(s *situation, err error) {
+	w.warning(s.pod, reasonFailedMount, "%s", err.Error())
+	w.mounting.failed(w.Clock.Now(), mountPace, w.jitter())
+	w.later(w.mounting.until)
+}
+
+func (w *worker) runSandbox(ctx context.Context, s *situation, attempt uint32) {
+	if attempt > 0 {
+		w.normal(s.pod, reasonSandboxChanged, "Pod sandbox changed, it will be killed and re-created.")
+	}
+	defer w.touched()
+	if _, err := w.Runtime.RunSandbox(ctx, s.pod, attempt); err != nil {
+		if ctx.Err() == nil {
+			w.warning(s.pod, reasonFailedSandbox, "Failed to create pod sandbox: %v", err)
+			w.sandbox.failed(w.Clock.Now(), runtimePace, w.jitter())
+		}
+		return
+	}
+	w.sandbox = retry{}
+}
+
+// start makes and starts one container.
+func (w *worker) start(ctx context.Context, s *situation, next *start) {
+	defer w.touched()
+	name := next.container.Name
+	reason, err := w.tryStart(ctx, s, next)
+	if err != nil {
+		if ctx.Err() == nil {
+			w.startFailed(s, name, reason, err)
+		}
+		return
+	}
+	w.image(name).ready = false
+	delete(w.waiting, name)
+	delete(w.attempts, name)
+	if next.again {
+		w.restarts[name] = w.restarts[name].next(next.ended, w.Clock.Now())
+	}
+}
+
+func (w *worker) startFailed(s *situation, name, reason string, err error) {
+	w.warningOf(s.pod, name, reasonFailed, "Error: %v", err)
+	w.waiting[name] = corev1.ContainerStateWaiting{Reason: reason, Message: err.Error()}
+	failed := w.attempts[name]
+	failed.failed(w.Clock.Now(), runtimePace, w.jitter())
+	w.attempts[name] = failed
+}
+
+// tryStart returns, with an error, the reason a waiting container is shown with.
+func (w *worker) tryStart(ctx context.Context, s *situation, next *start) (reason string, err error) {
+	spec, err := w.containerSpec(ctx, s, next)
+	if err != nil {
+		return createContainerConfigError, err
+	}
+	id, err := w.Runtime.CreateContainer(ctx, spec)
+	if _, ok := errors.AsType[*cri.ConfigError](err); ok {
+		return createContainerConfigError, err
+	}
+	if err != nil {
+		return createContainerError, err
+	}
+	w.normalOf(s.pod, next.container.Name, reasonCreated, "Container created")
+	if err := w.Runtime.StartContainer(ctx, id); err != nil {
+		return runContainerError, err
+	}
+	w.normalOf(s.pod, next.container.Name, reasonStarted, "Container started")
+	return "", nil
+}
+
+func (w *worker) containerSpec(ctx context.Context, s *situation, next *start) (cri.ContainerSpec, error) {
+	env := environment{
+		objects: w.Objects, pod: s.pod, container: next.container, hostIPs: w.HostIPs, podIPs: s.podIPs(w.HostIPs),
+		allocatable: w.Allocatable, service: w.ServiceEnv,
+	}
+	variables, err := env.resolve(ctx)
+	if err != nil {
+		return cri.ContainerSpec{}, err
+	}
+	mounts, err := w.mounts(s, next)
+	if err != nil {
+		return cri.ContainerSpec{}, err
+	}
+	container := ptr.To(*next.container)
+	container.Command = expandAll(container.Command, env.lookup)
+	container.Args = expandAll(container.Args, env.lookup)
+	return cri.ContainerSpec{
+		Pod: s.pod, SandboxID: s.live().ID, Container: container, Attempt: next.attempt,
+		ImageID: w.image(next.container.Name).id, Env: variables, Mounts: mounts,
+	}, nil
+}

@@ -1,0 +1,180 @@
+package pod
+
+import (
+	"context"
+	"encoding/json"
+	"math/rand/v2"
+	"strconv"
+	"sync"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/util/strategicpatch"
+	"k8s.io/client-go/util/workqueue"
+	"k8s.io/klog/v2"
+	"k8s.io/utils/clock"
+)
+
+const (
+	publishAtOnce   = 4
+	publishTimeout  = 10 * time.Second
+	publishFirst    = 200 * time.Millisecond
+	publishLongest  = 30 * time.Second
+	publishLastWord = 2 * time.Second
+)
+
+// publisher writes the pods' statuses to the authority: of each pod only the newest, only when it says something new, and
+// again and again while the authority is away. Nobody waits for it.
+type publisher struct {
+	api     API
+	queue   workqueue.TypedDelayingInterface[types.UID]
+	backoff workqueue.TypedRateLimiter[types.UID]
+
+	mu      sync.Mutex
+	entries map[types.UID]*entry
+}
+
+// entry is what the authority has of a pod, and what it is to have.
+type entry struct {
+	seen *corev1.Pod
+	want *corev1.PodStatus
+}
+
+func newPublisher(api API, c clock.WithTicker) *publisher {
+	return &publisher{
+		api: api, entries: map[types.UID]*entry{},
+		queue:   workqueue.NewTypedDelayingQueueWithConfig(workqueue.TypedDelayingQueueConfig[types.UID]{Clock: c}),
+		backoff: workqueue.NewTypedItemExponentialFailureRateLimiter[types.UID](publishFirst, publishLongest),
+	}
+}
+
+// run works until ctx ends.
+func (p *publisher) run(ctx context.Context) {
+	var group sync.WaitGroup
+	for range publishAtOnce {
+		group.Go(func() {
+			for p.next(ctx) {
+			}
+		})
+	}
+	<-ctx.Done()
+	p.queue.ShutDown()
+	group.Wait()
+}
+
+func (p *publisher) next(ctx context.Context) bool {
+	uid, shutdown := p.queue.Get()
+	if shutdown {
+		return false
+	}
+	defer p.queue.Done(uid)
+	if err := p.send(ctx, uid, publishTimeout); err != nil && ctx.Err() == nil {
+		delay := p.backoff.When(uid)
+		klog.V(2).InfoS("Pod status was not written", "uid", uid, "err", err, "again", delay)
+		p.queue.AddAfter(uid, delay+rand.N(delay/5+1))
+		return true
+	}
+	p.backoff.Forget(uid)
+	return true
+}
+
+// see takes note of the pod as the authority has it.
+func (p *publisher) see(pod *corev1.Pod) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	e, ok := p.entries[pod.UID]
+	if !ok {
+		e = &entry{}
+		p.entries[pod.UID] = e
+	}
+	if e.seen == nil || !isOlder(pod, e.seen) {
+		e.seen = pod
+	}
+}
+
+// isOlder compares states of one object. Versions that are no numbers are taken as they come.
+func isOlder(a, b *corev1.Pod) bool {
+	va, errA := strconv.ParseUint(a.ResourceVersion, 10, 64)
+	vb, errB := strconv.ParseUint(b.ResourceVersion, 10, 64)
+	return errA == nil && errB == nil && va < vb
+}
+
+// say has the status written. Of a pod that was never seen, or was forgotten, nothing is.
+func (p *publisher) say(uid types.UID, status *corev1.PodStatus) {
+	p.mu.Lock()
+	e, ok := p.entries[uid]
+	if ok {
+		e.want = status
+	}
+	p.mu.Unlock()
+	if ok {
+		p.queue.Add(uid)
+	}
+}
+
+// lastWord writes what was said last, before the object goes.
+func (p *publisher) lastWord(ctx context.Context, uid types.UID) error {
+	return p.send(ctx, uid, publishLastWord)
+}
+
+func (p *publisher) forget(uid types.UID) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	delete(p.entries, uid)
+	p.backoff.Forget(uid)
+}
+
+func (p *publisher) send(ctx context.Context, uid types.UID, timeout time.Duration) error {
+	seen, want := p.entry(uid)
+	if seen == nil || want == nil {
+		return nil
+	}
+	patch, err := statusPatch(seen, want)
+	if err != nil || patch == nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
+	now, err := p.api.PatchStatus(ctx, seen.Namespace, seen.Name, patch)
+	if apierrors.IsNotFound(err) {
+		return nil // Remove is on its way
+	}
+	if err == nil && now.UID == uid {
+		p.see(now)
+	}
+	return err
+}
+
+func (p *publisher) entry(uid types.UID) (*corev1.Pod, *corev1.PodStatus) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if e, ok := p.entries[uid]; ok {
+		return e.seen, e.want
+	}
+	return nil, nil
+}
+
+// statusPatch returns what makes the pod's status the one wanted, nil where nothing does. It names the pod's UID, so that
+// a pod that has taken its name meanwhile refuses it.
+func statusPatch(seen *corev1.Pod, want *corev1.PodStatus) ([]byte, error) {
+	before, err := json.Marshal(corev1.Pod{Status: seen.Status})
+	if err != nil {
+		return nil, err
+	}
+	same, err := json.Marshal(corev1.Pod{Status: *want})
+	if err != nil {
+		return nil, err
+	}
+	patch, err := strategicpatch.CreateTwoWayMergePatch(before, same, corev1.Pod{})
+	if err != nil || string(patch) == "{}" {
+		return nil, err
+	}
+	after, err := json.Marshal(corev1.Pod{ObjectMeta: metav1.ObjectMeta{UID: seen.UID}, Status: *want})
+	if err != nil {
+		return nil, err
+	}
+	return strategicpatch.CreateTwoWayMergePatch(before, after, corev1.Pod{})
+}

@@ -1,0 +1,208 @@
+package pod
+
+import (
+	"fmt"
+	"strings"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/utils/ptr"
+
+	"lanyard.dev/internal/node/cri"
+)
+
+// details is what a status says beyond the situation.
+type details struct {
+	// was is the status as it was last said; times of transition are kept from it.
+	was *corev1.PodStatus
+	// waiting holds, by container, why it could not be started.
+	waiting map[string]corev1.ContainerStateWaiting
+	// message returns what a run that ended left to be said.
+	message     func(*corev1.Container, *cri.Container) string
+	runtimeName string // as in a container's ID: NAME://ID
+	hostIPs     []string
+}
+
+// status returns what the pod's status is to be. What is not the agent's to say stays as it is.
+func (s *situation) status(d *details) corev1.PodStatus {
+	status := *s.pod.Status.DeepCopy()
+	status.ObservedGeneration = s.pod.Generation
+	status.Phase = s.phase()
+	status.Reason, status.Message = "", ""
+	if s.failure != nil && status.Phase == corev1.PodFailed {
+		status.Reason, status.Message = s.failure.Reason, s.failure.Message
+	} else if ended(s.pod.Status.Phase) {
+		status.Reason, status.Message = s.pod.Status.Reason, s.pod.Status.Message
+	}
+	s.setAddresses(&status, d.hostIPs)
+	status.StartTime = &metav1.Time{Time: s.started}
+	if s.failure == nil || len(s.held.Containers) > 0 {
+		status.InitContainerStatuses = s.containerStatuses(s.initials(), d)
+		status.ContainerStatuses = s.containerStatuses(s.regulars(), d)
+	}
+	s.setConditions(&status, d.was)
+	return status
+}
+
+// phase is terminal only once nothing runs any more.
+func (s *situation) phase() corev1.PodPhase {
+	if len(s.running()) == 0 {
+		if outcome := s.outcome(); outcome != "" {
+			return outcome
+		}
+		if s.ending {
+			return s.phaseWhenStopped()
+		}
+	}
+	if s.haveAllStarted() {
+		return corev1.PodRunning
+	}
+	return corev1.PodPending
+}
+
+func (s *situation) haveAllStarted() bool {
+	for _, f := range s.regulars() {
+		if f.last() == nil {
+			return false
+		}
+	}
+	return true
+}
+
+// phaseWhenStopped is the phase of a pod that was deleted before it ended by itself.
+func (s *situation) phaseWhenStopped() corev1.PodPhase {
+	for _, f := range s.regulars() {
+		if f.last() == nil || f.last().ExitCode != 0 {
+			return corev1.PodFailed
+		}
+	}
+	return corev1.PodSucceeded
+}
+
+// setAddresses keeps the addresses of a pod whose sandbox has ended, as long as there is no newer one.
+func (s *situation) setAddresses(status *corev1.PodStatus, hostIPs []string) {
+	status.HostIP, status.HostIPs = "", nil
+	for _, ip := range hostIPs {
+		status.HostIPs = append(status.HostIPs, corev1.HostIP{IP: ip})
+	}
+	if len(hostIPs) > 0 {
+		status.HostIP = hostIPs[0]
+	}
+	ips := s.podIPs(hostIPs)
+	if len(ips) == 0 {
+		return
+	}
+	status.PodIP, status.PodIPs = ips[0], nil
+	for _, ip := range ips {
+		status.PodIPs = append(status.PodIPs, corev1.PodIP{IP: ip})
+	}
+}
+
+// podIPs are the addresses of the live sandbox.
+func (s *situation) podIPs(hostIPs []string) []string {
+	live := s.live()
+	switch {
+	case live == nil:
+		return nil
+	case s.pod.Spec.HostNetwork:
+		return hostIPs
+	}
+	return live.IPs
+}
+
+// halting says that nothing will be started any more.
+func (s *situation) halting() bool { return s.ending || s.outcome() != "" }
+
+func (s *situation) containerStatuses(fates []fate, d *details) []corev1.ContainerStatus {
+	var all []corev1.ContainerStatus
+	for i := range fates {
+		all = append(all, s.containerStatus(&fates[i], d))
+	}
+	return all
+}
+
+func (s *situation) containerStatus(f *fate, d *details) corev1.ContainerStatus {
+	status := corev1.ContainerStatus{Name: f.container.Name, Image: f.container.Image, Started: ptr.To(false)}
+	last := f.last()
+	if last == nil {
+		status.State.Waiting = s.waiting(f, d)
+		return status
+	}
+	status.RestartCount = int32(last.Attempt)
+	status.Image, status.ImageID = last.Image, last.ImageID
+	status.ContainerID = containerID(d.runtimeName, last)
+	if alive(last) {
+		status.State.Running = &corev1.ContainerStateRunning{StartedAt: metav1.NewTime(last.StartedAt)}
+		status.Ready, status.Started = f.kind != initial, ptr.To(true)
+	} else if reason := s.waiting(f, d); reason != nil {
+		status.State.Waiting = reason
+		status.LastTerminationState.Terminated = d.terminated(f.container, last)
+		return status
+	} else {
+		status.State.Terminated = d.terminated(f.container, last)
+		status.Ready = f.kind == initial && last.ExitCode == 0
+	}
+	status.LastTerminationState.Terminated = d.before(f)
+	return status
+}
+
+// waiting returns why a container that does not run is not started yet; nil for one that has ended and is not held up.
+func (s *situation) waiting(f *fate, d *details) *corev1.ContainerStateWaiting {
+	if reason, ok := d.waiting[f.container.Name]; ok && !s.halting() {
+		return &reason
+	}
+	switch {
+	case f.last() != nil && (s.halting() || !f.again || !s.now.Before(f.due)):
+		return nil
+	case f.last() != nil:
+		return &corev1.ContainerStateWaiting{Reason: "CrashLoopBackOff", Message: fmt.Sprintf(
+			"back-off %s restarting failed container=%s pod=%s", f.delay, f.container.Name, fullName(s.pod))}
+	case len(s.pod.Spec.InitContainers) > 0:
+		return &corev1.ContainerStateWaiting{Reason: "PodInitializing"}
+	}
+	return &corev1.ContainerStateWaiting{Reason: "ContainerCreating"}
+}
+
+// before returns how the run before the newest ended. Where the runtime has forgotten it, the status remembers.
+func (d *details) before(f *fate) *corev1.ContainerStateTerminated {
+	if len(f.runs) > 1 {
+		return d.terminated(f.container, &f.runs[1])
+	}
+	for _, was := range append(d.was.InitContainerStatuses, d.was.ContainerStatuses...) {
+		switch {
+		case was.Name != f.container.Name:
+		case strings.HasSuffix(was.ContainerID, "://"+f.last().ID):
+			return was.LastTerminationState.Terminated
+		case was.State.Terminated != nil:
+			return was.State.Terminated
+		default:
+			return was.LastTerminationState.Terminated
+		}
+	}
+	return nil
+}
+
+func (d *details) terminated(c *corev1.Container, run *cri.Container) *corev1.ContainerStateTerminated {
+	t := &corev1.ContainerStateTerminated{
+		ExitCode: run.ExitCode, Reason: run.Reason, Message: run.Message,
+		StartedAt: metav1.NewTime(run.StartedAt), FinishedAt: metav1.NewTime(run.FinishedAt),
+		ContainerID: containerID(d.runtimeName, run),
+	}
+	if said := d.message(c, run); said != "" {
+		t.Message = said
+	}
+	if t.Reason == "" {
+		t.Reason = "Completed"
+		if t.ExitCode != 0 {
+			t.Reason = "Error"
+		}
+	}
+	return t
+}
+
+func containerID(runtimeName string, run *cri.Container) string { return runtimeName + "://" + run.ID }
+
+// fullName names a pod in messages, as the kubelet does.
+func fullName(pod *corev1.Pod) string {
+	return fmt.Sprintf("%s_%s(%s)", pod.Name, pod.Namespace, pod.UID)
+}

@@ -1,0 +1,198 @@
+package pod
+
+import (
+	"reflect"
+	"slices"
+	"strings"
+	"testing"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
+	"k8s.io/utils/ptr"
+)
+
+func TestSupported(t *testing.T) {
+	t.Parallel()
+	container := func(f func(*corev1.Container)) func(*corev1.Pod) {
+		return func(p *corev1.Pod) { f(&p.Spec.Containers[0]) }
+	}
+	volume := func(source corev1.VolumeSource) func(*corev1.Pod) {
+		return func(p *corev1.Pod) { p.Spec.Volumes = []corev1.Volume{{Name: "v", VolumeSource: source}} }
+	}
+	projected := func(source corev1.VolumeProjection) func(*corev1.Pod) {
+		return volume(corev1.VolumeSource{Projected: &corev1.ProjectedVolumeSource{Sources: []corev1.VolumeProjection{source}}})
+	}
+	tests := []struct {
+		name   string
+		change func(*corev1.Pod)
+		want   string // the path refused, "" for none
+	}{
+		{"plain", func(*corev1.Pod) {}, ""},
+		{"scheduling", func(p *corev1.Pod) {
+			p.Spec.NodeSelector, p.Spec.Affinity = map[string]string{"a": "b"}, &corev1.Affinity{NodeAffinity: &corev1.NodeAffinity{}}
+			p.Spec.Tolerations, p.Spec.Priority = []corev1.Toleration{{Operator: "Exists"}}, ptr.To[int32](3)
+		}, ""},
+		{"liveness", container(func(c *corev1.Container) { c.LivenessProbe = &corev1.Probe{} }), "spec.containers[0].livenessProbe"},
+		{"lifecycle", container(func(c *corev1.Container) { c.Lifecycle = &corev1.Lifecycle{} }), "spec.containers[0].lifecycle"},
+		{"devices", container(func(c *corev1.Container) { c.VolumeDevices = []corev1.VolumeDevice{{}} }), "spec.containers[0].volumeDevices"},
+		{"subPath", container(func(c *corev1.Container) { c.VolumeMounts = []corev1.VolumeMount{{SubPath: "x"}} }), "spec.containers[0].volumeMounts[0].subPath"},
+		{"gpu", container(func(c *corev1.Container) {
+			c.Resources.Limits = corev1.ResourceList{"cpu": resource.MustParse("1"), "nvidia.com/gpu": resource.MustParse("1")}
+		}), "spec.containers[0].resources.limits[nvidia.com/gpu]"},
+		{"claims", container(func(c *corev1.Container) { c.Resources.Claims = []corev1.ResourceClaim{{}} }), "spec.containers[0].resources.claims"},
+		{"file key", container(func(c *corev1.Container) {
+			c.Env = []corev1.EnvVar{{Name: "A", ValueFrom: &corev1.EnvVarSource{FileKeyRef: &corev1.FileKeySelector{}}}}
+		}), "spec.containers[0].env[0].valueFrom.fileKeyRef"},
+		{"local seccomp", container(func(c *corev1.Container) {
+			c.SecurityContext = &corev1.SecurityContext{SeccompProfile: &corev1.SeccompProfile{Type: corev1.SeccompProfileTypeLocalhost}}
+		}), "spec.containers[0].securityContext.seccompProfile.type"},
+		{"default seccomp", func(p *corev1.Pod) {
+			p.Spec.SecurityContext = &corev1.PodSecurityContext{SeccompProfile: &corev1.SeccompProfile{Type: corev1.SeccompProfileTypeRuntimeDefault}}
+		}, ""},
+		{"sysctls", func(p *corev1.Pod) { p.Spec.SecurityContext = &corev1.PodSecurityContext{Sysctls: []corev1.Sysctl{{}}} }, "spec.securityContext.sysctls"},
+		{"user namespace", func(p *corev1.Pod) { p.Spec.HostUsers = ptr.To(false) }, "spec.hostUsers"},
+		{"no user namespace", func(p *corev1.Pod) { p.Spec.HostUsers = ptr.To(true) }, ""},
+		{"windows", func(p *corev1.Pod) { p.Spec.OS = &corev1.PodOS{Name: corev1.Windows} }, "spec.os.name"},
+		{"linux", func(p *corev1.Pod) { p.Spec.OS = &corev1.PodOS{Name: corev1.Linux} }, ""},
+		{"runtime class", func(p *corev1.Pod) { p.Spec.RuntimeClassName = ptr.To("kata") }, "spec.runtimeClassName"},
+		{"ephemeral container", func(p *corev1.Pod) { p.Spec.EphemeralContainers = []corev1.EphemeralContainer{{}} }, "spec.ephemeralContainers"},
+		{"resource claims", func(p *corev1.Pod) { p.Spec.ResourceClaims = []corev1.PodResourceClaim{{}} }, "spec.resourceClaims"},
+		{"pod resources", func(p *corev1.Pod) { p.Spec.Resources = &corev1.ResourceRequirements{} }, "spec.resources"},
+		{"no overhead", func(p *corev1.Pod) { p.Spec.Overhead = corev1.ResourceList{} }, ""},
+		{"sidecar", func(p *corev1.Pod) {
+			p.Spec.InitContainers = []corev1.Container{{RestartPolicy: ptr.To(corev1.ContainerRestartPolicyAlways)}}
+		}, ""},
+		{"own policy of init container", func(p *corev1.Pod) {
+			p.Spec.InitContainers = []corev1.Container{{RestartPolicy: ptr.To(corev1.ContainerRestartPolicyNever)}}
+		}, "spec.initContainers[0].restartPolicy"},
+		{"own policy", container(func(c *corev1.Container) { c.RestartPolicy = ptr.To(corev1.ContainerRestartPolicyAlways) }), "spec.containers[0].restartPolicy"},
+		{"propagation", container(func(c *corev1.Container) {
+			c.VolumeMounts = []corev1.VolumeMount{{MountPropagation: ptr.To(corev1.MountPropagationBidirectional)}}
+		}), "spec.containers[0].volumeMounts[0].mountPropagation"},
+		{"propagation of privileged", container(func(c *corev1.Container) {
+			c.SecurityContext = &corev1.SecurityContext{Privileged: ptr.To(true)}
+			c.VolumeMounts = []corev1.VolumeMount{{MountPropagation: ptr.To(corev1.MountPropagationBidirectional)}}
+		}), ""},
+		{"emptyDir", volume(corev1.VolumeSource{EmptyDir: &corev1.EmptyDirVolumeSource{}}), ""},
+		{"huge pages", volume(corev1.VolumeSource{EmptyDir: &corev1.EmptyDirVolumeSource{Medium: "HugePages"}}), "spec.volumes[0].emptyDir.medium"},
+		{"size in memory", volume(corev1.VolumeSource{EmptyDir: &corev1.EmptyDirVolumeSource{Medium: "Memory", SizeLimit: resource.NewQuantity(1, resource.BinarySI)}}), ""},
+		{"size on disk", volume(corev1.VolumeSource{EmptyDir: &corev1.EmptyDirVolumeSource{SizeLimit: resource.NewQuantity(1, resource.BinarySI)}}), "spec.volumes[0].emptyDir.sizeLimit"},
+		{"claim", volume(corev1.VolumeSource{PersistentVolumeClaim: &corev1.PersistentVolumeClaimVolumeSource{}}), "spec.volumes[0].persistentVolumeClaim"},
+		{"csi", volume(corev1.VolumeSource{CSI: &corev1.CSIVolumeSource{}}), "spec.volumes[0].csi"},
+		{"token", projected(corev1.VolumeProjection{ServiceAccountToken: &corev1.ServiceAccountTokenProjection{Path: "token", ExpirationSeconds: ptr.To[int64](3600), Audience: "a"}}), ""},
+		{"config map", projected(corev1.VolumeProjection{ConfigMap: &corev1.ConfigMapProjection{LocalObjectReference: ref("c"), Items: []corev1.KeyToPath{{Key: "k", Path: "p"}}}}), ""},
+		{"trust bundle", projected(corev1.VolumeProjection{ClusterTrustBundle: &corev1.ClusterTrustBundleProjection{}}), "spec.volumes[0].projected.sources[0].clusterTrustBundle"},
+		{"certificate", projected(corev1.VolumeProjection{PodCertificate: &corev1.PodCertificateProjection{}}), "spec.volumes[0].projected.sources[0].podCertificate"},
+		{"signal", func(p *corev1.Pod) { p.Annotations = map[string]string{AnnotationOnRenew: "signal:HUP"} }, ""},
+		{"no signal", func(p *corev1.Pod) { p.Annotations = map[string]string{AnnotationOnRenew: "signal:KILL"} }, "metadata.annotations[" + AnnotationOnRenew + "]"},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			var paths []string
+			for _, err := range Supported(aPod(test.change)) {
+				paths = append(paths, err.Field)
+			}
+			if got := strings.Join(paths, ","); got != test.want {
+				t.Errorf("refused %q, want %q", got, test.want)
+			}
+		})
+	}
+}
+
+// Whatever the API's types hold has a rule or is refused: this walks every field that can be reached, sets it, and looks.
+func TestWhatHasNoRuleIsRefused(t *testing.T) {
+	t.Parallel()
+	seen := map[string]bool{}
+	var visit func(reflect.Type)
+	visit = func(typ reflect.Type) {
+		for typ.Kind() == reflect.Pointer || typ.Kind() == reflect.Slice {
+			typ = typ.Elem()
+		}
+		if typ.Kind() != reflect.Struct {
+			return
+		}
+		for i := range typ.NumField() {
+			f := typ.Field(i)
+			json, _, _ := strings.Cut(f.Tag.Get("json"), ",")
+			name := typ.Name() + "." + json
+			if f.Anonymous || slices.Contains(entered, name) {
+				seen[name] = true
+				visit(f.Type)
+				continue
+			}
+			v := reflect.New(typ).Elem()
+			if !setAny(v.Field(i)) {
+				continue
+			}
+			seen[name] = true
+			refused := len(walk(nil, v)) > 0
+			_, limited := values[name]
+			_, keyed := keys[name]
+			if known := slices.Contains(taken, name); refused == known && !limited && !keyed {
+				t.Errorf("%s: refused %v", name, refused)
+			}
+		}
+	}
+	visit(reflect.TypeFor[corev1.PodSpec]())
+	for _, name := range slices.Concat(taken, entered) {
+		if !seen[name] {
+			t.Errorf("there is a rule for %s, but no such field", name)
+		}
+	}
+}
+
+// setAny gives a field some value that is not its zero.
+func setAny(v reflect.Value) bool {
+	switch v.Kind() {
+	case reflect.Pointer:
+		v.Set(reflect.New(v.Type().Elem()))
+	case reflect.Slice:
+		v.Set(reflect.MakeSlice(v.Type(), 1, 1))
+	case reflect.Map:
+		v.Set(reflect.MakeMap(v.Type()))
+		v.SetMapIndex(reflect.ValueOf("x").Convert(v.Type().Key()), reflect.Zero(v.Type().Elem()))
+	case reflect.String:
+		v.SetString("x")
+	case reflect.Bool:
+		v.SetBool(true)
+	case reflect.Int32, reflect.Int64:
+		v.SetInt(1)
+	case reflect.Struct:
+		if v.Type() == reflect.TypeFor[resource.Quantity]() {
+			v.Set(reflect.ValueOf(resource.MustParse("1")))
+			return true
+		}
+		return v.NumField() > 0 && setAny(v.Field(0))
+	default:
+		return false
+	}
+	return true
+}
+
+func TestParseOnRenew(t *testing.T) {
+	t.Parallel()
+	for text, want := range map[string]OnRenew{
+		"signal:HUP": {Signal: 1}, "signal:SIGUSR1": {Signal: 10}, "exec:/bin/reload": {Command: []string{"/bin/reload"}},
+		"exec:/bin/reload  --now all": {Command: []string{"/bin/reload", "--now", "all"}},
+	} {
+		if got, err := ParseOnRenew(text); err != nil || !reflect.DeepEqual(got, want) {
+			t.Errorf("%q: %+v, %v", text, got, err)
+		}
+	}
+	for _, text := range []string{"", "HUP", "signal:", "signal:KILL", "signal:STOP", "signal:9", "exec:", "exec: ", "run:x"} {
+		if got, err := ParseOnRenew(text); err == nil {
+			t.Errorf("%q was read as %+v", text, got)
+		}
+	}
+}
+
+func FuzzParseOnRenew(f *testing.F) {
+	f.Add("signal:HUP")
+	f.Add("exec:a b")
+	f.Fuzz(func(t *testing.T, text string) {
+		if how, err := ParseOnRenew(text); err == nil && (how.Signal == 0) == (len(how.Command) == 0) {
+			t.Errorf("%q was read as %+v", text, how)
+		}
+	})
+}
