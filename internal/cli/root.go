@@ -89,6 +89,7 @@ func commands(s streams) []*cobra.Command {
 	return []*cobra.Command{
 		newUp(s),
 		newServe(s),
+		newAgent(s),
 		newKubectl(s),
 		newToken(s),
 		newAccess(s),

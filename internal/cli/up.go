@@ -9,6 +9,7 @@ import (
 
 	"lanyard.dev/internal/datadir"
 	"lanyard.dev/internal/memory"
+	"lanyard.dev/internal/node"
 	"lanyard.dev/internal/standalone"
 )
 
@@ -19,6 +20,10 @@ Kubernetes API for service accounts on top.
 What is missing in the data directory is made on the first start and found
 again on every later one. The process stays in the foreground; Ctrl-C or
 SIGTERM end it in order. While it runs, "lanyard kubectl" finds it by itself.
+
+Where root finds a container runtime, the machine is a node too, and runs the
+pods that are bound to it. Without one, pods stay Pending, and "lanyard exec"
+gives plain processes the same identity.
 
 The issuer in tokens is the URL it is reached at, so tokens issued under one
 address or port are not accepted under another.`
@@ -37,6 +42,7 @@ type upOptions struct {
 	streams
 	logging loggingOptions
 	config  standalone.Config
+	agent   node.Options
 }
 
 func newUp(s streams) *cobra.Command {
@@ -65,19 +71,27 @@ func (o *upOptions) addFlags(cmd *cobra.Command) {
 	f.IntVar(&o.config.Port, "secure-port", defaultPort, "port to serve HTTPS on; 0 takes a free one")
 	f.StringVar(&o.config.AuthenticationConfig, "authentication-config", "", authenticationConfigUsage)
 	f.DurationVar(&o.config.MaxTokenExpiration, "service-account-max-token-expiration", 0, "longest life of a token, at least 10m; a longer one that is asked for is shortened with a warning; 0 shortens none")
+	f.StringVar(&o.agent.NodeName, "node-name", "", "name of this machine's Node (default: its host name, in lower case)")
+	addRuntimeFlags(f, &o.agent, "; none wants no agent")
 	o.logging.addFlags(f)
 }
 
 func (o *upOptions) complete() (err error) {
 	if o.config.DataDir == "" {
-		o.config.DataDir, err = datadir.Default()
+		if o.config.DataDir, err = datadir.Default(); err != nil {
+			return err
+		}
 	}
 	o.config.Log = o.err
-	return err
+	return o.completeAgent()
 }
 
 func (o *upOptions) validate() error {
-	return errors.Join(validPort(o.config.Port), validAddress(o.config.BindAddress))
+	errs := []error{validPort(o.config.Port), validAddress(o.config.BindAddress)}
+	if o.wantsAgent() {
+		errs = append(errs, o.agent.ValidateMachine())
+	}
+	return errors.Join(errs...)
 }
 
 func (o *upOptions) run(parent context.Context) error {
@@ -94,7 +108,10 @@ func (o *upOptions) run(parent context.Context) error {
 	}
 	fmt.Fprintf(o.err, banner, authority.URL, authority.Kubeconfig())
 	memory.Settle()
-	return authority.Wait()
+	agent := o.startAgent(ctx, authority)
+	err = authority.Wait()
+	agent.stop()
+	return err
 }
 
 const banner = `lanyard is up at %s

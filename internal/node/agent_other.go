@@ -1,0 +1,13 @@
+//go:build !linux
+
+package node
+
+import (
+	"context"
+	"errors"
+)
+
+// Run says that there is no agent for this system.
+func Run(context.Context, Options) error {
+	return &Error{Err: errors.New("the agent runs on Linux alone"), Next: "this machine can be the authority of agents elsewhere"}
+}
