@@ -11,6 +11,8 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"lanyard.dev/internal/ociimage"
 )
 
 // Registry serves images on a loopback address, where containerd speaks HTTP without TLS.
@@ -19,8 +21,8 @@ type Registry struct {
 	Host string
 
 	username, password string
-	contents           map[string]*content // by repository:tag
-	types              map[string]string   // media types, by digest
+	contents           map[string]*ociimage.Content // by repository:tag
+	types              map[string]string            // media types, by digest
 	blobs              map[string][]byte
 	resolved           atomic.Int64
 	hold               atomic.Pointer[chan struct{}]
@@ -31,17 +33,17 @@ func NewRegistry(t testing.TB, username, password string, all ...Image) *Registr
 	t.Helper()
 	r := &Registry{
 		username: username, password: password,
-		contents: map[string]*content{}, types: map[string]string{}, blobs: map[string][]byte{},
+		contents: map[string]*ociimage.Content{}, types: map[string]string{}, blobs: map[string][]byte{},
 	}
 	for _, image := range all {
-		made, err := image.content()
+		made, err := image.Content()
 		if err != nil {
 			t.Fatalf("%v", err)
 		}
 		_, name, _ := strings.Cut(image.Name, "/")
 		r.contents[name] = made
-		r.types[made.manifest.Digest] = made.manifest.MediaType
-		maps.Copy(r.blobs, made.blobs)
+		r.types[made.Manifest.Digest] = made.Manifest.MediaType
+		maps.Copy(r.blobs, made.Blobs)
 	}
 	server := httptest.NewServer(r)
 	t.Cleanup(server.Close)
@@ -89,7 +91,7 @@ func (r *Registry) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 
 func (r *Registry) serveManifest(w http.ResponseWriter, req *http.Request, name, reference string) {
 	if made := r.contents[name+":"+reference]; made != nil {
-		reference = made.manifest.Digest
+		reference = made.Manifest.Digest
 		r.resolved.Add(1)
 	}
 	r.serveBlob(w, req, reference, r.types[reference])
