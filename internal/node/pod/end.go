@@ -44,7 +44,7 @@ func (w *worker) deleteObject(ctx context.Context, s *situation) {
 		w.remove()
 	default:
 		if w.deleting.delay == 0 {
-			w.logFailure("delete the pod, which has ended", err)
+			w.logFailure(ctx, "delete the pod, which has ended", err)
 		}
 		w.deleting.failed(w.Clock.Now(), deletePace, w.jitter())
 		w.later(w.deleting.until)
@@ -68,8 +68,10 @@ func (w *worker) sweep(ctx context.Context, s *situation) (clean bool) {
 		err = errors.Join(err, w.sweepRuntime(ctx, s))
 	}
 	if err != nil {
-		w.logFailure("remove what is left of the pod", err)
-		w.warning(s.pod, reasonFailedCleanUp, "error killing pod: %v", err)
+		w.logFailure(ctx, "remove what is left of the pod", err)
+		if ctx.Err() == nil {
+			w.warning(s.pod, reasonFailedCleanUp, "error killing pod: %v", err)
+		}
 		w.cleaning.failed(w.Clock.Now(), runtimePace, w.jitter())
 		w.later(w.cleaning.until)
 		return false

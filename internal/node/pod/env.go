@@ -8,15 +8,15 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+
+	"lanyard.dev/internal/node/downward"
 )
 
 // environment makes the environment of one container.
 type environment struct {
 	objects     Objects
-	pod         *corev1.Pod
+	pod         *corev1.Pod // with the addresses that its status is to have
 	container   *corev1.Container
-	hostIPs     []string
-	podIPs      []string
 	allocatable corev1.ResourceList
 	service     []corev1.EnvVar
 
@@ -140,10 +140,10 @@ func (e *environment) add(ctx context.Context, v *corev1.EnvVar) error {
 func (e *environment) valueFrom(ctx context.Context, from *corev1.EnvVarSource) (value string, found bool, err error) {
 	switch {
 	case from.FieldRef != nil:
-		value, err = e.field(from.FieldRef.FieldPath)
+		value, err = downward.Field(e.pod, from.FieldRef.FieldPath)
 		return value, err == nil, err
 	case from.ResourceFieldRef != nil:
-		value, err = e.resource(from.ResourceFieldRef)
+		value, err = downward.Resource(e.pod, e.container.Name, from.ResourceFieldRef, e.allocatable)
 		return value, err == nil, err
 	case from.ConfigMapKeyRef != nil:
 		ref, values := from.ConfigMapKeyRef, map[string]string{}

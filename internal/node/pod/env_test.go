@@ -45,8 +45,11 @@ func testEnvironment() *environment {
 		secrets:    map[string]*corev1.Secret{"default/s": {Data: map[string][]byte{"k": []byte("sv"), "with.dots": []byte("d")}}},
 		configMaps: map[string]*corev1.ConfigMap{"default/c": {ObjectMeta: metav1.ObjectMeta{Name: "c"}, Data: map[string]string{"k": "cv"}}},
 	}
+	pod.Status = corev1.PodStatus{
+		HostIP: "192.0.2.1", HostIPs: []corev1.HostIP{{IP: "192.0.2.1"}, {IP: "2001:db8::1"}}, PodIP: "10.0.0.2", PodIPs: []corev1.PodIP{{IP: "10.0.0.2"}, {IP: "fd00::2"}},
+	}
 	return &environment{
-		objects: objects, pod: pod, container: &pod.Spec.Containers[0], hostIPs: []string{"192.0.2.1", "2001:db8::1"}, podIPs: []string{"10.0.0.2", "fd00::2"},
+		objects: objects, pod: pod, container: &pod.Spec.Containers[0],
 		allocatable: corev1.ResourceList{"cpu": resource.MustParse("8"), "memory": resource.MustParse("1Gi")},
 		service:     []corev1.EnvVar{{Name: "KUBERNETES_SERVICE_HOST", Value: "10.96.0.1"}, {Name: "KUBERNETES_SERVICE_PORT", Value: "443"}},
 	}

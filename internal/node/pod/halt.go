@@ -50,8 +50,8 @@ func (w *worker) mayHalt(s *situation, one stop) bool {
 
 // halted takes note that the runtime is done with it, well or not.
 func (w *worker) halted(ctx context.Context, one stop, err error) {
-	if err != nil && ctx.Err() == nil {
-		w.logFailure("stop container "+one.name, err)
+	if err != nil {
+		w.logFailure(ctx, "stop container "+one.name, err)
 	}
 	w.mu.Lock()
 	if h, ok := w.halts[one.id]; ok {
@@ -82,7 +82,7 @@ func (w *worker) clear(ctx context.Context, s *situation, p *plan) {
 	}
 	for _, id := range p.gone {
 		if err := w.Runtime.RemoveSandbox(ctx, id); err != nil {
-			w.logFailure("remove a sandbox", err)
+			w.logFailure(ctx, "remove a sandbox", err)
 		}
 	}
 	w.touched()
@@ -91,7 +91,7 @@ func (w *worker) clear(ctx context.Context, s *situation, p *plan) {
 func (w *worker) dropSandbox(ctx context.Context, s *situation, id string) {
 	w.sandboxDown(s.pod, id)
 	if err := w.Runtime.StopSandbox(ctx, id); err != nil {
-		w.logFailure("stop a sandbox", err)
+		w.logFailure(ctx, "stop a sandbox", err)
 		return
 	}
 	w.stopped[id] = true
@@ -100,7 +100,7 @@ func (w *worker) dropSandbox(ctx context.Context, s *situation, id string) {
 // removeRun removes a container and its last words.
 func (w *worker) removeRun(ctx context.Context, s *situation, id string) {
 	if err := w.Runtime.RemoveContainer(ctx, id); err != nil {
-		w.logFailure("remove a container", err)
+		w.logFailure(ctx, "remove a container", err)
 		return
 	}
 	delete(w.messages, id)
@@ -124,7 +124,7 @@ func (w *worker) releaseVolumes(ctx context.Context) {
 		return
 	}
 	if err := w.sweepVolumes(ctx); err != nil {
-		w.logFailure("tear down volumes", err)
+		w.logFailure(ctx, "tear down volumes", err)
 		w.mounting.failed(w.Clock.Now(), mountPace, w.jitter())
 		w.later(w.mounting.until)
 		return

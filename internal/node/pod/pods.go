@@ -183,7 +183,7 @@ func (p *Pods) ObjectChanged(namespace string, _ nodeaccess.Reference) {
 
 // View is what is known of a pod for logs and exec.
 type View struct {
-	Pod       *corev1.Pod // must not be changed
+	Pod       *corev1.Pod // with the status it has, or is to have, at the authority; it must not be changed
 	SandboxID string      // "" where none is ready
 	// Containers holds the runs of each container, the newest first. The newest may have ended.
 	Containers map[string][]cri.Container
@@ -195,7 +195,7 @@ func (p *Pods) Find(namespace, name string) (view View, ok bool) {
 	defer p.mu.Unlock()
 	for _, w := range p.workers {
 		if pod, gone, held := w.look(); !gone && w.isNamed(namespace, name) {
-			return newView(pod, &held), true
+			return newView(p.status.latest(pod), &held), true
 		}
 	}
 	return View{}, false

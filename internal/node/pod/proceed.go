@@ -214,7 +214,7 @@ func (w *worker) tryStart(ctx context.Context, s *situation, next *start) (reaso
 
 func (w *worker) containerSpec(ctx context.Context, s *situation, next *start) (cri.ContainerSpec, error) {
 	env := environment{
-		objects: w.Objects, pod: s.pod, container: next.container, hostIPs: w.HostIPs, podIPs: s.podIPs(w.HostIPs),
+		objects: w.Objects, pod: s.addressed(w.HostIPs), container: next.container,
 		allocatable: w.Allocatable, service: w.ServiceEnv,
 	}
 	variables, err := env.resolve(ctx)

@@ -115,6 +115,17 @@ func (p *publisher) say(uid types.UID, status *corev1.PodStatus) {
 	}
 }
 
+// latest returns the pod with the status that was said last: the authority may not have it yet.
+func (p *publisher) latest(pod *corev1.Pod) *corev1.Pod {
+	_, want := p.entry(pod.UID)
+	if want == nil {
+		return pod
+	}
+	now := *pod
+	now.Status = *want
+	return &now
+}
+
 // lastWord writes what was said last, before the object goes.
 func (p *publisher) lastWord(ctx context.Context, uid types.UID) error {
 	return p.send(ctx, uid, publishLastWord)

@@ -98,6 +98,13 @@ func (s *situation) setAddresses(status *corev1.PodStatus, hostIPs []string) {
 	}
 }
 
+// addressed returns the pod with the addresses that it has now.
+func (s *situation) addressed(hostIPs []string) *corev1.Pod {
+	pod := *s.pod
+	s.setAddresses(&pod.Status, hostIPs)
+	return &pod
+}
+
 // podIPs are the addresses of the live sandbox.
 func (s *situation) podIPs(hostIPs []string) []string {
 	live := s.live()

@@ -42,7 +42,7 @@ func (w *worker) endOfLog(ctx context.Context, id string, limit int64) string {
 	tail := &ending{limit: int(limit)}
 	options := &corev1.PodLogOptions{TailLines: ptr.To[int64](fallbackLogLines)}
 	if err := w.Runtime.Logs(ctx, id, options, tail, tail); err != nil {
-		w.logFailure("read the end of a container's log", err)
+		w.logFailure(ctx, "read the end of a container's log", err)
 		return ""
 	}
 	return string(bytes.ToValidUTF8(tail.data, []byte("\uFFFD")))

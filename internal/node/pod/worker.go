@@ -342,7 +342,11 @@ func (w *worker) carryOut(ctx context.Context, s *situation, p *plan) (done bool
 	return false
 }
 
-// logFailure is for what is tried again and shows nowhere else.
-func (w *worker) logFailure(what string, err error) {
+// logFailure is for what is tried again and shows nowhere else. An agent that is to end has its calls given up: that is no
+// failure.
+func (w *worker) logFailure(ctx context.Context, what string, err error) {
+	if ctx.Err() != nil {
+		return
+	}
 	klog.ErrorS(err, "Will be tried again: "+what, "pod", klog.KRef(w.namespace, w.name), "uid", w.uid)
 }

@@ -9,6 +9,8 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	utilerrors "k8s.io/apimachinery/pkg/util/errors"
+
+	"lanyard.dev/internal/node/downward"
 )
 
 // Objects reads what a pod's volumes name. What does not exist is an apierrors.IsNotFound error.
@@ -136,13 +138,13 @@ func (r *Renderer) downward(s *sheet, items []corev1.DownwardAPIVolumeFile) {
 func (r *Renderer) value(pod *corev1.Pod, item *corev1.DownwardAPIVolumeFile) (string, error) {
 	switch {
 	case item.FieldRef != nil:
-		return FieldValue(pod, item.FieldRef.FieldPath)
+		return downward.Field(pod, item.FieldRef.FieldPath)
 	case item.ResourceFieldRef != nil:
 		var allocatable corev1.ResourceList
 		if r.Allocatable != nil {
 			allocatable = r.Allocatable()
 		}
-		return ResourceValue(pod, "", item.ResourceFieldRef, allocatable)
+		return downward.Resource(pod, "", item.ResourceFieldRef, allocatable)
 	}
 	return "", fmt.Errorf("%q refers to no field", item.Path)
 }
