@@ -52,7 +52,7 @@ func ensure(d *Dir) error {
 func made(d *Dir) []string {
 	return []string{
 		d.CAKey(), d.CACert(), d.ServingKey(), d.ServingCert(), d.AdminKey(), d.AdminCert(),
-		d.SigningKey(), d.EncryptionConfig(), d.Kubeconfig(),
+		d.NodeClientKey(), d.NodeClientCert(), d.SigningKey(), d.EncryptionConfig(), d.Kubeconfig(),
 	}
 }
 
@@ -96,7 +96,7 @@ func TestEverythingIsFoundAgain(t *testing.T) {
 // TestKilledFirstStart replays a start that ended after each of its files.
 func TestKilledFirstStart(t *testing.T) {
 	t.Parallel()
-	for count := range 9 {
+	for count := range 11 {
 		d := open(t, t.TempDir())
 		if err := ensure(d); err != nil {
 			t.Fatal(err)
@@ -114,7 +114,7 @@ func TestKilledFirstStart(t *testing.T) {
 		}
 		after := contents(t, d)
 		for _, path := range files[:count] {
-			derived := path == d.ServingKey() || path == d.AdminKey()
+			derived := path == d.ServingKey() || path == d.AdminKey() || path == d.NodeClientKey()
 			if before[path] != after[path] && !derived {
 				t.Errorf("after %d files: %s was replaced", count, path)
 			}

@@ -36,6 +36,9 @@ func (s *session) dial(ctx context.Context, network, address string) (net.Conn, 
 func (s *session) established() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.conn == nil {
+		return nil
+	}
 	return s.conn.SetDeadline(time.Time{})
 }
 
