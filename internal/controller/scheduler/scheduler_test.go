@@ -280,7 +280,7 @@ func TestWhichNodeFits(t *testing.T) {
 	r.awaitNode(t, "on-cordoned", "a-cordoned")
 	r.pod(t, "affine", affine("e"))
 	r.awaitNode(t, "affine", "e-rather-not")
-	r.pod(t, "elsewhere", affine("f"))
+	r.pod(t, "elsewhere", affine("f"), tolerating(corev1.TaintNodeNotReady))
 	r.awaitWhy(t, "elsewhere", "0/5 nodes are available: 1 node(s) didn't match Pod's node affinity/selector, "+
 		"1 node(s) had untolerated taint {x: }, 1 node(s) were unschedulable, 2 node(s) were not ready.")
 }
