@@ -7,6 +7,7 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	policyv1 "k8s.io/api/policy/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -298,5 +299,35 @@ func TestProcessIsOneFromTheStart(t *testing.T) {
 				t.Errorf("%s of %s: got %v, want %q", name, test.pod, err, test.want)
 			}
 		}
+	}
+}
+
+func TestEviction(t *testing.T) {
+	t.Parallel()
+	s := newStorage(t)
+	s.create(t, "p", onNode)
+	evict := func(name string, how *metav1.DeleteOptions, dryRun ...string) error {
+		e := &policyv1.Eviction{ObjectMeta: storagetest.Meta("ns", name), DeleteOptions: how}
+		_, err := s.Eviction.Create(storagetest.In(t, "ns"), "p", e, rest.ValidateAllObjectFunc, &metav1.CreateOptions{DryRun: dryRun})
+		return err
+	}
+	if err := evict("q", nil); !apierrors.IsBadRequest(err) {
+		t.Errorf("another name: %v", err)
+	}
+	other := types.UID("other")
+	if err := evict("p", &metav1.DeleteOptions{Preconditions: &metav1.Preconditions{UID: &other}}); !apierrors.IsConflict(err) {
+		t.Errorf("another UID: %v", err)
+	}
+	if err := evict("p", nil, metav1.DryRunAll); err != nil || s.get(t, "p").DeletionTimestamp != nil {
+		t.Errorf("a dry run: %v, %v", err, s.get(t, "p").DeletionTimestamp)
+	}
+	if err := evict("p", nil); err != nil || s.get(t, "p").DeletionTimestamp == nil {
+		t.Errorf("graceful: %v", err)
+	}
+	if err := evict("p", &metav1.DeleteOptions{GracePeriodSeconds: ptr.To[int64](0)}); err != nil || s.get(t, "p") != nil {
+		t.Errorf("at once: %v", err)
+	}
+	if err := evict("p", nil); !apierrors.IsNotFound(err) {
+		t.Errorf("what is gone: %v", err)
 	}
 }
