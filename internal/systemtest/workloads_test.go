@@ -12,7 +12,6 @@ import (
 	policyv1 "k8s.io/api/policy/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/util/wait"
 	"k8s.io/client-go/rest"
 	"k8s.io/utils/ptr"
 
@@ -30,13 +29,6 @@ func readyNode(t *testing.T, a *lanyardtest.Authority, name string) {
 	}
 }
 
-func awaited(t *testing.T, what string, done func(context.Context) (bool, error)) {
-	t.Helper()
-	if err := wait.PollUntilContextTimeout(t.Context(), 5*time.Millisecond, 30*time.Second, true, done); err != nil {
-		t.Fatalf("waited in vain until %s: %v", what, err)
-	}
-}
-
 func simplePod(name string) *corev1.Pod {
 	return &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: name}, Spec: corev1.PodSpec{Containers: []corev1.Container{{Name: "c", Image: "x"}}}}
 }
@@ -46,9 +38,9 @@ func TestPodsAreBoundToReadyNodes(t *testing.T) {
 	a := lanyardtest.Start(t)
 	namespace, core := a.Namespace(t), a.Client().CoreV1()
 	first := createPod(t, a, namespace, simplePod("first"))
-	awaited(t, "it says why it waits", func(ctx context.Context) (bool, error) {
+	eventually(t, "it says why it waits", func(ctx context.Context) bool {
 		events, err := core.Events(namespace).List(ctx, metav1.ListOptions{FieldSelector: "reason=FailedScheduling,involvedObject.uid=" + string(first.UID)})
-		return err == nil && len(events.Items) == 1, err
+		return err == nil && len(events.Items) == 1
 	})
 	readyNode(t, a, "one")
 	readyNode(t, a, "two")
@@ -60,10 +52,10 @@ func TestPodsAreBoundToReadyNodes(t *testing.T) {
 		createPod(t, a, namespace, simplePod(fmt.Sprint("p", i)))
 	}
 	perNode := map[string]int{}
-	awaited(t, "all are bound", func(ctx context.Context) (bool, error) {
+	eventually(t, "all are bound", func(ctx context.Context) bool {
 		pods, err := core.Pods(namespace).List(ctx, metav1.ListOptions{})
 		if err != nil {
-			return false, err
+			return false
 		}
 		clear(perNode)
 		for _, p := range pods.Items {
@@ -72,7 +64,7 @@ func TestPodsAreBoundToReadyNodes(t *testing.T) {
 				t.Error("a pod that asks for node two is on one")
 			}
 		}
-		return perNode[""] == 0, nil
+		return perNode[""] == 0
 	})
 	if perNode["one"] != many/2+1 || perNode["two"] != many/2+1 {
 		t.Errorf("pods by node: %v", perNode)
@@ -83,9 +75,9 @@ func TestPodsAreBoundToReadyNodes(t *testing.T) {
 		t.Fatal(err)
 	}
 	late := createPod(t, a, namespace, simplePod("late"))
-	awaited(t, "the last one is bound", func(ctx context.Context) (bool, error) {
+	eventually(t, "the last one is bound", func(ctx context.Context) bool {
 		p, err := core.Pods(namespace).Get(ctx, late.Name, metav1.GetOptions{})
-		return err == nil && p.Spec.NodeName == "two", err
+		return err == nil && p.Spec.NodeName == "two"
 	})
 	eviction := &policyv1.Eviction{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: "late"}}
 	if err := core.Pods(namespace).EvictV1(t.Context(), eviction); err != nil {
@@ -130,7 +122,7 @@ func TestTokenOfAProcessDiesWithItsLease(t *testing.T) {
 	if err := killed(); err != nil {
 		t.Fatal(err)
 	}
-	awaited(t, "the token is refused", func(context.Context) (bool, error) { return apierrors.IsUnauthorized(killed()), nil })
+	eventually(t, "the token is refused", func(context.Context) bool { return apierrors.IsUnauthorized(killed()) })
 	if _, err := core.Pods(namespace).Get(t.Context(), "killed", metav1.GetOptions{}); !apierrors.IsNotFound(err) {
 		t.Errorf("the pod: %v", err)
 	}
@@ -145,10 +137,10 @@ func TestTokenOfAProcessDiesWithItsLease(t *testing.T) {
 	if err := ended(); !apierrors.IsUnauthorized(err) {
 		t.Errorf("after its pod's deletion was answered: %v", err)
 	}
-	awaited(t, "it is told", func(ctx context.Context) (bool, error) {
+	eventually(t, "it is told", func(ctx context.Context) bool {
 		events, err := core.Events(namespace).List(ctx, metav1.ListOptions{})
 		return err == nil && slices.ContainsFunc(events.Items, func(e corev1.Event) bool {
 			return e.Reason == "ProcessLost" && e.InvolvedObject.Name == "killed"
-		}), err
+		})
 	})
 }
