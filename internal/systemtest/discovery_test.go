@@ -33,6 +33,7 @@ var served = map[string][]string{
 		"nodes/status Node [] [] cluster: " + part,
 		"pods Pod [po] [all] namespaced: " + stored,
 		"pods/binding Binding [] [] namespaced: create",
+		"pods/eviction Eviction [] [] namespaced: create",
 		"pods/status Pod [] [] namespaced: " + part,
 		"secrets Secret [] [] namespaced: " + stored,
 		"serviceaccounts ServiceAccount [sa] [] namespaced: " + stored,
