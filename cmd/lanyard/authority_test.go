@@ -152,6 +152,21 @@ func await(ts *testscript.TestScript, neg bool, args []string) {
 	}
 }
 
+// until runs lanyard again and again until what it prints matches.
+func until(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) < 2 {
+		ts.Fatalf("usage: until REGEXP ARG...")
+	}
+	pattern, err := regexp.Compile("(?m)" + args[0])
+	ts.Check(err)
+	err = poll(func() (bool, error) {
+		return ts.Exec("lanyard", args[1:]...) == nil && pattern.MatchString(ts.ReadFile("stdout")), nil
+	})
+	if err != nil {
+		ts.Fatalf("no match for %#q: %v", args[0], err)
+	}
+}
+
 func poll(done func() (bool, error)) error {
 	deadline := time.NewTimer(patience)
 	defer deadline.Stop()

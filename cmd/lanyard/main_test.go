@@ -37,6 +37,7 @@ func TestScript(t *testing.T) {
 			"kubeconfig":    kubeconfig,
 			"setenv":        setenv,
 			"await":         await,
+			"until":         until,
 		},
 	})
 }

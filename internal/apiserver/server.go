@@ -75,6 +75,7 @@ type assembly struct {
 	cleaner    *tokencleaner.Controller
 	approver   *nodeapproval.Controller
 	signer     *certificates.Controller
+	workloads  *workloads
 	ca         certificates.CA // nil if nothing is signed
 }
 
@@ -85,7 +86,7 @@ func New(o Options) (*Server, error) {
 	}
 	s := &Server{assembly: assembly{options: o, scheme: scheme.New(), stopping: make(stopSignal)}, ready: make(chan struct{})}
 	s.codecs = scheme.NewCodecs(s.scheme)
-	steps := []func() error{s.loadKeys, s.loadCA, s.loadIssuers, s.configure, s.openAudit, s.openStores, s.connectNodes, s.watchAnchors, s.watchPolicy, s.identify, s.build}
+	steps := []func() error{s.loadKeys, s.loadCA, s.loadIssuers, s.configure, s.openAudit, s.openStores, s.connectNodes, s.watchWorkloads, s.watchAnchors, s.watchPolicy, s.identify, s.build}
 	for _, step := range steps {
 		if err := step(); err != nil {
 			return nil, err
@@ -115,6 +116,7 @@ func (s *Server) Run(ctx context.Context) error {
 	go s.cleaner.Run(background)
 	go s.approver.Run(background)
 	go s.signer.Run(background)
+	s.workloads.run(background)
 	if s.people != nil {
 		go s.people.Run(background)
 	}

@@ -4,6 +4,7 @@ import (
 	"fmt"
 
 	certificatesv1 "k8s.io/api/certificates/v1"
+	coordinationv1 "k8s.io/api/coordination/v1"
 	corev1 "k8s.io/api/core/v1"
 	eventsv1 "k8s.io/api/events/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
@@ -30,6 +31,7 @@ var mirrored = []schema.GroupResource{
 	rbacv1.Resource("roles"), rbacv1.Resource("rolebindings"),
 	rbacv1.Resource("clusterroles"), rbacv1.Resource("clusterrolebindings"),
 	{Group: certificatesv1.GroupName, Resource: "certificatesigningrequests"},
+	coordinationv1.Resource("leases"),
 }
 
 // newMirror connects the configuration to etcd and returns the storage that every store is made on.

@@ -102,7 +102,7 @@ func (a *assembly) resources() map[schema.GroupVersion]map[string]rest.Storage {
 			"namespaces": s.namespaces.Namespace, "namespaces/status": s.namespaces.Status, "namespaces/finalize": s.namespaces.Finalize,
 			"serviceaccounts": s.serviceAccounts, "serviceaccounts/token": a.tokenREST(),
 			"secrets": s.secrets, "configmaps": s.configMaps, "events": s.events,
-			"pods": s.pods.Pod, "pods/status": s.pods.Status, "pods/binding": s.pods.Binding,
+			"pods": s.pods.Pod, "pods/status": s.pods.Status, "pods/binding": s.pods.Binding, "pods/eviction": s.pods.Eviction,
 			"pods/log": pod.NewLogREST(s.pods.Pod, a.nodes), "pods/exec": pod.NewExecREST(s.pods.Pod, a.nodes, a.authorizer),
 			"pods/attach":      pod.NewAttachREST(s.pods.Pod, a.nodes, a.authorizer),
 			"pods/portforward": pod.NewPortForwardREST(s.pods.Pod, a.nodes, a.authorizer),

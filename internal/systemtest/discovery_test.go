@@ -34,6 +34,7 @@ var served = map[string][]string{
 		"pods Pod [po] [all] namespaced: " + stored,
 		"pods/attach PodAttachOptions [] [] namespaced: create get",
 		"pods/binding Binding [] [] namespaced: create",
+		"pods/eviction Eviction [] [] namespaced: create",
 		"pods/exec PodExecOptions [] [] namespaced: create get",
 		"pods/log Pod [] [] namespaced: get",
 		"pods/portforward PodPortForwardOptions [] [] namespaced: create get",

@@ -30,7 +30,7 @@ var kinds = []kind{
 	{version: "v1", resource: "serviceaccounts", namespaced: true, manifest: `{kind: ServiceAccount, imagePullSecrets: [{name: pull}]}`},
 	{version: "v1", resource: "secrets", namespaced: true, manifest: `{kind: Secret, type: Opaque, data: {key: dmFsdWU=}}`},
 	{version: "v1", resource: "configmaps", namespaced: true, manifest: `{kind: ConfigMap, data: {key: value}}`},
-	{version: "v1", resource: "pods", namespaced: true, manifest: `{kind: Pod, spec: {automountServiceAccountToken: false, containers: [{name: c, image: x}]}}`},
+	{version: "v1", resource: "pods", namespaced: true, manifest: `{kind: Pod, spec: {schedulerName: nobody, automountServiceAccountToken: false, containers: [{name: c, image: x}]}}`},
 	{version: "v1", resource: "nodes", manifest: `{kind: Node, spec: {podCIDR: 10.0.0.0/24, podCIDRs: [10.0.0.0/24]}}`},
 	{version: "v1", resource: "events", namespaced: true, manifest: `{kind: Event, involvedObject: {kind: Pod, namespace: NAMESPACE, name: p}, reason: Seen, type: Normal}`},
 	{group: "events.k8s.io", version: "v1", resource: "events", namespaced: true, manifest: `{kind: Event, eventTime: "2026-01-02T03:04:05.000006Z", reportingController: example.com/c, reportingInstance: c-0, action: See, reason: Seen, type: Normal, regarding: {kind: Pod, namespace: NAMESPACE, name: p}}`},

@@ -15,6 +15,7 @@ import (
 func NewStorage(typer runtime.ObjectTyper, getter generic.RESTOptionsGetter) (*registry.Store, *registry.Part, error) {
 	strategy := registry.Strategy[*corev1.Node]{
 		ObjectTyper: typer, NameGenerator: names.SimpleNameGenerator,
+		OnCreate: func(_ context.Context, obj *corev1.Node) { taintNew(obj) },
 		OnUpdate: func(_ context.Context, obj, old *corev1.Node) { obj.Status = old.Status },
 		Check:    Validate, CheckUpdate: ValidateUpdate,
 		Reset: registry.ResetFields("v1", "status"),
@@ -33,4 +34,20 @@ func NewStorage(typer runtime.ObjectTyper, getter generic.RESTOptionsGetter) (*r
 	status.CheckUpdate = ValidateStatusUpdate
 	status.Reset = registry.ResetFields("v1", "spec")
 	return store, registry.NewPart(store, status), nil
+}
+
+// taintNew keeps pods off a node that has not said that it is ready. The taint goes when it does.
+func taintNew(n *corev1.Node) {
+	for _, c := range n.Status.Conditions {
+		if c.Type == corev1.NodeReady && c.Status == corev1.ConditionTrue {
+			return
+		}
+	}
+	taint := corev1.Taint{Key: corev1.TaintNodeNotReady, Effect: corev1.TaintEffectNoSchedule}
+	for i := range n.Spec.Taints {
+		if n.Spec.Taints[i].MatchTaint(&taint) {
+			return
+		}
+	}
+	n.Spec.Taints = append(n.Spec.Taints, taint)
 }

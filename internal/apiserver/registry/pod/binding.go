@@ -15,6 +15,7 @@ import (
 	"k8s.io/apiserver/pkg/util/dryrun"
 
 	"lanyard.dev/internal/apiserver/registry"
+	"lanyard.dev/internal/workload"
 )
 
 // BindingREST serves pods/binding: it puts a pod on a node, once.
@@ -84,6 +85,10 @@ func place(pod *corev1.Pod, binding *corev1.Binding) (*corev1.Pod, error) {
 		return nil, conflict("pod %v is already assigned to node %q", pod.Name, pod.Spec.NodeName)
 	case len(pod.Spec.SchedulingGates) > 0:
 		return nil, conflict("pod %v has non-empty .spec.schedulingGates", pod.Name)
+	}
+	if _, given := binding.Annotations[workload.Process]; given {
+		// What annotations an update may not change, a binding may not either.
+		return nil, apierrors.NewBadRequest(fmt.Sprintf("a binding may not set the annotation %s", workload.Process))
 	}
 	pod.Spec.NodeName = binding.Target.Name
 	if len(binding.Annotations) > 0 {

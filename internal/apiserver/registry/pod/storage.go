@@ -10,9 +10,10 @@ import (
 
 // Storage is the pods resource with its subresources.
 type Storage struct {
-	Pod     *registry.Store
-	Status  *registry.Part
-	Binding *BindingREST
+	Pod      *registry.Store
+	Status   *registry.Part
+	Binding  *BindingREST
+	Eviction *EvictionREST
 }
 
 // NewStorage returns the stores of pods and of their subresources.
@@ -30,8 +31,9 @@ func NewStorage(typer runtime.ObjectTyper, getter generic.RESTOptionsGetter) (*S
 	}
 	store.ReturnDeletedObject = true
 	return &Storage{
-		Pod:     store,
-		Status:  registry.NewPart(store, statusStrategy(strategy)),
-		Binding: &BindingREST{store: store},
+		Pod:      store,
+		Status:   registry.NewPart(store, statusStrategy(strategy)),
+		Binding:  &BindingREST{store: store},
+		Eviction: &EvictionREST{store: store},
 	}, nil
 }

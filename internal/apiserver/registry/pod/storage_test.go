@@ -7,6 +7,7 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	policyv1 "k8s.io/api/policy/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -16,6 +17,7 @@ import (
 
 	"lanyard.dev/internal/apiserver/registry/pod"
 	"lanyard.dev/internal/apiserver/registry/storagetest"
+	"lanyard.dev/internal/workload"
 )
 
 type storage struct {
@@ -75,6 +77,11 @@ func update(t *testing.T, to rest.Updater, name string, mutate func(*corev1.Pod)
 }
 
 func onNode(p *corev1.Pod) { p.Spec.NodeName = "n1" }
+
+func process(p *corev1.Pod) {
+	onNode(p)
+	p.Annotations = map[string]string{workload.Process: "true"}
+}
 
 func TestWhoMayChangeWhat(t *testing.T) {
 	t.Parallel()
@@ -148,6 +155,7 @@ func TestGracefulDeletion(t *testing.T) {
 		{"failed", onNode, ended(corev1.PodFailed), nil, -1},
 		{"succeeded", onNode, ended(corev1.PodSucceeded), nil, -1},
 		{"running", onNode, ended(corev1.PodRunning), nil, 30},
+		{"process", process, nil, ptr.To[int64](30), -1},
 	} {
 		s.create(t, test.name, test.pod)
 		if test.status != nil {
@@ -236,6 +244,7 @@ func TestBinding(t *testing.T) {
 		{"another name", "p", func(b *corev1.Binding) { b.Name = "q" }, apierrors.IsBadRequest, "name in URL does not match name in Binding object"},
 		{"no target", "p", func(b *corev1.Binding) { b.Target.Name = "" }, apierrors.IsInvalid, "target.name"},
 		{"another kind", "p", func(b *corev1.Binding) { b.Target.Kind = "Pod" }, apierrors.IsInvalid, "target.kind"},
+		{"a process", "p", func(b *corev1.Binding) { b.Annotations = map[string]string{workload.Process: "true"} }, apierrors.IsBadRequest, "a binding may not set the annotation"},
 		{"another UID", "p", func(b *corev1.Binding) { b.UID = types.UID("other") }, apierrors.IsConflict, "Precondition failed: UID"},
 		{"another version", "p", func(b *corev1.Binding) { b.ResourceVersion = "1" }, apierrors.IsConflict, "Precondition failed: ResourceVersion"},
 	} {
@@ -260,5 +269,65 @@ func TestBinding(t *testing.T) {
 	}
 	if err := s.bind(t, "p", nil); !apierrors.IsConflict(err) || !strings.Contains(err.Error(), `pod p is already assigned to node "n1"`) {
 		t.Errorf("a second time: %v", err)
+	}
+}
+
+// TestProcessIsOneFromTheStart: what is deleted at once, and by whom, does not change in a pod's life.
+func TestProcessIsOneFromTheStart(t *testing.T) {
+	t.Parallel()
+	s := newStorage(t)
+	s.create(t, "pod", onNode)
+	s.create(t, "process", process)
+	for _, test := range []struct {
+		pod    string
+		mutate func(*corev1.Pod)
+		want   string
+	}{
+		{"pod", process, "may not add process annotation"},
+		{"process", func(p *corev1.Pod) { p.Annotations = nil }, "may not remove or update process annotation"},
+		{"process", func(p *corev1.Pod) { p.Annotations[workload.Process] = "false" }, "may not remove or update process annotation"},
+		{"process", func(p *corev1.Pod) { p.Annotations[workload.Lease] = "tomorrow" }, `"tomorrow" is no time`},
+		{"process", func(p *corev1.Pod) { p.Annotations[workload.Lease] = workload.FormatLease(time.Now()) }, ""},
+		{"pod", func(p *corev1.Pod) { p.Annotations = map[string]string{workload.Lease: "tomorrow"} }, ""},
+	} {
+		for name, to := range map[string]rest.Updater{"status": s.Status, "resource": s.Pod} {
+			err := update(t, to, test.pod, test.mutate)
+			switch {
+			case test.want == "" && err != nil:
+				t.Errorf("%s of %s: %v", name, test.pod, err)
+			case test.want != "" && (!apierrors.IsInvalid(err) || !strings.Contains(err.Error(), test.want)):
+				t.Errorf("%s of %s: got %v, want %q", name, test.pod, err, test.want)
+			}
+		}
+	}
+}
+
+func TestEviction(t *testing.T) {
+	t.Parallel()
+	s := newStorage(t)
+	s.create(t, "p", onNode)
+	evict := func(name string, how *metav1.DeleteOptions, dryRun ...string) error {
+		e := &policyv1.Eviction{ObjectMeta: storagetest.Meta("ns", name), DeleteOptions: how}
+		_, err := s.Eviction.Create(storagetest.In(t, "ns"), "p", e, rest.ValidateAllObjectFunc, &metav1.CreateOptions{DryRun: dryRun})
+		return err
+	}
+	if err := evict("q", nil); !apierrors.IsBadRequest(err) {
+		t.Errorf("another name: %v", err)
+	}
+	other := types.UID("other")
+	if err := evict("p", &metav1.DeleteOptions{Preconditions: &metav1.Preconditions{UID: &other}}); !apierrors.IsConflict(err) {
+		t.Errorf("another UID: %v", err)
+	}
+	if err := evict("p", nil, metav1.DryRunAll); err != nil || s.get(t, "p").DeletionTimestamp != nil {
+		t.Errorf("a dry run: %v, %v", err, s.get(t, "p").DeletionTimestamp)
+	}
+	if err := evict("p", nil); err != nil || s.get(t, "p").DeletionTimestamp == nil {
+		t.Errorf("graceful: %v", err)
+	}
+	if err := evict("p", &metav1.DeleteOptions{GracePeriodSeconds: ptr.To[int64](0)}); err != nil || s.get(t, "p") != nil {
+		t.Errorf("at once: %v", err)
+	}
+	if err := evict("p", nil); !apierrors.IsNotFound(err) {
+		t.Errorf("what is gone: %v", err)
 	}
 }

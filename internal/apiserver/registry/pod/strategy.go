@@ -10,6 +10,7 @@ import (
 	"k8s.io/apiserver/pkg/storage/names"
 
 	"lanyard.dev/internal/apiserver/registry"
+	"lanyard.dev/internal/workload"
 )
 
 type strategy = registry.Strategy[*corev1.Pod]
@@ -61,7 +62,7 @@ func prepareForUpdate(_ context.Context, obj, old *corev1.Pod) {
 type gracefulStrategy struct{ strategy }
 
 // CheckGracefulDelete implements rest.RESTGracefulDeleteStrategy. A pod that never reached a node, or has ended, has
-// nothing to wait for.
+// nothing to wait for, and of one that stands for a process no agent would ever say that it has ended.
 func (gracefulStrategy) CheckGracefulDelete(_ context.Context, obj runtime.Object, options *metav1.DeleteOptions) bool {
 	if options == nil {
 		return false
@@ -76,7 +77,7 @@ func (gracefulStrategy) CheckGracefulDelete(_ context.Context, obj runtime.Objec
 	}
 	ended := pod.Status.Phase == corev1.PodFailed || pod.Status.Phase == corev1.PodSucceeded
 	switch {
-	case pod.Spec.NodeName == "" || ended:
+	case pod.Spec.NodeName == "" || ended || workload.IsProcess(pod):
 		period = 0
 	case period < 0:
 		period = 1

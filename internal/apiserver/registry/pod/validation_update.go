@@ -12,6 +12,8 @@ import (
 	"k8s.io/apimachinery/pkg/util/sets"
 	"k8s.io/apimachinery/pkg/util/validation"
 	"k8s.io/apimachinery/pkg/util/validation/field"
+
+	"lanyard.dev/internal/workload"
 )
 
 // ValidateUpdate returns what makes updated, with its defaults set, unfit to replace old. Most of a pod's spec never
@@ -45,6 +47,8 @@ func (c *checker) annotationsKept(old map[string]string, p *field.Path) {
 			return "AppArmor annotations"
 		case key == corev1.MirrorPodAnnotationKey:
 			return "mirror pod annotation"
+		case key == workload.Process:
+			return "process annotation"
 		}
 		return ""
 	}

@@ -1,0 +1,72 @@
+package workload_test
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"lanyard.dev/internal/workload"
+)
+
+var made = time.Date(2026, 11, 1, 12, 0, 0, 0, time.UTC)
+
+func TestLeaseEnd(t *testing.T) {
+	t.Parallel()
+	seen := made.Add(30 * time.Second)
+	for _, test := range []struct {
+		name, lease string
+		want        time.Time
+	}{
+		{"none", "none", made.Add(workload.FirstLease)},
+		{"empty", "", made.Add(workload.FirstLease)},
+		{"not a time", "tomorrow", made.Add(workload.FirstLease)},
+		{"ahead", workload.FormatLease(seen.Add(time.Minute)), seen.Add(time.Minute)},
+		{"in another zone", "2026-11-01T14:01:00+02:00", made.Add(time.Minute)},
+		{"past", workload.FormatLease(made.Add(-time.Hour)), made.Add(-time.Hour)},
+		{"at the bound", workload.FormatLease(seen.Add(workload.MaxLease)), seen.Add(workload.MaxLease)},
+		{"too far ahead", workload.FormatLease(seen.Add(workload.MaxLease + time.Second)), seen.Add(workload.MaxLease)},
+		{"for good", "9999-12-31T23:59:59Z", seen.Add(workload.MaxLease)},
+	} {
+		pod := &metav1.ObjectMeta{CreationTimestamp: metav1.NewTime(made), Annotations: map[string]string{workload.Process: "true"}}
+		if test.lease != "none" {
+			pod.Annotations[workload.Lease] = test.lease
+		}
+		if got := workload.LeaseEnd(pod, seen); !got.Equal(test.want) {
+			t.Errorf("%s: ends %v, want %v", test.name, got, test.want)
+		}
+	}
+}
+
+func TestIsProcess(t *testing.T) {
+	t.Parallel()
+	for value, want := range map[string]bool{"true": true, "false": false, "": false, "True": false, "1": false} {
+		pod := &metav1.ObjectMeta{Annotations: map[string]string{workload.Process: value}}
+		if got := workload.IsProcess(pod); got != want {
+			t.Errorf("%q: %v", value, got)
+		}
+	}
+	if workload.IsProcess(&metav1.ObjectMeta{}) {
+		t.Error("a pod without annotations")
+	}
+}
+
+func FuzzParseLease(f *testing.F) {
+	for _, seed := range []string{"", "2026-11-01T12:00:00Z", "2026-11-01T12:00:00.123456789+14:00", "2026-11-01 12:00:00Z", strings.Repeat("2", 100)} {
+		f.Add(seed)
+	}
+	f.Fuzz(func(t *testing.T, text string) {
+		until, err := workload.ParseLease(text)
+		if err != nil {
+			return
+		}
+		again, err := workload.ParseLease(workload.FormatLease(until))
+		if year := until.UTC().Year(); year < 0 || year > 9999 {
+			return // an offset took it where the format has no room
+		}
+		if lost := until.Sub(again); err != nil || lost < 0 || lost >= time.Second {
+			t.Errorf("%q: read as %v, written and read again as %v, %v", text, until, again, err)
+		}
+	})
+}
