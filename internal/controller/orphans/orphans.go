@@ -2,7 +2,8 @@
 // would live on.
 //
 // A node has to be missing for 40 seconds, and storage is asked before anything is removed. Pods of a node that is only
-// out of reach stay: its object is there. Pods that were never bound need nobody: they go when they are deleted.
+// out of reach stay: its object is there. Pods that were never bound need nobody: they go when they are deleted. Pods of
+// processes name the machine they are on, which need not be a node; they live by their lease.
 //
 // Any number of replicas may run it: a pod is removed by its UID, and a second removal finds it gone.
 package orphans
@@ -29,6 +30,7 @@ import (
 	"k8s.io/utils/ptr"
 
 	"lanyard.dev/internal/controller"
+	"lanyard.dev/internal/workload"
 )
 
 // Quarantine is how long a node must be missing.
@@ -159,7 +161,7 @@ type PodFeed struct{ c *Controller }
 // Set implements mirror.Listener.
 func (f *PodFeed) Set(obj runtime.Object) {
 	pod, ok := obj.(*corev1.Pod)
-	if !ok || pod.Spec.NodeName == "" {
+	if !ok || pod.Spec.NodeName == "" || workload.IsProcess(pod) {
 		return
 	}
 	c, key, node := f.c, types.NamespacedName{Namespace: pod.Namespace, Name: pod.Name}, pod.Spec.NodeName

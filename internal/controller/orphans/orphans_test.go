@@ -18,6 +18,7 @@ import (
 	"lanyard.dev/internal/apiserver/registry/pod"
 	"lanyard.dev/internal/apiserver/registry/storagetest"
 	"lanyard.dev/internal/controller/orphans"
+	"lanyard.dev/internal/workload"
 )
 
 type site struct {
@@ -72,7 +73,14 @@ func (s *site) removeNode(t *testing.T, name string) {
 
 func (s *site) pod(t *testing.T, name, on string) {
 	t.Helper()
-	p := &corev1.Pod{ObjectMeta: storagetest.Meta("ns", name), Spec: corev1.PodSpec{NodeName: on, Containers: []corev1.Container{{Name: "c", Image: "i"}}}}
+	s.podWith(t, name, on, nil)
+}
+
+func (s *site) podWith(t *testing.T, name, on string, annotations map[string]string) {
+	t.Helper()
+	meta := storagetest.Meta("ns", name)
+	meta.Annotations = annotations
+	p := &corev1.Pod{ObjectMeta: meta, Spec: corev1.PodSpec{NodeName: on, Containers: []corev1.Container{{Name: "c", Image: "i"}}}}
 	s.base.Scheme.Default(p)
 	if _, err := s.pods.Pod.Create(storagetest.In(t, "ns"), p, rest.ValidateAllObjectFunc, &metav1.CreateOptions{}); err != nil {
 		t.Fatal(err)
@@ -113,6 +121,7 @@ func TestPodsOfANodeThatIsGone(t *testing.T) {
 	s.clock.Step(time.Hour)
 	s.removeNode(t, "n")
 	s.pod(t, "nowhere", "never-was")
+	s.podWith(t, "process", "never-was", map[string]string{workload.Process: "true"})
 	s.clock.Step(orphans.Quarantine - time.Second)
 	for _, name := range []string{"p", "ending", "nowhere"} {
 		if s.gone(t, name) {
@@ -123,7 +132,7 @@ func TestPodsOfANodeThatIsGone(t *testing.T) {
 	for _, name := range []string{"p", "ending", "nowhere"} {
 		s.await(t, name)
 	}
-	for _, name := range []string{"waiting", "there"} {
+	for _, name := range []string{"waiting", "there", "process"} {
 		if s.gone(t, name) {
 			t.Errorf("%s was removed", name)
 		}

@@ -6,13 +6,6 @@ import (
 	"syscall"
 )
 
-// AnnotationOnRenew on a pod says what is done to the containers that mount a volume when it was renewed: signal:NAME,
-// or exec:COMMAND ARG... The words of a command are separated by blanks, and no shell reads them.
-const AnnotationOnRenew = "identity.lanyard.dev/on-renew"
-
-// AnnotationProcess with the value "true" marks a pod that stands for a process of `lanyard exec`. The agent leaves it alone.
-const AnnotationProcess = "identity.lanyard.dev/process"
-
 // OnRenew is what is done to a container once a volume it mounts was renewed: a signal to its first process, or a command.
 type OnRenew struct {
 	Signal  syscall.Signal // 0 for a command

@@ -17,6 +17,7 @@ import (
 
 	"lanyard.dev/internal/node/cri"
 	"lanyard.dev/internal/nodeaccess"
+	"lanyard.dev/internal/workload"
 )
 
 // Config is what the workers work with.
@@ -143,7 +144,7 @@ func (p *Pods) Set(pod *corev1.Pod) {
 
 // isMine leaves out what is not a pod for this agent to run.
 func (p *Pods) isMine(pod *corev1.Pod) bool {
-	if pod.Annotations[AnnotationProcess] == "true" || pod.Spec.NodeName != p.NodeName {
+	if workload.IsProcess(pod) || pod.Spec.NodeName != p.NodeName {
 		return false
 	}
 	if pod.UID == "" || strings.ContainsAny(string(pod.UID), `/\`) || strings.HasPrefix(string(pod.UID), ".") {

@@ -11,6 +11,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 
 	"lanyard.dev/internal/node/cri"
+	"lanyard.dev/internal/workload"
 )
 
 // notifyTimeout bounds a command that is run on a renewal.
@@ -22,7 +23,7 @@ func (p *Pods) Renewed(pod *corev1.Pod, volumes []string) {
 	if tokens := tokenVolumes(pod, volumes); len(tokens) > 0 {
 		p.normal(pod, reasonTokenRenewed, "Renewed the token in volume %s", strings.Join(tokens, ", "))
 	}
-	text, ok := pod.Annotations[AnnotationOnRenew]
+	text, ok := pod.Annotations[workload.OnRenew]
 	if !ok {
 		return
 	}
@@ -75,7 +76,7 @@ func (p *Pods) notify(ctx context.Context, pod *corev1.Pod, run cri.Container, h
 	if err != nil {
 		p.warningOf(pod, run.Name, reasonRenewUnnotified, "Did not tell the container of the renewal: %v", err)
 	} else {
-		p.normalOf(pod, run.Name, reasonRenewNotified, "Told the container of the renewal by %s", pod.Annotations[AnnotationOnRenew])
+		p.normalOf(pod, run.Name, reasonRenewNotified, "Told the container of the renewal by %s", pod.Annotations[workload.OnRenew])
 	}
 	if p.OnNotified != nil {
 		p.OnNotified(pod, run.Name, err)

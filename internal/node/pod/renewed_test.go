@@ -5,6 +5,8 @@ import (
 	"testing"
 
 	corev1 "k8s.io/api/core/v1"
+
+	"lanyard.dev/internal/workload"
 )
 
 func TestRenewed(t *testing.T) {
@@ -20,7 +22,7 @@ func TestRenewed(t *testing.T) {
 			t.Parallel()
 			n := newNode(t)
 			n.apply(aPod(func(p *corev1.Pod) {
-				p.Annotations = map[string]string{AnnotationOnRenew: test.how}
+				p.Annotations = map[string]string{workload.OnRenew: test.how}
 				p.Spec.Volumes = []corev1.Volume{token, {Name: "scratch", VolumeSource: corev1.VolumeSource{EmptyDir: &corev1.EmptyDirVolumeSource{}}}}
 				p.Spec.Containers[0].VolumeMounts = []corev1.VolumeMount{{Name: "token", MountPath: "/token"}}
 				p.Spec.Containers = append(p.Spec.Containers, corev1.Container{Name: "other", Image: "app:1"})

@@ -9,6 +9,8 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/util/validation/field"
+
+	"lanyard.dev/internal/workload"
 )
 
 // Supported returns what of the pod this agent does not do, by field. A pod that sets any of it must not be run, for
@@ -153,12 +155,12 @@ func checkSizes(pod *corev1.Pod) field.ErrorList {
 }
 
 func checkAnnotations(pod *corev1.Pod) field.ErrorList {
-	text, ok := pod.Annotations[AnnotationOnRenew]
+	text, ok := pod.Annotations[workload.OnRenew]
 	if !ok {
 		return nil
 	}
 	if _, err := ParseOnRenew(text); err != nil {
-		return field.ErrorList{unsupported(field.NewPath("metadata", "annotations").Key(AnnotationOnRenew), err.Error())}
+		return field.ErrorList{unsupported(field.NewPath("metadata", "annotations").Key(workload.OnRenew), err.Error())}
 	}
 	return nil
 }

@@ -9,6 +9,8 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
 	"k8s.io/utils/ptr"
+
+	"lanyard.dev/internal/workload"
 )
 
 func TestSupported(t *testing.T) {
@@ -83,8 +85,8 @@ func TestSupported(t *testing.T) {
 		{"config map", projected(corev1.VolumeProjection{ConfigMap: &corev1.ConfigMapProjection{LocalObjectReference: ref("c"), Items: []corev1.KeyToPath{{Key: "k", Path: "p"}}}}), ""},
 		{"trust bundle", projected(corev1.VolumeProjection{ClusterTrustBundle: &corev1.ClusterTrustBundleProjection{}}), "spec.volumes[0].projected.sources[0].clusterTrustBundle"},
 		{"certificate", projected(corev1.VolumeProjection{PodCertificate: &corev1.PodCertificateProjection{}}), "spec.volumes[0].projected.sources[0].podCertificate"},
-		{"signal", func(p *corev1.Pod) { p.Annotations = map[string]string{AnnotationOnRenew: "signal:HUP"} }, ""},
-		{"no signal", func(p *corev1.Pod) { p.Annotations = map[string]string{AnnotationOnRenew: "signal:KILL"} }, "metadata.annotations[" + AnnotationOnRenew + "]"},
+		{"signal", func(p *corev1.Pod) { p.Annotations = map[string]string{workload.OnRenew: "signal:HUP"} }, ""},
+		{"no signal", func(p *corev1.Pod) { p.Annotations = map[string]string{workload.OnRenew: "signal:KILL"} }, "metadata.annotations[" + workload.OnRenew + "]"},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
