@@ -357,6 +357,9 @@ func (a *agent) close() error {
 	if a.listener != nil {
 		_ = a.listener.Close()
 	}
+	if a.identity != nil {
+		a.identity.connections.CloseAll() // an authority that ends would wait for them
+	}
 	if a.runtime != nil {
 		return a.runtime.Close()
 	}

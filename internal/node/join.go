@@ -19,6 +19,7 @@ import (
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
 	"k8s.io/client-go/util/certificate"
+	"k8s.io/client-go/util/connrotation"
 	"k8s.io/klog/v2"
 )
 
@@ -35,6 +36,8 @@ type identity struct {
 	// config connects to the authority as the node.
 	config *rest.Config
 	client kubernetes.Interface
+	// connections are those of client.
+	connections *connrotation.Dialer
 }
 
 // join gets the agent its identity. Without a certificate of its own it asks for one by the bootstrap token, and waits.
@@ -60,11 +63,13 @@ func newIdentity(config *rest.Config) (*identity, error) {
 	config.UserAgent = "lanyard-agent"
 	config.ContentType, config.AcceptContentTypes = runtime.ContentTypeProtobuf, runtime.ContentTypeProtobuf+","+runtime.ContentTypeJSON
 	config.QPS, config.Burst = clientQPS, clientBurst
+	connections := connrotation.NewDialer((&net.Dialer{Timeout: 30 * time.Second, KeepAlive: 30 * time.Second}).DialContext)
+	config.Dial = connections.DialContext
 	client, err := kubernetes.NewForConfig(config)
 	if err != nil {
 		return nil, fmt.Errorf("connect to %s: %w", config.Host, err)
 	}
-	return &identity{config: config, client: client}, nil
+	return &identity{config, client, connections}, nil
 }
 
 // enrol has a client certificate for the node made and renewed, and returns a configuration that uses it.
