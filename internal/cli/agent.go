@@ -84,7 +84,7 @@ func (o *agentOptions) addFlags(f *pflag.FlagSet) {
 // addRuntimeFlags adds what `agent` and `up` have in common. more is said of the endpoint.
 func addRuntimeFlags(f *pflag.FlagSet, c *node.Options, more string) {
 	f.StringVar(&c.RuntimeEndpoint, "container-runtime-endpoint", "", "socket of the container runtime, as unix:///run/containerd/containerd.sock (default: the first of "+node.RuntimeSockets()+")"+more)
-	f.StringVar(&c.CgroupDriver, "cgroup-driver", "cgroupfs", "how the runtime makes cgroups, where it does not say itself: cgroupfs or systemd")
+	f.StringVar(&c.CgroupDriver, "cgroup-driver", "", "how the runtime makes cgroups: cgroupfs or systemd (default: what the runtime says, else cgroupfs)")
 	f.IntVar(&c.MaxPods, "max-pods", defaultMaxPods, "how many pods this machine runs at the most")
 }
 

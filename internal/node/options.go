@@ -29,7 +29,7 @@ type Options struct {
 	RootDir string
 	// RuntimeEndpoint is the CRI socket, as "unix:///run/containerd/containerd.sock".
 	RuntimeEndpoint string
-	// CgroupDriver is "cgroupfs" or "systemd"; it counts where the runtime does not say itself.
+	// CgroupDriver is "cgroupfs" or "systemd"; empty asks the runtime.
 	CgroupDriver string
 
 	// Port is where kubectl's logs and exec arrive; 0 takes a free one.
@@ -68,7 +68,7 @@ func (o *Options) ValidateMachine() error {
 	fault(o.MaxPods < 1, "--max-pods %d: must be at least 1", o.MaxPods)
 	fault(o.Port < 0 || o.Port > 65535, "--port %d: must be 0 to 65535", o.Port)
 	fault(!strings.HasPrefix(o.RuntimeEndpoint, "unix://"), "--container-runtime-endpoint %q: must be a socket as unix:///run/containerd/containerd.sock", o.RuntimeEndpoint)
-	fault(o.CgroupDriver != "cgroupfs" && o.CgroupDriver != "systemd", "--cgroup-driver %q: must be cgroupfs or systemd", o.CgroupDriver)
+	fault(o.CgroupDriver != "" && o.CgroupDriver != "cgroupfs" && o.CgroupDriver != "systemd", "--cgroup-driver %q: must be cgroupfs or systemd", o.CgroupDriver)
 	for key, value := range o.Labels {
 		for _, faults := range [][]string{validation.IsQualifiedName(key), validation.IsValidLabelValue(value)} {
 			if len(faults) > 0 {
