@@ -196,7 +196,7 @@ func (o *execOptions) validateTokens() (err error) {
 		}
 		o.config.Audiences = append(o.config.Audiences, audience)
 	}
-	if fault := process.ValidateAudiences(o.config.Audiences); fault != nil {
+	for _, fault := range process.ValidateAudiences(o.config.Audiences) {
 		err = errors.Join(err, fmt.Errorf("--audience %w", fault))
 	}
 	if o.onRenew != "" {

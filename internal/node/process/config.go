@@ -81,19 +81,20 @@ func ParseAudience(text string) (Audience, error) {
 	return Audience{Name: text[:at], Path: path}, nil
 }
 
-// ValidateAudiences returns what keeps the tokens from being beside each other and the other files.
-func ValidateAudiences(audiences []Audience) error {
-	taken := map[string]string{tokenFile: "", caFile: "", namespaceFile: ""}
+// ValidateAudiences returns what keeps the tokens from being beside each other and the other files, one error for each.
+func ValidateAudiences(audiences []Audience) []error {
+	taken := []string{tokenFile, caFile, namespaceFile}
 	var errs []error
 	for _, a := range audiences {
-		for other := range taken {
+		for _, other := range taken {
 			if a.Path == other || strings.HasPrefix(a.Path, other+"/") || strings.HasPrefix(other, a.Path+"/") {
-				errs = append(errs, fmt.Errorf("%s=%s: the path is taken by %s", a.Name, a.Path, other))
+				errs = append(errs, fmt.Errorf("%s=%s: there is %s already", a.Name, a.Path, other))
+				break
 			}
 		}
-		taken[a.Path] = a.Name
+		taken = append(taken, a.Path)
 	}
-	return errors.Join(errs...)
+	return errs
 }
 
 // Error is a failure with the exit code that says what failed, and perhaps the reader's next step.

@@ -108,29 +108,30 @@ func deepest(path string) (base, rest string, err error) {
 	}
 }
 
+// stage is where a shadow is made before it is moved to its place. What it stands for must be reached meanwhile.
+const stage = "/tmp"
+
 func mountShadow(base, rest string) error {
-	dir, err := os.Open(base)
+	entries, err := os.ReadDir(base)
 	if err != nil {
 		return err
 	}
-	defer func() { _ = dir.Close() }()
-	entries, err := dir.ReadDir(-1)
-	if err != nil {
+	if err := unix.Mount("tmpfs", stage, "tmpfs", harmless, tmpfsOptions); err != nil {
 		return err
 	}
-	if err := unix.Mount("tmpfs", base, "tmpfs", harmless, tmpfsOptions); err != nil {
-		return err
-	}
-	hidden := filepath.Join(base, original)
-	if err := bind(fmt.Sprintf("/proc/self/fd/%d", dir.Fd()), hidden); err != nil {
+	hidden := filepath.Join(stage, original)
+	if err := bind(base, hidden); err != nil {
 		return err
 	}
 	for _, entry := range entries {
-		if err := appear(entry, hidden, filepath.Join(base, entry.Name())); err != nil {
+		if err := appear(entry, hidden, filepath.Join(stage, entry.Name())); err != nil {
 			return err
 		}
 	}
-	if err := os.MkdirAll(filepath.Join(base, rest), 0o755); err != nil {
+	if err := os.MkdirAll(filepath.Join(stage, rest), 0o755); err != nil {
+		return err
+	}
+	if err := unix.Mount(stage, base, "", unix.MS_MOVE, ""); err != nil {
 		return err
 	}
 	// What is written here would be lost silently.
