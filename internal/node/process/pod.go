@@ -3,8 +3,10 @@ package process
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -89,7 +91,7 @@ func createPod(ctx context.Context, pods typedcorev1.PodInterface, pod *corev1.P
 	return made, nil
 }
 
-// object is a patch that changes this very Pod and none that came after it.
+// patchOf returns a patch that changes this very Pod and none that came after it.
 func patchOf(uid types.UID, annotations map[string]string, status *corev1.PodStatus) ([]byte, error) {
 	patch := map[string]any{"metadata": map[string]any{"uid": uid}}
 	if annotations != nil {
@@ -108,6 +110,18 @@ func vouch(ctx context.Context, pods typedcorev1.PodInterface, pod *corev1.Pod, 
 		return nil, err
 	}
 	return pods.Patch(ctx, pod.Name, types.MergePatchType, patch, metav1.PatchOptions{})
+}
+
+// isGone reports whether an error of vouch says that the Pod is no more, though another may have its name.
+func isGone(err error) bool {
+	if apierrors.IsNotFound(err) {
+		return true
+	}
+	var status apierrors.APIStatus
+	if !errors.As(err, &status) || !apierrors.IsInvalid(err) || status.Status().Details == nil {
+		return false
+	}
+	return slices.ContainsFunc(status.Status().Details.Causes, func(c metav1.StatusCause) bool { return c.Field == "metadata.uid" })
 }
 
 // reportRunning writes what kubectl get shows. Most callers may not, and the Pod serves its purpose without.

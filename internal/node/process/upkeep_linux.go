@@ -142,7 +142,7 @@ func (s *supervisor) keepLease(ctx context.Context) {
 			pause = s.Lease / leaseParts
 		case ctx.Err() != nil:
 			return
-		case apierrors.IsNotFound(err):
+		case isGone(err):
 			s.gone(pod)
 			return
 		default:
@@ -197,7 +197,8 @@ func (s *supervisor) look(pod, now *corev1.Pod) {
 		s.gone(pod)
 	case now.DeletionTimestamp != nil:
 		grace := s.Pod.Grace
-		if seconds := now.DeletionGracePeriodSeconds; seconds != nil {
+		// None is what a Pod says that is gone at once. The command is given its time all the same.
+		if seconds := now.DeletionGracePeriodSeconds; seconds != nil && *seconds > 0 {
 			grace = time.Duration(*seconds) * time.Second
 		}
 		s.finish(ending{fmt.Sprintf("pod %s/%s is being deleted", pod.Namespace, pod.Name), grace})
