@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
+	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -42,7 +43,9 @@ func dashboard() {
 		case "write":
 			fmt.Println(oneLine("written", os.WriteFile(filepath.Join(process.WellKnown, rest), nil, 0o600)))
 		case "get":
-			_, err := client.CoreV1().ConfigMaps(os.Getenv("LANYARD_POD_NAMESPACE")).Get(context.Background(), rest, metav1.GetOptions{})
+			ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+			_, err := client.CoreV1().ConfigMaps(os.Getenv("LANYARD_POD_NAMESPACE")).Get(ctx, rest, metav1.GetOptions{})
+			cancel()
 			fmt.Println(apierrors.ReasonForError(err))
 		case "signal":
 			fmt.Println(<-signals)

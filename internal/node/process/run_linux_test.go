@@ -166,7 +166,7 @@ func testDashboard(t *testing.T, authority *lanyardtest.Authority, uid int) {
 	if left := pods(t, authority, o.Spec.Namespace); len(left) > 0 {
 		t.Errorf("%d pods are left", len(left))
 	}
-	if s.stderr.Len() > 0 {
+	if s.stderr.Len() != 0 {
 		t.Errorf("standard error: %s", s.stderr)
 	}
 }
@@ -210,7 +210,7 @@ func testRenewal(t *testing.T, authority *lanyardtest.Authority, uid int) {
 		t.Errorf("with a renewed token: %v", got)
 	}
 	s.tell("exit 0")
-	if code := s.wait(); code != 0 || s.stderr.Len() > 0 {
+	if code := s.wait(); code != 0 || s.stderr.Len() != 0 {
 		t.Errorf("exit code %d\n%s", code, s.stderr)
 	}
 }
@@ -365,6 +365,11 @@ func TestAuthorityAway(t *testing.T) {
 	}
 	options.Port = port
 	authority = lanyardtest.StartWith(t, options)
+	defer func() {
+		if t.Failed() {
+			t.Logf("standard error:\n%s", s.stderr)
+		}
+	}()
 	eventually(t, "a new token is used", func() bool { return s.say("get other") == string(metav1.StatusReasonForbidden) })
 	before := leaseOf(t, authority.Client(), o.Spec.Namespace, name)
 	eventually(t, "the lease is renewed", func() bool { return leaseOf(t, authority.Client(), o.Spec.Namespace, name).After(before) })
