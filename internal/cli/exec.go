@@ -96,6 +96,9 @@ func (o *execOptions) addFlags(cmd *cobra.Command) {
 	f.StringVar(&o.user, "user", "", "user of this machine who runs the command, with the groups they are in")
 	f.IntVar(&o.uid, "uid", -1, "number of the user who runs the command (default: you)")
 	f.IntVar(&o.gid, "gid", -1, "number of the group that runs the command (default: the user's)")
+	for _, name := range []string{"uid", "gid"} {
+		f.Lookup(name).DefValue = "0" // what help leaves out
+	}
 	f.DurationVar(&o.config.TTL, "ttl", defaultExecTTL, "life of each token, at least 10m; they are renewed in time")
 	f.StringArrayVar(&o.audiences, "audience", nil, "one more token, for audience NAME, in a file beside the others, as in vault=vault/token; may be repeated")
 	f.StringVar(&o.onRenew, "on-renew", "", "what to do when tokens were renewed: signal:NAME, as in signal:HUP, or exec:COMMAND")

@@ -21,7 +21,7 @@ import (
 )
 
 // commands are what the test binary does in place of a program.
-var commands = map[string]func(){"dashboard": dashboard, "stubborn": stubborn}
+var commands = map[string]func(){"dashboard": dashboard, "stubborn": stubborn, "counter": counter}
 
 // dashboard is a program as it would run in a pod. It does what it is told on standard input, a line for each.
 func dashboard() {
@@ -90,4 +90,24 @@ func stubborn() {
 	fmt.Println("ready", os.Getenv("LANYARD_POD_NAME"))
 	fmt.Println(<-signals)
 	select {}
+}
+
+// counter counts what Ctrl-C sends until SIGUSR1, and then reads a line.
+func counter() {
+	signals := make(chan os.Signal, 8)
+	signal.Notify(signals, syscall.SIGINT, syscall.SIGUSR1)
+	fmt.Println("ready", os.Getenv("LANYARD_POD_NAME"))
+	count := 0
+	for received := range signals {
+		if received == syscall.SIGUSR1 {
+			break
+		}
+		count++
+		fmt.Println(received)
+	}
+	fmt.Printf("interrupted %d times\n", count)
+	lines := bufio.NewScanner(os.Stdin)
+	lines.Scan()
+	fmt.Println("read", lines.Text())
+	os.Exit(3)
 }

@@ -127,8 +127,26 @@ func (o *order) by(t *testing.T, config *rest.Config) {
 	o.CA, o.Cert, o.Key = config.CAData, config.CertData, config.KeyData
 }
 
-// start runs the supervisor, as the user of that number if it is not -1.
+// start runs the supervisor, as the user of that number if it is not -1, on pipes.
 func (o *order) start(t *testing.T, uid int) *supervised {
+	t.Helper()
+	s := o.prepare(t, uid)
+	var err error
+	if s.stdin, err = s.process.StdinPipe(); err != nil {
+		t.Fatal(err)
+	}
+	out, in, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.lines, s.process.Stdout = bufio.NewScanner(out), in
+	s.begin()
+	_ = in.Close()
+	t.Cleanup(func() { _ = out.Close() })
+	return s
+}
+
+func (o *order) prepare(t *testing.T, uid int) *supervised {
 	t.Helper()
 	if o.Act != "" {
 		o.Command = []string{"/proc/self/exe"}
@@ -141,28 +159,23 @@ func (o *order) start(t *testing.T, uid int) *supervised {
 	s.process.Env = append(os.Environ(), actAsSupervisor+"="+string(text))
 	s.process.Stderr = s.stderr
 	s.process.WaitDelay = time.Second
+	s.process.SysProcAttr = &syscall.SysProcAttr{}
 	if uid != -1 {
-		s.process.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uint32(uid), Gid: uint32(uid)}}
+		s.process.SysProcAttr.Credential = &syscall.Credential{Uid: uint32(uid), Gid: uint32(uid)}
 	}
-	if s.stdin, err = s.process.StdinPipe(); err != nil {
-		t.Fatal(err)
-	}
-	out, in, err := os.Pipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	s.lines, s.process.Stdout = bufio.NewScanner(out), in
+	return s
+}
+
+func (s *supervised) begin() {
+	s.t.Helper()
 	if err := s.process.Start(); err != nil {
-		t.Fatal(err)
+		s.t.Fatal(err)
 	}
-	_ = in.Close()
 	go func() { _ = s.process.Wait(); close(s.ended) }()
-	t.Cleanup(func() {
+	s.t.Cleanup(func() {
 		_ = s.process.Process.Kill()
 		<-s.ended
-		_ = out.Close()
 	})
-	return s
 }
 
 // line returns the next line of the command's output.
