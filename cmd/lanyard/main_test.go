@@ -2,6 +2,7 @@ package main
 
 import (
 	"flag"
+	"fmt"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -13,7 +14,7 @@ import (
 var update = flag.Bool("update", false, "rewrite what the scripts compare with, to what lanyard prints")
 
 func TestMain(m *testing.M) {
-	testscript.Main(m, map[string]func(){"lanyard": main})
+	testscript.Main(m, map[string]func(){"lanyard": main, "dashboard": dashboard})
 }
 
 // TestScript runs the product as users meet it: each script drives the real lanyard, and the kubectl in it, against an
@@ -38,6 +39,7 @@ func TestScript(t *testing.T) {
 			"setenv":        setenv,
 			"await":         await,
 			"until":         until,
+			"code":          code,
 		},
 	})
 }
@@ -61,5 +63,11 @@ func setup(env *testscript.Env) error {
 }
 
 func condition(name string) (bool, error) {
-	return name == "root" && os.Geteuid() == 0, nil
+	switch name {
+	case "root":
+		return os.Geteuid() == 0, nil
+	case "namespaces":
+		return namespaces(), nil
+	}
+	return false, fmt.Errorf("unknown condition %q", name)
 }

@@ -5,6 +5,8 @@ import (
 	"os"
 
 	"github.com/spf13/cobra"
+
+	"lanyard.dev/internal/node/process"
 )
 
 // streams are the standard streams of a command.
@@ -17,6 +19,9 @@ type streams struct {
 // Main runs the command that this process was started with and returns its
 // exit code: 0, 2 for a command line that cannot be understood, else 1.
 func Main() int {
+	if code, ours := process.Trampoline(os.Args); ours {
+		return code
+	}
 	return Run(os.Args[1:], os.Stdin, os.Stdout, os.Stderr)
 }
 
@@ -91,6 +96,7 @@ func commands(s streams) []*cobra.Command {
 		newServe(s),
 		newAgent(s),
 		newKubectl(s),
+		newExec(s),
 		newToken(s),
 		newAccess(s),
 		newNode(s),

@@ -1,0 +1,158 @@
+package process
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+
+	"k8s.io/client-go/tools/clientcmd"
+	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
+
+	"lanyard.dev/internal/filelock"
+)
+
+const (
+	directoryPrefix = "lanyard-exec-"
+	lockName        = "lock"
+	filesName       = "serviceaccount"
+	kubeconfigName  = "kubeconfig"
+
+	// directoryTries bounds how often another supervisor may take a new directory for one that was left behind.
+	directoryTries = 10
+	// unlockedAge is how old a directory must be to have been left behind before it was locked.
+	unlockedAge = 10 * time.Minute
+)
+
+// directory holds the files where nothing can be mounted. It is locked by its supervisor, so that the next one of the same
+// user can tell that it was left behind.
+type directory struct {
+	path string
+	lock *filelock.Lock
+}
+
+// newDirectory makes a directory that user alone can read, and removes those that were left behind.
+func newDirectory(user User) (*directory, error) {
+	base := directoryBase(user)
+	sweepDirectories(base)
+	for range directoryTries {
+		d, err := tryDirectory(base, user)
+		if errors.Is(err, filelock.ErrLocked) || errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		return d, err
+	}
+	return nil, fmt.Errorf("no directory could be made in %s", base)
+}
+
+// directoryBase prefers the user's own runtime directory, which is on a tmpfs. Another user cannot enter that.
+func directoryBase(user User) string {
+	if dir := os.Getenv("XDG_RUNTIME_DIR"); dir != "" && !user.Other && ownDirectory(dir) {
+		return dir
+	}
+	return os.TempDir()
+}
+
+func ownDirectory(path string) bool {
+	info, err := os.Lstat(path)
+	return err == nil && info.IsDir() && owned(info)
+}
+
+func owned(info fs.FileInfo) bool {
+	stat, ok := info.Sys().(*syscall.Stat_t)
+	return ok && int(stat.Uid) == os.Geteuid()
+}
+
+// tryDirectory makes the directory with the user's own one in it: the lock is the supervisor's.
+func tryDirectory(base string, user User) (*directory, error) {
+	path, err := os.MkdirTemp(base, directoryPrefix)
+	if err != nil {
+		return nil, err
+	}
+	lock, err := filelock.Try(filepath.Join(path, lockName))
+	if err != nil {
+		return nil, err
+	}
+	d := &directory{path, lock}
+	files := d.files()
+	err = os.Mkdir(files, 0o700)
+	if err == nil && user.Other {
+		if err = os.Chown(files, user.UID, user.GID); err == nil {
+			// Others may pass through to what only the user can open.
+			err = os.Chmod(path, 0o711)
+		}
+	}
+	if err != nil {
+		return nil, errors.Join(err, d.remove())
+	}
+	return d, nil
+}
+
+func (d *directory) files() string { return filepath.Join(d.path, filesName) }
+
+func (d *directory) open() (*os.File, error) { return os.Open(d.files()) }
+
+func (d *directory) remove() error {
+	// Once the lock is released the directory may be another's to remove.
+	return errors.Join(os.RemoveAll(d.path), d.lock.Release())
+}
+
+// sweepDirectories removes what supervisors of this user that were killed have left. What it cannot remove stays for the
+// next one.
+func sweepDirectories(base string) {
+	entries, err := os.ReadDir(base)
+	if err != nil {
+		return
+	}
+	for _, entry := range entries {
+		if entry.IsDir() && strings.HasPrefix(entry.Name(), directoryPrefix) {
+			sweepDirectory(filepath.Join(base, entry.Name()))
+		}
+	}
+}
+
+func sweepDirectory(path string) {
+	info, err := os.Lstat(path)
+	if err != nil || !info.IsDir() || !owned(info) {
+		return
+	}
+	lock := filepath.Join(path, lockName)
+	if _, err := os.Lstat(lock); err != nil && time.Since(info.ModTime()) < unlockedAge {
+		return
+	}
+	held, err := filelock.Try(lock)
+	if err != nil {
+		return
+	}
+	_ = os.RemoveAll(path)
+	_ = held.Release()
+}
+
+// kubeconfig is for clients that do not look for a service account where this one is. It names the files, so that it
+// stays true when they are renewed.
+func (d *directory) kubeconfig(server Server, namespace string, hasCA bool) ([]byte, error) {
+	const name = "lanyard"
+	cluster := clientcmdapi.NewCluster()
+	cluster.Server, cluster.TLSServerName = server.URL.String(), server.Name
+	if hasCA {
+		cluster.CertificateAuthority = filepath.Join(d.files(), caFile)
+	} else {
+		cluster.InsecureSkipTLSVerify = server.Insecure
+	}
+	user := clientcmdapi.NewAuthInfo()
+	user.TokenFile = filepath.Join(d.files(), tokenFile)
+	context := clientcmdapi.NewContext()
+	context.Cluster, context.AuthInfo, context.Namespace = name, name, namespace
+	config := clientcmdapi.NewConfig()
+	config.Clusters[name], config.AuthInfos[name], config.Contexts[name] = cluster, user, context
+	config.CurrentContext = name
+	data, err := clientcmd.Write(*config)
+	if err != nil {
+		return nil, fmt.Errorf("encode the kubeconfig: %w", err)
+	}
+	return data, nil
+}

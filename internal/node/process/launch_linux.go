@@ -1,0 +1,137 @@
+package process
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"os/exec"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// program is what is executed.
+type program struct {
+	Path string
+	Args []string
+	Env  []string
+}
+
+// lookUp finds a command as a shell does. It is done before anything else, so that a slip of the pen makes no Pod.
+func lookUp(name string) (string, error) {
+	path, err := exec.LookPath(name)
+	if err == nil {
+		return path, nil
+	}
+	if failed := (*exec.Error)(nil); errors.As(err, &failed) {
+		err = failed.Err
+	}
+	return "", notExecuted(name, err)
+}
+
+// notExecuted gives a failed execution the exit code that shells give it.
+func notExecuted(name string, err error) error {
+	if failed := (*fs.PathError)(nil); errors.As(err, &failed) {
+		err = failed.Err
+	}
+	code := ExitNotExecutable
+	if errors.Is(err, exec.ErrNotFound) || errors.Is(err, fs.ErrNotExist) {
+		code = ExitNotFound
+	}
+	return &Error{Code: code, Err: fmt.Errorf("run %s: %w", name, err)}
+}
+
+// launcher brings a command to life in two steps, between which the volume can be filled. Its methods are called one after
+// the other.
+type launcher interface {
+	// prepare returns the volume that the command will see, or none where there is none to mount.
+	prepare() (*volume, error)
+	start(program) (*os.Process, error)
+	// end gives back what is held, and ends a command that was prepared and not started.
+	end()
+}
+
+// direct starts the command itself, from a thread of its own.
+type direct struct {
+	user   User
+	mount  bool
+	files  []*os.File
+	own    bool // a process group of its own
+	thread *thread
+}
+
+func (d *direct) prepare() (v *volume, err error) {
+	d.thread = newThread()
+	if !d.mount {
+		return nil, nil
+	}
+	d.thread.do(func() {
+		if err = unix.Unshare(unix.CLONE_NEWNS); err != nil {
+			err = refusal(err)
+			return
+		}
+		v, err = mountVolume(WellKnown)
+	})
+	return v, err
+}
+
+func (d *direct) start(p program) (process *os.Process, err error) {
+	attributes := &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, Setpgid: d.own}
+	if d.user.Other {
+		attributes.Credential = d.user.credential()
+	}
+	d.thread.do(func() {
+		if d.user.Other {
+			if err = dropInheritable(); err != nil {
+				return
+			}
+		}
+		process, err = os.StartProcess(p.Path, p.Args, &os.ProcAttr{Env: p.Env, Files: d.files, Sys: attributes})
+	})
+	if errors.Is(err, fs.ErrPermission) && d.user.Other && os.Geteuid() != 0 {
+		return nil, &Error{Err: fmt.Errorf("become user %d: %w", d.user.UID, err), Next: "only root may run commands as another user"}
+	}
+	if err != nil {
+		return nil, notExecuted(p.Path, err)
+	}
+	return process, nil
+}
+
+func (d *direct) end() {
+	if d.thread != nil {
+		d.thread.end()
+	}
+}
+
+func (u User) credential() *syscall.Credential {
+	groups := make([]uint32, 0, len(u.Groups))
+	for _, group := range u.Groups {
+		groups = append(groups, uint32(group))
+	}
+	return &syscall.Credential{Uid: uint32(u.UID), Gid: uint32(u.GID), Groups: groups}
+}
+
+// dropInheritable empties the calling thread's inheritable capabilities: they outlive a change of user, all others do not.
+func dropInheritable() error {
+	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+	var data [2]unix.CapUserData
+	if err := unix.Capget(&header, &data[0]); err != nil {
+		return fmt.Errorf("read the capabilities: %w", err)
+	}
+	data[0].Inheritable, data[1].Inheritable = 0, 0
+	if err := unix.Capset(&header, &data[0]); err != nil {
+		return fmt.Errorf("drop the inheritable capabilities: %w", err)
+	}
+	return nil
+}
+
+// mayMount tells whether this process may enter a mount namespace without a user namespace.
+func mayMount() bool {
+	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+	var data [2]unix.CapUserData
+	if err := unix.Capget(&header, &data[0]); err != nil {
+		return false
+	}
+	return data[0].Effective&(1<<unix.CAP_SYS_ADMIN) != 0
+}

@@ -1,0 +1,176 @@
+package process
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	typedcorev1 "k8s.io/client-go/kubernetes/typed/core/v1"
+	"k8s.io/utils/ptr"
+
+	"lanyard.dev/internal/workload"
+)
+
+const (
+	// image stands where a container's image does. Nobody pulls it.
+	image = "lanyard.dev/process"
+	// madeBy says who on which machine made the Pod; the API server's audit log says which of its users that was.
+	madeBy = "identity.lanyard.dev/made-by"
+
+	// maxBase leaves room for "-" and what is generated in names of 63 characters.
+	maxBase = 57
+)
+
+// baseName makes a name that objects may have from a command's.
+func baseName(command string) string {
+	fit := func(r rune) rune {
+		switch {
+		case r >= 'a' && r <= 'z', r >= '0' && r <= '9':
+			return r
+		case r >= 'A' && r <= 'Z':
+			return r - 'A' + 'a'
+		}
+		return '-'
+	}
+	name := strings.Trim(strings.Map(fit, filepath.Base(command)), "-")
+	name = strings.Trim(name[:min(len(name), maxBase)], "-")
+	if name == "" {
+		return "process"
+	}
+	return name
+}
+
+// newPod returns the Pod of a command. It names the program and none of its arguments, which may be secrets.
+func newPod(spec Spec, command, maker string, lease time.Time) *corev1.Pod {
+	base := baseName(command)
+	pod := &corev1.Pod{
+		ObjectMeta: metav1.ObjectMeta{
+			Namespace: spec.Namespace, Name: spec.Name, Labels: spec.Labels,
+			Annotations: map[string]string{
+				workload.Process: "true", workload.Lease: workload.FormatLease(lease), madeBy: maker,
+			},
+		},
+		Spec: corev1.PodSpec{
+			ServiceAccountName: spec.ServiceAccount,
+			// The files are there whatever the account says: whoever names it here asks for them.
+			AutomountServiceAccountToken:  ptr.To(true),
+			NodeName:                      spec.NodeName,
+			RestartPolicy:                 corev1.RestartPolicyNever,
+			TerminationGracePeriodSeconds: ptr.To(int64(spec.Grace / time.Second)),
+			Containers:                    []corev1.Container{{Name: base, Image: image, ImagePullPolicy: corev1.PullNever}},
+		},
+	}
+	if spec.Name == "" {
+		pod.GenerateName = base + "-"
+	}
+	return pod
+}
+
+// nameTries is how often a name is generated before one that is free is given up.
+const nameTries = 5
+
+func createPod(ctx context.Context, pods typedcorev1.PodInterface, pod *corev1.Pod) (made *corev1.Pod, err error) {
+	for range nameTries {
+		made, err = pods.Create(ctx, pod, metav1.CreateOptions{})
+		if err == nil || pod.Name != "" || !apierrors.IsAlreadyExists(err) {
+			break
+		}
+	}
+	if err != nil {
+		return nil, fmt.Errorf("make the pod of the process: %w", err)
+	}
+	return made, nil
+}
+
+// patchOf returns a patch that changes this very Pod and none that came after it.
+func patchOf(uid types.UID, annotations map[string]string, status *corev1.PodStatus) ([]byte, error) {
+	patch := map[string]any{"metadata": map[string]any{"uid": uid}}
+	if annotations != nil {
+		patch["metadata"] = map[string]any{"uid": uid, "annotations": annotations}
+	}
+	if status != nil {
+		patch["status"] = status
+	}
+	return json.Marshal(patch)
+}
+
+// vouch extends the Pod's lease and returns the Pod as it is now.
+func vouch(ctx context.Context, pods typedcorev1.PodInterface, pod *corev1.Pod, until time.Time) (*corev1.Pod, error) {
+	patch, err := patchOf(pod.UID, map[string]string{workload.Lease: workload.FormatLease(until)}, nil)
+	if err != nil {
+		return nil, err
+	}
+	return pods.Patch(ctx, pod.Name, types.MergePatchType, patch, metav1.PatchOptions{})
+}
+
+// isGone reports whether an error of vouch says that the Pod is no more, though another may have its name.
+func isGone(err error) bool {
+	if apierrors.IsNotFound(err) {
+		return true
+	}
+	var status apierrors.APIStatus
+	if !errors.As(err, &status) || !apierrors.IsInvalid(err) || status.Status().Details == nil {
+		return false
+	}
+	return slices.ContainsFunc(status.Status().Details.Causes, func(c metav1.StatusCause) bool { return c.Field == "metadata.uid" })
+}
+
+// reportRunning writes what kubectl get shows. Most callers may not, and the Pod serves its purpose without.
+func reportRunning(ctx context.Context, pods typedcorev1.PodInterface, pod *corev1.Pod, since time.Time) error {
+	at := metav1.NewTime(since)
+	var conditions []corev1.PodCondition
+	for _, kind := range []corev1.PodConditionType{corev1.PodScheduled, corev1.PodInitialized, corev1.ContainersReady, corev1.PodReady} {
+		conditions = append(conditions, corev1.PodCondition{Type: kind, Status: corev1.ConditionTrue, LastTransitionTime: at})
+	}
+	container := pod.Spec.Containers[0]
+	patch, err := patchOf(pod.UID, nil, &corev1.PodStatus{
+		Phase: corev1.PodRunning, StartTime: &at, Conditions: conditions,
+		ContainerStatuses: []corev1.ContainerStatus{{
+			Name: container.Name, Image: container.Image, Ready: true, Started: ptr.To(true),
+			State: corev1.ContainerState{Running: &corev1.ContainerStateRunning{StartedAt: at}},
+		}},
+	})
+	if err != nil {
+		return err
+	}
+	_, err = pods.Patch(ctx, pod.Name, types.MergePatchType, patch, metav1.PatchOptions{}, "status")
+	return err
+}
+
+// deleteTimeout bounds how long the supervisor stays for an authority that does not answer.
+const (
+	deleteTimeout = 10 * time.Second
+	deletePause   = 250 * time.Millisecond
+)
+
+// deletePod removes the Pod. One that is gone, or another of its name, is not an error.
+func deletePod(pods typedcorev1.PodInterface, pod *corev1.Pod) error {
+	ctx, cancel := context.WithTimeout(context.Background(), deleteTimeout)
+	defer cancel()
+	options := metav1.DeleteOptions{GracePeriodSeconds: ptr.To(int64(0)), Preconditions: metav1.NewUIDPreconditions(string(pod.UID))}
+	pause := time.NewTicker(deletePause)
+	defer pause.Stop()
+	for {
+		err := pods.Delete(ctx, pod.Name, options)
+		switch {
+		case err == nil || apierrors.IsNotFound(err) || apierrors.IsConflict(err):
+			return nil
+		case apierrors.IsForbidden(err) || apierrors.IsUnauthorized(err):
+			return err
+		}
+		select {
+		case <-pause.C:
+		case <-ctx.Done():
+			return err
+		}
+	}
+}

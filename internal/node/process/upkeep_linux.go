@@ -1,0 +1,217 @@
+package process
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"os/exec"
+	"syscall"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/fields"
+	"k8s.io/apimachinery/pkg/watch"
+
+	"lanyard.dev/internal/node/tokenvolume"
+)
+
+const (
+	firstRetry = time.Second
+	lastRetry  = time.Minute
+
+	requestTimeout = 10 * time.Second
+	onRenewTimeout = time.Minute
+
+	// leaseParts is how many renewals one lease has room for: two may fail.
+	leaseParts = 3
+)
+
+// trouble keeps one kind of failure from being told more than once until it is over, and says when to try again.
+type trouble struct {
+	s     *supervisor
+	what  string
+	pause time.Duration
+}
+
+// again reports a failure and returns when to try again, at the latest after the limit.
+func (t *trouble) again(err error, limit time.Duration) time.Duration {
+	if t.pause == 0 {
+		t.s.say("%s: %v; trying again", t.what, err)
+		t.pause = firstRetry
+	} else {
+		t.pause = min(2*t.pause, lastRetry)
+	}
+	t.pause = min(t.pause, limit)
+	return t.pause/2 + rand.N(t.pause/2+1)
+}
+
+func (t *trouble) end() {
+	if t.pause != 0 {
+		t.s.say("%s: done", t.what)
+	}
+	t.pause = 0
+}
+
+// wait returns false when ctx ends before the time has passed or somebody pokes.
+func (s *supervisor) wait(ctx context.Context, d time.Duration, poke <-chan struct{}) bool {
+	timer := s.Clock.NewTimer(max(d, 0))
+	defer timer.Stop()
+	select {
+	case <-timer.C():
+	case <-poke:
+	case <-ctx.Done():
+		return false
+	}
+	return true
+}
+
+// keepTokens renews the files in time.
+func (s *supervisor) keepTokens(ctx context.Context) {
+	have := s.content
+	trouble := &trouble{s: s, what: "renew the tokens"}
+	pause := s.untilRenewal(have)
+	for s.wait(ctx, pause, nil) {
+		got, err := s.renew(ctx)
+		switch {
+		case err == nil:
+			trouble.end()
+			pause = s.untilRenewal(got)
+			s.onRenew(ctx)
+		case ctx.Err() != nil:
+			return
+		default:
+			pause = trouble.again(err, lastRetry)
+		}
+	}
+}
+
+func (s *supervisor) untilRenewal(c *content) time.Duration {
+	return tokenvolume.RenewAt(c.issued, c.expires, rand.Float64()).Sub(s.Clock.Now())
+}
+
+func (s *supervisor) renew(ctx context.Context) (*content, error) {
+	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
+	defer cancel()
+	got, err := s.fetch(ctx, s.pod)
+	if err != nil {
+		return nil, err
+	}
+	return got, tokenvolume.Write(s.root, got.files)
+}
+
+// onRenew tells the command, or runs what does.
+func (s *supervisor) onRenew(ctx context.Context) {
+	switch {
+	case s.OnRenew.Signal != "":
+		_ = s.command.Signal(signalNamed(s.OnRenew.Signal))
+	case len(s.OnRenew.Command) > 0:
+		if err := s.runOnRenew(ctx); err != nil && ctx.Err() == nil {
+			s.say("--on-renew %s: %v", s.OnRenew.Command[0], err)
+		}
+	}
+}
+
+// runOnRenew runs the command of --on-renew as the user, outside of the namespace: it is to tell, not to read.
+func (s *supervisor) runOnRenew(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, onRenewTimeout)
+	defer cancel()
+	command := exec.CommandContext(ctx, s.OnRenew.Command[0], s.OnRenew.Command[1:]...)
+	command.Env = append(s.env[:len(s.env):len(s.env)], fmt.Sprintf("%s=%d", envPID, s.command.Pid))
+	command.Stdout, command.Stderr = s.Stderr, s.Stderr
+	command.SysProcAttr = &syscall.SysProcAttr{}
+	if s.User.Other {
+		command.SysProcAttr.Credential = s.User.credential()
+	}
+	return command.Run()
+}
+
+const envPID = "LANYARD_EXEC_PID"
+
+// keepLease vouches for the Pod.
+func (s *supervisor) keepLease(ctx context.Context) {
+	pod := s.pod
+	trouble := &trouble{s: s, what: "renew the lease of pod " + pod.Namespace + "/" + pod.Name}
+	pause := s.Lease / leaseParts
+	for s.wait(ctx, pause, s.resumed) {
+		err := s.vouchOnce(ctx, pod)
+		switch {
+		case err == nil:
+			trouble.end()
+			pause = s.Lease / leaseParts
+		case ctx.Err() != nil:
+			return
+		case isGone(err):
+			s.gone(pod)
+			return
+		default:
+			pause = trouble.again(err, s.Lease/leaseParts)
+		}
+	}
+}
+
+func (s *supervisor) vouchOnce(ctx context.Context, pod *corev1.Pod) error {
+	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
+	defer cancel()
+	now, err := vouch(ctx, s.pods, pod, s.Clock.Now().Add(s.Lease))
+	if err == nil {
+		s.look(pod, now)
+	}
+	return err
+}
+
+// watchPod notices at once what keepLease would notice later. Who may not watch does without.
+func (s *supervisor) watchPod(ctx context.Context) {
+	pod := s.pod
+	options := metav1.ListOptions{FieldSelector: fields.OneTermEqualSelector(metav1.ObjectNameField, pod.Name).String()}
+	for pause := time.Duration(0); s.wait(ctx, pause, nil); pause = firstRetry + rand.N(lastRetry/4) {
+		watched, err := s.pods.Watch(ctx, options)
+		if apierrors.IsForbidden(err) {
+			return
+		}
+		if err != nil {
+			continue
+		}
+		for event := range watched.ResultChan() {
+			if now, ok := event.Object.(*corev1.Pod); ok {
+				s.noticed(pod, now, event.Type)
+			}
+		}
+		watched.Stop()
+	}
+}
+
+func (s *supervisor) noticed(pod, now *corev1.Pod, event watch.EventType) {
+	if event == watch.Deleted && now.UID == pod.UID {
+		s.gone(pod)
+		return
+	}
+	s.look(pod, now)
+}
+
+// look draws the conclusions from what is under the Pod's name now.
+func (s *supervisor) look(pod, now *corev1.Pod) {
+	switch {
+	case now.UID != pod.UID:
+		s.gone(pod)
+	case now.DeletionTimestamp != nil:
+		grace := s.Pod.Grace
+		// None is what a Pod says that is gone at once. The command is given its time all the same.
+		if seconds := now.DeletionGracePeriodSeconds; seconds != nil && *seconds > 0 {
+			grace = time.Duration(*seconds) * time.Second
+		}
+		s.finish(ending{fmt.Sprintf("pod %s/%s is being deleted", pod.Namespace, pod.Name), grace})
+	}
+}
+
+func (s *supervisor) gone(pod *corev1.Pod) {
+	s.finish(ending{fmt.Sprintf("pod %s/%s was deleted, so its tokens are refused", pod.Namespace, pod.Name), s.Pod.Grace})
+}
+
+// report shows the Pod as running, if the caller may.
+func (s *supervisor) report(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
+	defer cancel()
+	_ = reportRunning(ctx, s.pods, s.pod, s.Clock.Now())
+}
