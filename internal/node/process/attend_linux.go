@@ -72,7 +72,7 @@ func (s *supervisor) suspend(signal syscall.Signal) {
 		return
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), suspendTimeout)
-	_, _ = vouch(ctx, s.pods, s.pod, s.Clock.Now().Add(workload.MaxLease))
+	_, _ = vouch(ctx, s.pods, s.pod, s.authorityTime().Add(workload.MaxLease))
 	cancel()
 	if signal == syscall.SIGSTOP {
 		signal = syscall.SIGTSTP

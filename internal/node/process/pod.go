@@ -49,15 +49,14 @@ func baseName(command string) string {
 	return name
 }
 
-// newPod returns the Pod of a command. It names the program and none of its arguments, which may be secrets.
-func newPod(spec Spec, command, maker string, lease time.Time) *corev1.Pod {
+// newPod returns the Pod of a command. It names the program and none of its arguments, which may be secrets. It has no
+// lease yet: until the authority has said when it was made, nobody here knows what the authority's clock shows.
+func newPod(spec Spec, command, maker string) *corev1.Pod {
 	base := baseName(command)
 	pod := &corev1.Pod{
 		ObjectMeta: metav1.ObjectMeta{
 			Namespace: spec.Namespace, Name: spec.Name, Labels: spec.Labels,
-			Annotations: map[string]string{
-				workload.Process: "true", workload.Lease: workload.FormatLease(lease), madeBy: maker,
-			},
+			Annotations: map[string]string{workload.Process: "true", madeBy: maker},
 		},
 		Spec: corev1.PodSpec{
 			ServiceAccountName: spec.ServiceAccount,

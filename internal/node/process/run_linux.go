@@ -37,6 +37,7 @@ type supervisor struct {
 	directory *directory
 	root      *os.Root
 	pod       *corev1.Pod
+	made      time.Time // when the pod was made, by this machine's clock
 	content   *content
 	env       []string
 	command   *os.Process
@@ -173,10 +174,11 @@ func (s *supervisor) prepare() (err error) {
 func (s *supervisor) acquire(ctx context.Context) (err error) {
 	uninterrupted, cancel := context.WithTimeout(context.WithoutCancel(ctx), startTimeout)
 	defer cancel()
-	pod := newPod(s.Pod, s.Command[0], maker(), s.Clock.Now().Add(s.Lease))
+	pod := newPod(s.Pod, s.Command[0], maker())
 	if s.pod, err = createPod(uninterrupted, s.pods, pod); err != nil {
 		return err
 	}
+	s.made = s.Clock.Now()
 	s.content, err = s.fetch(ctx, s.pod)
 	return err
 }

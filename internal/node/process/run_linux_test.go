@@ -181,9 +181,8 @@ func checkPod(t *testing.T, authority *lanyardtest.Authority, namespace, name st
 		}
 		return pod.Status.Phase == corev1.PodRunning
 	})
-	until, err := workload.ParseLease(pod.Annotations[workload.Lease])
-	if err != nil || time.Until(until) <= 0 {
-		t.Errorf("lease: %v, %v", until, err)
+	if until := workload.LeaseEnd(pod, time.Now()); time.Until(until) <= 0 {
+		t.Errorf("the lease ended at %v", until)
 	}
 	if !workload.IsProcess(pod) || pod.Spec.NodeName != "here" || pod.Labels["app"] != "dashboard" || pod.Spec.ServiceAccountName != "worker" {
 		t.Errorf("pod: %+v", pod.ObjectMeta)
@@ -371,8 +370,10 @@ func TestAuthorityAway(t *testing.T) {
 		}
 	}()
 	eventually(t, "a new token is used", func() bool { return s.say("get other") == string(metav1.StatusReasonForbidden) })
+	// The first lease is a minute; those that follow are shorter.
+	eventually(t, "the lease is renewed", func() bool { return time.Until(leaseOf(t, authority.Client(), o.Spec.Namespace, name)) <= o.Lease })
 	before := leaseOf(t, authority.Client(), o.Spec.Namespace, name)
-	eventually(t, "the lease is renewed", func() bool { return leaseOf(t, authority.Client(), o.Spec.Namespace, name).After(before) })
+	eventually(t, "and again", func() bool { return leaseOf(t, authority.Client(), o.Spec.Namespace, name).After(before) })
 	s.tell("exit 0")
 	if code := s.wait(); code != 0 {
 		t.Errorf("exit code %d\n%s", code, s.stderr)
@@ -388,11 +389,7 @@ func leaseOf(t *testing.T, client kubernetes.Interface, namespace, name string) 
 	if err != nil {
 		t.Fatal(err)
 	}
-	until, err := workload.ParseLease(pod.Annotations[workload.Lease])
-	if err != nil {
-		t.Fatal(err)
-	}
-	return until
+	return workload.LeaseEnd(pod, time.Now())
 }
 
 // TestNothingIsLeft starts several at once, which share a mount point, and looks for what they left on the machine.

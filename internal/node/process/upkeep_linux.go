@@ -15,6 +15,7 @@ import (
 	"k8s.io/apimachinery/pkg/watch"
 
 	"lanyard.dev/internal/node/tokenvolume"
+	"lanyard.dev/internal/workload"
 )
 
 const (
@@ -69,26 +70,37 @@ func (s *supervisor) wait(ctx context.Context, d time.Duration, poke <-chan stru
 
 // keepTokens renews the files in time.
 func (s *supervisor) keepTokens(ctx context.Context) {
-	have := s.content
 	trouble := &trouble{s: s, what: "renew the tokens"}
-	pause := s.untilRenewal(have)
-	for s.wait(ctx, pause, nil) {
+	for due := renewAt(s.content); s.waitUntil(ctx, due); {
 		got, err := s.renew(ctx)
 		switch {
 		case err == nil:
 			trouble.end()
-			pause = s.untilRenewal(got)
+			due = renewAt(got)
 			s.onRenew(ctx)
 		case ctx.Err() != nil:
 			return
 		default:
-			pause = trouble.again(err, lastRetry)
+			due = s.Clock.Now().Add(trouble.again(err, lastRetry))
 		}
 	}
 }
 
-func (s *supervisor) untilRenewal(c *content) time.Duration {
-	return tokenvolume.RenewAt(c.issued, c.expires, rand.Float64()).Sub(s.Clock.Now())
+func renewAt(c *content) time.Time { return tokenvolume.RenewAt(c.issued, c.expires, rand.Float64()) }
+
+// longestWait is how late a renewal may be after the machine has slept: timers sleep too.
+const longestWait = time.Minute
+
+func (s *supervisor) waitUntil(ctx context.Context, due time.Time) bool {
+	for {
+		left := due.Round(0).Sub(s.Clock.Now().Round(0))
+		if !s.wait(ctx, min(left, longestWait), nil) {
+			return false
+		}
+		if left <= longestWait {
+			return true
+		}
+	}
 }
 
 func (s *supervisor) renew(ctx context.Context) (*content, error) {
@@ -133,7 +145,8 @@ const envPID = "LANYARD_EXEC_PID"
 func (s *supervisor) keepLease(ctx context.Context) {
 	pod := s.pod
 	trouble := &trouble{s: s, what: "renew the lease of pod " + pod.Namespace + "/" + pod.Name}
-	pause := s.Lease / leaseParts
+	// The first lease is the authority's to know: a minute, whatever comes after.
+	pause := min(s.Lease, workload.FirstLease) / leaseParts
 	for s.wait(ctx, pause, s.resumed) {
 		err := s.vouchOnce(ctx, pod)
 		switch {
@@ -151,10 +164,17 @@ func (s *supervisor) keepLease(ctx context.Context) {
 	}
 }
 
+// authorityTime is what the authority's clock shows, by which it judges leases. While this machine sleeps only one of its
+// two clocks goes on, and when its time is corrected only the other is right: the later one keeps the Pod.
+func (s *supervisor) authorityTime() time.Time {
+	now := s.Clock.Now()
+	return s.pod.CreationTimestamp.Add(max(now.Sub(s.made), now.Round(0).Sub(s.made.Round(0))))
+}
+
 func (s *supervisor) vouchOnce(ctx context.Context, pod *corev1.Pod) error {
 	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
 	defer cancel()
-	now, err := vouch(ctx, s.pods, pod, s.Clock.Now().Add(s.Lease))
+	now, err := vouch(ctx, s.pods, pod, s.authorityTime().Add(s.Lease))
 	if err == nil {
 		s.look(pod, now)
 	}
