@@ -12,6 +12,7 @@ import (
 	"k8s.io/client-go/tools/clientcmd"
 
 	"lanyard.dev/internal/datadir"
+	"lanyard.dev/internal/node/process"
 )
 
 var errNoServer = errors.New("there is no server to talk to: no authority runs here and no kubeconfig is named")
@@ -69,7 +70,7 @@ func (c *connection) client(words io.Writer) (kubernetes.Interface, *rest.Config
 // file is the kubeconfig that was named or that belongs to the authority that runs here; empty leaves the choice to the
 // usual rules.
 func (c *connection) file() (string, error) {
-	if c.kubeconfig != "" || os.Getenv(kubeconfigEnv) != "" {
+	if c.kubeconfig != "" || os.Getenv(kubeconfigEnv) != "" || isWorkload() {
 		return c.kubeconfig, nil
 	}
 	running, err := datadir.FindOne()
@@ -80,4 +81,11 @@ func (c *connection) file() (string, error) {
 		return "", err
 	}
 	return running.Kubeconfig(), nil
+}
+
+// isWorkload tells whether this process runs under lanyard exec. Then it is to act as its account, and not as the
+// administrator of the authority that happens to run here.
+func isWorkload() bool {
+	_, err := rest.InClusterConfig()
+	return err == nil && os.Getenv(process.PodNameEnv) != ""
 }

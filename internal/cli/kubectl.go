@@ -59,7 +59,7 @@ func newKubectl(s streams) *cobra.Command {
 // has named a kubeconfig. It does so through the environment, which is the
 // only way that reaches all of kubectl, "kubectl config" too.
 func (o *kubectlOptions) complete() error {
-	if os.Getenv(kubeconfigEnv) != "" || namesKubeconfig(o.args) {
+	if os.Getenv(kubeconfigEnv) != "" || namesKubeconfig(o.args) || isWorkload() {
 		return nil
 	}
 	running, err := datadir.FindOne()

@@ -17,6 +17,9 @@ import (
 // WellKnown is where containers have the files of their service account.
 const WellKnown = "/var/run/secrets/kubernetes.io/serviceaccount"
 
+// PodNameEnv tells a command, and what it starts, that it runs under lanyard exec, and the name of its Pod.
+const PodNameEnv = "LANYARD_POD_NAME"
+
 // The files that are always there, but the CA's where nobody names one.
 const (
 	tokenFile     = "token"

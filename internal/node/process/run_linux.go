@@ -243,7 +243,7 @@ func (s *supervisor) kubeconfigPath() string { return filepath.Join(s.directory.
 
 // Variables that tell the command of its Pod and files.
 const (
-	envPod       = "LANYARD_POD_NAME"
+	envPod       = PodNameEnv
 	envNamespace = "LANYARD_POD_NAMESPACE"
 	envDirectory = "LANYARD_SERVICEACCOUNT_DIR"
 	envKube      = "KUBECONFIG"
