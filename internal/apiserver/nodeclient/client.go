@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"net/url"
 	"os"
 	"slices"
 	"strconv"
@@ -107,7 +108,12 @@ func endpoint(node *corev1.Node) (string, error) {
 	if internal >= 0 {
 		address = node.Status.Addresses[internal].Address
 	}
-	return net.JoinHostPort(address, strconv.Itoa(int(port))), nil
+	host := net.JoinHostPort(address, strconv.Itoa(int(port)))
+	// What a node says is in no way checked when it is written, and the library cannot do with a URL that is none.
+	if parsed, err := url.Parse("https://" + host); err != nil || parsed.Host != host {
+		return "", fmt.Errorf("node %s says that it is at %q, which is no host of a URL (status.addresses)", node.Name, address)
+	}
+	return host, nil
 }
 
 func (c Config) load() (*tls.Config, error) {

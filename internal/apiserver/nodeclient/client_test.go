@@ -53,6 +53,9 @@ func TestEndpoint(t *testing.T) {
 		"no port":        {node(0, internal), "", "says no port"},
 		"bad port":       {node(65536, internal), "", "says no port"},
 		"no address":     {node(1), "", "says no address"},
+		"no host":        {node(1, corev1.NodeAddress{Type: corev1.NodeInternalIP, Address: "["}), "", "is no host of a URL"},
+		"a user":         {node(1, corev1.NodeAddress{Type: corev1.NodeInternalIP, Address: "root@10.0.0.1"}), "", "is no host of a URL"},
+		"a path":         {node(1, corev1.NodeAddress{Type: corev1.NodeInternalIP, Address: "10.0.0.1/x?"}), "", "is no host of a URL"},
 	} {
 		got, err := endpoint(test.node)
 		if got != test.want || (err == nil) != (test.fault == "") || err != nil && !strings.Contains(err.Error(), test.fault) {

@@ -11,6 +11,7 @@ import (
 	certificatesv1 "k8s.io/api/certificates/v1"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/util/sets"
+	"k8s.io/apimachinery/pkg/util/validation"
 	"k8s.io/apiserver/pkg/authentication/user"
 	"k8s.io/apiserver/pkg/authorization/authorizer"
 
@@ -109,10 +110,11 @@ func isServing(request *x509.CertificateRequest, csr *certificatesv1.Certificate
 	return len(request.DNSNames)+len(request.IPAddresses) > 0
 }
 
-// subject is the node that a request names, with nothing else about it; "" if it names none.
+// subject is the node that a request names, with nothing else about it; "" if it names none. A name that no Node can have
+// is none: as a DNS name, "*.example.com" would be that of every machine of the domain, the authority's among them.
 func subject(request *x509.CertificateRequest) string {
 	name, ok := nodeaccess.Identify(request.Subject.CommonName, request.Subject.Organization)
-	if !ok || len(request.Subject.Organization) != 1 || len(request.EmailAddresses)+len(request.URIs) > 0 {
+	if !ok || len(request.Subject.Organization) != 1 || len(request.EmailAddresses)+len(request.URIs) > 0 || len(validation.IsDNS1123Subdomain(name)) > 0 {
 		return ""
 	}
 	return name

@@ -121,6 +121,9 @@ func TestDecideServing(t *testing.T) {
 		"the authority's name": {func(a *asked) {
 			a.Spec.Username, a.CertificateRequest.Subject.CommonName, a.DNSNames = "system:node:authority", "system:node:authority", []string{"authority"}
 		}, false},
+		"a node that is called like every name of a domain": {func(a *asked) {
+			a.Spec.Username, a.CertificateRequest.Subject.CommonName, a.DNSNames = "system:node:*.example.com", "system:node:*.example.com", []string{"*.example.com"}
+		}, false},
 		"every address":     {func(a *asked) { a.IPAddresses = []net.IP{net.IPv6unspecified} }, false},
 		"an e-mail address": {func(a *asked) { a.EmailAddresses = []string{"a@b"} }, false},
 		"a URI":             {func(a *asked) { a.URIs = []*url.URL{{Scheme: "spiffe", Host: "x"}} }, false},
@@ -178,6 +181,7 @@ func TestDecide(t *testing.T) {
 		{"another signer", func(a *asked) { a.Spec.SignerName = certificatesv1.KubeAPIServerClientSignerName }, "", ""},
 		{"no node", func(a *asked) { a.CertificateRequest.Subject.CommonName = "ann" }, "", ""},
 		{"a node without a name", func(a *asked) { a.CertificateRequest.Subject.CommonName = "system:node:" }, "", ""},
+		{"a node called by a wildcard", func(a *asked) { a.CertificateRequest.Subject.CommonName = "system:node:*.example.com" }, "", ""},
 		{"no group", func(a *asked) { a.CertificateRequest.Subject.Organization = nil }, "", ""},
 		{"masters", func(a *asked) { a.CertificateRequest.Subject.Organization = []string{"system:masters"} }, "", ""},
 		{"masters too", func(a *asked) { a.CertificateRequest.Subject.Organization = []string{"system:masters", "system:nodes"} }, "", ""},

@@ -124,13 +124,19 @@ func (m *memory) hear(name string, now time.Time) {
 	}
 }
 
-// disarm notes that the queue will not bring the node up again by itself, unless it was heard of since then.
-func (m *memory) disarm(name string, heard time.Time) {
+// disarm notes that the queue will not bring the node up again by itself. It does not where the node was heard of since
+// then, and returns false: whoever told of that has left it to the queue.
+func (m *memory) disarm(name string, heard time.Time) bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if l := m.nodes[name]; l != nil && l.heard.Equal(heard) {
+	l := m.nodes[name]
+	if l != nil && !l.heard.Equal(heard) {
+		return false
+	}
+	if l != nil {
 		l.armed = false
 	}
+	return true
 }
 
 func (m *memory) isMarked(name string) bool {

@@ -86,7 +86,9 @@ func (c *Controller) watch(ctx context.Context, node *corev1.Node) error {
 		return nil
 	}
 	if controller.NodeReady(node) == corev1.ConditionUnknown {
-		c.memory.disarm(node.Name, heard)
+		if !c.memory.disarm(node.Name, heard) {
+			c.queue.Add(node.Name)
+		}
 		return nil
 	}
 	renewed, err := c.renewed(ctx, node.Name, version)

@@ -77,6 +77,8 @@ func (c *Controller) look(ctx context.Context, node string) error {
 	}
 	_, err := c.nodes.Get(request.WithNamespace(ctx, metav1.NamespaceNone), node, &metav1.GetOptions{})
 	if err == nil {
+		// The feed has yet to tell of it, or never will: a node that is soon gone again may not be told of at all.
+		c.queue.AddAfter(node, Quarantine)
 		return nil
 	}
 	if !apierrors.IsNotFound(err) {

@@ -2,12 +2,14 @@ package orphans_test
 
 import (
 	"context"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/util/wait"
 	"k8s.io/apiserver/pkg/registry/rest"
 	testingclock "k8s.io/utils/clock/testing"
@@ -30,6 +32,12 @@ type site struct {
 
 func start(t *testing.T) *site {
 	t.Helper()
+	return startWith(t, func(nodes rest.Getter) rest.Getter { return nodes })
+}
+
+// startWith runs a controller that reads nodes as the given function makes of their store.
+func startWith(t *testing.T, read func(rest.Getter) rest.Getter) *site {
+	t.Helper()
 	s := &site{base: storagetest.Start(t), clock: testingclock.NewFakeClock(time.Now())}
 	podResource, nodeResource := corev1.Resource("pods"), corev1.Resource("nodes")
 	m := mirror.New(s.base, true, podResource, nodeResource)
@@ -41,7 +49,7 @@ func start(t *testing.T) *site {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { s.pods.Pod.Destroy(); s.nodes.Destroy() })
-	c := orphans.New(s.pods.Pod, s.nodes, s.clock)
+	c := orphans.New(s.pods.Pod, read(s.nodes), s.clock)
 	m.Feed(podResource).Listen(c.PodFeed())
 	m.Feed(nodeResource).Listen(c.NodeFeed())
 	ctx, cancel := context.WithCancel(t.Context())
@@ -158,4 +166,38 @@ func TestNodeThatReturns(t *testing.T) {
 	s.removeNode(t, "n")
 	s.clock.Step(orphans.Quarantine)
 	s.await(t, "p")
+}
+
+// unseen is a store of nodes in which one is there that no feed tells of, while there is true.
+type unseen struct {
+	rest.Getter
+	there atomic.Bool
+	asked chan struct{}
+}
+
+func (u *unseen) Get(ctx context.Context, name string, o *metav1.GetOptions) (runtime.Object, error) {
+	defer func() { u.asked <- struct{}{} }()
+	if u.there.Load() {
+		return &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: name}}, nil
+	}
+	return u.Getter.Get(ctx, name, o)
+}
+
+// TestNodeThatIsNeverToldOf: another replica registers a node, which is gone again before the feed could tell of it.
+func TestNodeThatIsNeverToldOf(t *testing.T) {
+	t.Parallel()
+	nodes := &unseen{asked: make(chan struct{}, 10)}
+	nodes.there.Store(true)
+	s := startWith(t, func(stored rest.Getter) rest.Getter { nodes.Getter = stored; return nodes })
+	s.pod(t, "p", "n")
+	s.clock.Step(orphans.Quarantine)
+	<-nodes.asked
+	nodes.there.Store(false)
+	err := wait.PollUntilContextTimeout(t.Context(), time.Millisecond, 20*time.Second, true, func(context.Context) (bool, error) {
+		s.clock.Step(time.Second)
+		return s.gone(t, "p"), nil
+	})
+	if err != nil {
+		t.Fatal("the pod of a node that is gone stays")
+	}
 }

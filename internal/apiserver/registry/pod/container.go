@@ -11,14 +11,11 @@ import (
 	"k8s.io/apiserver/pkg/registry/rest"
 
 	"lanyard.dev/internal/apiserver/nodeclient"
+	"lanyard.dev/internal/workload"
 )
 
-const (
-	// defaultContainerAnnotation names the container of a pod which is meant where none is named.
-	defaultContainerAnnotation = "kubectl.kubernetes.io/default-container"
-	// processPod marks a pod that stands for a process which no agent runs.
-	processPod = "identity.lanyard.dev/process"
-)
+// defaultContainerAnnotation names the container of a pod which is meant where none is named.
+const defaultContainerAnnotation = "kubectl.kubernetes.io/default-container"
 
 // Nodes connects to the agents of nodes.
 type Nodes interface {
@@ -36,7 +33,7 @@ func find(ctx context.Context, pods rest.Getter, name string) (*corev1.Pod, erro
 	if !ok {
 		return nil, apierrors.NewInternalError(fmt.Errorf("unexpected object type: %T", found))
 	}
-	if pod.Annotations[processPod] == "true" {
+	if workload.IsProcess(pod) {
 		return nil, apierrors.NewBadRequest(fmt.Sprintf("pod %s stands for a process that was started with lanyard exec: "+
 			"no agent runs it, so it has neither logs nor a way in here; its output is where it was started", name))
 	}
