@@ -182,10 +182,6 @@ func agentID(file string) (string, error) {
 func (a *agent) deliver(ctx context.Context) error {
 	core := a.identity.client.CoreV1()
 	a.objects = objects.New(ctx, core)
-	runtimeName, err := a.runtimeName(ctx)
-	if err != nil {
-		return err
-	}
 	m, err := readMachine(a.options.RootDir)
 	if err != nil {
 		return err
@@ -201,7 +197,7 @@ func (a *agent) deliver(ctx context.Context) error {
 	})
 	a.volumes.Register(a.metrics)
 	a.pods = pod.New(pod.Config{
-		Runtime: a.runtime, RuntimeName: runtimeName, Volumes: a.volumes, Objects: a.objects, API: pod.NewAPI(core), Recorder: a.recorder, Clock: a.clock,
+		Runtime: a.runtime, Volumes: a.volumes, Objects: a.objects, API: pod.NewAPI(core), Recorder: a.recorder, Clock: a.clock,
 		NodeName: a.options.NodeName, HostIPs: a.hostIPs(), Allocatable: allocatable, ServiceEnv: a.authority.env(),
 		Root: filepath.Join(a.options.RootDir, "pods"), OnSandbox: a.relay,
 	})
@@ -234,21 +230,23 @@ func (a *agent) hostIPs() []string {
 }
 
 // relay lets a pod with a network of its own reach an authority on this machine's loopback.
-func (a *agent) relay(pod *corev1.Pod, sandboxID string, up bool) {
-	switch {
-	case a.relays == nil || pod.Spec.HostNetwork:
-	case !up:
-		a.relays.Close(sandboxID)
-	default:
-		path, err := a.runtime.NetworkNamespace(context.Background(), sandboxID)
-		if err == nil && path != "" {
-			err = a.relays.Open(sandboxID, path)
-		}
-		if err != nil {
-			klog.ErrorS(err, "The pod cannot reach the authority", "pod", klog.KObj(pod))
-			a.recorder.Eventf(pod, corev1.EventTypeWarning, "AuthorityUnreachable", "the authority cannot be reached from this pod: %v", err)
-		}
+func (a *agent) relay(pod *corev1.Pod, sandboxID string, up bool) error {
+	if a.relays == nil || pod.Spec.HostNetwork {
+		return nil
 	}
+	if !up {
+		a.relays.Close(sandboxID)
+		return nil
+	}
+	path, err := a.runtime.NetworkNamespace(context.Background(), sandboxID)
+	if err == nil && path != "" {
+		err = a.relays.Open(sandboxID, path)
+	}
+	if err != nil {
+		klog.ErrorS(err, "The pod cannot reach the authority", "pod", klog.KObj(pod))
+		a.recorder.Eventf(pod, corev1.EventTypeWarning, "AuthorityUnreachable", "the authority cannot be reached from this pod: %v", err)
+	}
+	return err
 }
 
 // serve puts together what kubectl's logs and exec meet, and what the Node says.
@@ -295,7 +293,8 @@ func (a *agent) run(ctx context.Context) error {
 	parts, ctx := errgroup.WithContext(ctx)
 	parts.Go(func() error { return a.server.Serve(ctx, a.listener) })
 	parts.Go(func() error { a.volumes.Run(ctx); return nil })
-	parts.Go(func() error { return a.pods.Run(ctx) })
+	parts.Go(func() error { return a.runPods(ctx) })
+	parts.Go(func() error { a.rotateLogs(ctx); return nil })
 	parts.Go(func() error {
 		a.register.run(ctx, func(node *corev1.Node) {
 			parts.Go(func() error { return a.watchPods(ctx) })
@@ -303,6 +302,26 @@ func (a *agent) run(ctx context.Context) error {
 		return nil
 	})
 	return parts.Wait()
+}
+
+// runPods runs the pods once the runtime has said what it is. The node is registered meanwhile: that it is not ready, and
+// why, is what its conditions say.
+func (a *agent) runPods(ctx context.Context) (err error) {
+	if a.pods.RuntimeName, err = a.runtimeName(ctx); err != nil {
+		return nil // ctx has ended
+	}
+	return a.pods.Run(ctx)
+}
+
+// rotateEvery is how often it is looked for logs that have become long: as often as kubelets do.
+const rotateEvery = 10 * time.Second
+
+func (a *agent) rotateLogs(ctx context.Context) {
+	for pause(ctx, a.clock, rotateEvery) {
+		if err := a.runtime.RotateLogs(ctx); err != nil && ctx.Err() == nil {
+			klog.V(2).InfoS("Not every long log was rotated", "err", err)
+		}
+	}
 }
 
 // watchPods tells of the pods that are bound to this node, as the authority has them.

@@ -8,7 +8,7 @@ import (
 // runtimeSockets are where container runtimes listen by default.
 var runtimeSockets = []string{"/run/containerd/containerd.sock", "/run/crio/crio.sock"}
 
-// NoRuntime, as a runtime endpoint, means that no agent is wanted.
+// NoRuntime as a runtime endpoint means that no agent is wanted.
 const NoRuntime = "none"
 
 // FindRuntime returns the endpoint of a container runtime of this machine; ok is false where none listens at its usual

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"path/filepath"
 	"strings"
 
 	"k8s.io/apimachinery/pkg/util/validation"
@@ -49,7 +50,7 @@ func (o *Options) Validate() error {
 		}
 	}
 	fault((o.Kubeconfig == "") == (o.BootstrapKubeconfig == ""), "one of --kubeconfig and --bootstrap-kubeconfig is required")
-	fault(o.RootDir == "", "--root-dir is required")
+	fault(!filepath.IsAbs(o.RootDir), "--root-dir %q: must be an absolute path", o.RootDir)
 	fault((o.ServingCertFile == "") != (o.ServingKeyFile == ""), "--tls-cert-file and --tls-private-key-file go together")
 	return errors.Join(append(errs, o.ValidateMachine())...)
 }

@@ -22,6 +22,7 @@ func TestValidate(t *testing.T) {
 		"--bootstrap-kubeconfig is required":             func(o *Options) { o.Kubeconfig = "" },
 		"--node-name \"Edge\"":                           func(o *Options) { o.NodeName = "Edge" },
 		"--root-dir":                                     func(o *Options) { o.RootDir = "" },
+		"--root-dir \"agent\"":                           func(o *Options) { o.RootDir = "agent" },
 		"--max-pods 0":                                   func(o *Options) { o.MaxPods = 0 },
 		"--port 70000":                                   func(o *Options) { o.Port = 70000 },
 		"--container-runtime-endpoint \"tcp://x\"":       func(o *Options) { o.RuntimeEndpoint = "tcp://x" },

@@ -80,11 +80,13 @@ func seconds(d time.Duration) int64 {
 	return int64((max(d, 0) + time.Second - 1) / time.Second)
 }
 
-// RemoveContainer removes a container; its log stays until RemovePodLogs.
+// RemoveContainer removes a container and its log.
 func (r *Runtime) RemoveContainer(ctx context.Context, id string) error {
-	if err := r.claimContainer(ctx, id); err != nil {
+	answer, err := r.containerStatus(ctx, id, false)
+	if err != nil {
 		return unlessNotFound(err)
 	}
+	log, noLog := r.checkLog(answer.GetStatus())
 	ctx, rpc, _, err := r.connected(ctx)
 	if err != nil {
 		return err
@@ -92,7 +94,10 @@ func (r *Runtime) RemoveContainer(ctx context.Context, id string) error {
 	if err := rpc.RemoveContainer(ctx, id); err != nil && !isNotFound(err) {
 		return fmt.Errorf("remove container %s: %w", id, said(err))
 	}
-	return nil
+	if noLog != nil || log == "" {
+		return nil
+	}
+	return removeLog(log)
 }
 
 // containerConfig says a container in CRI.

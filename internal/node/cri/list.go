@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+	"syscall"
 	"time"
 
 	"k8s.io/apimachinery/pkg/types"
@@ -153,7 +154,7 @@ func (r *Runtime) addContainers(ctx context.Context, pods podsByUID, listed []*r
 
 func (r *Runtime) container(ctx context.Context, item *runtimeapi.Container) (Container, error) {
 	state := stateOf(item.GetState())
-	if before, ok := r.seen.containers[item.GetId()]; ok && before.State == state && state != Unknown {
+	if before, ok := r.seen.containers[item.GetId()]; ok && before.State == state && state != Unknown && settled(&before, time.Now()) {
 		return before, nil
 	}
 	found := Container{
@@ -169,6 +170,16 @@ func (r *Runtime) container(ctx context.Context, item *runtimeapi.Container) (Co
 	}
 	fill(&found, answer.GetStatus())
 	return found, nil
+}
+
+// settleTime is how long a runtime may need to hear of the kernel's out-of-memory killer. It does so apart from the end
+// of the process, and until then takes that for one like any other.
+const settleTime = 3 * time.Second
+
+// settled tells whether a container's end will not be told differently any more.
+func settled(c *Container, now time.Time) bool {
+	killed := c.State == Exited && c.ExitCode == 128+int32(syscall.SIGKILL) && c.Reason != "OOMKilled"
+	return !killed || now.Sub(c.FinishedAt) > settleTime
 }
 
 // fill adds what only a status has, whose state may be newer than the list's.

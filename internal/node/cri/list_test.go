@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+	"time"
 
 	internalapi "k8s.io/cri-api/pkg/apis"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
@@ -19,6 +20,7 @@ type counting struct {
 	sandboxes  []*runtimeapi.PodSandbox
 	containers []*runtimeapi.Container
 	calls      int
+	killed     *runtimeapi.ContainerStatus
 }
 
 func (c *counting) ListPodSandbox(context.Context, *runtimeapi.PodSandboxFilter) ([]*runtimeapi.PodSandbox, error) {
@@ -44,6 +46,9 @@ func (c *counting) PodSandboxStatus(_ context.Context, id string, _ bool) (*runt
 func (c *counting) ContainerStatus(_ context.Context, id string, _ bool) (*runtimeapi.ContainerStatusResponse, error) {
 	c.calls++
 	for _, item := range c.containers {
+		if c.killed != nil && item.Id == c.killed.Id {
+			return &runtimeapi.ContainerStatusResponse{Status: c.killed}, nil
+		}
 		if item.Id == id {
 			return &runtimeapi.ContainerStatusResponse{Status: &runtimeapi.ContainerStatus{Id: id, State: item.State, Labels: item.Labels, StartedAt: 1, ExitCode: 5}}, nil
 		}
@@ -95,6 +100,30 @@ func TestListingCost(t *testing.T) {
 		if ended := pod.Containers[0]; pod.UID == "3" && (ended.State != Exited || ended.ExitCode != 5 || pod.Sandboxes[0].Ready) {
 			t.Errorf("the pod that ended is %+v", pod)
 		}
+	}
+}
+
+// TestLateReason has the runtime learn only later that a container was killed for want of memory.
+func TestLateReason(t *testing.T) {
+	t.Parallel()
+	r, c := manyPods(1)
+	c.containers[0].State = runtimeapi.ContainerState_CONTAINER_EXITED
+	c.killed = &runtimeapi.ContainerStatus{Id: "c0", State: runtimeapi.ContainerState_CONTAINER_EXITED, Labels: c.containers[0].Labels, ExitCode: 137, Reason: "Error"}
+	for _, step := range []struct {
+		reason, want string
+		calls        int
+	}{
+		{"Error", "Error", 4}, {"Error", "Error", 3}, {"OOMKilled", "OOMKilled", 3}, {"Error", "OOMKilled", 2},
+	} {
+		c.calls, c.killed.Reason, c.killed.FinishedAt = 0, step.reason, time.Now().UnixNano()
+		pods, err := r.Pods(t.Context())
+		if err != nil || pods[0].Containers[0].Reason != step.want || c.calls != step.calls {
+			t.Errorf("%+v, %d calls, %v; want %+v", pods, c.calls, err, step)
+		}
+	}
+	long := &Container{State: Exited, ExitCode: 137, Reason: "Error", FinishedAt: time.Now().Add(-settleTime - time.Second)}
+	if !settled(long, time.Now()) {
+		t.Error("a container that was killed long ago is asked for again and again")
 	}
 }
 

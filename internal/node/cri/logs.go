@@ -36,6 +36,25 @@ func (r *Runtime) LogPath(pod *corev1.Pod, container string, attempt uint32) str
 	return filepath.Join(r.podLogs(pod.Namespace, pod.Name, pod.UID), logName(container, attempt))
 }
 
+// LoggedPods returns the pods that have a directory of logs, with nothing but their names. What else is there is not told.
+func (r *Runtime) LoggedPods() ([]Pod, error) {
+	entries, err := os.ReadDir(r.config.LogDir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("list the logs of pods: %w", err)
+	}
+	var all []Pod
+	for _, entry := range entries {
+		// Neither names of namespaces nor of pods have underscores.
+		if parts := strings.Split(entry.Name(), "_"); len(parts) == 3 && entry.IsDir() && parts[2] != "" {
+			all = append(all, Pod{Namespace: parts[0], Name: parts[1], UID: types.UID(parts[2])})
+		}
+	}
+	return all, nil
+}
+
 // RemovePodLogs removes the logs of a pod that is gone.
 func (r *Runtime) RemovePodLogs(namespace, name string, uid types.UID) error {
 	dir := r.podLogs(namespace, name, uid)

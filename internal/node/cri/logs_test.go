@@ -119,6 +119,23 @@ func TestRemovePodLogs(t *testing.T) {
 	}
 }
 
+func TestLoggedPods(t *testing.T) {
+	t.Parallel()
+	r := &Runtime{config: Config{LogDir: filepath.Join(t.TempDir(), "logs")}}
+	if all, err := r.LoggedPods(); len(all) > 0 || err != nil {
+		t.Errorf("without a directory: %+v, %v", all, err)
+	}
+	for _, name := range []string{"a_b.c_uid", "else", "a_b_", "a_b_c_d"} {
+		if err := os.MkdirAll(filepath.Join(r.config.LogDir, name), 0o700); err != nil {
+			t.Fatal(err)
+		}
+	}
+	writeFile(t, r.config.LogDir, "a_b_file", "")
+	if all, err := r.LoggedPods(); err != nil || len(all) != 1 || all[0].Namespace != "a" || all[0].Name != "b.c" || all[0].UID != "uid" {
+		t.Errorf("%+v, %v", all, err)
+	}
+}
+
 // TestStreams talks to a command and to a container through the runtime's own streaming.
 func TestStreams(t *testing.T) {
 	t.Parallel()

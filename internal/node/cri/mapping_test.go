@@ -5,6 +5,7 @@ package cri
 import (
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	corev1 "k8s.io/api/core/v1"
@@ -127,15 +128,15 @@ func TestResources(t *testing.T) {
 		priority         int32
 		want             *runtimeapi.LinuxContainerResources
 	}{
-		"none":          {nil, nil, 0, &runtimeapi.LinuxContainerResources{CpuShares: 2, CpuPeriod: 100000, OomScoreAdj: 1000}},
-		"requests":      {list("250m", "2Gi"), nil, 0, &runtimeapi.LinuxContainerResources{CpuShares: 256, CpuPeriod: 100000, OomScoreAdj: 750}},
-		"only CPU":      {list("1", ""), nil, 0, &runtimeapi.LinuxContainerResources{CpuShares: 1024, CpuPeriod: 100000, OomScoreAdj: 999}},
-		"all memory":    {list("", "8Gi"), nil, 0, &runtimeapi.LinuxContainerResources{CpuShares: 2, CpuPeriod: 100000, OomScoreAdj: 3}},
-		"guaranteed":    {list("500m", "1Gi"), list("500m", "1Gi"), 0, &runtimeapi.LinuxContainerResources{CpuShares: 512, CpuPeriod: 100000, CpuQuota: 50000, MemoryLimitInBytes: 1 << 30, OomScoreAdj: -997}},
-		"only limits":   {nil, list("2", "64Mi"), 0, &runtimeapi.LinuxContainerResources{CpuShares: 2048, CpuPeriod: 100000, CpuQuota: 200000, MemoryLimitInBytes: 64 << 20, OomScoreAdj: 999}},
-		"little":        {list("1m", ""), list("5m", ""), 0, &runtimeapi.LinuxContainerResources{CpuShares: 2, CpuPeriod: 100000, CpuQuota: 1000, OomScoreAdj: 999}},
-		"much":          {list("1000", ""), nil, 0, &runtimeapi.LinuxContainerResources{CpuShares: 262144, CpuPeriod: 100000, OomScoreAdj: 999}},
-		"node-critical": {nil, nil, nodeCriticalPriority, &runtimeapi.LinuxContainerResources{CpuShares: 2, CpuPeriod: 100000, OomScoreAdj: -997}},
+		"none":                    {nil, nil, 0, &runtimeapi.LinuxContainerResources{CpuShares: 2, CpuPeriod: 100000, OomScoreAdj: 1000}},
+		"requests":                {list("250m", "2Gi"), nil, 0, &runtimeapi.LinuxContainerResources{CpuShares: 256, CpuPeriod: 100000, OomScoreAdj: 750}},
+		"only CPU":                {list("1", ""), nil, 0, &runtimeapi.LinuxContainerResources{CpuShares: 1024, CpuPeriod: 100000, OomScoreAdj: 999}},
+		"all memory":              {list("", "8Gi"), nil, 0, &runtimeapi.LinuxContainerResources{CpuShares: 2, CpuPeriod: 100000, OomScoreAdj: 3}},
+		"guaranteed":              {list("500m", "1Gi"), list("500m", "1Gi"), 0, &runtimeapi.LinuxContainerResources{CpuShares: 512, CpuPeriod: 100000, CpuQuota: 50000, MemoryLimitInBytes: 1 << 30, OomScoreAdj: -997}},
+		"only limits":             {nil, list("2", "64Mi"), 0, &runtimeapi.LinuxContainerResources{CpuShares: 2048, CpuPeriod: 100000, CpuQuota: 200000, MemoryLimitInBytes: 64 << 20, OomScoreAdj: 999}},
+		"little":                  {list("1m", ""), list("5m", ""), 0, &runtimeapi.LinuxContainerResources{CpuShares: 2, CpuPeriod: 100000, CpuQuota: 1000, OomScoreAdj: 999}},
+		"much":                    {list("1000", ""), nil, 0, &runtimeapi.LinuxContainerResources{CpuShares: 262144, CpuPeriod: 100000, OomScoreAdj: 999}},
+		"a priority buys nothing": {nil, nil, 2_000_001_000, &runtimeapi.LinuxContainerResources{CpuShares: 2, CpuPeriod: 100000, OomScoreAdj: 1000}},
 	} {
 		pod := podOf()
 		pod.Spec.Priority = &test.priority
@@ -160,6 +161,9 @@ func TestLimits(t *testing.T) {
 	pod.Spec.Containers[0].Resources.Limits = list("500m", "64Mi")
 	ran := start(t, r, pod)
 	ended := ran.await(ran.id, Exited)
+	for ended.Reason != "OOMKilled" && !settled(&ended, time.Now()) {
+		ended = ran.await(ran.id, Exited)
+	}
 	if ended.ExitCode != 137 || ended.Reason != "OOMKilled" {
 		t.Errorf("ended %+v", ended)
 	}

@@ -11,7 +11,6 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 	"k8s.io/kubectl/pkg/util/qos"
-	"k8s.io/utils/ptr"
 )
 
 const (
@@ -19,8 +18,6 @@ const (
 	minQuota    = 1_000   // the kernel refuses less
 	minShares   = 2
 	maxShares   = 262_144 // the kernel's
-	// nodeCriticalPriority is that of the class system-node-critical.
-	nodeCriticalPriority = 2_000_001_000
 )
 
 // The kernel's preference for what to kill when memory ends, from -1000 (never) to 1000 (first), as the kubelet gives it.
@@ -55,11 +52,12 @@ func quota(milliCPU int64) int64 {
 	return max(milliCPU*quotaPeriod/1000, minQuota)
 }
 
-// oomScore spares those who asked for much of the memory and so are expected to use it.
+// oomScore spares those who asked for much of the memory and so are expected to use it. A priority buys nothing: there are no
+// priority classes here that would say who may have it.
 func oomScore(pod *corev1.Pod, container *corev1.Container, machineMemory int64) int64 {
 	class := qos.GetPodQOS(pod)
 	switch {
-	case ptr.Deref(pod.Spec.Priority, 0) >= nodeCriticalPriority, class == corev1.PodQOSGuaranteed:
+	case class == corev1.PodQOSGuaranteed:
 		return oomGuaranteed
 	case class == corev1.PodQOSBestEffort, machineMemory <= 0:
 		return oomBestEffort

@@ -78,8 +78,23 @@ func (c *Containerd) leakedProcesses() []string {
 	}
 	var found []string
 	for _, pid := range shims {
+		found = append(found, fmt.Sprintf("shim %d, with %q", pid, childrenOf(pid)))
 		_ = syscall.Kill(pid, syscall.SIGKILL)
-		found = append(found, fmt.Sprintf("shim %d", pid))
+	}
+	return found
+}
+
+// childrenOf are the command lines of what a process has started: a shim, containers.
+func childrenOf(parent int) []string {
+	files, _ := filepath.Glob("/proc/[0-9]*/status")
+	var found []string
+	for _, file := range files {
+		status, err := os.ReadFile(file)
+		if err != nil || !bytes.Contains(status, fmt.Appendf(nil, "\nPPid:\t%d\n", parent)) {
+			continue
+		}
+		command, _ := os.ReadFile(filepath.Join(filepath.Dir(file), "cmdline"))
+		found = append(found, strings.TrimSpace(strings.ReplaceAll(string(command), "\x00", " ")))
 	}
 	return found
 }

@@ -1,6 +1,7 @@
 package pod
 
 import (
+	"math"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -234,19 +235,26 @@ func (s *situation) grace() time.Duration {
 	case s.pod.DeletionTimestamp != nil:
 		return s.remainingGrace()
 	case s.pod.Spec.TerminationGracePeriodSeconds != nil:
-		return time.Duration(max(*s.pod.Spec.TerminationGracePeriodSeconds, 0)) * time.Second
+		return inSeconds(*s.pod.Spec.TerminationGracePeriodSeconds)
 	}
 	return corev1.DefaultTerminationGracePeriodSeconds * time.Second
+}
+
+// longestGrace is some 68 years: more cannot be counted in every place that a grace comes to.
+const longestGrace = math.MaxInt32
+
+func inSeconds(n int64) time.Duration {
+	return time.Duration(min(max(n, 0), longestGrace)) * time.Second
 }
 
 // remainingGrace is what is left of the time a deleted pod was given, in full seconds. The timestamp was cut to a second,
 // so that up to one more may be left than it says.
 func (s *situation) remainingGrace() time.Duration {
-	var granted int64
+	var granted time.Duration
 	if g := s.pod.DeletionGracePeriodSeconds; g != nil {
-		granted = max(*g, 0)
+		granted = inSeconds(*g)
 	}
 	left := s.pod.DeletionTimestamp.Add(time.Second).Sub(s.now)
 	left = (left + time.Second - 1).Truncate(time.Second)
-	return max(min(left, time.Duration(granted)*time.Second), 0)
+	return max(min(left, granted), 0)
 }

@@ -22,7 +22,14 @@ type environment struct {
 
 	names  []string // in the order they were first set
 	values map[string]string
+	size   int // of what references stood for so far, in bytes
 }
+
+// longestEnvironment is what Linux hands a program at the most, variables and arguments together, in bytes. References can
+// make far more than that of a small pod, which the agent must not hold.
+const longestEnvironment = 6 << 20
+
+var errLongEnvironment = fmt.Errorf("environment and arguments are longer than the %d MiB that a program can be started with", longestEnvironment>>20)
 
 // resolve returns the complete environment: the service's variables, then envFrom, then env, where what comes later wins.
 // References see what is set so far and the service's variables.
@@ -44,14 +51,36 @@ func (e *environment) resolve(ctx context.Context) ([]corev1.EnvVar, error) {
 			all = append(all, corev1.EnvVar{Name: v.Name, Value: v.Value})
 		}
 	}
+	size := 0
 	for _, name := range e.names {
 		all = append(all, corev1.EnvVar{Name: name, Value: e.values[name]})
+		size += len(name) + len(e.values[name])
+	}
+	if size > longestEnvironment {
+		return nil, errLongEnvironment
 	}
 	return all, nil
 }
 
-// lookup finds a variable for a reference to it.
+// expand replaces the references in words; nil stays nil. It may be called after resolve, for command and arguments.
+func (e *environment) expand(words []string) ([]string, error) {
+	all := expandAll(words, e.lookup)
+	if e.size > longestEnvironment {
+		return nil, errLongEnvironment
+	}
+	return all, nil
+}
+
+// lookup finds a variable for a reference to it. Once references stood for too much they stand for nothing.
 func (e *environment) lookup(name string) (string, bool) {
+	value, ok := e.find(name)
+	if e.size += len(value); e.size > longestEnvironment {
+		value = ""
+	}
+	return value, ok
+}
+
+func (e *environment) find(name string) (string, bool) {
 	if value, ok := e.values[name]; ok {
 		return value, true
 	}
@@ -126,8 +155,11 @@ func isTrue(b *bool) bool { return b != nil && *b }
 
 func (e *environment) add(ctx context.Context, v *corev1.EnvVar) error {
 	if v.Value != "" || v.ValueFrom == nil {
-		e.set(v.Name, expand(v.Value, e.lookup))
-		return nil
+		words, err := e.expand([]string{v.Value})
+		if err == nil {
+			e.set(v.Name, words[0])
+		}
+		return err
 	}
 	value, found, err := e.valueFrom(ctx, v.ValueFrom)
 	if err == nil && found {

@@ -55,11 +55,17 @@ func (w *worker) ensureImage(ctx context.Context, s *situation, c *corev1.Contai
 		w.later(im.retry.until)
 		return false
 	}
-	if !acquire(ctx, w.pulls) {
-		return false
+	pulls, err := w.Runtime.NeedsPull(ctx, c)
+	if pulls { // what is there need not wait for registries that are slow
+		if !acquire(ctx, w.pulls) {
+			return false
+		}
+		defer release(w.pulls)
 	}
-	defer release(w.pulls)
-	if err := w.pull(ctx, s, c, im); err != nil {
+	if err == nil {
+		err = w.pull(ctx, s, c, im, pulls)
+	}
+	if err != nil {
 		if ctx.Err() == nil {
 			w.pullFailed(s, c, im, err)
 		}
@@ -70,11 +76,8 @@ func (w *worker) ensureImage(ctx context.Context, s *situation, c *corev1.Contai
 	return true
 }
 
-func (w *worker) pull(ctx context.Context, s *situation, c *corev1.Container, im *image) error {
-	pulls, err := w.Runtime.NeedsPull(ctx, c)
-	if err != nil {
-		return err
-	}
+// pull has the image made sure of. pulls says whether that asks the registry.
+func (w *worker) pull(ctx context.Context, s *situation, c *corev1.Container, im *image, pulls bool) (err error) {
 	began := w.Clock.Now()
 	if pulls {
 		w.normalOf(s.pod, c.Name, reasonPulling, "Pulling image %q", c.Image)

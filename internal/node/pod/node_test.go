@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -213,8 +214,10 @@ type node struct {
 	api     *fakeAPI
 	events  *eventLog
 	root    string
-	pods    *Pods
-	stop    func()
+	// refusals is how many sandboxes more are told of in vain.
+	refusals atomic.Int32
+	pods     *Pods
+	stop     func()
 }
 
 func newNode(t *testing.T) *node {
@@ -239,7 +242,13 @@ func (n *node) begin() {
 		Runtime: n.runtime, RuntimeName: "containerd", Volumes: n.volumes, Objects: n.objects, API: n.api, Recorder: n.events, Clock: n.clock,
 		NodeName: "node", HostIPs: []string{"192.0.2.1"}, Root: n.root,
 		ServiceEnv: []corev1.EnvVar{{Name: "KUBERNETES_SERVICE_HOST", Value: "192.0.2.9"}},
-		OnSandbox:  func(_ *corev1.Pod, id string, up bool) { n.journal.add("sandbox up %v", up) },
+		OnSandbox: func(_ *corev1.Pod, id string, up bool) error {
+			n.journal.add("sandbox up %v", up)
+			if up && n.refusals.Add(-1) >= 0 {
+				return errAway
+			}
+			return nil
+		},
 	})
 	n.pods.jitter = func() float64 { return 0 }
 	n.api.mu.Lock()

@@ -12,6 +12,16 @@ type OnRenew struct {
 	Command []string
 }
 
+// String is for events: a command may have more in it than its readers are to see.
+func (o OnRenew) String() string {
+	for name, number := range signals {
+		if o.Signal == number {
+			return "signal:" + name
+		}
+	}
+	return "exec"
+}
+
 // signals are those that tell a program something, by Linux' numbers. Those that end or stop any program are left out.
 var signals = map[string]syscall.Signal{
 	"HUP": 1, "INT": 2, "QUIT": 3, "USR1": 10, "USR2": 12, "ALRM": 14, "TERM": 15, "CONT": 18, "URG": 23, "WINCH": 28, "IO": 29,
@@ -25,12 +35,12 @@ func ParseOnRenew(text string) (OnRenew, error) {
 		if s, ok := signals[strings.TrimPrefix(what, "SIG")]; ok {
 			return OnRenew{Signal: s}, nil
 		}
-		return OnRenew{}, fmt.Errorf("%q is no signal to renew with: use one such as signal:HUP or signal:USR1", what)
+		return OnRenew{}, fmt.Errorf("%.64q is no signal to renew with: use one such as signal:HUP or signal:USR1", what)
 	case "exec":
 		if command := strings.Fields(what); len(command) > 0 {
 			return OnRenew{Command: command}, nil
 		}
 		return OnRenew{}, fmt.Errorf("exec: needs a command")
 	}
-	return OnRenew{}, fmt.Errorf("%q is neither signal:NAME nor exec:COMMAND", text)
+	return OnRenew{}, fmt.Errorf("%.64q is neither signal:NAME nor exec:COMMAND", text)
 }

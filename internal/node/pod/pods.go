@@ -23,7 +23,7 @@ import (
 // Config is what the workers work with.
 type Config struct {
 	Runtime     Runtime
-	RuntimeName string // as in containerID: containerd
+	RuntimeName string // as in containerID: containerd; it may be set until Run
 	Volumes     Volumes
 	Objects     Objects
 	API         API
@@ -37,8 +37,8 @@ type Config struct {
 	Root        string              // a directory for the pods' files: etc-hosts, termination logs
 
 	// OnSandbox, where not nil, is told when a sandbox has come up or is found running, and before it is stopped or when it
-	// is found dead. It must not block for long.
-	OnSandbox func(pod *corev1.Pod, sandboxID string, up bool)
+	// is found dead. It must not block for long. Where it cannot do what it does for one that is up, it is told again.
+	OnSandbox func(pod *corev1.Pod, sandboxID string, up bool) error
 	// OnNotified, where not nil, is told how the pod's on-renew annotation was carried out on a container.
 	OnNotified func(pod *corev1.Pod, container string, err error)
 }
@@ -203,7 +203,7 @@ func (p *Pods) Find(namespace, name string) (view View, ok bool) {
 }
 
 func newView(pod *corev1.Pod, held *cri.Pod) View {
-	view := View{Pod: pod, Containers: map[string][]cri.Container{}}
+	view := View{Pod: withoutStrangers(pod, held), Containers: map[string][]cri.Container{}}
 	if s := (&situation{held: *held}).live(); s != nil {
 		view.SandboxID = s.ID
 	}
@@ -213,6 +213,29 @@ func newView(pod *corev1.Pod, held *cri.Pod) View {
 		}
 	}
 	return view
+}
+
+// withoutStrangers returns the pod without the containers in its status that the runtime does not hold of this pod. The
+// status is in part what the authority has, and who may write that must not choose whose logs and terminals are shown.
+func withoutStrangers(pod *corev1.Pod, held *cri.Pod) *corev1.Pod {
+	owns := func(id string) bool {
+		_, bare, _ := strings.Cut(id, "://")
+		return id == "" || slices.ContainsFunc(held.Containers, func(c cri.Container) bool { return c.ID == bare })
+	}
+	known := *pod
+	known.Status = *pod.Status.DeepCopy()
+	for _, all := range [][]corev1.ContainerStatus{known.Status.InitContainerStatuses, known.Status.ContainerStatuses, known.Status.EphemeralContainerStatuses} {
+		for i := range all {
+			c := &all[i]
+			if t := c.State.Terminated; !owns(c.ContainerID) || t != nil && !owns(t.ContainerID) {
+				c.ContainerID, c.State = "", corev1.ContainerState{}
+			}
+			if t := c.LastTerminationState.Terminated; t != nil && !owns(t.ContainerID) {
+				c.LastTerminationState = corev1.ContainerState{}
+			}
+		}
+	}
+	return &known
 }
 
 // observe hands what the runtime holds to the workers. What belongs to no pod is ended, once it is known which pods exist.

@@ -226,8 +226,12 @@ func (w *worker) containerSpec(ctx context.Context, s *situation, next *start) (
 		return cri.ContainerSpec{}, err
 	}
 	container := ptr.To(*next.container)
-	container.Command = expandAll(container.Command, env.lookup)
-	container.Args = expandAll(container.Args, env.lookup)
+	if container.Command, err = env.expand(container.Command); err != nil {
+		return cri.ContainerSpec{}, err
+	}
+	if container.Args, err = env.expand(container.Args); err != nil {
+		return cri.ContainerSpec{}, err
+	}
 	return cri.ContainerSpec{
 		Pod: s.pod, SandboxID: s.live().ID, Container: container, Attempt: next.attempt,
 		ImageID: w.image(next.container.Name).id, Env: variables, Mounts: mounts,

@@ -90,6 +90,10 @@ func (p *publisher) see(pod *corev1.Pod) {
 		e = &entry{}
 		p.entries[pod.UID] = e
 	}
+	e.take(pod)
+}
+
+func (e *entry) take(pod *corev1.Pod) {
 	if e.seen == nil || !isOlder(pod, e.seen) {
 		e.seen = pod
 	}
@@ -154,9 +158,18 @@ func (p *publisher) send(ctx context.Context, uid types.UID, timeout time.Durati
 		return nil // Remove is on its way
 	}
 	if err == nil && now.UID == uid {
-		p.see(now)
+		p.written(now)
 	}
 	return err
+}
+
+// written takes note of a pod whose status was written, unless it was forgotten meanwhile.
+func (p *publisher) written(pod *corev1.Pod) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if e, ok := p.entries[pod.UID]; ok {
+		e.take(pod)
+	}
 }
 
 func (p *publisher) entry(uid types.UID) (*corev1.Pod, *corev1.PodStatus) {

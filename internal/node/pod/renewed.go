@@ -76,7 +76,7 @@ func (p *Pods) notify(ctx context.Context, pod *corev1.Pod, run cri.Container, h
 	if err != nil {
 		p.warningOf(pod, run.Name, reasonRenewUnnotified, "Did not tell the container of the renewal: %v", err)
 	} else {
-		p.normalOf(pod, run.Name, reasonRenewNotified, "Told the container of the renewal by %s", pod.Annotations[workload.OnRenew])
+		p.normalOf(pod, run.Name, reasonRenewNotified, "Told the container of the renewal by %s", how)
 	}
 	if p.OnNotified != nil {
 		p.OnNotified(pod, run.Name, err)

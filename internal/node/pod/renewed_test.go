@@ -15,7 +15,7 @@ func TestRenewed(t *testing.T) {
 		Sources: []corev1.VolumeProjection{{ServiceAccountToken: &corev1.ServiceAccountTokenProjection{Path: "token"}}}}}}
 	tests := []struct{ how, want, event string }{
 		{"signal:HUP", "main 1", "Normal RenewalNotified spec.containers{main}: Told the container of the renewal by signal:HUP"},
-		{"exec:/bin/reload --now", `main ["/bin/reload" "--now"]`, "Normal RenewalNotified spec.containers{main}"},
+		{"exec:/bin/reload --now", `main ["/bin/reload" "--now"]`, "Normal RenewalNotified spec.containers{main}: Told the container of the renewal by exec"},
 	}
 	for _, test := range tests {
 		t.Run(test.how, func(t *testing.T) {
@@ -33,6 +33,9 @@ func TestRenewed(t *testing.T) {
 			n.await("event", func() bool { return n.events.has(test.event) })
 			if got := strings.Join(n.runtime.signals, ","); got != test.want {
 				t.Errorf("did %q, want %q", got, test.want)
+			}
+			if n.events.has("--now") {
+				t.Errorf("the command is in an event: %q", n.events.all())
 			}
 			if !n.events.has("Normal TokenRenewed Renewed the token in volume token") {
 				t.Errorf("events %q", n.events.all())

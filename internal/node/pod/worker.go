@@ -42,15 +42,17 @@ type worker struct {
 	mounting  retry
 	tornDown  bool // the volumes of a pod that has ended are gone
 	announced string
-	told      map[string]string // by container: the run whose back-off was told of
-	messages  map[string]string // by run: its last words
-	said      *corev1.PodStatus
-	cleaning  retry
-	deleting  retry
-	deleted   bool // the authority has acknowledged the deletion
-	finalSaid bool
-	swept     bool
-	next      time.Time
+	// announcing is when a sandbox may be told of again.
+	announcing retry
+	told       map[string]string // by container: the run whose back-off was told of
+	messages   map[string]string // by run: its last words
+	said       *corev1.PodStatus
+	cleaning   retry
+	deleting   retry
+	deleted    bool // the authority has acknowledged the deletion
+	finalSaid  bool
+	swept      bool
+	next       time.Time
 }
 
 func newWorker(p *Pods, pod *corev1.Pod, gone bool) *worker {
@@ -276,12 +278,19 @@ func (w *worker) announce(s *situation) {
 		return
 	}
 	w.sandboxDown(s.pod, w.announced)
-	if id != "" && !s.ending {
-		w.announced = id
-		if w.OnSandbox != nil {
-			w.OnSandbox(s.pod, id, true)
-		}
+	switch {
+	case id == "" || s.ending:
+		return
+	case w.announcing.waits(s.now):
+		w.later(w.announcing.until)
+		return
 	}
+	if w.OnSandbox != nil && w.OnSandbox(s.pod, id, true) != nil { // which has told of it
+		w.announcing.failed(w.Clock.Now(), runtimePace, w.jitter())
+		w.later(w.announcing.until)
+		return
+	}
+	w.announced, w.announcing = id, retry{}
 }
 
 // sandboxDown tells that a sandbox is down, if it was told of as up.
@@ -291,7 +300,7 @@ func (w *worker) sandboxDown(pod *corev1.Pod, id string) {
 	}
 	w.announced = ""
 	if w.OnSandbox != nil {
-		w.OnSandbox(pod, id, false)
+		_ = w.OnSandbox(pod, id, false)
 	}
 }
 

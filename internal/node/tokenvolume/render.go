@@ -13,6 +13,12 @@ import (
 	"lanyard.dev/internal/node/downward"
 )
 
+// MaxSource is how many bytes a volume may have for each of its sources. An object holds 1 MiB at most, but may be named
+// several times, and a pod's fields any number of times.
+const MaxSource = 2 << 20
+
+var errTooLarge = fmt.Errorf("volume holds more than %d MiB per source", MaxSource>>20)
+
 // Objects reads what a pod's volumes name. What does not exist is an apierrors.IsNotFound error.
 type Objects interface {
 	Secret(ctx context.Context, namespace, name string) (*corev1.Secret, error)
@@ -33,6 +39,14 @@ func Backed(volume *corev1.Volume) bool {
 	return volume.Projected != nil || volume.Secret != nil || volume.ConfigMap != nil || volume.DownwardAPI != nil
 }
 
+// Sources returns how many sources the volume has.
+func Sources(volume *corev1.Volume) int {
+	if volume.Projected == nil {
+		return 1
+	}
+	return max(1, len(volume.Projected.Sources))
+}
+
 // TokenSources returns the volume's sources that are tokens.
 func TokenSources(volume *corev1.Volume) []*corev1.ServiceAccountTokenProjection {
 	var sources []*corev1.ServiceAccountTokenProjection
@@ -50,7 +64,7 @@ func TokenSources(volume *corev1.Volume) []*corev1.ServiceAccountTokenProjection
 // Render returns the files of one of the pod's volumes. user is the one all its containers run as, nil if they differ or
 // it is not known. All faults are reported at once.
 func (r *Renderer) Render(ctx context.Context, pod *corev1.Pod, volume *corev1.Volume, user *int64) (map[string]File, error) {
-	s := &sheet{pod: pod, files: map[string]File{}, picked: map[string]bool{}, defaultMode: 0o644, user: user}
+	s := &sheet{pod: pod, files: map[string]File{}, picked: map[string]bool{}, defaultMode: 0o644, user: user, room: MaxSource * Sources(volume)}
 	if security := pod.Spec.SecurityContext; security != nil {
 		s.group = security.FSGroup
 	}
@@ -132,6 +146,9 @@ func (r *Renderer) downward(s *sheet, items []corev1.DownwardAPIVolumeFile) {
 			err = s.pick(items[i].Path, []byte(value), items[i].Mode)
 		}
 		s.note(err)
+		if errors.Is(err, errTooLarge) {
+			return
+		}
 	}
 }
 
@@ -154,6 +171,7 @@ type sheet struct {
 	pod         *corev1.Pod
 	user, group *int64
 	defaultMode fs.FileMode
+	room        int // for more files, in bytes
 
 	files map[string]File
 	// picked are the paths that the pod's spec names; of two sources for such a path neither can be right. Where whole
@@ -224,6 +242,9 @@ func (s *sheet) put(name string, data []byte, mode *int32) error {
 	}
 	if s.group != nil {
 		file.Mode, file.GID = file.Mode|0o440, int(*s.group)
+	}
+	if s.room += len(s.files[clean].Data) - len(data); s.room < 0 {
+		return errTooLarge
 	}
 	s.files[clean] = file
 	return nil

@@ -176,3 +176,27 @@ func TestRenderRefuses(t *testing.T) {
 		})
 	}
 }
+
+// A volume's file system has room for so much, and a small pod can ask for far more, which must not be held in memory first.
+func TestRenderIsBounded(t *testing.T) {
+	t.Parallel()
+	pod := &corev1.Pod{}
+	pod.Annotations = map[string]string{"long": strings.Repeat("x", 100<<10)}
+	var items []corev1.DownwardAPIVolumeFile
+	for i := range 1000 {
+		items = append(items, corev1.DownwardAPIVolumeFile{Path: fmt.Sprint(i), FieldRef: &corev1.ObjectFieldSelector{FieldPath: "metadata.annotations"}})
+	}
+	for name, source := range map[string]corev1.VolumeSource{
+		"downward":  {DownwardAPI: &corev1.DownwardAPIVolumeSource{Items: items}},
+		"projected": {Projected: &corev1.ProjectedVolumeSource{Sources: []corev1.VolumeProjection{{DownwardAPI: &corev1.DownwardAPIProjection{Items: items}}}}},
+	} {
+		files, err := renderer().Render(t.Context(), pod, &corev1.Volume{Name: "v", VolumeSource: source}, nil)
+		size := 0
+		for _, file := range files {
+			size += len(file.Data)
+		}
+		if err == nil || len(err.Error()) > 200 || size > 2<<20 {
+			t.Errorf("%s: %d bytes in %d files, %.200v", name, size, len(files), err)
+		}
+	}
+}

@@ -10,6 +10,8 @@ import (
 	"github.com/moby/sys/mountinfo"
 	"golang.org/x/sys/unix"
 	corev1 "k8s.io/api/core/v1"
+
+	"lanyard.dev/internal/node/tokenvolume"
 )
 
 // tmpfs is a file system in memory.
@@ -64,16 +66,12 @@ func checkTmpfs(path string) error {
 	return nil
 }
 
-// Room for what one source may hold, twice, since old and new content are there together while they are exchanged. An
-// object has 1 MiB at most; the rest is for names and for rounding to pages.
-const roomPerSource = 4 << 20
+// Room for what one source may hold, twice, since old and new content are there together while they are exchanged.
+const roomPerSource = 2 * tokenvolume.MaxSource
 
 // mountBacked mounts the file system of an API-backed volume. Programs can be run from it only if one of its files may be.
 func mountBacked(path string, volume *corev1.Volume) error {
-	t := tmpfs{flags: unix.MS_NOSUID | unix.MS_NODEV, mode: 0o755, size: roomPerSource}
-	if volume.Projected != nil {
-		t.size *= int64(max(1, len(volume.Projected.Sources)))
-	}
+	t := tmpfs{flags: unix.MS_NOSUID | unix.MS_NODEV, mode: 0o755, size: int64(roomPerSource * tokenvolume.Sources(volume))}
 	if !mayExecute(volume) {
 		t.flags |= unix.MS_NOEXEC
 	}
