@@ -9,6 +9,7 @@ import (
 	"os"
 	"strings"
 
+	certificatesv1 "k8s.io/api/certificates/v1"
 	corev1 "k8s.io/api/core/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -187,9 +188,18 @@ func (a *assembly) loadCA() error {
 	if o.CertFile == "" {
 		return nil
 	}
-	a.ca = func() (*pki.Signer, error) { return pki.LoadSigner(o.CertFile, o.KeyFile) }
-	_, err := a.ca()
-	return err
+	a.ca = func(signerName string) (*pki.Signer, error) {
+		if signerName == certificatesv1.KubeletServingSignerName && o.ServingCertFile != "" {
+			return pki.LoadSigner(o.ServingCertFile, o.ServingKeyFile)
+		}
+		return pki.LoadSigner(o.CertFile, o.KeyFile)
+	}
+	for _, signerName := range []string{certificatesv1.KubeAPIServerClientSignerName, certificatesv1.KubeletServingSignerName} {
+		if _, err := a.ca(signerName); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // loadIssuers reads which other issuers vouch for people, if any do.
@@ -296,8 +306,12 @@ func (a *assembly) identify() error {
 	return nil
 }
 
-// servesAs tells whether clients take this server for the one that they mean by name. What cannot be told is answered yes.
+// servesAs tells whether clients take a server with a node's certificate for this one, by name. What cannot be told is
+// answered yes.
 func (a *assembly) servesAs(name string) bool {
+	if a.options.Signing.ServingCertFile != "" {
+		return false // clients do not trust that CA
+	}
 	text, _ := a.config.SecureServing.Cert.CurrentCertKeyContent()
 	chain, err := pki.ParseChain(text)
 	return err != nil || chain[0].VerifyHostname(name) == nil

@@ -71,6 +71,9 @@ type ServiceAccounts struct {
 type Signing struct {
 	// CertFile and KeyFile are the CA, in PEM. Clients are only known by its certificates if ClientCAFile holds it.
 	CertFile, KeyFile string
+	// ServingCertFile and ServingKeyFile are the CA that signs what nodes serve with, if it is another. Clients of the
+	// authority should not trust it: no node can pass for the authority then.
+	ServingCertFile, ServingKeyFile string
 	// Duration is how long a certificate is valid at the most; 0 means one year.
 	Duration time.Duration
 }
@@ -79,6 +82,12 @@ func (o *Signing) validate() []error {
 	var errs []error
 	if (o.CertFile == "") != (o.KeyFile == "") {
 		errs = append(errs, errors.New("--cluster-signing-cert-file and --cluster-signing-key-file go together"))
+	}
+	if (o.ServingCertFile == "") != (o.ServingKeyFile == "") {
+		errs = append(errs, errors.New("--cluster-signing-kubelet-serving-cert-file and --cluster-signing-kubelet-serving-key-file go together"))
+	}
+	if o.ServingCertFile != "" && o.CertFile == "" {
+		errs = append(errs, errors.New("--cluster-signing-kubelet-serving-cert-file needs --cluster-signing-cert-file: nodes ask for client certificates first"))
 	}
 	if o.Duration != 0 && o.Duration < certificates.MinDuration {
 		errs = append(errs, fmt.Errorf("--cluster-signing-duration %v: must be at least 10m", o.Duration))

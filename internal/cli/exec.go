@@ -66,6 +66,7 @@ type execOptions struct {
 	audiences []string
 	onRenew   string
 	command   []string
+	given     func(flag string) bool
 	config    process.Config
 }
 
@@ -75,7 +76,7 @@ func newExec(s streams) *cobra.Command {
 		Use: "exec [FLAG...] -- COMMAND [ARG...]", Short: "Run a command with the identity of a service account",
 		Long: execHelp, Example: execExamples, Args: cobra.ArbitraryArgs, DisableFlagsInUseLine: true,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			o.command = args
+			o.command, o.given = args, cmd.Flags().Changed
 			if err := o.validate(); err != nil {
 				return usageError(cmd, err)
 			}
@@ -183,6 +184,10 @@ func (o *execOptions) validateUser() (err error) {
 	if o.user != "" && o.uid != -1 {
 		return errors.New("--user and --uid name the user twice")
 	}
+	// A variable that is empty must not let the command run as root.
+	if o.user == "" && o.given("user") || o.uid == -1 && o.given("uid") || o.gid == -1 && o.given("gid") {
+		return errors.New("--user, --uid and --gid must name somebody where they are given")
+	}
 	if o.uid < -1 || o.gid < -1 || o.uid >= math.MaxInt32 || o.gid >= math.MaxInt32 {
 		return errors.New("--uid and --gid must be numbers of a user and a group")
 	}
@@ -245,6 +250,7 @@ func (o *execOptions) connect() (client kubernetes.Interface, namespace string, 
 	}
 	// A few requests at the start, and none may wait for its turn.
 	config.QPS = -1
+	o.config.HangUp = process.Dial(config)
 	if o.config.Server, err = process.ServerOf(config); err != nil {
 		return nil, "", err
 	}

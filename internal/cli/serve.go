@@ -85,6 +85,8 @@ func (o *serveOptions) addSigningFlags(cmd *cobra.Command) {
 	f, signing := cmd.Flags(), &o.options.Signing
 	f.StringVar(&signing.CertFile, "cluster-signing-cert-file", "", "CA that signs approved certificate requests; without it none is signed")
 	f.StringVar(&signing.KeyFile, "cluster-signing-key-file", "", "key of the CA that signs certificate requests")
+	f.StringVar(&signing.ServingCertFile, "cluster-signing-kubelet-serving-cert-file", "", "CA that signs what nodes serve with, which clients should not trust (default: that of --cluster-signing-cert-file)")
+	f.StringVar(&signing.ServingKeyFile, "cluster-signing-kubelet-serving-key-file", "", "key of the CA that signs what nodes serve with")
 	f.DurationVar(&signing.Duration, "cluster-signing-duration", certificates.DefaultDuration, "longest life of a certificate made on request, at least 10m")
 }
 

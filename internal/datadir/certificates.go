@@ -10,6 +10,7 @@ import (
 
 const (
 	authorityName = "lanyard-ca"
+	nodesCAName   = "lanyard-nodes-ca"
 
 	// adminName and adminGroup are the subject of the administrator's client
 	// certificate. Members of system:masters are not subject to RBAC.
@@ -48,6 +49,9 @@ func (d *Dir) EnsureCertificates(bindAddress string, c clock.PassiveClock) (*Cer
 		return nil, err
 	}
 	if _, err := ca.EnsureClient(d.NodeClientCert(), d.NodeClientKey(), nodeClientName, nil, now); err != nil {
+		return nil, err
+	}
+	if _, err := pki.EnsureAuthority(d.NodesCACert(), d.NodesCAKey(), nodesCAName, now); err != nil {
 		return nil, err
 	}
 	return &Certificates{CA: ca, Serving: serving, Admin: admin}, nil

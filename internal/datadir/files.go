@@ -21,6 +21,13 @@ func (d *Dir) AdminCert() string { return d.join("admin.crt") }
 // AdminKey is the private key of AdminCert.
 func (d *Dir) AdminKey() string { return d.join("admin.key") }
 
+// NodesCACert is the certificate of the CA of what nodes serve with. Clients of
+// the authority do not trust it, so no node can pass for the authority.
+func (d *Dir) NodesCACert() string { return d.join("nodes-ca.crt") }
+
+// NodesCAKey is the private key of NodesCACert.
+func (d *Dir) NodesCAKey() string { return d.join("nodes-ca.key") }
+
 // NodeClientCert is the client certificate that the agents of nodes know the
 // authority by.
 func (d *Dir) NodeClientCert() string { return d.join("apiserver-kubelet-client.crt") }

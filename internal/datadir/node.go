@@ -44,8 +44,12 @@ func (d *Dir) EnsureNode(name string, addresses []net.IP, url string, c clock.Pa
 	if err != nil {
 		return NodeFiles{}, err
 	}
+	nodes, err := pki.EnsureAuthority(d.NodesCACert(), d.NodesCAKey(), nodesCAName, now)
+	if err != nil {
+		return NodeFiles{}, err
+	}
 	names := pki.Names{DNS: []string{name}, IPs: addresses}
-	if _, err := ca.EnsureNodeServing(files.ServingCert, files.ServingKey, user, groups, names, now); err != nil {
+	if _, err := nodes.EnsureNodeServing(files.ServingCert, files.ServingKey, user, groups, names, now); err != nil {
 		return NodeFiles{}, err
 	}
 	if err := ensureKubeconfig(files.Kubeconfig, entry{url, ca.CertPEM(), nodeUser, client}); err != nil {

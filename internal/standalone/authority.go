@@ -165,9 +165,11 @@ func (a *Authority) options(c Config, listener net.Listener) apiserver.Options {
 			Issuers: []string{a.URL, apiserver.DefaultIssuer}, SigningKeyFile: a.dir.SigningKey(),
 			MinTokenExpiration: c.MinTokenExpiration, MaxTokenExpiration: c.MaxTokenExpiration,
 		},
-		Signing: apiserver.Signing{CertFile: a.dir.CACert(), KeyFile: a.dir.CAKey()},
-		Nodes:   nodeclient.Config{CertFile: a.dir.NodeClientCert(), KeyFile: a.dir.NodeClientKey(), CAFile: a.dir.CACert()},
-		Audit:   auditlog.Options{LogPath: a.dir.AuditLog(), MaxAge: auditMaxAge, MaxBackups: auditMaxBackups, MaxSize: auditMaxSize},
+		Signing: apiserver.Signing{
+			CertFile: a.dir.CACert(), KeyFile: a.dir.CAKey(), ServingCertFile: a.dir.NodesCACert(), ServingKeyFile: a.dir.NodesCAKey(),
+		},
+		Nodes: nodeclient.Config{CertFile: a.dir.NodeClientCert(), KeyFile: a.dir.NodeClientKey(), CAFile: a.dir.NodesCACert()},
+		Audit: auditlog.Options{LogPath: a.dir.AuditLog(), MaxAge: auditMaxAge, MaxBackups: auditMaxBackups, MaxSize: auditMaxSize},
 	}
 }
 

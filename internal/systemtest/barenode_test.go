@@ -29,7 +29,8 @@ type bareNode struct {
 	name    string
 	admin   kubernetes.Interface
 	runtime *fakeRuntime
-	ca      *pki.Authority
+	ca      *pki.Authority // of clients
+	nodes   *pki.Authority // of what nodes serve with
 	cas     *x509.CertPool
 	reviews server.Reviews
 	serving atomic.Pointer[tls.Certificate]
@@ -39,31 +40,37 @@ type bareNode struct {
 	stopped func() error
 }
 
-// newBareNode registers the node bare and serves it until the end of the test.
-func newBareNode(t testing.TB, caCert, caKey string, admin kubernetes.Interface) *bareNode {
+// newBareNode registers the node bare and serves it until the end of the test, with the CAs of a data directory.
+func newBareNode(t testing.TB, dataDir string, admin kubernetes.Interface) *bareNode {
 	t.Helper()
 	node := &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "bare"}}
 	if _, err := admin.CoreV1().Nodes().Create(t.Context(), node, metav1.CreateOptions{}); err != nil {
 		t.Fatal(err)
 	}
-	return serveNode(t, "bare", caCert, caKey, admin, admin.AuthorizationV1().SubjectAccessReviews())
+	return serveNode(t, "bare", dataDir, admin, admin.AuthorizationV1().SubjectAccessReviews())
 }
 
-func serveNode(t testing.TB, name, caCert, caKey string, admin kubernetes.Interface, reviews server.Reviews) *bareNode {
+func serveNode(t testing.TB, name, dataDir string, admin kubernetes.Interface, reviews server.Reviews) *bareNode {
 	t.Helper()
 	if runtime.GOOS == "windows" {
 		t.Skip("the containers are this machine's shell")
 	}
-	ca, err := pki.EnsureAuthority(caCert, caKey, "", time.Now())
-	if err != nil {
-		t.Fatal(err)
-	}
-	n := &bareNode{t: t, name: name, admin: admin, runtime: newFakeRuntime(t), ca: ca, cas: x509.NewCertPool(), reviews: reviews}
+	ca, nodes := authorityIn(t, dataDir, "ca"), authorityIn(t, dataDir, "nodes-ca")
+	n := &bareNode{t: t, name: name, admin: admin, runtime: newFakeRuntime(t), ca: ca, nodes: nodes, cas: x509.NewCertPool(), reviews: reviews}
 	n.cas.AddCert(ca.Certificate())
-	n.serving.Store(servingOf(t, ca, "system:node:"+name, "system:nodes"))
+	n.serving.Store(servingOf(t, nodes, "system:node:"+name, "system:nodes"))
 	n.start()
 	t.Cleanup(n.stop)
 	return n
+}
+
+func authorityIn(t testing.TB, dir, name string) *pki.Authority {
+	t.Helper()
+	ca, err := pki.EnsureAuthority(filepath.Join(dir, name+".crt"), filepath.Join(dir, name+".key"), "", time.Now())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return ca
 }
 
 // servingOf returns a certificate of the CA for loopback.
@@ -158,8 +165,7 @@ func newStage(t *testing.T) *stage {
 	a := lanyardtest.Start(t)
 	s := &stage{authority: a, namespace: a.Namespace(t)}
 	node := newMachine(t, a, s.namespace, "one")
-	caCert, caKey := filepath.Join(a.DataDir(), "ca.crt"), filepath.Join(a.DataDir(), "ca.key")
-	s.bareNode = serveNode(t, "one", caCert, caKey, a.Client(), node.AuthorizationV1().SubjectAccessReviews())
+	s.bareNode = serveNode(t, "one", a.DataDir(), a.Client(), node.AuthorizationV1().SubjectAccessReviews())
 	status := `{"status":{"phase":"Running","startTime":"2026-11-02T03:04:05Z"}}` // without it kubectl does not try
 	var err error
 	s.pod, err = node.CoreV1().Pods(s.namespace).Patch(t.Context(), node.pod.Name, types.StrategicMergePatchType, []byte(status), metav1.PatchOptions{}, "status")

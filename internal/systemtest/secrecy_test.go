@@ -270,7 +270,7 @@ func (s *story) tokens() {
 // sessions runs commands in a pod: they, what goes in and what comes out may be secret.
 func (s *story) sessions(h *openHouse) {
 	s.t.Helper()
-	node := newBareNode(s.t, h.dir.CACert(), h.dir.CAKey(), s.client)
+	node := newBareNode(s.t, h.dir.Path(), s.client)
 	pod := podOn("bare")
 	pod.Name = "session"
 	_, err := s.client.CoreV1().Pods(s.namespace).Create(s.t.Context(), pod, metav1.CreateOptions{})

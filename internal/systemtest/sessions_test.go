@@ -394,11 +394,11 @@ func TestNodeMustShowItsOwnCertificate(t *testing.T) {
 		t.Fatal(err)
 	}
 	foreign := servingOf(t, other, "system:node:one", "system:nodes")
-	authority, err := s.ca.NewServing(pki.ServingNames("one", ""), time.Now())
+	authority, err := s.nodes.NewServing(pki.ServingNames("one", ""), time.Now())
 	if err != nil {
 		t.Fatal(err)
 	}
-	client, err := s.ca.NewClient("system:node:one", []string{"system:nodes"}, time.Now())
+	client, err := s.nodes.NewClient("system:node:one", []string{"system:nodes"}, time.Now())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -406,11 +406,12 @@ func TestNodeMustShowItsOwnCertificate(t *testing.T) {
 		certificate *tls.Certificate
 		says        string
 	}{
-		"another node":           {servingOf(t, s.ca, "system:node:two", "system:nodes"), `that of "system:node:two"`},
-		"no node":                {servingOf(t, s.ca, "one", "system:nodes"), `that of "one"`},
-		"no group":               {servingOf(t, s.ca, "system:node:one"), `that of "system:node:one"`},
-		"more groups":            {servingOf(t, s.ca, "system:node:one", "system:nodes", "x"), `that of "system:node:one"`},
+		"another node":           {servingOf(t, s.nodes, "system:node:two", "system:nodes"), `that of "system:node:two"`},
+		"no node":                {servingOf(t, s.nodes, "one", "system:nodes"), `that of "one"`},
+		"no group":               {servingOf(t, s.nodes, "system:node:one"), `that of "system:node:one"`},
+		"more groups":            {servingOf(t, s.nodes, "system:node:one", "system:nodes", "x"), `that of "system:node:one"`},
 		"another CA":             {foreign, "unknown authority"},
+		"the clients' CA":        {servingOf(t, s.ca, "system:node:one", "system:nodes"), "unknown authority"},
 		"the authority's":        {parsePair(t, authority), `that of "lanyard-serving"`},
 		"the node's as a client": {parsePair(t, client), "certificate"},
 	} {
@@ -468,7 +469,8 @@ func TestNodeServesWhoMayUseIt(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			config := &tls.Config{RootCAs: s.cas, ServerName: "one"}
+			config := &tls.Config{RootCAs: x509.NewCertPool(), ServerName: "one"}
+			config.RootCAs.AddCert(s.nodes.Certificate())
 			if test.certificate != nil {
 				pair, err := test.certificate()
 				if err != nil {

@@ -89,7 +89,7 @@ func newCA(t *testing.T, now time.Time) CA {
 	if _, err := pki.EnsureAuthority(dir+"/ca.crt", dir+"/ca.key", "ca", now); err != nil {
 		t.Fatal(err)
 	}
-	return func() (*pki.Signer, error) { return pki.LoadSigner(dir+"/ca.crt", dir+"/ca.key") }
+	return func(string) (*pki.Signer, error) { return pki.LoadSigner(dir+"/ca.crt", dir+"/ca.key") }
 }
 
 func newRequest(t *testing.T, name string, groups ...string) []byte {
@@ -214,7 +214,7 @@ func TestCAError(t *testing.T) {
 	now := time.Now()
 	requests := store{"r": approved(t, clientSigner, clientAuth, now)}
 	broken := errors.New("no such file")
-	controller := New(requests, requests, func() (*pki.Signer, error) { return nil, broken }, 0, testclock.NewFakeClock(now))
+	controller := New(requests, requests, func(string) (*pki.Signer, error) { return nil, broken }, 0, testclock.NewFakeClock(now))
 	if err := controller.sign(t.Context(), "r"); !errors.Is(err, broken) || len(requests["r"].Status.Conditions) != 1 {
 		t.Errorf("got %v and %v, want to try again", err, requests["r"].Status.Conditions)
 	}
@@ -344,7 +344,7 @@ func TestClean(t *testing.T) {
 
 func issued(t *testing.T, now time.Time, life time.Duration) []byte {
 	t.Helper()
-	ca, err := newCA(t, now)()
+	ca, err := newCA(t, now)(certificatesv1.KubeAPIServerClientSignerName)
 	if err != nil {
 		t.Fatal(err)
 	}

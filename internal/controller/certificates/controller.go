@@ -24,8 +24,8 @@ type Requests interface {
 	rest.GracefulDeleter
 }
 
-// CA returns the CA to sign with now.
-type CA func() (*pki.Signer, error)
+// CA returns the CA that now signs for a signer.
+type CA func(signerName string) (*pki.Signer, error)
 
 // Controller signs and removes requests.
 type Controller struct {

@@ -76,7 +76,7 @@ func (c *Controller) decide(r *certificatesv1.CertificateSigningRequest) (func(*
 	if err != nil {
 		return c.fail(err), nil
 	}
-	ca, err := c.ca()
+	ca, err := c.ca(r.Spec.SignerName)
 	if err != nil {
 		return nil, err
 	}

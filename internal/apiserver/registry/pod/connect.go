@@ -6,6 +6,8 @@ import (
 	"net/http"
 	"net/url"
 	"path"
+	"slices"
+	"strings"
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -148,11 +150,26 @@ func bare(h http.Handler) http.Handler {
 		r.Header = http.Header{}
 		for _, name := range upgradeHeaders {
 			if values := sent.Values(name); len(values) > 0 {
-				r.Header[name] = values
+				r.Header[name] = withoutBearers(values)
 			}
 		}
 		h.ServeHTTP(w, r)
 	})
+}
+
+// bearerProtocol begins the WebSocket subprotocol by which browsers send a bearer token to kube-apiserver.
+const bearerProtocol = "base64url.bearer.authorization.k8s.io."
+
+// withoutBearers takes tokens out of lists of subprotocols. Other headers hold none.
+func withoutBearers(values []string) []string {
+	var kept []string
+	for _, value := range values {
+		protocols := slices.DeleteFunc(strings.Split(value, ","), func(protocol string) bool {
+			return strings.HasPrefix(strings.TrimSpace(protocol), bearerProtocol)
+		})
+		kept = append(kept, strings.Join(protocols, ","))
+	}
+	return kept
 }
 
 func execTarget(pod *corev1.Pod, options runtime.Object) (*url.URL, error) {

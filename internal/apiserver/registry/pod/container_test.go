@@ -131,12 +131,16 @@ func TestNodeLearnsNothingOfTheCaller(t *testing.T) {
 	for _, name := range []string{"Authorization", "Cookie", "Impersonate-User", "X-Remote-User", "Origin", "Connection", "Upgrade", "Sec-WebSocket-Key"} {
 		r.Header.Set(name, "value")
 	}
+	r.Header.Set("Sec-WebSocket-Protocol", "base64url.bearer.authorization.k8s.io.c2VjcmV0, v5.channel.k8s.io,v4.channel.k8s.io")
 	bare(http.HandlerFunc(func(_ http.ResponseWriter, got *http.Request) {
-		if len(got.Header) != 3 || got.Header.Get("Upgrade") == "" || got.Header.Get("Connection") == "" || got.Header.Get("Sec-WebSocket-Key") == "" {
+		if protocols := got.Header.Get("Sec-WebSocket-Protocol"); protocols != " v5.channel.k8s.io,v4.channel.k8s.io" {
+			t.Errorf("passed on %q, which may hold a token", protocols)
+		}
+		if len(got.Header) != 4 || got.Header.Get("Upgrade") == "" || got.Header.Get("Connection") == "" || got.Header.Get("Sec-WebSocket-Key") == "" {
 			t.Errorf("passed on: %v", got.Header)
 		}
 	})).ServeHTTP(nil, r)
-	if len(r.Header) != 8 {
+	if len(r.Header) != 9 {
 		t.Errorf("the request itself was changed: %v", r.Header)
 	}
 }
