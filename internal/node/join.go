@@ -78,6 +78,9 @@ func enrol(ctx context.Context, o *Options, bootstrap *rest.Config) (*rest.Confi
 	if err != nil {
 		return nil, err
 	}
+	if err := isOf(store, o); err != nil {
+		return nil, err
+	}
 	own := rest.AnonymousClientConfig(bootstrap)
 	own.CertFile, own.KeyFile = store.CurrentPath(), store.CurrentPath() // read again as they change
 	manager, err := certificate.NewManager(&certificate.Config{
@@ -98,6 +101,18 @@ func enrol(ctx context.Context, o *Options, bootstrap *rest.Config) (*rest.Confi
 		klog.InfoS("Asking for a node certificate", "authority", bootstrap.Host, "node", o.NodeName)
 	}
 	return own, awaitCertificate(ctx, manager)
+}
+
+// isOf refuses the certificate of another node: with it, everything would be refused by the authority.
+func isOf(store certificate.Store, o *Options) error {
+	current, err := store.Current()
+	if err != nil || current.Leaf == nil || current.Leaf.Subject.CommonName == userPrefix+o.NodeName {
+		return nil // none yet, or one that will be replaced
+	}
+	return &Error{
+		Err:  fmt.Errorf("the certificate in %s is that of %q, not of node %q", certificateDir(o), current.Leaf.Subject.CommonName, o.NodeName),
+		Next: "name the node with --node-name as before, or remove that directory to join anew",
+	}
 }
 
 func awaitCertificate(ctx context.Context, manager certificate.Manager) error {

@@ -23,16 +23,35 @@ import (
 type relays struct {
 	address string // host:port of the authority
 	dialer  net.Dialer
+	places  chan struct{} // of all pods
 
 	mu   sync.Mutex
 	open map[string]*relay // by sandbox
 }
 
-// maxRelayed bounds the connections of one pod: each takes two file descriptors of the agent.
-const maxRelayed = 256
+const (
+	// maxRelayed bounds the connections of one pod.
+	maxRelayed = 256
+
+	// Each connection takes two file descriptors of the agent, and a third of an authority in the same process. All pods
+	// together take at most half of what the process may have.
+	descriptorsEach = 6
+	mostRelayed     = 8192
+)
+
+// allRelayed is how many connections of all pods there may be.
+func allRelayed() int {
+	var limit unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
+		return maxRelayed
+	}
+	return int(min(max(limit.Cur/descriptorsEach, maxRelayed), mostRelayed))
+}
 
 func newRelays(address string) *relays {
-	return &relays{address: address, dialer: net.Dialer{Timeout: 10 * time.Second}, open: map[string]*relay{}}
+	return &relays{
+		address: address, dialer: net.Dialer{Timeout: 10 * time.Second}, places: make(chan struct{}, allRelayed()), open: map[string]*relay{},
+	}
 }
 
 // isNeeded tells whether pods cannot reach the authority at host by themselves.
@@ -53,7 +72,7 @@ func (r *relays) Open(sandboxID, namespacePath string) error {
 		return fmt.Errorf("listen at %s in the network of sandbox %s: %w", r.address, sandboxID, err)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
-	one := &relay{listener: listener, dial: r.dial, cancel: cancel, places: make(chan struct{}, maxRelayed)}
+	one := &relay{listener: listener, dial: r.dial, cancel: cancel, places: make(chan struct{}, maxRelayed), shared: r.places}
 	r.open[sandboxID] = one
 	go one.serve(ctx)
 	return nil
@@ -88,7 +107,8 @@ type relay struct {
 	listener net.Listener
 	dial     func(context.Context) (net.Conn, error)
 	cancel   context.CancelFunc
-	places   chan struct{}
+	// A connection takes a place of the pod's, and one that all pods share.
+	places, shared chan struct{}
 }
 
 func (r *relay) close() {
@@ -111,15 +131,30 @@ func (r *relay) serve(ctx context.Context) {
 			}
 			continue
 		}
-		select {
-		case r.places <- struct{}{}:
-			go func() {
-				defer func() { <-r.places }()
-				r.carry(ctx, conn)
-			}()
-		default:
+		if !take(r.places, r.shared) {
 			_ = conn.Close()
+			continue
 		}
+		go func() {
+			defer func() { <-r.places; <-r.shared }()
+			r.carry(ctx, conn)
+		}()
+	}
+}
+
+// take takes a place of each, or none.
+func take(places, shared chan struct{}) bool {
+	select {
+	case places <- struct{}{}:
+	default:
+		return false
+	}
+	select {
+	case shared <- struct{}{}:
+		return true
+	default:
+		<-places
+		return false
 	}
 }
 

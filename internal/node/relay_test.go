@@ -164,6 +164,25 @@ func TestRelayIsBounded(t *testing.T) {
 	}
 }
 
+func TestPlaces(t *testing.T) {
+	t.Parallel()
+	one, other, shared := make(chan struct{}, 2), make(chan struct{}, 2), make(chan struct{}, 3)
+	for i, want := range []bool{true, true, false} {
+		if got := take(one, shared); got != want {
+			t.Errorf("connection %d of the first pod: %v, want %v", i+1, got, want)
+		}
+	}
+	if !take(other, shared) || take(other, shared) {
+		t.Error("the second pod did not get just the place that was left")
+	}
+	if len(other) != 1 || len(shared) != 3 {
+		t.Errorf("refusals keep places: %d, %d", len(other), len(shared))
+	}
+	if n := allRelayed(); n < maxRelayed || n > mostRelayed {
+		t.Errorf("%d connections of all pods", n)
+	}
+}
+
 func TestRelayIsNeeded(t *testing.T) {
 	t.Parallel()
 	for host, want := range map[string]bool{

@@ -17,7 +17,13 @@ import (
 // several times, and a pod's fields any number of times.
 const MaxSource = 2 << 20
 
-var errTooLarge = fmt.Errorf("volume holds more than %d MiB per source", MaxSource>>20)
+// mostSources bounds how many of a volume's sources bring room with them: what a volume holds, its node's memory holds.
+const mostSources = 16
+
+// Room is how many bytes a volume may hold.
+func Room(volume *corev1.Volume) int { return MaxSource * min(Sources(volume), mostSources) }
+
+var errTooLarge = fmt.Errorf("volume holds more than %d MiB per source, or %d MiB in all", MaxSource>>20, mostSources*MaxSource>>20)
 
 // Objects reads what a pod's volumes name. What does not exist is an apierrors.IsNotFound error.
 type Objects interface {
@@ -64,7 +70,7 @@ func TokenSources(volume *corev1.Volume) []*corev1.ServiceAccountTokenProjection
 // Render returns the files of one of the pod's volumes. user is the one all its containers run as, nil if they differ or
 // it is not known. All faults are reported at once.
 func (r *Renderer) Render(ctx context.Context, pod *corev1.Pod, volume *corev1.Volume, user *int64) (map[string]File, error) {
-	s := &sheet{pod: pod, files: map[string]File{}, picked: map[string]bool{}, defaultMode: 0o644, user: user, room: MaxSource * Sources(volume)}
+	s := &sheet{pod: pod, files: map[string]File{}, picked: map[string]bool{}, defaultMode: 0o644, user: user, room: Room(volume)}
 	if security := pod.Spec.SecurityContext; security != nil {
 		s.group = security.FSGroup
 	}
