@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -36,6 +37,8 @@ type Containerd struct {
 	mu      sync.Mutex
 	process *exec.Cmd
 	ended   chan struct{} // closed when process has
+
+	killed atomic.Bool
 }
 
 // Start runs a containerd with the tool's image and those given. When the test ends, its containers, sandboxes, images,
@@ -88,6 +91,7 @@ func (c *Containerd) PID() int {
 // Kill ends containerd by SIGKILL, and returns when it is gone. Containers go on.
 func (c *Containerd) Kill(t testing.TB) {
 	t.Helper()
+	c.killed.Store(true)
 	c.stop(t, syscall.SIGKILL)
 }
 

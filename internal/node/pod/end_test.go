@@ -9,6 +9,8 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/utils/ptr"
+
+	"lanyard.dev/internal/node/cri"
 )
 
 func TestGracefulEnd(t *testing.T) {
@@ -214,6 +216,7 @@ func TestLeftoversWaitForTheList(t *testing.T) {
 	clear(n.api.pods) // deleted with force while the agent was away
 	n.api.mu.Unlock()
 	n.volumes.existing = []types.UID{"uid-1", "uid-9"}
+	n.runtime.logged = []cri.Pod{{Namespace: "default", Name: "old", UID: "uid-7"}}
 	if err := os.MkdirAll(filepath.Join(n.root, "uid-8", "containers"), 0o700); err != nil {
 		t.Fatal(err)
 	}
@@ -225,7 +228,8 @@ func TestLeftoversWaitForTheList(t *testing.T) {
 	}
 	n.pods.Synced()
 	n.await("all of it goes", func() bool {
-		return n.isIdle() && n.journal.count("tear down uid-9") == 1 && n.journal.count("tear down uid-8") == 1 && n.journal.count("tear down uid-1") > 0
+		return n.isIdle() && n.journal.count("tear down uid-9") == 1 && n.journal.count("tear down uid-8") == 1 && n.journal.count("tear down uid-1") > 0 &&
+			n.journal.count("remove logs of old") == 1
 	})
 	if n.journal.count("stop main 0s") != 1 {
 		t.Errorf("journal %q", n.journal.all())

@@ -11,6 +11,8 @@ const (
 	reasonPulling          = "Pulling"
 	reasonPulled           = "Pulled"
 	reasonFailed           = "Failed"
+	reasonInspectFailed    = "InspectFailed"
+	reasonNeverPull        = "ErrImageNeverPull"
 	reasonBackOff          = "BackOff"
 	reasonCreated          = "Created"
 	reasonStarted          = "Started"

@@ -73,6 +73,7 @@ type fakeRuntime struct {
 	absent   map[string]error  // images that cannot be had
 	failures map[string]error  // by call
 	signals  []string
+	logged   []cri.Pod
 	started  map[string][]time.Time
 }
 
@@ -316,6 +317,8 @@ func (r *fakeRuntime) RemovePodLogs(_, name string, _ types.UID) error {
 	r.add("remove logs of %s", name)
 	return nil
 }
+
+func (r *fakeRuntime) LoggedPods() ([]cri.Pod, error) { return r.logged, nil }
 
 // kill ends the newest sandbox of a pod with everything in it, as when the runtime's machine was restarted.
 func (r *fakeRuntime) kill(uid types.UID) {

@@ -123,9 +123,14 @@ func (w *worker) pullFailed(s *situation, c *corev1.Container, im *image, err er
 	im.failedAt = w.Clock.Now()
 	im.retry.failed(im.failedAt, pullPace, w.jitter())
 	im.failure = ""
-	if reason == errImagePull {
+	switch reason {
+	case errImagePull:
 		im.failure = message
 		w.warningOf(s.pod, c.Name, reasonFailed, "Failed to pull image %q: %s", c.Image, message)
+	case cri.ErrImageNeverPull:
+		w.warningOf(s.pod, c.Name, reasonNeverPull, "%s", message)
+	case cri.InvalidImageName, cri.ImageInspectError:
+		w.warningOf(s.pod, c.Name, reasonInspectFailed, "%s", message)
 	}
 	w.warningOf(s.pod, c.Name, reasonFailed, "Error: %s", reason)
 	w.waiting[c.Name] = corev1.ContainerStateWaiting{Reason: reason, Message: message}

@@ -41,6 +41,8 @@ type Runtime interface {
 	Exec(ctx context.Context, containerID string, command []string, timeout time.Duration) (exitCode int, output []byte, err error)
 	Logs(ctx context.Context, containerID string, options *corev1.PodLogOptions, stdout, stderr io.Writer) error
 	RemovePodLogs(namespace, name string, uid types.UID) error
+	// LoggedPods returns the pods that have logs on this machine, by their names alone.
+	LoggedPods() ([]cri.Pod, error)
 }
 
 // Volumes is what the workers need of the pods' volumes.

@@ -44,17 +44,27 @@ func (p *Pods) removeLeftovers(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	logged, err := p.Runtime.LoggedPods()
+	if err != nil {
+		return err
+	}
 	var errs []error
 	known := p.known()
+	isKnown := func(uid types.UID) bool { _, ok := slices.BinarySearch(known, uid); return ok }
 	for _, uid := range found {
-		if _, ok := slices.BinarySearch(known, uid); !ok {
+		if !isKnown(uid) {
 			errs = append(errs, p.Volumes.TearDown(ctx, uid), p.files.remove(uid))
+		}
+	}
+	for _, pod := range logged {
+		if !isKnown(pod.UID) {
+			errs = append(errs, p.Runtime.RemovePodLogs(pod.Namespace, pod.Name, pod.UID))
 		}
 	}
 	return errors.Join(errs...)
 }
 
-// leftovers returns every pod of which there are volumes or files.
+// leftovers returns every pod of which there are volumes or files, logs apart.
 func (p *Pods) leftovers() ([]types.UID, error) {
 	mounted, err := p.Volumes.Existing()
 	if err != nil {
