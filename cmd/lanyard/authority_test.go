@@ -40,13 +40,14 @@ func (a *authority) kill() {
 var bannerLine = regexp.MustCompile(`(?m)^lanyard is up at (https://\S+)$`)
 
 // startLanyard is `start-lanyard [FLAG...]`: it runs `lanyard up` on $WORK/data with a free port and these flags, its
-// words in $WORK/up.log, and returns when it is up, with $URL and $PORT set.
+// words in $WORK/up.log, and returns when it is up, with $URL and $PORT set. Unless a flag says so, no container runtime
+// that this machine may have is used.
 func startLanyard(ts *testscript.TestScript, neg bool, args []string) {
 	a := authorityOf(ts)
 	if neg || a.process != nil {
 		ts.Fatalf("start-lanyard cannot be negated, and lanyard must not be running")
 	}
-	ts.Check(a.start(ts, append([]string{"up", "--data-dir", ts.MkAbs("data"), "--secure-port", "0"}, args...)))
+	ts.Check(a.start(ts, append([]string{"up", "--data-dir", ts.MkAbs("data"), "--secure-port", "0", "--container-runtime-endpoint", "none"}, args...)))
 	address, err := a.awaitBanner(ts.MkAbs("up.log"))
 	ts.Check(err)
 	ts.Setenv("URL", address)

@@ -27,7 +27,7 @@ const actAsLanyard = "SYSTEMTEST_ACT_AS_LANYARD"
 
 func TestMain(m *testing.M) {
 	if os.Getenv(actAsLanyard) != "" {
-		os.Exit(cli.Main())
+		os.Exit(actAs(os.Args[1:]))
 	}
 	flag.Parse()
 	if !testing.Verbose() {
@@ -35,6 +35,14 @@ func TestMain(m *testing.M) {
 	}
 	code := m.Run()
 	os.Exit(max(code, shared.end()))
+}
+
+// actAs is the lanyard program, and what it does not let its users do.
+func actAs(args []string) (code int) {
+	if len(args) > 0 && args[0] == briefUp {
+		return upBriefly(args[1:])
+	}
+	return cli.Main()
 }
 
 // shared is the authority of all tests that only need some authority.
@@ -46,18 +54,29 @@ type binaryLife struct {
 
 	once      sync.Once
 	authority *lanyardtest.Authority
-	cleanups  []func()
-	failed    bool
+
+	mu       sync.Mutex
+	cleanups []func()
+	failed   bool
 }
 
-func (l *binaryLife) Cleanup(f func()) { l.cleanups = append(l.cleanups, f) }
-func (l *binaryLife) Helper()          {}
+func (l *binaryLife) Context() context.Context { return context.Background() }
+func (l *binaryLife) Helper()                  {}
+
+func (l *binaryLife) Cleanup(f func()) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.cleanups = append(l.cleanups, f)
+}
 
 func (l *binaryLife) Errorf(format string, args ...any) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
 	l.failed = true
 	fmt.Fprintf(os.Stderr, format+"\n", args...)
 }
 
+func (l *binaryLife) Fatal(args ...any)                 { panic(fmt.Sprint(args...)) }
 func (l *binaryLife) Fatalf(format string, args ...any) { panic(fmt.Sprintf(format, args...)) }
 
 func (l *binaryLife) TempDir() string {

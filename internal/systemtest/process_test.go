@@ -6,15 +6,19 @@ import (
 	"net"
 	"os"
 	"os/exec"
+	"os/signal"
 	"path/filepath"
 	"regexp"
 	"runtime"
+	"strconv"
 	"syscall"
 	"testing"
 	"time"
 
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
+
+	"lanyard.dev/internal/standalone"
 )
 
 // program is the lanyard program as a process of its own.
@@ -26,7 +30,7 @@ type program struct {
 
 // startProgram runs lanyard with the arguments, its standard output and error in the log. What still runs at the end of
 // the test is killed.
-func startProgram(t *testing.T, log string, args ...string) *program {
+func startProgram(t testing.TB, log string, args ...string) *program {
 	t.Helper()
 	if runtime.GOOS == "windows" {
 		t.Skip("processes are ended by signals")
@@ -55,7 +59,7 @@ func startProgram(t *testing.T, log string, args ...string) *program {
 }
 
 // awaitLine returns when the log holds a match, and fails the test when the program ends before.
-func (p *program) awaitLine(t *testing.T, pattern string, times int) {
+func (p *program) awaitLine(t testing.TB, pattern string, times int) {
 	t.Helper()
 	line := regexp.MustCompile(pattern)
 	eventually(t, "line "+pattern, func(context.Context) bool {
@@ -76,7 +80,7 @@ func (p *program) awaitLine(t *testing.T, pattern string, times int) {
 }
 
 // end sends the signal and returns after how long the process ended, and how.
-func (p *program) end(t *testing.T, signal syscall.Signal) (time.Duration, error) {
+func (p *program) end(t testing.TB, signal syscall.Signal) (time.Duration, error) {
 	t.Helper()
 	started := time.Now()
 	if err := p.process.Process.Signal(signal); err != nil {
@@ -97,9 +101,11 @@ type household struct {
 	dir, log string
 	port     int
 	starts   int
+	// brief has tokens live for tokenLife.
+	brief bool
 }
 
-func newHousehold(t *testing.T) *household {
+func newHousehold(t testing.TB) *household {
 	t.Helper()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -110,15 +116,47 @@ func newHousehold(t *testing.T) *household {
 	return &household{dir: filepath.Join(dir, "data"), log: filepath.Join(dir, "log"), port: listener.Addr().(*net.TCPAddr).Port}
 }
 
-func (h *household) up(t *testing.T) *program {
+func (h *household) up(t testing.TB) *program {
 	t.Helper()
 	h.starts++
-	p := startProgram(t, h.log, "up", "--data-dir", h.dir, "--secure-port", fmt.Sprint(h.port))
+	args := []string{"up", "--data-dir", h.dir, "--secure-port", fmt.Sprint(h.port), "--container-runtime-endpoint", "none"}
+	if h.brief {
+		args = []string{briefUp, h.dir, fmt.Sprint(h.port)}
+	}
+	p := startProgram(t, h.log, args...)
 	p.awaitLine(t, `(?m)^lanyard is up at https://`, h.starts)
 	return p
 }
 
-func (h *household) config(t *testing.T) *rest.Config {
+// tokenLife is how long tokens live where they are to end while a test looks on.
+const tokenLife = 6 * time.Second
+
+// briefUp is a command that lanyard has in tests only: up, but with such tokens.
+const briefUp = "brief-up"
+
+func upBriefly(args []string) (code int) {
+	port, err := strconv.Atoi(args[1])
+	if err != nil {
+		panic(err)
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
+	defer stop()
+	a, err := standalone.Start(ctx, standalone.Config{
+		DataDir: args[0], BindAddress: "127.0.0.1", Port: port, Log: os.Stderr, Unannounced: true,
+		MinTokenExpiration: tokenLife, MaxTokenExpiration: tokenLife,
+	})
+	if err == nil {
+		fmt.Fprintln(os.Stderr, "lanyard is up at", a.URL)
+		err = a.Wait()
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	return 0
+}
+
+func (h *household) config(t testing.TB) *rest.Config {
 	t.Helper()
 	config, err := clientcmd.BuildConfigFromFlags("", filepath.Join(h.dir, "admin.kubeconfig"))
 	if err != nil {

@@ -84,7 +84,7 @@ func openUp(t *testing.T) *openHouse {
 		"--tls-cert-file", h.dir.ServingCert(), "--tls-private-key-file", h.dir.ServingKey(), "--client-ca-file", h.dir.CACert(),
 		"--service-account-issuer", url, "--service-account-signing-key-file", h.dir.SigningKey(),
 		"--encryption-provider-config", h.dir.EncryptionConfig(), "--audit-log-path", h.dir.AuditLog(), "--audit-policy-file", policy,
-		"--kubelet-client-certificate", h.dir.NodeClientCert(), "--kubelet-client-key", h.dir.NodeClientKey(), "--kubelet-certificate-authority", h.dir.CACert())
+		"--kubelet-client-certificate", h.dir.NodeClientCert(), "--kubelet-client-key", h.dir.NodeClientKey(), "--kubelet-certificate-authority", h.dir.NodesCACert())
 	h.program.awaitLine(t, `lanyard serves https://`, 1)
 	h.config, err = clientcmd.BuildConfigFromFlags("", h.dir.Kubeconfig())
 	noErr(err)
