@@ -45,8 +45,8 @@ func (s *supervisor) attend(signals <-chan os.Signal, states <-chan syscall.Wait
 			}
 		case e := <-over:
 			over = nil
-			s.say("%s; the command is told to end and has %v", e.reason, e.grace)
 			_ = s.command.Signal(syscall.SIGTERM)
+			s.say("%s; the command is told to end and has %v", e.reason, e.grace)
 			kill = s.Clock.After(e.grace)
 		case <-kill:
 			_ = s.command.Signal(syscall.SIGKILL)
@@ -56,7 +56,7 @@ func (s *supervisor) attend(signals <-chan os.Signal, states <-chan syscall.Wait
 
 func (s *supervisor) forward(received os.Signal) {
 	number, ok := received.(syscall.Signal)
-	if !ok || number == syscall.SIGTTIN || s.terminal.sends(number) {
+	if !ok || number == syscall.SIGTTIN || number == syscall.SIGPIPE || s.terminal.sends(number) {
 		return
 	}
 	_ = s.command.Signal(number)

@@ -30,6 +30,8 @@ const (
 // Config says what is run, and as which service account.
 type Config struct {
 	Client kubernetes.Interface
+	// HangUp closes Client's connections, so that the next request makes a new one; nil where they cannot be closed.
+	HangUp func()
 	Server Server
 	// Pod is what the Pod is to be.
 	Pod Spec

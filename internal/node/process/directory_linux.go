@@ -81,15 +81,19 @@ func tryDirectory(base string, user User) (*directory, error) {
 	files := d.files()
 	err = os.Mkdir(files, 0o700)
 	if err == nil && user.Other {
-		if err = os.Chown(files, user.UID, user.GID); err == nil {
-			// Others may pass through to what only the user can open.
-			err = os.Chmod(path, 0o711)
-		}
+		err = letIn(path, files, user)
 	}
 	if err != nil {
 		return nil, errors.Join(err, d.remove())
 	}
 	return d, nil
+}
+
+// letIn lets another user read what the supervisor, which has more rights, writes. The directory stays the supervisor's:
+// its owner could put things into the supervisor's way.
+func letIn(path, files string, user User) error {
+	// Others may pass through to what only the user's group can open, and only the user can read.
+	return errors.Join(os.Chown(files, unset, user.GID), os.Chmod(files, 0o750), os.Chmod(path, 0o711))
 }
 
 func (d *directory) files() string { return filepath.Join(d.path, filesName) }

@@ -1,10 +1,15 @@
 package process
 
 import (
+	"net/http"
 	"os"
 	"path/filepath"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 )
 
 func TestSweepDirectories(t *testing.T) {
@@ -60,6 +65,12 @@ func TestMountPoint(t *testing.T) {
 	if len(first.made) != 2 {
 		t.Skip("directories can be marked by root alone, and not on every file system")
 	}
+	for _, dir := range first.made {
+		// Who cannot open it cannot lock it.
+		if info, err := os.Stat(dir); err != nil || info.Mode().Perm() != pointMode {
+			t.Errorf("%s: %v, %v", dir, info, err)
+		}
+	}
 	second, err := findMountPoint(path)
 	if err != nil {
 		t.Fatal(err)
@@ -82,5 +93,51 @@ func TestMountPoint(t *testing.T) {
 	third.release()
 	if _, err := os.Stat(path); err != nil {
 		t.Errorf("a directory that was there is not: %v", err)
+	}
+}
+
+// TestMountPointLocked has a stranger lock a directory that anybody can open, for good.
+func TestMountPointLocked(t *testing.T) {
+	t.Parallel()
+	path := t.TempDir()
+	stranger, err := os.Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = stranger.Close() }()
+	if err := unix.Flock(int(stranger.Fd()), unix.LOCK_EX); err != nil {
+		t.Fatal(err)
+	}
+	found := make(chan error, 1)
+	go func() {
+		point, err := findMountPoint(path)
+		point.release()
+		found <- err
+	}()
+	select {
+	case err := <-found:
+		if err != nil {
+			t.Error(err)
+		}
+	case <-time.After(time.Minute):
+		t.Error("the supervisor waits for the stranger")
+	}
+}
+
+// TestGone tells the API server's word from a proxy's.
+func TestGone(t *testing.T) {
+	t.Parallel()
+	pods := schema.GroupResource{Resource: "pods"}
+	for name, test := range map[string]struct {
+		err  error
+		gone bool
+	}{
+		"no such pod":    {apierrors.NewNotFound(pods, "a"), true},
+		"no such server": {apierrors.NewGenericServerResponse(http.StatusNotFound, "PATCH", pods, "a", "404 page not found", 0, true), false},
+		"away":           {apierrors.NewServiceUnavailable("away"), false},
+	} {
+		if got := isGone(test.err); got != test.gone {
+			t.Errorf("%s: %v", name, got)
+		}
 	}
 }

@@ -20,7 +20,7 @@
 // supervisor to use them removes those that are marked. A private copy of /run would leave no directory either, but PID
 // files and sockets that a service makes in /run would then be invisible to the machine.
 //
-// Who cannot make it gets such a copy: a read-only tmpfs over the deepest directory that is there, mostly /run, with every
+// Who cannot make it gets such a copy: a read-only tmpfs over the deepest directory that they can list, mostly /run, with every
 // directory in it bound back and every other entry linked back. They could not have made anything in /run itself, and
 // see all changes but new entries there.
 //

@@ -72,6 +72,7 @@ func supervise(text string) int {
 	}
 	config := &rest.Config{Host: o.Host, BearerToken: o.Token, QPS: -1}
 	config.CAData, config.CertData, config.KeyData = o.CA, o.Cert, o.Key
+	hangUp := process.Dial(config)
 	server, err := process.ServerOf(config)
 	if err != nil {
 		panic(err)
@@ -85,7 +86,7 @@ func supervise(text string) int {
 		env = append(env, actAsCommand+"="+o.Act)
 	}
 	code, err := process.Run(context.Background(), process.Config{
-		Client: kubernetes.NewForConfigOrDie(config), Server: server, Pod: o.Spec, Command: o.Command, Env: env, User: user,
+		Client: kubernetes.NewForConfigOrDie(config), HangUp: hangUp, Server: server, Pod: o.Spec, Command: o.Command, Env: env, User: user,
 		TTL: o.TTL, Lease: o.Lease, Audiences: o.Audiences, OnRenew: o.OnRenew, NoMount: o.NoMount,
 		Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr, Words: os.Stderr,
 	})
@@ -131,6 +132,14 @@ func (o *order) by(t *testing.T, config *rest.Config) {
 func (o *order) start(t *testing.T, uid int) *supervised {
 	t.Helper()
 	s := o.prepare(t, uid)
+	s.connect()
+	return s
+}
+
+// connect gives the supervisor pipes and starts it.
+func (s *supervised) connect() {
+	t := s.t
+	t.Helper()
 	var err error
 	if s.stdin, err = s.process.StdinPipe(); err != nil {
 		t.Fatal(err)
@@ -143,7 +152,6 @@ func (o *order) start(t *testing.T, uid int) *supervised {
 	s.begin()
 	_ = in.Close()
 	t.Cleanup(func() { _ = out.Close() })
-	return s
 }
 
 func (o *order) prepare(t *testing.T, uid int) *supervised {

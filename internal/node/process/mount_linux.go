@@ -79,11 +79,15 @@ func mountTmpfs(path string) (*os.File, error) {
 // original is where a shadow keeps the directory it stands for.
 const original = ".lanyard-original"
 
-// shadow mounts over the deepest existing directory above path a copy in which path exists.
+// shadow mounts over the deepest directory above path that can be listed a copy in which path exists. A directory that
+// cannot is one that supervisors of root made: it goes when the last of these ends, with whatever is mounted there.
 func shadow(path string) error {
 	base, rest, err := deepest(path)
 	if err != nil {
 		return err
+	}
+	for base != "/" && unix.Access(base, unix.R_OK) != nil {
+		base, rest = filepath.Dir(base), filepath.Join(filepath.Base(base), rest)
 	}
 	if base == "/" {
 		return &Error{Err: fmt.Errorf("%s cannot be made", path), Next: "make that directory, as root"}
@@ -123,7 +127,11 @@ func mountShadow(base, rest string) error {
 	if err := bind(base, hidden); err != nil {
 		return err
 	}
+	own, _, _ := strings.Cut(rest, "/")
 	for _, entry := range entries {
+		if entry.Name() == own {
+			continue
+		}
 		if err := appear(entry, hidden, filepath.Join(stage, entry.Name())); err != nil {
 			return err
 		}

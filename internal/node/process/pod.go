@@ -111,9 +111,15 @@ func vouch(ctx context.Context, pods typedcorev1.PodInterface, pod *corev1.Pod, 
 	return pods.Patch(ctx, pod.Name, types.MergePatchType, patch, metav1.PatchOptions{})
 }
 
+// isAbsent reports whether the API server says that there is no such Pod. A proxy in front of it that finds no server
+// answers with the same number, and knows nothing of Pods.
+func isAbsent(err error) bool {
+	return apierrors.IsNotFound(err) && !apierrors.IsUnexpectedServerError(err)
+}
+
 // isGone reports whether an error of vouch says that the Pod is no more, though another may have its name.
 func isGone(err error) bool {
-	if apierrors.IsNotFound(err) {
+	if isAbsent(err) {
 		return true
 	}
 	var status apierrors.APIStatus
@@ -145,23 +151,27 @@ func reportRunning(ctx context.Context, pods typedcorev1.PodInterface, pod *core
 	return err
 }
 
-// deleteTimeout bounds how long the supervisor stays for an authority that does not answer.
+// deleteTimeout bounds how long the supervisor stays for an authority that does not answer, deleteTry each request.
 const (
 	deleteTimeout = 10 * time.Second
+	deleteTry     = 3 * time.Second
 	deletePause   = 250 * time.Millisecond
 )
 
-// deletePod removes the Pod. One that is gone, or another of its name, is not an error.
-func deletePod(pods typedcorev1.PodInterface, pod *corev1.Pod) error {
+// asking makes a request that has a limit.
+type asking func(ctx context.Context, limit time.Duration, request func(context.Context) error) error
+
+// deletePod removes the Pod. One that is gone, or another of its name, is not an error. Each request is made by ask.
+func deletePod(pods typedcorev1.PodInterface, pod *corev1.Pod, ask asking) error {
 	ctx, cancel := context.WithTimeout(context.Background(), deleteTimeout)
 	defer cancel()
 	options := metav1.DeleteOptions{GracePeriodSeconds: ptr.To(int64(0)), Preconditions: metav1.NewUIDPreconditions(string(pod.UID))}
 	pause := time.NewTicker(deletePause)
 	defer pause.Stop()
 	for {
-		err := pods.Delete(ctx, pod.Name, options)
+		err := ask(ctx, deleteTry, func(ctx context.Context) error { return pods.Delete(ctx, pod.Name, options) })
 		switch {
-		case err == nil || apierrors.IsNotFound(err) || apierrors.IsConflict(err):
+		case err == nil || isAbsent(err) || apierrors.IsConflict(err):
 			return nil
 		case apierrors.IsForbidden(err) || apierrors.IsUnauthorized(err):
 			return err

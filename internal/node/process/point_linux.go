@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -24,8 +25,15 @@ type mountPoint struct {
 // mark is the attribute of directories that a supervisor made. Only root can set or see it.
 const mark = "trusted.lanyard.exec"
 
-// pointTries bounds how often others may remove a mount point between its making and its locking.
-const pointTries = 100
+const (
+	// pointMode keeps ordinary users from opening what supervisors make, and so from locking it: a lock of theirs could
+	// keep every supervisor waiting.
+	pointMode = 0o711
+	// pointTries bounds how often others may remove a mount point between its making and its locking.
+	pointTries = 100
+	// lockPause is how long a supervisor needs to remove what it has locked.
+	lockPause = 5 * time.Millisecond
+)
 
 func findMountPoint(path string) (*mountPoint, error) {
 	for range pointTries {
@@ -35,12 +43,28 @@ func findMountPoint(path string) (*mountPoint, error) {
 			return point, nil
 		case errors.Is(err, fs.ErrNotExist):
 			continue
+		case errors.Is(err, unix.EWOULDBLOCK):
+			time.Sleep(lockPause)
+			continue
 		case errors.Is(err, fs.ErrPermission), errors.Is(err, unix.EROFS):
 			return shadowPoint(path)
 		}
 		return nil, err
 	}
-	return nil, fmt.Errorf("%s goes away again and again", path)
+	return unheldPoint(path)
+}
+
+// unheldPoint is for a directory that somebody else has locked for good. It can be used all the same if no supervisor
+// made it, since then none removes it.
+func unheldPoint(path string) (*mountPoint, error) {
+	found, err := filepath.EvalSymlinks(path)
+	if err != nil {
+		return nil, err
+	}
+	if len(marked(found)) > 0 {
+		return nil, fmt.Errorf("%s goes away again and again, or is locked by another program", path)
+	}
+	return &mountPoint{path: found}, nil
 }
 
 func shadowPoint(path string) (*mountPoint, error) {
@@ -73,7 +97,7 @@ func holdMountPoint(path string) (*mountPoint, error) {
 }
 
 func lockThere(dir *os.File, path string) error {
-	if err := unix.Flock(int(dir.Fd()), unix.LOCK_SH); err != nil {
+	if err := unix.Flock(int(dir.Fd()), unix.LOCK_SH|unix.LOCK_NB); err != nil {
 		return err
 	}
 	return isThere(dir, path)
@@ -102,14 +126,14 @@ func makeMarked(path string) error {
 		missing = append(missing, filepath.Join(base, rest))
 	}
 	for _, dir := range slices.Backward(missing) {
-		err := os.Mkdir(dir, 0o755)
+		err := os.Mkdir(dir, pointMode)
 		if errors.Is(err, fs.ErrExist) {
 			continue
 		}
 		if err != nil {
 			return err
 		}
-		if err := os.Chmod(dir, 0o755); err != nil {
+		if err := os.Chmod(dir, pointMode); err != nil {
 			return err
 		}
 		// Where the file system takes no mark, the directory stays.

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -30,6 +29,7 @@ type supervisor struct {
 	path     string
 	pods     typedcorev1.PodInterface
 	terminal *terminal
+	words    *words
 	launcher launcher
 
 	// These are set in the course of start.
@@ -61,7 +61,7 @@ func Run(ctx context.Context, config Config) (code int, err error) {
 	}
 	s := &supervisor{
 		Config: config, path: path, pods: config.Client.CoreV1().Pods(config.Pod.Namespace), terminal: openTerminal(),
-		over: make(chan ending, 1), resumed: make(chan struct{}, 1),
+		words: newWords(config.Words), over: make(chan ending, 1), resumed: make(chan struct{}, 1),
 	}
 	s.Clock = cmp.Or[clock.Clock](s.Clock, clock.RealClock{})
 	signals, stop := catch()
@@ -272,7 +272,7 @@ func (s *supervisor) removePod() {
 		return
 	}
 	s.removed = true
-	if err := deletePod(s.pods, s.pod); err != nil {
+	if err := deletePod(s.pods, s.pod, s.ask); err != nil {
 		s.say("pod %s/%s could not be deleted: %v", s.pod.Namespace, s.pod.Name, err)
 		s.say("the authority removes it, and so ends its tokens, within %v", s.Lease)
 	}
@@ -294,13 +294,11 @@ func (s *supervisor) end() {
 		}
 	}
 	s.terminal.close()
+	s.words.end()
 }
 
 func (s *supervisor) say(format string, args ...any) {
-	text := fmt.Sprintf(format, args...)
-	for line := range strings.SplitSeq(text, "\n") {
-		fmt.Fprintf(s.Words, "lanyard: %s\n", line)
-	}
+	s.words.say(fmt.Sprintf(format, args...))
 }
 
 // guarded turns a panic into an error, so that the Pod does not outlive it.

@@ -4,13 +4,16 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"net/url"
 	"os"
 	"strings"
+	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
+	"k8s.io/client-go/util/connrotation"
 )
 
 // Server is the API server as the command is told of it.
@@ -41,6 +44,20 @@ func ServerOf(config *rest.Config) (Server, error) {
 	}
 	return s, nil
 }
+
+// Dial lets connections that are made from the configuration be closed, by the function it returns. One whose other end
+// went without a word would keep every request waiting until HTTP/2 gives it up, after 45 seconds.
+func Dial(config *rest.Config) (hangUp func()) {
+	dial := config.Dial
+	if dial == nil {
+		dial = (&net.Dialer{Timeout: dialTimeout, KeepAlive: dialTimeout}).DialContext
+	}
+	connections := connrotation.NewDialer(dial)
+	config.Dial = connections.DialContext
+	return connections.CloseAll
+}
+
+const dialTimeout = 30 * time.Second
 
 // environment returns the variables by which in-cluster clients find the server. They name a host and a port, and nothing
 // else.

@@ -35,7 +35,8 @@ func ends(s os.Signal) bool {
 func catch() (signals chan os.Signal, stop func()) {
 	signals = make(chan os.Signal, 64)
 	var wanted []os.Signal
-	for _, s := range forwarded() {
+	// SIGPIPE is caught and dropped: it would end the supervisor, and with it the command, when nobody reads its words.
+	for _, s := range append(forwarded(), syscall.SIGPIPE) {
 		if !signal.Ignored(s) {
 			wanted = append(wanted, s)
 		}

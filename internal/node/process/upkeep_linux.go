@@ -2,6 +2,7 @@ package process
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"os/exec"
@@ -104,13 +105,27 @@ func (s *supervisor) waitUntil(ctx context.Context, due time.Time) bool {
 }
 
 func (s *supervisor) renew(ctx context.Context) (*content, error) {
-	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
-	defer cancel()
-	got, err := s.fetch(ctx, s.pod)
+	var got *content
+	err := s.ask(ctx, requestTimeout, func(ctx context.Context) (err error) {
+		got, err = s.fetch(ctx, s.pod)
+		return err
+	})
 	if err != nil {
 		return nil, err
 	}
 	return got, tokenvolume.Write(s.root, got.files)
+}
+
+// ask bounds a request. One that was not answered in time may have gone into a connection that is dead, which would take
+// the next one too: that gets a new one.
+func (s *supervisor) ask(ctx context.Context, limit time.Duration, request func(context.Context) error) error {
+	ctx, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
+	err := request(ctx)
+	if err != nil && errors.Is(ctx.Err(), context.DeadlineExceeded) && s.HangUp != nil {
+		s.HangUp()
+	}
+	return err
 }
 
 // onRenew tells the command, or runs what does.
@@ -172,13 +187,13 @@ func (s *supervisor) authorityTime() time.Time {
 }
 
 func (s *supervisor) vouchOnce(ctx context.Context, pod *corev1.Pod) error {
-	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
-	defer cancel()
-	now, err := vouch(ctx, s.pods, pod, s.authorityTime().Add(s.Lease))
-	if err == nil {
-		s.look(pod, now)
-	}
-	return err
+	return s.ask(ctx, min(requestTimeout, s.Lease/leaseParts), func(ctx context.Context) error {
+		now, err := vouch(ctx, s.pods, pod, s.authorityTime().Add(s.Lease))
+		if err == nil {
+			s.look(pod, now)
+		}
+		return err
+	})
 }
 
 // watchPod notices at once what keepLease would notice later. Who may not watch does without.
