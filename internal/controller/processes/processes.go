@@ -48,8 +48,9 @@ type Controller struct {
 	clock  clock.PassiveClock
 	queue  workqueue.TypedRateLimitingInterface[types.NamespacedName]
 
-	mu     sync.Mutex
-	leases map[types.NamespacedName]lease
+	mu      sync.Mutex
+	leases  map[types.NamespacedName]lease
+	started time.Time // when Run began; zero before
 }
 
 // lease is a value of the annotation, and when it was first seen.
@@ -57,6 +58,8 @@ type lease struct {
 	uid  types.UID
 	text string
 	seen time.Time
+	// inherited says that it is from before Run. Its supervisor may not have been able to renew it: nobody was there.
+	inherited bool
 }
 
 // New returns a controller over the store of pods.
@@ -70,6 +73,9 @@ func New(pods Store, events controller.Events, c clock.WithTicker) *Controller {
 
 // Run removes pods until ctx ends.
 func (c *Controller) Run(ctx context.Context) {
+	c.mu.Lock()
+	c.started = c.clock.Now()
+	c.mu.Unlock()
 	controller.Work(ctx, c.queue, "remove the pod of a process that nobody vouches for", c.look)
 }
 
@@ -106,20 +112,32 @@ func (c *Controller) left(pod *corev1.Pod) time.Duration {
 		return 0
 	}
 	now := c.clock.Now()
-	return workload.LeaseEnd(pod, c.seen(pod, now)).Sub(now)
+	seen, earliest := c.seen(pod, now)
+	end := workload.LeaseEnd(pod, seen)
+	if end.Before(earliest) {
+		end = earliest
+	}
+	return end.Sub(now)
 }
 
-// seen returns when the pod's present lease was first seen.
-func (c *Controller) seen(pod *corev1.Pod, now time.Time) time.Time {
+// seen returns when the pod's present lease was first seen, and the earliest that it may end: a supervisor that was waiting
+// for this process to come back has some time to be heard.
+func (c *Controller) seen(pod *corev1.Pod, now time.Time) (seen, earliest time.Time) {
 	key, text := keyOf(pod), pod.Annotations[workload.Lease]
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	known := c.leases[key]
 	if known.uid != pod.UID || known.text != text {
-		known = lease{uid: pod.UID, text: text, seen: now}
+		known = lease{uid: pod.UID, text: text, seen: now, inherited: c.started.IsZero()}
 		c.leases[key] = known
 	}
-	return known.seen
+	switch {
+	case !known.inherited:
+		return known.seen, time.Time{}
+	case c.started.IsZero():
+		return known.seen, now.Add(workload.FirstLease)
+	}
+	return known.seen, c.started.Add(workload.FirstLease)
 }
 
 // look removes the pod if it is over, and else comes back when it could be.

@@ -51,7 +51,12 @@ type site struct {
 // start runs a controller. between, if given, happens after it has looked at a pod, and before it removes it.
 func start(t *testing.T, between func(*site, string)) *site {
 	t.Helper()
-	s := &site{base: storagetest.Start(t), clock: testingclock.NewFakeClock(time.Now().Truncate(time.Second)), events: &told{}}
+	return startOn(t, storagetest.Start(t), between)
+}
+
+func startOn(t *testing.T, base *storagetest.Storage, between func(*site, string)) *site {
+	t.Helper()
+	s := &site{base: base, clock: testingclock.NewFakeClock(time.Now().Truncate(time.Second)), events: &told{}}
 	resource := corev1.Resource("pods")
 	m := mirror.New(s.base, true, resource)
 	var err error
@@ -70,7 +75,39 @@ func start(t *testing.T, between func(*site, string)) *site {
 	storagetest.AwaitReady(t, s.pods.Pod)
 	go func() { c.Run(ctx); done <- struct{}{} }()
 	t.Cleanup(func() { cancel(); <-done; <-done })
+	err = wait.PollUntilContextTimeout(t.Context(), time.Millisecond, 20*time.Second, true, func(context.Context) (bool, error) { return c.Running(), nil })
+	if err != nil {
+		t.Fatal(err)
+	}
 	return s
+}
+
+// TestLeasesThatEndedWhileNobodyWatched: supervisors that waited for the authority to return are given time to be heard.
+func TestLeasesThatEndedWhileNobodyWatched(t *testing.T) {
+	t.Parallel()
+	base := storagetest.Start(t)
+	before := &site{base: base, clock: testingclock.NewFakeClock(time.Now().Truncate(time.Second))}
+	var err error
+	if before.pods, err = pod.NewStorage(base.Scheme, base); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(before.pods.Pod.Destroy)
+	before.pod(t, "waits", before.ahead(-time.Hour))
+	before.pod(t, "lost", before.ahead(-time.Hour))
+
+	s := startOn(t, base, nil)
+	s.clock.Step(workload.FirstLease - time.Second)
+	if s.gone(t, "waits") || s.gone(t, "lost") {
+		t.Fatal("removed before its supervisor could be heard")
+	}
+	s.renew(t, "waits", time.Hour)
+	s.await(t, "lost", time.Second)
+	s.clock.Step(time.Minute)
+	s.pod(t, "marker", s.ahead(-time.Second))
+	s.await(t, "marker", 0)
+	if s.gone(t, "waits") {
+		t.Error("removed though its supervisor vouches for it")
+	}
 }
 
 // interrupted is a store in which something happens before each removal.
