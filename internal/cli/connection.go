@@ -70,8 +70,11 @@ func (c *connection) client(words io.Writer) (kubernetes.Interface, *rest.Config
 // file is the kubeconfig that was named or that belongs to the authority that runs here; empty leaves the choice to the
 // usual rules.
 func (c *connection) file() (string, error) {
-	if c.kubeconfig != "" || os.Getenv(kubeconfigEnv) != "" || isWorkload() {
+	if c.kubeconfig != "" || os.Getenv(kubeconfigEnv) != "" {
 		return c.kubeconfig, nil
+	}
+	if isWorkload() {
+		return noKubeconfig, nil
 	}
 	running, err := datadir.FindOne()
 	if errors.Is(err, datadir.ErrNoneRunning) {
@@ -83,9 +86,9 @@ func (c *connection) file() (string, error) {
 	return running.Kubeconfig(), nil
 }
 
-// isWorkload tells whether this process runs under lanyard exec. Then it is to act as its account, and not as the
-// administrator of the authority that happens to run here.
-func isWorkload() bool {
-	_, err := rest.InClusterConfig()
-	return err == nil && os.Getenv(process.PodNameEnv) != ""
-}
+// isWorkload tells whether this process runs under lanyard exec. Then it is to act as its account, or not at all: neither
+// as the administrator of the authority that happens to run here, nor as whoever owns ~/.kube/config.
+func isWorkload() bool { return os.Getenv(process.PodNameEnv) != "" }
+
+// noKubeconfig is a kubeconfig with nothing in it. With it, clients are what the environment of a pod says, or nobody.
+const noKubeconfig = os.DevNull

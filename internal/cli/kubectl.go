@@ -59,8 +59,11 @@ func newKubectl(s streams) *cobra.Command {
 // has named a kubeconfig. It does so through the environment, which is the
 // only way that reaches all of kubectl, "kubectl config" too.
 func (o *kubectlOptions) complete() error {
-	if os.Getenv(kubeconfigEnv) != "" || namesKubeconfig(o.args) || isWorkload() {
+	if os.Getenv(kubeconfigEnv) != "" || namesKubeconfig(o.args) {
 		return nil
+	}
+	if isWorkload() {
+		return os.Setenv(kubeconfigEnv, noKubeconfig)
 	}
 	running, err := datadir.FindOne()
 	switch {

@@ -277,7 +277,7 @@ func (a *agent) serve(ctx context.Context) error {
 		port: int32(a.listener.Addr().(*net.TCPAddr).Port), maxPods: a.options.MaxPods, clock: a.clock,
 	}
 	a.register = &registration{
-		client: a.identity.client, name: a.options.NodeName, labels: a.options.Labels, observe: observer.status, clock: a.clock,
+		client: a.identity.client, heartbeats: a.identity.heartbeats, reconnect: a.identity.connections.CloseAll, name: a.options.NodeName, labels: a.options.Labels, observe: observer.status, clock: a.clock,
 	}
 	return nil
 }

@@ -36,9 +36,14 @@ type identity struct {
 	// config connects to the authority as the node.
 	config *rest.Config
 	client kubernetes.Interface
-	// connections are those of client.
+	// heartbeats is for the Lease: its requests end in time for another attempt.
+	heartbeats kubernetes.Interface
+	// connections are those of both.
 	connections *connrotation.Dialer
 }
+
+// heartbeatTimeout leaves a Lease time for a second attempt, on a connection that lives, before it has ended.
+const heartbeatTimeout = leaseDuration / 4
 
 // join gets the agent its identity. Without a certificate of its own it asks for one by the bootstrap token, and waits.
 func join(ctx context.Context, o *Options) (*identity, error) {
@@ -69,7 +74,13 @@ func newIdentity(config *rest.Config) (*identity, error) {
 	if err != nil {
 		return nil, fmt.Errorf("connect to %s: %w", config.Host, err)
 	}
-	return &identity{config, client, connections}, nil
+	soon := rest.CopyConfig(config)
+	soon.Timeout = heartbeatTimeout
+	heartbeats, err := kubernetes.NewForConfig(soon)
+	if err != nil {
+		return nil, fmt.Errorf("connect to %s: %w", config.Host, err)
+	}
+	return &identity{config, client, heartbeats, connections}, nil
 }
 
 // enrol has a client certificate for the node made and renewed, and returns a configuration that uses it.

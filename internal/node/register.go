@@ -34,11 +34,15 @@ type observe func(ctx context.Context, was *corev1.NodeStatus) corev1.NodeStatus
 
 // registration keeps the Node object and its Lease.
 type registration struct {
-	client  kubernetes.Interface
-	name    string
-	labels  map[string]string
-	observe observe
-	clock   clock.Clock
+	client kubernetes.Interface
+	// heartbeats writes the Lease. When that fails again and again, reconnect is called: a connection may have died without a
+	// word.
+	heartbeats kubernetes.Interface
+	reconnect  func()
+	name       string
+	labels     map[string]string
+	observe    observe
+	clock      clock.Clock
 
 	reported time.Time
 	node     *corev1.Node // as last read or written
@@ -159,5 +163,5 @@ func sameButForHeartbeats(a, b *corev1.NodeStatus) bool {
 
 // lease says that the agent lives.
 func (r *registration) lease() lease.Controller {
-	return lease.NewController(r.clock, r.client, r.name, int32(leaseDuration/time.Second), nil, renewEvery, r.name, corev1.NamespaceNodeLease, nil)
+	return lease.NewController(r.clock, r.heartbeats, r.name, int32(leaseDuration/time.Second), r.reconnect, renewEvery, r.name, corev1.NamespaceNodeLease, nil)
 }
