@@ -209,7 +209,7 @@ func (o *execOptions) validateTokens() (err error) {
 	}
 	if o.onRenew != "" {
 		var fault error
-		if o.config.OnRenew, fault = process.ParseOnRenew(o.onRenew); fault != nil {
+		if o.config.OnRenew, fault = workload.ParseNotice(o.onRenew); fault != nil {
 			err = errors.Join(err, fmt.Errorf("--on-renew %w", fault))
 		}
 	}

@@ -27,7 +27,7 @@ func (p *Pods) Renewed(pod *corev1.Pod, volumes []string) {
 	if !ok {
 		return
 	}
-	how, err := ParseOnRenew(text)
+	how, err := workload.ParseNotice(text)
 	if err != nil {
 		return // told of when the pod came
 	}
@@ -68,7 +68,7 @@ func (w *worker) mountersOf(volumes []string) []cri.Container {
 }
 
 // notify tells one container, and then everybody how that went.
-func (p *Pods) notify(ctx context.Context, pod *corev1.Pod, run cri.Container, how OnRenew) {
+func (p *Pods) notify(ctx context.Context, pod *corev1.Pod, run cri.Container, how workload.Notice) {
 	err := p.deliver(ctx, run.ID, how)
 	if ctx.Err() != nil {
 		return
@@ -83,7 +83,7 @@ func (p *Pods) notify(ctx context.Context, pod *corev1.Pod, run cri.Container, h
 	}
 }
 
-func (p *Pods) deliver(ctx context.Context, id string, how OnRenew) error {
+func (p *Pods) deliver(ctx context.Context, id string, how workload.Notice) error {
 	if how.Command == nil {
 		return p.Runtime.Signal(ctx, id, how.Signal)
 	}

@@ -159,7 +159,7 @@ func checkAnnotations(pod *corev1.Pod) field.ErrorList {
 	if !ok {
 		return nil
 	}
-	if _, err := ParseOnRenew(text); err != nil {
+	if _, err := workload.ParseNotice(text); err != nil {
 		return field.ErrorList{unsupported(field.NewPath("metadata", "annotations").Key(workload.OnRenew), err.Error())}
 	}
 	return nil

@@ -171,30 +171,3 @@ func setAny(v reflect.Value) bool {
 	}
 	return true
 }
-
-func TestParseOnRenew(t *testing.T) {
-	t.Parallel()
-	for text, want := range map[string]OnRenew{
-		"signal:HUP": {Signal: 1}, "signal:SIGUSR1": {Signal: 10}, "exec:/bin/reload": {Command: []string{"/bin/reload"}},
-		"exec:/bin/reload  --now all": {Command: []string{"/bin/reload", "--now", "all"}},
-	} {
-		if got, err := ParseOnRenew(text); err != nil || !reflect.DeepEqual(got, want) {
-			t.Errorf("%q: %+v, %v", text, got, err)
-		}
-	}
-	for _, text := range []string{"", "HUP", "signal:", "signal:KILL", "signal:STOP", "signal:9", "exec:", "exec: ", "run:x"} {
-		if got, err := ParseOnRenew(text); err == nil {
-			t.Errorf("%q was read as %+v", text, got)
-		}
-	}
-}
-
-func FuzzParseOnRenew(f *testing.F) {
-	f.Add("signal:HUP")
-	f.Add("exec:a b")
-	f.Fuzz(func(t *testing.T, text string) {
-		if how, err := ParseOnRenew(text); err == nil && (how.Signal == 0) == (len(how.Command) == 0) {
-			t.Errorf("%q was read as %+v", text, how)
-		}
-	})
-}

@@ -12,6 +12,7 @@ import (
 	"k8s.io/utils/clock"
 
 	"lanyard.dev/internal/node/tokenvolume"
+	"lanyard.dev/internal/workload"
 )
 
 // WellKnown is where containers have the files of their service account.
@@ -44,7 +45,7 @@ type Config struct {
 	// TTL is the life of each token, and Lease the time for which the supervisor vouches for the Pod.
 	TTL, Lease time.Duration
 	Audiences  []Audience
-	OnRenew    OnRenew
+	OnRenew    workload.Notice
 	// NoMount hands over a private directory and a kubeconfig instead of mounting.
 	NoMount bool
 	// Stdin, Stdout and Stderr are the command's.

@@ -58,20 +58,6 @@ func TestValidateAudiences(t *testing.T) {
 	}
 }
 
-func TestParseOnRenew(t *testing.T) {
-	t.Parallel()
-	for text, want := range map[string]OnRenew{
-		"signal:HUP": {Signal: "HUP"}, "signal:sigusr1": {Signal: "USR1"},
-		"exec:/bin/reload --now  x": {Command: []string{"/bin/reload", "--now", "x"}},
-		"signal:KILL":               {}, "signal:": {}, "exec:": {}, "exec: ": {}, "HUP": {}, "": {},
-	} {
-		got, err := ParseOnRenew(text)
-		if diff := cmp.Diff(want, got); diff != "" || (err != nil) != cmp.Equal(want, OnRenew{}) {
-			t.Errorf("%q: %v, %v", text, got, err)
-		}
-	}
-}
-
 func TestBaseName(t *testing.T) {
 	t.Parallel()
 	for command, want := range map[string]string{

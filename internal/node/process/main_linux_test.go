@@ -20,6 +20,7 @@ import (
 	"k8s.io/klog/v2"
 
 	"lanyard.dev/internal/node/process"
+	"lanyard.dev/internal/workload"
 	"lanyard.dev/lanyardtest"
 )
 
@@ -59,7 +60,7 @@ type order struct {
 	Command       []string
 	TTL, Lease    time.Duration
 	Audiences     []process.Audience
-	OnRenew       process.OnRenew
+	OnRenew       workload.Notice
 	NoMount       bool
 	UID, GID      int
 	Act           string // the test binary is the command, and does this

@@ -195,7 +195,7 @@ func checkPod(t *testing.T, authority *lanyardtest.Authority, namespace, name st
 // testRenewal is told by SIGHUP, sees the new token, and can use it when the old one has expired.
 func testRenewal(t *testing.T, authority *lanyardtest.Authority, uid int) {
 	o := newOrder(t, authority)
-	o.Act, o.TTL, o.OnRenew = "dashboard", 2*time.Second, process.OnRenew{Signal: "HUP"}
+	o.Act, o.TTL, o.OnRenew = "dashboard", 2*time.Second, workload.Notice{Signal: syscall.SIGHUP}
 	s := o.start(t, uid)
 	s.ready()
 	first := s.say("read token")
@@ -350,7 +350,7 @@ func TestAuthorityAway(t *testing.T) {
 	options := lanyardtest.Options{DataDir: t.TempDir(), MinTokenExpiration: time.Second}
 	authority := lanyardtest.StartWith(t, options)
 	o := newOrder(t, authority)
-	o.Act, o.TTL, o.Lease, o.OnRenew = "dashboard", 2*time.Second, 5*time.Second, process.OnRenew{Signal: "HUP"}
+	o.Act, o.TTL, o.Lease, o.OnRenew = "dashboard", 2*time.Second, 5*time.Second, workload.Notice{Signal: syscall.SIGHUP}
 	s := o.start(t, -1)
 	name := s.ready()
 	first := s.say("read token")

@@ -4,8 +4,6 @@ import (
 	"os"
 	"os/signal"
 	"syscall"
-
-	"golang.org/x/sys/unix"
 )
 
 // forwarded are the signals that are meant for the command: all that can be caught, but those that the kernel sends to a
@@ -44,9 +42,6 @@ func catch() (signals chan os.Signal, stop func()) {
 	signal.Notify(signals, wanted...)
 	return signals, func() { signal.Stop(signals) }
 }
-
-// signalNamed is for the names in renewSignals.
-func signalNamed(name string) syscall.Signal { return unix.SignalNum("SIG" + name) }
 
 // watchCommand tells when the command stops or ends, until it has ended.
 func watchCommand(pid int) <-chan syscall.WaitStatus {

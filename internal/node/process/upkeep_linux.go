@@ -131,8 +131,8 @@ func (s *supervisor) ask(ctx context.Context, limit time.Duration, request func(
 // onRenew tells the command, or runs what does.
 func (s *supervisor) onRenew(ctx context.Context) {
 	switch {
-	case s.OnRenew.Signal != "":
-		_ = s.command.Signal(signalNamed(s.OnRenew.Signal))
+	case s.OnRenew.Signal != 0:
+		_ = s.command.Signal(s.OnRenew.Signal)
 	case len(s.OnRenew.Command) > 0:
 		if err := s.runOnRenew(ctx); err != nil && ctx.Err() == nil {
 			s.say("--on-renew %s: %v", s.OnRenew.Command[0], err)
