@@ -24,7 +24,7 @@ func endSessions(api http.Handler, stopping stopSignal) http.Handler {
 	parts := sets.New(sessionParts...)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		info, ok := request.RequestInfoFrom(r.Context())
-		if !ok || info.Resource != "pods" || !parts.Has(info.Subresource) || info.Subresource == "log" && r.URL.Query().Get("follow") == "" {
+		if !ok || info.Resource != "pods" || !parts.Has(info.Subresource) || info.Subresource == "log" && !follows(r) {
 			api.ServeHTTP(w, r)
 			return
 		}
@@ -39,6 +39,12 @@ func endSessions(api http.Handler, stopping stopSignal) http.Handler {
 		}()
 		api.ServeHTTP(w, r.WithContext(ctx))
 	})
+}
+
+// follows tells whether a log is to be followed, as the API reads parameters: one that is only named is true.
+func follows(r *http.Request) bool {
+	values := r.URL.Query()["follow"]
+	return len(values) > 0 && values[0] != "0" && !strings.EqualFold(values[0], "false")
 }
 
 // withoutCommands keeps what is run in containers out of the log: the filters that log a request take its line as it

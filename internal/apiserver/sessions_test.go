@@ -37,7 +37,7 @@ func TestSessionsEndWithTheServer(t *testing.T) {
 		ends                         bool
 	}{
 		{"pods", "exec", "", true}, {"pods", "attach", "", true}, {"pods", "portforward", "", true},
-		{"pods", "log", "?follow=true", true}, {"pods", "log", "", false}, {"pods", "", "", false}, {"things", "exec", "", false},
+		{"pods", "log", "?follow=true", true}, {"pods", "log", "?follow", true}, {"pods", "log", "?follow=false", false}, {"pods", "log", "", false}, {"pods", "", "", false}, {"things", "exec", "", false},
 	} {
 		stopping := make(stopSignal)
 		h := endSessions(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
