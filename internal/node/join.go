@@ -42,6 +42,9 @@ type identity struct {
 	connections *connrotation.Dialer
 }
 
+// servingPatience is how long an agent waits for a certificate to serve with before it registers without.
+const servingPatience = 5 * time.Second
+
 // heartbeatTimeout leaves a Lease time for a second attempt, on a connection that lives, before it has ended.
 const heartbeatTimeout = leaseDuration / 4
 
@@ -175,6 +178,12 @@ func (id *identity) serving(ctx context.Context, o *Options, addresses []net.IP)
 		return nil, fmt.Errorf("serving certificate in %s: %w", certificateDir(o), err)
 	}
 	manager.Start()
+	// The node should not be ready before kubectl's logs can reach it; nor should pods wait for somebody's approval.
+	soon, cancel := context.WithTimeout(ctx, servingPatience)
+	defer cancel()
+	if err := awaitCertificate(soon, manager); err != nil && ctx.Err() == nil {
+		klog.InfoS("There is no serving certificate yet: kubectl logs and exec do not reach this node until the authority has signed one", "node", o.NodeName)
+	}
 	return func() (*tls.Certificate, error) {
 		if current := manager.Current(); current != nil {
 			return current, nil
