@@ -37,6 +37,9 @@ type churn struct {
 	made, ran atomic.Int64
 	running   sync.WaitGroup
 	stop      context.CancelFunc
+
+	starting sync.RWMutex // read-locked from a pod's creation until it runs
+	calm     atomic.Bool  // pods are waited for, and ended gracefully
 }
 
 func (b *bench) churn(t *testing.T, workers int) *churn {
@@ -55,20 +58,25 @@ func (b *bench) churn(t *testing.T, workers int) *churn {
 
 // one makes a pod and deletes it: once it runs, or as soon as it is there; gracefully or not.
 func (c *churn) one(ctx context.Context, pod *corev1.Pod, n int) {
-	pods := c.Client().CoreV1().Pods(c.namespace)
+	pods, calm := c.Client().CoreV1().Pods(c.namespace), c.calm.Load()
+	c.starting.RLock()
 	again(ctx, func() bool {
 		_, err := pods.Create(ctx, pod, metav1.CreateOptions{})
 		return err == nil || apierrors.IsAlreadyExists(err)
 	})
 	c.made.Add(1)
-	if n%3 != 0 {
+	if calm || n%3 != 0 {
 		again(ctx, func() bool {
 			now, err := pods.Get(ctx, pod.Name, metav1.GetOptions{})
 			return err == nil && now.Status.Phase == corev1.PodRunning
 		})
 		c.ran.Add(1)
 	}
+	c.starting.RUnlock()
 	grace := int64(n % 2)
+	if calm {
+		grace = 1
+	}
 	again(ctx, func() bool {
 		err := pods.Delete(ctx, pod.Name, metav1.DeleteOptions{GracePeriodSeconds: &grace})
 		return err == nil || apierrors.IsNotFound(err)
@@ -94,6 +102,18 @@ func (c *churn) goesOn(t *testing.T) {
 	eventually(t, "pods come and go", func(context.Context) bool { return c.made.Load() >= made+6 && c.ran.Load() >= ran+4 })
 }
 
+// whileNoneStarts does something while pods run and end, and none is being started. A containerd 1.6 that is killed while it
+// starts a container may not let go of it for good: it holds it ended, its own task, and refuses to remove it.
+func (c *churn) whileNoneStarts(t *testing.T, do func()) {
+	t.Helper()
+	c.calm.Store(true)
+	defer c.calm.Store(false)
+	c.goesOn(t)
+	c.starting.Lock()
+	defer c.starting.Unlock()
+	do()
+}
+
 // TestKilledUnderPods kills the agent, the authority and containerd in turn while pods come and go. Pods that stay must not
 // notice but for their new tokens, and of the others nothing may be left.
 func TestKilledUnderPods(t *testing.T) {
@@ -116,8 +136,8 @@ func TestKilledUnderPods(t *testing.T) {
 	for _, kill := range []func(){
 		func() { killAgent(); s.startAgent(t); b.checkRenewed(t, stays) },
 		func() { _, _ = up.end(t, syscall.SIGKILL); up = h.up(t) },
-		func() { c.Kill(t); c.Restart(t) },
-		func() { killAgent(); c.Kill(t); c.Restart(t); s.startAgent(t) },
+		func() { load.whileNoneStarts(t, func() { c.Kill(t) }); c.Restart(t) },
+		func() { load.whileNoneStarts(t, func() { killAgent(); c.Kill(t) }); c.Restart(t); s.startAgent(t) },
 	} {
 		load.goesOn(t)
 		kill()
