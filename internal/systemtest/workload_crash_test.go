@@ -68,7 +68,8 @@ func (c *churn) one(ctx context.Context, pod *corev1.Pod, n int) {
 	if calm || n%3 != 0 {
 		again(ctx, func() bool {
 			now, err := pods.Get(ctx, pod.Name, metav1.GetOptions{})
-			return err == nil && now.Status.Phase == corev1.PodRunning
+			// One whose start was cut short by a kill has failed: it is not to be started again.
+			return err == nil && (now.Status.Phase == corev1.PodRunning || now.Status.Phase == corev1.PodFailed)
 		})
 		c.ran.Add(1)
 	}
@@ -109,7 +110,13 @@ func (c *churn) whileNoneStarts(t *testing.T, do func()) {
 	c.calm.Store(true)
 	defer c.calm.Store(false)
 	c.goesOn(t)
-	c.starting.Lock()
+	locked := make(chan struct{})
+	go func() { c.starting.Lock(); close(locked) }()
+	select {
+	case <-locked:
+	case <-time.After(patience):
+		t.Fatal("a pod neither runs nor fails")
+	}
 	defer c.starting.Unlock()
 	do()
 }
