@@ -21,7 +21,6 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/runtime"
-	"k8s.io/apimachinery/pkg/util/wait"
 	"k8s.io/apimachinery/pkg/watch"
 	"k8s.io/client-go/kubernetes/scheme"
 	typedcorev1 "k8s.io/client-go/kubernetes/typed/core/v1"
@@ -130,7 +129,7 @@ func (a *agent) connect(ctx context.Context) (err error) {
 // waited for, as after both machines lost their power.
 func (a *agent) listen(ctx context.Context) (err error) {
 	ip := a.options.NodeIP
-	for delay := (wait.Backoff{Duration: 200 * time.Millisecond, Factor: 2, Jitter: 0.5, Steps: 7, Cap: 10 * time.Second}); ip == nil; {
+	for delay := pace(10 * time.Second); ip == nil; {
 		if ip, err = a.authority.localAddress(ctx); err == nil {
 			break
 		}
@@ -207,7 +206,7 @@ func (a *agent) deliver(ctx context.Context) error {
 
 // runtimeName waits for the runtime to say what it is: containers' IDs are told with it.
 func (a *agent) runtimeName(ctx context.Context) (string, error) {
-	delay := wait.Backoff{Duration: 200 * time.Millisecond, Factor: 2, Jitter: 0.5, Steps: 6, Cap: 5 * time.Second}
+	delay := pace(5 * time.Second)
 	for {
 		name, version, err := a.runtime.Version(ctx)
 		if err == nil {

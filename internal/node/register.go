@@ -50,7 +50,7 @@ type registration struct {
 
 // run registers the node, trying until it succeeds, and keeps it true until ctx ends. registered is called once.
 func (r *registration) run(ctx context.Context, registered func(*corev1.Node)) {
-	backoff := wait.Backoff{Duration: 200 * time.Millisecond, Factor: 2, Jitter: 0.5, Steps: 7, Cap: 10 * time.Second}
+	backoff := pace(10 * time.Second)
 	for {
 		err := r.register(ctx)
 		if err == nil {
@@ -68,6 +68,12 @@ func (r *registration) run(ctx context.Context, registered func(*corev1.Node)) {
 			klog.ErrorS(err, "Could not report the status of the node", "node", r.name)
 		}
 	}
+}
+
+// pace is how long to wait between attempts at what others must come back for: at first a fifth of a second, then ever
+// longer, up to longest, and never quite the same.
+func pace(longest time.Duration) wait.Backoff {
+	return wait.Backoff{Duration: 200 * time.Millisecond, Factor: 2, Jitter: 0.5, Steps: 7, Cap: longest}
 }
 
 // pause waits, and reports whether ctx goes on.
