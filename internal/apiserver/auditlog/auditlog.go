@@ -4,10 +4,7 @@ package auditlog
 import (
 	"fmt"
 	"io"
-	"os"
-	"path/filepath"
 
-	"gopkg.in/natefinch/lumberjack.v2"
 	auditinternal "k8s.io/apiserver/pkg/apis/audit"
 	auditv1 "k8s.io/apiserver/pkg/apis/audit/v1"
 	"k8s.io/apiserver/pkg/audit"
@@ -67,7 +64,7 @@ func Open(o Options) (*Log, error) {
 	}, nil
 }
 
-// Close closes the file.
+// Close closes the file; events that come later are refused.
 func (l *Log) Close() error {
 	if l == nil {
 		return nil
@@ -88,25 +85,3 @@ func load(file string) (audit.PolicyRuleEvaluator, error) {
 	}
 	return policy.NewPolicyRuleEvaluator(p), nil
 }
-
-func open(o Options) (io.WriteCloser, error) {
-	if o.LogPath == "-" {
-		return nopCloser{os.Stdout}, nil
-	}
-	if err := os.MkdirAll(filepath.Dir(o.LogPath), 0o700); err != nil {
-		return nil, err
-	}
-	// The rotating writer opens the file at the first event; a file that cannot be written must be known now.
-	f, err := os.OpenFile(o.LogPath, os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
-	if err != nil {
-		return nil, err
-	}
-	if err := f.Close(); err != nil {
-		return nil, err
-	}
-	return &lumberjack.Logger{Filename: o.LogPath, MaxAge: o.MaxAge, MaxBackups: o.MaxBackups, MaxSize: o.MaxSize}, nil
-}
-
-type nopCloser struct{ io.Writer }
-
-func (nopCloser) Close() error { return nil }

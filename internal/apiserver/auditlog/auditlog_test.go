@@ -228,3 +228,25 @@ func TestValidate(t *testing.T) {
 		t.Errorf("want every fault at once, got %v", errs)
 	}
 }
+
+// TestClosedStaysClosed has an event that comes late, of a request that outlived the server, make no file again.
+func TestClosedStaysClosed(t *testing.T) {
+	t.Parallel()
+	log, path := open(t, everything)
+	event := &auditinternal.Event{Level: auditinternal.LevelMetadata, Verb: "get"}
+	if !log.Backend.ProcessEvents(event) {
+		t.Fatal("the event was not logged")
+	}
+	if err := log.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Remove(path); err != nil {
+		t.Fatal(err)
+	}
+	if log.Backend.ProcessEvents(event) {
+		t.Error("an event was logged after the end")
+	}
+	if _, err := os.Stat(path); !os.IsNotExist(err) {
+		t.Errorf("the file is there again: %v", err)
+	}
+}
