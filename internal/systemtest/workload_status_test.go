@@ -25,7 +25,7 @@ var fates = map[string]struct {
 	"completed": {args: []string{"log", "well"}, columns: `0/1 Completed 0`},
 	"failed":    {args: []string{"exit", "3"}, columns: `0/1 Error 0`},
 	"crashing":  {"restartPolicy: Always", []string{"log", "ouch", ";", "exit", "1"}, `0/1 CrashLoopBackOff \d+ .*`, "BackOff", "Back-off restarting failed container c"},
-	"greedy": {"containers: [{name: c, image: lanyard.test/tool:1, args: [allocate, '134217728'], resources: {limits: {memory: 24Mi}}}]",
+	"greedy": {"containers: [{name: c, image: lanyard.test/tool:1, args: [await, /tmp/go, ;, allocate, '134217728'], resources: {limits: {memory: 64Mi}}}]",
 		nil, `0/1 OOMKilled 0`, "", ""},
 	"absent":   {"containers: [{name: c, image: '127.0.0.1:1/absent:1'}]", nil, `0/1 ImagePullBackOff 0`, "Failed", "127.0.0.1:1/absent:1"},
 	"never":    {"containers: [{name: c, image: lanyard.test/absent:1, imagePullPolicy: Never}]", nil, `0/1 ErrImageNeverPull 0`, "ErrImageNeverPull", `Container image "lanyard.test/absent:1" is not present with pull policy of Never`},
@@ -50,6 +50,9 @@ func TestPodStatuses(t *testing.T) {
 	for _, name := range names {
 		b.create(t, podOf(t, name, fates[name].spec, fates[name].args...))
 	}
+	// Not before its start is over: only then does the runtime look for the kernel's kill, which may take the writer too.
+	b.awaitRunning(t, "greedy")
+	b.try(t, "exec", "greedy", "--", "/bin/tool", "write", "/tmp/go", "")
 	b.awaitColumns(t, func(name, columns string) bool {
 		return regexp.MustCompile(`^` + fates[name].columns + `$`).MatchString(columns)
 	}, names...)

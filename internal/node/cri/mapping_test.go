@@ -154,12 +154,16 @@ func TestResources(t *testing.T) {
 func TestLimits(t *testing.T) {
 	t.Parallel()
 	r := newRuntime(t)
-	pod := podOf("cat", "/sys/fs/cgroup/memory/memory.limit_in_bytes", "/sys/fs/cgroup/cpu/cpu.cfs_quota_us", ";", "allocate", "268435456")
+	files := []string{"/sys/fs/cgroup/memory/memory.limit_in_bytes", "/sys/fs/cgroup/cpu/cpu.cfs_quota_us"}
 	if unified() {
-		pod = podOf("cat", "/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/cpu.max", ";", "allocate", "268435456")
+		files = []string{"/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/cpu.max"}
 	}
+	pod := podOf("cat", files[0], files[1], ";", "await", "/tmp/go", ";", "allocate", "268435456")
 	pod.Spec.Containers[0].Resources.Limits = list("500m", "64Mi")
 	ran := start(t, r, pod)
+	// The runtime looks for the kernel's kill from the end of the start on: one before it is a kill by somebody to it. This one
+	// may take the writer too.
+	_, _, _ = r.Exec(t.Context(), ran.id, []string{"/bin/tool", "write", "/tmp/go", ""}, patience)
 	ended := ran.await(ran.id, Exited)
 	for ended.Reason != "OOMKilled" && !settled(&ended, time.Now()) {
 		ended = ran.await(ran.id, Exited)
