@@ -166,16 +166,16 @@ func (r *road) carry(from, to net.Conn, cut *bool) {
 		r.mu.Lock()
 		lost := *cut
 		r.mu.Unlock()
-		if lost {
-			continue
-		}
-		if err == nil {
+		if err == nil && !lost {
 			_, err = to.Write(data[:count])
 		}
-		if err != nil {
-			_, _ = from.Close(), to.Close()
-			return
+		if err == nil {
+			continue
 		}
+		if !lost {
+			_, _ = from.Close(), to.Close()
+		}
+		return
 	}
 }
 

@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"os"
 	"os/exec"
+	"os/signal"
 	"strings"
 	"syscall"
 	"testing"
@@ -45,6 +46,8 @@ func TestMain(m *testing.M) {
 		os.Exit(supervise(text))
 	}
 	flag.Parse()
+	// Supervisors start with SIGHUP as most programs do, also where these tests were told to ignore it.
+	signal.Notify(make(chan os.Signal, 1), syscall.SIGHUP)
 	if !testing.Verbose() {
 		klog.SetSlogLogger(slog.New(slog.DiscardHandler))
 	}

@@ -111,6 +111,7 @@ func TestRun(t *testing.T) {
 	}
 	t.Run("another user", func(t *testing.T) { t.Parallel(); testOtherUser(t, authority) })
 	t.Run("as few rights as documented", func(t *testing.T) { t.Parallel(); testFewRights(t, authority) })
+	t.Run("ignoring SIGHUP", func(t *testing.T) { t.Parallel(); testNohup(t, authority) })
 	t.Run("killed in the end", func(t *testing.T) { t.Parallel(); testStubborn(t, authority) })
 }
 
@@ -231,6 +232,28 @@ func testSignals(t *testing.T, authority *lanyardtest.Authority, uid int) {
 	if left := pods(t, authority, o.Spec.Namespace); len(left) > 0 {
 		t.Errorf("%d pods are left", len(left))
 	}
+}
+
+// testNohup has a signal that was ignored from the start stay ignored.
+func testNohup(t *testing.T, authority *lanyardtest.Authority) {
+	o := newOrder(t, authority)
+	o.Act = "dashboard"
+	s := o.prepare(t, -1)
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.process.Path, s.process.Args = "/bin/sh", []string{"sh", "-c", `trap "" HUP; exec "$0"`, self}
+	s.connect()
+	s.ready()
+	for _, signal := range []syscall.Signal{syscall.SIGHUP, syscall.SIGUSR1} {
+		s.signal(signal)
+	}
+	if got := s.say("signal"); got != syscall.SIGUSR1.String() {
+		t.Errorf("first came %v", got)
+	}
+	s.signal(syscall.SIGTERM)
+	s.wait()
 }
 
 func testDeleted(t *testing.T, authority *lanyardtest.Authority, uid int) {
