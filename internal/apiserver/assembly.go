@@ -38,6 +38,7 @@ import (
 	certificateadmission "lanyard.dev/internal/apiserver/admission/certificates"
 	"lanyard.dev/internal/apiserver/admission/escalation"
 	"lanyard.dev/internal/apiserver/admission/noderestriction"
+	"lanyard.dev/internal/apiserver/admission/podsecurity"
 	"lanyard.dev/internal/apiserver/anchor"
 	"lanyard.dev/internal/apiserver/auditlog"
 	"lanyard.dev/internal/apiserver/authn"
@@ -212,6 +213,12 @@ func (a *assembly) loadIssuers() (err error) {
 	return err
 }
 
+// loadPodSecurity reads what pods are held to in namespaces that do not say it.
+func (a *assembly) loadPodSecurity() (err error) {
+	a.podSecurity, err = podsecurity.ReadConfiguration(a.options.AdmissionConfig)
+	return err
+}
+
 func (a *assembly) feed(coreResource string) *mirror.Feed {
 	return a.mirror.Feed(corev1.Resource(coreResource))
 }
@@ -300,7 +307,11 @@ func (a *assembly) identify() error {
 	a.config.Authentication.APIAudiences = o.audiences()
 	nodes := noderestriction.Config{Pod: a.findPod, Node: a.findNode, Authorizer: a.authorizer, Audiences: o.audiences()}
 	grants := escalation.New(a.index, a.authorizer, a.findRules)
-	a.config.AdmissionControl = admission.New(a.findNamespace, a.findAccount, nodes, grants, certificateadmission.New(a.authorizer))
+	pods, err := podsecurity.New(podsecurity.Config{Namespace: a.findNamespace, Pods: a.listPods, Defaults: a.podSecurity})
+	if err != nil {
+		return err
+	}
+	a.config.AdmissionControl = admission.New(a.findNamespace, a.findAccount, nodes, pods, grants, certificateadmission.New(a.authorizer))
 	a.approver = nodeapproval.New(a.stores.requests.Request, a.stores.requests.Approval, a.authorizer, a.servesAs, clock.RealClock{})
 	a.mirror.Feed(certificatesigningrequest.Resource).Listen(a.approver)
 	return nil

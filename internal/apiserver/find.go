@@ -6,6 +6,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/apis/meta/internalversion"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apiserver/pkg/endpoints/request"
@@ -35,6 +36,19 @@ func (a *assembly) findPod(ctx context.Context, namespace, name string) (*corev1
 		return nil, missing(err, corev1.Resource("pods"), name)
 	}
 	return found.(*corev1.Pod), nil
+}
+
+func (a *assembly) listPods(ctx context.Context, namespace string) ([]*corev1.Pod, error) {
+	list, err := a.stores.pods.Pod.List(request.WithNamespace(ctx, namespace), &internalversion.ListOptions{})
+	if err != nil {
+		return nil, err
+	}
+	items := list.(*corev1.PodList).Items
+	pods := make([]*corev1.Pod, len(items))
+	for i := range items {
+		pods[i] = &items[i]
+	}
+	return pods, nil
 }
 
 func (a *assembly) findNode(ctx context.Context, name string) (*corev1.Node, error) {

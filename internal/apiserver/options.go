@@ -27,6 +27,9 @@ type Options struct {
 	// AuthenticationConfig is an apiserver.config.k8s.io AuthenticationConfiguration: the issuers by whose tokens people
 	// sign in. It is read again when it changes.
 	AuthenticationConfig string
+	// AdmissionConfig is an apiserver.config.k8s.io AdmissionConfiguration: which Pod Security Standard namespaces are held to
+	// that choose none.
+	AdmissionConfig string
 	// RootCAFile is what workloads verify the server with: it is published as kube-root-ca.crt in every namespace.
 	RootCAFile string
 

@@ -13,6 +13,7 @@ import (
 	genericserver "k8s.io/apiserver/pkg/server"
 	"k8s.io/klog/v2"
 
+	"lanyard.dev/internal/apiserver/admission/podsecurity"
 	"lanyard.dev/internal/apiserver/anchor"
 	"lanyard.dev/internal/apiserver/auditlog"
 	"lanyard.dev/internal/apiserver/authn/oidc"
@@ -59,13 +60,14 @@ type assembly struct {
 	issuing anchor.Anchors // to issue by
 	index   *rbac.Index
 
-	keys       *signingkey.Set
-	issuer     *token.Issuer
-	tokens     authenticator.Token
-	people     *oidc.Authenticator // nil without an authentication configuration
-	authorizer *authz.Union
-	audit      *auditlog.Log
-	nodes      *nodeclient.Client // connects to none if nothing is configured
+	keys        *signingkey.Set
+	issuer      *token.Issuer
+	tokens      authenticator.Token
+	people      *oidc.Authenticator        // nil without an authentication configuration
+	podSecurity *podsecurity.Configuration // for namespaces that choose nothing
+	authorizer  *authz.Union
+	audit       *auditlog.Log
+	nodes       *nodeclient.Client // connects to none if nothing is configured
 
 	stopping   stopSignal
 	ephemeral  *ephemeral.Handler
@@ -86,7 +88,7 @@ func New(o Options) (*Server, error) {
 	}
 	s := &Server{assembly: assembly{options: o, scheme: scheme.New(), stopping: make(stopSignal)}, ready: make(chan struct{})}
 	s.codecs = scheme.NewCodecs(s.scheme)
-	steps := []func() error{s.loadKeys, s.loadCA, s.loadIssuers, s.configure, s.openAudit, s.openStores, s.connectNodes, s.watchWorkloads, s.watchAnchors, s.watchPolicy, s.identify, s.build}
+	steps := []func() error{s.loadKeys, s.loadCA, s.loadIssuers, s.loadPodSecurity, s.configure, s.openAudit, s.openStores, s.connectNodes, s.watchWorkloads, s.watchAnchors, s.watchPolicy, s.identify, s.build}
 	for _, step := range steps {
 		if err := step(); err != nil {
 			return nil, err

@@ -62,6 +62,7 @@ func (o *serveOptions) addFlags(cmd *cobra.Command) {
 	f.StringVar(&o.options.TLSPrivateKeyFile, "tls-private-key-file", "", "key of the serving certificate")
 	f.StringVar(&o.options.ClientCAFile, "client-ca-file", "", "CAs of client certificates; without it none is accepted")
 	f.StringVar(&o.options.AuthenticationConfig, "authentication-config", "", authenticationConfigUsage)
+	f.StringVar(&o.options.AdmissionConfig, "admission-control-config-file", "", admissionConfigUsage)
 	f.StringVar(&o.options.RootCAFile, "root-ca-file", "", "CA published as kube-root-ca.crt in every namespace (default: the content of --tls-cert-file)")
 	f.StringVar(&o.options.EncryptionProviderConfig, "encryption-provider-config", "", "EncryptionConfiguration for secrets at rest")
 	o.addServiceAccountFlags(cmd)

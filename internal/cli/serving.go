@@ -31,7 +31,10 @@ func (o *loggingOptions) apply(w io.Writer) {
 	_ = flags.Set("v", strconv.Itoa(o.verbosity))
 }
 
-const authenticationConfigUsage = "AuthenticationConfiguration: OpenID Connect issuers by whose tokens people sign in; read again when it changes"
+const (
+	authenticationConfigUsage = "AuthenticationConfiguration: OpenID Connect issuers by whose tokens people sign in; read again when it changes"
+	admissionConfigUsage      = "AdmissionConfiguration: the Pod Security Standard for namespaces whose labels choose none, and exemptions"
+)
 
 func validPort(port int) error {
 	if port < 0 || port > 65535 {

@@ -70,6 +70,7 @@ func (o *upOptions) addFlags(cmd *cobra.Command) {
 	f.StringVar(&o.config.BindAddress, "bind-address", "127.0.0.1", "IP address to serve on")
 	f.IntVar(&o.config.Port, "secure-port", defaultPort, "port to serve HTTPS on; 0 takes a free one")
 	f.StringVar(&o.config.AuthenticationConfig, "authentication-config", "", authenticationConfigUsage)
+	f.StringVar(&o.config.AdmissionConfig, "admission-control-config-file", "", admissionConfigUsage)
 	f.DurationVar(&o.config.MaxTokenExpiration, "service-account-max-token-expiration", 0, "longest life of a token, at least 10m; a longer one that is asked for is shortened with a warning; 0 shortens none")
 	f.StringVar(&o.agent.NodeName, "node-name", "", "name of this machine's Node (default: its host name, in lower case)")
 	addRuntimeFlags(f, &o.agent, "; none wants no agent")

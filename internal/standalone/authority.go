@@ -38,6 +38,8 @@ type Config struct {
 	Unannounced bool
 	// AuthenticationConfig is a file that names the issuers by whose tokens people sign in.
 	AuthenticationConfig string
+	// AdmissionConfig is a file that names the Pod Security Standard for namespaces that choose none.
+	AdmissionConfig string
 	// MaxTokenExpiration shortens every longer token; 0 shortens none.
 	MaxTokenExpiration time.Duration
 }
@@ -160,6 +162,7 @@ func (a *Authority) options(c Config, listener net.Listener) apiserver.Options {
 		ClientCAFile: a.dir.CACert(), RootCAFile: a.dir.CACert(),
 		Etcd:                     apiserver.Etcd{Servers: []string{a.etcd.Endpoint()}, Alone: true},
 		AuthenticationConfig:     c.AuthenticationConfig,
+		AdmissionConfig:          c.AdmissionConfig,
 		EncryptionProviderConfig: a.dir.EncryptionConfig(),
 		ServiceAccounts: apiserver.ServiceAccounts{
 			Issuers: []string{a.URL, apiserver.DefaultIssuer}, SigningKeyFile: a.dir.SigningKey(),

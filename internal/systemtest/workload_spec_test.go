@@ -13,6 +13,7 @@ import (
 
 	authenticationv1 "k8s.io/api/authentication/v1"
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
@@ -274,4 +275,25 @@ func TestSecurityContext(t *testing.T) {
 		t.Errorf("limits: %q", memory)
 	}
 	b.kubectl(t, "delete", "pods", "--all", "--now")
+}
+
+// TestRestrictedPod runs a pod that the strictest Pod Security Standard admits, with its token; the same pod with one promise
+// less is not made.
+func TestRestrictedPod(t *testing.T) {
+	t.Parallel()
+	b := commonSite(t).bench(t)
+	b.kubectl(t, "label", "namespace", b.namespace, "pod-security.kubernetes.io/enforce=restricted")
+	const spec = `
+securityContext: {runAsUser: 1000, runAsNonRoot: true, seccompProfile: {type: RuntimeDefault}}
+containers:
+- {name: c, image: lanyard.test/tool:1, args: [id, ;, stat, /var/run/secrets/kubernetes.io/serviceaccount/token], securityContext: {allowPrivilegeEscalation: %t, capabilities: {drop: [ALL]}}}
+`
+	_, err := b.Client().CoreV1().Pods(b.namespace).Create(t.Context(), podOf(t, "lax", fmt.Sprintf(spec, true)), metav1.CreateOptions{})
+	if !apierrors.IsForbidden(err) || !strings.Contains(err.Error(), `violates PodSecurity "restricted:latest": allowPrivilegeEscalation != false`) {
+		t.Errorf("a pod that may gain privileges: %v", err)
+	}
+	const want = "uid=1000 gid=0 groups=0\n/var/run/secrets/kubernetes.io/serviceaccount/token -rw------- 1000 0\n"
+	if got := b.run(t, podOf(t, "strict", fmt.Sprintf(spec, false))); got != want {
+		t.Errorf("got %s, want %s", got, want)
+	}
 }
