@@ -74,7 +74,7 @@ func (o *agentOptions) addFlags(f *pflag.FlagSet) {
 	f.StringToStringVar(&c.Labels, "node-labels", nil, "labels of the Node, as KEY=VALUE,...")
 	f.StringVar(&c.RootDir, "root-dir", defaultAgentRoot, "directory for certificates, volumes and logs of pods")
 	f.IntVar(&c.Port, "port", defaultAgentPort, "port on which kubectl's logs and exec arrive; 0 takes a free one")
-	f.StringVar(&c.ServingCertFile, "tls-cert-file", "", "certificate to serve with on that port (default: one that the authority signs)")
+	f.StringVar(&c.ServingCertFile, "tls-cert-file", "", "certificate to serve with on that port, read again when it changes (default: one that the authority signs)")
 	f.StringVar(&c.ServingKeyFile, "tls-private-key-file", "", "key of that certificate")
 	f.StringVar(&c.ClientCAFile, "client-ca-file", "", "CA of those who may connect on that port (default: the kubeconfig's)")
 	addRuntimeFlags(f, c, "")

@@ -8,7 +8,6 @@ import (
 	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
 
 	"lanyard.dev/internal/atomicfile"
-	"lanyard.dev/internal/pki"
 )
 
 // contextName is the name of the cluster and the context in the kubeconfig.
@@ -19,15 +18,16 @@ const contextName = "lanyard"
 // known, so a damaged one is replaced. What a user added, such as another
 // context or a default namespace, is kept.
 func (d *Dir) EnsureKubeconfig(url string, c *Certificates) error {
-	return ensureKubeconfig(d.Kubeconfig(), entry{url, c.CA.CertPEM(), adminName, c.Admin})
+	user := &clientcmdapi.AuthInfo{ClientCertificateData: c.Admin.CertPEM, ClientKeyData: c.Admin.KeyPEM}
+	return ensureKubeconfig(d.Kubeconfig(), entry{url, c.CA.CertPEM(), adminName, user})
 }
 
 // entry is what a kubeconfig of this package holds: where the server is, and who its user is there.
 type entry struct {
 	url   string
 	caPEM []byte
-	user  string
-	pair  *pki.Pair
+	name  string
+	user  *clientcmdapi.AuthInfo // a certificate with its key, or their files
 }
 
 func ensureKubeconfig(path string, e entry) error {
@@ -54,22 +54,23 @@ func ensureKubeconfig(path string, e entry) error {
 }
 
 func (e entry) fits(config *clientcmdapi.Config) bool {
-	cluster, user, context := config.Clusters[contextName], config.AuthInfos[e.user], config.Contexts[contextName]
+	cluster, user, context := config.Clusters[contextName], config.AuthInfos[e.name], config.Contexts[contextName]
 	if cluster == nil || user == nil || context == nil || config.CurrentContext == "" {
 		return false
 	}
 	return cluster.Server == e.url && bytes.Equal(cluster.CertificateAuthorityData, e.caPEM) &&
-		bytes.Equal(user.ClientCertificateData, e.pair.CertPEM) && bytes.Equal(user.ClientKeyData, e.pair.KeyPEM) &&
-		context.Cluster == contextName && context.AuthInfo == e.user
+		user.ClientCertificate == e.user.ClientCertificate && bytes.Equal(user.ClientCertificateData, e.user.ClientCertificateData) &&
+		user.ClientKey == e.user.ClientKey && bytes.Equal(user.ClientKeyData, e.user.ClientKeyData) &&
+		context.Cluster == contextName && context.AuthInfo == e.name
 }
 
 func (e entry) apply(config *clientcmdapi.Config) {
 	config.Clusters[contextName] = &clientcmdapi.Cluster{Server: e.url, CertificateAuthorityData: e.caPEM}
-	config.AuthInfos[e.user] = &clientcmdapi.AuthInfo{ClientCertificateData: e.pair.CertPEM, ClientKeyData: e.pair.KeyPEM}
+	config.AuthInfos[e.name] = e.user
 	if config.Contexts[contextName] == nil {
 		config.Contexts[contextName] = clientcmdapi.NewContext()
 	}
-	config.Contexts[contextName].Cluster, config.Contexts[contextName].AuthInfo = contextName, e.user
+	config.Contexts[contextName].Cluster, config.Contexts[contextName].AuthInfo = contextName, e.name
 	if config.CurrentContext == "" {
 		config.CurrentContext = contextName
 	}

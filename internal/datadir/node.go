@@ -3,6 +3,7 @@ package datadir
 import (
 	"net"
 
+	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
 	"k8s.io/utils/clock"
 
 	"lanyard.dev/internal/pki"
@@ -17,8 +18,8 @@ const (
 
 // NodeFiles are what an agent of this machine needs to run as a node.
 type NodeFiles struct {
-	// Kubeconfig is the node's own client certificate with the way to the
-	// authority; it is 0600.
+	// Kubeconfig names the files of the node's own client certificate, so that
+	// clients see a renewal, with the way to the authority; it is 0600.
 	Kubeconfig string
 	// ServingCert and ServingKey are what the agent serves with.
 	ServingCert, ServingKey string
@@ -40,8 +41,8 @@ func (d *Dir) EnsureNode(name string, addresses []net.IP, url string, c clock.Pa
 		return NodeFiles{}, err
 	}
 	user, groups := nodePrefix+name, []string{nodeGroup}
-	client, err := ca.EnsureClient(d.join("node.crt"), d.join("node.key"), user, groups, now)
-	if err != nil {
+	client := &clientcmdapi.AuthInfo{ClientCertificate: d.join("node.crt"), ClientKey: d.join("node.key")}
+	if _, err := ca.EnsureClient(client.ClientCertificate, client.ClientKey, user, groups, now); err != nil {
 		return NodeFiles{}, err
 	}
 	nodes, err := pki.EnsureAuthority(d.NodesCACert(), d.NodesCAKey(), nodesCAName, now)

@@ -24,19 +24,19 @@ func TestEnsureNode(t *testing.T) {
 	if again := ensureNode(t, d, "one", address, now); again != first {
 		t.Error("the files of the same node changed")
 	}
-	if renewed := ensureNode(t, d, "one", address, now.Add(300*24*time.Hour)); renewed.serving == first.serving || renewed.kubeconfig == first.kubeconfig {
+	if renewed := ensureNode(t, d, "one", address, now.Add(300*24*time.Hour)); renewed.serving == first.serving || renewed.client == first.client {
 		t.Error("certificates that end soon were kept")
 	}
 	if moved := ensureNode(t, d, "one", net.IPv4(10, 0, 0, 2).To4(), now); moved.serving == first.serving {
 		t.Error("the certificate does not follow the address")
 	}
-	if other := ensureNode(t, d, "two", address, now); other.serving == first.serving || other.kubeconfig == first.kubeconfig {
+	if other := ensureNode(t, d, "two", address, now); other.serving == first.serving || other.client == first.client {
 		t.Error("another name has the same certificates")
 	}
 }
 
 // written is the content of the files of a node.
-type written struct{ kubeconfig, serving string }
+type written struct{ kubeconfig, client, serving string }
 
 // ensureNode makes the files and checks whom they name.
 func ensureNode(t *testing.T, d *Dir, name string, address net.IP, at time.Time) written {
@@ -51,7 +51,7 @@ func ensureNode(t *testing.T, d *Dir, name string, address net.IP, at time.Time)
 	if err != nil || config.Host != testURL {
 		t.Fatalf("%+v, %v", config, err)
 	}
-	client, err := tls.X509KeyPair(config.CertData, config.KeyData)
+	client, err := tls.LoadX509KeyPair(config.CertFile, config.KeyFile)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -71,5 +71,5 @@ func ensureNode(t *testing.T, d *Dir, name string, address net.IP, at time.Time)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return written{string(kubeconfig), string(serving.Certificate[0])}
+	return written{string(kubeconfig), string(client.Certificate[0]), string(serving.Certificate[0])}
 }

@@ -153,15 +153,15 @@ func nodeRequest(nodeName string) *x509.CertificateRequest {
 	return &x509.CertificateRequest{Subject: pkix.Name{CommonName: userPrefix + nodeName, Organization: []string{nodesGroup}}}
 }
 
-// serving returns how to find the certificate that the agent serves with. The files that were named are read once; else
+// serving returns how to find the certificate that the agent serves with. The files that were named are read as they change; else
 // the authority is asked for one, and until it has signed, no connection succeeds.
 func (id *identity) serving(ctx context.Context, o *Options, addresses []net.IP) (func() (*tls.Certificate, error), error) {
 	if o.ServingCertFile != "" {
-		pair, err := tls.LoadX509KeyPair(o.ServingCertFile, o.ServingKeyFile)
+		files, err := openCertificateFiles(o.ServingCertFile, o.ServingKeyFile)
 		if err != nil {
-			return nil, fmt.Errorf("serving certificate %s with key %s: %w", o.ServingCertFile, o.ServingKeyFile, err)
+			return nil, err
 		}
-		return func() (*tls.Certificate, error) { return &pair, nil }, nil
+		return files.current, nil
 	}
 	store, err := certificateStore(o, "serving")
 	if err != nil {

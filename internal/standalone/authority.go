@@ -57,6 +57,7 @@ type Authority struct {
 	URL string
 
 	dir    *datadir.Dir
+	certs  *certificates
 	etcd   *etcd.Server
 	server *apiserver.Server
 	stop   context.CancelFunc
@@ -87,6 +88,7 @@ func (a *Authority) start(ctx context.Context, c Config) (err error) {
 	}
 	running, stop := context.WithCancel(ctx)
 	a.stop = stop
+	go a.certs.keep(running)
 	go func() {
 		defer close(a.ended)
 		a.err = a.server.Run(running)
@@ -134,17 +136,14 @@ func (a *Authority) assemble(ctx context.Context, c Config, listener net.Listene
 
 // furnish makes the keys, certificates and the kubeconfig that are not there yet.
 func (a *Authority) furnish(address string) error {
-	certificates, err := a.dir.EnsureCertificates(address, clock.RealClock{})
-	if err != nil {
+	a.certs = &certificates{dir: a.dir, url: a.URL, bindAddress: address}
+	if err := a.certs.ensure(clock.RealClock{}); err != nil {
 		return err
 	}
 	if err := a.dir.EnsureSigningKey(newSigningKey); err != nil {
 		return err
 	}
-	if err := a.dir.EnsureEncryptionConfig(); err != nil {
-		return err
-	}
-	return a.dir.EnsureKubeconfig(a.URL, certificates)
+	return a.dir.EnsureEncryptionConfig()
 }
 
 func newSigningKey() ([]byte, error) {
@@ -180,9 +179,9 @@ func (a *Authority) options(c Config, listener net.Listener) apiserver.Options {
 func (a *Authority) Kubeconfig() string { return a.dir.Kubeconfig() }
 
 // EnsureNode makes the files with which an agent of this machine runs as the node called name, reached under addresses:
-// see datadir.Dir.
+// see datadir.Dir. They are renewed from then on.
 func (a *Authority) EnsureNode(name string, addresses []net.IP) (datadir.NodeFiles, error) {
-	return a.dir.EnsureNode(name, addresses, a.URL, clock.RealClock{})
+	return a.certs.ensureNode(name, addresses, clock.RealClock{})
 }
 
 // DataDir is the absolute path of the data directory.
