@@ -72,6 +72,7 @@ type agent struct {
 	authority authority
 	addresses []net.IP
 	listener  net.Listener
+	machine   machine // as it was at the start
 	runtime   *cri.Runtime
 	events    record.EventBroadcaster
 	recorder  record.EventRecorder
@@ -152,8 +153,12 @@ func (a *agent) dial(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	if a.machine, err = readMachine(a.options.RootDir); err != nil {
+		return err
+	}
 	a.runtime, err = cri.Dial(ctx, cri.Config{
 		Endpoint: a.options.RuntimeEndpoint, AgentID: id, LogDir: filepath.Join(a.options.RootDir, "logs"), CgroupDriver: a.options.CgroupDriver,
+		Memory: a.machine.memory,
 	})
 	if err != nil {
 		return fmt.Errorf("connect to the container runtime at %s: %w", a.options.RuntimeEndpoint, err)
@@ -181,11 +186,7 @@ func agentID(file string) (string, error) {
 func (a *agent) deliver(ctx context.Context) error {
 	core := a.identity.client.CoreV1()
 	a.objects = objects.New(ctx, core)
-	m, err := readMachine(a.options.RootDir)
-	if err != nil {
-		return err
-	}
-	allocatable := m.capacity(a.options.MaxPods)
+	allocatable := a.machine.capacity(a.options.MaxPods)
 	a.volumes = volume.New(volume.Config{
 		Root: filepath.Join(a.options.RootDir, "volumes"), Objects: a.objects, Request: tokenvolume.RequestBy(core), Clock: a.clock,
 		Allocatable: func() corev1.ResourceList { return allocatable },
@@ -263,7 +264,7 @@ func (a *agent) serve(ctx context.Context) error {
 		return errors.New("the client CA holds no certificate")
 	}
 	a.server, err = server.New(server.Config{
-		NodeName: a.options.NodeName, Pods: server.View(a.view), Runtime: a.runtime,
+		NodeName: a.options.NodeName, Pods: server.View(a.pods.Find), Runtime: a.runtime,
 		Certificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return certificate() },
 		ClientCAs:   func() *x509.CertPool { return pool },
 		Reviews:     a.identity.client.AuthorizationV1().SubjectAccessReviews(), Metrics: a.metrics,
@@ -279,12 +280,6 @@ func (a *agent) serve(ctx context.Context) error {
 		client: a.identity.client, heartbeats: a.identity.heartbeats, reconnect: a.identity.connections.CloseAll, name: a.options.NodeName, labels: a.options.Labels, observe: observer.status, clock: a.clock,
 	}
 	return nil
-}
-
-// view implements server.View.
-func (a *agent) view(namespace, name string) (*corev1.Pod, string, bool) {
-	found, ok := a.pods.Find(namespace, name)
-	return found.Pod, found.SandboxID, ok
 }
 
 // run runs the parts until ctx ends, or one of them does.

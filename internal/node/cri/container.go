@@ -115,7 +115,7 @@ func (r *Runtime) containerConfig(ctx context.Context, spec ContainerSpec) (*run
 		Labels:      r.containerLabels(spec.Pod, container.Name),
 		Annotations: map[string]string{imageAnnotation: container.Image},
 		Stdin:       container.Stdin, StdinOnce: container.StdinOnce, Tty: container.TTY,
-		Linux: &runtimeapi.LinuxContainerConfig{Resources: resources(spec.Pod, container, r.memory), SecurityContext: security},
+		Linux: &runtimeapi.LinuxContainerConfig{Resources: resources(spec.Pod, container, r.config.Memory), SecurityContext: security},
 	}, nil
 }
 

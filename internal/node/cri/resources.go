@@ -3,11 +3,6 @@
 package cri
 
 import (
-	"bufio"
-	"os"
-	"strconv"
-	"strings"
-
 	corev1 "k8s.io/api/core/v1"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 	"k8s.io/kubectl/pkg/util/qos"
@@ -64,26 +59,4 @@ func oomScore(pod *corev1.Pod, container *corev1.Container, machineMemory int64)
 	}
 	share := 1000 * float64(container.Resources.Requests.Memory().Value()) / float64(machineMemory)
 	return min(max(1000-int64(share), 1000+oomGuaranteed), oomBestEffort-1)
-}
-
-// totalMemory is this machine's, in bytes; 0 where it does not tell.
-func totalMemory() int64 {
-	file, err := os.Open("/proc/meminfo")
-	if err != nil {
-		return 0
-	}
-	defer func() { _ = file.Close() }()
-	lines := bufio.NewScanner(file)
-	for lines.Scan() {
-		text, found := strings.CutPrefix(lines.Text(), "MemTotal:")
-		if !found {
-			continue
-		}
-		kilobytes, err := strconv.ParseInt(strings.TrimSpace(strings.TrimSuffix(text, "kB")), 10, 64)
-		if err != nil {
-			return 0
-		}
-		return kilobytes << 10
-	}
-	return 0
 }

@@ -46,6 +46,8 @@ type Config struct {
 	// ResolvConf is what pods with the machine's name resolution get; "" is the machine's own, passing over a resolver
 	// that listens on loopback, which no pod reaches.
 	ResolvConf string
+	// Memory is this machine's, in bytes; 0 where it is not known.
+	Memory int64
 }
 
 func (c *Config) validate() error {
@@ -71,7 +73,6 @@ func (c *Config) validate() error {
 // after the runtime was away they work again as soon as it is back.
 type Runtime struct {
 	config Config
-	memory int64 // of this machine, in bytes
 	owned  owned
 	seen   seen
 	pulls  pulls
@@ -90,7 +91,7 @@ func Dial(_ context.Context, config Config) (*Runtime, error) {
 	if config.SeccompDir == "" {
 		config.SeccompDir = "/var/lib/kubelet/seccomp"
 	}
-	return &Runtime{config: config, memory: totalMemory()}, nil
+	return &Runtime{config: config}, nil
 }
 
 // Close ends the connection. Containers go on.

@@ -286,7 +286,12 @@ func (r *fakeRuntime) RemoveContainer(_ context.Context, id string) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for _, p := range r.pods {
-		p.Containers = slices.DeleteFunc(p.Containers, func(c cri.Container) bool { return c.ID == id })
+		p.Containers = slices.DeleteFunc(p.Containers, func(c cri.Container) bool {
+			if c.ID == id {
+				r.add("remove %s", c.Name)
+			}
+			return c.ID == id
+		})
 	}
 	return nil
 }

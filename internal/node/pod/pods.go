@@ -182,37 +182,20 @@ func (p *Pods) ObjectChanged(namespace string, _ nodeaccess.Reference) {
 	}
 }
 
-// View is what is known of a pod for logs and exec.
-type View struct {
-	Pod       *corev1.Pod // with the status it has, or is to have, at the authority; it must not be changed
-	SandboxID string      // "" where none is ready
-	// Containers holds the runs of each container, the newest first. The newest may have ended.
-	Containers map[string][]cri.Container
-}
-
-// Find returns the pod of this name; ok is false where there is none.
-func (p *Pods) Find(namespace, name string) (view View, ok bool) {
+// Find returns the pod of this name with the status that it has, or is to have, at the authority, and its sandbox, which is
+// "" where none is ready; ok is false where there is no such pod. The pod must not be changed.
+func (p *Pods) Find(namespace, name string) (found *corev1.Pod, sandboxID string, ok bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for _, w := range p.workers {
 		if pod, gone, held := w.look(); !gone && w.isNamed(namespace, name) {
-			return newView(p.status.latest(pod), &held), true
+			if s := (&situation{held: held}).live(); s != nil {
+				sandboxID = s.ID
+			}
+			return withoutStrangers(p.status.latest(pod), &held), sandboxID, true
 		}
 	}
-	return View{}, false
-}
-
-func newView(pod *corev1.Pod, held *cri.Pod) View {
-	view := View{Pod: withoutStrangers(pod, held), Containers: map[string][]cri.Container{}}
-	if s := (&situation{held: *held}).live(); s != nil {
-		view.SandboxID = s.ID
-	}
-	for _, c := range held.Containers {
-		if c.State != cri.Created {
-			view.Containers[c.Name] = append(view.Containers[c.Name], c)
-		}
-	}
-	return view
+	return nil, "", false
 }
 
 // withoutStrangers returns the pod without the containers in its status that the runtime does not hold of this pod. The
