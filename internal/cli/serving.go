@@ -33,7 +33,7 @@ func (o *loggingOptions) apply(w io.Writer) {
 
 const (
 	authenticationConfigUsage = "AuthenticationConfiguration: OpenID Connect issuers by whose tokens people sign in; read again when it changes"
-	admissionConfigUsage      = "AdmissionConfiguration: the Pod Security Standard for namespaces whose labels choose none, and exemptions"
+	admissionConfigUsage      = "AdmissionConfiguration: the Pod Security Standard for namespaces whose labels choose none, and exemptions; read at the start"
 )
 
 func validPort(port int) error {

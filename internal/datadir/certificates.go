@@ -24,6 +24,7 @@ const (
 // Certificates is what an instance presents and trusts.
 type Certificates struct {
 	CA      *pki.Authority
+	NodesCA *pki.Authority // of what nodes serve with
 	Serving *pki.Pair
 	Admin   *pki.Pair
 }
@@ -51,8 +52,9 @@ func (d *Dir) EnsureCertificates(bindAddress string, c clock.PassiveClock) (*Cer
 	if _, err := ca.EnsureClient(d.NodeClientCert(), d.NodeClientKey(), nodeClientName, nil, now); err != nil {
 		return nil, err
 	}
-	if _, err := pki.EnsureAuthority(d.NodesCACert(), d.NodesCAKey(), nodesCAName, now); err != nil {
+	nodes, err := pki.EnsureAuthority(d.NodesCACert(), d.NodesCAKey(), nodesCAName, now)
+	if err != nil {
 		return nil, err
 	}
-	return &Certificates{CA: ca, Serving: serving, Admin: admin}, nil
+	return &Certificates{CA: ca, NodesCA: nodes, Serving: serving, Admin: admin}, nil
 }

@@ -12,8 +12,9 @@ import (
 type certificateFiles struct {
 	certFile, keyFile string
 
-	mu   sync.Mutex
-	last *tls.Certificate
+	mu        sync.Mutex
+	last      *tls.Certificate
+	complaint string // said already
 }
 
 // openCertificateFiles fails if there is no certificate in them now.
@@ -34,13 +35,15 @@ func (f *certificateFiles) read() (*tls.Certificate, error) {
 
 // current is what the files hold, or the last that they held: there is a moment when one of them has been renewed.
 func (f *certificateFiles) current() (*tls.Certificate, error) {
+	now, err := f.read()
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	now, err := f.read()
-	if err != nil {
+	switch {
+	case err == nil:
+		f.last, f.complaint = now, ""
+	case err.Error() != f.complaint:
+		f.complaint = err.Error()
 		klog.ErrorS(err, "Serving with the certificate that was there before")
-		return f.last, nil
 	}
-	f.last = now
-	return now, nil
+	return f.last, nil
 }

@@ -1,6 +1,7 @@
 package standalone
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -40,6 +41,8 @@ type Config struct {
 	AuthenticationConfig string
 	// AdmissionConfig is a file that names the Pod Security Standard for namespaces that choose none.
 	AdmissionConfig string
+	// clock says which certificates are due; nil is the real one.
+	clock clock.Clock
 	// MaxTokenExpiration shortens every longer token; 0 shortens none.
 	MaxTokenExpiration time.Duration
 }
@@ -123,7 +126,7 @@ func (a *Authority) assemble(ctx context.Context, c Config, listener net.Listene
 	if a.dir, err = datadir.Open(c.DataDir); err != nil {
 		return err
 	}
-	if err := a.furnish(c.BindAddress); err != nil {
+	if err := a.furnish(c); err != nil {
 		return err
 	}
 	a.etcd, err = etcd.Start(ctx, etcd.Config{Dir: a.dir.EtcdDir(), Log: c.Log, UnsafeNoFsync: c.UnsafeNoFsync})
@@ -135,9 +138,9 @@ func (a *Authority) assemble(ctx context.Context, c Config, listener net.Listene
 }
 
 // furnish makes the keys, certificates and the kubeconfig that are not there yet.
-func (a *Authority) furnish(address string) error {
-	a.certs = &certificates{dir: a.dir, url: a.URL, bindAddress: address}
-	if err := a.certs.ensure(clock.RealClock{}); err != nil {
+func (a *Authority) furnish(c Config) error {
+	a.certs = &certificates{dir: a.dir, url: a.URL, bindAddress: c.BindAddress, clock: cmp.Or[clock.Clock](c.clock, clock.RealClock{})}
+	if err := a.certs.ensure(); err != nil {
 		return err
 	}
 	if err := a.dir.EnsureSigningKey(newSigningKey); err != nil {
@@ -181,7 +184,7 @@ func (a *Authority) Kubeconfig() string { return a.dir.Kubeconfig() }
 // EnsureNode makes the files with which an agent of this machine runs as the node called name, reached under addresses:
 // see datadir.Dir. They are renewed from then on.
 func (a *Authority) EnsureNode(name string, addresses []net.IP) (datadir.NodeFiles, error) {
-	return a.certs.ensureNode(name, addresses, clock.RealClock{})
+	return a.certs.ensureNode(name, addresses)
 }
 
 // DataDir is the absolute path of the data directory.
@@ -215,6 +218,9 @@ func (a *Authority) release() error {
 		case <-a.ended:
 		case <-ctx.Done():
 		}
+	}
+	if a.certs != nil {
+		a.certs.close()
 	}
 	var errs []error
 	if a.etcd != nil {

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"net"
 	"os"
 	"sync"
@@ -15,36 +16,44 @@ import (
 	"lanyard.dev/internal/datadir"
 )
 
-// renewalPeriod is far below the third of a certificate's life at which it is renewed, which is four months.
-const renewalPeriod = 12 * time.Hour
+const (
+	// renewalPeriod is how often is looked whether something is due. It is short for machines that sleep and for clocks that
+	// are set; certificates are due a third of their life, four months, before their end.
+	renewalPeriod = 10 * time.Minute
+	// renewalRetry is short: what failed half-way leaves a certificate beside the key of another.
+	renewalRetry = time.Minute
+)
 
-// certificates are what an authority presents, and what the agent beside it does. The authority and the agent read the files
-// again when they change.
+var errNotHeld = errors.New("the data directory is not held any more")
+
+// certificates are what an authority presents, and what the agent beside it does. Both read the files again when they change.
 type certificates struct {
 	dir         *datadir.Dir
 	url         string
 	bindAddress string
+	clock       clock.Clock
 
-	mu   sync.Mutex
-	ca   []byte // what is trusted since the start
-	node func(clock.PassiveClock) (datadir.NodeFiles, error)
+	mu     sync.Mutex
+	closed bool
+	cas    map[string][]byte // of the start, by file
+	node   func() (datadir.NodeFiles, error)
 }
 
 // ensure makes what is missing, and what is due anew, at the start.
-func (c *certificates) ensure(now clock.PassiveClock) error {
+func (c *certificates) ensure() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	made, err := c.own(now)
+	made, err := c.own()
 	if err != nil {
 		return err
 	}
-	c.ca = made.CA.CertPEM()
+	c.cas = map[string][]byte{c.dir.CACert(): made.CA.CertPEM(), c.dir.NodesCACert(): made.NodesCA.CertPEM()}
 	return nil
 }
 
 // own are the authority's certificates, and its administrator's kubeconfig.
-func (c *certificates) own(now clock.PassiveClock) (*datadir.Certificates, error) {
-	made, err := c.dir.EnsureCertificates(c.bindAddress, now)
+func (c *certificates) own() (*datadir.Certificates, error) {
+	made, err := c.dir.EnsureCertificates(c.bindAddress, c.clock)
 	if err != nil {
 		return nil, err
 	}
@@ -52,42 +61,61 @@ func (c *certificates) own(now clock.PassiveClock) (*datadir.Certificates, error
 }
 
 // ensureNode does it for the files of this machine's node, and from now on.
-func (c *certificates) ensureNode(name string, addresses []net.IP, now clock.PassiveClock) (datadir.NodeFiles, error) {
+func (c *certificates) ensureNode(name string, addresses []net.IP) (datadir.NodeFiles, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.node = func(now clock.PassiveClock) (datadir.NodeFiles, error) {
-		return c.dir.EnsureNode(name, addresses, c.url, now)
+	if c.closed {
+		return datadir.NodeFiles{}, errNotHeld
 	}
-	return c.node(now)
+	c.node = func() (datadir.NodeFiles, error) {
+		return c.dir.EnsureNode(name, addresses, c.url, c.clock)
+	}
+	return c.node()
 }
 
-// renew makes anew what is due. A CA that was taken away, for another at the next start, is left to that start: what runs
-// trusts the one it began with.
-func (c *certificates) renew(now clock.PassiveClock) error {
+// renew makes anew what is due. With a CA that is not the one of the start it does nothing: whoever takes one away means
+// another to be made by the next start, after which everybody who is to trust it can be told.
+func (c *certificates) renew() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if found, err := os.ReadFile(c.dir.CACert()); err != nil || !bytes.Equal(found, c.ca) {
-		return errors.New(c.dir.CACert() + " is not what this authority started with: start it again")
+	if c.closed {
+		return errNotHeld
 	}
-	if _, err := c.own(now); err != nil || c.node == nil {
+	for file, text := range c.cas {
+		found, err := os.ReadFile(file)
+		if err != nil && !errors.Is(err, os.ErrNotExist) {
+			return err
+		}
+		if !bytes.Equal(found, text) {
+			return fmt.Errorf("%s is not what this authority started with: start it again", file)
+		}
+	}
+	if _, err := c.own(); err != nil || c.node == nil {
 		return err
 	}
-	_, err := c.node(now)
+	_, err := c.node()
 	return err
 }
 
 // keep renews until ctx ends.
 func (c *certificates) keep(ctx context.Context) {
-	tick := time.NewTicker(renewalPeriod)
-	defer tick.Stop()
-	for {
+	for wait := renewalPeriod; ; {
 		select {
 		case <-ctx.Done():
 			return
-		case <-tick.C:
-			if err := c.renew(clock.RealClock{}); err != nil {
-				klog.ErrorS(err, "Certificates are not renewed; trying again", "in", renewalPeriod)
-			}
+		case <-c.clock.After(wait):
+		}
+		wait = renewalPeriod
+		if err := c.renew(); err != nil && ctx.Err() == nil {
+			wait = renewalRetry
+			klog.ErrorS(err, "Certificates are not renewed; trying again", "in", wait)
 		}
 	}
+}
+
+// close has nothing written any more, before the directory is given back.
+func (c *certificates) close() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.closed = true
 }

@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
+	"errors"
 	"io"
 	"net"
 	"os"
@@ -16,70 +17,122 @@ import (
 	"k8s.io/client-go/tools/clientcmd"
 	"k8s.io/utils/clock"
 	clocktesting "k8s.io/utils/clock/testing"
+
+	"lanyard.dev/internal/datadir"
 )
 
 // TestRenewal has certificates that end soon replaced under a running authority: what it serves with, what its kubeconfig
 // holds, and what the node beside it has. Nobody starts anything again.
 func TestRenewal(t *testing.T) {
 	t.Parallel()
-	a := start(t)
+	now := clocktesting.NewFakeClock(time.Now())
+	a := start(t, now)
 	node, err := a.EnsureNode("here", []net.IP{net.IPv4(127, 0, 0, 1)})
 	if err != nil {
 		t.Fatal(err)
 	}
-	files := []string{a.Kubeconfig(), a.dir.ServingCert(), a.dir.NodeClientCert(), node.ServingCert, filepath.Join(a.DataDir(), "node.crt")}
+	files := []string{a.Kubeconfig(), a.dir.ServingCert(), a.dir.NodeClientCert(), filepath.Join(a.DataDir(), "node.crt"), node.ServingCert}
 	before, presented := contents(t, files), presents(t, a)
-	if err := a.certs.renew(clock.RealClock{}); err != nil {
-		t.Fatal(err)
-	}
-	for i, text := range contents(t, files) {
-		if !bytes.Equal(text, before[i]) {
-			t.Errorf("%s was renewed long before its end", files[i])
+	// The first look finds nothing due; the second, after 300 days, everything.
+	for _, later := range []time.Duration{renewalPeriod, 300 * 24 * time.Hour} {
+		eventually(t, "the next look is waited for", now.HasWaiters)
+		now.Step(later)
+		if later == renewalPeriod {
+			eventually(t, "the first look is over", now.HasWaiters)
+			for i, text := range contents(t, files) {
+				if !bytes.Equal(text, before[i]) {
+					t.Errorf("%s was renewed long before its end", files[i])
+				}
+			}
 		}
 	}
-	if err := a.certs.renew(clocktesting.NewFakePassiveClock(time.Now().Add(300 * 24 * time.Hour))); err != nil {
-		t.Fatal(err)
+	for i, file := range files {
+		eventually(t, file+" is renewed", func() bool { return !bytes.Equal(contents(t, files)[i], before[i]) })
 	}
-	for i, text := range contents(t, files) {
-		if bytes.Equal(text, before[i]) {
-			t.Errorf("%s was not renewed", files[i])
-		}
-	}
-	tick := time.NewTicker(10 * time.Millisecond)
-	defer tick.Stop()
-	for deadline := time.Now().Add(time.Minute); presents(t, a).Equal(presented); <-tick.C {
-		if time.Now().After(deadline) {
-			t.Fatal("the authority does not serve with its new certificate")
-		}
-	}
-	if config, err := clientcmd.BuildConfigFromFlags("", node.Kubeconfig); err != nil || config.CertFile != filepath.Join(a.DataDir(), "node.crt") {
+	eventually(t, "the authority serves with it", func() bool { return !presents(t, a).Equal(presented) })
+	if config, err := clientcmd.BuildConfigFromFlags("", node.Kubeconfig); err != nil || config.CertFile != files[3] {
 		t.Errorf("the node's kubeconfig %+v, %v", config, err)
 	}
 }
 
-// TestRenewalKeepsTheCA makes no new CA under an authority that trusts the old one.
+// TestRenewalIsTriedAgain has what failed half-way, with a key that is not its certificate's, mended soon.
+func TestRenewalIsTriedAgain(t *testing.T) {
+	t.Parallel()
+	now := clocktesting.NewFakeClock(time.Now())
+	a := start(t, now)
+	eventually(t, "the next look is waited for", now.HasWaiters)
+	before := contents(t, []string{a.dir.NodeClientCert()})[0]
+	obstacle := a.dir.NodeClientCert()
+	if err := os.Remove(obstacle); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.MkdirAll(filepath.Join(obstacle, "full"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	now.Step(renewalPeriod)
+	eventually(t, "the next look is waited for", now.HasWaiters)
+	if err := os.RemoveAll(obstacle); err != nil {
+		t.Fatal(err)
+	}
+	now.Step(renewalRetry)
+	eventually(t, "there is a certificate again", func() bool {
+		pair, err := tls.LoadX509KeyPair(a.dir.NodeClientCert(), a.dir.NodeClientKey())
+		return err == nil && !bytes.Equal(pair.Leaf.Raw, before)
+	})
+}
+
+// TestRenewalKeepsTheCA makes no new CA under an authority whose clients know the old one.
 func TestRenewalKeepsTheCA(t *testing.T) {
 	t.Parallel()
-	a := start(t)
-	for _, file := range []string{a.dir.CACert(), a.dir.CAKey(), a.dir.ServingCert()} {
-		if err := os.Remove(file); err != nil {
-			t.Fatal(err)
-		}
-	}
-	if err := a.certs.renew(clock.RealClock{}); err == nil || !strings.Contains(err.Error(), "start it again") {
-		t.Errorf("renewed with a CA that was taken away: %v", err)
-	}
-	for _, file := range []string{a.dir.CACert(), a.dir.ServingCert()} {
-		if _, err := os.Stat(file); !os.IsNotExist(err) {
-			t.Errorf("%s was made: %v", file, err)
-		}
+	for name, gone := range map[string]func(*datadir.Dir) []string{
+		"own":   func(d *datadir.Dir) []string { return []string{d.CACert(), d.CAKey(), d.ServingCert()} },
+		"nodes": func(d *datadir.Dir) []string { return []string{d.NodesCACert(), d.NodesCAKey()} },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			a := start(t, clock.RealClock{})
+			for _, file := range gone(a.dir) {
+				if err := os.Remove(file); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if err := a.certs.renew(); err == nil || !strings.Contains(err.Error(), "start it again") {
+				t.Errorf("renewed with a CA that was taken away: %v", err)
+			}
+			for _, file := range gone(a.dir) {
+				if _, err := os.Stat(file); !os.IsNotExist(err) {
+					t.Errorf("%s was made: %v", file, err)
+				}
+			}
+		})
 	}
 }
 
-func start(t *testing.T) *Authority {
+// TestNothingIsRenewedAfterTheEnd leaves the directory alone that somebody else may hold by then.
+func TestNothingIsRenewedAfterTheEnd(t *testing.T) {
+	t.Parallel()
+	a := start(t, clock.RealClock{})
+	if err := a.Stop(); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Remove(a.dir.ServingCert()); err != nil {
+		t.Fatal(err)
+	}
+	if err := a.certs.renew(); !errors.Is(err, errNotHeld) {
+		t.Errorf("renewed: %v", err)
+	}
+	if _, err := a.EnsureNode("here", nil); !errors.Is(err, errNotHeld) {
+		t.Errorf("made a node: %v", err)
+	}
+	if _, err := os.Stat(a.dir.ServingCert()); !os.IsNotExist(err) {
+		t.Errorf("the serving certificate was made: %v", err)
+	}
+}
+
+func start(t *testing.T, now clock.Clock) *Authority {
 	t.Helper()
 	// Not the test's context, which ends before the authority is stopped in order.
-	a, err := Start(context.Background(), Config{DataDir: t.TempDir(), BindAddress: "127.0.0.1", Log: io.Discard, UnsafeNoFsync: true, Unannounced: true})
+	a, err := Start(context.Background(), Config{DataDir: t.TempDir(), BindAddress: "127.0.0.1", Log: io.Discard, UnsafeNoFsync: true, Unannounced: true, clock: now})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -89,6 +142,17 @@ func start(t *testing.T) *Authority {
 		}
 	})
 	return a
+}
+
+func eventually(t *testing.T, what string, done func() bool) {
+	t.Helper()
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	for deadline := time.Now().Add(2 * time.Minute); !done(); <-tick.C {
+		if time.Now().After(deadline) {
+			t.Fatalf("%s: not within two minutes", what)
+		}
+	}
 }
 
 func contents(t *testing.T, files []string) [][]byte {

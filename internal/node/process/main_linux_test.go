@@ -47,7 +47,9 @@ func TestMain(m *testing.M) {
 	}
 	flag.Parse()
 	// Supervisors start with SIGHUP as most programs do, also where these tests were told to ignore it.
-	signal.Notify(make(chan os.Signal, 1), syscall.SIGHUP)
+	if signal.Ignored(syscall.SIGHUP) {
+		signal.Notify(make(chan os.Signal, 1), syscall.SIGHUP)
+	}
 	if !testing.Verbose() {
 		klog.SetSlogLogger(slog.New(slog.DiscardHandler))
 	}

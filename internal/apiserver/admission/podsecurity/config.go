@@ -1,6 +1,8 @@
 package podsecurity
 
 import (
+	"bytes"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -20,8 +22,9 @@ const Name = "PodSecurity"
 // Configuration is what namespaces are held to that choose nothing, and who is exempt.
 type Configuration = podsecurityconfig.PodSecurityConfiguration
 
-// ReadConfiguration reads this plugin's part of an apiserver.config.k8s.io AdmissionConfiguration. Without a file, or
-// without that part, namespaces without labels are held to nothing, as in Kubernetes. A file that configures another plugin is an error: nothing here would do what it says.
+// ReadConfiguration reads this plugin's part of an apiserver.config.k8s.io AdmissionConfiguration. Without a file namespaces
+// without labels are held to nothing, as in Kubernetes. A file with something that nobody would heed is an error: another
+// plugin, a second YAML document, settings twice or not at all.
 func ReadConfiguration(file string) (*Configuration, error) {
 	if file == "" {
 		return load.LoadFromData(nil)
@@ -39,6 +42,9 @@ func ReadConfiguration(file string) (*Configuration, error) {
 
 // parse reads the text of an AdmissionConfiguration whose relative paths start at dir.
 func parse(text []byte, dir string) (*Configuration, error) {
+	if err := oneDocument(text); err != nil {
+		return nil, err
+	}
 	scheme := runtime.NewScheme()
 	apiserverinstall.Install(scheme)
 	decoded, err := runtime.Decode(serializer.NewCodecFactory(scheme, serializer.EnableStrict).UniversalDecoder(), text)
@@ -49,19 +55,17 @@ func parse(text []byte, dir string) (*Configuration, error) {
 	if !ok {
 		return nil, fmt.Errorf("expected an AdmissionConfiguration, got %T", decoded)
 	}
-	var own []byte
-	seen := false
 	for _, plugin := range all.Plugins {
-		switch {
-		case plugin.Name != Name:
+		if plugin.Name != Name {
 			return nil, fmt.Errorf("plugin %q cannot be configured here, only %s", plugin.Name, Name)
-		case seen:
-			return nil, fmt.Errorf("plugin %s is configured twice", Name)
 		}
-		seen = true
-		if own, err = settings(plugin, dir); err != nil {
-			return nil, err
-		}
+	}
+	if len(all.Plugins) != 1 {
+		return nil, fmt.Errorf("plugin %s must be configured once, not %d times", Name, len(all.Plugins))
+	}
+	own, err := settings(all.Plugins[0], dir)
+	if err != nil {
+		return nil, err
 	}
 	config, err := load.LoadFromData(own)
 	if err != nil {
@@ -72,13 +76,50 @@ func parse(text []byte, dir string) (*Configuration, error) {
 
 // settings are a plugin's own, given in place or as a file.
 func settings(plugin apiserver.AdmissionPluginConfiguration, dir string) ([]byte, error) {
-	switch {
-	case plugin.Configuration != nil:
-		return plugin.Configuration.Raw, nil
-	case plugin.Path == "":
-		return nil, nil
-	case filepath.IsAbs(plugin.Path):
-		return os.ReadFile(plugin.Path)
+	var text []byte
+	if plugin.Configuration != nil {
+		text = plugin.Configuration.Raw
 	}
-	return os.ReadFile(filepath.Join(dir, plugin.Path))
+	if (len(text) > 0) == (plugin.Path != "") {
+		return nil, fmt.Errorf("plugin %s needs either configuration or path", plugin.Name)
+	}
+	if plugin.Path == "" {
+		return text, nil
+	}
+	file := plugin.Path
+	if !filepath.IsAbs(file) {
+		file = filepath.Join(dir, file)
+	}
+	text, err := os.ReadFile(file)
+	if err != nil {
+		return nil, err
+	}
+	if err := oneDocument(text); err != nil {
+		return nil, fmt.Errorf("%s: %w", file, err)
+	}
+	return text, nil
+}
+
+// oneDocument refuses what the decoders would take for less than it is: they read the first YAML document alone, and nothing
+// as the defaults.
+func oneDocument(text []byte) error {
+	begun, ended := false, false
+	for line := range bytes.Lines(text) {
+		for _, marker := range []string{"---", "..."} {
+			if rest, found := bytes.CutPrefix(line, []byte(marker)); found {
+				line, ended = rest, begun
+			}
+		}
+		if line = bytes.TrimSpace(line); len(line) == 0 || line[0] == '#' {
+			continue
+		}
+		if ended {
+			return errors.New("it holds several YAML documents, of which one would be read")
+		}
+		begun = true
+	}
+	if !begun {
+		return errors.New("it is empty")
+	}
+	return nil
 }

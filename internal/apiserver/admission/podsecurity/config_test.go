@@ -38,19 +38,17 @@ func TestDefaults(t *testing.T) {
 	for name, test := range map[string]struct {
 		namespace, who string
 		refused        bool
+		exempt         string
 	}{
-		"exempt namespace": {"loose", "dev", false},
-		"exempt user":      {"baseline", "operator", false},
-		"nobody":           {"baseline", "dev", true},
+		"no labels":        {"unlabelled", "dev", true, ""},
+		"labels":           {"free", "dev", false, ""},
+		"exempt namespace": {"loose", "dev", false, "namespace"},
+		"exempt user":      {"baseline", "operator", false, "user"},
 	} {
 		_, noted, err := send(t, p, request{resource: "pods", namespace: test.namespace, obj: privileged(), who: &user.DefaultInfo{Name: test.who}})
-		if (err != nil) != test.refused || test.refused == (noted[prefix+"exempt"] != "") {
+		if (err != nil) != test.refused || noted[prefix+"exempt"] != test.exempt {
 			t.Errorf("%s: %v, annotated with %v", name, err, noted)
 		}
-	}
-	unexempt := plugin(t, strings.Replace(inside, ", namespaces: [loose]", "", 1))
-	if _, _, err := send(t, unexempt, request{resource: "pods", namespace: "loose", obj: privileged()}); err == nil {
-		t.Error("a namespace without labels is held to nothing")
 	}
 }
 
@@ -60,7 +58,7 @@ func TestConfigurationFile(t *testing.T) {
 	dir := t.TempDir()
 	write(t, dir, "standard.yaml", "apiVersion: pod-security.admission.config.k8s.io/v1\nkind: PodSecurityConfiguration\ndefaults: {enforce: restricted}\n")
 	for _, path := range []string{"standard.yaml", filepath.Join(dir, "standard.yaml")} {
-		config, err := podsecurity.ReadConfiguration(write(t, dir, "admission.yaml", header+"- name: PodSecurity\n  path: "+path+"\n"))
+		config, err := podsecurity.ReadConfiguration(write(t, dir, "admission.yaml", "# How pods are held\n---\n"+header+"- name: PodSecurity\n  path: "+path+"\n---\n"))
 		if err != nil || config.Defaults.Enforce != "restricted" || config.Defaults.EnforceVersion != "latest" {
 			t.Errorf("%s: %+v, %v", path, config, err)
 		}
@@ -70,10 +68,18 @@ func TestConfigurationFile(t *testing.T) {
 func TestBadConfiguration(t *testing.T) {
 	t.Parallel()
 	for text, want := range map[string]string{
-		"":                                      "Kind",
+		"---\n# nothing\n":               "it is empty",
+		header:                           "plugin PodSecurity must be configured once, not 0 times",
+		header + "- name: PodSecurity\n": "needs either configuration or path",
+		header + "- name: PodSecurity\n  configuration: null\n": "needs either configuration or path",
+		inside + "  path: x.yaml\n":                             "needs either configuration or path",
+		inside + "--- # more\n" + inside:                        "several YAML documents",
+		inside + "...\nkind: x\n":                               "several YAML documents",
+		header + "- name: PodSecurity\n  path: /dev/null\n":     "/dev/null: it is empty",
+		"":                                      "it is empty",
 		"x":                                     "admission.yaml",
 		header + "- name: ImagePolicyWebhook\n": `plugin "ImagePolicyWebhook" cannot be configured here, only PodSecurity`,
-		header + "- name: PodSecurity\n- name: PodSecurity\n":                          "configured twice",
+		header + "- name: PodSecurity\n- name: PodSecurity\n":                          "not 2 times",
 		header + "- name: PodSecurity\n  pth: x\n":                                     `unknown field "plugins[0].pth"`,
 		header + "- name: PodSecurity\n  path: absent.yaml\n":                          "absent.yaml",
 		header + "- name: PodSecurity\n  configuration: {kind: Pod, apiVersion: v1}\n": `no kind "Pod"`,

@@ -63,7 +63,7 @@ func reimaged(pod *corev1.Pod) *corev1.Pod {
 	return pod
 }
 
-// plugin knows four namespaces; "loose" has a privileged pod.
+// plugin knows a few namespaces, all with a privileged pod.
 func plugin(t *testing.T, text string) *podsecurity.Plugin {
 	t.Helper()
 	file := ""
@@ -75,8 +75,9 @@ func plugin(t *testing.T, text string) *podsecurity.Plugin {
 		t.Fatal(err)
 	}
 	known := map[string]*corev1.Namespace{
-		"loose": namespace("loose"), "baseline": namespace("baseline", "enforce", "baseline", "warn", "restricted", "audit", "restricted"),
-		"strict": namespace("strict", "enforce", "restricted"), "muddled": namespace("muddled", "enforce", "strict"),
+		"loose": namespace("loose"), "unlabelled": namespace("unlabelled"), "free": namespace("free", "enforce", "privileged"),
+		"baseline": namespace("baseline", "enforce", "baseline", "warn", "restricted", "audit", "restricted"),
+		"strict":   namespace("strict", "enforce", "restricted"), "muddled": namespace("muddled", "enforce", "strict"),
 	}
 	p, err := podsecurity.New(podsecurity.Config{
 		Namespace: func(_ context.Context, name string) (*corev1.Namespace, error) {
