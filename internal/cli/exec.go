@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"math"
 	"os"
 	"strings"
@@ -14,6 +15,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/validation"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/rest"
 
 	"lanyard.dev/internal/node/process"
 	"lanyard.dev/internal/token"
@@ -254,7 +256,10 @@ func (o *execOptions) connect() (client kubernetes.Interface, namespace string, 
 	if o.config.Server, err = process.ServerOf(config); err != nil {
 		return nil, "", err
 	}
-	client, err = kubernetes.NewForConfig(config)
+	client, err = lastingClient(config, func() (*rest.Config, error) {
+		again, _, err := o.connection.config(io.Discard)
+		return again, err
+	})
 	if err != nil {
 		return nil, "", fmt.Errorf("connect to %s: %w", config.Host, err)
 	}

@@ -117,12 +117,14 @@ func (s *supervisor) renew(ctx context.Context) (*content, error) {
 }
 
 // ask bounds a request. One that was not answered in time may have gone into a connection that is dead, which would take
-// the next one too: that gets a new one.
+// the next one too: that gets a new one. So does the next where the server does not know the caller any more, whose
+// certificate is shown when a connection is made.
 func (s *supervisor) ask(ctx context.Context, limit time.Duration, request func(context.Context) error) error {
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	err := request(ctx)
-	if err != nil && errors.Is(ctx.Err(), context.DeadlineExceeded) && s.HangUp != nil {
+	late := err != nil && errors.Is(ctx.Err(), context.DeadlineExceeded)
+	if (late || apierrors.IsUnauthorized(err)) && s.HangUp != nil {
 		s.HangUp()
 	}
 	return err
