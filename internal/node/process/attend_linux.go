@@ -66,12 +66,15 @@ func (s *supervisor) forward(received os.Signal) {
 const suspendTimeout = time.Second
 
 // suspend stops the supervisor because the command has stopped, so that the shell takes over, and continues both. As
-// nothing can be renewed meanwhile, the lease is made as long as there is.
+// nothing can be renewed meanwhile, the lease is made as long as there is, and nobody makes it shorter before both go on.
 func (s *supervisor) suspend(signal syscall.Signal) {
 	if s.terminal == nil || !stopped(s.command.Pid) {
 		return
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), suspendTimeout)
+	if s.leasing.Acquire(ctx, 1) == nil {
+		defer s.leasing.Release(1)
+	}
 	_, _ = vouch(ctx, s.pods, s.pod, s.authorityTime().Add(workload.MaxLease))
 	cancel()
 	if signal == syscall.SIGSTOP {

@@ -11,6 +11,7 @@ import (
 	"syscall"
 	"time"
 
+	"golang.org/x/sync/semaphore"
 	corev1 "k8s.io/api/core/v1"
 	typedcorev1 "k8s.io/client-go/kubernetes/typed/core/v1"
 	"k8s.io/utils/clock"
@@ -45,6 +46,8 @@ type supervisor struct {
 
 	// over receives why the command is to end before it does so by itself.
 	over chan ending
+	// leasing is held by who extends the lease.
+	leasing *semaphore.Weighted
 	// resumed asks for a new lease at once.
 	resumed chan struct{}
 }
@@ -61,7 +64,7 @@ func Run(ctx context.Context, config Config) (code int, err error) {
 	}
 	s := &supervisor{
 		Config: config, path: path, pods: config.Client.CoreV1().Pods(config.Pod.Namespace), terminal: openTerminal(),
-		words: newWords(config.Words), over: make(chan ending, 1), resumed: make(chan struct{}, 1),
+		words: newWords(config.Words), over: make(chan ending, 1), leasing: semaphore.NewWeighted(1), resumed: make(chan struct{}, 1),
 	}
 	s.Clock = cmp.Or[clock.Clock](s.Clock, clock.RealClock{})
 	signals, stop := catch()

@@ -189,6 +189,10 @@ func (s *supervisor) authorityTime() time.Time {
 }
 
 func (s *supervisor) vouchOnce(ctx context.Context, pod *corev1.Pod) error {
+	if err := s.leasing.Acquire(ctx, 1); err != nil {
+		return err
+	}
+	defer s.leasing.Release(1)
 	return s.ask(ctx, min(requestTimeout, s.Lease/leaseParts), func(ctx context.Context) error {
 		now, err := vouch(ctx, s.pods, pod, s.authorityTime().Add(s.Lease))
 		if err == nil {
