@@ -21,8 +21,9 @@ import (
 // last one where there is none.
 func TestLastingClient(t *testing.T) {
 	t.Parallel()
-	presented := make(chan []byte, 1)
+	presented, agent := make(chan []byte, 1), ""
 	server := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		agent = r.UserAgent()
 		presented <- r.TLS.PeerCertificates[0].Raw
 		w.Header().Set("Content-Type", "application/json")
 		_, _ = w.Write([]byte(`{"major":"1","minor":"37"}`))
@@ -45,7 +46,8 @@ func TestLastingClient(t *testing.T) {
 		serverCA := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: server.Certificate().Raw})
 		return &rest.Config{Host: server.URL, TLSClientConfig: rest.TLSClientConfig{CAData: serverCA, CertData: pair.CertPEM, KeyData: pair.KeyPEM}}
 	}
-	first, second, other := config("dev"), config("dev"), config("admin")
+	first, second, other, elsewhere := config("dev"), config("dev"), config("admin"), config("dev")
+	elsewhere.Host = "https://elsewhere:6443"
 	hangUp := process.Dial(first)
 	client, err := lastingClient(first, func() (*rest.Config, error) {
 		if now == nil {
@@ -56,7 +58,7 @@ func TestLastingClient(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for step, test := range []struct{ found, want *rest.Config }{{nil, first}, {first, first}, {second, second}, {&rest.Config{}, second}, {other, second}, {nil, second}} {
+	for step, test := range []struct{ found, want *rest.Config }{{nil, first}, {first, first}, {second, second}, {&rest.Config{}, second}, {other, second}, {elsewhere, second}, {nil, second}} {
 		now = test.found
 		hangUp()
 		if _, err := client.Discovery().ServerVersion(); err != nil {
@@ -65,6 +67,36 @@ func TestLastingClient(t *testing.T) {
 		want, _ := pem.Decode(test.want.CertData)
 		if got := <-presented; !bytes.Equal(got, want.Bytes) {
 			t.Errorf("step %d: another certificate", step)
+		}
+	}
+	if agent != rest.DefaultKubernetesUserAgent() {
+		t.Errorf("it calls itself %q", agent)
+	}
+}
+
+// TestLastingClientOfFiles leaves to client-go what it follows by itself.
+func TestLastingClientOfFiles(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	ca, err := pki.EnsureAuthority(filepath.Join(dir, "ca.crt"), filepath.Join(dir, "ca.key"), "ca", time.Now())
+	if err != nil {
+		t.Fatal(err)
+	}
+	keyFile := filepath.Join(dir, "dev.key")
+	pair, err := ca.EnsureClient(filepath.Join(dir, "dev.crt"), keyFile, "dev", nil, time.Now())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, files := range map[string]rest.TLSClientConfig{
+		"certificate here, key there": {CertData: pair.CertPEM, KeyFile: keyFile},
+		"both there":                  {CertFile: filepath.Join(dir, "dev.crt"), KeyFile: keyFile},
+		"neither":                     {},
+	} {
+		_, err := lastingClient(&rest.Config{Host: "https://127.0.0.1:1", TLSClientConfig: files}, func() (*rest.Config, error) {
+			return nil, errors.New("nobody asks")
+		})
+		if err != nil {
+			t.Errorf("%s: %v", name, err)
 		}
 	}
 }

@@ -36,6 +36,7 @@ type certificates struct {
 	mu     sync.Mutex
 	closed bool
 	cas    map[string][]byte // of the start, by file
+	admin  []byte            // what the kubeconfig was last given
 	node   func() (datadir.NodeFiles, error)
 }
 
@@ -51,13 +52,18 @@ func (c *certificates) ensure() error {
 	return nil
 }
 
-// own are the authority's certificates, and its administrator's kubeconfig.
+// own are the authority's certificates, and its administrator's kubeconfig, which follows them. What else is done to that
+// while the authority runs is its user's business.
 func (c *certificates) own() (*datadir.Certificates, error) {
 	made, err := c.dir.EnsureCertificates(c.bindAddress, c.clock)
-	if err != nil {
+	if err != nil || bytes.Equal(c.admin, made.Admin.CertPEM) {
+		return made, err
+	}
+	if err := c.dir.EnsureKubeconfig(c.url, made); err != nil {
 		return nil, err
 	}
-	return made, c.dir.EnsureKubeconfig(c.url, made)
+	c.admin = made.Admin.CertPEM
+	return made, nil
 }
 
 // ensureNode does it for the files of this machine's node, and from now on.
@@ -99,16 +105,21 @@ func (c *certificates) renew() error {
 
 // keep renews until ctx ends.
 func (c *certificates) keep(ctx context.Context) {
+	complaint := ""
 	for wait := renewalPeriod; ; {
 		select {
 		case <-ctx.Done():
 			return
 		case <-c.clock.After(wait):
 		}
-		wait = renewalPeriod
-		if err := c.renew(); err != nil && ctx.Err() == nil {
-			wait = renewalRetry
-			klog.ErrorS(err, "Certificates are not renewed; trying again", "in", wait)
+		err := c.renew()
+		if err == nil {
+			wait, complaint = renewalPeriod, ""
+			continue
+		}
+		if wait = renewalRetry; ctx.Err() == nil && err.Error() != complaint {
+			complaint = err.Error()
+			klog.ErrorS(err, "Certificates are not renewed until this is mended")
 		}
 	}
 }

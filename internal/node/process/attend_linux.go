@@ -62,7 +62,7 @@ func (s *supervisor) forward(received os.Signal) {
 	_ = s.command.Signal(number)
 }
 
-// suspendTimeout bounds how long Ctrl-Z may wait for the authority.
+// suspendTimeout bounds how long Ctrl-Z may wait for a renewal under way, and then for its own.
 const suspendTimeout = time.Second
 
 // suspend stops the supervisor because the command has stopped, so that the shell takes over, and continues both. As
@@ -71,11 +71,13 @@ func (s *supervisor) suspend(signal syscall.Signal) {
 	if s.terminal == nil || !stopped(s.command.Pid) {
 		return
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), suspendTimeout)
-	if s.leasing.Acquire(ctx, 1) == nil {
+	soon, cancel := context.WithTimeout(context.Background(), suspendTimeout)
+	if s.leasing.Acquire(soon, 1) == nil {
 		defer s.leasing.Release(1)
 	}
-	_, _ = vouch(ctx, s.pods, s.pod, s.authorityTime().Add(workload.MaxLease))
+	cancel()
+	soon, cancel = context.WithTimeout(context.Background(), suspendTimeout)
+	_, _ = vouch(soon, s.pods, s.pod, s.authorityTime().Add(workload.MaxLease))
 	cancel()
 	if signal == syscall.SIGSTOP {
 		signal = syscall.SIGTSTP

@@ -178,14 +178,15 @@ func deletePod(pods typedcorev1.PodInterface, pod *corev1.Pod, ask asking) error
 	options := metav1.DeleteOptions{GracePeriodSeconds: ptr.To(int64(0)), Preconditions: metav1.NewUIDPreconditions(string(pod.UID))}
 	pause := time.NewTicker(deletePause)
 	defer pause.Stop()
-	for {
+	for unknown := false; ; {
 		err := ask(ctx, deleteTry, func(ctx context.Context) error { return pods.Delete(ctx, pod.Name, options) })
 		switch {
 		case err == nil || isAbsent(err) || apierrors.IsConflict(err):
 			return nil
-		case apierrors.IsForbidden(err) || apierrors.IsUnauthorized(err):
+		case apierrors.IsForbidden(err) || apierrors.IsUnauthorized(err) && unknown:
 			return err
 		}
+		unknown = apierrors.IsUnauthorized(err) // the next connection may show a newer certificate
 		select {
 		case <-pause.C:
 		case <-ctx.Done():

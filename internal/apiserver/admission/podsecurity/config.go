@@ -100,17 +100,17 @@ func settings(plugin apiserver.AdmissionPluginConfiguration, dir string) ([]byte
 	return text, nil
 }
 
-// oneDocument refuses what the decoders would take for less than it is: they read the first YAML document alone, and nothing
+// oneDocument refuses YAML that the decoders would take for less than it is: they read the first document alone, and nothing
 // as the defaults.
 func oneDocument(text []byte) error {
 	begun, ended := false, false
-	for line := range bytes.Lines(text) {
+	for line := range bytes.Lines(bytes.TrimPrefix(text, []byte("\ufeff"))) {
 		for _, marker := range []string{"---", "..."} {
 			if rest, found := bytes.CutPrefix(line, []byte(marker)); found {
 				line, ended = rest, begun
 			}
 		}
-		if line = bytes.TrimSpace(line); len(line) == 0 || line[0] == '#' {
+		if line = bytes.TrimSpace(line); len(line) == 0 || line[0] == '#' || line[0] == '%' && !begun {
 			continue
 		}
 		if ended {

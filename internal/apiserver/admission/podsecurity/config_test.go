@@ -58,7 +58,7 @@ func TestConfigurationFile(t *testing.T) {
 	dir := t.TempDir()
 	write(t, dir, "standard.yaml", "apiVersion: pod-security.admission.config.k8s.io/v1\nkind: PodSecurityConfiguration\ndefaults: {enforce: restricted}\n")
 	for _, path := range []string{"standard.yaml", filepath.Join(dir, "standard.yaml")} {
-		config, err := podsecurity.ReadConfiguration(write(t, dir, "admission.yaml", "# How pods are held\n---\n"+header+"- name: PodSecurity\n  path: "+path+"\n---\n"))
+		config, err := podsecurity.ReadConfiguration(write(t, dir, "admission.yaml", "\ufeff# How pods are held\n%YAML 1.1\n---\n"+header+"- name: PodSecurity\n  path: "+path+"\n---\n"))
 		if err != nil || config.Defaults.Enforce != "restricted" || config.Defaults.EnforceVersion != "latest" {
 			t.Errorf("%s: %+v, %v", path, config, err)
 		}
