@@ -153,8 +153,8 @@ func nodeRequest(nodeName string) *x509.CertificateRequest {
 	return &x509.CertificateRequest{Subject: pkix.Name{CommonName: userPrefix + nodeName, Organization: []string{nodesGroup}}}
 }
 
-// serving returns how to find the certificate that the agent serves with. The files that were named are read as they change; else
-// the authority is asked for one, and until it has signed, no connection succeeds.
+// serving returns how to find the certificate that the agent serves with. The files that were named are read as they change;
+// else the authority is asked for one, and until it has signed, no connection succeeds.
 func (id *identity) serving(ctx context.Context, o *Options, addresses []net.IP) (func() (*tls.Certificate, error), error) {
 	if o.ServingCertFile != "" {
 		files, err := openCertificateFiles(o.ServingCertFile, o.ServingKeyFile)

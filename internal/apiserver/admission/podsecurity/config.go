@@ -1,19 +1,15 @@
 package podsecurity
 
 import (
-	"bytes"
-	"errors"
 	"fmt"
-	"os"
 	"path/filepath"
 
-	"k8s.io/apimachinery/pkg/runtime"
-	"k8s.io/apimachinery/pkg/runtime/serializer"
 	"k8s.io/apiserver/pkg/apis/apiserver"
-	apiserverinstall "k8s.io/apiserver/pkg/apis/apiserver/install"
 	podsecurityconfig "k8s.io/pod-security-admission/admission/api"
 	"k8s.io/pod-security-admission/admission/api/load"
 	"k8s.io/pod-security-admission/admission/api/validation"
+
+	"lanyard.dev/internal/apiserver/configfile"
 )
 
 // Name is the plugin's, as kube-apiserver's configuration calls it.
@@ -29,7 +25,7 @@ func ReadConfiguration(file string) (*Configuration, error) {
 	if file == "" {
 		return load.LoadFromData(nil)
 	}
-	text, err := os.ReadFile(file)
+	text, err := configfile.Read(file)
 	if err != nil {
 		return nil, fmt.Errorf("admission configuration: %w", err)
 	}
@@ -42,18 +38,9 @@ func ReadConfiguration(file string) (*Configuration, error) {
 
 // parse reads the text of an AdmissionConfiguration whose relative paths start at dir.
 func parse(text []byte, dir string) (*Configuration, error) {
-	if err := oneDocument(text); err != nil {
-		return nil, err
-	}
-	scheme := runtime.NewScheme()
-	apiserverinstall.Install(scheme)
-	decoded, err := runtime.Decode(serializer.NewCodecFactory(scheme, serializer.EnableStrict).UniversalDecoder(), text)
+	all, err := configfile.Decode[*apiserver.AdmissionConfiguration](text)
 	if err != nil {
 		return nil, err
-	}
-	all, ok := decoded.(*apiserver.AdmissionConfiguration)
-	if !ok {
-		return nil, fmt.Errorf("expected an AdmissionConfiguration, got %T", decoded)
 	}
 	for _, plugin := range all.Plugins {
 		if plugin.Name != Name {
@@ -90,36 +77,12 @@ func settings(plugin apiserver.AdmissionPluginConfiguration, dir string) ([]byte
 	if !filepath.IsAbs(file) {
 		file = filepath.Join(dir, file)
 	}
-	text, err := os.ReadFile(file)
+	text, err := configfile.Read(file)
 	if err != nil {
 		return nil, err
 	}
-	if err := oneDocument(text); err != nil {
+	if err := configfile.OneDocument(text); err != nil {
 		return nil, fmt.Errorf("%s: %w", file, err)
 	}
 	return text, nil
-}
-
-// oneDocument refuses YAML that the decoders would take for less than it is: they read the first document alone, and nothing
-// as the defaults.
-func oneDocument(text []byte) error {
-	begun, ended := false, false
-	for line := range bytes.Lines(bytes.TrimPrefix(text, []byte("\ufeff"))) {
-		for _, marker := range []string{"---", "..."} {
-			if rest, found := bytes.CutPrefix(line, []byte(marker)); found {
-				line, ended = rest, begun
-			}
-		}
-		if line = bytes.TrimSpace(line); len(line) == 0 || line[0] == '#' || line[0] == '%' && !begun {
-			continue
-		}
-		if ended {
-			return errors.New("it holds several YAML documents, of which one would be read")
-		}
-		begun = true
-	}
-	if !begun {
-		return errors.New("it is empty")
-	}
-	return nil
 }

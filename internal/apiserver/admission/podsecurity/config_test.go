@@ -68,22 +68,22 @@ func TestConfigurationFile(t *testing.T) {
 func TestBadConfiguration(t *testing.T) {
 	t.Parallel()
 	for text, want := range map[string]string{
-		"---\n# nothing\n":               "it is empty",
+		"---\n# nothing\n":               "the file is empty",
 		header:                           "plugin PodSecurity must be configured once, not 0 times",
 		header + "- name: PodSecurity\n": "needs either configuration or path",
 		header + "- name: PodSecurity\n  configuration: null\n": "needs either configuration or path",
 		inside + "  path: x.yaml\n":                             "needs either configuration or path",
 		inside + "--- # more\n" + inside:                        "several YAML documents",
 		inside + "...\nkind: x\n":                               "several YAML documents",
-		header + "- name: PodSecurity\n  path: /dev/null\n":     "/dev/null: it is empty",
-		"":                                      "it is empty",
+		header + "- name: PodSecurity\n  path: /dev/null\n":     "/dev/null: the file is empty",
+		"":                                      "the file is empty",
 		"x":                                     "admission.yaml",
 		header + "- name: ImagePolicyWebhook\n": `plugin "ImagePolicyWebhook" cannot be configured here, only PodSecurity`,
 		header + "- name: PodSecurity\n- name: PodSecurity\n":                          "not 2 times",
 		header + "- name: PodSecurity\n  pth: x\n":                                     `unknown field "plugins[0].pth"`,
 		header + "- name: PodSecurity\n  path: absent.yaml\n":                          "absent.yaml",
 		header + "- name: PodSecurity\n  configuration: {kind: Pod, apiVersion: v1}\n": `no kind "Pod"`,
-		"apiVersion: apiserver.config.k8s.io/v1\nkind: EncryptionConfiguration\n":      "expected an AdmissionConfiguration",
+		"apiVersion: apiserver.config.k8s.io/v1\nkind: EncryptionConfiguration\n":      "not an AdmissionConfiguration",
 		strings.Replace(inside, "baseline", "strict", 1):                               `"strict"`,
 		strings.Replace(inside, "enforce: baseline", "enforc: baseline", 1):            "enforc",
 	} {

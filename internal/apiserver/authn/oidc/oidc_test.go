@@ -202,6 +202,7 @@ func TestOpenRefuses(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct{ text, want string }{
 		"empty":         {"", "the file is empty"},
+		"two documents": {header + "---\n" + header, "several YAML documents"},
 		"no YAML":       {"a: [", "yaml"},
 		"another kind":  {"apiVersion: apiserver.config.k8s.io/v1\nkind: EncryptionConfiguration\nresources: []\n", "not an AuthenticationConfiguration"},
 		"unknown field": {header + "jwts: []\n", `unknown field "jwts"`},
