@@ -14,7 +14,7 @@ import (
 var update = flag.Bool("update", false, "rewrite what the scripts compare with, to what lanyard prints")
 
 func TestMain(m *testing.M) {
-	testscript.Main(m, map[string]func(){"lanyard": main, "dashboard": dashboard})
+	testscript.Main(m, map[string]func(){"lanyard": main, "dashboard": dashboard, "etcdctl": etcdctl, "etcdutl": etcdutlMain})
 }
 
 // TestScript runs the product as users meet it: each script drives the real lanyard, and the kubectl in it, against an
@@ -40,6 +40,7 @@ func TestScript(t *testing.T) {
 			"await":         await,
 			"until":         until,
 			"code":          code,
+			"document":      runDocument,
 		},
 	})
 }

@@ -45,6 +45,7 @@ import (
 	"lanyard.dev/internal/apiserver/authn/oidc"
 	"lanyard.dev/internal/apiserver/authz"
 	"lanyard.dev/internal/apiserver/issuer"
+	"lanyard.dev/internal/apiserver/metrics"
 	"lanyard.dev/internal/apiserver/mirror"
 	"lanyard.dev/internal/apiserver/nodeclient"
 	"lanyard.dev/internal/apiserver/openapi"
@@ -73,14 +74,21 @@ func (a *assembly) loadKeys() error {
 	if err != nil {
 		return err
 	}
+	files := []metrics.KeyFile{{Path: o.SigningKeyFile, IDs: []string{signer.ID()}}}
 	var accepted []signingkey.PublicKey
-	for _, file := range o.KeyFiles {
-		keys, err := signingkey.LoadPublic(file)
+	for _, path := range o.KeyFiles {
+		keys, err := signingkey.LoadPublic(path)
 		if err != nil {
 			return err
 		}
 		accepted = append(accepted, keys...)
+		file := metrics.KeyFile{Path: path}
+		for _, key := range keys {
+			file.IDs = append(file.IDs, key.ID())
+		}
+		files = append(files, file)
 	}
+	a.metrics.WatchKeys(files)
 	if a.keys, err = signingkey.NewSet(signer, accepted...); err != nil {
 		return err
 	}
@@ -292,7 +300,7 @@ func (a *assembly) identify() error {
 	if err != nil {
 		return err
 	}
-	a.tokens = authn.NewTokens(authn.NewToken(verifier, o.audiences()), a.watchBootstrapTokens(), o.audiences())
+	a.tokens = authn.NewTokens(authn.NewToken(a.metrics.CountVerifications(verifier), o.audiences()), a.watchBootstrapTokens(), o.audiences())
 	var anonymous *apiserverconfig.AnonymousAuthConfig
 	if a.people != nil {
 		anonymous = a.people.Anonymous()
@@ -350,7 +358,30 @@ func (a *assembly) build() error {
 		return err
 	}
 	a.server.Handler.NonGoRestfulMux.HandleFunc(crdPath, noCRDs)
+	a.serveMetrics()
 	return a.publish()
+}
+
+// serveMetrics puts the metrics of this authority in the place of the library's, which are those of the process.
+func (a *assembly) serveMetrics() {
+	o := a.options
+	serving := metrics.Certificate{Name: "serving", Read: func() ([]byte, error) {
+		chain, _ := a.config.SecureServing.Cert.CurrentCertKeyContent()
+		return chain, nil
+	}}
+	certificates := []metrics.Certificate{serving}
+	for name, path := range map[string]string{
+		"client-ca": o.ClientCAFile, "signing-ca": o.Signing.CertFile, "kubelet-serving-signing-ca": o.Signing.ServingCertFile,
+		"kubelet-client": o.Nodes.CertFile, "kubelet-serving-ca": o.Nodes.CAFile,
+	} {
+		if path != "" {
+			certificates = append(certificates, metrics.CertificateFile(name, path))
+		}
+	}
+	a.metrics.WatchCertificates(certificates)
+	mux := a.server.Handler.NonGoRestfulMux
+	mux.Unregister("/metrics")
+	mux.Handle("/metrics", a.metrics.Handler())
 }
 
 // publish serves the discovery document, unless the issuer is no URL under which anyone could look for it.

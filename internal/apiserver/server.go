@@ -19,6 +19,7 @@ import (
 	"lanyard.dev/internal/apiserver/authn/oidc"
 	"lanyard.dev/internal/apiserver/authz"
 	"lanyard.dev/internal/apiserver/ephemeral"
+	"lanyard.dev/internal/apiserver/metrics"
 	"lanyard.dev/internal/apiserver/mirror"
 	"lanyard.dev/internal/apiserver/nodeclient"
 	"lanyard.dev/internal/apiserver/scheme"
@@ -67,6 +68,7 @@ type assembly struct {
 	podSecurity *podsecurity.Configuration // for namespaces that choose nothing
 	authorizer  *authz.Union
 	audit       *auditlog.Log
+	metrics     *metrics.Metrics
 	nodes       *nodeclient.Client // connects to none if nothing is configured
 
 	stopping   stopSignal
@@ -86,7 +88,7 @@ func New(o Options) (*Server, error) {
 	if err := o.Validate(); err != nil {
 		return nil, err
 	}
-	s := &Server{assembly: assembly{options: o, scheme: scheme.New(), stopping: make(stopSignal)}, ready: make(chan struct{})}
+	s := &Server{assembly: assembly{options: o, scheme: scheme.New(), metrics: metrics.New(), stopping: make(stopSignal)}, ready: make(chan struct{})}
 	s.codecs = scheme.NewCodecs(s.scheme)
 	steps := []func() error{s.loadKeys, s.loadCA, s.loadIssuers, s.loadPodSecurity, s.configure, s.openAudit, s.openStores, s.connectNodes, s.watchWorkloads, s.watchAnchors, s.watchPolicy, s.identify, s.build}
 	for _, step := range steps {

@@ -132,7 +132,7 @@ func (a *assembly) resources() map[schema.GroupVersion]map[string]rest.Storage {
 func (a *assembly) tokenREST() *serviceaccount.TokenREST {
 	o := a.options.ServiceAccounts
 	return serviceaccount.NewTokenREST(serviceaccount.TokenConfig{
-		Issuer: a.issuer, Anchors: a.issuing, Audiences: o.audiences(), Lifetimes: a.lifetimes(),
+		Issuer: a.metrics.CountIssued(a.issuer), Anchors: a.issuing, Audiences: o.audiences(), Lifetimes: a.lifetimes(),
 	})
 }
 

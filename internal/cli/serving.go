@@ -33,6 +33,7 @@ func (o *loggingOptions) apply(w io.Writer) {
 
 const (
 	authenticationConfigUsage = "AuthenticationConfiguration: OpenID Connect issuers by whose tokens people sign in; read again when it changes"
+	acceptedKeysUsage         = "public or private keys whose tokens are accepted besides; may be repeated"
 	admissionConfigUsage      = "AdmissionConfiguration: the Pod Security Standard for namespaces whose labels choose none, and exemptions; read at the start"
 )
 

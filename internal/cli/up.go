@@ -71,6 +71,7 @@ func (o *upOptions) addFlags(cmd *cobra.Command) {
 	f.IntVar(&o.config.Port, "secure-port", defaultPort, "port to serve HTTPS on; 0 takes a free one")
 	f.StringVar(&o.config.AuthenticationConfig, "authentication-config", "", authenticationConfigUsage)
 	f.StringVar(&o.config.AdmissionConfig, "admission-control-config-file", "", admissionConfigUsage)
+	f.StringArrayVar(&o.config.AcceptedKeyFiles, "service-account-key-file", nil, acceptedKeysUsage)
 	f.DurationVar(&o.config.MaxTokenExpiration, "service-account-max-token-expiration", 0, "longest life of a token, at least 10m; a longer one that is asked for is shortened with a warning; 0 shortens none")
 	f.StringVar(&o.agent.NodeName, "node-name", "", "name of this machine's Node (default: its host name, in lower case)")
 	addRuntimeFlags(f, &o.agent, "; none wants no agent")

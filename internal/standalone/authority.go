@@ -43,6 +43,8 @@ type Config struct {
 	AdmissionConfig string
 	// clock says which certificates are due; nil is the real one.
 	clock clock.Clock
+	// AcceptedKeyFiles hold keys whose tokens are accepted besides those of the signing key.
+	AcceptedKeyFiles []string
 	// MaxTokenExpiration shortens every longer token; 0 shortens none.
 	MaxTokenExpiration time.Duration
 }
@@ -168,7 +170,7 @@ func (a *Authority) options(c Config, listener net.Listener) apiserver.Options {
 		EncryptionProviderConfig: a.dir.EncryptionConfig(),
 		ServiceAccounts: apiserver.ServiceAccounts{
 			Issuers: []string{a.URL, apiserver.DefaultIssuer}, SigningKeyFile: a.dir.SigningKey(),
-			MinTokenExpiration: c.MinTokenExpiration, MaxTokenExpiration: c.MaxTokenExpiration,
+			KeyFiles: c.AcceptedKeyFiles, MinTokenExpiration: c.MinTokenExpiration, MaxTokenExpiration: c.MaxTokenExpiration,
 		},
 		Signing: apiserver.Signing{
 			CertFile: a.dir.CACert(), KeyFile: a.dir.CAKey(), ServingCertFile: a.dir.NodesCACert(), ServingKeyFile: a.dir.NodesCAKey(),

@@ -1,0 +1,145 @@
+// Package metrics counts and measures what the operator of an authority watches: which tokens are issued and why
+// tokens are refused, how old the proof of each feed is, and the ages of keys and certificates.
+//
+// Every authority has a registry of its own, since a process may hold several. Handler adds the library's metrics, which
+// are those of the process: requests, latencies, the audit log's events and errors, and etcd. No metric carries a token,
+// the name of an account or any other text from a request.
+package metrics
+
+import (
+	"context"
+	"errors"
+	"net/http"
+
+	"github.com/prometheus/client_golang/prometheus"
+	compbasemetrics "k8s.io/component-base/metrics"
+	"k8s.io/component-base/metrics/legacyregistry"
+
+	"lanyard.dev/internal/token"
+)
+
+// Metrics are those of one authority.
+type Metrics struct {
+	registry      compbasemetrics.KubeRegistry
+	issued        *compbasemetrics.Counter
+	verifications map[string]compbasemetrics.CounterMetric // by result
+}
+
+// New returns the metrics, with every counter at 0.
+func New() *Metrics {
+	verifications := compbasemetrics.NewCounterVec(&compbasemetrics.CounterOpts{
+		Name: "lanyard_token_verifications_total", StabilityLevel: compbasemetrics.ALPHA,
+		Help: "Verifications of bearer tokens, by result: accepted, or the reason for the refusal. " +
+			"foreign counts tokens that are not service account tokens of this issuer; other authenticators decide about them.",
+	}, []string{"result"})
+	m := &Metrics{
+		registry: compbasemetrics.NewKubeRegistry(),
+		issued: compbasemetrics.NewCounter(&compbasemetrics.CounterOpts{
+			Name: "lanyard_tokens_issued_total", StabilityLevel: compbasemetrics.ALPHA,
+			Help: "Service account tokens issued by this process.",
+		}),
+		verifications: map[string]compbasemetrics.CounterMetric{},
+	}
+	m.registry.MustRegister(m.issued, verifications)
+	for _, result := range append([]string{accepted, other}, refusalNames()...) {
+		m.verifications[result] = verifications.WithLabelValues(result)
+	}
+	return m
+}
+
+// Handler serves the metrics of the authority and those of the process in the form that the scraper asks for.
+func (m *Metrics) Handler() http.Handler {
+	return compbasemetrics.HandlerFor(prometheus.Gatherers{legacyregistry.DefaultGatherer, m.registry},
+		compbasemetrics.HandlerOpts{ErrorHandling: compbasemetrics.ContinueOnError})
+}
+
+// Results of a verification besides those in refusals.
+const (
+	accepted = "accepted"
+	other    = "other"
+)
+
+// refusals name the errors of package token. An error that is none of these counts as other.
+var refusals = []struct {
+	err  error
+	name string
+}{
+	{token.ErrNotJWT, "foreign"},
+	{token.ErrForeignIssuer, "foreign"},
+	{token.ErrTooLarge, "too_large"},
+	{token.ErrMalformed, "malformed"},
+	{token.ErrAlgorithm, "algorithm"},
+	{token.ErrUnknownKey, "unknown_key"},
+	{token.ErrBadSignature, "bad_signature"},
+	{token.ErrSubject, "subject"},
+	{token.ErrExpired, "expired"},
+	{token.ErrNotYetValid, "not_yet_valid"},
+	{token.ErrAudience, "audience"},
+	{token.ErrAccountGone, "account_gone"},
+	{token.ErrPodGone, "pod_gone"},
+	{token.ErrSecretGone, "secret_gone"},
+	{token.ErrNodeGone, "node_gone"},
+	{token.ErrAnchorsStale, "stale"},
+}
+
+func refusalNames() []string {
+	var names []string
+	for _, r := range refusals {
+		names = append(names, r.name)
+	}
+	return names
+}
+
+func resultOf(err error) string {
+	if err == nil {
+		return accepted
+	}
+	for _, r := range refusals {
+		if errors.Is(err, r.err) {
+			return r.name
+		}
+	}
+	return other
+}
+
+// Verifier decides whether a token holds. *token.Verifier is one.
+type Verifier interface {
+	Verify(ctx context.Context, text string, audiences []string) (token.Identity, error)
+}
+
+// CountVerifications returns v with each of its verdicts counted.
+func (m *Metrics) CountVerifications(v Verifier) Verifier { return countingVerifier{v, m} }
+
+type countingVerifier struct {
+	Verifier
+	metrics *Metrics
+}
+
+// Verify implements Verifier.
+func (v countingVerifier) Verify(ctx context.Context, text string, audiences []string) (token.Identity, error) {
+	id, err := v.Verifier.Verify(ctx, text, audiences)
+	v.metrics.verifications[resultOf(err)].Inc()
+	return id, err
+}
+
+// Issuer issues tokens. *token.Issuer is one.
+type Issuer interface {
+	Issue(token.Request) (string, *token.Claims, error)
+}
+
+// CountIssued returns issuer with each of its tokens counted.
+func (m *Metrics) CountIssued(issuer Issuer) Issuer { return countingIssuer{issuer, m} }
+
+type countingIssuer struct {
+	Issuer
+	metrics *Metrics
+}
+
+// Issue implements Issuer.
+func (i countingIssuer) Issue(r token.Request) (string, *token.Claims, error) {
+	text, claims, err := i.Issuer.Issue(r)
+	if err == nil {
+		i.metrics.issued.Inc()
+	}
+	return text, claims, err
+}
