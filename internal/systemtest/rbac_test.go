@@ -9,6 +9,7 @@ import (
 	rbacv1 "k8s.io/api/rbac/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/rest"
 
 	"lanyard.dev/lanyardtest"
@@ -208,6 +209,38 @@ func TestNobodyGrantsWhatTheyLack(t *testing.T) {
 	role.Rules = []rbacv1.PolicyRule{readConfigMaps}
 	if _, err := rbac.Roles(namespace).Create(t.Context(), role, metav1.CreateOptions{}); err != nil {
 		t.Errorf("write a role with what one has: %v", err)
+	}
+}
+
+// TestMetadataOfRolesIsGuarded: an account that may write cluster roles and holds none of their rules can neither freeze
+// default policy nor keep what an aggregation gave. What the garbage collector writes passes.
+func TestMetadataOfRolesIsGuarded(t *testing.T) {
+	t.Parallel()
+	a := authority(t)
+	namespace := a.Namespace(t)
+	a.CreateServiceAccount(t, namespace, "scribe")
+	grantCluster(t, a.Config(), namespace, "scribe", rbacv1.PolicyRule{
+		APIGroups: []string{rbacv1.GroupName}, Resources: []string{"clusterroles", "clusterrolebindings"}, Verbs: []string{"get", "update", "patch"},
+	})
+	grantCluster(t, a.Config(), namespace, "owned", readConfigMaps)
+	rbac := clientFor(t, a.As(t, namespace, "scribe")).RbacV1()
+	const freeze = `{"metadata":{"annotations":{"rbac.authorization.kubernetes.io/autoupdate":"false"}}}`
+	for _, test := range []struct{ name, patch, want string }{
+		{"cluster-admin", freeze, "attempting to grant RBAC permissions not currently held"},
+		{"cluster-admin", `{"metadata":{"labels":{"kubernetes.io/bootstrapping":null}}}`, "attempting to grant"},
+		{"view", freeze, "must have cluster-admin privileges"},
+		{"view", `{"aggregationRule":null}`, "must have cluster-admin privileges"},
+		{"system:basic-user", `{"metadata":{"labels":{}}}`, ""},
+		{namespace + "-owned", `{"metadata":{"ownerReferences":[{"apiVersion":"v1","kind":"Namespace","name":"default","uid":"1"}]}}`, ""},
+		{namespace + "-owned", freeze, "attempting to grant"},
+	} {
+		_, err := rbac.ClusterRoles().Patch(t.Context(), test.name, types.MergePatchType, []byte(test.patch), metav1.PatchOptions{})
+		if test.want == "" && err != nil || test.want != "" && (!apierrors.IsForbidden(err) || !strings.Contains(err.Error(), test.want)) {
+			t.Errorf("patch %s with %s: %v, want %q", test.name, test.patch, err, test.want)
+		}
+	}
+	if _, err := rbac.ClusterRoleBindings().Patch(t.Context(), "cluster-admin", types.MergePatchType, []byte(freeze), metav1.PatchOptions{}); !apierrors.IsForbidden(err) {
+		t.Errorf("freeze a binding: %v, want forbidden", err)
 	}
 }
 

@@ -9,12 +9,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
 	"slices"
 	"strings"
 
 	rbacv1 "k8s.io/api/rbac/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
+	"k8s.io/apimachinery/pkg/api/meta"
+	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apiserver/pkg/admission"
 	"k8s.io/apiserver/pkg/authentication/user"
 	"k8s.io/apiserver/pkg/authorization/authorizer"
@@ -48,6 +49,8 @@ type grant struct {
 	rules []rbacv1.PolicyRule
 	// verb on resource and name lets the caller hand it out all the same.
 	verb, resource, name string
+	// aggregates says that the rules stand for those of an aggregation rule.
+	aggregates bool
 }
 
 // Validate implements admission.ValidationInterface.
@@ -60,10 +63,7 @@ func (p *Plugin) Validate(ctx context.Context, a admission.Attributes, _ admissi
 		return admission.NewForbidden(a, errors.New("no user on request"))
 	}
 	g := grantOf(a)
-	if g == nil {
-		return nil
-	}
-	if p.exempt(ctx, a, g) {
+	if g == nil || p.exempt(ctx, a, g) {
 		return nil
 	}
 	if g.rules == nil {
@@ -73,8 +73,11 @@ func (p *Plugin) Validate(ctx context.Context, a admission.Attributes, _ admissi
 		}
 	}
 	ok, missing := p.holdings.Covers(who.GetName(), who.GetGroups(), a.GetNamespace(), g.rules)
-	if ok {
+	switch {
+	case ok:
 		return nil
+	case g.aggregates:
+		return admission.NewForbidden(a, errors.New("must have cluster-admin privileges to use the aggregationRule"))
 	}
 	return admission.NewForbidden(a, refusal(who, missing))
 }
@@ -84,52 +87,63 @@ func privileged(who user.Info) bool {
 	return who != nil && slices.Contains(who.GetGroups(), user.SystemPrivilegedGroup)
 }
 
-// grantOf returns what the write hands out, or nil if that is nothing new. A binding's rules are left for later: who
-// may bind the role need not be told whether it exists.
+// grantOf returns what the write hands out, or nil for other kinds and for updates that only the garbage collector's
+// fields survive. Every other update counts in full, as in Kubernetes: metadata alone can freeze a default role
+// (autoupdate: "false") or make its rules part of another role (labels). The rules of a binding are read later, so that
+// a caller who may bind the role does not learn whether it exists.
 func grantOf(a admission.Attributes) *grant {
+	if touchesOwnershipOnly(a.GetObject(), a.GetOldObject()) {
+		return nil
+	}
 	switch obj := a.GetObject().(type) {
 	case *rbacv1.Role:
-		old, _ := a.GetOldObject().(*rbacv1.Role)
-		if old != nil && equality.Semantic.DeepEqual(old.Rules, obj.Rules) {
-			return nil
-		}
 		return roleGrant("roles", a.GetName(), obj.Rules)
 	case *rbacv1.ClusterRole:
-		return clusterRoleGrant(a, obj)
-	case *rbacv1.RoleBinding:
-		old, _ := a.GetOldObject().(*rbacv1.RoleBinding)
-		if old != nil && old.RoleRef == obj.RoleRef && equality.Semantic.DeepEqual(old.Subjects, obj.Subjects) {
-			return nil
+		old, _ := a.GetOldObject().(*rbacv1.ClusterRole)
+		if aggregates(obj) || aggregates(old) {
+			g := roleGrant("clusterroles", a.GetName(), everything) // which includes the rules of the role itself
+			g.aggregates = true
+			return g
 		}
+		return roleGrant("clusterroles", a.GetName(), obj.Rules)
+	case *rbacv1.RoleBinding:
 		return bindingGrant(obj.RoleRef)
 	case *rbacv1.ClusterRoleBinding:
-		old, _ := a.GetOldObject().(*rbacv1.ClusterRoleBinding)
-		if old != nil && old.RoleRef == obj.RoleRef && equality.Semantic.DeepEqual(old.Subjects, obj.Subjects) {
-			return nil
-		}
 		return bindingGrant(obj.RoleRef)
 	}
 	return nil
 }
 
-// everything is what an aggregation rule hands out: whoever labels a role later adds to this one.
+// touchesOwnershipOnly tells whether an update changes nothing but what the garbage collector writes: owner references
+// and finalizers, and managedFields, which record every update.
+func touchesOwnershipOnly(obj, old runtime.Object) bool {
+	if obj == nil || old == nil {
+		return false
+	}
+	same := obj.DeepCopyObject()
+	to, err := meta.Accessor(same)
+	if err != nil {
+		return false
+	}
+	from, err := meta.Accessor(old)
+	if err != nil {
+		return false
+	}
+	to.SetOwnerReferences(from.GetOwnerReferences())
+	to.SetFinalizers(from.GetFinalizers())
+	to.SetManagedFields(from.GetManagedFields())
+	return equality.Semantic.DeepEqual(same, old)
+}
+
+// everything is what an aggregation rule hands out: the rules of any role that is labelled for it later. A role that
+// loses its aggregation rule needs it too, since its rules then stay where they would have been taken away.
 var everything = []rbacv1.PolicyRule{
 	{Verbs: []string{"*"}, APIGroups: []string{"*"}, Resources: []string{"*"}},
 	{Verbs: []string{"*"}, NonResourceURLs: []string{"*"}},
 }
 
-func clusterRoleGrant(a admission.Attributes, obj *rbacv1.ClusterRole) *grant {
-	old, _ := a.GetOldObject().(*rbacv1.ClusterRole)
-	rules := obj.Rules
-	sameAggregation := old != nil && equality.Semantic.DeepEqual(old.AggregationRule, obj.AggregationRule)
-	switch {
-	case obj.AggregationRule != nil && !sameAggregation:
-		rules = everything
-	// Labels count too: by them the rules become part of another role.
-	case old != nil && sameAggregation && equality.Semantic.DeepEqual(old.Rules, obj.Rules) && maps.Equal(old.Labels, obj.Labels):
-		return nil
-	}
-	return roleGrant("clusterroles", a.GetName(), rules)
+func aggregates(role *rbacv1.ClusterRole) bool {
+	return role != nil && role.AggregationRule != nil && len(role.AggregationRule.ClusterRoleSelectors) > 0
 }
 
 func roleGrant(resource, name string, rules []rbacv1.PolicyRule) *grant {

@@ -23,7 +23,7 @@ func rule(verb, group, resource string, names ...string) rbacv1.PolicyRule {
 
 var readPods = rule("get", "", "pods")
 
-// policy: reader holds get pods in ns; boss holds everything everywhere; binder may bind the cluster role "root";
+// policy: reader holds get pods in ns, cluster-reader everywhere; boss holds everything everywhere; binder may bind the cluster role "root";
 // author may escalate roles in ns.
 func policy() *rbac.Index {
 	x := rbac.NewIndex()
@@ -39,6 +39,7 @@ func policy() *rbac.Index {
 	}
 	bind("reader", "ns", readPods)
 	bind("boss", "", everything...)
+	bind("cluster-reader", "", readPods)
 	bind("binder", "ns", rule("bind", rbacv1.GroupName, "clusterroles", "root"))
 	bind("author", "ns", rule("escalate", rbacv1.GroupName, "roles"))
 	return x
@@ -73,6 +74,25 @@ func labelled(r *rbacv1.ClusterRole) *rbacv1.ClusterRole {
 	return r
 }
 
+// annotated keeps default policy from being restored.
+func annotated[T metav1.Object](obj T) T {
+	obj.SetAnnotations(map[string]string{"rbac.authorization.kubernetes.io/autoupdate": "false"})
+	return obj
+}
+
+// owned changes what the garbage collector writes.
+func owned[T metav1.Object](obj T) T {
+	obj.SetOwnerReferences([]metav1.OwnerReference{{APIVersion: "v1", Kind: "ConfigMap", Name: "c", UID: "u"}})
+	obj.SetFinalizers([]string{"foregroundDeletion"})
+	obj.SetManagedFields([]metav1.ManagedFieldsEntry{{Manager: "m"}})
+	return obj
+}
+
+func emptied(r *rbacv1.ClusterRole) *rbacv1.ClusterRole {
+	r.AggregationRule.ClusterRoleSelectors = nil
+	return r
+}
+
 func binding(kind, name string, subjects ...string) *rbacv1.RoleBinding {
 	b := &rbacv1.RoleBinding{ObjectMeta: metav1.ObjectMeta{Name: "b", Namespace: "ns"}, RoleRef: rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: kind, Name: name}}
 	for _, s := range subjects {
@@ -87,7 +107,7 @@ func clusterBinding(name string) *rbacv1.ClusterRoleBinding {
 
 func TestValidate(t *testing.T) {
 	t.Parallel()
-	const held, missing = "", "attempting to grant RBAC permissions not currently held"
+	const held, missing, notAdmin = "", "attempting to grant RBAC permissions not currently held", "must have cluster-admin privileges"
 	for _, c := range []struct {
 		name     string
 		who      string
@@ -104,12 +124,28 @@ func TestValidate(t *testing.T) {
 		{"escalate lets roles pass", "author", nil, role(rule("*", "*", "*")), nil, held},
 		{"escalate in a namespace is not for cluster roles", "author", nil, clusterRole(false, readPods), nil, missing},
 		{"held in a namespace is not held in the cluster", "reader", nil, clusterRole(false, readPods), nil, missing},
-		{"update that leaves rules alone", "nobody", nil, role(rule("*", "*", "*")), role(rule("*", "*", "*")), held},
+		{"update that changes nothing", "nobody", nil, role(rule("*", "*", "*")), role(rule("*", "*", "*")), held},
+		{"annotation on a role that is not held", "nobody", nil, annotated(role(readPods)), role(readPods), missing},
+		{"annotation on a role that is held", "reader", nil, annotated(role(readPods)), role(readPods), held},
+		{"annotation by who may escalate", "author", nil, annotated(role(readPods)), role(readPods), held},
+		{"annotation on a role without rules", "nobody", nil, annotated(role()), role(), held},
+		{"owner and finalizers of a role that is not held", "nobody", nil, owned(role(readPods)), role(readPods), held},
+		{"owner and rules", "nobody", nil, owned(role(readPods)), role(), missing},
+		{"rule taken from a role that is not held", "nobody", nil, role(readPods), role(readPods, rule("list", "", "pods")), missing},
+		{"rule taken from a role whose rest is held", "reader", nil, role(readPods), role(readPods, rule("list", "", "pods")), held},
 		{"update that adds a rule", "nobody", nil, role(readPods), role(), missing},
-		{"aggregation needs everything", "reader", nil, clusterRole(true), nil, missing},
+		{"aggregation needs everything", "reader", nil, clusterRole(true), nil, notAdmin},
 		{"aggregation by who has everything", "boss", nil, clusterRole(true), nil, held},
-		{"aggregation added", "reader", nil, clusterRole(true), clusterRole(false), missing},
+		{"aggregation added", "reader", nil, clusterRole(true), clusterRole(false), notAdmin},
 		{"aggregation kept", "nobody", nil, clusterRole(true, readPods), clusterRole(true, readPods), held},
+		{"aggregation removed", "cluster-reader", nil, clusterRole(false, readPods), clusterRole(true, readPods), notAdmin},
+		{"aggregation removed by who has everything", "boss", nil, clusterRole(false, readPods), clusterRole(true, readPods), held},
+		{"annotation on an aggregated role", "cluster-reader", nil, annotated(clusterRole(true, readPods)), clusterRole(true, readPods), notAdmin},
+		{"aggregation without selectors gathers nothing", "cluster-reader", nil, emptied(clusterRole(true, readPods)), clusterRole(false, readPods), held},
+		{"owner of an aggregated role", "nobody", nil, owned(clusterRole(true, readPods)), clusterRole(true, readPods), held},
+		{"annotation on a cluster role that is not held", "nobody", nil, annotated(clusterRole(false, everything...)), clusterRole(false, everything...), missing},
+		{"annotation on a cluster role that is held", "cluster-reader", nil, annotated(clusterRole(false, readPods)), clusterRole(false, readPods), held},
+		{"owner of a cluster role that is not held", "nobody", nil, owned(clusterRole(false, everything...)), clusterRole(false, everything...), held},
 		{"label added to a role that is not held", "reader", nil, labelled(clusterRole(false, everything...)), clusterRole(false, everything...), missing},
 		{"label added to a role that is held", "boss", nil, labelled(clusterRole(false, everything...)), clusterRole(false, everything...), held},
 		{"system:masters", "nobody", []string{"system:masters"}, clusterRole(false, everything...), nil, held},
@@ -121,7 +157,14 @@ func TestValidate(t *testing.T) {
 		{"bind in a namespace is not for the cluster", "binder", nil, clusterBinding("root"), nil, missing},
 		{"binding of a role without rules", "nobody", nil, binding("ClusterRole", "empty", "x"), nil, held},
 		{"binding of a missing role", "reader", nil, binding("ClusterRole", "gone", "x"), nil, "not found"},
-		{"update that leaves subjects alone", "nobody", nil, binding("ClusterRole", "root", "x"), binding("ClusterRole", "root", "x"), held},
+		{"update of a binding that changes nothing", "nobody", nil, binding("ClusterRole", "root", "x"), binding("ClusterRole", "root", "x"), held},
+		{"annotation on a binding that is not held", "reader", nil, annotated(binding("ClusterRole", "root", "x")), binding("ClusterRole", "root", "x"), missing},
+		{"annotation on a binding that is held", "reader", nil, annotated(binding("ClusterRole", "pods", "x")), binding("ClusterRole", "pods", "x"), held},
+		{"annotation on a binding by who may bind", "binder", nil, annotated(binding("ClusterRole", "root", "x")), binding("ClusterRole", "root", "x"), held},
+		{"owner of a binding that is not held", "nobody", nil, owned(binding("ClusterRole", "root", "x")), binding("ClusterRole", "root", "x"), held},
+		{"annotation on a cluster binding that is not held", "reader", nil, annotated(clusterBinding("root")), clusterBinding("root"), missing},
+		{"owner of a cluster binding that is not held", "nobody", nil, owned(clusterBinding("root")), clusterBinding("root"), held},
+		{"update that takes a subject from a binding that is not held", "reader", nil, binding("ClusterRole", "root", "x"), binding("ClusterRole", "root", "x", "y"), missing},
 		{"update that adds a subject", "reader", nil, binding("ClusterRole", "root", "x", "y"), binding("ClusterRole", "root", "x"), missing},
 	} {
 		t.Run(c.name, func(t *testing.T) {
