@@ -9,7 +9,9 @@ import (
 
 	authenticationv1 "k8s.io/api/authentication/v1"
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/utils/ptr"
 
 	"lanyard.dev/internal/signingkey"
@@ -263,6 +265,34 @@ func TestTokenOfAPodThatShutsDown(t *testing.T) {
 	}
 }
 
+// TestAccountInDeletionGetsNoTokens: an account that a finalizer keeps gets no new tokens, by no way, and those it has
+// hold for the last minute.
+func TestAccountInDeletionGetsNoTokens(t *testing.T) {
+	t.Parallel()
+	a := authority(t)
+	namespace := a.Namespace(t)
+	accounts := a.Client().CoreV1().ServiceAccounts(namespace)
+	meta := metav1.ObjectMeta{Name: "leaving", Finalizers: []string{"example.com/hold"}}
+	if _, err := accounts.Create(t.Context(), &corev1.ServiceAccount{ObjectMeta: meta}, metav1.CreateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	caller := bearer(t, a.Config(), a.Token(t, namespace, "leaving"))
+	if err := accounts.Delete(t.Context(), "leaving", metav1.DeleteOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	_, err := accounts.CreateToken(t.Context(), "leaving", &authenticationv1.TokenRequest{}, metav1.CreateOptions{})
+	if !apierrors.IsConflict(err) || !strings.Contains(err.Error(), "is being deleted") {
+		t.Errorf("token of an account in deletion: %v, want a conflict", err)
+	}
+	caller.must(t, http.MethodPost, whoAmIPath, `{}`)
+	if _, err := accounts.Patch(t.Context(), "leaving", types.MergePatchType, []byte(`{"metadata":{"finalizers":null}}`), metav1.PatchOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	if got := caller.do(t, http.MethodPost, whoAmIPath, `{}`); got.code != http.StatusUnauthorized {
+		t.Errorf("after the finalizer is gone: %s, want 401", got)
+	}
+}
+
 func TestTokenRequestsAreChecked(t *testing.T) {
 	t.Parallel()
 	a := authority(t)
@@ -289,6 +319,7 @@ func TestTokenRequestsAreChecked(t *testing.T) {
 		ref("Pod", "p", ""):                         {400, "cannot bind token for serviceaccount \"cart\" to pod running with different serviceaccount name"},
 		ref("Pod", "p", "other"):                    {409, "does not match the UID in record"},
 		`{"metadata":{"name":"other"}}`:             {422, "metadata.name"},
+		`{"metadata":{"uid":"other"}}`:              {409, "does not match the UID of the service account"},
 		`{"metadata":{"namespace":"other"}}`:        {400, "namespace"},
 		`{"spec":{"expirationSeconds":"600"}}`:      {400, "cannot be read"},
 	} {
@@ -298,6 +329,9 @@ func TestTokenRequestsAreChecked(t *testing.T) {
 	}
 	if got := admin.do(t, http.MethodPost, strings.Replace(path, "cart", "none", 1), `{}`); got.code != http.StatusNotFound || !strings.Contains(got.status(t).Message, `serviceaccounts "none" not found`) {
 		t.Errorf("token of no account: %s", got)
+	}
+	if got := admin.do(t, http.MethodPost, "/api/v1/namespaces/"+namespace+"/pods/p/binding", `{"metadata":{"name":"p","uid":"other"},"target":{"kind":"Node","name":"n"}}`); got.code != http.StatusConflict {
+		t.Errorf("binding of a pod of another UID: %s, want 409", got)
 	}
 	dry := &authenticationv1.TokenRequest{}
 	admin.must(t, http.MethodPost, path+"?dryRun=All", `{}`).decode(t, dry)

@@ -37,7 +37,7 @@ func (h *Handler) answer(k *kind, r *http.Request) (runtime.Object, error) {
 		return nil, err
 	}
 	ctx = request.WithNamespace(ctx, info.Namespace)
-	if err := own(obj, info); err != nil {
+	if err := own(k, obj, info); err != nil {
 		return nil, err
 	}
 	gvr := schema.GroupVersionResource{Group: info.APIGroup, Version: info.APIVersion, Resource: info.Resource}
@@ -64,12 +64,14 @@ func wantsBody(ctx context.Context) bool {
 }
 
 // own takes out what only the server sets, and refuses a namespace other than the URL's.
-func own(obj runtime.Object, info *request.RequestInfo) error {
+func own(k *kind, obj runtime.Object, info *request.RequestInfo) error {
 	m, err := meta.Accessor(obj)
 	if err != nil {
 		return apierrors.NewInternalError(err)
 	}
-	rest.WipeObjectMetaSystemFields(m)
+	if !k.keepsMeta {
+		rest.WipeObjectMetaSystemFields(m)
+	}
 	m.SetManagedFields(nil)
 	return rest.EnsureObjectNamespaceMatchesRequestNamespace(info.Namespace, m)
 }

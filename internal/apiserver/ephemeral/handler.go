@@ -47,8 +47,10 @@ type kind struct {
 	gvk schema.GroupVersionKind
 	// namespaced is the one scope the kind is served in. Authorization was asked in the scope of the URL.
 	namespaced bool
-	fresh      func() runtime.Object
-	create     create
+	// keepsMeta leaves the system fields of metadata to the storage, which reads them.
+	keepsMeta bool
+	fresh     func() runtime.Object
+	create    create
 	// decode and strict turn a body into the kind, by media type; strict also tells of fields nobody knows.
 	decoders map[string]decoders
 	serve    http.HandlerFunc
@@ -70,6 +72,9 @@ func (h *Handler) Add(resource Resource, gvk schema.GroupVersionKind, storage re
 	k := &kind{gvk: gvk, namespaced: true, fresh: storage.New, decoders: h.decodersTo(gvk.GroupVersion())}
 	if s, ok := storage.(rest.Scoper); ok {
 		k.namespaced = s.NamespaceScoped()
+	}
+	if s, ok := storage.(rest.SubresourceObjectMetaPreserver); ok && resource.Subresource != "" {
+		k.keepsMeta = s.PreserveRequestObjectMetaSystemFieldsOnSubresourceCreate()
 	}
 	switch s := storage.(type) {
 	case rest.NamedCreater:

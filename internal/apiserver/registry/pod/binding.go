@@ -21,7 +21,14 @@ import (
 // BindingREST serves pods/binding: it puts a pod on a node, once.
 type BindingREST struct{ store *registry.Store }
 
-var _ rest.NamedCreater = &BindingREST{}
+var (
+	_ rest.NamedCreater                   = &BindingREST{}
+	_ rest.SubresourceObjectMetaPreserver = &BindingREST{}
+)
+
+// PreserveRequestObjectMetaSystemFieldsOnSubresourceCreate implements rest.SubresourceObjectMetaPreserver: metadata.uid
+// says which pod of the name is meant.
+func (*BindingREST) PreserveRequestObjectMetaSystemFieldsOnSubresourceCreate() bool { return true }
 
 // New implements rest.Storage.
 func (r *BindingREST) New() runtime.Object { return &corev1.Binding{} }

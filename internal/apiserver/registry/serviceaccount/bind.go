@@ -2,7 +2,9 @@ package serviceaccount
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"time"
 
 	authenticationv1 "k8s.io/api/authentication/v1"
 	corev1 "k8s.io/api/core/v1"
@@ -12,8 +14,10 @@ import (
 	"lanyard.dev/internal/token"
 )
 
-// bind resolves the object a token is to hang on. It must exist, have the UID asked for, and, if a pod, run as the
-// account.
+var errBeingDeleted = errors.New("the object is being deleted, and gets no new tokens")
+
+// bind resolves the object a token is to hang on. It must exist, not be in deletion, have the UID asked for, and, if a
+// pod, run as the account.
 func (r *TokenREST) bind(ctx context.Context, namespace, account string, ref *authenticationv1.BoundObjectReference) (token.Request, error) {
 	var bound token.Request
 	if ref == nil {
@@ -40,6 +44,10 @@ func (r *TokenREST) bind(ctx context.Context, namespace, account string, ref *au
 func (r *TokenREST) bindPod(ctx context.Context, namespace, account string, ref *authenticationv1.BoundObjectReference) (token.Request, error) {
 	var bound token.Request
 	pod, found, err := r.Anchors.Pod(ctx, namespace, ref.Name)
+	// A pod that shuts down needs tokens until the end of its grace period, which is its deletionTimestamp.
+	if pod.DeletionTimestamp.After(r.Clock.Now()) {
+		pod.DeletionTimestamp = time.Time{}
+	}
 	if bound.Pod, err = resolve(ref, "pods", pod, found, err); err != nil {
 		return bound, err
 	}
@@ -69,6 +77,8 @@ func resolve(ref *authenticationv1.BoundObjectReference, resource string, found 
 	case ref.UID != "" && string(ref.UID) != found.UID:
 		return nil, apierrors.NewConflict(corev1.Resource(resource), ref.Name,
 			fmt.Errorf("the UID in the bound object reference (%s) does not match the UID in record. The object might have been deleted and then recreated", ref.UID))
+	case !found.DeletionTimestamp.IsZero():
+		return nil, apierrors.NewConflict(corev1.Resource(resource), ref.Name, errBeingDeleted)
 	}
 	return &token.Ref{Name: ref.Name, UID: found.UID}, nil
 }

@@ -12,12 +12,14 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 	"k8s.io/apiserver/pkg/audit"
 	"k8s.io/apiserver/pkg/endpoints/request"
 	"k8s.io/apiserver/pkg/registry/rest"
 	"k8s.io/apiserver/pkg/util/dryrun"
 	"k8s.io/apiserver/pkg/warning"
+	"k8s.io/utils/clock"
 
 	"lanyard.dev/internal/token"
 )
@@ -34,6 +36,8 @@ type TokenConfig struct {
 	Lifetimes token.LifetimePolicy
 	// Audiences are those of a token whose request names none: the API server's own.
 	Audiences []string
+	// Clock tells whether the grace period of a pod is over; nil means the real one.
+	Clock clock.PassiveClock
 }
 
 // TokenREST serves serviceaccounts/token.
@@ -42,10 +46,17 @@ type TokenREST struct{ TokenConfig }
 var (
 	_ rest.NamedCreater             = &TokenREST{}
 	_ rest.GroupVersionKindProvider = &TokenREST{}
+
+	_ rest.SubresourceObjectMetaPreserver = &TokenREST{}
 )
 
 // NewTokenREST returns the subresource.
-func NewTokenREST(config TokenConfig) *TokenREST { return &TokenREST{config} }
+func NewTokenREST(config TokenConfig) *TokenREST {
+	if config.Clock == nil {
+		config.Clock = clock.RealClock{}
+	}
+	return &TokenREST{config}
+}
 
 // New implements rest.Storage.
 func (*TokenREST) New() runtime.Object { return &authenticationv1.TokenRequest{} }
@@ -57,6 +68,10 @@ func (*TokenREST) Destroy() {}
 func (*TokenREST) GroupVersionKind(schema.GroupVersion) schema.GroupVersionKind {
 	return authenticationv1.SchemeGroupVersion.WithKind("TokenRequest")
 }
+
+// PreserveRequestObjectMetaSystemFieldsOnSubresourceCreate implements rest.SubresourceObjectMetaPreserver: metadata.uid
+// says which account of the name is meant.
+func (*TokenREST) PreserveRequestObjectMetaSystemFieldsOnSubresourceCreate() bool { return true }
 
 // Create issues a token for the named account and returns the request with its status filled in.
 func (r *TokenREST) Create(ctx context.Context, name string, obj runtime.Object, validate rest.ValidateObjectFunc, options *metav1.CreateOptions) (runtime.Object, error) {
@@ -71,7 +86,7 @@ func (r *TokenREST) Create(ctx context.Context, name string, obj runtime.Object,
 	if req.Namespace != "" && req.Namespace != namespace {
 		return nil, invalid(name, field.Invalid(field.NewPath("metadata", "namespace"), req.Namespace, "must match the service account namespace if specified"))
 	}
-	account, err := r.account(ctx, namespace, name)
+	account, err := r.account(ctx, namespace, name, req.UID)
 	if err != nil {
 		return nil, err
 	}
@@ -101,13 +116,22 @@ func defaultAccountWarning(namespace string) string {
 	return fmt.Sprintf("tokens of the service account \"default\" are shared by every workload in namespace %q that names none: create one account per application with 'kubectl create serviceaccount NAME -n %s'", namespace, namespace)
 }
 
-func (r *TokenREST) account(ctx context.Context, namespace, name string) (token.Anchor, error) {
+// account returns the account that a token is asked for. uid, if not empty, must be its UID: the caller then gets no
+// token of an account that was made again under the same name. An account that is being deleted gets no new token: its
+// tokens end a minute later, even where a finalizer keeps the object.
+func (r *TokenREST) account(ctx context.Context, namespace, name string, uid types.UID) (token.Anchor, error) {
 	account, found, err := r.Anchors.ServiceAccount(ctx, namespace, name)
-	if err != nil {
+	resource := corev1.Resource("serviceaccounts")
+	switch {
+	case err != nil:
 		return account, apierrors.NewServiceUnavailable(err.Error())
-	}
-	if !found {
-		return account, apierrors.NewNotFound(corev1.Resource("serviceaccounts"), name)
+	case !found:
+		return account, apierrors.NewNotFound(resource, name)
+	case uid != "" && string(uid) != account.UID:
+		return account, apierrors.NewConflict(resource, name,
+			fmt.Errorf("the UID in the token request (%s) does not match the UID of the service account (%s)", uid, account.UID))
+	case !account.DeletionTimestamp.IsZero():
+		return account, apierrors.NewConflict(resource, name, errBeingDeleted)
 	}
 	return account, nil
 }
@@ -146,10 +170,12 @@ func (r *TokenREST) lifetime(ctx context.Context, name string, req *authenticati
 
 // issue signs, and names the credential in the audit event. A dry run answers without a token.
 func (r *TokenREST) issue(ctx context.Context, req *authenticationv1.TokenRequest, bound token.Request, dry bool) (runtime.Object, error) {
-	req.Name, req.Namespace = bound.ServiceAccount.Name, bound.Namespace
-	req.CreationTimestamp = metav1.Now()
+	now := r.Clock.Now()
+	req.Name, req.Namespace, req.UID = bound.ServiceAccount.Name, bound.Namespace, types.UID(bound.ServiceAccount.UID)
+	req.CreationTimestamp, req.DeletionTimestamp, req.DeletionGracePeriodSeconds = metav1.NewTime(now), nil, nil
+	req.SelfLink = ""
 	if dry {
-		req.Status.ExpirationTimestamp = metav1.NewTime(time.Now().Add(bound.Lifetime))
+		req.Status = authenticationv1.TokenRequestStatus{ExpirationTimestamp: metav1.NewTime(now.Add(bound.Lifetime))}
 		return req, nil
 	}
 	text, claims, err := r.Issuer.Issue(bound)

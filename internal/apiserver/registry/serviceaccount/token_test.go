@@ -19,6 +19,7 @@ import (
 	"k8s.io/apiserver/pkg/audit"
 	"k8s.io/apiserver/pkg/endpoints/request"
 	"k8s.io/apiserver/pkg/warning"
+	testingclock "k8s.io/utils/clock/testing"
 
 	"lanyard.dev/internal/apiserver/registry/serviceaccount"
 	"lanyard.dev/internal/token"
@@ -62,6 +63,12 @@ func world() anchors {
 		"secret/ns/s":   {UID: "s-uid"},
 		"secret/away/s": {UID: "wrong"}, "pod/away/q": {UID: "wrong", ServiceAccountName: "robot"},
 		"node//n": {UID: "n-uid"},
+
+		"account/ns/leaving": {UID: "leaving-uid", DeletionTimestamp: issued.Add(time.Hour)},
+		"secret/ns/leaving":  {UID: "ls-uid", DeletionTimestamp: issued},
+		"node//leaving":      {UID: "ln-uid", DeletionTimestamp: issued},
+		"pod/ns/ending":      {UID: "e-uid", ServiceAccountName: "robot", DeletionTimestamp: issued.Add(time.Second)},
+		"pod/ns/ended":       {UID: "ed-uid", ServiceAccountName: "robot", DeletionTimestamp: issued},
 	}
 }
 
@@ -99,7 +106,7 @@ func ask(t *testing.T, name string, req *authenticationv1.TokenRequest, configur
 	t.Helper()
 	var a answer
 	signs := &issuer{}
-	config := serviceaccount.TokenConfig{Issuer: signs, Anchors: world(), Audiences: []string{"api"}, Lifetimes: token.LifetimePolicy{Max: 2 * time.Hour}}
+	config := serviceaccount.TokenConfig{Issuer: signs, Anchors: world(), Audiences: []string{"api"}, Lifetimes: token.LifetimePolicy{Max: 2 * time.Hour}, Clock: testingclock.NewFakePassiveClock(issued)}
 	options := &metav1.CreateOptions{}
 	for _, c := range configure {
 		c(&config, options)
@@ -134,6 +141,10 @@ func bound(kind, name, uid string) *authenticationv1.TokenRequest {
 	})
 }
 
+func ofAccount(uid types.UID) *authenticationv1.TokenRequest {
+	return &authenticationv1.TokenRequest{ObjectMeta: metav1.ObjectMeta{UID: uid}}
+}
+
 func TestIssue(t *testing.T) {
 	t.Parallel()
 	want := token.Request{
@@ -155,6 +166,8 @@ func TestIssue(t *testing.T) {
 		})},
 		{"pod by UID", bound("Pod", "unplaced", "u-uid"), with(func(r *token.Request) { r.Pod = &token.Ref{Name: "unplaced", UID: "u-uid"} })},
 		{"pod on an unknown node", bound("Pod", "lost", ""), with(func(r *token.Request) { r.Pod = &token.Ref{Name: "lost", UID: "l-uid"} })},
+		{"pod in its grace period", bound("Pod", "ending", ""), with(func(r *token.Request) { r.Pod = &token.Ref{Name: "ending", UID: "e-uid"} })},
+		{"UID of the account", ofAccount("robot-uid"), want},
 		{"secret", bound("Secret", "s", "s-uid"), with(func(r *token.Request) { r.Secret = &token.Ref{Name: "s", UID: "s-uid"} })},
 		{"node", bound("Node", "n", ""), with(func(r *token.Request) { r.Node = &token.Ref{Name: "n", UID: "n-uid"} })},
 		{"kind of the core group, version left out", spec(func(s *authenticationv1.TokenRequestSpec) {
@@ -174,7 +187,7 @@ func TestIssue(t *testing.T) {
 			if s.Token != "the-token" || !s.ExpirationTimestamp.Time.Equal(issued.Add(test.want.Lifetime)) {
 				t.Errorf("status %+v", s)
 			}
-			if a.out.Name != "robot" || a.out.Namespace != "ns" || a.out.CreationTimestamp.IsZero() ||
+			if a.out.Name != "robot" || a.out.Namespace != "ns" || a.out.UID != "robot-uid" || a.out.CreationTimestamp.IsZero() ||
 				*a.out.Spec.ExpirationSeconds != int64(test.want.Lifetime/time.Second) || !slices.Equal(a.out.Spec.Audiences, test.want.Audiences) {
 				t.Errorf("got %+v", a.out)
 			}
@@ -200,6 +213,11 @@ func TestRefusals(t *testing.T) {
 		want          string
 	}{
 		{"no such account", "nobody", spec(nil), apierrors.IsNotFound, `serviceaccounts "nobody" not found`},
+		{"account in deletion", "leaving", spec(nil), apierrors.IsConflict, "is being deleted"},
+		{"account made again", "robot", ofAccount("old"), apierrors.IsConflict, "the UID in the token request (old) does not match the UID of the service account (robot-uid)"},
+		{"pod past its grace period", "robot", bound("Pod", "ended", ""), apierrors.IsConflict, `"ended": the object is being deleted`},
+		{"secret in deletion", "robot", bound("Secret", "leaving", ""), apierrors.IsConflict, "is being deleted"},
+		{"node in deletion", "robot", bound("Node", "leaving", ""), apierrors.IsConflict, "is being deleted"},
 		{"memory is stale", "unlucky", spec(nil), apierrors.IsServiceUnavailable, errStale.Error()},
 		{"another name", "robot", named("", "other"), apierrors.IsInvalid, "must match the service account name if specified"},
 		{"another namespace", "robot", named("away", ""), apierrors.IsInvalid, "must match the service account namespace if specified"},
@@ -270,7 +288,9 @@ func TestDefaultAccountDrawsAWarning(t *testing.T) {
 func TestDryRunIssuesNothing(t *testing.T) {
 	t.Parallel()
 	dry := func(_ *serviceaccount.TokenConfig, o *metav1.CreateOptions) { o.DryRun = []string{metav1.DryRunAll} }
-	a := ask(t, "robot", spec(nil), dry)
+	forged := spec(nil)
+	forged.Status.Token = "forged"
+	a := ask(t, "robot", forged, dry)
 	if a.err != nil || a.out.Status.Token != "" || len(a.asked) > 0 || len(a.audited) > 0 {
 		t.Errorf("got %+v, %v, asked %+v, audited %v", a.out, a.err, a.asked, a.audited)
 	}
