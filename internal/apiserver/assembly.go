@@ -357,7 +357,9 @@ func (a *assembly) build() error {
 	if err := a.install(); err != nil {
 		return err
 	}
-	a.server.Handler.NonGoRestfulMux.HandleFunc(crdPath, noCRDs)
+	mux := a.server.Handler.NonGoRestfulMux
+	mux.NotFoundHandler(notFound(a.codecs))
+	mux.HandleFunc(crdPath, noCRDs(refusal(http.StatusMethodNotAllowed, a.codecs)))
 	a.serveMetrics()
 	return a.publish()
 }

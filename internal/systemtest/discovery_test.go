@@ -196,6 +196,41 @@ func refuseInternal(t *testing.T, path string, document []byte) {
 	}
 }
 
+// TestUnknownPathsAreNotFound asks for groups, versions and paths that nobody serves, as those who may read the list of
+// paths at "/". The answer is a Status, in the caller's encoding, and never that list.
+func TestUnknownPathsAreNotFound(t *testing.T) {
+	t.Parallel()
+	admin := callerFor(t, authority(t).Config())
+	for _, path := range []string{
+		"/apis/apps", "/apis/apps/v1", "/apis/apps/v1/deployments", "/apis/apps/v1/namespaces/default/deployments/web",
+		"/apis/nope", "/apis/certificates.k8s.io/v2", "/apis/apiextensions.k8s.io/v1/customresourcedefinitions/none",
+		"/api/v2", "/api/v1/services", "/apis/rbac.authorization.k8s.io/v1/nope", "/.well-known/openid-configuration/",
+		"/.well-known", "/openid/v1/jwks/", "/livez/nope", "/nope", "/index",
+	} {
+		for _, method := range []string{http.MethodGet, http.MethodPost, http.MethodDelete} {
+			got := admin.do(t, method, path, nil)
+			status := got.status(t)
+			if got.code != http.StatusNotFound || status.Reason != metav1.StatusReasonNotFound || status.Message != "the server could not find the requested resource" {
+				t.Errorf("%s %s: %s", method, path, got)
+			}
+			if strings.Contains(string(got.body), `"paths"`) {
+				t.Errorf("%s %s lists paths: %s", method, path, got)
+			}
+		}
+	}
+	if got := admin.get(t, "/apis/nope", "Accept", "application/yaml"); !strings.Contains(string(got.body), "kind: Status\n") {
+		t.Errorf("as YAML: %s", got)
+	}
+	var root metav1.RootPaths
+	admin.must(t, http.MethodGet, "/", nil).decode(t, &root)
+	if !slices.Contains(root.Paths, "/apis") {
+		t.Errorf("/ lists %q", root.Paths)
+	}
+	if got := admin.do(t, http.MethodPost, "/apis/apiextensions.k8s.io/v1/customresourcedefinitions", "{}"); got.status(t).Code != http.StatusMethodNotAllowed {
+		t.Errorf("creation of a custom resource definition: %s", got)
+	}
+}
+
 func TestServerPaths(t *testing.T) {
 	t.Parallel()
 	admin := callerFor(t, authority(t).Config())
