@@ -17,7 +17,6 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
-	apimachineryversion "k8s.io/apimachinery/pkg/version"
 	apiserverconfig "k8s.io/apiserver/pkg/apis/apiserver"
 	"k8s.io/apiserver/pkg/authentication/group"
 	"k8s.io/apiserver/pkg/authentication/token/union"
@@ -30,7 +29,6 @@ import (
 	"k8s.io/apiserver/pkg/server/healthz"
 	"k8s.io/apiserver/pkg/util/compatibility"
 	restclient "k8s.io/client-go/rest"
-	basecompatibility "k8s.io/component-base/compatibility"
 	"k8s.io/klog/v2"
 	"k8s.io/utils/clock"
 
@@ -406,17 +404,5 @@ func (a *assembly) publish() error {
 func (a *assembly) groupInfo(gv schema.GroupVersion, all map[schema.GroupVersion]map[string]rest.Storage) *genericserver.APIGroupInfo {
 	info := genericserver.NewDefaultAPIGroupInfo(gv.Group, a.scheme, runtime.NewParameterCodec(a.scheme), a.codecs)
 	info.VersionedResourcesStorageMap[gv.Version] = all[gv]
-	return &info
-}
-
-// kubernetesVersion says at /version which Kubernetes the API is that of.
-type kubernetesVersion struct {
-	basecompatibility.EffectiveVersion
-}
-
-// Info implements basecompatibility.EffectiveVersion.
-func (v kubernetesVersion) Info() *apimachineryversion.Info {
-	info := *v.EffectiveVersion.Info()
-	info.Major, info.Minor, info.GitVersion = "1", "37", "v1.37.2+lanyard"
 	return &info
 }

@@ -13,6 +13,7 @@ import (
 
 	"lanyard.dev/internal/datadir"
 	"lanyard.dev/internal/node/process"
+	"lanyard.dev/internal/version"
 )
 
 var errNoServer = errors.New("there is no server to talk to: no authority runs here and no kubeconfig is named")
@@ -50,6 +51,7 @@ func (c *connection) config(words io.Writer) (config *rest.Config, namespace str
 	case err != nil:
 		return nil, "", fmt.Errorf("read the kubeconfig: %w", err)
 	}
+	config.UserAgent = version.Current().UserAgent()
 	config.WarningHandler = rest.NewWarningWriter(words, rest.WarningWriterOptions{Deduplicate: true})
 	return config, namespace, nil
 }

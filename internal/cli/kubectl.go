@@ -10,12 +10,14 @@ import (
 	"github.com/spf13/cobra"
 	"k8s.io/cli-runtime/pkg/genericclioptions"
 	"k8s.io/cli-runtime/pkg/genericiooptions"
+	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
 	basecli "k8s.io/component-base/cli"
 	kubectl "k8s.io/kubectl/pkg/cmd"
 	kubectlutil "k8s.io/kubectl/pkg/cmd/util"
 
 	"lanyard.dev/internal/datadir"
+	"lanyard.dev/internal/version"
 )
 
 const (
@@ -122,12 +124,19 @@ func (o *kubectlOptions) fatal(message string, code int) {
 	o.exit(code)
 }
 
+// namedAgent has the server's logs name this program.
+func namedAgent(config *rest.Config) *rest.Config {
+	config.UserAgent = version.Current().UserAgent()
+	return config
+}
+
 // command returns kubectl's own command tree, without plugins: what a user
 // runs as part of lanyard is lanyard.
 func (o *kubectlOptions) command() *cobra.Command {
 	io := genericiooptions.IOStreams{In: o.in, Out: o.out, ErrOut: o.err}
 	flags := genericclioptions.NewConfigFlags(true).WithDeprecatedPasswordFlag().
-		WithDiscoveryBurst(discoveryBurst).WithDiscoveryQPS(discoveryQPS).WithWarningPrinter(io)
+		WithDiscoveryBurst(discoveryBurst).WithDiscoveryQPS(discoveryQPS).WithWarningPrinter(io).
+		WithWrapConfigFn(namedAgent)
 	root := kubectl.NewDefaultKubectlCommandWithArgs(kubectl.KubectlOptions{
 		Arguments:   append([]string{"kubectl"}, o.args...),
 		ConfigFlags: flags,

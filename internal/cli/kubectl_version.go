@@ -16,6 +16,8 @@ import (
 	kubectlutil "k8s.io/kubectl/pkg/cmd/util"
 	kubectlversion "k8s.io/kubectl/pkg/cmd/version"
 	"sigs.k8s.io/yaml"
+
+	"lanyard.dev/internal/version"
 )
 
 // replaceVersion puts a "version" into kubectl's tree that knows its version.
@@ -88,10 +90,11 @@ func clientVersion() apiversion.Info {
 	if !strings.HasPrefix(info.GitVersion, "v0.0.0") {
 		return info
 	}
-	build := currentVersion()
-	parts := strings.SplitN(strings.TrimPrefix(build.Kubernetes, "v"), ".", 3)
+	build := version.Current()
+	major, minor := build.MajorMinor()
 	return apiversion.Info{
-		Major: parts[0], Minor: parts[1], GitVersion: build.Kubernetes, GitCommit: build.Commit,
+		Major: major, Minor: minor, GitVersion: build.Kubernetes,
+		GitCommit: build.Commit, GitTreeState: build.TreeState, BuildDate: build.CommitDate,
 		GoVersion: build.Go, Compiler: runtime.Compiler, Platform: build.Platform,
 	}
 }

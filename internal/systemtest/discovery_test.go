@@ -235,9 +235,13 @@ func TestServerPaths(t *testing.T) {
 	t.Parallel()
 	admin := callerFor(t, authority(t).Config())
 	var version struct{ Major, Minor, GitVersion string }
-	admin.must(t, http.MethodGet, "/version", nil).decode(t, &version)
-	if version.Major != "1" || version.Minor != "37" || !strings.HasPrefix(version.GitVersion, "v1.37.") {
+	answer := admin.must(t, http.MethodGet, "/version", nil)
+	answer.decode(t, &version)
+	if version.Major != "1" || version.Minor != "37" || !strings.HasPrefix(version.GitVersion, "v1.37.") || !strings.HasSuffix(version.GitVersion, "+lanyard") {
 		t.Errorf("/version: %+v", version)
+	}
+	if strings.Contains(string(answer.body), "$") {
+		t.Errorf("/version has a placeholder: %s", answer)
 	}
 	for _, path := range []string{"/livez", "/readyz", "/healthz", "/livez/ping"} {
 		if got := admin.get(t, path); got.code != http.StatusOK || string(got.body) != "ok" {
