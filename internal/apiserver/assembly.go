@@ -107,6 +107,7 @@ func (a *assembly) configure() error {
 	c.EnableProfiling = false
 	c.BuildHandlerChainFunc = a.buildChain
 	c.LongRunningFunc = longRunning
+	c.RequestInfoResolver = requestInfos{genericserver.NewRequestInfoResolver(c)}
 	// The configuration must hold one, and nothing uses it: this server talks to its stores, not to itself.
 	c.LoopbackClientConfig = &restclient.Config{}
 

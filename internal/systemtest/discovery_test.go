@@ -196,6 +196,31 @@ func refuseInternal(t *testing.T, path string, document []byte) {
 	}
 }
 
+// TestNobodyIsRefusedTheEmptyListOfCustomResourceDefinitions asks for it as an account without any rights. Clients do so
+// to find out what a kind is that they do not know, and would report the refusal instead of that.
+func TestNobodyIsRefusedTheEmptyListOfCustomResourceDefinitions(t *testing.T) {
+	t.Parallel()
+	a := authority(t)
+	const path = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
+	account := bearer(t, a.Config(), a.Token(t, metav1.NamespaceDefault, metav1.NamespaceDefault))
+	var list struct {
+		Kind  string
+		Items []any
+	}
+	account.must(t, http.MethodGet, path, nil).decode(t, &list)
+	if list.Kind != "CustomResourceDefinitionList" || len(list.Items) > 0 {
+		t.Errorf("got %+v", list)
+	}
+	for _, method := range []string{http.MethodPost, http.MethodDelete} {
+		if got := account.do(t, method, path, "{}"); got.code != http.StatusForbidden {
+			t.Errorf("%s: %s", method, got)
+		}
+	}
+	if got := bearer(t, a.Config(), "").get(t, path); got.code != http.StatusForbidden {
+		t.Errorf("anonymous: %s", got)
+	}
+}
+
 // TestUnknownPathsAreNotFound asks for groups, versions and paths that nobody serves, as those who may read the list of
 // paths at "/". The answer is a Status, in the caller's encoding, and never that list.
 func TestUnknownPathsAreNotFound(t *testing.T) {
