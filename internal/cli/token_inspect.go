@@ -26,6 +26,9 @@ const inspectExamples = `  # What is in a fresh token of the account "default"?
   # Its claims alone
   lanyard kubectl create token default | lanyard token inspect -o json`
 
+// copiedWhole is the next step when a token cannot be read.
+const copiedWhole = "give the token alone and whole, without \"Bearer\" and quotes: three parts of letters, digits, - and _, with a dot between them"
+
 type inspectOptions struct {
 	input  tokenInput
 	output outputOptions
@@ -80,7 +83,10 @@ func (o *inspectOptions) run() error {
 	}
 	decoded, err := token.Decode(text)
 	if err != nil {
-		return withHint(err, "a token is three parts of letters, digits, - and _, with a dot between them")
+		return withHint(err, copiedWhole)
+	}
+	if decoded.SignatureFault != "" {
+		fmt.Fprintf(o.input.err, "note: no server accepts this token: %s\n", decoded.SignatureFault)
 	}
 	result := inspection{Header: decoded.Header, Claims: decoded.Payload}
 	if decoded.Claims != nil {

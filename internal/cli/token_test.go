@@ -140,7 +140,8 @@ func TestInspectRefuses(t *testing.T) {
 	t.Parallel()
 	for name, test := range map[string]struct{ stdin, want string }{
 		"nothing": {" \n", "lanyard: standard input holds no token\n"},
-		"a word":  {"hello", "lanyard: not a signed JSON web token in compact form\n"},
+		"a word":  {"hello", "lanyard: not a signed JSON web token in compact form: it has no dots; a token is three parts with a dot between them\n"},
+		"letters": {"a.b.c", "lanyard: not a signed JSON web token in compact form: its first part, the header, is not base64url\n"},
 		"too big": {strings.Repeat("a", 20<<10), "lanyard: token is larger than 16 KiB\n"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -150,6 +151,16 @@ func TestInspectRefuses(t *testing.T) {
 				t.Errorf("%+v", got)
 			}
 		})
+	}
+}
+
+func TestInspectNotesAMissingSignature(t *testing.T) {
+	t.Parallel()
+	token := accountClaims().sign(t, testKey(t, 1))
+	unsigned := strings.TrimSuffix(token, signature(token))
+	got := runAt(unsigned, newTokenInspectAt)
+	if want := "note: no server accepts this token: its third part, the signature, is empty\n"; got.code != 0 || got.errOut != want {
+		t.Errorf("%+v", got)
 	}
 }
 
@@ -181,6 +192,7 @@ func TestVerifyWithFile(t *testing.T) {
 		code  int
 	}{
 		"all_given":     {accountClaims().sign(t, key), []string{"--issuer", "https://issuer.example", "--audience", "x", "--audience", "vault"}, 0},
+		"issuer_given":  {accountClaims().sign(t, key), []string{"--issuer", "https://issuer.example"}, 0},
 		"nothing_given": {accountClaims().sign(t, key), nil, 0},
 		"json":          {accountClaims().sign(t, key), []string{"--audience", "vault", "-o", "json"}, 0},
 		"audience":      {accountClaims().sign(t, key), []string{"--audience", "other"}, 1},

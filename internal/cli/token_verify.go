@@ -18,9 +18,11 @@ import (
 )
 
 const verifyHelp = `Verify a token as a service would that knows only its issuer's public keys:
-the signature, the issuer, the times and the audience. The keys come from the
-issuer itself, through OpenID discovery over HTTPS, or from a file that holds
-its JSON Web Key Set.
+the signature and the times, the issuer if --issuer names one, and the audience
+if --audience does. Name both: whoever gets a token that is meant for another
+service could otherwise use it with yours. The keys come from the issuer itself,
+through OpenID discovery over HTTPS, or from a file that holds its JSON Web Key
+Set.
 
 What only the issuer can know is not verified: whether the account and the
 objects the token is bound to still exist. A service that must know asks it,
@@ -32,7 +34,7 @@ not be accepted, or that the keys could not be had.`
 
 const verifyExamples = `  # With the keys of the authority that runs here, saved to a file
   lanyard kubectl get --raw /openid/v1/jwks > jwks.json
-  lanyard kubectl create token default --audience vault | lanyard token verify --jwks jwks.json --audience vault
+  lanyard kubectl create token default --audience vault | lanyard token verify --jwks jwks.json --issuer https://127.0.0.1:6443 --audience vault
 
   # With the keys that an issuer publishes
   lanyard token verify --issuer https://issuer.example --audience vault - < token.txt`
@@ -55,7 +57,7 @@ func newTokenVerify(s streams) *cobra.Command {
 func newTokenVerifyAt(s streams, c clock.PassiveClock) *cobra.Command {
 	o := &verifyOptions{input: tokenInput{streams: s}, clock: c}
 	cmd := &cobra.Command{
-		Use:     "verify --issuer URL | --jwks FILE [--audience A] [TOKEN|-]",
+		Use:     "verify [--issuer URL] [--jwks FILE] [--audience A] [TOKEN|-]",
 		Short:   "Verify a token with its issuer's public keys",
 		Long:    verifyHelp,
 		Example: verifyExamples,
@@ -120,34 +122,47 @@ func (o *verifyOptions) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	result := verification{Verified: true, Header: decoded.Header, Claims: decoded.Payload, Lifetime: describeLifetime(claims, o.clock.Now())}
-	o.remind()
-	return o.output.print(o.input.out, result, func(w io.Writer) error { return write(w, describeVerified(claims, result.Lifetime)) })
+	checked, unchecked := o.checked()
+	result := verification{
+		Verified: true, Checked: checked, Header: decoded.Header, Claims: decoded.Payload, Lifetime: describeLifetime(claims, o.clock.Now()),
+	}
+	for _, what := range unchecked {
+		fmt.Fprintf(o.input.err, "note: the %s was not checked: name it with --%s\n", what, what)
+	}
+	return o.output.print(o.input.out, result, func(w io.Writer) error { return write(w, result.describe(claims)) })
 }
 
 // verification is the result of lanyard token verify.
 type verification struct {
-	Verified bool            `json:"verified"`
+	Verified bool            `json:"verified"` // all that Checked names
+	Checked  []string        `json:"checked"`
 	Header   json.RawMessage `json:"header"`
 	Claims   json.RawMessage `json:"claims"`
 	Lifetime *lifetime       `json:"lifetime"`
 }
 
-// remind names what was not asked for, and so not checked.
-func (o *verifyOptions) remind() {
-	if len(o.audiences) == 0 {
-		fmt.Fprintln(o.input.err, "note: without --audience a token for any audience is accepted")
+// checked names what is verified, and what is not because nobody said what it must be.
+func (o *verifyOptions) checked() (checked, unchecked []string) {
+	checked = []string{"signature", "times"}
+	for _, asked := range []struct {
+		what  string
+		given bool
+	}{{"issuer", o.issuer != ""}, {"audience", len(o.audiences) > 0}} {
+		if asked.given {
+			checked = append(checked, asked.what)
+		} else {
+			unchecked = append(unchecked, asked.what)
+		}
 	}
-	if o.issuer == "" {
-		fmt.Fprintln(o.input.err, "note: without --issuer a token of any issuer with these keys is accepted")
-	}
+	return checked, unchecked
 }
 
-func describeVerified(c *token.Claims, l *lifetime) string {
+func (v *verification) describe(c *token.Claims) string {
 	rows := []struct{ name, value string }{
-		{"subject", c.Subject}, {"issuer", c.Issuer}, {"audience", strings.Join(c.Audience, ", ")}, {"expires", l.ExpiresAt + ", " + l.Summary},
+		{"subject", c.Subject}, {"issuer", c.Issuer}, {"audience", strings.Join(c.Audience, ", ")}, {"expires", v.Lifetime.ExpiresAt + ", " + v.Lifetime.Summary},
 	}
-	text := "verified: signature and times hold, and so do the issuer and audience asked for\n"
+	last := len(v.Checked) - 1
+	text := fmt.Sprintf("verified: %s and %s hold\n", strings.Join(v.Checked[:last], ", "), v.Checked[last])
 	for _, row := range rows {
 		text += printable(fmt.Appendf(nil, "  %-8s  %s\n", row.name, strings.ReplaceAll(row.value, "\n", `\n`)))
 	}
@@ -227,6 +242,8 @@ func explainRefusal(err error) error {
 		hint = "fetch the issuer's keys again; if it still fails, the token is not from this issuer"
 	case errors.Is(err, token.ErrAudience):
 		hint = "ask for a token for this audience: kubectl create token NAME --audience A"
+	case errors.Is(err, token.ErrNotJWT):
+		hint = copiedWhole
 	case errors.Is(err, token.ErrForeignIssuer):
 		hint = "see which issuer it names with lanyard token inspect"
 	default:

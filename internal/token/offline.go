@@ -2,8 +2,10 @@ package token
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 	"unicode/utf8"
 
@@ -20,37 +22,69 @@ type Decoded struct {
 	Header, Payload json.RawMessage
 	// Claims are those of Payload this package knows, or nil if one of them has an unexpected form.
 	Claims *Claims
+	// SignatureFault is why the third part cannot be a signature, or empty.
+	SignatureFault string
 }
 
 // Decode reads a token of any issuer and algorithm and verifies nothing. It never returns the signature. Errors:
-// ErrNotJWT, ErrTooLarge.
+// ErrNotJWT, with the part that cannot be read, and ErrTooLarge.
 func Decode(token string) (*Decoded, error) {
 	parts, err := split(token)
+	if errors.Is(err, ErrNotJWT) {
+		return nil, notJWT("%s", misshapen(token))
+	}
 	if err != nil {
 		return nil, err
 	}
 	d := new(Decoded)
-	if d.Header, err = decodeObject(parts.header); err != nil {
+	if d.Header, err = decodeObject(parts.header, "its first part, the header,"); err != nil {
 		return nil, err
 	}
-	if d.Payload, err = decodeObject(parts.payload); err != nil {
+	if d.Payload, err = decodeObject(parts.payload, "its second part, the claims,"); err != nil {
 		return nil, err
 	}
 	if claims, err := parseClaims(d.Payload); err == nil {
 		d.Claims = claims
 	}
+	if _, err := segment.DecodeString(parts.signature); err != nil {
+		d.SignatureFault = "its third part, the signature, is not base64url"
+	} else if parts.signature == "" {
+		d.SignatureFault = "its third part, the signature, is empty"
+	}
 	return d, nil
 }
 
+// notJWT adds to ErrNotJWT what is wrong. It must not hold any of the token.
+func notJWT(format string, args ...any) error {
+	return fmt.Errorf("%w: "+format, append([]any{ErrNotJWT}, args...)...)
+}
+
+// misshapen says why split refuses a token that is not too large.
+func misshapen(token string) string {
+	switch parts := strings.Split(token, "."); {
+	case strings.ContainsAny(token, "\r\n"):
+		return "it has a line break"
+	case len(parts) == 5:
+		return "it has five parts between dots, as encrypted tokens have; signed ones have three"
+	case len(parts) == 1:
+		return "it has no dots; a token is three parts with a dot between them"
+	case len(parts) != 3:
+		return fmt.Sprintf("it has %d parts between dots, not three", len(parts))
+	case parts[0] == "":
+		return "its first part, the header, is empty"
+	}
+	return "its second part, the claims, is empty"
+}
+
 // decodeObject refuses anything but one JSON object without duplicate members.
-func decodeObject(text string) (json.RawMessage, error) {
+func decodeObject(text, part string) (json.RawMessage, error) {
 	data, err := segment.DecodeString(text)
-	if err != nil || !utf8.Valid(data) {
-		return nil, ErrNotJWT
+	if err != nil {
+		return nil, notJWT("%s is not base64url", part)
 	}
 	var members map[string]josejson.RawMessage
-	if josejson.Unmarshal(data, &members) != nil || members == nil {
-		return nil, ErrNotJWT
+	if !utf8.Valid(data) || josejson.Unmarshal(data, &members) != nil || members == nil {
+		return nil, notJWT("%s is not one JSON object without duplicate names", part)
 	}
 	return data, nil
 }
@@ -68,6 +102,17 @@ type Expected struct {
 // It cannot know whether the account and the bound objects still exist. It takes tokens of any OpenID issuer; claims
 // about a service account, if there are any, must agree with the subject.
 func VerifyOffline(token string, keys *signingkey.Set, want Expected) (*Claims, error) {
+	claims, err := verifyOffline(token, keys, want)
+	if !errors.Is(err, ErrNotJWT) {
+		return claims, err
+	}
+	if _, err := Decode(token); err != nil {
+		return nil, err
+	}
+	return nil, notJWT("its claims name no issuer (iss)")
+}
+
+func verifyOffline(token string, keys *signingkey.Set, want Expected) (*Claims, error) {
 	parts, err := split(token)
 	if err != nil {
 		return nil, err
@@ -84,7 +129,7 @@ func VerifyOffline(token string, keys *signingkey.Set, want Expected) (*Claims, 
 		return nil, fmt.Errorf("%w: want %q", ErrForeignIssuer, want.Issuer)
 	}
 	if _, err := parts.verifySignature(keys); err != nil {
-		return nil, err
+		return nil, parts.namingKey(err)
 	}
 	claims, err := parseClaims(payload)
 	if err != nil {
@@ -94,6 +139,15 @@ func VerifyOffline(token string, keys *signingkey.Set, want Expected) (*Claims, 
 		return nil, err
 	}
 	return claims, nil
+}
+
+// namingKey adds to ErrUnknownKey which key is wanted.
+func (c compact) namingKey(err error) error {
+	const longest = 128 // bytes; a thumbprint has 43
+	if h, headerErr := c.parseHeader(); errors.Is(err, ErrUnknownKey) && headerErr == nil && h.KeyID != "" && len(h.KeyID) <= longest {
+		return fmt.Errorf("%w: the token names the key %q", err, h.KeyID)
+	}
+	return err
 }
 
 func (c *Claims) meet(want Expected) error {

@@ -139,10 +139,8 @@ func TestDecode(t *testing.T) {
 	if err != nil || foreign.Claims != nil || string(foreign.Payload) != `{"exp":1.5,"iss":"x"}` {
 		t.Errorf("Decode of a foreign token = %+v, %v", foreign, err)
 	}
-	for _, bad := range []string{"", "a.b", "a.b.c", b64("null") + "." + b64("{}") + ".", b64("{}") + "." + b64(`{"a":1,"a":2}`) + "."} {
-		if _, err := Decode(bad); !errors.Is(err, ErrNotJWT) {
-			t.Errorf("Decode(%q) = %v, want %v", bad, err, ErrNotJWT)
-		}
+	if d.SignatureFault != "" || foreign.SignatureFault != "its third part, the signature, is empty" {
+		t.Errorf("faults of the signatures: %q, %q", d.SignatureFault, foreign.SignatureFault)
 	}
 	if _, err := Decode(strings.Repeat("a", MaxSize+1)); !errors.Is(err, ErrTooLarge) {
 		t.Errorf("Decode of an oversized token = %v", err)
@@ -181,5 +179,53 @@ func TestVectors(t *testing.T) {
 	}
 	if len(file.Vectors) < 20 {
 		t.Errorf("only %d vectors", len(file.Vectors))
+	}
+}
+
+// TestDecodeNamesThePartThatIsWrong, and shows none of it.
+func TestDecodeNamesThePartThatIsWrong(t *testing.T) {
+	t.Parallel()
+	object := b64("{}")
+	for bad, want := range map[string]string{
+		"":                               "it has no dots; a token is three parts with a dot between them",
+		"secret":                         "it has no dots; a token is three parts with a dot between them",
+		"a.b":                            "it has 2 parts between dots, not three",
+		"a.b.c.d":                        "it has 4 parts between dots, not three",
+		"a.b.c.d.e":                      "it has five parts between dots, as encrypted tokens have; signed ones have three",
+		"a.b.c\n":                        "it has a line break",
+		".b.c":                           "its first part, the header, is empty",
+		"a..c":                           "its second part, the claims, is empty",
+		"a.b.c":                          "its first part, the header, is not base64url",
+		"Bearer " + object + ".b.c":      "its first part, the header, is not base64url",
+		b64("secret") + ".b.c":           "its first part, the header, is not one JSON object without duplicate names",
+		b64("null") + "." + object + ".": "its first part, the header, is not one JSON object without duplicate names",
+		object + ".b.c":                  "its second part, the claims, is not base64url",
+		object + "." + b64(`{"a":1,"a":2}`) + ".": "its second part, the claims, is not one JSON object without duplicate names",
+	} {
+		_, err := Decode(bad)
+		if !errors.Is(err, ErrNotJWT) || err.Error() != ErrNotJWT.Error()+": "+want {
+			t.Errorf("Decode(%q) = %v, want %s", bad, err, want)
+		}
+		if _, offline := VerifyOffline(bad, nil, Expected{}); !errors.Is(offline, ErrNotJWT) || offline.Error() != err.Error() {
+			t.Errorf("VerifyOffline(%q) = %v, want %v", bad, offline, err)
+		}
+	}
+	odd, err := Decode(object + "." + object + ".a b")
+	if err != nil || odd.SignatureFault != "its third part, the signature, is not base64url" {
+		t.Errorf("a signature with a space: %+v, %v", odd, err)
+	}
+	if _, err := VerifyOffline(object+"."+object+".AAAA", nil, Expected{}); !errors.Is(err, ErrNotJWT) || !strings.HasSuffix(err.Error(), ": its claims name no issuer (iss)") {
+		t.Errorf("without an issuer: %v", err)
+	}
+}
+
+// TestUnknownKeyIsNamed, so that the reader can look for it in the key set.
+func TestUnknownKeyIsNamed(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t, es256Key())
+	other := mustGenerate(signingkey.ES256)
+	_, err := VerifyOffline(forge(t, other, headerOf(other), payload()), f.keys.Current(), Expected{Clock: f.clock})
+	if want := `invalid signature, no keys found: the token names the key "` + other.ID() + `"`; !errors.Is(err, ErrUnknownKey) || err.Error() != want {
+		t.Errorf("got %v, want %s", err, want)
 	}
 }
