@@ -169,7 +169,8 @@ func (o *userKubeconfigOptions) described() string {
 	return fmt.Sprintf("%s (of %s)", o.name, strings.Join(o.groups, ", "))
 }
 
-// shortened says so if the server allows less than was asked for; some minutes are lost to backdating.
+// shortened says so if the server allows less than was asked for, but for the five minutes that Kubernetes' own signer takes
+// off long lives.
 func (o *userKubeconfigOptions) shortened(until time.Time) string {
 	if left := time.Until(until); left < o.ttl-10*time.Minute {
 		return fmt.Sprintf(", sooner than asked for: the server allows %s", cmp.Or(inWords(left), "nothing"))

@@ -20,15 +20,12 @@ type Signer struct {
 
 // Terms are what a signer, not the requester, decides about a certificate.
 type Terms struct {
-	// Life is how long it is valid from now; it never outlives the CA.
+	// Life is how long it is valid from now; it never outlives the CA. A certificate is also valid for some minutes before
+	// now. Kubernetes takes these off the end of long lives, which then are shorter than was asked for.
 	Life        time.Duration
 	KeyUsage    x509.KeyUsage
 	ExtKeyUsage []x509.ExtKeyUsage
 }
-
-// shortLife is below what a certificate's life is not shortened by its backdating: five minutes would be more than a
-// hundredth.
-const shortLife = 8 * time.Hour
 
 // LoadSigner reads a CA certificate, with its chain if it has one, and its key, in PEM.
 func LoadSigner(certFile, keyFile string) (*Signer, error) {
@@ -69,9 +66,6 @@ func (s *Signer) Sign(request *x509.CertificateRequest, terms Terms, now time.Ti
 	template.EmailAddresses, template.URIs = request.EmailAddresses, request.URIs
 	template.KeyUsage, template.ExtKeyUsage = terms.KeyUsage, terms.ExtKeyUsage
 	template.BasicConstraintsValid = true
-	if terms.Life >= shortLife {
-		template.NotAfter = template.NotAfter.Add(-backdate)
-	}
 	if template.NotAfter.After(s.cert.NotAfter) {
 		template.NotAfter = s.cert.NotAfter
 	}
