@@ -40,14 +40,29 @@ func (r *Runtime) EnsureImage(ctx context.Context, pod *corev1.Pod, container *c
 	return imageID, err
 }
 
-// NeedsPull tells whether EnsureImage would ask the registry. Its error is an *ImageError.
-func (r *Runtime) NeedsPull(ctx context.Context, container *corev1.Container) (bool, error) {
+// ImageState is what it takes to have a container's image.
+type ImageState int
+
+// The states of an image. A container with the pull policy Always needs its image pulled even if it is present.
+const (
+	ImageMissing ImageState = iota // and must not be pulled
+	ImageNeedsPull
+	ImageUsable
+)
+
+// ImageState looks at what is present, and asks no registry. Its error is an *ImageError.
+func (r *Runtime) ImageState(ctx context.Context, container *corev1.Container) (ImageState, error) {
 	image, present, err := r.localImage(ctx, container)
 	if err != nil {
-		return false, err
+		return ImageMissing, err
 	}
-	policy := pullPolicy(container, image)
-	return policy == corev1.PullAlways || present == "" && policy != corev1.PullNever, nil
+	switch policy := pullPolicy(container, image); {
+	case policy == corev1.PullAlways, present == "" && policy != corev1.PullNever:
+		return ImageNeedsPull, nil
+	case present == "":
+		return ImageMissing, nil
+	}
+	return ImageUsable, nil
 }
 
 // localImage returns the container's image, and its ID where the runtime has it.
@@ -122,10 +137,4 @@ func (r *Runtime) userOf(ctx context.Context, image string) (imageUser, error) {
 		return imageUser{name: name}, nil
 	}
 	return imageUser{uid: new(int64)}, nil
-}
-
-// ImageUser returns the user that an image which is present runs as; nil where the image has a name for it.
-func (r *Runtime) ImageUser(ctx context.Context, image string) (uid *int64, err error) {
-	user, err := r.userOf(ctx, image)
-	return user.uid, err
 }

@@ -81,9 +81,17 @@ func TestPullPolicy(t *testing.T) {
 			}
 		})
 	}
-	for image, want := range map[string]bool{"lanyard.test/tool:1": false, "lanyard.test/none:1": true, "lanyard.test/tool": true} {
-		if needs, err := r.NeedsPull(t.Context(), &corev1.Container{Image: image}); err != nil || needs != want {
-			t.Errorf("%s needs a pull: %v, %v", image, needs, err)
+	for _, test := range []struct {
+		image  string
+		policy corev1.PullPolicy
+		want   ImageState
+	}{
+		{"lanyard.test/tool:1", "", ImageUsable}, {"lanyard.test/none:1", "", ImageNeedsPull}, {"lanyard.test/tool", "", ImageNeedsPull},
+		{"lanyard.test/tool:1", corev1.PullAlways, ImageNeedsPull},
+		{"lanyard.test/tool:1", corev1.PullNever, ImageUsable}, {"lanyard.test/none:1", corev1.PullNever, ImageMissing},
+	} {
+		if got, err := r.ImageState(t.Context(), &corev1.Container{Image: test.image, ImagePullPolicy: test.policy}); err != nil || got != test.want {
+			t.Errorf("%s with policy %q: state %v, %v, want %v", test.image, test.policy, got, err, test.want)
 		}
 	}
 }

@@ -111,19 +111,6 @@ func TestNonRoot(t *testing.T) {
 	}
 }
 
-func TestImageUser(t *testing.T) {
-	t.Parallel()
-	r := newRuntime(t)
-	for image, want := range map[string]*int64{"lanyard.test/tool:1": new(int64), "lanyard.test/named:1": nil, "lanyard.test/numeric:1": ptr.To[int64](1234)} {
-		if got, err := r.ImageUser(t.Context(), image); err != nil || !ptr.Equal(got, want) {
-			t.Errorf("%s: %v, %v", image, got, err)
-		}
-	}
-	if _, err := r.ImageUser(t.Context(), "lanyard.test/none:1"); err == nil {
-		t.Error("an image that is not there has a user")
-	}
-}
-
 func TestRefused(t *testing.T) {
 	t.Parallel()
 	r := &Runtime{config: Config{CgroupDriver: cgroupfs, SeccompDir: "/profiles"}}

@@ -69,9 +69,8 @@ type fakeRuntime struct {
 	pods     map[types.UID]*cri.Pod
 	programs map[string]program // by container
 	specs    map[string]cri.ContainerSpec
-	users    map[string]*int64 // by image
-	absent   map[string]error  // images that cannot be had
-	failures map[string]error  // by call
+	absent   map[string]error // images that cannot be had
+	failures map[string]error // by call
 	signals  []string
 	logged   []cri.Pod
 	started  map[string][]time.Time
@@ -80,7 +79,7 @@ type fakeRuntime struct {
 func newFakeRuntime(c clock.WithTicker, j *journal) *fakeRuntime {
 	return &fakeRuntime{
 		journal: j, clock: c, pods: map[types.UID]*cri.Pod{}, programs: map[string]program{}, specs: map[string]cri.ContainerSpec{},
-		users: map[string]*int64{}, absent: map[string]error{}, failures: map[string]error{}, started: map[string][]time.Time{},
+		absent: map[string]error{}, failures: map[string]error{}, started: map[string][]time.Time{},
 	}
 }
 
@@ -170,10 +169,17 @@ func (r *fakeRuntime) RemoveSandbox(_ context.Context, id string) error {
 	return nil
 }
 
-func (r *fakeRuntime) NeedsPull(_ context.Context, c *corev1.Container) (bool, error) {
+func (r *fakeRuntime) ImageState(_ context.Context, c *corev1.Container) (cri.ImageState, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return c.ImagePullPolicy == corev1.PullAlways || r.absent[c.Image] != nil, nil
+	absent := r.absent[c.Image] != nil
+	switch {
+	case c.ImagePullPolicy == corev1.PullAlways, absent && c.ImagePullPolicy != corev1.PullNever:
+		return cri.ImageNeedsPull, nil
+	case absent:
+		return cri.ImageMissing, nil
+	}
+	return cri.ImageUsable, nil
 }
 
 func (r *fakeRuntime) EnsureImage(_ context.Context, _ *corev1.Pod, c *corev1.Container, _ []*corev1.Secret) (string, error) {
@@ -184,15 +190,6 @@ func (r *fakeRuntime) EnsureImage(_ context.Context, _ *corev1.Pod, c *corev1.Co
 		return "", err
 	}
 	return "id-of-" + c.Image, nil
-}
-
-func (r *fakeRuntime) ImageUser(_ context.Context, image string) (*int64, error) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if user, ok := r.users[image]; ok {
-		return user, nil
-	}
-	return new(int64), nil
 }
 
 func (r *fakeRuntime) CreateContainer(_ context.Context, spec cri.ContainerSpec) (string, error) {

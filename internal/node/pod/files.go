@@ -15,7 +15,7 @@ import (
 )
 
 // files are what a worker keeps of its pod on this machine: ROOT/UID/etc-hosts, ROOT/UID/containers/NAME/ATTEMPT (what a
-// run says as it ends) and ROOT/UID/user. The directories are root's alone, since the files in them may be open to all.
+// run says as it ends). The directories are root's alone, since the files in them may be open to all.
 type files struct {
 	path string
 	root *os.Root
@@ -93,35 +93,10 @@ func (f *files) removeTermination(uid types.UID, container string, attempt uint3
 	_ = f.root.Remove(termination(uid, container, attempt)) // goes with the pod's directory at the latest
 }
 
-// keepUser remembers the user the pod's containers run as, so that an agent that finds the pod running need not look at
-// images that may be gone by then.
-func (f *files) keepUser(uid types.UID, user *int64) error {
-	text := "-"
-	if user != nil {
-		text = strconv.FormatInt(*user, 10)
-	}
-	return f.write(filepath.Join(string(uid), "user"), []byte(text), 0o600)
-}
-
-// user returns what keepUser kept; known is false where there is nothing.
-func (f *files) user(uid types.UID) (user *int64, known bool) {
-	data, err := f.root.ReadFile(filepath.Join(string(uid), "user"))
-	if err != nil {
-		return nil, false
-	}
-	if string(data) == "-" {
-		return nil, true
-	}
-	n, err := strconv.ParseInt(string(data), 10, 64)
-	return &n, err == nil
-}
-
-// forgetUser has the user found out anew.
-func (f *files) forgetUser(uid types.UID) { _ = f.root.Remove(filepath.Join(string(uid), "user")) }
-
 // remove removes what was made here, and the pod's directory unless others have something in it.
 func (f *files) remove(uid types.UID) error {
 	var errs []error
+	// Earlier agents kept a file named user as well.
 	for _, name := range []string{"etc-hosts", "user", "containers"} {
 		errs = append(errs, f.root.RemoveAll(filepath.Join(string(uid), name)))
 	}

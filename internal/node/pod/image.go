@@ -18,6 +18,8 @@ const (
 	imagePullBackOff = "ImagePullBackOff"
 	// showPullError is for how long a failed pull is shown as such, before it is shown as held back.
 	showPullError = 2 * time.Second
+	// imageLookPeriod is how often the runtime is asked for an image while its pull is held back.
+	imageLookPeriod = 3 * time.Second
 )
 
 // image is how far the image of a container has come.
@@ -51,11 +53,13 @@ func (w *worker) ensureImage(ctx context.Context, s *situation, c *corev1.Contai
 	if im.ready {
 		return true
 	}
-	if im.retry.waits(s.now) {
-		w.later(im.retry.until)
+	state, err := w.Runtime.ImageState(ctx, c)
+	// An image may be imported while its pull is held back.
+	if im.retry.waits(s.now) && (err != nil || state != cri.ImageUsable) {
+		w.later(earlier(im.retry.until, s.now.Add(imageLookPeriod)))
 		return false
 	}
-	pulls, err := w.Runtime.NeedsPull(ctx, c)
+	pulls := err == nil && state == cri.ImageNeedsPull
 	if pulls { // what is there need not wait for registries that are slow
 		if !acquire(ctx, w.pulls) {
 			return false
@@ -160,39 +164,6 @@ func (w *worker) agePulls(s *situation) {
 		w.normalOf(s.pod, name, reasonBackOff, "%s", held)
 		w.warningOf(s.pod, name, reasonFailed, "Error: %s", imagePullBackOff)
 	}
-}
-
-// user returns the user all containers of the pod run as, nil where they differ or an image names its user. It is found
-// out when the volumes are first set up, and then stays.
-func (w *worker) user(ctx context.Context, pod *corev1.Pod) (*int64, error) {
-	if user, known := w.files.user(w.uid); known {
-		return user, nil
-	}
-	var common *int64
-	for i, c := range containersOf(pod) {
-		user, err := w.userOf(ctx, pod, c)
-		if err != nil {
-			return nil, err
-		}
-		if i == 0 {
-			common = user
-		}
-		if user == nil || common == nil || *user != *common {
-			common = nil
-			break
-		}
-	}
-	return common, w.files.keepUser(w.uid, common)
-}
-
-func (w *worker) userOf(ctx context.Context, pod *corev1.Pod, c *corev1.Container) (*int64, error) {
-	if own := c.SecurityContext; own != nil && own.RunAsUser != nil {
-		return own.RunAsUser, nil
-	}
-	if shared := pod.Spec.SecurityContext; shared != nil && shared.RunAsUser != nil {
-		return shared.RunAsUser, nil
-	}
-	return w.Runtime.ImageUser(ctx, w.image(c.Name).id)
 }
 
 // containersOf returns the containers of a pod, the init containers first.

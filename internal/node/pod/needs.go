@@ -24,11 +24,8 @@ type Runtime interface {
 
 	// EnsureImage makes the container's image present as its pull policy says. Its error may be a *cri.ImageError.
 	EnsureImage(ctx context.Context, pod *corev1.Pod, container *corev1.Container, pullSecrets []*corev1.Secret) (imageID string, err error)
-	// NeedsPull tells whether EnsureImage would ask the registry.
-	NeedsPull(ctx context.Context, container *corev1.Container) (bool, error)
-	// ImageUser returns the numeric user an image that is present runs as, nil where the image names its user. An image
-	// that is not present is an error.
-	ImageUser(ctx context.Context, image string) (*int64, error)
+	// ImageState reports what EnsureImage would have to do. It asks no registry.
+	ImageState(ctx context.Context, container *corev1.Container) (cri.ImageState, error)
 
 	// CreateContainer makes a container. Its error may be a *cri.ConfigError.
 	CreateContainer(ctx context.Context, spec cri.ContainerSpec) (id string, err error)
@@ -48,8 +45,7 @@ type Runtime interface {
 // Volumes is what the workers need of the pods' volumes.
 type Volumes interface {
 	// SetUp makes the volumes and returns their paths by name. Once it has succeeded they are kept fresh until TearDown.
-	// The user is the one all containers run as, nil when they differ or it is not known.
-	SetUp(ctx context.Context, pod *corev1.Pod, user *int64) (map[string]string, error)
+	SetUp(ctx context.Context, pod *corev1.Pod) (map[string]string, error)
 	// TearDown removes the volumes; of a pod that has none, it does nothing.
 	TearDown(ctx context.Context, uid types.UID) error
 	// Existing returns the pods that have volumes on this machine.

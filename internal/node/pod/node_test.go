@@ -32,17 +32,15 @@ type fakeVolumes struct {
 	*journal
 	mu       sync.Mutex
 	fail     error
-	users    map[types.UID]*int64
 	existing []types.UID
 }
 
-func (v *fakeVolumes) SetUp(_ context.Context, pod *corev1.Pod, user *int64) (map[string]string, error) {
+func (v *fakeVolumes) SetUp(_ context.Context, pod *corev1.Pod) (map[string]string, error) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	if v.fail != nil {
 		return nil, v.fail
 	}
-	v.users[pod.UID] = user
 	v.add("set up volumes")
 	paths := map[string]string{}
 	for _, volume := range pod.Spec.Volumes {
@@ -225,7 +223,7 @@ func newNode(t *testing.T) *node {
 	j := &journal{}
 	c := testingclock.NewFakeClock(t0)
 	n := &node{
-		t: t, clock: c, journal: j, runtime: newFakeRuntime(c, j), volumes: &fakeVolumes{journal: j, users: map[types.UID]*int64{}},
+		t: t, clock: c, journal: j, runtime: newFakeRuntime(c, j), volumes: &fakeVolumes{journal: j},
 		objects: &fakeObjects{secrets: map[string]*corev1.Secret{}, configMaps: map[string]*corev1.ConfigMap{}},
 		api:     &fakeAPI{journal: j, pods: map[string]*corev1.Pod{}}, events: &eventLog{}, root: t.TempDir(), stop: func() {},
 	}

@@ -78,26 +78,11 @@ func (w *worker) resume(ctx context.Context, s *situation) bool {
 		}
 		return true
 	}
-	if _, known := w.files.user(w.uid); !known && !w.recallImages(s) {
-		return true // then there is a container to start, and its image is made sure of before
-	}
 	return w.mount(ctx, s)
 }
 
 func sameMetadata(a, b *corev1.Pod) bool {
 	return maps.Equal(a.Labels, b.Labels) && maps.Equal(a.Annotations, b.Annotations)
-}
-
-// recallImages takes the containers' images from what they last ran. It returns false where that does not tell all of them.
-func (w *worker) recallImages(s *situation) bool {
-	for _, c := range containersOf(s.pod) {
-		ran := runs(&s.held, c.Name)
-		if len(ran) == 0 || w.changed[c.Name] == ran[0].ID {
-			return false
-		}
-		w.image(c.Name).id = ran[0].ImageID
-	}
-	return true
 }
 
 // prepare makes the pod's directory, its images and its volumes.
@@ -126,11 +111,7 @@ func (w *worker) mount(ctx context.Context, s *situation) bool {
 		w.later(w.mounting.until)
 		return false
 	}
-	user, err := w.user(ctx, s.pod)
-	var paths map[string]string
-	if err == nil {
-		paths, err = w.Volumes.SetUp(ctx, s.pod, user)
-	}
+	paths, err := w.Volumes.SetUp(ctx, s.pod)
 	if err != nil {
 		if ctx.Err() == nil {
 			w.mountFailed(s, err)

@@ -237,8 +237,7 @@ func (w *worker) adoptRestartsLocked() {
 	}
 }
 
-// noteChangedLocked marks the runs that have another image than the spec since it was changed. The volumes are set up
-// again, as the new image may run as another user.
+// noteChangedLocked marks the runs that have another image than the spec since it was changed.
 func (w *worker) noteChangedLocked() {
 	for name := range w.renamed {
 		delete(w.renamed, name)
@@ -246,8 +245,6 @@ func (w *worker) noteChangedLocked() {
 			w.changed[name] = c.ID
 		}
 		delete(w.images, name)
-		w.volumes = nil
-		w.files.forgetUser(w.uid)
 	}
 }
 

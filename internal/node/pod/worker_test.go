@@ -187,8 +187,32 @@ func TestImageFails(t *testing.T) {
 	if pulls := n.journal.count("pull app:1 failed"); pulls != 3 { // at 0, 10 and 30 s
 		t.Errorf("pulled %d times in a minute", pulls)
 	}
-	n.runtime.change(func() { clear(n.runtime.absent) })
-	n.awaitPod("pod runs", "web", isPhase(corev1.PodRunning))
+}
+
+// The next pull would be 80 seconds away. What is present needs none, unless the container's policy is Always.
+func TestImageIsImportedWhileItsPullIsHeldBack(t *testing.T) {
+	t.Parallel()
+	for policy, limit := range map[corev1.PullPolicy]time.Duration{
+		corev1.PullIfNotPresent: 10 * time.Second, corev1.PullNever: 10 * time.Second, corev1.PullAlways: 2 * time.Minute,
+	} {
+		t.Run(string(policy), func(t *testing.T) {
+			t.Parallel()
+			n := newNode(t)
+			n.runtime.absent["app:1"] = &cri.ImageError{Reason: cri.ErrImagePull, Message: "no such host"}
+			n.apply(aPod(func(p *corev1.Pod) { p.Spec.Containers[0].ImagePullPolicy = policy }))
+			const tries = 4 // at 0, 10, 30 and 70 s
+			n.await("a long delay", func() bool { return n.journal.count("pull app:1 failed") == tries })
+			imported := n.clock.Now()
+			n.runtime.change(func() { clear(n.runtime.absent) })
+			n.awaitPod("pod runs", "web", isPhase(corev1.PodRunning))
+			switch took := n.clock.Now().Sub(imported); {
+			case took > limit:
+				t.Errorf("noticed after %v, want %v", took, limit)
+			case policy == corev1.PullAlways && took < time.Minute:
+				t.Errorf("pulled again after %v, in spite of the back-off", took)
+			}
+		})
+	}
 }
 
 func TestMissingSecret(t *testing.T) {
@@ -224,36 +248,6 @@ func TestVolumesFail(t *testing.T) {
 	n.volumes.fail = nil
 	n.volumes.mu.Unlock()
 	n.awaitPod("pod runs", "web", isPhase(corev1.PodRunning))
-}
-
-func TestVolumesBelongToTheCommonUser(t *testing.T) {
-	t.Parallel()
-	tests := []struct {
-		name   string
-		images map[string]*int64
-		own    *int64 // of the second container
-		want   *int64
-	}{
-		{"same", map[string]*int64{"id-of-app:1": ptr.To[int64](7), "id-of-b:1": ptr.To[int64](7)}, nil, ptr.To[int64](7)},
-		{"different", map[string]*int64{"id-of-app:1": ptr.To[int64](7), "id-of-b:1": ptr.To[int64](8)}, nil, nil},
-		{"by name", map[string]*int64{"id-of-app:1": nil, "id-of-b:1": nil}, nil, nil},
-		{"named last", map[string]*int64{"id-of-app:1": ptr.To[int64](7), "id-of-b:1": nil}, nil, nil},
-		{"own beats image", map[string]*int64{"id-of-app:1": ptr.To[int64](7), "id-of-b:1": ptr.To[int64](8)}, ptr.To[int64](7), ptr.To[int64](7)},
-	}
-	for _, test := range tests {
-		t.Run(test.name, func(t *testing.T) {
-			t.Parallel()
-			n := newNode(t)
-			n.runtime.users = test.images
-			n.apply(aPod(func(p *corev1.Pod) {
-				p.Spec.Containers = append(p.Spec.Containers, corev1.Container{Name: "b", Image: "b:1", SecurityContext: &corev1.SecurityContext{RunAsUser: test.own}})
-			}))
-			n.awaitPod("pod runs", "web", isPhase(corev1.PodRunning))
-			if got := n.volumes.users["uid-1"]; ptr.Deref(got, -1) != ptr.Deref(test.want, -1) {
-				t.Errorf("user %v, want %v", ptr.Deref(got, -1), ptr.Deref(test.want, -1))
-			}
-		})
-	}
 }
 
 func TestSandboxDies(t *testing.T) {

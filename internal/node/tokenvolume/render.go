@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"slices"
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -67,10 +68,9 @@ func TokenSources(volume *corev1.Volume) []*corev1.ServiceAccountTokenProjection
 	return sources
 }
 
-// Render returns the files of one of the pod's volumes. user is the one all its containers run as, nil if they differ or
-// it is not known. All faults are reported at once.
-func (r *Renderer) Render(ctx context.Context, pod *corev1.Pod, volume *corev1.Volume, user *int64) (map[string]File, error) {
-	s := &sheet{pod: pod, files: map[string]File{}, picked: map[string]bool{}, defaultMode: 0o644, user: user, room: Room(volume)}
+// Render returns the files of one of the pod's volumes. All faults are reported at once.
+func (r *Renderer) Render(ctx context.Context, pod *corev1.Pod, volume *corev1.Volume) (map[string]File, error) {
+	s := &sheet{pod: pod, files: map[string]File{}, picked: map[string]bool{}, defaultMode: apiDefaultMode, user: commonUser(pod), room: Room(volume)}
 	if security := pod.Spec.SecurityContext; security != nil {
 		s.group = security.FSGroup
 	}
@@ -172,6 +172,33 @@ func (r *Renderer) value(pod *corev1.Pod, item *corev1.DownwardAPIVolumeFile) (s
 	return "", fmt.Errorf("%q refers to no field", item.Path)
 }
 
+// apiDefaultMode is the mode of files whose volume asks for none.
+const apiDefaultMode fs.FileMode = 0o644
+
+// commonUser returns the user that the pod's spec sets for every container, or nil if it sets none or several. The user of
+// an image does not count: a program may change it as it starts.
+func commonUser(pod *corev1.Pod) *int64 {
+	var common *int64
+	for _, c := range slices.Concat(pod.Spec.InitContainers, pod.Spec.Containers) {
+		user := runAsUser(pod, &c)
+		if user == nil || common != nil && *common != *user {
+			return nil
+		}
+		common = user
+	}
+	return common
+}
+
+func runAsUser(pod *corev1.Pod, container *corev1.Container) *int64 {
+	if own := container.SecurityContext; own != nil && own.RunAsUser != nil {
+		return own.RunAsUser
+	}
+	if shared := pod.Spec.SecurityContext; shared != nil {
+		return shared.RunAsUser
+	}
+	return nil
+}
+
 // sheet collects the files of one volume.
 type sheet struct {
 	pod         *corev1.Pod
@@ -256,10 +283,13 @@ func (s *sheet) put(name string, data []byte, mode *int32) error {
 	return nil
 }
 
-// putToken lets nobody read a token but the containers, where it is known as whom they run.
+// putToken writes a token. Where the pod's spec says which user or group its containers run as, only that user or group can
+// read the file. Otherwise every user of the containers can: an image may start as root and become another user.
+// A mode that the volume asks for is used as it is, except that the pod's group can always read. The API fills in
+// apiDefaultMode where the volume asks for none, so that mode counts as none.
 func (s *sheet) putToken(name, text string) error {
 	var mode *int32
-	if s.user != nil || s.group != nil {
+	if s.defaultMode == apiDefaultMode && (s.user != nil || s.group != nil) {
 		private := int32(0o600)
 		mode = &private
 	}

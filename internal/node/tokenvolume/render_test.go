@@ -97,34 +97,30 @@ func configSource(name string, items []corev1.KeyToPath, optional *bool) corev1.
 func TestRender(t *testing.T) {
 	t.Parallel()
 	for name, test := range map[string]struct {
-		source      corev1.VolumeSource
-		user, group *int64
-		want        map[string]string
+		source corev1.VolumeSource
+		group  *int64
+		want   map[string]string
 	}{
-		"what every pod gets": {access(), nil, nil, map[string]string{
+		"what every pod gets": {access(), nil, map[string]string{
 			"token": "0644 -1:-1 token of p for ", "ca.crt": "0644 -1:-1 CA", "namespace": "0644 -1:-1 shop"}},
-		"with a user": {access(), number[int64](1000), nil, map[string]string{
-			"token": "0600 1000:-1 token of p for ", "ca.crt": "0644 -1:-1 CA", "namespace": "0644 -1:-1 shop"}},
-		"with a group": {access(), nil, number[int64](2000), map[string]string{
+		"with a group": {access(), number[int64](2000), map[string]string{
 			"token": "0640 -1:2000 token of p for ", "ca.crt": "0644 -1:2000 CA", "namespace": "0644 -1:2000 shop"}},
-		"with both": {access(), number[int64](0), number[int64](2000), map[string]string{
-			"token": "0640 0:2000 token of p for ", "ca.crt": "0644 -1:2000 CA", "namespace": "0644 -1:2000 shop"}},
-		"whole secret": {secretSource("login", nil, nil), nil, nil, map[string]string{"user": "0644 -1:-1 u", "password": "0644 -1:-1 p"}},
-		"one key":      {secretSource("login", keyTo("user", "a/b", number[int32](0o400)), nil), nil, nil, map[string]string{"a/b": "0400 -1:-1 u"}},
-		"a mode, and a group that must read": {secretSource("login", keyTo("user", "u", number[int32](0o100)), nil), nil, number[int64](7),
+		"whole secret": {secretSource("login", nil, nil), nil, map[string]string{"user": "0644 -1:-1 u", "password": "0644 -1:-1 p"}},
+		"one key":      {secretSource("login", keyTo("user", "a/b", number[int32](0o400)), nil), nil, map[string]string{"a/b": "0400 -1:-1 u"}},
+		"a mode, and a group that must read": {secretSource("login", keyTo("user", "u", number[int32](0o100)), nil), number[int64](7),
 			map[string]string{"u": "0540 -1:7 u"}},
-		"whole config map":           {configSource("more", nil, nil), nil, nil, map[string]string{"user": "0644 -1:-1 other", "binary": "0644 -1:-1 \x00\x01"}},
-		"no secret, none needed":     {secretSource("none", nil, number(true)), nil, nil, map[string]string{}},
-		"no config map, none needed": {configSource("none", keyTo("a", "a", nil), number(true)), nil, nil, map[string]string{}},
-		"no key, none needed":        {secretSource("login", keyTo("none", "a", nil), number(true)), nil, nil, map[string]string{}},
+		"whole config map":           {configSource("more", nil, nil), nil, map[string]string{"user": "0644 -1:-1 other", "binary": "0644 -1:-1 \x00\x01"}},
+		"no secret, none needed":     {secretSource("none", nil, number(true)), nil, map[string]string{}},
+		"no config map, none needed": {configSource("none", keyTo("a", "a", nil), number(true)), nil, map[string]string{}},
+		"no key, none needed":        {secretSource("login", keyTo("none", "a", nil), number(true)), nil, map[string]string{}},
 		"the later of two whole objects": {projected(nil,
 			corev1.VolumeProjection{Secret: &corev1.SecretProjection{LocalObjectReference: named("login")}},
-			corev1.VolumeProjection{ConfigMap: &corev1.ConfigMapProjection{LocalObjectReference: named("more")}}), nil, nil,
+			corev1.VolumeProjection{ConfigMap: &corev1.ConfigMapProjection{LocalObjectReference: named("more")}}), nil,
 			map[string]string{"user": "0644 -1:-1 other", "password": "0644 -1:-1 p", "binary": "0644 -1:-1 \x00\x01"}},
 		"the pod's own fields": {corev1.VolumeSource{DownwardAPI: &corev1.DownwardAPIVolumeSource{DefaultMode: number[int32](0o440), Items: []corev1.DownwardAPIVolumeFile{
 			{Path: "labels", FieldRef: &corev1.ObjectFieldSelector{FieldPath: "metadata.labels"}},
 			{Path: "cpu", Mode: number[int32](0o444), ResourceFieldRef: &corev1.ResourceFieldSelector{ContainerName: "c", Resource: "limits.cpu"}},
-		}}}, nil, nil, map[string]string{"labels": "0440 -1:-1 a=\"1\"\nb=\"x\\\"y\"", "cpu": "0444 -1:-1 4"}},
+		}}}, nil, map[string]string{"labels": "0440 -1:-1 a=\"1\"\nb=\"x\\\"y\"", "cpu": "0444 -1:-1 4"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -134,12 +130,57 @@ func TestRender(t *testing.T) {
 			if test.group != nil {
 				pod.Spec.SecurityContext = &corev1.PodSecurityContext{FSGroup: test.group}
 			}
-			files, err := renderer().Render(t.Context(), pod, &corev1.Volume{Name: "v", VolumeSource: test.source}, test.user)
+			files, err := renderer().Render(t.Context(), pod, &corev1.Volume{Name: "v", VolumeSource: test.source})
 			if err != nil {
 				t.Fatal(err)
 			}
 			if diff := cmp.Diff(test.want, show(files)); diff != "" {
 				t.Errorf("files (-want +got)\n%s", diff)
+			}
+		})
+	}
+}
+
+// Only the pod's spec, not an image, can say who reads a token: a program may become another user as it starts. The cases of
+// the first five are those of Kubernetes' end-to-end test of tokens.
+func TestTokenMode(t *testing.T) {
+	t.Parallel()
+	runAs := func(user int64) corev1.Container {
+		return corev1.Container{SecurityContext: &corev1.SecurityContext{RunAsUser: &user}}
+	}
+	anyone := corev1.Container{}
+	for name, test := range map[string]struct {
+		mode             *int32 // of the volume
+		shared, group    *int64 // of the pod's security context
+		init, containers []corev1.Container
+		want             string
+	}{
+		"the image's user":             {containers: []corev1.Container{anyone}, want: "0644 -1:-1"},
+		"the pod's user":               {shared: number[int64](1000), containers: []corev1.Container{anyone, anyone}, want: "0600 1000:-1"},
+		"the containers' one user":     {containers: []corev1.Container{runAs(1000)}, init: []corev1.Container{runAs(1000)}, want: "0600 1000:-1"},
+		"a group":                      {group: number[int64](2000), containers: []corev1.Container{anyone}, want: "0640 -1:2000"},
+		"a user and a group":           {shared: number[int64](0), group: number[int64](2000), containers: []corev1.Container{anyone}, want: "0640 0:2000"},
+		"a user for one of two":        {containers: []corev1.Container{runAs(1000), anyone}, want: "0644 -1:-1"},
+		"another for the init":         {init: []corev1.Container{runAs(1001)}, containers: []corev1.Container{runAs(1000)}, want: "0644 -1:-1"},
+		"none for the init":            {init: []corev1.Container{anyone}, containers: []corev1.Container{runAs(1000)}, want: "0644 -1:-1"},
+		"a container's before a pod's": {shared: number[int64](1000), containers: []corev1.Container{runAs(1001), anyone}, want: "0644 -1:-1"},
+		"a mode":                       {mode: number[int32](0o440), containers: []corev1.Container{anyone}, want: "0440 -1:-1"},
+		"a mode and a user":            {mode: number[int32](0o444), shared: number[int64](1000), containers: []corev1.Container{anyone}, want: "0444 1000:-1"},
+		"a mode and a group":           {mode: number[int32](0o400), group: number[int64](2000), containers: []corev1.Container{anyone}, want: "0440 -1:2000"},
+		"the API's mode and a user":    {mode: number[int32](0o644), shared: number[int64](1000), containers: []corev1.Container{anyone}, want: "0600 1000:-1"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			pod := podNamed("p")
+			pod.Spec.InitContainers, pod.Spec.Containers = test.init, test.containers
+			pod.Spec.SecurityContext = &corev1.PodSecurityContext{RunAsUser: test.shared, FSGroup: test.group}
+			source := projected(test.mode, corev1.VolumeProjection{ServiceAccountToken: &corev1.ServiceAccountTokenProjection{Path: "token"}})
+			files, err := renderer().Render(t.Context(), pod, &corev1.Volume{Name: "v", VolumeSource: source})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got, want := show(files)["token"], test.want+" token of p for "; got != want {
+				t.Errorf("got %s, want %s", got, want)
 			}
 		})
 	}
@@ -169,7 +210,7 @@ func TestRenderRefuses(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			_, err := renderer().Render(t.Context(), podNamed("p"), &corev1.Volume{Name: "v", VolumeSource: test.source}, nil)
+			_, err := renderer().Render(t.Context(), podNamed("p"), &corev1.Volume{Name: "v", VolumeSource: test.source})
 			if err == nil || !strings.Contains(err.Error(), test.want) {
 				t.Errorf("got %v, want %q", err, test.want)
 			}
@@ -190,7 +231,7 @@ func TestRenderIsBounded(t *testing.T) {
 		"downward":  {DownwardAPI: &corev1.DownwardAPIVolumeSource{Items: items}},
 		"projected": {Projected: &corev1.ProjectedVolumeSource{Sources: []corev1.VolumeProjection{{DownwardAPI: &corev1.DownwardAPIProjection{Items: items}}}}},
 	} {
-		files, err := renderer().Render(t.Context(), pod, &corev1.Volume{Name: "v", VolumeSource: source}, nil)
+		files, err := renderer().Render(t.Context(), pod, &corev1.Volume{Name: "v", VolumeSource: source})
 		size := 0
 		for _, file := range files {
 			size += len(file.Data)

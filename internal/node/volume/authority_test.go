@@ -41,7 +41,7 @@ func TestWithARealAuthority(t *testing.T) {
 	}
 	v := New(config)
 	end := run(t, v)
-	dir := setUp(t, v, pod, nil)[name]
+	dir := setUp(t, v, pod)[name]
 	token := filepath.Join(dir, "token")
 	first := content(t, token)
 	if who := review(t, authority, first); !who.Authenticated || who.User.Username != "system:serviceaccount:"+namespace+":dashboard-sa" {

@@ -172,7 +172,7 @@ func dashboard(more ...corev1.Volume) *corev1.Pod {
 	}}}}
 	return &corev1.Pod{
 		ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "dashboard", UID: "6f1c2f6e-0000-4000-8000-000000000001"},
-		Spec:       corev1.PodSpec{ServiceAccountName: "dashboard-sa", Volumes: append([]corev1.Volume{access}, more...)},
+		Spec:       corev1.PodSpec{ServiceAccountName: "dashboard-sa", Containers: []corev1.Container{{Name: "main"}}, Volumes: append([]corev1.Volume{access}, more...)},
 	}
 }
 
@@ -180,9 +180,9 @@ func volumeOf(name string, source corev1.VolumeSource) corev1.Volume {
 	return corev1.Volume{Name: name, VolumeSource: source}
 }
 
-func setUp(t *testing.T, v *Volumes, pod *corev1.Pod, user *int64) map[string]string {
+func setUp(t *testing.T, v *Volumes, pod *corev1.Pod) map[string]string {
 	t.Helper()
-	paths, err := v.SetUp(t.Context(), pod, user)
+	paths, err := v.SetUp(t.Context(), pod)
 	if err != nil {
 		t.Fatal(err)
 	}

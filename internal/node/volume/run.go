@@ -98,9 +98,8 @@ func (v *Volumes) refresh(ctx context.Context, uid types.UID) error {
 	v.mu.Lock()
 	t := v.pods[uid]
 	var pod *corev1.Pod
-	var user *int64
 	if t != nil {
-		pod, user = t.pod, t.user
+		pod = t.pod
 	}
 	v.mu.Unlock()
 	if t == nil {
@@ -112,12 +111,12 @@ func (v *Volumes) refresh(ctx context.Context, uid types.UID) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, refreshTimeout)
 	defer cancel()
-	renewed, err := v.refreshAll(ctx, t, podAt(root, uid), pod, user)
+	renewed, err := v.refreshAll(ctx, t, podAt(root, uid), pod)
 	v.tellRenewed(pod, renewed)
 	return err
 }
 
-func (v *Volumes) refreshAll(ctx context.Context, t *tracked, dir podDir, pod *corev1.Pod, user *int64) (renewed []string, err error) {
+func (v *Volumes) refreshAll(ctx context.Context, t *tracked, dir podDir, pod *corev1.Pod) (renewed []string, err error) {
 	t.work.Lock()
 	defer t.work.Unlock()
 	ctx, cancel := t.during(ctx)
@@ -130,7 +129,7 @@ func (v *Volumes) refreshAll(ctx context.Context, t *tracked, dir podDir, pod *c
 		if !tokenvolume.Backed(volume) || t.gone.Err() != nil || !isMounted(place) {
 			continue
 		}
-		fresh, err := v.fill(ctx, place, pod, volume, user)
+		fresh, err := v.fill(ctx, place, pod, volume)
 		if err != nil {
 			faults = append(faults, fmt.Errorf("MountVolume.SetUp failed for volume %q : %w", volume.Name, err))
 		}
@@ -147,7 +146,7 @@ func (v *Volumes) refreshAll(ctx context.Context, t *tracked, dir podDir, pod *c
 
 // fill writes what the volume should hold now. renewed says that a token that was there has been replaced. The caller
 // holds the pod's work.
-func (v *Volumes) fill(ctx context.Context, place string, pod *corev1.Pod, volume *corev1.Volume, user *int64) (renewed bool, err error) {
+func (v *Volumes) fill(ctx context.Context, place string, pod *corev1.Pod, volume *corev1.Volume) (renewed bool, err error) {
 	root, err := os.OpenRoot(place)
 	if err != nil {
 		return false, err
@@ -161,7 +160,7 @@ func (v *Volumes) fill(ctx context.Context, place string, pod *corev1.Pod, volum
 			v.tokens.Adopt(pod, source, text)
 		}
 	}
-	files, err := v.renderer.Render(ctx, pod, volume, user)
+	files, err := v.renderer.Render(ctx, pod, volume)
 	if err != nil {
 		return false, err
 	}

@@ -71,7 +71,6 @@ type tracked struct {
 
 	// Guarded by Volumes.mu.
 	pod        *corev1.Pod
-	user       *int64
 	references map[nodeaccess.Reference]bool
 }
 
@@ -93,11 +92,10 @@ func New(config Config) *Volumes {
 func (v *Volumes) Register(registry tokenvolume.Registry) { v.tokens.Register(registry) }
 
 // SetUp makes the pod's volumes and returns their paths on the machine by name. It may be called any number of times; from
-// the first on, also if that failed, the pod's API-backed volumes are kept up to date until TearDown. user is the one all
-// containers of the pod run as, nil if they differ or it is not known.
+// the first on, also if that failed, the pod's API-backed volumes are kept up to date until TearDown.
 //
 // A volume that has content already is served with that where it cannot be brought up to date at once.
-func (v *Volumes) SetUp(ctx context.Context, pod *corev1.Pod, user *int64) (map[string]string, error) {
+func (v *Volumes) SetUp(ctx context.Context, pod *corev1.Pod) (map[string]string, error) {
 	if err := checkNames(pod); err != nil {
 		return nil, err
 	}
@@ -106,15 +104,15 @@ func (v *Volumes) SetUp(ctx context.Context, pod *corev1.Pod, user *int64) (map[
 		return nil, err
 	}
 	v.config.Objects.Hold(pod)
-	t := v.track(pod, user)
+	t := v.track(pod)
 	t.work.Lock()
-	paths, renewed, err := v.setUp(ctx, t, podAt(root, pod.UID), pod, user)
+	paths, renewed, err := v.setUp(ctx, t, podAt(root, pod.UID), pod)
 	t.work.Unlock()
 	v.tellRenewed(pod, renewed)
 	return paths, err
 }
 
-func (v *Volumes) setUp(ctx context.Context, t *tracked, dir podDir, pod *corev1.Pod, user *int64) (paths map[string]string, renewed []string, err error) {
+func (v *Volumes) setUp(ctx context.Context, t *tracked, dir podDir, pod *corev1.Pod) (paths map[string]string, renewed []string, err error) {
 	if err := t.gone.Err(); err != nil {
 		return nil, nil, fmt.Errorf("pod %s/%s is being removed", pod.Namespace, pod.Name)
 	}
@@ -127,7 +125,7 @@ func (v *Volumes) setUp(ctx context.Context, t *tracked, dir podDir, pod *corev1
 	var faults []error
 	for i := range pod.Spec.Volumes {
 		volume := &pod.Spec.Volumes[i]
-		path, fresh, err := v.setUpOne(ctx, dir, pod, volume, user)
+		path, fresh, err := v.setUpOne(ctx, dir, pod, volume)
 		if err != nil {
 			faults = append(faults, fmt.Errorf("MountVolume.SetUp failed for volume %q : %w", volume.Name, err))
 			continue
@@ -140,10 +138,10 @@ func (v *Volumes) setUp(ctx context.Context, t *tracked, dir podDir, pod *corev1
 	return paths, renewed, utilerrors.NewAggregate(faults)
 }
 
-func (v *Volumes) setUpOne(ctx context.Context, dir podDir, pod *corev1.Pod, volume *corev1.Volume, user *int64) (path string, renewed bool, err error) {
+func (v *Volumes) setUpOne(ctx context.Context, dir podDir, pod *corev1.Pod, volume *corev1.Volume) (path string, renewed bool, err error) {
 	switch source := &volume.VolumeSource; {
 	case tokenvolume.Backed(volume):
-		return v.setUpBacked(ctx, dir, pod, volume, user)
+		return v.setUpBacked(ctx, dir, pod, volume)
 	case source.HostPath != nil:
 		return source.HostPath.Path, false, checkHostPath(source.HostPath)
 	case source.EmptyDir != nil, *source == corev1.VolumeSource{}:
@@ -154,13 +152,13 @@ func (v *Volumes) setUpOne(ctx context.Context, dir podDir, pod *corev1.Pod, vol
 }
 
 // setUpBacked mounts and fills the volume. One that is filled already is good enough when that fails.
-func (v *Volumes) setUpBacked(ctx context.Context, dir podDir, pod *corev1.Pod, volume *corev1.Volume, user *int64) (path string, renewed bool, err error) {
+func (v *Volumes) setUpBacked(ctx context.Context, dir podDir, pod *corev1.Pod, volume *corev1.Volume) (path string, renewed bool, err error) {
 	path = dir.volume(kindOf(volume), volume.Name)
 	if err := mountBacked(path, volume); err != nil {
 		return "", false, err
 	}
 	filled := isFilled(path)
-	renewed, err = v.fill(ctx, path, pod, volume, user)
+	renewed, err = v.fill(ctx, path, pod, volume)
 	if err != nil && filled {
 		klog.ErrorS(err, "Volume is served as it is", "pod", klog.KObj(pod), "volume", volume.Name)
 		v.queue.AddRateLimited(pod.UID)
@@ -206,7 +204,7 @@ func (v *Volumes) Existing() ([]types.UID, error) {
 	return found, err
 }
 
-func (v *Volumes) track(pod *corev1.Pod, user *int64) *tracked {
+func (v *Volumes) track(pod *corev1.Pod) *tracked {
 	references := map[nodeaccess.Reference]bool{}
 	for _, ref := range nodeaccess.References(pod) {
 		references[ref] = true
@@ -219,7 +217,7 @@ func (v *Volumes) track(pod *corev1.Pod, user *int64) *tracked {
 		t.gone, t.remove = context.WithCancel(context.Background())
 		v.pods[pod.UID] = t
 	}
-	t.pod, t.user, t.references = pod, user, references
+	t.pod, t.references = pod, references
 	return t
 }
 

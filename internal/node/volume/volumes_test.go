@@ -60,7 +60,8 @@ func TestVolumesOfAPod(t *testing.T) {
 		volumeOf("unnamed", corev1.VolumeSource{}),
 		volumeOf("host", corev1.VolumeSource{HostPath: &corev1.HostPathVolumeSource{Path: host, Type: number(corev1.HostPathDirectory)}}),
 	)
-	paths := setUp(t, v, pod, number[int64](1000))
+	pod.Spec.SecurityContext = &corev1.PodSecurityContext{RunAsUser: number[int64](1000)}
+	paths := setUp(t, v, pod)
 
 	checkAccess(t, w.root, 0o700, 0, 0)
 	checkAccess(t, filepath.Join(w.root, string(pod.UID)), 0o700, 0, 0)
@@ -101,7 +102,7 @@ func TestGroupOfAPod(t *testing.T) {
 		volumeOf("disk", corev1.VolumeSource{EmptyDir: &corev1.EmptyDirVolumeSource{}}),
 		volumeOf("memory", corev1.VolumeSource{EmptyDir: &corev1.EmptyDirVolumeSource{Medium: "Memory"}}))
 	pod.Spec.SecurityContext = &corev1.PodSecurityContext{FSGroup: number[int64](2000)}
-	paths := setUp(t, v, pod, nil)
+	paths := setUp(t, v, pod)
 	checkAccess(t, filepath.Join(paths["access"], "token"), 0o640, 0, 2000)
 	checkAccess(t, filepath.Join(paths["access"], "ca.crt"), 0o644, 0, 2000)
 	checkAccess(t, paths["disk"], 0o777|fs.ModeSetgid, 0, 2000)
@@ -114,7 +115,7 @@ func TestTakeOver(t *testing.T) {
 	w := newWorld(t)
 	pod := dashboard(volumeOf("disk", corev1.VolumeSource{EmptyDir: &corev1.EmptyDirVolumeSource{}}),
 		volumeOf("memory", corev1.VolumeSource{EmptyDir: &corev1.EmptyDirVolumeSource{Medium: "Memory"}}))
-	paths := setUp(t, w.volumes(), pod, nil)
+	paths := setUp(t, w.volumes(), pod)
 	for _, path := range []string{paths["disk"], paths["memory"]} {
 		if err := os.Chmod(path, 0o750); err != nil {
 			t.Fatal(err)
@@ -131,7 +132,7 @@ func TestTakeOver(t *testing.T) {
 	if uids, err := next.Existing(); err != nil || !slices.Equal(uids, []types.UID{pod.UID}) {
 		t.Errorf("found %q, %v", uids, err)
 	}
-	again := setUp(t, next, pod, nil)
+	again := setUp(t, next, pod)
 	if again["access"] != paths["access"] || mountOf(t, paths["access"]).ID != mount {
 		t.Error("it was mounted anew")
 	}
@@ -146,7 +147,7 @@ func TestTakeOver(t *testing.T) {
 	}
 	// A new agent that can neither reach the authority nor read an object still serves what is there.
 	w.do(func() { w.configMaps = nil })
-	if _, err := w.volumes().SetUp(t.Context(), pod, nil); err != nil {
+	if _, err := w.volumes().SetUp(t.Context(), pod); err != nil {
 		t.Error(err)
 	}
 }
@@ -162,7 +163,7 @@ func TestTearDownLeavesWhatIsNotThePods(t *testing.T) {
 	}
 	pod := dashboard(volumeOf("disk", corev1.VolumeSource{EmptyDir: &corev1.EmptyDirVolumeSource{}}),
 		volumeOf("host", corev1.VolumeSource{HostPath: &corev1.HostPathVolumeSource{Path: host}}))
-	paths := setUp(t, v, pod, nil)
+	paths := setUp(t, v, pod)
 	// What a container can leave in its directory: links to the machine's files, and with the right propagation mounts.
 	if err := os.Symlink(host, filepath.Join(paths["disk"], "link")); err != nil {
 		t.Fatal(err)
@@ -231,7 +232,7 @@ func TestSetUpRefuses(t *testing.T) {
 			} else if err := v.TearDown(t.Context(), pod.UID); err == nil {
 				t.Error("a pod of that UID was removed")
 			}
-			if _, err := v.SetUp(t.Context(), pod, nil); err == nil || !strings.Contains(err.Error(), test.want) {
+			if _, err := v.SetUp(t.Context(), pod); err == nil || !strings.Contains(err.Error(), test.want) {
 				t.Errorf("got %v, want %q", err, test.want)
 			}
 		})
@@ -245,7 +246,7 @@ func TestFilesStayFresh(t *testing.T) {
 		v := w.volumes()
 		run(t, v)
 		pod := dashboard()
-		paths := setUp(t, v, pod, nil)
+		paths := setUp(t, v, pod)
 		token := filepath.Join(paths["access"], "token")
 		first := content(t, token)
 
@@ -291,14 +292,14 @@ func TestAuthorityAwayAtTheStart(t *testing.T) {
 		pod := dashboard()
 		earlier := w.volumes()
 		defer earlier.queue.ShutDown()
-		token := filepath.Join(setUp(t, earlier, pod, nil)["access"], "token")
+		token := filepath.Join(setUp(t, earlier, pod)["access"], "token")
 		first := content(t, token)
 		w.do(func() { w.away = true })
 		elapse(2 * time.Hour)
 
 		v := w.volumes()
 		run(t, v)
-		setUp(t, v, pod, nil)
+		setUp(t, v, pod)
 		if content(t, token) != first {
 			t.Error("the token changed")
 		}
@@ -328,7 +329,7 @@ func TestTearDownDoesNotWait(t *testing.T) {
 	v := New(config)
 	done := make(chan error)
 	go func() {
-		_, err := v.SetUp(context.Background(), dashboard(), nil)
+		_, err := v.SetUp(context.Background(), dashboard())
 		done <- err
 	}()
 	<-asked
