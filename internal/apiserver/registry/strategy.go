@@ -35,8 +35,8 @@ type Strategy[T Object] struct {
 	// Check and CheckUpdate return every fault at once; CheckUpdate repeats Check where the kind asks for that.
 	Check       func(obj T) field.ErrorList
 	CheckUpdate func(obj, old T) field.ErrorList
-	// Warn returns advice for the caller; it refuses nothing.
-	Warn func(ctx context.Context, obj T) []string
+	// Warn returns advice for the caller; it refuses nothing. WarnCreate returns advice that is only worth giving once.
+	Warn, WarnCreate func(ctx context.Context, obj T) []string
 	// Reset names the fields that OnCreate and OnUpdate overwrite, which server-side apply must not own.
 	Reset map[fieldpath.APIVersion]*fieldpath.Set
 }
@@ -91,15 +91,19 @@ func (s Strategy[T]) ValidateUpdate(_ context.Context, obj, old runtime.Object) 
 
 // WarningsOnCreate implements rest.RESTCreateStrategy.
 func (s Strategy[T]) WarningsOnCreate(ctx context.Context, obj runtime.Object) []string {
-	if s.Warn == nil {
-		return nil
+	warnings := s.WarningsOnUpdate(ctx, obj, nil)
+	if s.WarnCreate != nil {
+		warnings = append(warnings, s.WarnCreate(ctx, obj.(T))...)
 	}
-	return s.Warn(ctx, obj.(T))
+	return warnings
 }
 
 // WarningsOnUpdate implements rest.RESTUpdateStrategy.
 func (s Strategy[T]) WarningsOnUpdate(ctx context.Context, obj, _ runtime.Object) []string {
-	return s.WarningsOnCreate(ctx, obj)
+	if s.Warn == nil {
+		return nil
+	}
+	return s.Warn(ctx, obj.(T))
 }
 
 // GetResetFields implements rest.ResetFieldsStrategy.

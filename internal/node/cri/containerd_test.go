@@ -91,11 +91,11 @@ func (s started) end(containers ...string) {
 func TestEnvironment(t *testing.T) {
 	t.Parallel()
 	r := newRuntime(t)
-	pod := podOf("pwd", ";", "print-env", "FROM", "KEPT", "OWN", ";", "hostname")
+	pod := podOf("pwd", ";", "print-env", "FROM", "KEPT", "OWN", "data-1", "a b:c", ";", "hostname")
 	pod.Spec.Hostname = "named"
 	container := &pod.Spec.Containers[0]
-	container.Image, container.Env = "lanyard.test/env:1", []corev1.EnvVar{{Name: "FROM", Value: "pod"}, {Name: "OWN", Value: "$(FROM) stays"}}
-	if got, want := output(t, r, pod), "/tmp\nFROM=pod\nKEPT=image\nOWN=$(FROM) stays\nnamed\n"; got != want {
+	container.Image, container.Env = "lanyard.test/env:1", []corev1.EnvVar{{Name: "FROM", Value: "pod"}, {Name: "OWN", Value: "$(FROM) stays"}, {Name: "data-1", Value: "1"}, {Name: "a b:c", Value: "2"}}
+	if got, want := output(t, r, pod), "/tmp\nFROM=pod\nKEPT=image\nOWN=$(FROM) stays\ndata-1=1\na b:c=2\nnamed\n"; got != want {
 		t.Errorf("the container says\n%s\nwant\n%s", got, want)
 	}
 	pod = podOf()

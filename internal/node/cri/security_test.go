@@ -52,6 +52,10 @@ func TestSecurityContext(t *testing.T) {
 		"read-only root": {
 			"tool", []string{"write", "/tmp/file", "text"}, nil, &corev1.SecurityContext{ReadOnlyRootFilesystem: ptr.To(true)}, []string{"read-only file system"},
 		},
+		"SELinux options where there is no SELinux": {
+			"tool", []string{"id"}, &corev1.PodSecurityContext{SELinuxOptions: &corev1.SELinuxOptions{Type: "container_t", Level: "s0:c123,c456"}},
+			&corev1.SecurityContext{SELinuxOptions: &corev1.SELinuxOptions{User: "system_u", Role: "system_r"}}, []string{"uid=0"},
+		},
 		"kernel's files": {"tool", []string{"write", "/proc/sys/kernel/hostname", "text"}, nil, nil, []string{"read-only file system"}},
 		"sysctl": {
 			"tool", []string{"cat", "/proc/sys/net/ipv4/ip_unprivileged_port_start"},

@@ -42,7 +42,7 @@ func testEnvironment() *environment {
 		}
 	})
 	objects := &fakeObjects{
-		secrets:    map[string]*corev1.Secret{"default/s": {Data: map[string][]byte{"k": []byte("sv"), "with.dots": []byte("d")}}},
+		secrets:    map[string]*corev1.Secret{"default/s": {Data: map[string][]byte{"k": []byte("sv"), "with.dots": []byte("d"), "data-1": []byte("h")}}},
 		configMaps: map[string]*corev1.ConfigMap{"default/c": {ObjectMeta: metav1.ObjectMeta{Name: "c"}, Data: map[string]string{"k": "cv"}}},
 	}
 	pod.Status = corev1.PodStatus{
@@ -70,8 +70,8 @@ func TestEnvironment(t *testing.T) {
 		{name: "values", env: []corev1.EnvVar{{Name: "A", Value: "1"}, {Name: "B", Value: "$(A)$(KUBERNETES_SERVICE_PORT)$(C)"}, {Name: "C"}}, want: always + " A=1 B=1443$(C) C="},
 		{name: "the last wins", env: []corev1.EnvVar{{Name: "A", Value: "1"}, {Name: "A", Value: "$(A)2"}}, want: always + " A=12"},
 		{name: "pod beats service", env: []corev1.EnvVar{{Name: "KUBERNETES_SERVICE_HOST", Value: "mine"}}, want: "KUBERNETES_SERVICE_PORT=443 KUBERNETES_SERVICE_HOST=mine"},
-		{name: "from secret", from: []corev1.EnvFromSource{fromSecret}, env: []corev1.EnvVar{{Name: "B", Value: "$(k)"}}, want: always + " k=sv with.dots=d B=sv"},
-		{name: "from config map with prefix", from: []corev1.EnvFromSource{{Prefix: "P_", ConfigMapRef: &corev1.ConfigMapEnvSource{LocalObjectReference: ref("c")}}}, want: always + " P_k=cv"},
+		{name: "from secret", from: []corev1.EnvFromSource{fromSecret}, env: []corev1.EnvVar{{Name: "B", Value: "$(k)"}}, want: always + " data-1=h k=sv with.dots=d B=sv"},
+		{name: "from config map with prefix", from: []corev1.EnvFromSource{{Prefix: "P x:", ConfigMapRef: &corev1.ConfigMapEnvSource{LocalObjectReference: ref("c")}}}, want: always + " P x:k=cv"},
 		{name: "from nothing", from: []corev1.EnvFromSource{{SecretRef: &corev1.SecretEnvSource{LocalObjectReference: ref("x")}}}, err: `secret "x" not found`},
 		{name: "from nothing, optional", from: []corev1.EnvFromSource{{SecretRef: &corev1.SecretEnvSource{LocalObjectReference: ref("x"), Optional: ptr.To(true)}}}, want: always},
 		{name: "keys", env: []corev1.EnvVar{{Name: "S", ValueFrom: secretKey("s", "k", nil)}, {Name: "C", ValueFrom: configKey("c", "k", nil)}}, want: always + " S=sv C=cv"},

@@ -105,6 +105,9 @@ func (w *worker) pullSecrets(ctx context.Context, pod *corev1.Pod, pulls bool) [
 	var found []*corev1.Secret
 	var lacking []string
 	for _, ref := range pod.Spec.ImagePullSecrets {
+		if ref.Name == "" {
+			continue // which the API accepts, with a Warning
+		}
 		secret, err := w.Objects.Secret(ctx, pod.Namespace, ref.Name)
 		if err != nil {
 			lacking = append(lacking, ref.Name)

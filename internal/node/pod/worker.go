@@ -11,6 +11,7 @@ import (
 	"k8s.io/klog/v2"
 
 	"lanyard.dev/internal/node/cri"
+	"lanyard.dev/internal/podsupport"
 )
 
 // worker runs one pod. Its goroutine alone decides and acts; the others leave word and wake it.
@@ -256,7 +257,7 @@ func (w *worker) admit(s *situation) {
 	isNew := w.checked == -1 && len(s.held.Sandboxes) == 0
 	w.checked = s.pod.Generation
 	w.Objects.Hold(s.pod)
-	errs := Supported(s.pod)
+	errs := podsupport.Unsupported(s.pod)
 	for _, err := range errs {
 		w.warning(s.pod, reasonUnsupportedField, "%s", err.Error())
 	}

@@ -2,6 +2,8 @@ package pod_test
 
 import (
 	"context"
+	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -13,6 +15,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apiserver/pkg/registry/rest"
+	"k8s.io/apiserver/pkg/warning"
 	"k8s.io/utils/ptr"
 
 	"lanyard.dev/internal/apiserver/registry/pod"
@@ -35,9 +38,8 @@ func newStorage(t *testing.T) *storage {
 	return s
 }
 
-// create stores a pod, changed before it is sent.
-func (s *storage) create(t *testing.T, name string, mutate ...func(*corev1.Pod)) *corev1.Pod {
-	t.Helper()
+// unmade returns a pod as storage gets it, with defaults.
+func (s *storage) unmade(name string, mutate ...func(*corev1.Pod)) *corev1.Pod {
 	p := &corev1.Pod{
 		ObjectMeta: storagetest.Meta("ns", name),
 		Spec:       corev1.PodSpec{Containers: []corev1.Container{{Name: "c", Image: "i"}}},
@@ -46,7 +48,13 @@ func (s *storage) create(t *testing.T, name string, mutate ...func(*corev1.Pod))
 		m(p)
 	}
 	s.base.Scheme.Default(p)
-	made, err := s.Pod.Create(storagetest.In(t, "ns"), p, rest.ValidateAllObjectFunc, &metav1.CreateOptions{})
+	return p
+}
+
+// create stores a pod, changed before it is sent.
+func (s *storage) create(t *testing.T, name string, mutate ...func(*corev1.Pod)) *corev1.Pod {
+	t.Helper()
+	made, err := s.Pod.Create(storagetest.In(t, "ns"), s.unmade(name, mutate...), rest.ValidateAllObjectFunc, &metav1.CreateOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -329,5 +337,58 @@ func TestEviction(t *testing.T) {
 	}
 	if err := evict("p", nil); !apierrors.IsNotFound(err) {
 		t.Errorf("what is gone: %v", err)
+	}
+}
+
+// warned collects what an answer warns of.
+type warned []string
+
+func (w *warned) AddWarning(_, text string) { *w = append(*w, text) }
+
+// The agent refuses such pods, so their creator is told; a kubelet may run them, so they are accepted.
+func TestCreatorIsWarnedOfWhatTheAgentRefuses(t *testing.T) {
+	t.Parallel()
+	s := newStorage(t)
+	probe := &corev1.Probe{ProbeHandler: corev1.ProbeHandler{Exec: &corev1.ExecAction{Command: []string{"true"}}}}
+	probed := func(p *corev1.Pod) { p.Spec.Containers[0].LivenessProbe = probe }
+	const refused = "spec.containers[0].livenessProbe: the Lanyard agent will refuse to run this pod: not supported by the agent"
+	for name, test := range map[string]struct {
+		mutate func(*corev1.Pod)
+		want   []string
+	}{
+		"plain":  {func(*corev1.Pod) {}, nil},
+		"probed": {probed, []string{refused}},
+		"process": {func(p *corev1.Pod) {
+			probed(p)
+			p.Annotations = map[string]string{workload.Process: "true"}
+		}, nil},
+	} {
+		p := s.unmade(name, test.mutate)
+		var got warned
+		made, err := s.Pod.Create(warning.WithWarningRecorder(storagetest.In(t, "ns"), &got), p, rest.ValidateAllObjectFunc, &metav1.CreateOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !slices.Equal(got, test.want) {
+			t.Errorf("%s: warned %q, want %q", name, got, test.want)
+		}
+		// Once is enough: a label is no reason to warn again.
+		got = nil
+		labelled := made.(*corev1.Pod).DeepCopy()
+		labelled.Labels = map[string]string{"a": "b"}
+		info := rest.DefaultUpdatedObjectInfo(labelled)
+		_, _, err = s.Pod.Update(warning.WithWarningRecorder(storagetest.In(t, "ns"), &got), name, info, rest.ValidateAllObjectFunc, rest.ValidateAllObjectUpdateFunc, false, &metav1.UpdateOptions{})
+		if err != nil || len(got) > 0 {
+			t.Errorf("%s: an update warned %q, %v", name, got, err)
+		}
+	}
+	many := s.unmade("many", func(p *corev1.Pod) {
+		for i := range 40 {
+			p.Spec.Containers = append(p.Spec.Containers, corev1.Container{Name: fmt.Sprint("c", i), Image: "i", LivenessProbe: probe.DeepCopy()})
+		}
+	})
+	var got warned
+	if _, err := s.Pod.Create(warning.WithWarningRecorder(storagetest.In(t, "ns"), &got), many, rest.ValidateAllObjectFunc, &metav1.CreateOptions{}); err != nil || len(got) != 32 {
+		t.Errorf("%d warnings, %v; want them to fit into an answer's header", len(got), err)
 	}
 }

@@ -10,6 +10,7 @@ import (
 	"k8s.io/apiserver/pkg/storage/names"
 
 	"lanyard.dev/internal/apiserver/registry"
+	"lanyard.dev/internal/podsupport"
 	"lanyard.dev/internal/workload"
 )
 
@@ -20,9 +21,16 @@ func newStrategy(typer runtime.ObjectTyper) strategy {
 		ObjectTyper: typer, NameGenerator: names.SimpleNameGenerator, Namespaced: true,
 		OnCreate: prepareForCreate, OnUpdate: prepareForUpdate,
 		Check: Validate, CheckUpdate: ValidateUpdate,
-		Warn:  func(_ context.Context, obj *corev1.Pod) []string { return Warnings(obj) },
-		Reset: registry.ResetFields("v1", "status"),
+		Warn:       func(_ context.Context, obj *corev1.Pod) []string { return Warnings(obj) },
+		WarnCreate: unsupported,
+		Reset:      registry.ResetFields("v1", "status"),
 	}
+}
+
+// unsupported warns of fields for which the agent refuses the pod. They are accepted, since a kubelet may run the pod.
+func unsupported(_ context.Context, obj *corev1.Pod) []string {
+	all := podsupport.Warnings(obj)
+	return all[:min(len(all), maxWarnings)]
 }
 
 func statusStrategy(s strategy) strategy {

@@ -1,4 +1,4 @@
-package pod
+package podsupport
 
 import (
 	"fmt"
@@ -9,18 +9,32 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/util/validation/field"
+	"k8s.io/utils/ptr"
 
 	"lanyard.dev/internal/workload"
 )
 
-// Supported returns what of the pod this agent does not do, by field. A pod that sets any of it must not be run, for
-// nothing that is asked for is ignored: what the agent does not know, of a newer API for instance, is not supported.
-func Supported(pod *corev1.Pod) field.ErrorList {
+// Unsupported returns an error for each field of the pod that the agent does not carry out. A pod with such a field must not
+// be run: no field is ignored. A field that has no rule, for instance one of a newer API, is unsupported.
+func Unsupported(pod *corev1.Pod) field.ErrorList {
 	errs := walk(field.NewPath("spec"), reflect.ValueOf(pod.Spec))
 	errs = append(errs, checkRestartPolicies(pod)...)
 	errs = append(errs, checkPropagation(pod)...)
 	errs = append(errs, checkSizes(pod)...)
 	return append(errs, checkAnnotations(pod)...)
+}
+
+// Warnings returns the same as Unsupported, worded for whoever creates the pod. A pod that no Lanyard agent will run, since it
+// stands for a process or is a kubelet's own static pod, has none.
+func Warnings(pod *corev1.Pod) []string {
+	if _, static := pod.Annotations[corev1.MirrorPodAnnotationKey]; static || workload.IsProcess(pod) {
+		return nil
+	}
+	var all []string
+	for _, err := range Unsupported(pod) {
+		all = append(all, fmt.Sprintf("%s: the Lanyard agent will refuse to run this pod: %s", err.Field, err.Detail))
+	}
+	return all
 }
 
 // unsupported is the error of a field that is set, or set to this value, in vain.
@@ -129,7 +143,7 @@ func checkPropagation(pod *corev1.Pod) field.ErrorList {
 	var errs field.ErrorList
 	check := func(path *field.Path, all []corev1.Container) {
 		for i, c := range all {
-			privileged := c.SecurityContext != nil && isTrue(c.SecurityContext.Privileged)
+			privileged := c.SecurityContext != nil && ptr.Deref(c.SecurityContext.Privileged, false)
 			for j, m := range c.VolumeMounts {
 				if m.MountPropagation != nil && *m.MountPropagation == corev1.MountPropagationBidirectional && !privileged {
 					errs = append(errs, unsupported(path.Index(i).Child("volumeMounts").Index(j).Child("mountPropagation"),

@@ -1,4 +1,4 @@
-package pod
+package podsupport
 
 // taken are the fields of which any value will do, as TYPE.FIELD: what the agent carries out, and what concerns others,
 // such as the scheduler.
@@ -11,7 +11,7 @@ var taken = []string{
 	"PodSpec.nodeSelector", "PodSpec.affinity", "PodSpec.schedulerName", "PodSpec.tolerations", "PodSpec.topologySpreadConstraints",
 	"PodSpec.priorityClassName", "PodSpec.priority", "PodSpec.preemptionPolicy", "PodSpec.schedulingGates", "PodSpec.schedulingGroup",
 
-	"PodSecurityContext.runAsUser", "PodSecurityContext.runAsGroup", "PodSecurityContext.runAsNonRoot",
+	"PodSecurityContext.runAsUser", "PodSecurityContext.runAsGroup", "PodSecurityContext.runAsNonRoot", "PodSecurityContext.seLinuxOptions",
 	"PodSecurityContext.supplementalGroups", "PodSecurityContext.fsGroup", "PodSecurityContext.fsGroupChangePolicy",
 
 	"Container.name", "Container.image", "Container.command", "Container.args", "Container.workingDir", "Container.ports",
@@ -24,6 +24,7 @@ var taken = []string{
 
 	"SecurityContext.capabilities", "SecurityContext.privileged", "SecurityContext.runAsUser", "SecurityContext.runAsGroup",
 	"SecurityContext.runAsNonRoot", "SecurityContext.readOnlyRootFilesystem", "SecurityContext.allowPrivilegeEscalation",
+	"SecurityContext.seLinuxOptions",
 
 	"VolumeMount.name", "VolumeMount.readOnly", "VolumeMount.mountPath", "VolumeMount.mountPropagation",
 

@@ -1,4 +1,4 @@
-package pod
+package podsupport
 
 import (
 	"reflect"
@@ -13,7 +13,13 @@ import (
 	"lanyard.dev/internal/workload"
 )
 
-func TestSupported(t *testing.T) {
+func aPod(change func(*corev1.Pod)) *corev1.Pod {
+	pod := &corev1.Pod{Spec: corev1.PodSpec{Containers: []corev1.Container{{Name: "main", Image: "app:1"}}}}
+	change(pod)
+	return pod
+}
+
+func TestUnsupported(t *testing.T) {
 	t.Parallel()
 	container := func(f func(*corev1.Container)) func(*corev1.Pod) {
 		return func(p *corev1.Pod) { f(&p.Spec.Containers[0]) }
@@ -51,6 +57,12 @@ func TestSupported(t *testing.T) {
 		{"default seccomp", func(p *corev1.Pod) {
 			p.Spec.SecurityContext = &corev1.PodSecurityContext{SeccompProfile: &corev1.SeccompProfile{Type: corev1.SeccompProfileTypeRuntimeDefault}}
 		}, ""},
+		{"SELinux options of the pod", func(p *corev1.Pod) {
+			p.Spec.SecurityContext = &corev1.PodSecurityContext{SELinuxOptions: &corev1.SELinuxOptions{Level: "s0:c1,c2"}}
+		}, ""},
+		{"SELinux options of a container", container(func(c *corev1.Container) {
+			c.SecurityContext = &corev1.SecurityContext{SELinuxOptions: &corev1.SELinuxOptions{Type: "spc_t"}}
+		}), ""},
 		{"sysctls", func(p *corev1.Pod) { p.Spec.SecurityContext = &corev1.PodSecurityContext{Sysctls: []corev1.Sysctl{{}}} }, "spec.securityContext.sysctls"},
 		{"user namespace", func(p *corev1.Pod) { p.Spec.HostUsers = ptr.To(false) }, "spec.hostUsers"},
 		{"no user namespace", func(p *corev1.Pod) { p.Spec.HostUsers = ptr.To(true) }, ""},
@@ -82,7 +94,7 @@ func TestSupported(t *testing.T) {
 		{"claim", volume(corev1.VolumeSource{PersistentVolumeClaim: &corev1.PersistentVolumeClaimVolumeSource{}}), "spec.volumes[0].persistentVolumeClaim"},
 		{"csi", volume(corev1.VolumeSource{CSI: &corev1.CSIVolumeSource{}}), "spec.volumes[0].csi"},
 		{"token", projected(corev1.VolumeProjection{ServiceAccountToken: &corev1.ServiceAccountTokenProjection{Path: "token", ExpirationSeconds: ptr.To[int64](3600), Audience: "a"}}), ""},
-		{"config map", projected(corev1.VolumeProjection{ConfigMap: &corev1.ConfigMapProjection{LocalObjectReference: ref("c"), Items: []corev1.KeyToPath{{Key: "k", Path: "p"}}}}), ""},
+		{"config map", projected(corev1.VolumeProjection{ConfigMap: &corev1.ConfigMapProjection{LocalObjectReference: corev1.LocalObjectReference{Name: "c"}, Items: []corev1.KeyToPath{{Key: "k", Path: "p"}}}}), ""},
 		{"trust bundle", projected(corev1.VolumeProjection{ClusterTrustBundle: &corev1.ClusterTrustBundleProjection{}}), "spec.volumes[0].projected.sources[0].clusterTrustBundle"},
 		{"certificate", projected(corev1.VolumeProjection{PodCertificate: &corev1.PodCertificateProjection{}}), "spec.volumes[0].projected.sources[0].podCertificate"},
 		{"signal", func(p *corev1.Pod) { p.Annotations = map[string]string{workload.OnRenew: "signal:HUP"} }, ""},
@@ -92,13 +104,33 @@ func TestSupported(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
 			var paths []string
-			for _, err := range Supported(aPod(test.change)) {
+			for _, err := range Unsupported(aPod(test.change)) {
 				paths = append(paths, err.Field)
 			}
 			if got := strings.Join(paths, ","); got != test.want {
 				t.Errorf("refused %q, want %q", got, test.want)
 			}
 		})
+	}
+}
+
+func TestWarnings(t *testing.T) {
+	t.Parallel()
+	probed := func(p *corev1.Pod) { p.Spec.Containers[0].LivenessProbe = &corev1.Probe{} }
+	want := []string{"spec.containers[0].livenessProbe: the Lanyard agent will refuse to run this pod: not supported by the agent"}
+	for name, test := range map[string]struct {
+		annotations map[string]string
+		want        []string
+	}{
+		"a pod":                  {nil, want},
+		"a process":              {map[string]string{workload.Process: "true"}, nil},
+		"a kubelet's static pod": {map[string]string{corev1.MirrorPodAnnotationKey: "x"}, nil},
+	} {
+		pod := aPod(probed)
+		pod.Annotations = test.annotations
+		if got := Warnings(pod); !slices.Equal(got, test.want) {
+			t.Errorf("%s: %q, want %q", name, got, test.want)
+		}
 	}
 }
 
