@@ -256,6 +256,9 @@ func (o *execOptions) connect() (client kubernetes.Interface, namespace string, 
 	if o.config.Server, err = process.ServerOf(config); err != nil {
 		return nil, "", err
 	}
+	if o.config.Probe, err = process.ProbeBy(config); err != nil {
+		return nil, "", err
+	}
 	client, err = lastingClient(config, func() (*rest.Config, error) {
 		again, _, err := o.connection.config(io.Discard)
 		return again, err

@@ -189,10 +189,14 @@ func (a *agent) deliver(ctx context.Context) error {
 	allocatable := a.machine.capacity(a.options.MaxPods)
 	a.volumes = volume.New(volume.Config{
 		Root: filepath.Join(a.options.RootDir, "volumes"), Objects: a.objects, Request: tokenvolume.RequestBy(core), Clock: a.clock,
+		Review:      tokenvolume.ReviewBy(a.identity.client.AuthenticationV1()),
 		Allocatable: func() corev1.ResourceList { return allocatable },
 		OnRenew:     func(pod *corev1.Pod, volumes []string) { a.pods.Renewed(pod, volumes) },
 		Failed: func(pod *corev1.Pod, err error) {
 			a.recorder.Event(pod, corev1.EventTypeWarning, "FailedRenewal", err.Error())
+		},
+		Refused: func(pod *corev1.Pod, why string) {
+			a.recorder.Eventf(pod, corev1.EventTypeWarning, "TokenRefused", "The pod's token is replaced, since %s", why)
 		},
 	})
 	a.volumes.Register(a.metrics)

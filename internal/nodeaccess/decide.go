@@ -112,7 +112,7 @@ func (r *Rules) account(node string, q Request) (Decision, error) {
 	case q.Verb == "create":
 		return r.related(node, ServiceAccount, q)
 	}
-	return r.get(node, ServiceAccount, q)
+	return r.read(node, ServiceAccount, q)
 }
 
 // pod allows to read the node's own pods. What it writes is for admission to limit: which pod that is about is not

@@ -7,7 +7,7 @@ import (
 	"k8s.io/client-go/tools/cache"
 )
 
-// object is a *corev1.Secret or *corev1.ConfigMap.
+// object is a *corev1.Secret, *corev1.ConfigMap or *corev1.ServiceAccount.
 type object interface {
 	v1.Object
 	comparable

@@ -65,3 +65,26 @@ func (c configMaps) listWatch(namespace string, choose func(*metav1.ListOptions)
 		},
 	}
 }
+
+type accounts struct{ client Client }
+
+func (accounts) name() string                          { return "serviceaccount" }
+func (accounts) example() *corev1.ServiceAccount       { return &corev1.ServiceAccount{} }
+func (accounts) immutable(*corev1.ServiceAccount) bool { return false }
+
+func (a accounts) get(ctx context.Context, namespace, name string) (*corev1.ServiceAccount, error) {
+	return a.client.ServiceAccounts(namespace).Get(ctx, name, metav1.GetOptions{})
+}
+
+func (a accounts) listWatch(namespace string, choose func(*metav1.ListOptions)) *cache.ListWatch {
+	return &cache.ListWatch{
+		ListWithContextFunc: func(ctx context.Context, o metav1.ListOptions) (runtime.Object, error) {
+			choose(&o)
+			return a.client.ServiceAccounts(namespace).List(ctx, o)
+		},
+		WatchFuncWithContext: func(ctx context.Context, o metav1.ListOptions) (watch.Interface, error) {
+			choose(&o)
+			return a.client.ServiceAccounts(namespace).Watch(ctx, o)
+		},
+	}
+}

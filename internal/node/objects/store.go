@@ -11,16 +11,18 @@ import (
 	"lanyard.dev/internal/nodeaccess"
 )
 
-// Client reads secrets and config maps. Every kubernetes.Interface has one: CoreV1().
+// Client reads what pods name. Every kubernetes.Interface has one: CoreV1().
 type Client interface {
 	typedcorev1.SecretsGetter
 	typedcorev1.ConfigMapsGetter
+	typedcorev1.ServiceAccountsGetter
 }
 
 // Store keeps the objects that pods hold.
 type Store struct {
 	secrets    *shelf[*corev1.Secret]
 	configMaps *shelf[*corev1.ConfigMap]
+	accounts   *shelf[*corev1.ServiceAccount]
 
 	mu sync.Mutex
 	// pods holds what each pod holds.
@@ -39,6 +41,7 @@ func New(ctx context.Context, client Client) *Store {
 	s := &Store{pods: map[types.UID]map[key]bool{}}
 	s.secrets = newShelf(ctx, secrets{client}, s.tell)
 	s.configMaps = newShelf(ctx, configMaps{client}, s.tell)
+	s.accounts = newShelf(ctx, accounts{client}, s.tell)
 	return s
 }
 
@@ -58,13 +61,11 @@ func (s *Store) tell(k key) {
 	}
 }
 
-// Hold keeps every secret and config map that the pod names until Release. Called again, it takes the pod as it is now.
+// Hold keeps every secret, config map and service account that the pod names until Release. Called again, it takes the pod as it is now.
 func (s *Store) Hold(pod *corev1.Pod) {
 	wanted := map[key]bool{}
 	for _, ref := range nodeaccess.References(pod) {
-		if ref.Kind == nodeaccess.Secret || ref.Kind == nodeaccess.ConfigMap {
-			wanted[key{pod.Namespace, ref}] = true
-		}
+		wanted[key{pod.Namespace, ref}] = true
 	}
 	s.hold(pod.UID, wanted)
 }
@@ -98,10 +99,25 @@ type keeper interface {
 }
 
 func (s *Store) keeper(k key) keeper {
-	if k.Kind == nodeaccess.Secret {
+	switch k.Kind {
+	case nodeaccess.Secret:
 		return s.secrets
+	case nodeaccess.ServiceAccount:
+		return s.accounts
 	}
 	return s.configMaps
+}
+
+// Account returns the UID of a service account that a pod holds, as last seen, or "" if it is not known or does not exist.
+func (s *Store) Account(namespace, name string) types.UID {
+	c := s.accounts.find(key{namespace, nodeaccess.Reference{Kind: nodeaccess.ServiceAccount, Name: name}})
+	if c == nil {
+		return ""
+	}
+	if account, ok := c.get(); ok {
+		return account.UID
+	}
+	return ""
 }
 
 // Secret returns a secret, which must not be changed: the one last seen if a pod holds it, else as the authority has it.

@@ -33,6 +33,8 @@ type Config struct {
 	Client kubernetes.Interface
 	// HangUp closes Client's connections, so that the next request makes a new one; nil where they cannot be closed.
 	HangUp func()
+	// Probe, where not nil, is asked whether the tokens are still accepted.
+	Probe  Probe
 	Server Server
 	// Pod is what the Pod is to be.
 	Pod Spec

@@ -83,6 +83,10 @@ func supervise(text string) int {
 	if err != nil {
 		panic(err)
 	}
+	probe, err := process.ProbeBy(config)
+	if err != nil {
+		panic(err)
+	}
 	user, err := process.LookUpUser("", o.UID, o.GID)
 	if err != nil {
 		panic(err)
@@ -92,7 +96,7 @@ func supervise(text string) int {
 		env = append(env, actAsCommand+"="+o.Act)
 	}
 	code, err := process.Run(context.Background(), process.Config{
-		Client: kubernetes.NewForConfigOrDie(config), HangUp: hangUp, Server: server, Pod: o.Spec, Command: o.Command, Env: env, User: user,
+		Client: kubernetes.NewForConfigOrDie(config), HangUp: hangUp, Probe: probe, Server: server, Pod: o.Spec, Command: o.Command, Env: env, User: user,
 		TTL: o.TTL, Lease: o.Lease, Audiences: o.Audiences, OnRenew: o.OnRenew, NoMount: o.NoMount,
 		Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr, Words: os.Stderr,
 	})

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -43,6 +44,11 @@ type supervisor struct {
 	env       []string
 	command   *os.Process
 	removed   bool
+	// shown is the content that the command sees now.
+	shown atomic.Pointer[content]
+	// refused says that the API server refuses the tokens, and replace asks for new ones.
+	refused atomic.Bool
+	replace chan struct{}
 
 	// over receives why the command is to end before it does so by itself.
 	over chan ending
@@ -65,6 +71,7 @@ func Run(ctx context.Context, config Config) (code int, err error) {
 	s := &supervisor{
 		Config: config, path: path, pods: config.Client.CoreV1().Pods(config.Pod.Namespace), terminal: openTerminal(),
 		words: newWords(config.Words), over: make(chan ending, 1), leasing: semaphore.NewWeighted(1), resumed: make(chan struct{}, 1),
+		replace: make(chan struct{}, 1),
 	}
 	s.Clock = cmp.Or[clock.Clock](s.Clock, clock.RealClock{})
 	signals, stop := catch()
@@ -82,7 +89,7 @@ func (s *supervisor) run(ctx context.Context, signals <-chan os.Signal) (code in
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	var upkeep sync.WaitGroup
-	for _, keep := range []func(context.Context){s.keepTokens, s.keepLease, s.watchPod, s.report} {
+	for _, keep := range []func(context.Context){s.keepTokens, s.watchTokens, s.keepLease, s.watchPod, s.report} {
 		upkeep.Go(func() { s.guard(ctx, keep) })
 	}
 	// The Pod goes before the upkeep is waited for, but no upkeep begins any more.
@@ -183,6 +190,7 @@ func (s *supervisor) acquire(ctx context.Context) (err error) {
 	}
 	s.made = s.Clock.Now()
 	s.content, err = s.fetch(ctx, s.pod)
+	s.shown.Store(s.content)
 	return err
 }
 

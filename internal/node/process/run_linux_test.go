@@ -111,6 +111,7 @@ func TestRun(t *testing.T) {
 	}
 	t.Run("another user", func(t *testing.T) { t.Parallel(); testOtherUser(t, authority) })
 	t.Run("as few rights as documented", func(t *testing.T) { t.Parallel(); testFewRights(t, authority) })
+	t.Run("its account is made again", func(t *testing.T) { t.Parallel(); testAccountMadeAgain(t, authority) })
 	t.Run("ignoring SIGHUP", func(t *testing.T) { t.Parallel(); testNohup(t, authority) })
 	t.Run("killed in the end", func(t *testing.T) { t.Parallel(); testStubborn(t, authority) })
 }
@@ -190,6 +191,43 @@ func checkPod(t *testing.T, authority *lanyardtest.Authority, namespace, name st
 	}
 	if c := pod.Spec.Containers[0]; c.Name != "exe" || c.Args != nil || c.Command != nil {
 		t.Errorf("container: %+v", c)
+	}
+}
+
+// testAccountMadeAgain has an hour's token, which is refused once its account has been deleted, though there is another of its name.
+func testAccountMadeAgain(t *testing.T, authority *lanyardtest.Authority) {
+	o := newOrder(t, authority)
+	o.Act, o.OnRenew = "dashboard", workload.Notice{Signal: syscall.SIGHUP}
+	o.Audiences = []process.Audience{{Name: "vault", Path: "vault/token"}}
+	s := o.start(t, -1)
+	name := s.ready()
+	first, vault := s.say("read token"), s.say("read vault/token")
+	accounts := authority.Client().CoreV1().ServiceAccounts(o.Spec.Namespace)
+	if err := accounts.Delete(t.Context(), "worker", metav1.DeleteOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	authority.CreateServiceAccount(t, o.Spec.Namespace, "worker")
+	if code := status(t, authority, first); code != http.StatusUnauthorized {
+		t.Fatalf("the first token: %d", code)
+	}
+	began := time.Now()
+	if got := s.say("signal"); got != syscall.SIGHUP.String() {
+		t.Errorf("told by %s", got)
+	}
+	t.Logf("replaced within %v", time.Since(began))
+	if code := status(t, authority, s.say("read token")); code != http.StatusForbidden {
+		t.Errorf("the new token: %d", code)
+	}
+	if s.say("read vault/token") == vault {
+		t.Error("the token for another audience is the old one")
+	}
+	events, err := authority.Client().CoreV1().Events(o.Spec.Namespace).List(t.Context(), metav1.ListOptions{FieldSelector: "involvedObject.name=" + name})
+	if err != nil || len(events.Items) != 1 || events.Items[0].Reason != "TokenRefused" {
+		t.Errorf("events %+v, %v", events, err)
+	}
+	s.tell("exit 0")
+	if code := s.wait(); code != 0 || strings.Count(s.stderr.String(), "requesting new ones") != 1 || strings.Contains(s.stderr.String(), first) {
+		t.Errorf("exit code %d, standard error:\n%s", code, s.stderr)
 	}
 }
 

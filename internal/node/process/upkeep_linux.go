@@ -72,17 +72,23 @@ func (s *supervisor) wait(ctx context.Context, d time.Duration, poke <-chan stru
 // keepTokens renews the files in time.
 func (s *supervisor) keepTokens(ctx context.Context) {
 	trouble := &trouble{s: s, what: "renew the tokens"}
-	for due := renewAt(s.content); s.waitUntil(ctx, due); {
+	for due := renewAt(s.content); s.waitUntil(ctx, due, s.replace); {
 		got, err := s.renew(ctx)
 		switch {
 		case err == nil:
 			trouble.end()
+			s.refused.Store(false)
+			s.shown.Store(got)
 			due = renewAt(got)
 			s.onRenew(ctx)
 		case ctx.Err() != nil:
 			return
 		default:
-			due = s.Clock.Now().Add(trouble.again(err, lastRetry))
+			limit := lastRetry
+			if s.refused.Load() {
+				limit = probeEvery
+			}
+			due = s.Clock.Now().Add(trouble.again(err, limit))
 		}
 	}
 }
@@ -92,14 +98,22 @@ func renewAt(c *content) time.Time { return tokenvolume.RenewAt(c.issued, c.expi
 // longestWait is how late a renewal may be after the machine has slept: timers sleep too.
 const longestWait = time.Minute
 
-func (s *supervisor) waitUntil(ctx context.Context, due time.Time) bool {
+// waitUntil returns false when ctx ends, and true when it is time or somebody pokes.
+func (s *supervisor) waitUntil(ctx context.Context, due time.Time, poke <-chan struct{}) bool {
 	for {
 		left := due.Round(0).Sub(s.Clock.Now().Round(0))
-		if !s.wait(ctx, min(left, longestWait), nil) {
-			return false
-		}
-		if left <= longestWait {
+		timer := s.Clock.NewTimer(max(min(left, longestWait), 0))
+		select {
+		case <-timer.C():
+			if left <= longestWait {
+				return true
+			}
+		case <-poke:
+			timer.Stop()
 			return true
+		case <-ctx.Done():
+			timer.Stop()
+			return false
 		}
 	}
 }

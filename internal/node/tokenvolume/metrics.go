@@ -9,7 +9,7 @@ type Registry interface {
 }
 
 // metrics count nothing until they are registered.
-type metrics struct{ requests, renewals *compbasemetrics.CounterVec }
+type metrics struct{ requests, renewals, reviews *compbasemetrics.CounterVec }
 
 func newMetrics() *metrics {
 	return &metrics{
@@ -21,6 +21,10 @@ func newMetrics() *metrics {
 			Name: "lanyard_token_renewals_total", StabilityLevel: compbasemetrics.ALPHA,
 			Help: "Renewals of pods' tokens, by result (success, error). Programs that read their token only once are refused some time after a success.",
 		}, []string{"result"}),
+		reviews: compbasemetrics.NewCounterVec(&compbasemetrics.CounterOpts{
+			Name: "lanyard_token_reviews_total", StabilityLevel: compbasemetrics.ALPHA,
+			Help: "Reviews of pods' tokens that the agent asked the authority for, by result (accepted, refused, error). Refused tokens are replaced at once.",
+		}, []string{"result"}),
 	}
 }
 
@@ -29,6 +33,17 @@ func (m *metrics) requested(reason string, err error) {
 }
 
 func (m *metrics) renewed(err error) { m.renewals.WithLabelValues(result(err)).Inc() }
+
+func (m *metrics) reviewed(accepted bool, err error) {
+	switch {
+	case err != nil:
+		m.reviews.WithLabelValues("error").Inc()
+	case accepted:
+		m.reviews.WithLabelValues("accepted").Inc()
+	default:
+		m.reviews.WithLabelValues("refused").Inc()
+	}
+}
 
 func result(err error) string {
 	if err != nil {
@@ -39,7 +54,7 @@ func result(err error) string {
 
 // Register makes the metrics part of a registry. It belongs before the first Get, and may be called once.
 func (t *Tokens) Register(registry Registry) {
-	registry.MustRegister(t.metrics.requests, t.metrics.renewals)
+	registry.MustRegister(t.metrics.requests, t.metrics.renewals, t.metrics.reviews)
 	registry.CustomMustRegister(&expiry{tokens: t, desc: compbasemetrics.NewDesc("lanyard_token_earliest_expiry_seconds",
 		"Seconds until the first of the pods' tokens ends; below 0 if one has ended. Absent where there is no token.", nil, nil, compbasemetrics.ALPHA, "")})
 }

@@ -69,6 +69,7 @@ func tokenRequest(w wanted, b bearer) *authenticationv1.TokenRequest {
 type grant struct {
 	text            string
 	issued, expires time.Time
+	traits
 }
 
 // granted reads an answer to a request that was sent at the given time. How long the token lives is taken from the
@@ -81,7 +82,11 @@ func granted(answer *authenticationv1.TokenRequest, sent time.Time) (grant, erro
 	if lifetime < time.Second {
 		return grant{}, fmt.Errorf("the authority's token lives for %v", lifetime)
 	}
-	return grant{answer.Status.Token, sent, sent.Add(lifetime)}, nil
+	g := grant{text: answer.Status.Token, issued: sent, expires: sent.Add(lifetime)}
+	if decoded, err := token.Decode(g.text); err == nil {
+		g.traits = traitsOf(decoded)
+	}
+	return g, nil
 }
 
 // lifetimeOf returns the shortest of what the token says itself and of what the authority made of the request. Only
@@ -128,7 +133,7 @@ func takeOver(text string, w wanted, b bearer, now time.Time) (grant, bool) {
 	if c.IssuedAt == 0 || lifetime <= 0 || lifetime > w.lifetime || issued.After(now.Add(skew)) || !now.Before(expires) {
 		return grant{}, false
 	}
-	return grant{text, issued, expires}, true
+	return grant{text, issued, expires, traitsOf(decoded)}, true
 }
 
 // isOver reports whether an error says that the pod is no more. Its UID never comes back, so nor does its token.

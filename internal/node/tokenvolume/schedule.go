@@ -10,6 +10,9 @@ import (
 func (t *Tokens) Run(ctx context.Context) {
 	var renewals sync.WaitGroup
 	defer renewals.Wait()
+	if t.config.Review != nil {
+		renewals.Go(func() { t.reviewAll(ctx) })
+	}
 	for {
 		h, wait := t.due()
 		if h == nil {
@@ -28,10 +31,21 @@ func (t *Tokens) Run(ctx context.Context) {
 			defer func() { <-t.slots; <-h.busy }()
 			t.renew(ctx, h)
 		})
-		if !t.pause(ctx, spacing, nil) {
+		if !t.pause(ctx, t.pauseAfter(h), nil) {
 			return
 		}
 	}
+}
+
+// pauseAfter returns the time until the next renewal may start. Pods with a refused token are locked out, so that they wait
+// less.
+func (t *Tokens) pauseAfter(h *held) time.Duration {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if h.refused {
+		return urgentSpacing
+	}
+	return spacing
 }
 
 // due returns the token that has waited longest to be renewed and marks it busy, or else how long none will be due.

@@ -17,7 +17,7 @@ import (
 const (
 	// inFlight is how many requests may be under way at once.
 	inFlight = 4
-	// spacing is the least time between the starts of two renewals, so that no outage ends in a burst.
+	// spacing is the least time between the starts of two renewals of tokens that hold, so that no outage ends in a burst.
 	spacing = 50 * time.Millisecond
 	// requestTimeout bounds one request, the wait for others not counted.
 	requestTimeout = 15 * time.Second
@@ -30,6 +30,10 @@ const (
 // TokensConfig says what Tokens works with.
 type TokensConfig struct {
 	Request Request
+	// Review, where not nil, is asked whether the authority still accepts the tokens.
+	Review Review
+	// Account, where not nil, returns the UID of a service account as far as it is known, or "". It must not block.
+	Account func(namespace, name string) types.UID
 	// Clock is the real one if nil.
 	Clock clock.Clock
 	// Renewed is told of a pod whose token has been replaced before its end. It must not block.
@@ -37,11 +41,14 @@ type TokensConfig struct {
 	// Failed is told that a pod's token could not be renewed: once when that begins, and once more if the token has
 	// ended meanwhile. The error names neither token nor credential. It must not block.
 	Failed func(pod types.UID, err error)
+	// Refused is told why the authority does not accept a pod's token any more, before a new one is requested. It must not
+	// block, nor call Tokens.
+	Refused func(pod types.UID, why string)
 	// Random returns numbers from 0 to 1; if nil, good ones.
 	Random func() float64
 }
 
-// Tokens holds the tokens of pods and renews them before they end.
+// Tokens holds the tokens of pods and renews them before they end, or as soon as the authority does not accept them any more.
 type Tokens struct {
 	config  TokensConfig
 	metrics *metrics
@@ -49,9 +56,16 @@ type Tokens struct {
 	slots chan struct{}
 	// wake tells Run that there is something new to wait for.
 	wake chan struct{}
+	// doubt tells reviewAll that there is a token to review.
+	doubt chan struct{}
 
 	mu   sync.Mutex
 	held map[wanted]*held
+	// swept is when a token was last reviewed without a reason; until reviewAfter none is.
+	swept, reviewAfter time.Time
+	reviewFailures     int
+	// reviews counts those that were answered.
+	reviews uint64
 }
 
 // held is a token that a pod wants. What may change is guarded by Tokens.mu.
@@ -67,6 +81,13 @@ type held struct {
 	failures int
 	failure  error
 	told     news
+	// refused says that the authority does not accept the token, suspect that this is to be found out, and reviewed is the
+	// number of its last review.
+	refused, suspect bool
+	reviewed         uint64
+	// replaced says that the token replaced a refused one, and replacements how many such did not help.
+	replaced     bool
+	replacements int
 	// over says that the pod is no more: nothing is requested any longer.
 	over bool
 }
@@ -80,7 +101,8 @@ func NewTokens(config TokensConfig) *Tokens {
 		config.Random = rand.Float64
 	}
 	return &Tokens{
-		config: config, metrics: newMetrics(), slots: make(chan struct{}, inFlight), wake: make(chan struct{}, 1), held: map[wanted]*held{},
+		config: config, metrics: newMetrics(), slots: make(chan struct{}, inFlight), wake: make(chan struct{}, 1),
+		doubt: make(chan struct{}, 1), held: map[wanted]*held{},
 	}
 }
 
@@ -121,15 +143,15 @@ func (t *Tokens) current(h *held) (text string, err error, done bool) {
 	now := t.now()
 	switch {
 	case h.text != "" && now.Before(h.expires):
-		return h.text, nil, true
+		return h.text, nil, true // also if it is refused: Run replaces it
 	case h.failure != nil && (h.over || now.Before(h.next)):
 		return "", h.failure, true
 	}
 	return "", nil, false
 }
 
-// Adopt takes over a token that an earlier agent left, if it is what the source asks for and holds. It reports whether
-// Get now has a token to return.
+// Adopt takes over a token that an earlier agent left, if it is what the source asks for and holds, and has it reviewed. It
+// reports whether Get now has a token to return.
 func (t *Tokens) Adopt(pod *corev1.Pod, source *corev1.ServiceAccountTokenProjection, text string) bool {
 	h := t.hold(pod, source)
 	t.mu.Lock()
@@ -140,6 +162,7 @@ func (t *Tokens) Adopt(pod *corev1.Pod, source *corev1.ServiceAccountTokenProjec
 	found, ok := takeOver(text, h.wanted, h.bearer, t.now())
 	if ok {
 		t.keep(h, found)
+		h.suspect = true // much may have happened since
 	}
 	return ok
 }
@@ -196,12 +219,15 @@ func (t *Tokens) request(ctx context.Context, h *held, reason string) error {
 }
 
 func (t *Tokens) keep(h *held, found grant) {
-	h.grant, h.failures, h.failure, h.told = found, 0, nil, nothing
-	h.next = RenewAt(found.issued, found.expires, t.config.Random())
-	select {
-	case t.wake <- struct{}{}:
-	default:
+	if h.replaced = h.refused; h.refused {
+		t.suspectLike(h.traits, found.traits)
 	}
+	h.grant, h.failures, h.failure, h.told, h.refused = found, 0, nil, nothing, false
+	// The account may have been created again while the token was on its way.
+	h.suspect = t.isOfFormerAccount(found, h.bearer)
+	h.next = RenewAt(found.issued, found.expires, t.config.Random())
+	poke(t.wake)
+	poke(t.doubt)
 }
 
 func (t *Tokens) fail(h *held, err error) {

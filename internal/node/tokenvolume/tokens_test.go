@@ -1,6 +1,7 @@
 package tokenvolume
 
 import (
+	"cmp"
 	"context"
 	"encoding/base64"
 	"errors"
@@ -19,6 +20,8 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	compbasemetrics "k8s.io/component-base/metrics"
 	"k8s.io/component-base/metrics/testutil"
+
+	"lanyard.dev/internal/token"
 )
 
 // authority answers token requests as the real one does, by a clock that may be wrong.
@@ -32,7 +35,36 @@ type authority struct {
 	// skew is how far its clock is ahead, limit the longest life it grants, delay how long it takes.
 	skew, limit, delay time.Duration
 	underWay, most     int
+	// key, account and audience are what tokens have now. Others are refused, and so are those that revoked names by jti.
+	key, account, audience string
+	revoked                map[string]bool
+	// reviewed holds the time of each review; no review is answered while unsure is set.
+	reviewed []time.Time
+	unsure   error
 }
+
+// review answers as the real one does.
+func (a *authority) review(_ context.Context, text, audience string) (bool, error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.reviewed = append(a.reviewed, time.Now())
+	if a.unsure != nil {
+		return false, a.unsure
+	}
+	decoded, err := token.Decode(text)
+	if err != nil {
+		return false, err
+	}
+	if audience == "" {
+		audience = a.ownAudience()
+	}
+	found := traitsOf(decoded)
+	return found.key == a.key && found.account == a.uid() && found.audience == audience && !a.revoked[decoded.Claims.ID], nil
+}
+
+func (a *authority) ownAudience() string { return cmp.Or(a.audience, "https://authority") }
+
+func (a *authority) uid() string { return cmp.Or(a.account, "a") }
 
 func (a *authority) request(ctx context.Context, namespace, account string, r *authenticationv1.TokenRequest) (*authenticationv1.TokenRequest, error) {
 	a.mu.Lock()
@@ -58,9 +90,11 @@ func (a *authority) request(ctx context.Context, namespace, account string, r *a
 	}
 	issued := time.Now().Add(a.skew)
 	expires := issued.Add(time.Duration(*answer.Spec.ExpirationSeconds) * time.Second)
-	audience := append(answer.Spec.Audiences, []string{"https://authority"}[len(answer.Spec.Audiences):]...)
+	audience := append(answer.Spec.Audiences, []string{a.ownAudience()}[len(answer.Spec.Audiences):]...)
 	answer.Status.ExpirationTimestamp = metav1.NewTime(expires)
-	answer.Status.Token = signed(claims(namespace, account, r.Spec.BoundObjectRef, audience[0], issued, expires, len(a.asked)))
+	payload := claims(namespace, account, r.Spec.BoundObjectRef, audience[0], issued, expires, len(a.asked))
+	payload = strings.Replace(payload, `"uid":"a"}`, fmt.Sprintf(`"uid":%q}`, a.uid()), 1)
+	answer.Status.Token = signedBy(a.key, payload)
 	return answer, nil
 }
 
@@ -83,9 +117,11 @@ func claims(namespace, account string, pod *authenticationv1.BoundObjectReferenc
 }
 
 // signed returns a token in form only.
-func signed(payload string) string {
+func signed(payload string) string { return signedBy("", payload) }
+
+func signedBy(key, payload string) string {
 	encode := base64.RawURLEncoding.EncodeToString
-	return encode([]byte(`{"alg":"ES256"}`)) + "." + encode([]byte(payload)) + "." + encode([]byte("secret-signature"))
+	return encode(fmt.Appendf(nil, `{"alg":"ES256","kid":%q}`, key)) + "." + encode([]byte(payload)) + "." + encode([]byte("secret-signature"))
 }
 
 func podNamed(name string) *corev1.Pod {

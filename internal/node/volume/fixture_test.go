@@ -76,6 +76,8 @@ func (w *world) ConfigMap(_ context.Context, _, name string) (*corev1.ConfigMap,
 	return nil, apierrors.NewNotFound(corev1.Resource("configmap"), name)
 }
 
+func (w *world) Account(string, string) types.UID { return "" }
+
 func (w *world) Hold(pod *corev1.Pod) { w.do(func() { w.held[pod.UID] = true }) }
 
 func (w *world) Release(uid types.UID) { w.do(func() { delete(w.held, uid) }) }

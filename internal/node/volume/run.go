@@ -197,8 +197,12 @@ func isFilled(place string) bool {
 	return err == nil && info.IsDir()
 }
 
-// changed queues the pods that name an object.
+// changed queues the pods that name an object. A service account is in no volume, but what tokens are worth depends on it.
 func (v *Volumes) changed(namespace string, ref nodeaccess.Reference) {
+	if ref.Kind == nodeaccess.ServiceAccount {
+		v.tokens.AccountChanged(namespace, ref.Name)
+		return
+	}
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	for uid, t := range v.pods {
@@ -236,14 +240,23 @@ func (v *Volumes) tellFailed(t *tracked, pod *corev1.Pod, err error) {
 }
 
 func (v *Volumes) tokenFailed(uid types.UID, err error) {
-	v.mu.Lock()
-	t := v.pods[uid]
-	var pod *corev1.Pod
-	if t != nil {
-		pod = t.pod
-	}
-	v.mu.Unlock()
-	if pod != nil && v.config.Failed != nil {
+	if pod := v.podOf(uid); pod != nil && v.config.Failed != nil {
 		v.config.Failed(pod, err)
 	}
+}
+
+func (v *Volumes) tokenRefused(uid types.UID, why string) {
+	if pod := v.podOf(uid); pod != nil && v.config.Refused != nil {
+		v.config.Refused(pod, why)
+	}
+}
+
+// podOf returns the pod as it was when its volumes were set up, nil if they are not.
+func (v *Volumes) podOf(uid types.UID) *corev1.Pod {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if t := v.pods[uid]; t != nil {
+		return t.pod
+	}
+	return nil
 }

@@ -28,6 +28,8 @@ type Objects interface {
 	Hold(pod *corev1.Pod)
 	Release(pod types.UID)
 	OnChange(func(namespace string, changed nodeaccess.Reference))
+	// Account returns the UID of a service account that a pod holds, or "" if it is not known or does not exist.
+	Account(namespace, name string) types.UID
 }
 
 // Config says what Volumes works with.
@@ -36,6 +38,8 @@ type Config struct {
 	Root    string
 	Objects Objects
 	Request tokenvolume.Request
+	// Review, where not nil, is asked whether the authority still accepts the tokens.
+	Review tokenvolume.Review
 	// Clock is the real one if nil.
 	Clock clock.WithTicker
 	// Allocatable returns what the node has to give, for pods that ask for their limits and have none.
@@ -45,6 +49,8 @@ type Config struct {
 	// Failed is told once of each new reason why a token cannot be renewed or a volume not brought up to date while the
 	// pod runs. The error is fit for an event. It must not block.
 	Failed func(pod *corev1.Pod, err error)
+	// Refused is told why the authority does not accept a pod's token any more, before there is a new one. It must not block.
+	Refused func(pod *corev1.Pod, why string)
 }
 
 // Volumes makes, refreshes and removes the volumes of pods.
@@ -81,7 +87,8 @@ func New(config Config) *Volumes {
 	}
 	v := &Volumes{config: config, pods: map[types.UID]*tracked{}, queue: newQueue(config.Clock)}
 	v.tokens = tokenvolume.NewTokens(tokenvolume.TokensConfig{
-		Request: config.Request, Clock: config.Clock, Renewed: v.queue.Add, Failed: v.tokenFailed,
+		Request: config.Request, Review: config.Review, Account: config.Objects.Account, Clock: config.Clock,
+		Renewed: v.queue.Add, Failed: v.tokenFailed, Refused: v.tokenRefused,
 	})
 	v.renderer = &tokenvolume.Renderer{Objects: config.Objects, Token: v.tokens.Get, Allocatable: config.Allocatable}
 	config.Objects.OnChange(v.changed)

@@ -1,0 +1,46 @@
+package process
+
+import (
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+
+	"k8s.io/client-go/rest"
+)
+
+// What the caller of lanyard exec may do must not be taken for what the token may.
+func TestProbe(t *testing.T) {
+	t.Parallel()
+	const token = "a.secret.token"
+	answer := make(chan int, 1)
+	server := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if got := r.Header.Get("Authorization"); got != "Bearer "+token || r.URL.Path != "/base/version" || r.TLS.PeerCertificates != nil {
+			t.Errorf("%s with %q", r.URL, got)
+		}
+		w.WriteHeader(<-answer)
+		fmt.Fprint(w, strings.Repeat("x", 2*maxAnswer))
+	}))
+	defer server.Close()
+	config := &rest.Config{Host: server.URL + "/base", BearerToken: "the caller's", TLSClientConfig: rest.TLSClientConfig{Insecure: true}}
+	probe, err := ProbeBy(config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for code, want := range map[int]string{200: "true", 403: "true", 404: "true", 401: "false", 429: "no answer", 500: "no answer", 503: "no answer"} {
+		answer <- code
+		accepted, err := probe(t.Context(), token)
+		got := fmt.Sprint(accepted)
+		if err != nil {
+			got = "no answer"
+		}
+		if got != want || err != nil && strings.Contains(err.Error(), token) {
+			t.Errorf("%d: %s, %v; want %s", code, got, err, want)
+		}
+	}
+	server.Close()
+	if _, err := probe(t.Context(), token); err == nil || strings.Contains(err.Error(), token) {
+		t.Errorf("a server that is away: %v", err)
+	}
+}

@@ -1,0 +1,218 @@
+package tokenvolume
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	authenticationv1 "k8s.io/api/authentication/v1"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/types"
+)
+
+// holder is a node with many pods, whose tokens are reviewed.
+type holder struct {
+	authority *authority
+	tokens    *Tokens
+	pods      []*corev1.Pod
+	first     map[types.UID]string // their first tokens
+
+	mu      sync.Mutex
+	refused []string // what was told, by pod
+	renewed map[types.UID]int
+}
+
+func newHolder(t *testing.T, pods int, source *corev1.ServiceAccountTokenProjection) *holder {
+	t.Helper()
+	h := &holder{authority: &authority{key: "key-1"}, first: map[types.UID]string{}, renewed: map[types.UID]int{}}
+	h.tokens = running(t, TokensConfig{
+		Request: h.authority.request, Review: h.authority.review,
+		Account: func(_, name string) types.UID {
+			h.authority.mu.Lock()
+			defer h.authority.mu.Unlock()
+			return types.UID(h.authority.uid())
+		},
+		Refused: func(pod types.UID, why string) { h.refused = append(h.refused, fmt.Sprint(pod, ": ", why)) },
+		Renewed: func(pod types.UID) {
+			h.mu.Lock()
+			defer h.mu.Unlock()
+			h.renewed[pod]++
+		},
+	})
+	for i := range pods {
+		pod := podNamed(fmt.Sprint(i))
+		h.pods = append(h.pods, pod)
+		h.first[pod.UID] = get(t, h.tokens, pod, source)
+	}
+	elapse(time.Second)
+	return h
+}
+
+// replaced counts the pods that have another token than their first.
+func (h *holder) replaced(t *testing.T, source *corev1.ServiceAccountTokenProjection) int {
+	t.Helper()
+	n := 0
+	for _, pod := range h.pods {
+		if get(t, h.tokens, pod, source) != h.first[pod.UID] {
+			n++
+		}
+	}
+	return n
+}
+
+// TestRefusedTokensAreReplaced goes through the reasons for which an authority ceases to accept tokens that have not ended.
+func TestRefusedTokensAreReplaced(t *testing.T) {
+	t.Parallel()
+	const all = 500
+	own, vault := projection("", 3600), projection("vault", 3600)
+	for name, test := range map[string]struct {
+		source *corev1.ServiceAccountTokenProjection
+		change func(*authority)
+		within time.Duration
+		want   int
+		why    string
+	}{
+		"the account is made again": {own, func(a *authority) { a.account = "b" }, 5 * time.Second, all, "its service account was deleted and created again"},
+		// The first refusal comes within 4 seconds, and then each token is reviewed and replaced.
+		"the key is retired":        {own, func(a *authority) { a.key = "key-2" }, 15 * time.Second, all, "the authority refuses it"},
+		"the audience changes":      {own, func(a *authority) { a.audience = "https://other" }, 15 * time.Second, all, "the authority refuses it"},
+		"another audience changes":  {vault, func(a *authority) { a.audience = "https://other" }, time.Minute, 0, ""},
+		"nothing changes":           {own, func(*authority) {}, 10 * time.Minute, 0, ""},
+		"the authority is not sure": {own, func(a *authority) { a.account, a.key, a.unsure = "a", "key-2", errors.New("service unavailable") }, 10 * time.Minute, 0, ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			simulate(t, func(t *testing.T) {
+				h := newHolder(t, all, test.source)
+				asked, reviewed := h.authority.count(), len(h.authority.reviewed)
+				h.authority.set(test.change)
+				h.authority.set(func(a *authority) { a.delay, a.most = 5*time.Millisecond, 0 })
+				h.tokens.AccountChanged("shop", "dashboard-sa")
+				elapse(test.within)
+				if got := h.replaced(t, test.source); got != test.want {
+					t.Errorf("%d tokens were replaced within %v, want %d", got, test.within, test.want)
+				}
+				if len(h.refused) != test.want {
+					t.Errorf("told of %d refusals, want %d: %.100q", len(h.refused), test.want, h.refused)
+				}
+				for _, told := range h.refused {
+					if _, why, _ := strings.Cut(told, ": "); why != test.why {
+						t.Fatalf("told %q, want %q", told, test.why)
+					}
+				}
+				if requests := h.authority.count() - asked; requests != test.want || h.authority.most > inFlight {
+					t.Errorf("%d requests, %d at once; want %d, %d at once", requests, h.authority.most, test.want, inFlight)
+				}
+				// One review in four seconds, whatever the number of pods, and one for each token that there is a reason to doubt.
+				if reviews, most := len(h.authority.reviewed)-reviewed, test.want+int(test.within/reviewEvery)+1; reviews > most {
+					t.Errorf("%d reviews, want at most %d", reviews, most)
+				}
+			})
+		})
+	}
+}
+
+// One token that is revoked is found in its turn, and does not bring the others to a review.
+func TestARevokedTokenIsReplaced(t *testing.T) {
+	simulate(t, func(t *testing.T) {
+		source := projection("", 3600)
+		h := newHolder(t, 3, source)
+		h.authority.set(func(a *authority) { a.revoked = map[string]bool{"2": true} })
+		before := len(h.authority.reviewed)
+		elapse(3 * reviewEvery)
+		if got := h.replaced(t, source); got != 1 || h.renewed["uid-of-1"] != 1 {
+			t.Errorf("%d tokens were replaced, %v; want the second", got, h.renewed)
+		}
+		if reviews := len(h.authority.reviewed) - before; reviews > 4 {
+			t.Errorf("%d reviews in %v", reviews, 3*reviewEvery)
+		}
+	})
+}
+
+// A token that was issued before the account was deleted may arrive after its new account was seen.
+func TestATokenOfTheFormerAccountThatArrivesLate(t *testing.T) {
+	simulate(t, func(t *testing.T) {
+		source := projection("", 3600)
+		h := newHolder(t, 1, source) // whose review has just been
+		h.authority.set(func(a *authority) { a.account, a.delay = "former", time.Second })
+		late := h.tokens.config.Request
+		h.tokens.config.Request = func(ctx context.Context, namespace, account string, r *authenticationv1.TokenRequest) (*authenticationv1.TokenRequest, error) {
+			answer, err := late(ctx, namespace, account, r)
+			h.authority.set(func(a *authority) { a.account, a.delay = "present", 0 })
+			return answer, err
+		}
+		pod := podNamed("p")
+		former := get(t, h.tokens, pod, source)
+		h.tokens.AccountChanged("shop", "another")
+		elapse(time.Second)
+		if get(t, h.tokens, pod, source) == former {
+			t.Error("the pod still has the token of the former account")
+		}
+	})
+}
+
+// While a new token is no remedy, as for a pod that ends, requests become rare.
+func TestAnAuthorityThatRefusesWhatItIssues(t *testing.T) {
+	simulate(t, func(t *testing.T) {
+		h := newHolder(t, 1, projection("", 3600))
+		h.authority.set(func(a *authority) { a.revoked = map[string]bool{} })
+		for i := range 1000 {
+			h.authority.revoked[fmt.Sprint(i)] = true
+		}
+		before := h.authority.count()
+		elapse(time.Hour)
+		if requests := h.authority.count() - before; requests < 3 || requests > 10 {
+			t.Errorf("%d requests in an hour, want a few", requests)
+		}
+	})
+}
+
+// An authority that is away is asked ever more seldom, and soon again once it is back.
+func TestReviewsDuringAnOutage(t *testing.T) {
+	simulate(t, func(t *testing.T) {
+		source := projection("", 3*24*3600)
+		h := newHolder(t, 100, source)
+		h.authority.set(func(a *authority) { a.unsure, a.reviewed = errors.New("connection refused"), nil })
+		h.tokens.mu.Lock()
+		for _, held := range h.tokens.held {
+			held.suspect = true
+		}
+		h.tokens.mu.Unlock()
+		elapse(10 * time.Minute)
+		if n := len(h.authority.reviewed); n < 40 || n > 100 {
+			t.Errorf("%d reviews in 10 minutes, want one in about 10 seconds", n)
+		}
+		h.authority.set(func(a *authority) { a.unsure, a.key = nil, "key-2" })
+		elapse(lastReviewRetry + 10*time.Second)
+		if got := h.replaced(t, source); got != 100 {
+			t.Errorf("%d of 100 tokens were replaced after the outage", got)
+		}
+	})
+}
+
+// Tokens that an earlier agent left are reviewed before their turn: the authority may have begun anew together with the agent.
+func TestAdoptedTokensAreReviewed(t *testing.T) {
+	simulate(t, func(t *testing.T) {
+		source := projection("", 3600)
+		h, next := newHolder(t, 200, source), newHolder(t, 0, source)
+		next.authority.set(func(a *authority) {
+			a.asked, a.revoked = make([]time.Time, 1000), map[string]bool{}
+			for i := range 201 {
+				a.revoked[fmt.Sprint(i)] = true
+			}
+		})
+		for _, pod := range h.pods {
+			if !next.tokens.Adopt(pod, source, h.first[pod.UID]) {
+				t.Fatal("the token was not adopted")
+			}
+		}
+		elapse(5 * time.Second)
+		next.pods, next.first = h.pods, h.first
+		if got := next.replaced(t, source); got != 200 {
+			t.Errorf("%d of 200 tokens were replaced", got)
+		}
+	})
+}
