@@ -121,6 +121,8 @@ func TestParseSubject(t *testing.T) {
 		groups []string
 	}{
 		"sa:shop/web":                         {"system:serviceaccount:shop:web", []string{"system:serviceaccounts", "system:serviceaccounts:shop", "system:authenticated"}},
+		"shop/web":                            {"system:serviceaccount:shop:web", []string{"system:serviceaccounts", "system:serviceaccounts:shop", "system:authenticated"}},
+		"system:serviceaccount:shop:web":      {"system:serviceaccount:shop:web", []string{"system:serviceaccounts", "system:serviceaccounts:shop", "system:authenticated"}},
 		"user:ann":                            {"ann", []string{"system:authenticated"}},
 		"user:system:serviceaccount:shop:web": {"system:serviceaccount:shop:web", []string{"system:serviceaccounts", "system:serviceaccounts:shop", "system:authenticated"}},
 		"user:system:anonymous":               {"system:anonymous", []string{"system:unauthenticated"}},
@@ -138,9 +140,30 @@ func TestParseSubject(t *testing.T) {
 	if got := subject(t, "user:ann", "devs", "devs"); !slices.Equal(got.Groups, []string{"devs", "system:authenticated"}) {
 		t.Errorf("groups %q", got.Groups)
 	}
-	for _, text := range []string{"", "ann", "sa:web", "sa:/web", "sa:shop/", "sa:a/b/c", "sa:a:b/c", "user:", "group:", "node:", "robot:x"} {
+	for _, text := range []string{"", "ann", "shop:web", "system:masters", "user", "sa:web", "sa:/web", "sa:shop/", "sa:a/b/c", "sa:a:b/c", "sa:Shop/web", "shop/Web", "system:serviceaccount:shop", "system:serviceaccount:a:b:c", "user:", "group:", "node:", "robot:x"} {
 		if s, err := access.ParseSubject(text); err == nil {
 			t.Errorf("%q is %+v", text, s)
+		}
+	}
+}
+
+func TestParseAccount(t *testing.T) {
+	t.Parallel()
+	for _, text := range []string{
+		"shop/web.v1", "shop:web.v1", "sa:shop/web.v1", "sa:shop:web.v1", "serviceaccount:shop/web.v1",
+		"system:serviceaccount:shop:web.v1", "ServiceAccount/shop/web.v1",
+	} {
+		if namespace, name, err := access.ParseAccount(text); namespace != "shop" || name != "web.v1" || err != nil {
+			t.Errorf("%q is %q in %q, %v", text, name, namespace, err)
+		}
+	}
+	for text, want := range map[string]string{
+		"": "the namespace is missing", "web": "the namespace is missing", "sa:web": "the namespace is missing",
+		"/web": "write NAMESPACE/NAME", "shop/": "write NAMESPACE/NAME", "a/b/c": "write NAMESPACE/NAME", "system:serviceaccount:a:b:c": "write NAMESPACE/NAME",
+		"a.b/web": `namespace "a.b": `, "shop/Web": `name "Web": `,
+	} {
+		if namespace, name, err := access.ParseAccount(text); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%q is %q in %q, %v; want an error with %q", text, name, namespace, err, want)
 		}
 	}
 }

@@ -31,33 +31,46 @@ type Subject struct {
 	Groups []string `json:"groups"`
 }
 
-// ParseSubject reads sa:NAMESPACE/NAME, user:NAME, group:NAME or node:NAME.
-// groups are those the subject has besides the implicit ones.
+// SubjectForms lists the spellings that ParseSubject reads, for errors and help.
+const SubjectForms = "sa:NAMESPACE/NAME, user:NAME, group:NAME or node:NAME"
+
+// ParseSubject reads user:NAME, group:NAME, node:NAME or a service account, which is written sa:NAMESPACE/NAME,
+// NAMESPACE/NAME or system:serviceaccount:NAMESPACE:NAME. groups are those the subject has besides the implicit ones.
 func ParseSubject(text string, groups ...string) (Subject, error) {
-	kind, name, _ := strings.Cut(text, ":")
 	s := Subject{Text: text, Groups: slices.Clone(groups)}
-	switch kind {
-	case "sa", "serviceaccount":
-		namespace, account, ok := strings.Cut(name, "/")
-		if !ok || namespace == "" || account == "" || strings.ContainsAny(account, "/:") || strings.Contains(namespace, ":") {
-			return s, fmt.Errorf("subject %q: a service account is written sa:NAMESPACE/NAME", text)
+	kind, name, named := strings.Cut(text, ":")
+	switch {
+	case isAccount(text):
+		namespace, account, err := ParseAccount(text)
+		if err != nil {
+			return s, err
 		}
 		s.User = accountPrefix + namespace + ":" + account
-	case "user":
+	case named && name == "":
+		return s, fmt.Errorf("subject %q has no name", text)
+	case kind == "user" && named:
 		s.User = name
-	case "node":
+	case kind == "node" && named:
 		s.User = nodePrefix + name
 		s.Groups = append(s.Groups, nodesGroup)
-	case "group":
+	case kind == "group" && named:
 		s.Groups = append([]string{name}, s.Groups...)
 	default:
-		return s, fmt.Errorf("subject %q: write sa:NAMESPACE/NAME, user:NAME, group:NAME or node:NAME", text)
-	}
-	if name == "" {
-		return s, fmt.Errorf("subject %q has no name", text)
+		return s, fmt.Errorf("subject %q: write %s", text, SubjectForms)
 	}
 	s.imply()
 	return s, nil
+}
+
+// isAccount reports whether text is meant as a service account. NAMESPACE:NAME, which ParseAccount reads, is not one
+// here: it could as well be a kind of subject, misspelt.
+func isAccount(text string) bool {
+	for _, prefix := range accountPrefixes {
+		if strings.HasPrefix(text, prefix) {
+			return true
+		}
+	}
+	return strings.Contains(text, "/") && !strings.Contains(text, ":")
 }
 
 // imply adds the groups that an API server gives whoever has this name and
