@@ -5,12 +5,11 @@ import (
 	rbacv1 "k8s.io/api/rbac/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 
-	"lanyard.dev/internal/apiserver/registry/clusterrolebinding"
 	"lanyard.dev/internal/apiserver/registry/namespace"
 	"lanyard.dev/internal/apiserver/registry/node"
 	"lanyard.dev/internal/apiserver/registry/pod"
-	"lanyard.dev/internal/apiserver/registry/rolebinding"
 	"lanyard.dev/internal/apiserver/registry/secret"
+	"lanyard.dev/internal/rbac/objects"
 )
 
 func addDefaults(s *runtime.Scheme) {
@@ -18,8 +17,8 @@ func addDefaults(s *runtime.Scheme) {
 	addDefault(s, &corev1.Node{}, node.SetDefaults)
 	addDefault(s, &corev1.Pod{}, pod.SetDefaults)
 	addDefault(s, &corev1.Secret{}, secret.SetDefaults)
-	addDefault(s, &rbacv1.ClusterRoleBinding{}, clusterrolebinding.SetDefaults)
-	addDefault(s, &rbacv1.RoleBinding{}, rolebinding.SetDefaults)
+	addDefault(s, &rbacv1.ClusterRoleBinding{}, objects.SetClusterRoleBindingDefaults)
+	addDefault(s, &rbacv1.RoleBinding{}, objects.SetRoleBindingDefaults)
 }
 
 // addDefault registers the defaults of one kind.

@@ -11,6 +11,7 @@ import (
 
 	"lanyard.dev/internal/apiserver/registry/clusterrole"
 	"lanyard.dev/internal/apiserver/registry/fieldtest"
+	"lanyard.dev/internal/rbac/objects"
 )
 
 const selectors = "aggregationRule.clusterRoleSelectors"
@@ -54,10 +55,10 @@ func TestValidate(t *testing.T) {
 			t.Parallel()
 			r := valid()
 			test.mutate(r)
-			fieldtest.Check(t, clusterrole.Validate(r), test.want...)
+			fieldtest.Check(t, objects.ValidateClusterRole(r), test.want...)
 			old := valid()
 			old.Namespace = r.Namespace
-			fieldtest.Check(t, clusterrole.ValidateUpdate(r, old), test.want...)
+			fieldtest.Check(t, objects.ValidateClusterRoleUpdate(r, old), test.want...)
 		})
 	}
 }
@@ -66,7 +67,7 @@ func TestUpdateKeepsAnOldLabelValue(t *testing.T) {
 	t.Parallel()
 	old := valid()
 	aggregate(metav1.LabelSelector{MatchExpressions: []metav1.LabelSelectorRequirement{{Key: "a", Operator: "In", Values: []string{"b c"}}}})(old)
-	errs := clusterrole.ValidateUpdate(old.DeepCopy(), old)
+	errs := objects.ValidateClusterRoleUpdate(old.DeepCopy(), old)
 	fieldtest.Check(t, errs, fieldtest.Invalid(selectors+"[0]", "invalid label selector."))
 }
 

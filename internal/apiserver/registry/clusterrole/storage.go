@@ -7,6 +7,7 @@ import (
 	"k8s.io/apiserver/pkg/storage/names"
 
 	"lanyard.dev/internal/apiserver/registry"
+	"lanyard.dev/internal/rbac/objects"
 )
 
 // NewStorage returns the store of cluster roles.
@@ -17,7 +18,7 @@ func NewStorage(typer runtime.ObjectTyper, getter generic.RESTOptionsGetter) (*r
 		NewList: func() runtime.Object { return &rbacv1.ClusterRoleList{} },
 		Strategy: registry.Strategy[*rbacv1.ClusterRole]{
 			ObjectTyper: typer, NameGenerator: names.SimpleNameGenerator, Namespaced: false, CreateOnUpdate: true,
-			Check: Validate, CheckUpdate: ValidateUpdate,
+			Check: objects.ValidateClusterRole, CheckUpdate: objects.ValidateClusterRoleUpdate,
 		},
 		Columns: Columns, Row: Row, Fields: Fields,
 	}, getter)

@@ -11,6 +11,7 @@ import (
 
 	"lanyard.dev/internal/apiserver/registry/clusterrolebinding"
 	"lanyard.dev/internal/apiserver/registry/fieldtest"
+	"lanyard.dev/internal/rbac/objects"
 )
 
 var now = time.Date(2026, 5, 1, 12, 0, 0, 0, time.UTC)
@@ -21,7 +22,7 @@ func valid() *rbacv1.ClusterRoleBinding {
 		RoleRef:    rbacv1.RoleRef{Kind: "ClusterRole", Name: "view"},
 		Subjects:   []rbacv1.Subject{{Kind: "Group", Name: "ops"}, {Kind: "ServiceAccount", Namespace: "ci", Name: "bot"}},
 	}
-	clusterrolebinding.SetDefaults(b)
+	objects.SetClusterRoleBindingDefaults(b)
 	return b
 }
 
@@ -47,8 +48,8 @@ func TestValidate(t *testing.T) {
 			t.Parallel()
 			b := valid()
 			test.mutate(b)
-			fieldtest.Check(t, clusterrolebinding.Validate(b), test.want...)
-			fieldtest.Check(t, clusterrolebinding.ValidateUpdate(b, b), test.want...)
+			fieldtest.Check(t, objects.ValidateClusterRoleBinding(b), test.want...)
+			fieldtest.Check(t, objects.ValidateClusterRoleBindingUpdate(b, b), test.want...)
 		})
 	}
 }
@@ -57,9 +58,9 @@ func TestRoleRefStays(t *testing.T) {
 	t.Parallel()
 	updated := valid()
 	updated.Subjects = nil
-	fieldtest.Check(t, clusterrolebinding.ValidateUpdate(updated, valid()))
+	fieldtest.Check(t, objects.ValidateClusterRoleBindingUpdate(updated, valid()))
 	updated.RoleRef.Name = "cluster-admin"
-	fieldtest.Check(t, clusterrolebinding.ValidateUpdate(updated, valid()), fieldtest.Invalid("roleRef", "cannot change roleRef"))
+	fieldtest.Check(t, objects.ValidateClusterRoleBindingUpdate(updated, valid()), fieldtest.Invalid("roleRef", "cannot change roleRef"))
 }
 
 func TestRowAndFields(t *testing.T) {

@@ -1,5 +1,4 @@
-// Package rbacrules holds what the four RBAC kinds share: the rules of roles, the role references and subjects of
-// bindings, and how both are printed.
+// Package rbacrules prints what the four RBAC kinds have in common: the tables of roles and of bindings.
 //
-// It does not know how a request is decided, nor whether a writer may grant what a rule grants.
+// It does not know which objects are valid, nor how a request is decided.
 package rbacrules

@@ -11,6 +11,7 @@ import (
 
 	"lanyard.dev/internal/apiserver/registry/fieldtest"
 	"lanyard.dev/internal/apiserver/registry/role"
+	"lanyard.dev/internal/rbac/objects"
 )
 
 func valid() *rbacv1.Role {
@@ -38,13 +39,13 @@ func TestValidate(t *testing.T) {
 			t.Parallel()
 			r := valid()
 			test.mutate(r)
-			fieldtest.Check(t, role.Validate(r), test.want...)
-			fieldtest.Check(t, role.ValidateUpdate(r, r), test.want...)
+			fieldtest.Check(t, objects.ValidateRole(r), test.want...)
+			fieldtest.Check(t, objects.ValidateRoleUpdate(r, r), test.want...)
 		})
 	}
 	unversioned := valid()
 	unversioned.ResourceVersion = ""
-	fieldtest.Check(t, role.ValidateUpdate(unversioned, valid()),
+	fieldtest.Check(t, objects.ValidateRoleUpdate(unversioned, valid()),
 		fieldtest.Invalid("metadata.resourceVersion", "must be specified for an update"))
 }
 

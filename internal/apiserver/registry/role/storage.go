@@ -7,6 +7,7 @@ import (
 	"k8s.io/apiserver/pkg/storage/names"
 
 	"lanyard.dev/internal/apiserver/registry"
+	"lanyard.dev/internal/rbac/objects"
 )
 
 // NewStorage returns the store of roles.
@@ -17,7 +18,7 @@ func NewStorage(typer runtime.ObjectTyper, getter generic.RESTOptionsGetter) (*r
 		NewList: func() runtime.Object { return &rbacv1.RoleList{} },
 		Strategy: registry.Strategy[*rbacv1.Role]{
 			ObjectTyper: typer, NameGenerator: names.SimpleNameGenerator, Namespaced: true, CreateOnUpdate: true,
-			Check: Validate, CheckUpdate: ValidateUpdate,
+			Check: objects.ValidateRole, CheckUpdate: objects.ValidateRoleUpdate,
 		},
 		Columns: Columns, Row: Row, Fields: Fields,
 	}, getter)

@@ -11,6 +11,7 @@ import (
 
 	"lanyard.dev/internal/apiserver/registry/fieldtest"
 	"lanyard.dev/internal/apiserver/registry/rolebinding"
+	"lanyard.dev/internal/rbac/objects"
 )
 
 var now = time.Date(2026, 5, 1, 12, 0, 0, 0, time.UTC)
@@ -21,7 +22,7 @@ func valid() *rbacv1.RoleBinding {
 		RoleRef:    rbacv1.RoleRef{Kind: "ClusterRole", Name: "view"},
 		Subjects:   []rbacv1.Subject{{Kind: "Group", Name: "ops"}, {Kind: "ServiceAccount", Namespace: "ci", Name: "bot"}},
 	}
-	rolebinding.SetDefaults(b)
+	objects.SetRoleBindingDefaults(b)
 	return b
 }
 
@@ -46,8 +47,8 @@ func TestValidate(t *testing.T) {
 			t.Parallel()
 			b := valid()
 			test.mutate(b)
-			fieldtest.Check(t, rolebinding.Validate(b), test.want...)
-			fieldtest.Check(t, rolebinding.ValidateUpdate(b, b), test.want...)
+			fieldtest.Check(t, objects.ValidateRoleBinding(b), test.want...)
+			fieldtest.Check(t, objects.ValidateRoleBindingUpdate(b, b), test.want...)
 		})
 	}
 }
@@ -56,9 +57,9 @@ func TestRoleRefStays(t *testing.T) {
 	t.Parallel()
 	updated := valid()
 	updated.Subjects = nil
-	fieldtest.Check(t, rolebinding.ValidateUpdate(updated, valid()))
+	fieldtest.Check(t, objects.ValidateRoleBindingUpdate(updated, valid()))
 	updated.RoleRef.Name = "cluster-admin"
-	fieldtest.Check(t, rolebinding.ValidateUpdate(updated, valid()), fieldtest.Invalid("roleRef", "cannot change roleRef"))
+	fieldtest.Check(t, objects.ValidateRoleBindingUpdate(updated, valid()), fieldtest.Invalid("roleRef", "cannot change roleRef"))
 }
 
 func TestRowAndFields(t *testing.T) {

@@ -7,6 +7,7 @@ import (
 	"k8s.io/apiserver/pkg/storage/names"
 
 	"lanyard.dev/internal/apiserver/registry"
+	"lanyard.dev/internal/rbac/objects"
 )
 
 // NewStorage returns the store of role bindings.
@@ -17,7 +18,7 @@ func NewStorage(typer runtime.ObjectTyper, getter generic.RESTOptionsGetter) (*r
 		NewList: func() runtime.Object { return &rbacv1.RoleBindingList{} },
 		Strategy: registry.Strategy[*rbacv1.RoleBinding]{
 			ObjectTyper: typer, NameGenerator: names.SimpleNameGenerator, Namespaced: true, CreateOnUpdate: true,
-			Check: Validate, CheckUpdate: ValidateUpdate,
+			Check: objects.ValidateRoleBinding, CheckUpdate: objects.ValidateRoleBindingUpdate,
 		},
 		Columns: Columns, Row: Row, Fields: Fields,
 	}, getter)

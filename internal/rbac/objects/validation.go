@@ -1,4 +1,4 @@
-package rbacrules
+package objects
 
 import (
 	"slices"
@@ -10,56 +10,56 @@ import (
 	"k8s.io/apimachinery/pkg/util/validation/field"
 )
 
-// Scope says where a role or binding applies.
-type Scope bool
+// scope says where a role or binding applies.
+type scope bool
 
 // A role or binding applies within its namespace, or everywhere.
 const (
-	Cluster    Scope = false
-	Namespaced Scope = true
+	cluster    scope = false
+	namespaced scope = true
 )
 
-// MaxSize bounds the rules of a role and the subjects of a binding, in bytes as stored. etcd by default takes 1.5 MiB at
+// maxSize bounds the rules of a role and the subjects of a binding, in bytes as stored. etcd by default takes 1.5 MiB at
 // once; the rest is left to metadata, so that what is refused is refused here, with its path, and not by etcd.
-const MaxSize = 1<<20 + 3<<17
+const maxSize = 1<<20 + 3<<17
 
-// ValidateMeta returns the faults of a role's or binding's metadata. Their names may be anything that fits into a URL
+// validateMeta returns the faults of a role's or binding's metadata. Their names may be anything that fits into a URL
 // path: "system:node" and "Admins" are names.
-func ValidateMeta(meta *metav1.ObjectMeta, scope Scope) field.ErrorList {
-	return validation.ValidateObjectMeta(meta, bool(scope), isName, field.NewPath("metadata"))
+func validateMeta(meta *metav1.ObjectMeta, in scope) field.ErrorList {
+	return validation.ValidateObjectMeta(meta, bool(in), isName, field.NewPath("metadata"))
 }
 
-// ValidateMetaUpdate returns the faults of a change of metadata.
-func ValidateMetaUpdate(updated, old *metav1.ObjectMeta) field.ErrorList {
+// validateMetaUpdate returns the faults of a change of metadata.
+func validateMetaUpdate(updated, old *metav1.ObjectMeta) field.ErrorList {
 	return validation.ValidateObjectMetaUpdate(updated, old, field.NewPath("metadata"))
 }
 
 func isName(name string, _ bool) []string { return content.IsPathSegmentName(name) }
 
-// ValidateRules returns the faults of a role's rules.
-func ValidateRules(rules []rbacv1.PolicyRule, scope Scope) field.ErrorList {
+// validateRules returns the faults of a role's rules.
+func validateRules(rules []rbacv1.PolicyRule, in scope) field.ErrorList {
 	path := field.NewPath("rules")
 	errs := validateSize((&rbacv1.ClusterRole{Rules: rules}).Size(), path)
 	for i := range rules {
-		errs = append(errs, validateRule(&rules[i], scope, path.Index(i))...)
+		errs = append(errs, validateRule(&rules[i], in, path.Index(i))...)
 	}
 	return errs
 }
 
 func validateSize(size int, path *field.Path) field.ErrorList {
-	if size <= MaxSize {
+	if size <= maxSize {
 		return nil
 	}
-	return field.ErrorList{field.TooLong(path, "", MaxSize)}
+	return field.ErrorList{field.TooLong(path, "", maxSize)}
 }
 
-func validateRule(rule *rbacv1.PolicyRule, scope Scope, path *field.Path) field.ErrorList {
+func validateRule(rule *rbacv1.PolicyRule, in scope, path *field.Path) field.ErrorList {
 	var errs field.ErrorList
 	if len(rule.Verbs) == 0 {
 		errs = append(errs, field.Required(path.Child("verbs"), "verbs must contain at least one value"))
 	}
 	if len(rule.NonResourceURLs) > 0 {
-		return append(errs, validateURLRule(rule, scope, path.Child("nonResourceURLs"))...)
+		return append(errs, validateURLRule(rule, in, path.Child("nonResourceURLs"))...)
 	}
 	if len(rule.APIGroups) == 0 {
 		errs = append(errs, field.Required(path.Child("apiGroups"), "resource rules must supply at least one api group"))
@@ -70,9 +70,9 @@ func validateRule(rule *rbacv1.PolicyRule, scope Scope, path *field.Path) field.
 	return errs
 }
 
-func validateURLRule(rule *rbacv1.PolicyRule, scope Scope, path *field.Path) field.ErrorList {
+func validateURLRule(rule *rbacv1.PolicyRule, in scope, path *field.Path) field.ErrorList {
 	var errs field.ErrorList
-	if scope == Namespaced {
+	if in == namespaced {
 		errs = append(errs, field.Invalid(path, rule.NonResourceURLs, "namespaced rules cannot apply to non-resource URLs"))
 	}
 	if len(rule.APIGroups)+len(rule.Resources)+len(rule.ResourceNames) > 0 {
@@ -81,8 +81,8 @@ func validateURLRule(rule *rbacv1.PolicyRule, scope Scope, path *field.Path) fie
 	return errs
 }
 
-// ValidateRoleRef returns the faults of a binding's role reference; kinds are those it may name.
-func ValidateRoleRef(ref rbacv1.RoleRef, kinds ...string) field.ErrorList {
+// validateRoleRef returns the faults of a binding's role reference; kinds are those it may name.
+func validateRoleRef(ref rbacv1.RoleRef, kinds ...string) field.ErrorList {
 	var errs field.ErrorList
 	path := field.NewPath("roleRef")
 	if ref.APIGroup != rbacv1.GroupName {
@@ -97,34 +97,34 @@ func ValidateRoleRef(ref rbacv1.RoleRef, kinds ...string) field.ErrorList {
 	return append(errs, invalid(path.Child("name"), ref.Name, content.IsPathSegmentName(ref.Name))...)
 }
 
-// ValidateRoleRefUpdate refuses another role: whoever may edit a binding's subjects could else hand themselves any
+// validateRoleRefUpdate refuses another role: whoever may edit a binding's subjects could else hand themselves any
 // role's permissions, and the binding's name would come to lie.
-func ValidateRoleRefUpdate(updated, old rbacv1.RoleRef) field.ErrorList {
+func validateRoleRefUpdate(updated, old rbacv1.RoleRef) field.ErrorList {
 	if updated == old {
 		return nil
 	}
 	return field.ErrorList{field.Invalid(field.NewPath("roleRef"), updated, "cannot change roleRef")}
 }
 
-// ValidateSubjects returns the faults of a binding's subjects. A binding within a namespace may leave a service
+// validateSubjects returns the faults of a binding's subjects. A binding within a namespace may leave a service
 // account's namespace out.
-func ValidateSubjects(subjects []rbacv1.Subject, scope Scope) field.ErrorList {
+func validateSubjects(subjects []rbacv1.Subject, in scope) field.ErrorList {
 	path := field.NewPath("subjects")
 	errs := validateSize((&rbacv1.RoleBinding{Subjects: subjects}).Size(), path)
 	for i := range subjects {
-		errs = append(errs, validateSubject(&subjects[i], scope, path.Index(i))...)
+		errs = append(errs, validateSubject(&subjects[i], in, path.Index(i))...)
 	}
 	return errs
 }
 
-func validateSubject(s *rbacv1.Subject, scope Scope, path *field.Path) field.ErrorList {
+func validateSubject(s *rbacv1.Subject, in scope, path *field.Path) field.ErrorList {
 	var errs field.ErrorList
 	if s.Name == "" {
 		errs = append(errs, field.Required(path.Child("name"), ""))
 	}
 	switch s.Kind {
 	case rbacv1.ServiceAccountKind:
-		return append(errs, validateAccount(s, scope, path)...)
+		return append(errs, validateAccount(s, in, path)...)
 	case rbacv1.UserKind, rbacv1.GroupKind:
 		if s.APIGroup != rbacv1.GroupName {
 			errs = append(errs, field.NotSupported(path.Child("apiGroup"), s.APIGroup, []string{rbacv1.GroupName}))
@@ -136,7 +136,7 @@ func validateSubject(s *rbacv1.Subject, scope Scope, path *field.Path) field.Err
 	return errs
 }
 
-func validateAccount(s *rbacv1.Subject, scope Scope, path *field.Path) field.ErrorList {
+func validateAccount(s *rbacv1.Subject, in scope, path *field.Path) field.ErrorList {
 	var errs field.ErrorList
 	if s.Name != "" {
 		errs = invalid(path.Child("name"), s.Name, validation.ValidateServiceAccountName(s.Name, false))
@@ -144,7 +144,7 @@ func validateAccount(s *rbacv1.Subject, scope Scope, path *field.Path) field.Err
 	if s.APIGroup != "" {
 		errs = append(errs, field.NotSupported(path.Child("apiGroup"), s.APIGroup, []string{""}))
 	}
-	if scope == Cluster && s.Namespace == "" {
+	if in == cluster && s.Namespace == "" {
 		errs = append(errs, field.Required(path.Child("namespace"), ""))
 	}
 	return errs

@@ -1,29 +1,27 @@
-package clusterrole
+package objects
 
 import (
 	rbacv1 "k8s.io/api/rbac/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/validation"
 	"k8s.io/apimachinery/pkg/util/validation/field"
-
-	"lanyard.dev/internal/apiserver/registry/rbacrules"
 )
 
-// Validate returns every fault of a new cluster role.
-func Validate(r *rbacv1.ClusterRole) field.ErrorList {
-	return validate(r, validation.LabelSelectorValidationOptions{})
+// ValidateClusterRole returns every fault of a new cluster role.
+func ValidateClusterRole(r *rbacv1.ClusterRole) field.ErrorList {
+	return validateClusterRole(r, validation.LabelSelectorValidationOptions{})
 }
 
-// ValidateUpdate returns every fault of updated and of its change from old. A label value in an aggregation selector
+// ValidateClusterRoleUpdate returns every fault of updated and of its change from old. A label value in an aggregation selector
 // that is malformed in old already may stay so.
-func ValidateUpdate(updated, old *rbacv1.ClusterRole) field.ErrorList {
+func ValidateClusterRoleUpdate(updated, old *rbacv1.ClusterRole) field.ErrorList {
 	options := validation.LabelSelectorValidationOptions{AllowInvalidLabelValueInSelector: hasInvalidLabelValue(old.AggregationRule)}
-	return append(validate(updated, options), rbacrules.ValidateMetaUpdate(&updated.ObjectMeta, &old.ObjectMeta)...)
+	return append(validateClusterRole(updated, options), validateMetaUpdate(&updated.ObjectMeta, &old.ObjectMeta)...)
 }
 
-func validate(r *rbacv1.ClusterRole, options validation.LabelSelectorValidationOptions) field.ErrorList {
-	errs := rbacrules.ValidateMeta(&r.ObjectMeta, rbacrules.Cluster)
-	errs = append(errs, rbacrules.ValidateRules(r.Rules, rbacrules.Cluster)...)
+func validateClusterRole(r *rbacv1.ClusterRole, options validation.LabelSelectorValidationOptions) field.ErrorList {
+	errs := validateMeta(&r.ObjectMeta, cluster)
+	errs = append(errs, validateRules(r.Rules, cluster)...)
 	if r.AggregationRule == nil {
 		return errs
 	}
