@@ -144,6 +144,7 @@ func (a *assembly) openAudit() (err error) {
 		return err
 	}
 	a.config.AuditBackend, a.config.AuditPolicyRuleEvaluator = a.audit.Backend, a.audit.Policy
+	a.config.AddReadyzChecks(healthz.NamedCheck("audit-log", func(*http.Request) error { return a.audit.Healthy() }))
 	return nil
 }
 

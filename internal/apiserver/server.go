@@ -29,6 +29,7 @@ import (
 	"lanyard.dev/internal/controller/namespace"
 	"lanyard.dev/internal/controller/nodeapproval"
 	"lanyard.dev/internal/controller/tokencleaner"
+	"lanyard.dev/internal/deadline"
 	"lanyard.dev/internal/rbac"
 	"lanyard.dev/internal/signingkey"
 	"lanyard.dev/internal/token"
@@ -37,6 +38,8 @@ import (
 const (
 	// drainTimeout bounds how long a server that was told to stop waits for requests under way.
 	drainTimeout = 3 * time.Second
+	// closeTimeout bounds what comes after the drain: the audit log is flushed and the connections to etcd are closed.
+	closeTimeout = 2 * time.Second
 	// startTimeout bounds how long the first reading of storage may take.
 	startTimeout = time.Minute
 )
@@ -102,9 +105,10 @@ func New(o Options) (*Server, error) {
 // Ready is closed when the server answers requests.
 func (s *Server) Ready() <-chan struct{} { return s.ready }
 
-// Run serves until ctx ends, then drains. It returns nil after an orderly end.
+// Run serves until ctx ends, then drains. It returns nil after an orderly end, and StopTimeout after ctx's end at the
+// latest.
 func (s *Server) Run(ctx context.Context) error {
-	defer func() { _ = s.audit.Close() }()
+	defer s.closeAudit()
 	// What the requests under way need outlives ctx until they are done.
 	background, stop := context.WithCancel(context.WithoutCancel(ctx))
 	defer stop()
@@ -128,10 +132,42 @@ func (s *Server) Run(ctx context.Context) error {
 	prepared := s.server.PrepareRun()
 	s.server.ShutdownTimeout = drainTimeout
 	go s.announce(ctx)
-	if err := prepared.RunWithContext(ctx); err != nil {
+	if err := s.serve(ctx, prepared.RunWithContext); err != nil {
 		return fmt.Errorf("serve on %s: %w", s.options.Listener.Addr(), err)
 	}
 	return nil
+}
+
+// StopTimeout bounds how long Run goes on after its context has ended.
+func (s *Server) StopTimeout() time.Duration { return s.drainLimit() + closeTimeout + time.Second }
+
+// drainLimit is how long the library's server may take to stop.
+func (s *Server) drainLimit() time.Duration {
+	return s.server.ShutdownDelayDuration + drainTimeout + closeTimeout
+}
+
+// serve runs the library's server. Once told to stop, it waits for requests under way and for the audit log without a
+// limit. Requests that wait for a store that hangs are cut off instead.
+func (s *Server) serve(ctx context.Context, run func(context.Context) error) error {
+	ended := make(chan error, 1)
+	go func() { ended <- run(ctx) }()
+	select {
+	case err := <-ended:
+		return err
+	case <-ctx.Done():
+	}
+	err := deadline.Run(s.drainLimit(), "finish requests under way", func() error { return <-ended })
+	if errors.Is(err, deadline.ErrExceeded) {
+		klog.ErrorS(err, "Requests under way are cut off")
+		return nil
+	}
+	return err
+}
+
+func (s *Server) closeAudit() {
+	if err := deadline.Run(closeTimeout, "close the audit log", s.audit.Close); err != nil {
+		klog.ErrorS(err, "The audit log may lack its last events")
+	}
 }
 
 // prepare reads what is stored and adds what every authority has.

@@ -116,6 +116,7 @@ func (o *agentOptions) run(parent context.Context) error {
 	o.logging.apply(o.err)
 	ctx, stop := untilSignal(parent)
 	defer stop()
+	defer newWatchdog(o.streams).guard(ctx.Done(), agentTimeout+endMargin)()
 	fmt.Fprintf(o.err, "lanyard agent of node %s on %s\n", o.config.NodeName, o.config.RuntimeEndpoint)
 	return node.Run(ctx, o.config)
 }

@@ -10,6 +10,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"lanyard.dev/internal/apiserver"
+	"lanyard.dev/internal/apiserver/auditlog"
 	"lanyard.dev/internal/controller/certificates"
 	"lanyard.dev/internal/memory"
 	"lanyard.dev/internal/standalone"
@@ -101,6 +102,7 @@ func (o *serveOptions) addNodeFlags(cmd *cobra.Command) {
 func (o *serveOptions) addAuditFlags(cmd *cobra.Command) {
 	f, audit := cmd.Flags(), &o.options.Audit
 	f.StringVar(&audit.LogPath, "audit-log-path", "", `file for the audit log, "-" for standard output; without it nothing is logged`)
+	f.StringVar(&audit.Mode, "audit-log-mode", auditlog.Blocking, auditModeUsage)
 	f.IntVar(&audit.MaxAge, "audit-log-maxage", 0, "days to keep old audit logs; 0 keeps them for good")
 	f.IntVar(&audit.MaxBackups, "audit-log-maxbackup", 0, "number of old audit logs to keep; 0 keeps all")
 	f.IntVar(&audit.MaxSize, "audit-log-maxsize", 100, "megabytes after which the audit log is rotated")
@@ -129,6 +131,7 @@ func (o *serveOptions) run(parent context.Context) error {
 		_ = listener.Close()
 		return err
 	}
+	defer newWatchdog(o.streams).guard(ctx.Done(), server.StopTimeout()+endMargin)()
 	go o.announce(ctx, server, listener.Addr())
 	return server.Run(ctx)
 }

@@ -34,6 +34,7 @@ func (o *loggingOptions) apply(w io.Writer) {
 const (
 	authenticationConfigUsage = "AuthenticationConfiguration: OpenID Connect issuers by whose tokens people sign in; read again when it changes"
 	acceptedKeysUsage         = "public or private keys whose tokens are accepted besides; may be repeated"
+	auditModeUsage            = "when audit events are written: blocking (before a request goes on), batch (in the background), or blocking-strict (a request whose arrival cannot be recorded fails)"
 	admissionConfigUsage      = "AdmissionConfiguration: the Pod Security Standard for namespaces whose labels choose none, and exemptions; read at the start"
 )
 

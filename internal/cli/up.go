@@ -4,9 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/spf13/cobra"
 
+	"lanyard.dev/internal/apiserver/auditlog"
 	"lanyard.dev/internal/datadir"
 	"lanyard.dev/internal/memory"
 	"lanyard.dev/internal/node"
@@ -37,6 +39,9 @@ const upExamples = `  # Start with the defaults, then look around from another t
 
 // defaultPort is kube-apiserver's.
 const defaultPort = 6443
+
+// startGrace bounds how long a start goes on after a signal.
+const startGrace = 20 * time.Second
 
 type upOptions struct {
 	streams
@@ -72,6 +77,7 @@ func (o *upOptions) addFlags(cmd *cobra.Command) {
 	f.StringVar(&o.config.AuthenticationConfig, "authentication-config", "", authenticationConfigUsage)
 	f.StringVar(&o.config.AdmissionConfig, "admission-control-config-file", "", admissionConfigUsage)
 	f.StringArrayVar(&o.config.AcceptedKeyFiles, "service-account-key-file", nil, acceptedKeysUsage)
+	f.StringVar(&o.config.AuditLogMode, "audit-log-mode", auditlog.Blocking, auditModeUsage)
 	f.DurationVar(&o.config.MaxTokenExpiration, "service-account-max-token-expiration", 0, "longest life of a token, at least 10m; a longer one that is asked for is shortened with a warning; 0 shortens none")
 	f.StringVar(&o.agent.NodeName, "node-name", "", "name of this machine's Node (default: its host name, in lower case)")
 	addRuntimeFlags(f, &o.agent, "; none wants no agent")
@@ -90,6 +96,7 @@ func (o *upOptions) complete() (err error) {
 
 func (o *upOptions) validate() error {
 	errs := []error{validPort(o.config.Port), validAddress(o.config.BindAddress)}
+	errs = append(errs, auditlog.Options{Mode: o.config.AuditLogMode}.Validate()...)
 	if o.wantsAgent() {
 		errs = append(errs, o.agent.ValidateMachine())
 	}
@@ -101,19 +108,20 @@ func (o *upOptions) run(parent context.Context) error {
 	memory.Tune()
 	ctx, stop := untilSignal(parent)
 	defer stop()
+	started := newWatchdog(o.streams).guard(ctx.Done(), startGrace)
 	authority, err := standalone.Start(ctx, o.config)
+	started()
 	if err != nil {
 		if ctx.Err() != nil {
 			return nil
 		}
 		return err
 	}
+	defer newWatchdog(o.streams).guard(authority.Ending(), authority.StopTimeout()+agentTimeout+endMargin)()
 	fmt.Fprintf(o.err, banner, authority.URL, authority.Kubeconfig())
 	memory.Settle()
 	agent := o.startAgent(ctx, authority)
-	err = authority.Wait()
-	agent.stop()
-	return err
+	return errors.Join(authority.Wait(), agent.stop())
 }
 
 const banner = `lanyard is up at %s

@@ -7,10 +7,12 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"time"
 
 	nodeutil "k8s.io/component-helpers/node/util"
 	"k8s.io/klog/v2"
 
+	"lanyard.dev/internal/deadline"
 	"lanyard.dev/internal/node"
 	"lanyard.dev/internal/standalone"
 )
@@ -43,10 +45,13 @@ type running struct {
 	ended  chan struct{}
 }
 
+// agentTimeout bounds how long the agent may take to end. Pods run on without it.
+const agentTimeout = 5 * time.Second
+
 // stop ends the agent and returns when it has ended.
-func (r *running) stop() {
+func (r *running) stop() error {
 	r.cancel()
-	<-r.ended
+	return deadline.Run(agentTimeout, "stop the agent", func() error { <-r.ended; return nil })
 }
 
 func (o *upOptions) startAgent(ctx context.Context, authority *standalone.Authority) *running {

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -28,27 +30,49 @@ func (e *Error) Hint() string {
 	switch {
 	case errors.Is(e.Err, ErrLocked):
 		return "stop the process that uses this directory, or choose another one"
-	case errors.Is(e.Err, syscall.ENOSPC):
-		return "free some space on that disk and start again; no acknowledged write is lost"
-	case errors.Is(e.Err, fs.ErrPermission):
+	case isAny(e.Err, syscall.ENOSPC, syscall.EDQUOT, syscall.EFBIG):
+		return "free some space on that disk, or raise the quota, and start again; no acknowledged write is lost"
+	case isAny(e.Err, syscall.EMFILE, syscall.ENFILE):
+		return "allow more open files, for example with ulimit -n 1024, and start again; the data is not damaged"
+	case isAny(e.Err, syscall.ENOMEM):
+		return "allow more memory, for example with ulimit -v unlimited, and start again; the data is not damaged"
+	case isAny(e.Err, fs.ErrPermission, syscall.EROFS):
 		return "check that " + e.Dir + " is readable and writable by this user"
-	case errors.Is(e.Err, context.Canceled), errors.Is(e.Err, context.DeadlineExceeded):
+	case isAny(e.Err, context.Canceled, context.DeadlineExceeded):
 		return "start again"
+	case errors.Is(e.Err, errDamaged):
+		return "restore " + e.Dir + " from a backup, or start empty in another data directory"
 	}
-	return "restore " + e.Dir + " from a backup, or move it away to start empty"
+	return "see what etcd logged before; restore " + e.Dir + " from a backup only if its files are damaged"
+}
+
+// isAny also looks for the system's words: the database wraps no errors.
+func isAny(err error, targets ...error) bool {
+	return slices.ContainsFunc(targets, func(target error) bool {
+		errno, fromSystem := target.(syscall.Errno)
+		return errors.Is(err, target) || fromSystem && strings.Contains(err.Error(), errno.Error())
+	})
 }
 
 // ErrLocked reports that another process runs a member on the same directory.
 var ErrLocked = errors.New("another process uses this directory")
 
-// errGaveUp marks what etcd itself considers beyond repair.
-var errGaveUp = errors.New("data is damaged or cannot be written")
+var (
+	// errGaveUp marks what etcd itself considers the end: damage, but also a
+	// lack of descriptors, memory or space.
+	errGaveUp = errors.New("cannot go on")
+	// errDamaged marks files that were found to be damaged.
+	errDamaged = errors.New("data is damaged")
+)
 
 // failureLog turns etcd's fatal and panic log lines into errors. Left alone,
 // etcd would end the process from within, with a stack trace for a message.
 type failureLog struct {
 	once   sync.Once
 	failed chan error
+
+	// gaveUp is set once a goroutine of the member is held.
+	gaveUp atomic.Bool
 
 	// stopping silences the log: each listener that closes counts as an
 	// error to the library.
@@ -76,7 +100,10 @@ func (f *failureLog) OnWrite(entry *zapcore.CheckedEntry, fields []zapcore.Field
 
 // report keeps the first failure only; the later ones follow from it.
 func (f *failureLog) report(message string, fields []zapcore.Field) {
-	f.once.Do(func() { f.failed <- failure(message, fields) })
+	f.once.Do(func() {
+		f.gaveUp.Store(true)
+		f.failed <- failure(message, fields)
+	})
 }
 
 func failure(message string, fields []zapcore.Field) error {

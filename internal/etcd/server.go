@@ -63,7 +63,7 @@ func (s *Server) start(ctx context.Context) (err error) {
 	if err := checkDatabase(filepath.Join(s.config.Dir, "member", "snap", "db")); err != nil {
 		return err
 	}
-	if err := s.launch(); err != nil {
+	if err := s.launch(ctx); err != nil {
 		return err
 	}
 	if err := s.awaitReady(ctx); err != nil {
@@ -96,7 +96,7 @@ func lock(path string) (*filelock.Lock, error) {
 
 // launch starts the member in a goroutine of its own: if etcd gives up while
 // it reads its files, that goroutine is held, not the caller's.
-func (s *Server) launch() error {
+func (s *Server) launch(ctx context.Context) error {
 	type result struct {
 		member *embed.Etcd
 		err    error
@@ -115,12 +115,18 @@ func (s *Server) launch() error {
 		member, err := embed.StartEtcd(config)
 		started <- result{member, err}
 	}()
+	// A start that is called off is waited for, so that its member can be
+	// stopped, but not for longer than a stop takes.
+	late := make(chan struct{})
+	defer context.AfterFunc(ctx, func() { time.AfterFunc(2*stopGrace, func() { close(late) }) })()
 	select {
 	case r := <-started:
 		s.member = r.member
 		return r.err
 	case err := <-s.log.failed:
 		return err
+	case <-late:
+		return context.Cause(ctx)
 	}
 }
 
@@ -176,9 +182,11 @@ func (s *Server) Failed() <-chan error {
 }
 
 // Stop lets requests in flight finish for a second, then ends the member and
-// frees its directory. A member that has failed may never end: Stop then
-// returns ctx's error, and leaves the directory to the end of the process.
-// Calls after the first do nothing.
+// frees its directory. It returns when ctx ends, however the member hangs.
+//
+// A member that has given up cannot be stopped, since its goroutines are held:
+// Stop then does nothing, and leaves the member and its directory to the end
+// of the process. Calls after the first do nothing.
 func (s *Server) Stop(ctx context.Context) error {
 	var err error
 	s.stop.Do(func() { err = s.shutdown(ctx) })
@@ -186,6 +194,9 @@ func (s *Server) Stop(ctx context.Context) error {
 }
 
 func (s *Server) shutdown(ctx context.Context) error {
+	if s.log.gaveUp.Load() {
+		return nil
+	}
 	if err := s.closeMember(ctx); err != nil {
 		return &Error{Dir: s.config.Dir, Err: err}
 	}
@@ -194,7 +205,8 @@ func (s *Server) shutdown(ctx context.Context) error {
 }
 
 // closeMember ends the clients' streams after stopGrace; etcd would wait more
-// than five seconds for those that stay open, as watches do.
+// than five seconds for those that stay open, as watches do. Both steps wait
+// for etcd's own goroutines without a limit, so neither runs in this one.
 func (s *Server) closeMember(ctx context.Context) error {
 	s.log.stopping.Store(true)
 	done := make(chan struct{})
@@ -202,19 +214,17 @@ func (s *Server) closeMember(ctx context.Context) error {
 		defer close(done)
 		s.member.Close()
 	}()
-	timer := time.NewTimer(stopGrace)
-	defer timer.Stop()
-	for {
-		select {
-		case <-done:
-			return nil
-		case <-timer.C:
-			if rpc := s.rpc.Load(); rpc != nil {
-				rpc.Stop()
-			}
-		case <-ctx.Done():
-			return fmt.Errorf("did not stop in time: %w", context.Cause(ctx))
+	cut := time.AfterFunc(stopGrace, func() {
+		if rpc := s.rpc.Load(); rpc != nil {
+			rpc.Stop()
 		}
+	})
+	defer cut.Stop()
+	select {
+	case <-done:
+		return nil
+	case <-ctx.Done():
+		return fmt.Errorf("did not stop in time: %w", context.Cause(ctx))
 	}
 }
 

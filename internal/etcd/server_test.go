@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -277,10 +278,84 @@ func TestFailureIsReportedOnce(t *testing.T) {
 	}
 }
 
-func TestHintNamesFullDisk(t *testing.T) {
+// What a machine lacks is not taken for damage: who follows that hint puts good data away.
+func TestHintNamesWhatIsLacking(t *testing.T) {
 	t.Parallel()
-	err := &Error{Dir: "/d", Err: fmt.Errorf("%w: save: %w", errGaveUp, syscall.ENOSPC)}
-	if !strings.Contains(err.Hint(), "free some space") {
-		t.Errorf("hint %q", err.Hint())
+	for want, cause := range map[string]error{
+		"free some space":  fmt.Errorf("%w: save: %w", errGaveUp, syscall.ENOSPC),
+		"raise the quota":  fmt.Errorf("%w: file resize error: truncate db: disk quota exceeded", errGaveUp),
+		"open files":       fmt.Errorf("%w: listen: %w", errGaveUp, syscall.EMFILE),
+		"more open files":  fmt.Errorf("%w: open wal: too many open files", errGaveUp),
+		"more memory":      fmt.Errorf("%w: mmap error: cannot allocate memory", errGaveUp),
+		"writable by this": syscall.EROFS,
+		"from a backup":    fmt.Errorf("%w: page 5", errDamaged),
+		"etcd logged":      errGaveUp,
+	} {
+		if got := (&Error{Dir: "/d", Err: cause}).Hint(); !strings.Contains(got, want) {
+			t.Errorf("%v: hint %q, want %q", cause, got, want)
+		}
 	}
+}
+
+// A member hangs like this on a full disk: a write holds the locks of the store and never ends. A watch waits for one of
+// these locks to end, and the server waits for the watch.
+func TestStopOfAHangingMemberKeepsItsDeadline(t *testing.T) {
+	t.Parallel()
+	s, err := Start(t.Context(), Config{Dir: filepath.Join(t.TempDir(), "etcd"), UnsafeNoFsync: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := client(t, s)
+	watch := c.Watch(context.Background(), "a", clientv3.WithCreatedNotify())
+	if created := <-watch; !created.Created {
+		t.Fatalf("watch was not created: %v", created)
+	}
+	disk := s.member.Server.Backend().ReadTx()
+	disk.RLock() // keeps a write from ending
+	before := s.member.Server.CommittedIndex()
+	written := make(chan error, 1)
+	go func() {
+		_, err := c.Put(context.Background(), "a", "1")
+		written <- err
+	}()
+	for s.member.Server.CommittedIndex() == before {
+		select {
+		case err := <-written:
+			t.Fatalf("a write to a hanging disk ended: %v", err)
+		case <-time.After(time.Millisecond):
+		}
+	}
+
+	ctx, cancel := context.WithTimeout(context.Background(), stopGrace+time.Second)
+	defer cancel()
+	stopped := make(chan error, 1)
+	go func() { stopped <- s.Stop(ctx) }()
+	select {
+	case err := <-stopped:
+		if !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("stop: %v, want the deadline", err)
+		}
+	case <-time.After(30 * time.Second):
+		t.Error("stop hangs with the member")
+	}
+	disk.RUnlock()
+	<-written
+}
+
+func TestStopLeavesAMemberThatGaveUp(t *testing.T) {
+	t.Parallel()
+	s, err := Start(t.Context(), Config{Dir: filepath.Join(t.TempDir(), "etcd"), UnsafeNoFsync: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.log.report("failed to save entries", nil)
+	if err := <-s.Failed(); !errors.Is(err, errGaveUp) {
+		t.Errorf("got %v", err)
+	}
+	if err := s.Stop(t.Context()); err != nil {
+		t.Errorf("stop: %v", err)
+	}
+	s.log.gaveUp.Store(false)
+	s.stop = sync.Once{}
+	stop(t, s)
 }

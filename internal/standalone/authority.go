@@ -17,6 +17,7 @@ import (
 	"lanyard.dev/internal/apiserver/auditlog"
 	"lanyard.dev/internal/apiserver/nodeclient"
 	"lanyard.dev/internal/datadir"
+	"lanyard.dev/internal/deadline"
 	"lanyard.dev/internal/etcd"
 	"lanyard.dev/internal/signingkey"
 )
@@ -41,6 +42,8 @@ type Config struct {
 	AuthenticationConfig string
 	// AdmissionConfig is a file that names the Pod Security Standard for namespaces that choose none.
 	AdmissionConfig string
+	// AuditLogMode is one of auditlog.Modes; empty means auditlog.Blocking.
+	AuditLogMode string
 	// clock says which certificates are due; nil is the real one.
 	clock clock.Clock
 	// AcceptedKeyFiles hold keys whose tokens are accepted besides those of the signing key.
@@ -50,10 +53,13 @@ type Config struct {
 }
 
 // Rotation of the audit log: about 1 GB and a month at the most.
-const (
-	auditMaxAge, auditMaxBackups, auditMaxSize = 30, 10, 100
+const auditMaxAge, auditMaxBackups, auditMaxSize = 30, 10, 100
 
-	stopTimeout = 10 * time.Second
+// How long each step of the end may take, after which the next one begins. The server's limit is its own.
+const (
+	certificatesTimeout = time.Second
+	etcdTimeout         = 4 * time.Second
+	directoryTimeout    = time.Second
 )
 
 // Authority is a running authority with its own etcd.
@@ -66,7 +72,8 @@ type Authority struct {
 	etcd   *etcd.Server
 	server *apiserver.Server
 	stop   context.CancelFunc
-	ended  chan struct{} // closed when the server has ended, with err
+	ending <-chan struct{} // closed when stop is called
+	ended  chan struct{}   // closed when the server has ended, with err
 	err    error
 }
 
@@ -92,7 +99,7 @@ func (a *Authority) start(ctx context.Context, c Config) (err error) {
 		return err
 	}
 	running, stop := context.WithCancel(ctx)
-	a.stop = stop
+	a.stop, a.ending = stop, running.Done()
 	go a.certs.keep(running)
 	go func() {
 		defer close(a.ended)
@@ -176,7 +183,7 @@ func (a *Authority) options(c Config, listener net.Listener) apiserver.Options {
 			CertFile: a.dir.CACert(), KeyFile: a.dir.CAKey(), ServingCertFile: a.dir.NodesCACert(), ServingKeyFile: a.dir.NodesCAKey(),
 		},
 		Nodes: nodeclient.Config{CertFile: a.dir.NodeClientCert(), KeyFile: a.dir.NodeClientKey(), CAFile: a.dir.NodesCACert()},
-		Audit: auditlog.Options{LogPath: a.dir.AuditLog(), MaxAge: auditMaxAge, MaxBackups: auditMaxBackups, MaxSize: auditMaxSize},
+		Audit: auditlog.Options{LogPath: a.dir.AuditLog(), Mode: c.AuditLogMode, MaxAge: auditMaxAge, MaxBackups: auditMaxBackups, MaxSize: auditMaxSize},
 	}
 }
 
@@ -204,32 +211,38 @@ func (a *Authority) Wait() error {
 	return errors.Join(err, a.release())
 }
 
+// Ending is closed when the authority begins to end, for whatever reason. It has ended StopTimeout later at the latest.
+func (a *Authority) Ending() <-chan struct{} { return a.ending }
+
+// StopTimeout bounds how long the end of the authority takes.
+func (a *Authority) StopTimeout() time.Duration {
+	return a.server.StopTimeout() + certificatesTimeout + etcdTimeout + directoryTimeout
+}
+
 // Stop ends the authority in order and waits for it.
 func (a *Authority) Stop() error {
 	a.stop()
 	return a.Wait()
 }
 
-// release gives back what Start took, in the reverse order: etcd goes once nothing uses it.
+// release gives back what Start took, in the reverse order: etcd goes once nothing uses it. A step that hangs, as on a
+// broken disk, does not keep the later ones from being taken.
 func (a *Authority) release() error {
-	ctx, cancel := context.WithTimeout(context.Background(), stopTimeout)
-	defer cancel()
+	var errs []error
 	if a.stop != nil {
 		a.stop()
-		select {
-		case <-a.ended:
-		case <-ctx.Done():
-		}
+		errs = append(errs, deadline.Run(a.server.StopTimeout(), "stop the server", func() error { <-a.ended; return nil }))
 	}
 	if a.certs != nil {
-		a.certs.close()
+		errs = append(errs, deadline.Run(certificatesTimeout, "end the renewal of certificates", func() error { a.certs.close(); return nil }))
 	}
-	var errs []error
 	if a.etcd != nil {
+		ctx, cancel := context.WithTimeout(context.Background(), etcdTimeout)
+		defer cancel()
 		errs = append(errs, a.etcd.Stop(ctx))
 	}
 	if a.dir != nil {
-		errs = append(errs, a.dir.Close())
+		errs = append(errs, deadline.Run(directoryTimeout, "release "+a.dir.Path(), a.dir.Close))
 	}
 	return errors.Join(errs...)
 }

@@ -3,7 +3,6 @@ package auditlog
 
 import (
 	"fmt"
-	"io"
 
 	auditinternal "k8s.io/apiserver/pkg/apis/audit"
 	auditv1 "k8s.io/apiserver/pkg/apis/audit/v1"
@@ -18,6 +17,8 @@ type Options struct {
 	LogPath string
 	// PolicyFile is an audit.k8s.io/v1 Policy; without one every request is logged at level Metadata.
 	PolicyFile string
+	// Mode is one of Modes; empty means Blocking.
+	Mode string
 	// MaxAge in days, MaxBackups in files and MaxSize in megabytes rule rotation. Zero means no limit of that kind,
 	// but 100 MB for MaxSize.
 	MaxAge, MaxBackups, MaxSize int
@@ -34,6 +35,9 @@ func (o Options) Validate() []error {
 	if o.PolicyFile != "" && o.LogPath == "" {
 		errs = append(errs, fmt.Errorf("--audit-policy-file needs --audit-log-path: there is nothing to write to"))
 	}
+	if err := validateMode(o.Mode); err != nil {
+		errs = append(errs, err)
+	}
 	return errs
 }
 
@@ -41,7 +45,7 @@ func (o Options) Validate() []error {
 type Log struct {
 	Backend audit.Backend
 	Policy  audit.PolicyRuleEvaluator
-	closer  io.Closer
+	file    *file
 }
 
 // Open returns the log, or nil when auditing is off. The file is made 0600 if it is not there.
@@ -57,11 +61,12 @@ func Open(o Options) (*Log, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open audit log %s: %w", o.LogPath, err)
 	}
-	return &Log{
-		Backend: withoutCommands{withoutQuotes{pluginlog.NewBackend(out, pluginlog.FormatJson, auditv1.SchemeGroupVersion)}},
-		Policy:  withoutCredentials{evaluator},
-		closer:  out,
-	}, nil
+	if o.Mode == BlockingStrict {
+		evaluator = withArrivals{evaluator}
+	}
+	f := &file{out: out}
+	written := inMode(o.Mode, pluginlog.NewBackend(f, pluginlog.FormatJson, auditv1.SchemeGroupVersion))
+	return &Log{Backend: withoutCommands{withoutQuotes{written}}, Policy: withoutCredentials{evaluator}, file: f}, nil
 }
 
 // Close closes the file; events that come later are refused.
@@ -69,7 +74,7 @@ func (l *Log) Close() error {
 	if l == nil {
 		return nil
 	}
-	return l.closer.Close()
+	return l.file.Close()
 }
 
 func load(file string) (audit.PolicyRuleEvaluator, error) {

@@ -1,0 +1,35 @@
+package apiserver
+
+import (
+	"context"
+	"testing"
+	"time"
+
+	genericserver "k8s.io/apiserver/pkg/server"
+)
+
+// The library waits for requests under way without a limit, and these may wait for a store that hangs.
+func TestStopOfAServerThatHangs(t *testing.T) {
+	t.Parallel()
+	s := &Server{}
+	s.server = &genericserver.GenericAPIServer{ShutdownDelayDuration: 10*time.Millisecond - drainTimeout - closeTimeout}
+	ctx, cancel := context.WithCancel(t.Context())
+	hang := make(chan struct{})
+	defer close(hang)
+	ended := make(chan error, 1)
+	go func() { ended <- s.serve(ctx, func(context.Context) error { <-hang; return nil }) }()
+	select {
+	case err := <-ended:
+		t.Fatalf("ended before it was told to stop: %v", err)
+	case <-time.After(50 * time.Millisecond):
+	}
+	cancel()
+	select {
+	case err := <-ended:
+		if err != nil {
+			t.Errorf("got %v, want an end in order", err)
+		}
+	case <-time.After(time.Minute):
+		t.Error("the server goes on")
+	}
+}
