@@ -42,6 +42,7 @@ import (
 	"lanyard.dev/internal/apiserver/authn"
 	"lanyard.dev/internal/apiserver/authn/oidc"
 	"lanyard.dev/internal/apiserver/authz"
+	"lanyard.dev/internal/apiserver/connection"
 	"lanyard.dev/internal/apiserver/issuer"
 	"lanyard.dev/internal/apiserver/metrics"
 	"lanyard.dev/internal/apiserver/mirror"
@@ -128,7 +129,8 @@ func (a *assembly) secure() error {
 	if err != nil {
 		return fmt.Errorf("serving certificate %s with key %s: %w", o.TLSCertFile, o.TLSPrivateKeyFile, err)
 	}
-	a.config.SecureServing = &genericserver.SecureServingInfo{Listener: o.Listener, Cert: serving}
+	a.connections = connection.Limit(o.Listener, connection.Most(), a.config.RequestTimeout+writeGrace)
+	a.config.SecureServing = &genericserver.SecureServingInfo{Listener: a.connections, Cert: serving}
 	if o.ClientCAFile == "" {
 		return nil
 	}

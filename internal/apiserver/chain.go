@@ -2,36 +2,37 @@ package apiserver
 
 import (
 	"net/http"
-	"time"
 
 	"k8s.io/apiserver/pkg/endpoints/filters"
 	"k8s.io/apiserver/pkg/endpoints/filters/impersonation"
 	"k8s.io/apiserver/pkg/endpoints/request"
 	genericserver "k8s.io/apiserver/pkg/server"
 	genericfilters "k8s.io/apiserver/pkg/server/filters"
-	"k8s.io/klog/v2"
 
 	"lanyard.dev/internal/apiserver/ephemeral"
+	"lanyard.dev/internal/apiserver/inflight"
 )
 
 // buildChain wraps the API in what every request goes through.
 func (a *assembly) buildChain(api http.Handler, c *genericserver.Config) http.Handler {
 	a.ephemeral = ephemeral.New(ephemeral.Config{
-		Codecs: a.codecs, Scheme: a.scheme, Admission: c.AdmissionControl, MaxBodyBytes: c.MaxRequestBodyBytes,
-	}, withAnswerDeadline(api, c))
-	return wrap(endSessions(endWatches(a.ephemeral, a.stopping), a.stopping), c)
+		Codecs: a.codecs, Scheme: a.scheme, Admission: c.AdmissionControl, MaxBodyBytes: inflight.SmallBody,
+	}, api)
+	return wrap(endSessions(endWatches(a.ephemeral, a.stopping), a.stopping), c, a.connections.Share)
 }
 
 // wrap puts the filters around the API, innermost first. It is the library's own chain without what this server has no
 // use for (tracing, CORS, per-filter latency, flow control by API objects) and without the second goroutine per
-// request that the library's timeout takes: handlers end by the deadline in their context, reading by withBodyDeadline
-// and writing by withAnswerDeadline. What that timeout guards besides, headers that late work writes to, withWarnings does.
-func wrap(api http.Handler, c *genericserver.Config) http.Handler {
+// request that the library's timeout takes: handlers end by the deadline in their context, reading and writing by
+// deadlines. What that timeout guards besides, headers that late work writes to, withWarnings does. The limits on
+// requests in flight are inside of audit, which records refusals, and outside of impersonation, which would let one
+// caller be many.
+//
+// share is called with the remote address of each request that shares its connection.
+func wrap(api http.Handler, c *genericserver.Config, share func(string)) http.Handler {
 	h := filters.WithAuthorization(api, c.Authorization.Authorizer, c.Serializer)
-	h = genericfilters.WithMaxInFlightLimit(h, c.MaxRequestsInFlight, c.MaxMutatingRequestsInFlight, func(r *http.Request, info *request.RequestInfo) bool {
-		return c.LongRunningFunc(r, info) || asksForHealth(info)
-	})
 	h = impersonation.WithImpersonation(h, c.Authorization.Authorizer, c.Serializer)
+	h = limits(c).Wrap(h)
 	h = filters.WithAudit(h, c.AuditBackend, c.AuditPolicyRuleEvaluator, c.LongRunningFunc)
 
 	failed := filters.WithFailedAuthenticationAudit(filters.Unauthorized(c.Serializer), c.AuditBackend, c.AuditPolicyRuleEvaluator)
@@ -42,54 +43,26 @@ func wrap(api http.Handler, c *genericserver.Config) http.Handler {
 	h = genericfilters.WithWaitGroup(h, c.LongRunningFunc, c.NonLongRunningRequestWaitGroup)
 	h = filters.WithCacheControl(h)
 	h = genericfilters.WithHTTPLogging(h)
+	h = deadlines{body: c.RequestTimeout, answer: c.RequestTimeout + writeGrace, longRunning: c.LongRunningFunc, share: share}.wrap(h)
 	h = filters.WithRequestInfo(h, c.RequestInfoResolver)
 	h = filters.WithRequestReceivedTimestamp(h)
 	h = genericfilters.WithPanicRecovery(h, c.RequestInfoResolver)
 	h = filters.WithAuditInit(h)
-	return withoutCommands(withBodyDeadline(h, c.RequestTimeout))
+	return withoutCommands(h)
 }
 
-// asksForHealth picks the requests that are answered however busy the server is: one that is busy is not ill.
-func asksForHealth(info *request.RequestInfo) bool {
-	switch info.Path {
-	case "/livez", "/readyz", "/healthz":
-		return !info.IsResourceRequest
-	}
-	return false
-}
+const (
+	// maxStreams is how many watches and conversations with nodes there may be.
+	maxStreams = 10_000
+	// maxBodyBytes is how much memory the larger bodies of requests in flight may take together.
+	maxBodyBytes = 32 << 20
+)
 
-// withBodyDeadline ends the reading of a body that does not arrive in time. The deadline in a request's context does
-// not reach there, and a caller who sends a byte a minute would hold one of the places for requests under way.
-func withBodyDeadline(h http.Handler, timeout time.Duration) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if r.ContentLength != 0 {
-			logDeadline(http.NewResponseController(w).SetReadDeadline(time.Now().Add(timeout)))
-		}
-		h.ServeHTTP(w, r)
+func limits(c *genericserver.Config) *inflight.Limiter {
+	return inflight.New(inflight.Config{
+		Reads: c.MaxRequestsInFlight, Writes: c.MaxMutatingRequestsInFlight, Streams: maxStreams,
+		BodyBytes: maxBodyBytes, MaxBodyBytes: c.MaxRequestBodyBytes, LongRunning: c.LongRunningFunc, Serializer: c.Serializer,
 	})
-}
-
-// writeGrace is how long after its deadline a request may still be told that it failed.
-const writeGrace = 5 * time.Second
-
-// withAnswerDeadline ends the writing of an answer that nobody reads, for the same reason. Watches have all the time
-// they want: a deadline that an earlier request left on the connection is taken off. Token requests and reviews, whose
-// answers are too small to wait for a reader, do not come this way.
-func withAnswerDeadline(h http.Handler, c *genericserver.Config) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		var deadline time.Time
-		if info, ok := request.RequestInfoFrom(r.Context()); !ok || !c.LongRunningFunc(r, info) {
-			deadline = time.Now().Add(c.RequestTimeout + writeGrace)
-		}
-		logDeadline(http.NewResponseController(w).SetWriteDeadline(deadline))
-		h.ServeHTTP(w, r)
-	})
-}
-
-func logDeadline(err error) {
-	if err != nil {
-		klog.V(4).InfoS("Could not bound reading or writing a request", "err", err)
-	}
 }
 
 // endWatches tells the watches under way when the server is to stop. Without it they would be waited for in vain, and

@@ -18,6 +18,7 @@ import (
 	"lanyard.dev/internal/apiserver/auditlog"
 	"lanyard.dev/internal/apiserver/authn/oidc"
 	"lanyard.dev/internal/apiserver/authz"
+	"lanyard.dev/internal/apiserver/connection"
 	"lanyard.dev/internal/apiserver/ephemeral"
 	"lanyard.dev/internal/apiserver/metrics"
 	"lanyard.dev/internal/apiserver/mirror"
@@ -57,6 +58,8 @@ type assembly struct {
 	codecs  serializer.CodecFactory
 	config  *genericserver.Config
 	server  *genericserver.GenericAPIServer
+
+	connections *connection.Listener
 
 	mirror  *mirror.Mirror
 	stores  *stores

@@ -227,8 +227,8 @@ func TestLargeBodies(t *testing.T) {
 		"config map over 3 MiB":          {core + "/configmaps", configMap(3<<20 + 1), http.StatusRequestEntityTooLarge, "limit is 3145728"},
 		"role of 2 MiB":                  {rbac + "/roles", manyRules(2000), http.StatusUnprocessableEntity, "rules: Too long: may not be more than 1441792 bytes"},
 		"pod of 2 MiB, more than etcd's": {core + "/pods", longPod(2 << 20), http.StatusRequestEntityTooLarge, "too large"},
-		"token request over 3 MiB":       {core + "/serviceaccounts/default/token", configMap(3<<20 + 1), http.StatusRequestEntityTooLarge, "limit is 3145728"},
-		"review over 3 MiB":              {"/apis/authentication.k8s.io/v1/tokenreviews", configMap(3<<20 + 1), http.StatusRequestEntityTooLarge, "limit is 3145728"},
+		"token request over 64 KiB":      {core + "/serviceaccounts/default/token", configMap(64 << 10), http.StatusRequestEntityTooLarge, "limit is 65536"},
+		"review over 64 KiB":             {"/apis/authentication.k8s.io/v1/tokenreviews", configMap(64 << 10), http.StatusRequestEntityTooLarge, "limit is 65536"},
 		"20 MiB":                         {core + "/configmaps", configMap(20 << 20), http.StatusRequestEntityTooLarge, "limit is 3145728"},
 	} {
 		t.Run(name, func(t *testing.T) {

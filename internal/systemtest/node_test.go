@@ -26,8 +26,16 @@ import (
 // nodeClient is what a node has that has joined: a client certificate of the authority's CA.
 func nodeClient(t testing.TB, a *lanyardtest.Authority, name string) *kubernetes.Clientset {
 	t.Helper()
+	client := clientFor(t, nodeConfig(t, a.DataDir(), a.Config(), name))
+	t.Cleanup(client.CoreV1().RESTClient().(*rest.RESTClient).Client.CloseIdleConnections)
+	return client
+}
+
+// nodeConfig is the configuration with a node's certificate, of the CA in the data directory, as its only credential.
+func nodeConfig(t testing.TB, dataDir string, config *rest.Config, name string) *rest.Config {
+	t.Helper()
 	now := time.Now()
-	ca, err := pki.EnsureAuthority(filepath.Join(a.DataDir(), "ca.crt"), filepath.Join(a.DataDir(), "ca.key"), "", now)
+	ca, err := pki.EnsureAuthority(filepath.Join(dataDir, "ca.crt"), filepath.Join(dataDir, "ca.key"), "", now)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -35,11 +43,9 @@ func nodeClient(t testing.TB, a *lanyardtest.Authority, name string) *kubernetes
 	if err != nil {
 		t.Fatal(err)
 	}
-	config := rest.AnonymousClientConfig(a.Config())
+	config = rest.AnonymousClientConfig(config)
 	config.CertData, config.KeyData = pair.CertPEM, pair.KeyPEM
-	client := clientFor(t, config)
-	t.Cleanup(client.CoreV1().RESTClient().(*rest.RESTClient).Client.CloseIdleConnections)
-	return client
+	return config
 }
 
 // machine is a node that has registered, with one pod bound to it.

@@ -2,6 +2,7 @@ package ephemeral
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"mime"
@@ -154,7 +155,10 @@ func (k *kind) decodersFor(r *http.Request, codecs runtime.NegotiatedSerializer)
 func readBody(r *http.Request, limit int64) ([]byte, error) {
 	defer func() { _ = r.Body.Close() }()
 	body, err := io.ReadAll(io.LimitReader(r.Body, limit+1))
+	status := apierrors.APIStatus(nil)
 	switch {
+	case errors.As(err, &status): // the body is larger than the server lets it be
+		return nil, err
 	case err != nil:
 		return nil, apierrors.NewBadRequest("the body cannot be read: " + err.Error())
 	case int64(len(body)) > limit:

@@ -1,0 +1,14 @@
+//go:build unix
+
+package connection
+
+import "golang.org/x/sys/unix"
+
+// openFiles returns how many files, connections among them, the process may have open.
+func openFiles() int {
+	var limit unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
+		return unlimited
+	}
+	return int(min(uint64(limit.Cur), unlimited))
+}

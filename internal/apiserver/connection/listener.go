@@ -1,0 +1,111 @@
+package connection
+
+import (
+	"errors"
+	"net"
+	"os"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/time/rate"
+	"k8s.io/klog/v2"
+
+	"lanyard.dev/internal/apiserver/inflight"
+)
+
+const (
+	most = 10_000
+	// unlimited stands for as many files as anybody may open.
+	unlimited = 1 << 20
+)
+
+// Most returns how many connections a server should accept: no more than half of the files that the process may have
+// open, because storage needs files as well and fails without.
+func Most() int { return min(most, openFiles()/2) }
+
+// Listener accepts connections while there is room for them, and closes others at once. One address gets half of all
+// connections at most, less where others want many too.
+type Listener struct {
+	net.Listener
+	stall time.Duration
+	room  *inflight.Pool
+	open  sync.Map // by remote address, to *conn
+	warn  rate.Sometimes
+}
+
+// Limit returns a listener for at most so many connections. stall is how long one write to a shared connection may take.
+func Limit(l net.Listener, connections int, stall time.Duration) *Listener {
+	return &Listener{Listener: l, stall: stall, room: inflight.NewPool(int64(connections)), warn: rate.Sometimes{Interval: 10 * time.Second}}
+}
+
+// Accept implements net.Listener.
+func (l *Listener) Accept() (net.Conn, error) {
+	for {
+		accepted, err := l.Listener.Accept()
+		if err != nil {
+			return nil, err
+		}
+		address := accepted.RemoteAddr().String()
+		from := inflight.CallerAt(address)
+		if l.room.Acquire(from, inflight.Node, 1) {
+			c := &conn{Conn: accepted, listener: l, address: address, from: from}
+			l.open.Store(address, c)
+			return c, nil
+		}
+		_ = accepted.Close()
+		l.warn.Do(func() {
+			klog.Warningf("Closed a new connection: too many are open from %s, or in all; raise the limit of open files or find who holds them", from.Name)
+		})
+	}
+}
+
+// Share tells the listener that the connection from this remote address carries several requests at the same time, as
+// with HTTP/2. A request's own deadline cannot end a write there, because the others wait for the same connection. From
+// now on the connection ends when a write is not taken in time.
+func (l *Listener) Share(address string) {
+	if c, ok := l.open.Load(address); ok {
+		c.(*conn).shared.Store(true)
+	}
+}
+
+// conn is a connection that holds its place until it is closed.
+type conn struct {
+	net.Conn
+	listener *Listener
+	address  string
+	from     inflight.Caller
+	closed   sync.Once
+	shared   atomic.Bool
+	bounded  atomic.Bool // its user has set a deadline for writes
+}
+
+// Write implements net.Conn. After a write that was not taken in time the connection is of no use to anybody.
+func (c *conn) Write(p []byte) (int, error) {
+	if !c.shared.Load() || c.bounded.Load() {
+		return c.Conn.Write(p)
+	}
+	if err := c.Conn.SetWriteDeadline(time.Now().Add(c.listener.stall)); err != nil {
+		return 0, err
+	}
+	n, err := c.Conn.Write(p)
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		_ = c.Close()
+	}
+	return n, err
+}
+
+// SetWriteDeadline implements net.Conn.
+func (c *conn) SetWriteDeadline(t time.Time) error {
+	c.bounded.Store(!t.IsZero())
+	return c.Conn.SetWriteDeadline(t)
+}
+
+// Close implements net.Conn.
+func (c *conn) Close() error {
+	c.closed.Do(func() {
+		c.listener.open.CompareAndDelete(c.address, c)
+		c.listener.room.Release(c.from, 1)
+	})
+	return c.Conn.Close()
+}

@@ -1,0 +1,118 @@
+package apiserver
+
+import (
+	"net/http"
+	"sync"
+	"time"
+
+	"k8s.io/apiserver/pkg/endpoints/request"
+	"k8s.io/apiserver/pkg/endpoints/responsewriter"
+	"k8s.io/klog/v2"
+)
+
+// writeGrace is how long after its deadline a request may still be told that it failed.
+const writeGrace = 5 * time.Second
+
+// deadlines end the reading of bodies that do not arrive and the writing of answers that nobody reads. The deadline in a
+// request's context does not reach there, and a caller who sends or takes a byte a minute would hold one of the places
+// for requests in flight.
+//
+// The whole body of a request must have arrived, and the whole answer must have been taken, in time. A watch lasts as
+// long as its caller wants, but each of its writes must be taken within the time of an answer. Conversations with nodes
+// have no deadline: they end with either side.
+type deadlines struct {
+	body, answer time.Duration
+	longRunning  request.LongRunningRequestCheck
+	// share is called with the remote address of requests that share their connection, as HTTP/2 has them. A deadline
+	// ends what waits there for the caller to open its window, but not what waits for the connection itself, which must
+	// be bounded as a whole.
+	share func(remoteAddr string)
+}
+
+func (d deadlines) wrap(h http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		controller := http.NewResponseController(w)
+		if r.ContentLength != 0 {
+			logDeadline(controller.SetReadDeadline(time.Now().Add(d.body)))
+		}
+		if r.ProtoMajor == 2 {
+			d.share(r.RemoteAddr)
+		}
+		info, ok := request.RequestInfoFrom(r.Context())
+		if !ok || !d.longRunning(r, info) {
+			logDeadline(controller.SetWriteDeadline(time.Now().Add(d.answer)))
+			h.ServeHTTP(w, r)
+			return
+		}
+		if r.ProtoMajor == 1 { // an earlier request may have left its deadline on the connection
+			logDeadline(controller.SetWriteDeadline(time.Time{}))
+		}
+		if info.Verb != "watch" {
+			h.ServeHTTP(w, r)
+			return
+		}
+		paced := newPacedWriter(w, d.answer)
+		defer paced.end()
+		h.ServeHTTP(responsewriter.WrapForHTTP1Or2(paced), r)
+	})
+}
+
+func logDeadline(err error) {
+	if err != nil {
+		klog.V(4).InfoS("Could not bound reading or writing a request", "err", err)
+	}
+}
+
+// pacedWriter is the writer of an answer without an end. Each write must be taken in time; between writes no time passes.
+type pacedWriter struct {
+	http.ResponseWriter
+	timeout time.Duration
+
+	mu    sync.Mutex
+	ended bool
+	timer *time.Timer // runs during a write
+}
+
+var _ responsewriter.UserProvidedDecorator = &pacedWriter{}
+
+func newPacedWriter(w http.ResponseWriter, timeout time.Duration) *pacedWriter {
+	p := &pacedWriter{ResponseWriter: w, timeout: timeout}
+	p.timer = time.AfterFunc(timeout, p.giveUp)
+	p.timer.Stop()
+	return p
+}
+
+// Unwrap implements responsewriter.UserProvidedDecorator.
+func (p *pacedWriter) Unwrap() http.ResponseWriter { return p.ResponseWriter }
+
+// Write implements http.ResponseWriter.
+func (p *pacedWriter) Write(data []byte) (int, error) {
+	p.timer.Reset(p.timeout)
+	defer p.timer.Stop()
+	return p.ResponseWriter.Write(data)
+}
+
+// Flush implements http.Flusher.
+func (p *pacedWriter) Flush() {
+	p.timer.Reset(p.timeout)
+	defer p.timer.Stop()
+	logDeadline(http.NewResponseController(p.ResponseWriter).Flush())
+}
+
+// giveUp makes the write under way fail, and all later ones.
+func (p *pacedWriter) giveUp() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if !p.ended { // a writer must not be used once its handler has returned
+		logDeadline(http.NewResponseController(p.ResponseWriter).SetWriteDeadline(time.Now().Add(-time.Second)))
+	}
+}
+
+// end bounds what the server itself still writes, and stops the timer for good.
+func (p *pacedWriter) end() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.ended = true
+	p.timer.Stop()
+	logDeadline(http.NewResponseController(p.ResponseWriter).SetWriteDeadline(time.Now().Add(writeGrace)))
+}

@@ -1,0 +1,166 @@
+package inflight
+
+import (
+	"bytes"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/serializer"
+	"k8s.io/apimachinery/pkg/util/sets"
+	"k8s.io/apiserver/pkg/authentication/user"
+	"k8s.io/apiserver/pkg/endpoints/request"
+)
+
+var (
+	jane  = &user.DefaultInfo{Name: "jane", Groups: []string{user.AllAuthenticated}}
+	admin = &user.DefaultInfo{Name: "admin", Groups: []string{user.SystemPrivilegedGroup, user.AllAuthenticated}}
+	node  = &user.DefaultInfo{Name: "system:node:n", Groups: []string{user.NodesGroup, user.AllAuthenticated}}
+	none  = &user.DefaultInfo{Name: user.Anonymous, Groups: []string{user.AllUnauthenticated}}
+)
+
+// server is a limiter in front of a handler that reads the body, tells that it is in, and waits.
+type server struct {
+	handler http.Handler
+	in      chan struct{}
+	wait    chan struct{}
+}
+
+func newServer() *server {
+	s := &server{in: make(chan struct{}, 1000), wait: make(chan struct{})}
+	limiter := New(Config{
+		Reads: 16, Writes: 8, Streams: 8, BodyBytes: 8 << 20, MaxBodyBytes: 3 << 20,
+		LongRunning: func(_ *http.Request, info *request.RequestInfo) bool { return info.Verb == "watch" },
+		Serializer:  serializer.NewCodecFactory(runtime.NewScheme()).WithoutConversion(),
+	})
+	s.handler = limiter.Wrap(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if _, err := io.Copy(io.Discard, r.Body); err != nil {
+			http.Error(w, err.Error(), http.StatusRequestEntityTooLarge)
+			return
+		}
+		s.in <- struct{}{}
+		<-s.wait
+	}))
+	return s
+}
+
+func (s *server) request(u user.Info, method, path string, body io.Reader) *httptest.ResponseRecorder {
+	r := httptest.NewRequest(method, path, body)
+	resolver := &request.RequestInfoFactory{APIPrefixes: sets.NewString("api", "apis"), GrouplessAPIPrefixes: sets.NewString("api")}
+	info, err := resolver.NewRequestInfo(r)
+	if err != nil {
+		panic(err)
+	}
+	ctx := request.WithUser(request.WithRequestInfo(r.Context(), info), u)
+	answer := httptest.NewRecorder()
+	s.handler.ServeHTTP(answer, r.WithContext(ctx))
+	return answer
+}
+
+// hold sends requests until one is turned away, and returns how many are held.
+func (s *server) hold(t *testing.T, u user.Info, method, path string, body func() io.Reader) (held int) {
+	t.Helper()
+	for held < 100 {
+		done := make(chan *httptest.ResponseRecorder, 1)
+		go func() { done <- s.request(u, method, path, body()) }()
+		select {
+		case <-s.in:
+			held++
+		case got := <-done:
+			if got.Code != http.StatusTooManyRequests || got.Header().Get("Retry-After") != "1" {
+				t.Fatalf("turned away with %d, Retry-After %q: %s", got.Code, got.Header().Get("Retry-After"), got.Body)
+			}
+			return held
+		}
+	}
+	return held
+}
+
+func empty() io.Reader { return http.NoBody }
+
+const (
+	configMaps = "/api/v1/namespaces/ns/configmaps"
+	leases     = "/apis/coordination.k8s.io/v1/namespaces/ns/leases"
+	reviews    = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews"
+	token      = "/api/v1/namespaces/ns/serviceaccounts/a/token"
+)
+
+func TestPlaces(t *testing.T) {
+	t.Parallel()
+	for name, tt := range map[string]struct {
+		caller user.Info
+		method string
+		path   string
+		want   int
+	}{
+		"writes":         {jane, "POST", configMaps, 3},
+		"reads":          {jane, "GET", configMaps, 6},
+		"watches":        {jane, "GET", configMaps + "?watch=true", 3},
+		"anonymous":      {none, "GET", "/version", 6},
+		"Leases":         {jane, "PUT", leases + "/l", 4},
+		"token requests": {jane, "POST", token, 4},
+		"a node":         {node, "POST", configMaps, 4},
+		"administrators": {admin, "POST", configMaps, 100},
+		"health":         {none, "GET", "/readyz", 100},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := newServer()
+			defer close(s.wait)
+			if got := s.hold(t, tt.caller, tt.method, tt.path, empty); got != tt.want {
+				t.Errorf("holds %d places, want %d", got, tt.want)
+			}
+		})
+	}
+}
+
+func TestBodyBytes(t *testing.T) {
+	t.Parallel()
+	s := newServer()
+	defer close(s.wait)
+	big := func() io.Reader { return bytes.NewReader(make([]byte, 1<<20)) }
+	if got := s.hold(t, jane, "POST", configMaps, big); got != 3 {
+		t.Errorf("one caller holds %d bodies of 1 MiB, want 3 of the 6 that common requests may have", got)
+	}
+	if got := s.hold(t, &user.DefaultInfo{Name: "joe"}, "POST", configMaps, empty); got == 0 {
+		t.Error("a small request found no room")
+	}
+}
+
+func TestBodyLimits(t *testing.T) {
+	t.Parallel()
+	for name, tt := range map[string]struct {
+		method, path string
+		limit        int
+	}{
+		"stored":        {"POST", configMaps, 3 << 20},
+		"updated":       {"PUT", leases + "/l", 3 << 20},
+		"patched":       {"PATCH", configMaps + "/c", 3 << 20},
+		"review":        {"POST", reviews, 64 << 10},
+		"token review":  {"POST", "/apis/authentication.k8s.io/v1/tokenreviews", 64 << 10},
+		"token request": {"POST", token, 64 << 10},
+		"deletion":      {"DELETE", configMaps + "/c", 64 << 10},
+		"collection":    {"DELETE", configMaps, 64 << 10},
+		"binding":       {"POST", "/api/v1/namespaces/ns/pods/p/binding", 64 << 10},
+		"eviction":      {"POST", "/api/v1/namespaces/ns/pods/p/eviction", 64 << 10},
+		"no resource":   {"POST", "/version", 64 << 10},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := newServer()
+			close(s.wait)
+			for size, want := range map[int]int{tt.limit: http.StatusOK, tt.limit + 1: http.StatusRequestEntityTooLarge} {
+				if got := s.request(admin, tt.method, tt.path, bytes.NewReader(make([]byte, size))); got.Code != want {
+					t.Errorf("%d bytes: %d %s, want %d", size, got.Code, got.Body, want)
+				}
+				unknown := struct{ io.Reader }{strings.NewReader(strings.Repeat("x", size))} // no length in the header
+				if got := s.request(admin, tt.method, tt.path, unknown); got.Code != want {
+					t.Errorf("%d bytes, length unknown: %d %s, want %d", size, got.Code, got.Body, want)
+				}
+			}
+		})
+	}
+}
