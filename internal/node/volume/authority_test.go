@@ -110,7 +110,11 @@ func TestAnAccountIsMadeAgain(t *testing.T) {
 	v := New(Config{
 		Root: filepath.Join(t.TempDir(), "pods"), Objects: store,
 		Request: tokenvolume.RequestBy(client.CoreV1()), Review: tokenvolume.ReviewBy(client.AuthenticationV1()),
-		OnRenew: func(_ *corev1.Pod, volumes []string) { renewed <- volumes[0] },
+		OnRenew: func(_ *corev1.Pod, volumes []string) {
+			for _, volume := range volumes {
+				renewed <- volume
+			}
+		},
 		Refused: func(_ *corev1.Pod, why string) { told <- why },
 		Failed:  func(_ *corev1.Pod, err error) { t.Logf("failed: %v", err) },
 	})
