@@ -21,9 +21,9 @@ import (
 	"lanyard.dev/internal/apiserver/connection"
 )
 
-// deadline is what tests of deadlines allow for an answer, and patience how long they wait for one to end.
+// shortDeadline is what tests of deadlines allow for an answer, and patience how long they wait for one to end.
 const (
-	deadline = 300 * time.Millisecond
+	shortDeadline = 300 * time.Millisecond
 	patience = time.Minute
 )
 
@@ -32,10 +32,10 @@ func slowServer(t *testing.T, handler http.HandlerFunc) (server *httptest.Server
 	t.Helper()
 	ended = make(chan error, 100)
 	server = httptest.NewUnstartedServer(nil)
-	listener := connection.Limit(server.Listener, 100, deadline)
+	listener := connection.Limit(server.Listener, 100, shortDeadline)
 	server.Listener = listener
 	chain := deadlines{
-		body: deadline, answer: deadline, share: listener.Share,
+		body: shortDeadline, answer: shortDeadline, share: listener.Share,
 		longRunning: func(_ *http.Request, info *request.RequestInfo) bool { return info.Verb != "get" },
 	}.wrap(handler)
 	server.Config.Handler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -161,7 +161,7 @@ func TestPatientStreamsLast(t *testing.T) {
 		for range 2 {
 			_, _ = io.WriteString(w, "line\n")
 			_ = http.NewResponseController(w).Flush()
-			time.Sleep(2 * deadline) // the time that passes is what is tested
+			time.Sleep(2 * shortDeadline) // the time that passes is what is tested
 		}
 		_, _ = io.WriteString(w, "end\n")
 	})
