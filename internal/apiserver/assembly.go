@@ -158,7 +158,10 @@ func (a *assembly) openStores() (err error) {
 			return fmt.Errorf("root CA: %w", err)
 		}
 	}
-	if a.mirror, err = newMirror(&a.options, a.config, a.scheme, a.codecs); err != nil {
+	if a.members, err = newMembers(&a.options.Etcd); err != nil {
+		return err
+	}
+	if a.mirror, err = newMirror(&a.options, a.members, a.config, a.scheme, a.codecs); err != nil {
 		return err
 	}
 	a.config.RESTOptionsGetter = a.mirror
@@ -383,6 +386,13 @@ func (a *assembly) serveMetrics() {
 		}
 	}
 	a.metrics.WatchCertificates(certificates)
+	if !a.options.Etcd.Alone {
+		feeds := map[string]metrics.ProofAge{}
+		for _, resource := range mirrored {
+			feeds[resource.String()] = a.mirror.Feed(resource)
+		}
+		a.metrics.WatchFeeds(feeds)
+	}
 	mux := a.server.Handler.NonGoRestfulMux
 	mux.Unregister("/metrics")
 	mux.Handle("/metrics", a.metrics.Handler())

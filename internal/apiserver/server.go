@@ -20,6 +20,7 @@ import (
 	"lanyard.dev/internal/apiserver/authz"
 	"lanyard.dev/internal/apiserver/connection"
 	"lanyard.dev/internal/apiserver/ephemeral"
+	"lanyard.dev/internal/apiserver/members"
 	"lanyard.dev/internal/apiserver/metrics"
 	"lanyard.dev/internal/apiserver/mirror"
 	"lanyard.dev/internal/apiserver/nodeclient"
@@ -61,6 +62,7 @@ type assembly struct {
 
 	connections *connection.Listener
 
+	members *members.Members // nil where etcd has one member only
 	mirror  *mirror.Mirror
 	stores  *stores
 	anchors anchor.Anchors // to verify by
@@ -115,6 +117,9 @@ func (s *Server) Run(ctx context.Context) error {
 	// What the requests under way need outlives ctx until they are done.
 	background, stop := context.WithCancel(context.WithoutCancel(ctx))
 	defer stop()
+	if s.members != nil {
+		go s.members.Run(background)
+	}
 	go s.mirror.Run(background)
 	if err := s.prepare(ctx); err != nil {
 		s.server.Destroy()

@@ -2,6 +2,7 @@ package apiserver
 
 import (
 	"fmt"
+	"path"
 
 	certificatesv1 "k8s.io/api/certificates/v1"
 	coordinationv1 "k8s.io/api/coordination/v1"
@@ -17,6 +18,7 @@ import (
 	serverstorage "k8s.io/apiserver/pkg/server/storage"
 	"k8s.io/apiserver/pkg/storage/storagebackend"
 
+	"lanyard.dev/internal/apiserver/members"
 	"lanyard.dev/internal/apiserver/mirror"
 )
 
@@ -34,12 +36,22 @@ var mirrored = []schema.GroupResource{
 	coordinationv1.Resource("leases"),
 }
 
+// newMembers watches over the members of an etcd that other processes use too. It returns nil where there is one only.
+func newMembers(o *Etcd) (*members.Members, error) {
+	return members.New(members.Config{
+		Endpoints: o.Servers, CAFile: o.CAFile, CertFile: o.CertFile, KeyFile: o.KeyFile, Key: path.Join(etcdPrefix, "health"),
+	})
+}
+
 // newMirror connects the configuration to etcd and returns the storage that every store is made on.
-func newMirror(o *Options, config *genericserver.Config, s *runtime.Scheme, codecs serializer.CodecFactory) (*mirror.Mirror, error) {
+func newMirror(o *Options, etcdMembers *members.Members, config *genericserver.Config, s *runtime.Scheme, codecs serializer.CodecFactory) (*mirror.Mirror, error) {
 	backend := storagebackend.NewDefaultConfig(etcdPrefix, nil)
 	backend.Transport.ServerList = o.Etcd.Servers
 	backend.Transport.TrustedCAFile = o.Etcd.CAFile
 	backend.Transport.CertFile, backend.Transport.KeyFile = o.Etcd.CertFile, o.Etcd.KeyFile
+	if etcdMembers != nil {
+		backend.Transport.EgressLookup = etcdMembers.Lookup
+	}
 	backend.StorageObjectCountTracker = config.StorageObjectCountTracker
 
 	etcd := options.NewEtcdOptions(backend)

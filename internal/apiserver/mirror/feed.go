@@ -4,10 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strconv"
 	"sync"
 	"sync/atomic"
 	"time"
 
+	"google.golang.org/grpc/metadata"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -32,6 +34,8 @@ type Feed struct {
 	resource  schema.GroupResource
 	newList   func() runtime.Object
 	clock     clock.PassiveClock
+	epoch     time.Time // what now counts from
+	pace      pace
 	listeners []Listener
 	// alone is true when no other process writes the storage.
 	alone bool
@@ -47,7 +51,7 @@ type Feed struct {
 	synced     chan struct{} // closed once every object that was stored at the start has been told
 	unreadable chan error    // gets one error where the first list shows objects that cannot be read
 	once       sync.Once     // for the two of them
-	progress   atomic.Int64  // all that was written before this has been told, in unix nanoseconds; written under mu
+	progress   atomic.Int64  // all that was written before this instant of now has been told; written under mu
 	latest     atomic.Uint64
 }
 
@@ -64,12 +68,18 @@ func (f *Feed) Listen(l Listener) { f.listeners = append(f.listeners, l) }
 // Latest is the highest revision this feed has told, or 0.
 func (f *Feed) Latest() uint64 { return f.latest.Load() }
 
+// listTimeout bounds the reading of everything that is stored. It fits the largest stores.
+const listTimeout = time.Minute
+
 // Run lists and watches until ctx ends. It must run once.
 func (f *Feed) Run(ctx context.Context) {
 	backoff := wait.Backoff{Duration: 20 * time.Millisecond, Factor: 2, Jitter: 0.2, Steps: 9, Cap: 5 * time.Second}
 	delay := backoff
-	for ctx.Err() == nil {
-		err := f.listAndWatch(ctx, func() { delay = backoff })
+	for attempt := 0; ctx.Err() == nil; attempt++ {
+		opened, err := f.listAndWatch(inStream(ctx, attempt))
+		if opened > 0 && (f.alone || time.Duration(f.progress.Load()) > opened) {
+			delay = backoff // the watch itself has proved something; the list alone would be repeated without a pause
+		}
 		if ctx.Err() != nil {
 			return
 		}
@@ -84,6 +94,16 @@ func (f *Feed) Run(ctx context.Context) {
 	}
 }
 
+// inStream returns a context whose watches share no stream with those of an earlier attempt. The etcd client keeps one
+// stream for all watches of the same metadata, so that a watch which is opened again would be back on the connection that
+// is hung; each stream is opened on the next connection in turn.
+func inStream(ctx context.Context, attempt int) context.Context {
+	if attempt == 0 {
+		return ctx
+	}
+	return metadata.AppendToOutgoingContext(ctx, "lanyard-watch-attempt", strconv.Itoa(attempt))
+}
+
 // isUnreadable tells objects that cannot be decrypted or decoded, which trying again does not mend, from storage that
 // does not answer now.
 func isUnreadable(err error) bool {
@@ -92,31 +112,35 @@ func isUnreadable(err error) bool {
 	return errors.As(err, &internal) || errors.As(err, &fault) && storage.IsCorruptObject(fault)
 }
 
-func (f *Feed) listAndWatch(ctx context.Context, healthy func()) error {
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
+// listAndWatch also returns the instant from which on it watched, or 0.
+func (f *Feed) listAndWatch(ctx context.Context) (opened time.Duration, err error) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
 	revision, err := f.list(ctx)
 	if err != nil {
-		return fmt.Errorf("list %s: %w", f.resource, err)
+		return 0, fmt.Errorf("list %s: %w", f.resource, err)
 	}
 	w, err := f.raw.Watch(ctx, f.prefix, storage.ListOptions{
 		ResourceVersion: revision, Predicate: everything(), Recursive: true, ProgressNotify: true,
 	})
 	if err != nil {
-		return fmt.Errorf("watch %s: %w", f.resource, err)
+		return 0, fmt.Errorf("watch %s: %w", f.resource, err)
 	}
 	defer w.Stop()
 	f.once.Do(func() { close(f.synced) })
-	healthy()
+	opened = f.now()
 	if !f.alone {
-		go f.measureLag(ctx)
+		go func() { cancel(f.measureLag(ctx, opened)) }()
 	}
 	for event := range w.ResultChan() {
 		if err := f.receive(event); err != nil {
-			return err
+			return opened, err
 		}
 	}
-	return errors.New("watch closed")
+	if err := context.Cause(ctx); err != nil {
+		return opened, fmt.Errorf("watch %s: %w", f.resource, err)
+	}
+	return opened, errors.New("watch closed")
 }
 
 func (f *Feed) receive(event watch.Event) error {
@@ -141,7 +165,9 @@ func everything() storage.SelectionPredicate {
 
 // list tells all that is stored, and the removal of what is not any more. It returns the revision to watch from.
 func (f *Feed) list(ctx context.Context) (string, error) {
-	list, began := f.newList(), f.clock.Now()
+	ctx, cancel := context.WithTimeout(ctx, listTimeout)
+	defer cancel()
+	list, began := f.newList(), f.now()
 	err := f.raw.GetList(ctx, f.prefix, storage.ListOptions{Predicate: storage.Everything, Recursive: true}, list)
 	if err != nil {
 		return "", err

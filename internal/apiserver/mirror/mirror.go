@@ -29,11 +29,18 @@ type Mirror struct {
 func New(base generic.RESTOptionsGetter, alone bool, resources ...schema.GroupResource) *Mirror {
 	m := &Mirror{base: base, alone: alone, feeds: map[schema.GroupResource]*Feed{}}
 	for _, r := range resources {
-		m.feeds[r] = &Feed{
-			resource: r, alone: alone, clock: clock.RealClock{}, seen: map[string]version{}, synced: make(chan struct{}), unreadable: make(chan error, 1),
-		}
+		m.feeds[r] = newFeed(r, alone)
 	}
 	return m
+}
+
+func newFeed(resource schema.GroupResource, alone bool) *Feed {
+	f := &Feed{
+		resource: resource, alone: alone, pace: usualPace, seen: map[string]version{},
+		synced: make(chan struct{}), unreadable: make(chan error, 1),
+	}
+	f.setClock(clock.RealClock{})
+	return f
 }
 
 // Feed returns the feed of a resource that New was given. Before Run its store must have been made.

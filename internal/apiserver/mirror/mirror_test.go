@@ -3,10 +3,13 @@ package mirror
 import (
 	"context"
 	"errors"
+	"fmt"
+	"strings"
 	"sync"
 	"testing"
 	"time"
 
+	"google.golang.org/grpc/metadata"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -266,8 +269,8 @@ func TestToldBeforeARefusedCreateReturns(t *testing.T) {
 func TestFresh(t *testing.T) {
 	t.Parallel()
 	clock := clocktesting.NewFakePassiveClock(time.Now())
-	f := newFeed()
-	f.clock = clock
+	f := feedTo()
+	f.setClock(clock)
 	stale := func(when string, want bool) {
 		t.Helper()
 		if err := f.Fresh(); errors.Is(err, ErrStale) != want {
@@ -276,14 +279,14 @@ func TestFresh(t *testing.T) {
 	}
 	stale("before anything was read", true)
 	f.arrive(10)
-	if !f.aim(goal{clock.Now(), 10}) {
+	if !f.aim(goal{f.now(), 10}) {
 		t.Error("an idle storage is not counted as reached")
 	}
 	stale("up to date", false)
 
-	f.aim(goal{clock.Now(), 20})
+	f.aim(goal{f.now(), 20})
 	clock.SetTime(clock.Now().Add(MaxLag))
-	if f.aim(goal{clock.Now(), 30}) {
+	if f.aim(goal{f.now(), 30}) {
 		t.Error("a goal is reached that the watch has not come to")
 	}
 	stale("just within bounds", false)
@@ -292,7 +295,7 @@ func TestFresh(t *testing.T) {
 	stale("a watch that lives but lags", true)
 	change{revision: 20, name: "a"}.deliver(t, f)
 	stale("at where storage was long ago", true)
-	f.aim(goal{clock.Now(), 30})
+	f.aim(goal{f.now(), 30})
 	change{revision: 31, name: "a"}.deliver(t, f)
 	stale("beyond where storage was now", false)
 }
@@ -311,7 +314,7 @@ func TestIdleReplicaStaysFresh(t *testing.T) {
 	clock := clocktesting.NewFakePassiveClock(time.Now())
 	asked := make(chan struct{})
 	_, feed, _ := start(t, base, false, func(f *Feed) {
-		f.clock = clock
+		f.setClock(clock)
 		f.raw = &observed{Interface: f.raw, asked: asked}
 	})
 	clock.SetTime(clock.Now().Add(MaxLag + time.Second))
@@ -346,6 +349,176 @@ func TestIdleReplicaStaysFresh(t *testing.T) {
 	await(3)
 	if err := feed.Fresh(); err != nil {
 		t.Errorf("storage of which another resource moved: %v", err)
+	}
+}
+
+// steppedClock is a wall clock that a test sets, over a monotonic one that only goes on. Since measures by the latter, as
+// that of the real clock does, for instants that were noted before the first step.
+type steppedClock struct {
+	began         time.Time
+	passed, steps time.Duration
+}
+
+func (c *steppedClock) Now() time.Time                  { return c.began.Add(c.passed + c.steps) }
+func (c *steppedClock) Since(t time.Time) time.Duration { return c.began.Add(c.passed).Sub(t) }
+
+// TestProofsAgeWhateverTheWallClockSays sets the clock while a feed has no proof, and while it makes one.
+func TestProofsAgeWhateverTheWallClockSays(t *testing.T) {
+	t.Parallel()
+	const step = 10 * time.Minute
+	for _, test := range []struct {
+		name           string
+		atProof, after time.Duration // steps of the clock
+	}{
+		{"no step", 0, 0}, {"back after the proof", 0, -step}, {"ahead after the proof", 0, step},
+		{"ahead during the proof, then corrected", step, -step}, {"back during the proof, then corrected", -step, step},
+	} {
+		clock := &steppedClock{began: time.Now()}
+		f := feedTo()
+		f.setClock(clock)
+		clock.steps += test.atProof
+		f.arrive(10)
+		f.aim(goal{f.now(), 10})
+		clock.steps += test.after
+		clock.passed += MaxLag
+		if err := f.Fresh(); err != nil {
+			t.Errorf("%s: %v after the proof: %v", test.name, MaxLag, err)
+		}
+		clock.passed += time.Millisecond
+		if err := f.Fresh(); !errors.Is(err, ErrStale) {
+			t.Errorf("%s: more than %v after the proof: %v, want %v", test.name, MaxLag, err, ErrStale)
+		}
+	}
+}
+
+// silent is storage that fails in parts: mute drops the events of the watches that are opened, away answers no question
+// for its revision until the asker gives up, and deaf takes no request for progress.
+type silent struct {
+	storage.Interface
+	mu               sync.Mutex
+	mute, away, deaf bool
+	opened           chan context.Context // of each watch
+}
+
+func (s *silent) set(mute, away, deaf bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.mute, s.away, s.deaf = mute, away, deaf
+}
+
+func (s *silent) state() (mute, away, deaf bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.mute, s.away, s.deaf
+}
+
+func (s *silent) Watch(ctx context.Context, key string, opts storage.ListOptions) (watch.Interface, error) {
+	w, err := s.Interface.Watch(ctx, key, opts)
+	if err != nil {
+		return nil, err
+	}
+	mute, _, _ := s.state()
+	s.opened <- ctx
+	if !mute {
+		return w, nil
+	}
+	return watch.Filter(w, func(watch.Event) (watch.Event, bool) { return watch.Event{}, false }), nil
+}
+
+func (s *silent) GetCurrentResourceVersion(ctx context.Context) (uint64, error) {
+	if _, away, _ := s.state(); away {
+		<-ctx.Done()
+		return 0, ctx.Err()
+	}
+	return s.Interface.GetCurrentResourceVersion(ctx)
+}
+
+var errDeaf = errors.New("no stream")
+
+func (s *silent) RequestWatchProgress(ctx context.Context) error {
+	if _, _, deaf := s.state(); deaf {
+		return errDeaf
+	}
+	return s.Interface.RequestWatchProgress(ctx)
+}
+
+// TestASilentWatchIsReplaced hangs the watch of a feed, then the questions that its lag is measured by.
+func TestASilentWatchIsReplaced(t *testing.T) {
+	t.Parallel()
+	base := storagetest.Start(t)
+	quick := pace{every: 20 * time.Millisecond, timeout: 100 * time.Millisecond, reopen: 300 * time.Millisecond}
+	s := &silent{opened: make(chan context.Context, 100)}
+	var feed *Feed
+	_, feed, told := start(t, base, false, func(f *Feed) {
+		s.Interface, s.mute, f.raw, f.pace = f.raw, true, s, quick
+	})
+	other := accountStore(t, base, base)
+	create(t, other, "unheard")
+	reopened := func() (context.Context, metadata.MD) {
+		select {
+		case ctx := <-s.opened:
+			stream, _ := metadata.FromOutgoingContext(ctx)
+			return ctx, stream
+		case <-time.After(20 * time.Second):
+			t.Fatal("a watch that proves nothing is not opened again")
+			return nil, nil
+		}
+	}
+	hung, first := reopened()
+	_, second := reopened()
+	if fmt.Sprint(first) == fmt.Sprint(second) {
+		t.Errorf("the watch was opened again in the stream that hangs: %v", second)
+	}
+	if cause := context.Cause(hung); cause == nil || !strings.Contains(cause.Error(), "no proof of progress for") {
+		t.Errorf("the first watch ended with %v", cause)
+	}
+	told.await(t, "unheard", true)
+
+	s.set(false, true, false)
+	proved := feed.progress.Load()
+	for ctx, _ := reopened(); ; {
+		ended := ctx
+		ctx, _ = reopened()
+		if errors.Is(context.Cause(ended), context.DeadlineExceeded) {
+			break
+		}
+	}
+	if feed.progress.Load() <= proved {
+		t.Error("a feed that lists again has proved nothing by it")
+	}
+	s.set(false, false, false)
+	create(t, other, "heard")
+	told.await(t, "heard", true)
+}
+
+// TestWhatAFailedMeasurementProves is nothing.
+func TestWhatAFailedMeasurementProves(t *testing.T) {
+	t.Parallel()
+	base := storagetest.Start(t)
+	f := feedTo()
+	_, running, _ := start(t, base, true, nil)
+	s := &silent{Interface: running.raw}
+	f.raw, f.pace.timeout = s, 50*time.Millisecond
+	for _, test := range []struct {
+		name       string
+		away, deaf bool
+		reached    uint64 // by the watch
+		want       error
+		fresh      bool
+	}{
+		{"storage does not answer", true, false, 1 << 60, context.DeadlineExceeded, false},
+		{"the watch takes no request", false, true, 0, errDeaf, false},
+		{"the watch has not come as far", false, false, 0, nil, false},
+		{"the watch is there", false, true, 1 << 60, nil, true},
+	} {
+		f.goal, f.watched = goal{}, test.reached
+		s.set(false, test.away, test.deaf)
+		if err := f.measure(t.Context()); !errors.Is(err, test.want) {
+			t.Errorf("%s: %v, want %v", test.name, err, test.want)
+		}
+		if err := f.Fresh(); (err == nil) != test.fresh {
+			t.Errorf("%s: %v, want fresh=%v", test.name, err, test.fresh)
+		}
 	}
 }
 

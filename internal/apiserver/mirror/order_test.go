@@ -14,7 +14,6 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/watch"
-	"k8s.io/utils/clock"
 )
 
 // change is one write as storage orders them.
@@ -98,8 +97,8 @@ type world struct {
 	at      uint64
 }
 
-func newFeed(listeners ...Listener) *Feed {
-	f := &Feed{clock: clock.RealClock{}, seen: map[string]version{}, synced: make(chan struct{})}
+func feedTo(listeners ...Listener) *Feed {
+	f := newFeed(accounts, false)
 	for _, l := range listeners {
 		f.Listen(l)
 	}
@@ -108,7 +107,7 @@ func newFeed(listeners ...Listener) *Feed {
 
 func newWorld(t testing.TB) *world {
 	b := newBeliever()
-	return &world{t: t, feed: newFeed(b), listens: b, revision: 1}
+	return &world{t: t, feed: feedTo(b), listens: b, revision: 1}
 }
 
 var names = []string{"a", "b", "c"}
@@ -285,7 +284,7 @@ func TestConcurrentWriters(t *testing.T) {
 	t.Parallel()
 	for range 20 {
 		b := newBeliever()
-		f := newFeed(b)
+		f := feedTo(b)
 		var history []change
 		for i := range uint64(400) {
 			history = append(history, change{revision: i + 1, name: strconv.FormatUint(i/2%5, 10), gone: i%2 == 1})

@@ -1,0 +1,305 @@
+package members
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	clientv3 "go.etcd.io/etcd/client/v3"
+	"go.uber.org/zap"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+	"k8s.io/apiserver/pkg/server/egressselector"
+
+	"lanyard.dev/internal/etcd"
+)
+
+// gate is a TCP address of an etcd that a test can hang: connections stay open and are accepted, and no byte passes.
+type gate struct {
+	net.Listener
+	socket string
+
+	mu    sync.Mutex
+	moved *sync.Cond
+	hung  bool
+	ended bool
+	conns map[net.Conn]struct{}
+}
+
+func newGate(t *testing.T, endpoint string) *gate {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	g := &gate{Listener: l, socket: strings.TrimPrefix(endpoint, "unix://"), conns: map[net.Conn]struct{}{}}
+	g.moved = sync.NewCond(&g.mu)
+	var running sync.WaitGroup
+	running.Go(func() { g.serve(&running) })
+	t.Cleanup(func() { g.end(); running.Wait() })
+	return g
+}
+
+func (g *gate) serve(running *sync.WaitGroup) {
+	for {
+		client, err := g.Accept()
+		if err != nil {
+			return
+		}
+		server, err := net.Dial("unix", g.socket)
+		if err != nil {
+			_ = client.Close()
+			continue
+		}
+		g.mu.Lock()
+		g.conns[client], g.conns[server] = struct{}{}, struct{}{}
+		g.mu.Unlock()
+		running.Go(func() { g.pass(server, client) })
+		running.Go(func() { g.pass(client, server) })
+	}
+}
+
+func (g *gate) pass(to, from net.Conn) {
+	defer func() { _ = to.Close(); _ = from.Close() }()
+	buffer := make([]byte, 32<<10)
+	for {
+		n, err := from.Read(buffer)
+		g.mu.Lock()
+		for g.hung && !g.ended {
+			g.moved.Wait()
+		}
+		ended := g.ended
+		g.mu.Unlock()
+		if n > 0 && !ended {
+			_, _ = to.Write(buffer[:n])
+		}
+		if err != nil || ended {
+			return
+		}
+	}
+}
+
+func (g *gate) hang(hung bool) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.hung = hung
+	g.moved.Broadcast()
+}
+
+func (g *gate) end() {
+	_ = g.Close()
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.ended = true
+	g.moved.Broadcast()
+	for c := range g.conns {
+		_ = c.Close()
+	}
+}
+
+// site is two members and a client that reaches both of them through Members, as storage does.
+type site struct {
+	members *Members
+	gates   [2]*gate
+	client  *clientv3.Client
+	direct  *clientv3.Client // past members and gates
+}
+
+func newSite(t *testing.T) *site {
+	t.Helper()
+	server, err := etcd.Start(t.Context(), etcd.Config{Dir: t.TempDir(), UnsafeNoFsync: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = server.Stop(context.Background()) })
+	s := &site{gates: [2]*gate{newGate(t, server.Endpoint()), newGate(t, server.Endpoint())}}
+	endpoints := []string{"http://" + s.gates[0].Addr().String(), s.gates[1].Addr().String()}
+	if s.members, err = New(Config{Endpoints: endpoints, Key: "/health"}); err != nil {
+		t.Fatal(err)
+	}
+	s.members.pace = pace{timeout: 500 * time.Millisecond, every: 50 * time.Millisecond}
+	ctx, cancel := context.WithCancel(context.Background())
+	var running sync.WaitGroup
+	running.Go(func() { s.members.Run(ctx) })
+	t.Cleanup(func() { cancel(); running.Wait() })
+	dial, err := s.members.Lookup(egressselector.Etcd.AsNetworkContext())
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.client, err = clientv3.New(clientv3.Config{
+		Endpoints: endpoints, Logger: zap.NewNop(),
+		DialOptions: []grpc.DialOption{grpc.WithContextDialer(func(ctx context.Context, address string) (net.Conn, error) {
+			return dial(ctx, "tcp", address)
+		})},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = s.client.Close() })
+	if _, err := s.client.Get(t.Context(), "/key"); err != nil { // it connects no earlier
+		t.Fatal(err)
+	}
+	if s.direct, err = server.Client(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = s.direct.Close() })
+	return s
+}
+
+func (s *site) of(i int) *member { return s.members.byAddress[s.gates[i].Addr().String()] }
+
+// connections counts those of the client to a member.
+func (s *site) connections(i int) int {
+	one := s.of(i)
+	one.mu.Lock()
+	defer one.mu.Unlock()
+	return len(one.conns)
+}
+
+func (s *site) usable(i int) bool {
+	one := s.of(i)
+	one.mu.Lock()
+	defer one.mu.Unlock()
+	return one.isUsable()
+}
+
+func await(t *testing.T, what string, holds func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(30 * time.Second); !holds(); time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("%s: not within 30 seconds", what)
+		}
+	}
+}
+
+// TestHungMember hangs one member under reads and watches that are on their way there. None of them may be lost.
+func TestHungMember(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	await(t, "a connection to each member", func() bool { return s.connections(0) == 1 && s.connections(1) == 1 })
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	// Two watches are on streams of their own, one on each connection.
+	var watches []clientv3.WatchChan
+	for range 2 {
+		watcher := clientv3.NewWatcher(s.client)
+		t.Cleanup(func() { _ = watcher.Close() })
+		watches = append(watches, watcher.Watch(ctx, "/key", clientv3.WithCreatedNotify()))
+	}
+	for _, w := range watches {
+		<-w
+	}
+	s.gates[1].hang(true)
+	if _, err := s.direct.Put(ctx, "/key", "value"); err != nil {
+		t.Fatal(err)
+	}
+	for range 4 { // in turns, so that some are asked of the member that hangs
+		if _, err := s.client.Get(ctx, "/key"); err != nil {
+			t.Errorf("a read while one of two members hangs: %v", err)
+		}
+	}
+	for i, w := range watches {
+		if response, ok := <-w; !ok || len(response.Events) != 1 {
+			t.Errorf("watch %d: %+v, open=%v, want the event", i, response, ok)
+		}
+	}
+	if s.usable(1) || s.connections(1) != 0 {
+		t.Errorf("the member that hangs: usable=%v, with %d connections", s.usable(1), s.connections(1))
+	}
+	if !s.usable(0) {
+		t.Error("the member that answers is not used")
+	}
+	s.gates[1].hang(false)
+	await(t, "a connection to the member that answers again", func() bool { return s.usable(1) && s.connections(1) == 1 })
+}
+
+// TestWhoIsDropped plays probes of two members. Where none answers, every connection is kept: there is none better.
+func TestWhoIsDropped(t *testing.T) {
+	t.Parallel()
+	began := time.Now()
+	long, short := began.Add(-2*usualPace.timeout), began.Add(-usualPace.timeout/2)
+	for _, test := range []struct {
+		name          string
+		silent        time.Time // since when the first member is
+		otherSilent   time.Time
+		otherAnswered time.Time
+		want          bool
+	}{
+		{"silent, the other has answered since", long, time.Time{}, began, true},
+		{"silent for less than a probe may take", short, time.Time{}, began, false},
+		{"silent, the other's answer is older", long, time.Time{}, long.Add(-time.Second), false},
+		{"both silent", long, long, long.Add(-time.Second), false},
+		{"not silent", time.Time{}, time.Time{}, began, false},
+	} {
+		one, other := newMember("one", nil), newMember("other", nil)
+		m := &Members{byAddress: map[string]*member{"one": one, "other": other}, pace: usualPace}
+		other.answered(test.otherAnswered)
+		for _, missed := range []struct {
+			member *member
+			since  time.Time
+		}{{one, test.silent}, {other, test.otherSilent}} {
+			if !missed.since.IsZero() {
+				missed.member.missed(missed.since)
+				missed.member.missed(began) // a later one does not count
+			}
+		}
+		m.dropSilent()
+		if one.isUsable() == test.want || !other.isUsable() {
+			t.Errorf("%s: dropped=%v, the other dropped=%v, want %v, false", test.name, !one.isUsable(), !other.isUsable(), test.want)
+		}
+		if one.answered(began); !one.isUsable() {
+			t.Errorf("%s: not used although it answers again", test.name)
+		}
+	}
+}
+
+func TestWhatIsProbed(t *testing.T) {
+	t.Parallel()
+	for _, test := range []struct {
+		endpoints []string
+		want      bool
+	}{
+		{[]string{"http://10.0.0.1:2379", "http://10.0.0.2:2379"}, true},
+		{[]string{"10.0.0.1:2379", "10.0.0.2:2379"}, true},
+		{[]string{"http://10.0.0.1:2379"}, false},
+		{[]string{"http://10.0.0.1:2379", "http://10.0.0.1:2379/"}, false},
+		{[]string{"unix:///run/etcd", "http://10.0.0.2:2379"}, false},
+		{nil, false},
+	} {
+		m, err := New(Config{Endpoints: test.endpoints})
+		if err != nil || (m != nil) != test.want {
+			t.Errorf("%q: %v, %v, want members=%v", test.endpoints, m, err, test.want)
+		}
+		if m != nil {
+			m.close()
+		}
+	}
+	if _, err := New(Config{Endpoints: []string{"https://a:1", "https://b:1"}, CAFile: "/nonexistent/ca"}); err == nil {
+		t.Error("a CA that is not there is no error")
+	}
+}
+
+func TestSilence(t *testing.T) {
+	t.Parallel()
+	for _, test := range []struct {
+		err  error
+		want bool
+	}{
+		{nil, false},
+		{context.DeadlineExceeded, true},
+		{status.Error(codes.DeadlineExceeded, "late"), true},
+		{status.Error(codes.Unavailable, "etcdserver: no leader"), true},
+		{status.Error(codes.PermissionDenied, "etcdserver: permission denied"), false},
+		{errors.Join(io.EOF), false},
+	} {
+		if got := silent(test.err); got != test.want {
+			t.Errorf("%v: silent=%v, want %v", test.err, got, test.want)
+		}
+	}
+}
