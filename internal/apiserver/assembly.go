@@ -170,6 +170,8 @@ func (a *assembly) openStores() (err error) {
 	if a.stores, err = newStores(a.scheme, a.mirror, furnishNamespace, a.signs); err != nil {
 		return err
 	}
+	a.evictions = nodeaccess.NewEvictions(a.feed("secrets"))
+	a.feed("secrets").Listen(a.evictions)
 	a.furnisher = furnish.New(a.stores.namespaces.Namespace, a.stores.serviceAccounts, a.stores.configMaps, rootCA)
 	a.feed("serviceaccounts").Listen(a.furnisher.Accounts())
 	a.feed("configmaps").Listen(a.furnisher.ConfigMaps())
@@ -185,7 +187,7 @@ func (a *assembly) openStores() (err error) {
 	a.aggregator = aggregation.New(a.stores.clusterRoles)
 	a.mirror.Feed(rbacv1.Resource("clusterroles")).Listen(a.aggregator)
 	requests := a.stores.requests
-	a.signer = certificates.New(requests.Request, requests.Status, a.ca, a.options.Signing.Duration, clock.RealClock{})
+	a.signer = certificates.New(requests.Request, requests.Status, a.ca, a.evictions, a.options.Signing.Duration, clock.RealClock{})
 	a.mirror.Feed(certificatesigningrequest.Resource).Listen(a.signer)
 	return nil
 }
@@ -238,7 +240,7 @@ func (a *assembly) feed(coreResource string) *mirror.Feed {
 
 // connectNodes sets up the way to the agents of nodes.
 func (a *assembly) connectNodes() (err error) {
-	a.nodes, err = nodeclient.New(a.options.Nodes, a.findNode)
+	a.nodes, err = nodeclient.New(a.options.Nodes, a.findNode, a.evictions.Admits)
 	return err
 }
 
@@ -316,16 +318,18 @@ func (a *assembly) identify() error {
 	if ca := a.config.SecureServing.ClientCA; ca != nil {
 		clients = func() (x509.VerifyOptions, bool) { return ca.VerifyOptions() }
 	}
-	a.config.Authentication.Authenticator = authn.NewRequest(a.tokens, clients, anonymous)
+	a.config.Authentication.Authenticator = authn.NewRequest(a.tokens, clients, a.evictions, anonymous)
 	a.config.Authentication.APIAudiences = o.audiences()
-	nodes := noderestriction.Config{Pod: a.findPod, Node: a.findNode, Authorizer: a.authorizer, Audiences: o.audiences()}
+	nodes := noderestriction.Config{
+		Pod: a.findPod, Node: a.findNode, Authorizer: a.authorizer, Admits: a.evictions.AdmitsUser, Audiences: o.audiences(),
+	}
 	grants := escalation.New(a.index, a.authorizer, a.findRules)
 	pods, err := podsecurity.New(podsecurity.Config{Namespace: a.findNamespace, Pods: a.listPods, Defaults: a.podSecurity})
 	if err != nil {
 		return err
 	}
-	a.config.AdmissionControl = admission.New(a.findNamespace, a.findAccount, nodes, pods, grants, certificateadmission.New(a.authorizer))
-	a.approver = nodeapproval.New(a.stores.requests.Request, a.stores.requests.Approval, a.authorizer, a.servesAs, clock.RealClock{})
+	a.config.AdmissionControl = admission.New(a.findNamespace, a.findAccount, nodes, pods, grants, certificateadmission.New(a.authorizer, a.evictions.AdmitsUser))
+	a.approver = nodeapproval.New(a.stores.requests.Request, a.stores.requests.Approval, a.authorizer, a.servesAs, a.evictions.AdmitsUser, clock.RealClock{})
 	a.mirror.Feed(certificatesigningrequest.Resource).Listen(a.approver)
 	return nil
 }

@@ -1,6 +1,7 @@
 package apiserver
 
 import (
+	"context"
 	"net/http"
 
 	"k8s.io/apiserver/pkg/endpoints/filters"
@@ -11,6 +12,7 @@ import (
 
 	"lanyard.dev/internal/apiserver/ephemeral"
 	"lanyard.dev/internal/apiserver/inflight"
+	"lanyard.dev/internal/nodeaccess"
 )
 
 // buildChain wraps the API in what every request goes through.
@@ -18,7 +20,7 @@ func (a *assembly) buildChain(api http.Handler, c *genericserver.Config) http.Ha
 	a.ephemeral = ephemeral.New(ephemeral.Config{
 		Codecs: a.codecs, Scheme: a.scheme, Admission: c.AdmissionControl, MaxBodyBytes: inflight.SmallBody,
 	}, api)
-	return wrap(endSessions(endWatches(a.ephemeral, a.stopping), a.stopping), c, a.connections.Share)
+	return wrap(endSessions(endWatches(endEvicted(a.ephemeral, a.evictions), a.stopping), a.stopping), c, a.connections.Share)
 }
 
 // wrap puts the filters around the API, innermost first. It is the library's own chain without what this server has no
@@ -71,6 +73,34 @@ func endWatches(api http.Handler, stopping stopSignal) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if info, ok := request.RequestInfoFrom(r.Context()); ok && info.Verb == "watch" {
 			r = r.WithContext(request.WithServerShutdownSignal(r.Context(), stopping))
+		}
+		api.ServeHTTP(w, r)
+	})
+}
+
+// endEvicted ends the watches of a node when it is evicted: who has its certificate would go on reading by them.
+func endEvicted(api http.Handler, evictions *nodeaccess.Evictions) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		ctx := r.Context()
+		info, ok := request.RequestInfoFrom(ctx)
+		if !ok || info.Verb != "watch" {
+			api.ServeHTTP(w, r)
+			return
+		}
+		who, ok := request.UserFrom(ctx)
+		if !ok {
+			api.ServeHTTP(w, r)
+			return
+		}
+		name, groups, notBefore := who.GetName(), who.GetGroups(), who.GetExtra()[nodeaccess.ExtraNotBefore]
+		if node, ok := nodeaccess.Identify(name, groups); ok && len(notBefore) > 0 {
+			evicted, end := context.WithCancel(ctx)
+			defer end()
+			defer evictions.OnEviction(node, end)()
+			if evictions.AdmitsUser(name, groups, notBefore) != nil {
+				end() // since it was authenticated
+			}
+			r = r.WithContext(evicted)
 		}
 		api.ServeHTTP(w, r)
 	})

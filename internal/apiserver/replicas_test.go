@@ -9,12 +9,14 @@ import (
 
 	authenticationv1 "k8s.io/api/authentication/v1"
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
 
 	"lanyard.dev/internal/apiserver"
 	"lanyard.dev/internal/etcd"
+	"lanyard.dev/internal/nodeaccess"
 	"lanyard.dev/internal/pki"
 	"lanyard.dev/internal/signingkey"
 )
@@ -135,4 +137,49 @@ func TestReplicas(t *testing.T) {
 		}
 	}
 	t.Logf("refused by the other replica %v after the delete was answered", time.Since(deleted))
+}
+
+// TestEvictionReachesReplicas has a node evicted at one replica of an authority that signs nothing itself: the other refuses
+// its certificate too, and both take the next one of the external signer, which need not know of the eviction.
+func TestEvictionReachesReplicas(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	first, _ := s.replica(t)
+	second, _ := s.replica(t)
+	signIn := func(at *kubernetes.Clientset, from *pki.Authority) error {
+		pair, err := from.NewClient(nodeaccess.User("n"), []string{nodeaccess.Group}, time.Now())
+		if err != nil {
+			t.Fatal(err)
+		}
+		url := at.CoreV1().RESTClient().Get().URL()
+		config := &rest.Config{Host: url.Scheme + "://" + url.Host}
+		config.CAData, config.CertData, config.KeyData = s.ca.CertPEM(), pair.CertPEM, pair.KeyPEM
+		_, err = kubernetes.NewForConfigOrDie(config).AuthenticationV1().SelfSubjectReviews().Create(t.Context(), &authenticationv1.SelfSubjectReview{}, metav1.CreateOptions{})
+		return err
+	}
+	// It backdates by five minutes, as is usual.
+	if err := signIn(second, s.ca); err != nil {
+		t.Fatal(err)
+	}
+	record, err := first.CoreV1().Secrets(nodeaccess.EvictionNamespace).Create(t.Context(), nodeaccess.NewEviction("n"), metav1.CreateOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := signIn(first, s.ca); !apierrors.IsUnauthorized(err) {
+		t.Errorf("at the replica that was told: %v", err)
+	}
+	evicted := time.Now()
+	for err := signIn(second, s.ca); !apierrors.IsUnauthorized(err); err = signIn(second, s.ca) {
+		if lag := time.Since(evicted); lag > 10*time.Second {
+			t.Fatalf("the other replica %v after the eviction: %v", lag, err)
+		}
+	}
+	later := s.ca.From(record.CreationTimestamp.Add(time.Second))
+	for _, replica := range []*kubernetes.Clientset{first, second} {
+		for err := signIn(replica, later); err != nil; err = signIn(replica, later) {
+			if time.Since(evicted) > time.Minute {
+				t.Fatalf("a certificate of after the eviction: %v", err)
+			}
+		}
+	}
 }

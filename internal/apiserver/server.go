@@ -32,6 +32,7 @@ import (
 	"lanyard.dev/internal/controller/nodeapproval"
 	"lanyard.dev/internal/controller/tokencleaner"
 	"lanyard.dev/internal/deadline"
+	"lanyard.dev/internal/nodeaccess"
 	"lanyard.dev/internal/rbac"
 	"lanyard.dev/internal/signingkey"
 	"lanyard.dev/internal/token"
@@ -68,6 +69,8 @@ type assembly struct {
 	anchors anchor.Anchors // to verify by
 	issuing anchor.Anchors // to issue by
 	index   *rbac.Index
+	// evictions tells which certificates of nodes do not count any more.
+	evictions *nodeaccess.Evictions
 
 	keys        *signingkey.Set
 	issuer      *token.Issuer
@@ -109,6 +112,10 @@ func New(o Options) (*Server, error) {
 
 // Ready is closed when the server answers requests.
 func (s *Server) Ready() <-chan struct{} { return s.ready }
+
+// EarliestOf is the earliest NotBefore with which a certificate of a node counts; zero if any does. It is known once the
+// server is ready.
+func (s *Server) EarliestOf(node string) (time.Time, error) { return s.evictions.Earliest(node) }
 
 // Run serves until ctx ends, then drains. It returns nil after an orderly end, and StopTimeout after ctx's end at the
 // latest.

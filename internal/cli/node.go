@@ -2,12 +2,12 @@ package cli
 
 import "github.com/spf13/cobra"
 
-const nodeHelp = `Let machines become nodes. A node runs pods and gets tokens for their service
-accounts, and for no others.`
+const nodeHelp = `Let machines become nodes, and refuse those that were stolen. A node runs pods
+and gets tokens for their service accounts, and for no others.`
 
 func newNode(s streams) *cobra.Command {
-	group := newGroup(s, "node", "Let machines become nodes", nodeHelp)
-	group.AddCommand(newNodeToken(s))
+	group := newGroup(s, "node", "Let machines become nodes, or refuse them", nodeHelp)
+	group.AddCommand(newNodeToken(s), newNodeEvict(s))
 	return group
 }
 

@@ -2,6 +2,7 @@ package datadir
 
 import (
 	"net"
+	"time"
 
 	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
 	"k8s.io/utils/clock"
@@ -30,8 +31,9 @@ type NodeFiles struct {
 // EnsureNode makes the files of the node called name, which is reached under
 // addresses and by its name, for the authority at url; those that fit are kept, as by
 // EnsureCertificates, which must have been called. There is one node: the files
-// of another name are replaced.
-func (d *Dir) EnsureNode(name string, addresses []net.IP, url string, c clock.PassiveClock) (NodeFiles, error) {
+// of another name are replaced, and so are certificates that are valid since before
+// earliest, when the node was evicted.
+func (d *Dir) EnsureNode(name string, addresses []net.IP, url string, earliest time.Time, c clock.PassiveClock) (NodeFiles, error) {
 	now, files := c.Now(), NodeFiles{
 		Kubeconfig: d.join("node.kubeconfig"), ClientCA: d.CACert(),
 		ServingCert: d.join("node-serving.crt"), ServingKey: d.join("node-serving.key"),
@@ -42,7 +44,7 @@ func (d *Dir) EnsureNode(name string, addresses []net.IP, url string, c clock.Pa
 	}
 	user, groups := nodePrefix+name, []string{nodeGroup}
 	client := &clientcmdapi.AuthInfo{ClientCertificate: d.join("node.crt"), ClientKey: d.join("node.key")}
-	if _, err := ca.EnsureClient(client.ClientCertificate, client.ClientKey, user, groups, now); err != nil {
+	if _, err := ca.From(earliest).EnsureClient(client.ClientCertificate, client.ClientKey, user, groups, now); err != nil {
 		return NodeFiles{}, err
 	}
 	nodes, err := pki.EnsureAuthority(d.NodesCACert(), d.NodesCAKey(), nodesCAName, now)
@@ -50,7 +52,7 @@ func (d *Dir) EnsureNode(name string, addresses []net.IP, url string, c clock.Pa
 		return NodeFiles{}, err
 	}
 	names := pki.Names{DNS: []string{name}, IPs: addresses}
-	if _, err := nodes.EnsureNodeServing(files.ServingCert, files.ServingKey, user, groups, names, now); err != nil {
+	if _, err := nodes.From(earliest).EnsureNodeServing(files.ServingCert, files.ServingKey, user, groups, names, now); err != nil {
 		return NodeFiles{}, err
 	}
 	if err := ensureKubeconfig(files.Kubeconfig, entry{url, ca.CertPEM(), nodeUser, client}); err != nil {

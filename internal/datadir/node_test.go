@@ -41,7 +41,7 @@ type written struct{ kubeconfig, client, serving string }
 // ensureNode makes the files and checks whom they name.
 func ensureNode(t *testing.T, d *Dir, name string, address net.IP, at time.Time) written {
 	t.Helper()
-	files, err := d.EnsureNode(name, []net.IP{address}, testURL, clocktesting.NewFakePassiveClock(at))
+	files, err := d.EnsureNode(name, []net.IP{address}, testURL, time.Time{}, clocktesting.NewFakePassiveClock(at))
 	if err != nil {
 		t.Fatal(err)
 	}

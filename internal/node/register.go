@@ -56,7 +56,7 @@ func (r *registration) run(ctx context.Context, registered func(*corev1.Node)) {
 		if err == nil {
 			break
 		}
-		klog.ErrorS(err, "Could not register the node; trying again", "node", r.name)
+		klog.ErrorS(err, "Could not register the node; trying again", append([]any{"node", r.name}, hintOn(err)...)...)
 		if !pause(ctx, r.clock, backoff.Step()) {
 			return
 		}
@@ -68,6 +68,14 @@ func (r *registration) run(ctx context.Context, registered func(*corev1.Node)) {
 			klog.ErrorS(err, "Could not report the status of the node", "node", r.name)
 		}
 	}
+}
+
+// hintOn says what to do about a refusal that trying again does not mend.
+func hintOn(err error) []any {
+	if !apierrors.IsUnauthorized(err) {
+		return nil
+	}
+	return []any{"hint", "the authority refuses this node's certificate: if the node was evicted, end the agent, remove its directory, and join anew with a bootstrap token"}
 }
 
 // pace is how long to wait between attempts at what others must come back for: at first a fifth of a second, then ever

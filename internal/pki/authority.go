@@ -21,7 +21,11 @@ const (
 )
 
 // Authority is a CA that signs serving and client certificates.
-type Authority struct{ pair *Pair }
+type Authority struct {
+	pair *Pair
+	// earliest is from when on certificates are valid at the earliest; zero leaves it at the usual backdating.
+	earliest time.Time
+}
 
 // EnsureAuthority loads the CA from the two files. If neither exists it makes
 // one called name, valid for ten years from now; if only the key does, as
@@ -64,7 +68,7 @@ func createAuthority(certFile, keyFile, name string, now time.Time) (*Authority,
 	if err != nil {
 		return nil, err
 	}
-	return &Authority{pair}, pair.write(certFile, keyFile)
+	return &Authority{pair: pair}, pair.write(certFile, keyFile)
 }
 
 func selfSign(key *ecdsa.PrivateKey, name string, now time.Time) (*Pair, error) {
@@ -108,12 +112,24 @@ func usable(pair *Pair, certFile, keyFile string, now time.Time) (*Authority, er
 		problem = "is not valid before " + pair.cert.NotBefore.UTC().Format(time.RFC3339) + ", which this machine's clock has not reached"
 	}
 	if problem == "" {
-		return &Authority{pair}, nil
+		return &Authority{pair: pair}, nil
 	}
 	return nil, &FileError{
 		File: certFile, Problem: problem,
 		Next: fmt.Sprintf("check this machine's clock, or move %s and %s away and start again; clients then need the new ca.crt", certFile, keyFile),
 	}
+}
+
+// From returns the same CA, whose certificates are valid from earliest on and no sooner: those of before are made anew.
+func (a *Authority) From(earliest time.Time) *Authority {
+	return &Authority{pair: a.pair, earliest: earliest}
+}
+
+func later(a, b time.Time) time.Time {
+	if b.After(a) {
+		return b.UTC()
+	}
+	return a
 }
 
 // Certificate returns the CA's parsed certificate, which must not be changed.
@@ -128,6 +144,7 @@ func (a *Authority) sign(template *x509.Certificate) (*Pair, error) {
 	if err != nil {
 		return nil, err
 	}
+	template.NotBefore = later(template.NotBefore, a.earliest)
 	if template.NotAfter.After(a.pair.cert.NotAfter) {
 		template.NotAfter = a.pair.cert.NotAfter
 	}

@@ -92,7 +92,7 @@ func sameSet(a, b []string) bool {
 
 func (a *Authority) ensure(certFile, keyFile string, now time.Time, fits func(*x509.Certificate) bool, create func() (*Pair, error)) (*Pair, error) {
 	pair, err := loadPair(certFile, keyFile)
-	if err == nil && a.signed(pair.cert) && fresh(pair.cert, now) && fits(pair.cert) {
+	if err == nil && a.signed(pair.cert) && !pair.cert.NotBefore.Before(a.earliest) && fresh(pair.cert, now) && fits(pair.cert) {
 		return pair, nil
 	}
 	if pair, err = create(); err != nil {

@@ -25,6 +25,8 @@ type Terms struct {
 	Life        time.Duration
 	KeyUsage    x509.KeyUsage
 	ExtKeyUsage []x509.ExtKeyUsage
+	// NotBefore is the earliest moment from which it is valid; zero leaves it at the usual backdating.
+	NotBefore time.Time
 }
 
 // LoadSigner reads a CA certificate, with its chain if it has one, and its key, in PEM.
@@ -66,6 +68,7 @@ func (s *Signer) Sign(request *x509.CertificateRequest, terms Terms, now time.Ti
 	template.EmailAddresses, template.URIs = request.EmailAddresses, request.URIs
 	template.KeyUsage, template.ExtKeyUsage = terms.KeyUsage, terms.ExtKeyUsage
 	template.BasicConstraintsValid = true
+	template.NotBefore = later(template.NotBefore, terms.NotBefore)
 	if template.NotAfter.After(s.cert.NotAfter) {
 		template.NotAfter = s.cert.NotAfter
 	}

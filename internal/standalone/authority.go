@@ -191,9 +191,10 @@ func (a *Authority) options(c Config, listener net.Listener) apiserver.Options {
 func (a *Authority) Kubeconfig() string { return a.dir.Kubeconfig() }
 
 // EnsureNode makes the files with which an agent of this machine runs as the node called name, reached under addresses:
-// see datadir.Dir. They are renewed from then on.
+// see datadir.Dir. They are renewed from then on. If the node was evicted, new ones are made: the machine that has the data
+// directory may be its own node again.
 func (a *Authority) EnsureNode(name string, addresses []net.IP) (datadir.NodeFiles, error) {
-	return a.certs.ensureNode(name, addresses)
+	return a.certs.ensureNode(name, addresses, a.server.EarliestOf)
 }
 
 // DataDir is the absolute path of the data directory.

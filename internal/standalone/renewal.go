@@ -67,14 +67,19 @@ func (c *certificates) own() (*datadir.Certificates, error) {
 }
 
 // ensureNode does it for the files of this machine's node, and from now on.
-func (c *certificates) ensureNode(name string, addresses []net.IP) (datadir.NodeFiles, error) {
+// earliest tells since when a certificate of the node must be valid to count.
+func (c *certificates) ensureNode(name string, addresses []net.IP, earliest func(node string) (time.Time, error)) (datadir.NodeFiles, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.closed {
 		return datadir.NodeFiles{}, errNotHeld
 	}
 	c.node = func() (datadir.NodeFiles, error) {
-		return c.dir.EnsureNode(name, addresses, c.url, c.clock)
+		at, err := earliest(name)
+		if err != nil {
+			return datadir.NodeFiles{}, err
+		}
+		return c.dir.EnsureNode(name, addresses, c.url, at, c.clock)
 	}
 	return c.node()
 }

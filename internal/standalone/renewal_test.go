@@ -14,11 +14,17 @@ import (
 	"testing"
 	"time"
 
+	authenticationv1 "k8s.io/api/authentication/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
 	"k8s.io/utils/clock"
 	clocktesting "k8s.io/utils/clock/testing"
 
 	"lanyard.dev/internal/datadir"
+	"lanyard.dev/internal/nodeaccess"
 )
 
 // TestRenewal has certificates that end soon replaced under a running authority: what it serves with, what its kubeconfig
@@ -52,6 +58,54 @@ func TestRenewal(t *testing.T) {
 	eventually(t, "the authority serves with it", func() bool { return !presents(t, a).Equal(presented) })
 	if config, err := clientcmd.BuildConfigFromFlags("", node.Kubeconfig); err != nil || config.CertFile != files[3] {
 		t.Errorf("the node's kubeconfig %+v, %v", config, err)
+	}
+}
+
+// TestOwnNodeComesBackAfterItsEviction: an authority makes a new certificate for the node of its own machine, which else
+// would be shut out for good, and the one of before stays refused.
+func TestOwnNodeComesBackAfterItsEviction(t *testing.T) {
+	t.Parallel()
+	a := start(t, clock.RealClock{})
+	node, err := a.EnsureNode("here", []net.IP{net.IPv4(127, 0, 0, 1)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	clientOf := func(kubeconfig string) kubernetes.Interface {
+		config, err := clientcmd.BuildConfigFromFlags("", kubeconfig)
+		if err == nil {
+			err = rest.LoadTLSFiles(config)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		config.CertFile, config.KeyFile = "", "" // as they are now
+		return kubernetes.NewForConfigOrDie(config)
+	}
+	signIn := func(client kubernetes.Interface) error {
+		_, err := client.AuthenticationV1().SelfSubjectReviews().Create(t.Context(), &authenticationv1.SelfSubjectReview{}, metav1.CreateOptions{})
+		return err
+	}
+	thief, serving := clientOf(node.Kubeconfig), contents(t, []string{node.ServingCert})[0]
+	if err := signIn(thief); err != nil {
+		t.Fatal(err)
+	}
+	secrets := clientOf(a.Kubeconfig()).CoreV1().Secrets(nodeaccess.EvictionNamespace)
+	if _, err := secrets.Create(t.Context(), nodeaccess.NewEviction("here"), metav1.CreateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	if err := signIn(thief); !apierrors.IsUnauthorized(err) {
+		t.Errorf("after the eviction: %v", err)
+	}
+	if err := a.certs.renew(); err != nil {
+		t.Fatal(err)
+	}
+	// It is valid from the second after the eviction on.
+	eventually(t, "the new certificate is accepted", func() bool { return signIn(clientOf(node.Kubeconfig)) == nil })
+	if err := signIn(thief); !apierrors.IsUnauthorized(err) {
+		t.Errorf("with the certificate of before: %v", err)
+	}
+	if bytes.Equal(contents(t, []string{node.ServingCert})[0], serving) {
+		t.Error("the node still serves with the certificate of before")
 	}
 }
 

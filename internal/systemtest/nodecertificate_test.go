@@ -22,6 +22,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"lanyard.dev/internal/nodeaccess"
 	"lanyard.dev/internal/pki"
 )
 
@@ -64,6 +65,25 @@ func TestNodeMustShowItsOwnCertificate(t *testing.T) {
 				}
 			})
 		}
+	}
+}
+
+// TestEvictedNodeIsNotConnectedTo: the serving certificate of before the eviction is refused even where somebody registers
+// the node again.
+func TestEvictedNodeIsNotConnectedTo(t *testing.T) {
+	t.Parallel()
+	s := newStage(t)
+	s.serving.Store(servingOf(t, s.nodes, "system:node:one", "system:nodes"))
+	record, err := s.authority.Client().CoreV1().Secrets(nodeaccess.EvictionNamespace).Create(t.Context(), nodeaccess.NewEviction("one"), metav1.CreateOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if stdout, stderr, code := says(t, s.kubectl(t, "", false, "logs", s.pod.Name)); code == 0 || stdout != "" || !strings.Contains(stderr, "the node was evicted") {
+		t.Errorf("got %q, %q, %d", stdout, stderr, code)
+	}
+	s.serving.Store(servingOf(t, s.nodes.From(record.CreationTimestamp.Add(time.Second)), "system:node:one", "system:nodes"))
+	if _, stderr, _ := says(t, s.kubectl(t, "", false, "logs", s.pod.Name)); strings.Contains(stderr, "the node was evicted") {
+		t.Errorf("with a new certificate: %q", stderr)
 	}
 }
 
@@ -221,8 +241,12 @@ func TestNodeGetsACertificateToServeWith(t *testing.T) {
 	// Neither may a node have another's, nor anybody a node's, nor a node the authority's.
 	_, twos := servingRequest(t, "system:node:two", net.IPv4(127, 0, 0, 1))
 	_, authoritys := servingRequest(t, "system:node:one", net.IPv4(127, 0, 0, 1), "localhost")
+	_, err = node.CertificatesV1().CertificateSigningRequests().Create(t.Context(), &certificatesv1.CertificateSigningRequest{
+		ObjectMeta: metav1.ObjectMeta{GenerateName: "twos-"},
+		Spec:       certificatesv1.CertificateSigningRequestSpec{Request: twos, SignerName: certificatesv1.KubeletServingSignerName, Usages: usages},
+	}, metav1.CreateOptions{})
+	forbidden(t, "another node's certificate", err, "can only create a node CSR with CN=system:node:one")
 	waiting := []string{
-		askForCertificate(t, node, twos, certificatesv1.KubeletServingSignerName, usages),
 		askForCertificate(t, node, authoritys, certificatesv1.KubeletServingSignerName, usages),
 		askForCertificate(t, s.authority.Client(), request, certificatesv1.KubeletServingSignerName, usages),
 	}

@@ -30,24 +30,29 @@ type Anchors interface {
 	Node(ctx context.Context, name string) (a Anchor, found bool, err error)
 }
 
-// checkAnchors returns nil if everything the token is bound to is still there. The node of a pod-bound token is not
-// asked for: as in Kubernetes, the pod alone bounds its life.
+// checkAnchors returns nil if everything the token is bound to is still there, the node that a pod-bound token names
+// included. Kubernetes does not ask for that node; here its removal ends what was handed to the machine.
 func checkAnchors(ctx context.Context, anchors Anchors, k *Kubernetes, now time.Time) error {
 	account := bond{"service account", k.Namespace, k.ServiceAccount, ErrAccountGone, now}
 	if err := account.verdict(anchors.ServiceAccount(ctx, k.Namespace, k.ServiceAccount.Name)); err != nil {
 		return err
 	}
-	switch {
-	case k.Pod != nil:
-		return checkPod(ctx, anchors, k, now)
-	case k.Secret != nil:
-		secret := bond{"secret", k.Namespace, *k.Secret, ErrSecretGone, now}
-		return secret.verdict(anchors.Secret(ctx, k.Namespace, k.Secret.Name))
-	case k.Node != nil:
-		node := bond{"node", "", *k.Node, ErrNodeGone, now}
-		return node.verdict(anchors.Node(ctx, k.Node.Name))
+	if k.Pod != nil {
+		if err := checkPod(ctx, anchors, k, now); err != nil {
+			return err
+		}
 	}
-	return nil
+	if k.Secret != nil {
+		secret := bond{"secret", k.Namespace, *k.Secret, ErrSecretGone, now}
+		if err := secret.verdict(anchors.Secret(ctx, k.Namespace, k.Secret.Name)); err != nil {
+			return err
+		}
+	}
+	if k.Node == nil {
+		return nil
+	}
+	node := bond{"node", "", *k.Node, ErrNodeGone, now}
+	return node.verdict(anchors.Node(ctx, k.Node.Name))
 }
 
 // checkPod also holds the pod's spec against the claims. Both fields are fixed for a pod's life, so this can only fail

@@ -116,7 +116,8 @@ func TestVerifyFollowsAnchors(t *testing.T) {
 		{"pod on another node", pod, func(o *objects) {
 			o.set("pod", "shop", "cart-0", Anchor{UID: "pod-1", ServiceAccountName: "cart", NodeName: "n2"})
 		}, ErrPodGone},
-		{"node of a pod removed", pod, func(o *objects) { o.remove("node", "", "n1") }, nil},
+		{"node of a pod removed", pod, func(o *objects) { o.remove("node", "", "n1") }, ErrNodeGone},
+		{"node of a pod created anew", pod, func(o *objects) { o.set("node", "", "n1", Anchor{UID: "node-2"}) }, ErrNodeGone},
 		{"secret removed", secret, func(o *objects) { o.remove("secret", "shop", "cart-token") }, ErrSecretGone},
 		{"secret created anew", secret, func(o *objects) { o.set("secret", "shop", "cart-token", Anchor{UID: "secret-2"}) }, ErrSecretGone},
 		{"secret deleted long ago", secret, func(o *objects) {

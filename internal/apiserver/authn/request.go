@@ -16,12 +16,12 @@ import (
 type ClientCA func() (x509.VerifyOptions, bool)
 
 // NewRequest returns the authenticator of every request. ca may be nil: then no client certificate is accepted. A
-// credential that does not hold is refused and never taken for anonymous. without says which requests may be anonymous;
-// nil means all.
-func NewRequest(tokens authenticator.Token, ca ClientCA, without *apiserver.AnonymousAuthConfig) authenticator.Request {
+// credential that does not hold is refused and never taken for anonymous. nodes tells whether the certificate of a node still
+// counts; nil means that all do. without says which requests may be anonymous; nil means all.
+func NewRequest(tokens authenticator.Token, ca ClientCA, nodes NodeCertificates, without *apiserver.AnonymousAuthConfig) authenticator.Request {
 	var known []authenticator.Request
 	if ca != nil {
-		known = append(known, x509request.NewDynamic(x509request.VerifyOptionFunc(ca), x509request.CommonNameUserConversion))
+		known = append(known, x509request.NewDynamic(x509request.VerifyOptionFunc(ca), certificateUser(nodes)))
 	}
 	known = append(known, bearertoken.New(tokens))
 	authenticated := group.NewAuthenticatedGroupAdder(union.New(known...))

@@ -18,6 +18,7 @@ import (
 	"k8s.io/apiserver/pkg/authentication/authenticator"
 
 	"lanyard.dev/internal/apiserver/authn"
+	"lanyard.dev/internal/nodeaccess"
 	"lanyard.dev/internal/token"
 )
 
@@ -93,7 +94,7 @@ func TestRequest(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
-			auth := authn.NewRequest(authn.NewToken(verifier{}, []string{"api"}), test.ca, nil)
+			auth := authn.NewRequest(authn.NewToken(verifier{}, []string{"api"}), test.ca, nil, nil)
 			response, ok, err := auth.AuthenticateRequest(test.request)
 			if test.user == refused {
 				if ok || err == nil {
@@ -114,10 +115,54 @@ func TestRequest(t *testing.T) {
 	}
 }
 
+// evicting refuses node "thief", whatever its certificate, and remembers what it was asked.
+type evicting struct{ asked []string }
+
+func (e *evicting) Admits(node string, notBefore time.Time) error {
+	e.asked = append(e.asked, node+" "+notBefore.UTC().Format(time.RFC3339))
+	if node == "thief" {
+		return nodeaccess.ErrEvicted
+	}
+	return nil
+}
+
+// TestCertificatesOfNodes: only those of nodes are asked about, and a refusal does not turn into anonymous.
+func TestCertificatesOfNodes(t *testing.T) {
+	t.Parallel()
+	ca := newAuthority(t)
+	for _, test := range []struct {
+		name            string
+		groups          []string
+		refused, isNode bool
+	}{
+		{"system:node:n", []string{"system:nodes"}, false, true},
+		{"system:node:thief", []string{"system:nodes"}, true, true},
+		{"system:node:thief", []string{"system:nodes", "dev"}, true, true},
+		{"system:node:thief", []string{"dev"}, false, false},
+		{"thief", []string{"system:nodes"}, false, false},
+	} {
+		certificate := ca.issue(t, pkix.Name{CommonName: test.name, Organization: test.groups}, time.Hour)
+		nodes := &evicting{}
+		auth := authn.NewRequest(authn.NewToken(verifier{}, []string{"api"}), func() (x509.VerifyOptions, bool) { return ca.options(), true }, nodes, nil)
+		response, ok, err := auth.AuthenticateRequest(withCertificate(bearer(""), certificate))
+		if test.refused != (err != nil) || test.refused == ok || test.refused && !errors.Is(err, nodeaccess.ErrEvicted) {
+			t.Errorf("%s of %v: %v, %v", test.name, test.groups, ok, err)
+		}
+		if test.refused || err != nil {
+			continue
+		}
+		since := certificate.NotBefore.UTC().Format(time.RFC3339)
+		got := response.User.GetExtra()[nodeaccess.ExtraNotBefore]
+		if test.isNode != slices.Equal(got, []string{since}) || test.isNode != slices.Equal(nodes.asked, []string{"n " + since}) {
+			t.Errorf("%s of %v: extra %v, asked %v", test.name, test.groups, got, nodes.asked)
+		}
+	}
+}
+
 // TestCredentialsStayOutOfErrors also sees to it that the header is gone from a request that goes on.
 func TestCredentialsStayOutOfErrors(t *testing.T) {
 	t.Parallel()
-	auth := authn.NewRequest(authn.NewToken(verifier{}, []string{"api"}), nil, nil)
+	auth := authn.NewRequest(authn.NewToken(verifier{}, []string{"api"}), nil, nil, nil)
 	r := bearer("Bearer secret-junk-token")
 	if _, _, err := auth.AuthenticateRequest(r); err == nil || strings.Contains(err.Error(), "secret-junk-token") {
 		t.Errorf("got %v", err)

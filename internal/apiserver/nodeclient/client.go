@@ -47,21 +47,25 @@ func (c Config) Validate() []error {
 // Nodes finds a Node as it is now.
 type Nodes func(ctx context.Context, name string) (*corev1.Node, error)
 
+// Admits tells whether a certificate of a node still counts, by its NotBefore.
+type Admits func(node string, notBefore time.Time) error
+
 // Client connects to nodes. A nil Client connects to none and says so.
 type Client struct {
 	config Config
 	nodes  Nodes
+	admits Admits
 }
 
 // New returns a client, nil if nothing is configured. It reads the files once, so that bad ones are known at once.
-func New(c Config, nodes Nodes) (*Client, error) {
+func New(c Config, nodes Nodes, admits Admits) (*Client, error) {
 	if c == (Config{}) {
 		return nil, nil
 	}
 	if _, err := c.load(); err != nil {
 		return nil, err
 	}
-	return &Client{config: c, nodes: nodes}, nil
+	return &Client{config: c, nodes: nodes, admits: admits}, nil
 }
 
 // Connection is the way to one node, for one session.
@@ -91,7 +95,7 @@ func (c *Client) Connect(ctx context.Context, node string) (*Connection, error) 
 	if err != nil {
 		return nil, apierrors.NewInternalError(err)
 	}
-	return &Connection{Host: host, Transport: transport(ctx, node, security)}, nil
+	return &Connection{Host: host, Transport: c.transport(ctx, node, security)}, nil
 }
 
 // endpoint is where a node says it is reached.
@@ -136,10 +140,13 @@ func (c Config) load() (*tls.Config, error) {
 }
 
 // transport makes connections for one session; they are too few, and last too long, to be shared.
-func transport(ctx context.Context, node string, security *tls.Config) *http.Transport {
+func (c *Client) transport(ctx context.Context, node string, security *tls.Config) *http.Transport {
 	s := &session{ctx: ctx}
 	security.VerifyConnection = func(state tls.ConnectionState) error {
 		if err := names(node, state); err != nil {
+			return err
+		}
+		if err := c.admits(node, state.PeerCertificates[0].NotBefore); err != nil {
 			return err
 		}
 		return s.established()

@@ -88,10 +88,12 @@ func TestNames(t *testing.T) {
 	}
 }
 
+func anyCertificate(string, time.Time) error { return nil }
+
 func TestConfig(t *testing.T) {
 	t.Parallel()
 	whole, _ := files(t)
-	if client, err := New(Config{}, nil); client != nil || err != nil {
+	if client, err := New(Config{}, nil, nil); client != nil || err != nil {
 		t.Errorf("nothing: %v, %v", client, err)
 	}
 	for name, change := range map[string]func(*Config){
@@ -115,7 +117,7 @@ func TestConfig(t *testing.T) {
 	} {
 		c := whole
 		change(&c)
-		if _, err := New(c, nil); err == nil {
+		if _, err := New(c, nil, nil); err == nil {
 			t.Errorf("%s: no error", name)
 		}
 	}
@@ -129,7 +131,7 @@ func TestConnect(t *testing.T) {
 	}
 	c, _ := files(t)
 	gone := apierrors.NewNotFound(corev1.Resource("nodes"), "n")
-	client, err := New(c, func(context.Context, string) (*corev1.Node, error) { return nil, gone })
+	client, err := New(c, func(context.Context, string) (*corev1.Node, error) { return nil, gone }, anyCertificate)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -151,7 +153,7 @@ func TestConnectionEndsWithItsSession(t *testing.T) {
 	port := int32(listener.Addr().(*net.TCPAddr).Port)
 	client, err := New(c, func(context.Context, string) (*corev1.Node, error) {
 		return node(port, corev1.NodeAddress{Type: corev1.NodeInternalIP, Address: "127.0.0.1"}), nil
-	})
+	}, anyCertificate)
 	if err != nil {
 		t.Fatal(err)
 	}

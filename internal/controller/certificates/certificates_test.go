@@ -20,6 +20,8 @@ import (
 	"k8s.io/apiserver/pkg/registry/rest"
 	testclock "k8s.io/utils/clock/testing"
 
+	"lanyard.dev/internal/controller"
+	"lanyard.dev/internal/nodeaccess"
 	"lanyard.dev/internal/pki"
 )
 
@@ -146,7 +148,7 @@ func TestSign(t *testing.T) {
 			r := approved(t, clientSigner, clientAuth, now)
 			c.change(r)
 			requests := store{"r": r}
-			controller := New(requests, requests, c.ca, 48*time.Hour, testclock.NewFakeClock(now))
+			controller := New(requests, requests, c.ca, nobodyEvicted(), 48*time.Hour, testclock.NewFakeClock(now))
 			if err := controller.sign(t.Context(), "r"); err != nil {
 				t.Fatal(err)
 			}
@@ -193,7 +195,7 @@ func TestSignOnce(t *testing.T) {
 	t.Parallel()
 	now := time.Now()
 	requests := store{"r": approved(t, clientSigner, clientAuth, now)}
-	controller := New(requests, requests, newCA(t, now), 0, testclock.NewFakeClock(now))
+	controller := New(requests, requests, newCA(t, now), nobodyEvicted(), 0, testclock.NewFakeClock(now))
 	if err := controller.sign(t.Context(), "r"); err != nil {
 		t.Fatal(err)
 	}
@@ -206,12 +208,65 @@ func TestSignOnce(t *testing.T) {
 	}
 }
 
+type fresh struct{}
+
+func (fresh) Fresh() error { return nil }
+
+func nobodyEvicted() *nodeaccess.Evictions { return nodeaccess.NewEvictions(fresh{}) }
+
+// TestSignForAnEvictedNode: a new certificate of the node's name, for whoever joins anew, counts from the second after the
+// eviction on and is not signed before; what the node asked for with an old one fails.
+func TestSignForAnEvictedNode(t *testing.T) {
+	t.Parallel()
+	at := time.Now().Truncate(time.Second)
+	evictions, record := nobodyEvicted(), nodeaccess.NewEviction("n1")
+	record.Name, record.CreationTimestamp = "e", metav1.NewTime(at)
+	evictions.Set(record)
+	const joining, renewing = "system:bootstrap:abcdef", "system:node:n1"
+	for _, c := range []struct {
+		name, node, requester, requesterFrom string
+		after                                time.Duration
+		notBefore                            time.Time
+		failed                               string
+	}{
+		{"joins a minute later", "n1", joining, "", time.Minute, at.Add(time.Second), ""},
+		{"joins an hour later", "n1", joining, "", time.Hour, at.Add(time.Hour - 5*time.Minute), ""},
+		{"joins the very second", "n1", joining, "", 500 * time.Millisecond, time.Time{}, ""},
+		{"another node", "n2", joining, "", time.Second, at.Add(time.Second - 5*time.Minute), ""},
+		{"asked for by the evicted", "n1", renewing, at.Add(-time.Hour).Format(time.RFC3339), time.Minute, time.Time{}, "the node was evicted"},
+		{"asked for by the evicted for another", "n2", renewing, at.Format(time.RFC3339), time.Minute, time.Time{}, "the node was evicted"},
+		{"renewed by who joined since", "n1", renewing, at.Add(time.Second).Format(time.RFC3339), time.Hour, at.Add(time.Hour - 5*time.Minute), ""},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			now := at.Add(c.after)
+			r := approved(t, nodeSigner, clientUsages[:2], now)
+			r.Spec.Request = newRequest(t, "system:node:"+c.node, "system:nodes")
+			r.Spec.Username = c.requester
+			if c.requesterFrom != "" {
+				r.Spec.Groups, r.Spec.Extra = []string{"system:nodes"}, map[string]certificatesv1.ExtraValue{nodeaccess.ExtraNotBefore: {c.requesterFrom}}
+			}
+			requests := store{"r": r}
+			err := New(requests, requests, newCA(t, at), evictions, 0, testclock.NewFakeClock(now)).sign(t.Context(), "r")
+			if errors.Is(err, controller.ErrNotYet) != (c.after < time.Second) || err != nil && c.after >= time.Second {
+				t.Fatal(err)
+			}
+			if got := failure(requests["r"], now); (got != "") != (c.failed != "") || !strings.Contains(got, c.failed) {
+				t.Errorf("failure %q, want %q", got, c.failed)
+			}
+			if chain, err := pki.ParseChain(requests["r"].Status.Certificate); (err == nil) != !c.notBefore.IsZero() || err == nil && !chain[0].NotBefore.Equal(c.notBefore) {
+				t.Errorf("signed %v, want from %v", err == nil, c.notBefore)
+			}
+		})
+	}
+}
+
 func TestCAError(t *testing.T) {
 	t.Parallel()
 	now := time.Now()
 	requests := store{"r": approved(t, clientSigner, clientAuth, now)}
 	broken := errors.New("no such file")
-	controller := New(requests, requests, func(string) (*pki.Signer, error) { return nil, broken }, 0, testclock.NewFakeClock(now))
+	controller := New(requests, requests, func(string) (*pki.Signer, error) { return nil, broken }, nobodyEvicted(), 0, testclock.NewFakeClock(now))
 	if err := controller.sign(t.Context(), "r"); !errors.Is(err, broken) || len(requests["r"].Status.Conditions) != 1 {
 		t.Errorf("got %v and %v, want to try again", err, requests["r"].Status.Conditions)
 	}
@@ -329,7 +384,7 @@ func TestClean(t *testing.T) {
 			t.Parallel()
 			c.r.Name, c.r.UID = "r", "1"
 			requests := store{"r": c.r}
-			if err := New(requests, requests, nil, 0, testclock.NewFakeClock(c.at)).clean(t.Context()); err != nil {
+			if err := New(requests, requests, nil, nobodyEvicted(), 0, testclock.NewFakeClock(c.at)).clean(t.Context()); err != nil {
 				t.Fatal(err)
 			}
 			if got := len(requests) == 0; got != c.over {

@@ -27,11 +27,20 @@ type Requests interface {
 // CA returns the CA that now signs for a signer.
 type CA func(signerName string) (*pki.Signer, error)
 
+// Nodes tells which certificates of nodes count. *nodeaccess.Evictions does.
+type Nodes interface {
+	// Earliest is the earliest NotBefore with which a certificate of the node counts; zero if any does.
+	Earliest(node string) (time.Time, error)
+	// AdmitsUser returns nodeaccess.ErrEvicted if a request was made with a certificate that does not count.
+	AdmitsUser(user string, groups, notBefore []string) error
+}
+
 // Controller signs and removes requests.
 type Controller struct {
 	requests Requests
 	status   rest.Updater
 	ca       CA
+	nodes    Nodes
 	longest  time.Duration
 	clock    clock.WithTicker
 	queue    workqueue.TypedRateLimitingInterface[string]
@@ -39,12 +48,12 @@ type Controller struct {
 
 // New returns a controller. status is the subresource of requests; ca may be nil: then nothing is signed. longest bounds
 // the life of certificates, 0 means DefaultDuration.
-func New(requests Requests, status rest.Updater, ca CA, longest time.Duration, c clock.WithTicker) *Controller {
+func New(requests Requests, status rest.Updater, ca CA, nodes Nodes, longest time.Duration, c clock.WithTicker) *Controller {
 	if longest == 0 {
 		longest = DefaultDuration
 	}
 	return &Controller{
-		requests: requests, status: status, ca: ca, longest: longest, clock: c,
+		requests: requests, status: status, ca: ca, nodes: nodes, longest: longest, clock: c,
 		queue: workqueue.NewTypedRateLimitingQueue(workqueue.NewTypedItemExponentialFailureRateLimiter[string](50*time.Millisecond, time.Minute)),
 	}
 }

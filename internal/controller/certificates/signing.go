@@ -2,6 +2,8 @@ package certificates
 
 import (
 	"context"
+	"crypto/x509"
+	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -13,6 +15,7 @@ import (
 	"k8s.io/apiserver/pkg/registry/rest"
 
 	"lanyard.dev/internal/controller"
+	"lanyard.dev/internal/nodeaccess"
 	"lanyard.dev/internal/pki"
 )
 
@@ -73,20 +76,44 @@ func (c *Controller) decide(r *certificatesv1.CertificateSigningRequest) (func(*
 	if err == nil {
 		err = ruleOf(r.Spec.SignerName)(asked, r.Spec.Usages)
 	}
+	if err == nil {
+		err = c.nodes.AdmitsUser(r.Spec.Username, r.Spec.Groups, r.Spec.Extra[nodeaccess.ExtraNotBefore])
+		if err != nil && !errors.Is(err, nodeaccess.ErrEvicted) {
+			return nil, err
+		}
+	}
 	if err != nil {
 		return c.fail(err), nil
+	}
+	earliest, err := c.earliest(asked)
+	if err != nil {
+		return nil, err
 	}
 	ca, err := c.ca(r.Spec.SignerName)
 	if err != nil {
 		return nil, err
 	}
 	usage, extended := bits(r.Spec.Usages)
-	terms := pki.Terms{Life: c.life(r.Spec.ExpirationSeconds), KeyUsage: usage, ExtKeyUsage: extended}
+	terms := pki.Terms{Life: c.life(r.Spec.ExpirationSeconds), KeyUsage: usage, ExtKeyUsage: extended, NotBefore: earliest}
 	certificate, err := ca.Sign(asked, terms, c.clock.Now())
 	if err != nil {
 		return nil, fmt.Errorf("request %s: %w", r.Name, err)
 	}
 	return func(r *certificatesv1.CertificateSigningRequest) { r.Status.Certificate = certificate }, nil
+}
+
+// earliest is from when on the certificate is valid at the earliest: one for a node that was evicted must not pass for one
+// of before, which backdating would make of it. It is not signed before it is valid.
+func (c *Controller) earliest(asked *x509.CertificateRequest) (time.Time, error) {
+	node, ok := nodeaccess.Identify(asked.Subject.CommonName, asked.Subject.Organization)
+	if !ok {
+		return time.Time{}, nil
+	}
+	earliest, err := c.nodes.Earliest(node)
+	if err == nil && c.clock.Now().Before(earliest) {
+		return earliest, fmt.Errorf("%w: node %s was evicted this very second", controller.ErrNotYet, node)
+	}
+	return earliest, err
 }
 
 func (c *Controller) fail(cause error) func(*certificatesv1.CertificateSigningRequest) {

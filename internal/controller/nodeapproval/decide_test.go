@@ -9,10 +9,12 @@ import (
 	"crypto/x509/pkix"
 	"encoding/pem"
 	"errors"
+	"fmt"
 	"net"
 	"net/url"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -27,6 +29,7 @@ import (
 
 	"lanyard.dev/internal/apiserver/authz"
 	"lanyard.dev/internal/controller/nodeapproval"
+	"lanyard.dev/internal/nodeaccess"
 	"lanyard.dev/internal/rbac"
 	"lanyard.dev/internal/rbac/bootstrap"
 )
@@ -279,6 +282,36 @@ func (s *store) Update(ctx context.Context, _ string, info rest.UpdatedObjectInf
 	return obj, false, nil
 }
 
+func everyone(string, []string, []string) error { return nil }
+
+// TestControllerLeavesTheEvictedAlone: a request is not approved while its requester counts as evicted.
+func TestControllerLeavesTheEvictedAlone(t *testing.T) {
+	t.Parallel()
+	var looks atomic.Int32
+	looked := make(chan struct{})
+	admits := func(string, []string, []string) error {
+		if looks.Add(1) == 1 {
+			close(looked)
+			return fmt.Errorf("%w: long ago", nodeaccess.ErrEvicted)
+		}
+		return nil
+	}
+	s := &store{obj: joining().signed(t), updated: make(chan *certificatesv1.CertificateSigningRequest, 2)}
+	c := nodeapproval.New(s, s, defaults(), taken, admits, testingclock.NewFakeClock(time.Unix(1000, 0)))
+	ctx, stop := context.WithCancel(t.Context())
+	done := make(chan struct{})
+	go func() { c.Run(ctx); close(done) }()
+	c.Set(s.obj.DeepCopy())
+	<-looked
+	c.Set(&certificatesv1.CertificateSigningRequest{ObjectMeta: metav1.ObjectMeta{Name: s.obj.Name}})
+	<-s.updated
+	stop()
+	<-done
+	if looks.Load() != 2 || len(s.updated) != 0 {
+		t.Errorf("approved after %d looks, and %d times more", looks.Load(), len(s.updated))
+	}
+}
+
 func TestControllerApproves(t *testing.T) {
 	t.Parallel()
 	for _, test := range []struct {
@@ -295,7 +328,7 @@ func TestControllerApproves(t *testing.T) {
 		t.Run(test.why, func(t *testing.T) {
 			t.Parallel()
 			s := &store{obj: joining().signed(t), updated: make(chan *certificatesv1.CertificateSigningRequest), first: test.race}
-			c := nodeapproval.New(s, s, defaults(), taken, testingclock.NewFakeClock(time.Unix(1000, 0)))
+			c := nodeapproval.New(s, s, defaults(), taken, everyone, testingclock.NewFakeClock(time.Unix(1000, 0)))
 			ctx, stop := context.WithCancel(t.Context())
 			done := make(chan struct{})
 			go func() { c.Run(ctx); close(done) }()

@@ -17,7 +17,11 @@ import (
 	"k8s.io/utils/clock"
 
 	"lanyard.dev/internal/controller"
+	"lanyard.dev/internal/nodeaccess"
 )
+
+// Admits tells whether a request was made with a certificate that counts: nodeaccess.Evictions.AdmitsUser.
+type Admits func(user string, groups, notBefore []string) error
 
 // Controller approves requests as they come. It listens to the feed of certificate signing requests.
 type Controller struct {
@@ -25,15 +29,16 @@ type Controller struct {
 	approval   rest.Updater
 	authorizer authorizer.UnconditionalAuthorizer
 	taken      Taken
+	admits     Admits
 	clock      clock.PassiveClock
 	queue      workqueue.TypedRateLimitingInterface[string]
 }
 
 // New returns a controller. requests is the store of certificate signing requests, approval its subresource.
-func New(requests rest.Getter, approval rest.Updater, az authorizer.UnconditionalAuthorizer, taken Taken, c clock.WithTicker) *Controller {
+func New(requests rest.Getter, approval rest.Updater, az authorizer.UnconditionalAuthorizer, taken Taken, admits Admits, c clock.WithTicker) *Controller {
 	limiter := workqueue.NewTypedItemExponentialFailureRateLimiter[string](200*time.Millisecond, 15*time.Minute)
 	return &Controller{
-		requests: requests, approval: approval, authorizer: az, taken: taken, clock: c,
+		requests: requests, approval: approval, authorizer: az, taken: taken, admits: admits, clock: c,
 		queue: workqueue.NewTypedRateLimitingQueueWithConfig(limiter, workqueue.TypedRateLimitingQueueConfig[string]{Clock: c}),
 	}
 }
@@ -63,6 +68,13 @@ func (c *Controller) look(ctx context.Context, name string) error {
 		return fmt.Errorf("read certificate request %s: %w", name, err)
 	}
 	csr := found.(*certificatesv1.CertificateSigningRequest)
+	err = c.admits(csr.Spec.Username, csr.Spec.Groups, csr.Spec.Extra[nodeaccess.ExtraNotBefore])
+	if errors.Is(err, nodeaccess.ErrEvicted) {
+		return nil // nobody may approve it any more
+	}
+	if err != nil {
+		return err
+	}
 	approved, err := Decide(ctx, csr, c.authorizer, c.taken)
 	if errors.Is(err, ErrNotAllowed) {
 		// Policy may come to allow it later.

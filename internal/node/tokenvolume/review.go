@@ -54,7 +54,7 @@ func ReviewBy(client typedauthenticationv1.TokenReviewsGetter) Review {
 
 // traits are what a token has in common with others. When the authority ceases to accept one of them, it refuses all those
 // tokens at once.
-type traits struct{ key, issuer, account, audience string }
+type traits struct{ key, issuer, account, node, audience string }
 
 func traitsOf(decoded *token.Decoded) traits {
 	var header struct {
@@ -66,6 +66,9 @@ func traitsOf(decoded *token.Decoded) traits {
 		found.issuer, found.audience = c.Issuer, strings.Join(c.Audience, "\n")
 		if c.Kubernetes != nil {
 			found.account = c.Kubernetes.ServiceAccount.UID
+			if node := c.Kubernetes.Node; node != nil {
+				found.node = node.UID
+			}
 		}
 	}
 	return found
@@ -75,7 +78,8 @@ func traitsOf(decoded *token.Decoded) traits {
 func (t traits) sharesLost(old, replacement traits) bool {
 	lost := func(own, old, now string) bool { return own == old && old != now }
 	return lost(t.key, old.key, replacement.key) || lost(t.issuer, old.issuer, replacement.issuer) ||
-		lost(t.account, old.account, replacement.account) || lost(t.audience, old.audience, replacement.audience)
+		lost(t.account, old.account, replacement.account) || lost(t.node, old.node, replacement.node) ||
+		lost(t.audience, old.audience, replacement.audience)
 }
 
 // AccountChanged notes that a service account was created, changed or deleted. The tokens of an account that was deleted and

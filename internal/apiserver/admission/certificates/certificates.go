@@ -18,6 +18,7 @@ import (
 	"k8s.io/apiserver/pkg/authentication/user"
 	"k8s.io/apiserver/pkg/authorization/authorizer"
 
+	"lanyard.dev/internal/nodeaccess"
 	"lanyard.dev/internal/pki"
 )
 
@@ -26,13 +27,17 @@ import (
 type Plugin struct {
 	*admission.Handler
 	authorizer authorizer.UnconditionalAuthorizer
+	admits     Admits
 }
+
+// Admits tells whether a request was made with a certificate that counts: nodeaccess.Evictions.AdmitsUser.
+type Admits func(user string, groups, notBefore []string) error
 
 var _ admission.ValidationInterface = &Plugin{}
 
 // New returns the plugin.
-func New(az authorizer.UnconditionalAuthorizer) *Plugin {
-	return &Plugin{Handler: admission.NewHandler(admission.Create, admission.Update), authorizer: az}
+func New(az authorizer.UnconditionalAuthorizer, admits Admits) *Plugin {
+	return &Plugin{Handler: admission.NewHandler(admission.Create, admission.Update), authorizer: az, admits: admits}
 }
 
 // Validate implements admission.ValidationInterface.
@@ -80,6 +85,11 @@ func (p *Plugin) demand(ctx context.Context, a admission.Attributes, verb string
 	if !ok {
 		return admission.NewForbidden(a, errors.New("no stored request"))
 	}
+	// The controllers that sign may be others' own, so what an evicted node asked for is refused here too. To deny it is
+	// allowed.
+	if err := p.admits(old.Spec.Username, old.Spec.Groups, old.Spec.Extra[nodeaccess.ExtraNotBefore]); err != nil && !denies(a) {
+		return admission.NewForbidden(a, fmt.Errorf("the requester: %w", err))
+	}
 	name := old.Spec.SignerName
 	if p.allows(ctx, a.GetUserInfo(), verb, name) {
 		return nil
@@ -89,6 +99,15 @@ func (p *Plugin) demand(ctx context.Context, a admission.Attributes, verb string
 		return nil
 	}
 	return admission.NewForbidden(a, fmt.Errorf("user not permitted to %s requests with signerName %q", verb, name))
+}
+
+// denies tells whether an update leaves a request denied, and so unsigned for good.
+func denies(a admission.Attributes) bool {
+	r, ok := a.GetObject().(*certificatesv1.CertificateSigningRequest)
+	return ok && a.GetSubresource() == "approval" &&
+		slices.ContainsFunc(r.Status.Conditions, func(c certificatesv1.CertificateSigningRequestCondition) bool {
+			return c.Type == certificatesv1.CertificateDenied
+		})
 }
 
 func (p *Plugin) allows(ctx context.Context, who user.Info, verb, signerName string) bool {

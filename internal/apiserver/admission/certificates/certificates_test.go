@@ -3,6 +3,7 @@ package certificates
 import (
 	"strings"
 	"testing"
+	"time"
 
 	certificatesv1 "k8s.io/api/certificates/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
@@ -14,6 +15,7 @@ import (
 	"k8s.io/apiserver/pkg/authentication/user"
 
 	"lanyard.dev/internal/apiserver/authz"
+	"lanyard.dev/internal/nodeaccess"
 	"lanyard.dev/internal/pki"
 	"lanyard.dev/internal/rbac"
 )
@@ -123,7 +125,7 @@ func TestNobodyIsRefused(t *testing.T) {
 	r := requestOf(t, client)
 	a := admission.NewAttributesRecord(r, r, schema.GroupVersionKind{}, "", "r", certificatesv1.SchemeGroupVersion.WithResource("certificatesigningrequests"),
 		"approval", admission.Update, nil, false, nil)
-	if err := New(authz.New(policy())).Validate(t.Context(), a, nil); !apierrors.IsForbidden(err) {
+	if err := New(authz.New(policy()), admits).Validate(t.Context(), a, nil); !apierrors.IsForbidden(err) {
 		t.Errorf("got %v, want forbidden", err)
 	}
 }
@@ -136,7 +138,55 @@ func validate(t *testing.T, who string, obj, old *certificatesv1.CertificateSign
 	}
 	a := admission.NewAttributesRecord(obj, stored, schema.GroupVersionKind{}, "", obj.Name, certificatesv1.SchemeGroupVersion.WithResource("certificatesigningrequests"),
 		subresource, operation, nil, false, &user.DefaultInfo{Name: who})
-	return New(authz.New(policy())).Validate(t.Context(), a, nil)
+	return New(authz.New(policy()), admits).Validate(t.Context(), a, nil)
+}
+
+// admits knows that node "thief" was evicted at noon.
+func admits(user string, groups, notBefore []string) error {
+	e := nodeaccess.NewEvictions(fresh{})
+	s := nodeaccess.NewEviction("thief")
+	s.Name, s.CreationTimestamp = "e", metav1.Date(2026, 6, 1, 12, 0, 0, 0, time.UTC)
+	e.Set(s)
+	return e.AdmitsUser(user, groups, notBefore)
+}
+
+type fresh struct{}
+
+func (fresh) Fresh() error { return nil }
+
+// TestEvictedRequesterGetsNothing: what a node asked for with a certificate of before its eviction is neither approved nor
+// signed, by whoever; it may be denied.
+func TestEvictedRequesterGetsNothing(t *testing.T) {
+	t.Parallel()
+	set := func(kind certificatesv1.RequestConditionType) func(*certificatesv1.CertificateSigningRequest) {
+		return func(r *certificatesv1.CertificateSigningRequest) {
+			r.Status.Conditions = []certificatesv1.CertificateSigningRequestCondition{{Type: kind}}
+		}
+	}
+	sign := func(r *certificatesv1.CertificateSigningRequest) { r.Status.Certificate = []byte("x") }
+	const old, current, refusal = "2026-06-01T11:00:00Z", "2026-06-01T12:00:01Z", "the requester: the node was evicted"
+	for _, c := range []struct {
+		name, notBefore, subresource string
+		change                       func(*certificatesv1.CertificateSigningRequest)
+		want                         string
+	}{
+		{"approve", old, "approval", set(certificatesv1.CertificateApproved), refusal},
+		{"sign", old, "status", sign, refusal},
+		{"deny", old, "approval", set(certificatesv1.CertificateDenied), ""},
+		{"approve a later one", current, "approval", set(certificatesv1.CertificateApproved), ""},
+		{"sign a later one", current, "status", sign, ""},
+	} {
+		stored := requestOf(t, client)
+		stored.Spec.Username, stored.Spec.Groups = "system:node:thief", []string{"system:nodes"}
+		stored.Spec.Extra = map[string]certificatesv1.ExtraValue{nodeaccess.ExtraNotBefore: {c.notBefore}}
+		updated := stored.DeepCopy()
+		updated.Spec = certificatesv1.CertificateSigningRequestSpec{SignerName: client} // the stored one counts
+		c.change(updated)
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			check(t, validate(t, "all", updated, stored, c.subresource, admission.Update), c.want)
+		})
+	}
 }
 
 func check(t *testing.T, err error, want string) {

@@ -1,5 +1,5 @@
-// Package noderestriction keeps nodes to what is theirs: their own Node and Lease, the pods bound to them, and tokens
-// bound to those pods.
+// Package noderestriction keeps nodes to what is theirs: their own Node, Lease and certificates, the pods bound to them,
+// and tokens bound to those pods.
 //
 // It completes the node authorizer, which does not see what a request carries. Its rules and words are those of
 // Kubernetes' NodeRestriction.
@@ -9,13 +9,16 @@ import (
 	"context"
 	"fmt"
 
+	certificatesv1 "k8s.io/api/certificates/v1"
 	coordinationv1 "k8s.io/api/coordination/v1"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/meta"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apiserver/pkg/admission"
 	"k8s.io/apiserver/pkg/authorization/authorizer"
 
 	"lanyard.dev/internal/nodeaccess"
+	"lanyard.dev/internal/pki"
 )
 
 // Config is what the plugin asks.
@@ -25,6 +28,9 @@ type Config struct {
 	Node func(ctx context.Context, name string) (*corev1.Node, error)
 	// Authorizer may let a node have tokens for more audiences than its pods ask for.
 	Authorizer authorizer.UnconditionalAuthorizer
+	// Admits tells whether the certificate counts that the user showed: nodeaccess.Evictions.AdmitsUser. It is asked again
+	// here, since a body may arrive long after its sender was authenticated.
+	Admits func(user string, groups, notBefore []string) error
 	// Audiences are the API server's own: a volume that names none is for them.
 	Audiences []string
 }
@@ -55,6 +61,9 @@ func (p *Plugin) Validate(ctx context.Context, a admission.Attributes, _ admissi
 	case node == "":
 		return forbid(a, "could not determine node from user %q", who.GetName())
 	}
+	if err := p.Admits(who.GetName(), who.GetGroups(), who.GetExtra()[nodeaccess.ExtraNotBefore]); err != nil {
+		return admission.NewForbidden(a, err)
+	}
 	switch a.GetResource().GroupResource() {
 	case corev1.Resource("pods"):
 		return p.pod(ctx, node, a)
@@ -64,6 +73,8 @@ func (p *Plugin) Validate(ctx context.Context, a admission.Attributes, _ admissi
 		return p.token(ctx, node, a)
 	case coordinationv1.Resource("leases"):
 		return lease(node, a)
+	case schema.GroupResource{Group: certificatesv1.GroupName, Resource: "certificatesigningrequests"}:
+		return certificateOf(node, a)
 	}
 	return nil
 }
@@ -85,6 +96,29 @@ func nameOf(a admission.Attributes) string {
 		return ""
 	}
 	return m.GetName()
+}
+
+// certificateOf keeps a node to certificates of its own name, whoever is to sign them.
+func certificateOf(node string, a admission.Attributes) error {
+	if a.GetOperation() != admission.Create || a.GetSubresource() != "" {
+		return nil
+	}
+	r, ok := a.GetObject().(*certificatesv1.CertificateSigningRequest)
+	if !ok {
+		return unexpected(a, a.GetObject())
+	}
+	forNodes := r.Spec.SignerName == certificatesv1.KubeletServingSignerName ||
+		r.Spec.SignerName == certificatesv1.KubeAPIServerClientKubeletSignerName
+	asked, err := pki.ParseRequest(r.Spec.Request)
+	switch own := nodeaccess.User(node); {
+	case err != nil && forNodes:
+		return forbid(a, "unable to parse csr: %w", err)
+	case err != nil:
+		return nil // validation tells why, in better words
+	case asked.Subject.CommonName != own && (forNodes || nodeaccess.IsUser(asked.Subject.CommonName)):
+		return forbid(a, "can only create a node CSR with CN=%s", own)
+	}
+	return nil
 }
 
 func lease(node string, a admission.Attributes) error {

@@ -4,10 +4,13 @@ package noderestriction_test
 
 import (
 	"context"
+	"fmt"
+	"slices"
 	"strings"
 	"testing"
 
 	authenticationv1 "k8s.io/api/authentication/v1"
+	certificatesv1 "k8s.io/api/certificates/v1"
 	coordinationv1 "k8s.io/api/coordination/v1"
 	corev1 "k8s.io/api/core/v1"
 	policyv1 "k8s.io/api/policy/v1"
@@ -22,6 +25,8 @@ import (
 	"k8s.io/utils/ptr"
 
 	"lanyard.dev/internal/apiserver/admission/noderestriction"
+	"lanyard.dev/internal/nodeaccess"
+	"lanyard.dev/internal/pki"
 )
 
 // write is one request of a node's.
@@ -68,6 +73,12 @@ func plugin() *noderestriction.Plugin {
 				return &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "one", UID: "node-uid"}}, nil
 			}
 			return nil, apierrors.NewNotFound(corev1.Resource("nodes"), name)
+		},
+		Admits: func(user string, _, notBefore []string) error {
+			if slices.Equal(notBefore, []string{"old"}) {
+				return fmt.Errorf("%w: %s", nodeaccess.ErrEvicted, user)
+			}
+			return nil
 		},
 		Authorizer: authorizer.AuthorizerFunc(audienceGranted),
 		Audiences:  []string{"https://api"},
@@ -186,6 +197,22 @@ func audiences(a ...string) func(*authenticationv1.TokenRequest) {
 	return func(r *authenticationv1.TokenRequest) { r.Spec.Audiences = a }
 }
 
+// certificateFor asks for a certificate of a name.
+func certificateFor(t *testing.T, signer, name string) write {
+	t.Helper()
+	_, request, err := pki.NewRequest(name, []string{"system:nodes"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := &certificatesv1.CertificateSigningRequest{Spec: certificatesv1.CertificateSigningRequestSpec{Request: request, SignerName: signer}}
+	return write{op: admission.Create, resource: certificatesv1.SchemeGroupVersion.WithResource("certificatesigningrequests"), obj: r}
+}
+
+func garbled(w write) write {
+	w.obj.(*certificatesv1.CertificateSigningRequest).Spec.Request = []byte("x")
+	return w
+}
+
 func (w write) as(who *user.DefaultInfo) write { w.who = who; return w }
 func (w write) named(name string) write        { w.name = name; return w }
 
@@ -197,6 +224,13 @@ func TestValidate(t *testing.T) {
 	)
 	nobody := &user.DefaultInfo{Name: "system:node:", Groups: []string{"system:nodes"}}
 	person := &user.DefaultInfo{Name: "ann", Groups: []string{"system:authenticated"}}
+	const (
+		clients, serving, people = "kubernetes.io/kube-apiserver-client-kubelet", "kubernetes.io/kubelet-serving", "kubernetes.io/kube-apiserver-client"
+
+		ownName = "can only create a node CSR with CN=system:node:one"
+	)
+	evicted := one()
+	evicted.Extra = map[string][]string{nodeaccess.ExtraNotBefore: {"old"}}
 	claim := ptr.To("claim")
 	for _, test := range []struct {
 		why  string
@@ -278,6 +312,22 @@ func TestValidate(t *testing.T) {
 		{"renews another's lease", leaseIn(admission.Update, "kube-node-lease", "two"), "can only access node lease with the same name as the requesting node"},
 		{"deletes another's lease", leaseIn(admission.Delete, "kube-node-lease", "two"), "can only access node lease with the same name as the requesting node"},
 		{"a lease elsewhere", leaseIn(admission.Create, "shop", "one"), `can only access leases in the "kube-node-lease" system namespace`},
+
+		{"a certificate", certificateFor(t, clients, "system:node:one"), ""},
+		{"a certificate to serve with", certificateFor(t, serving, "system:node:one"), ""},
+		{"another node's certificate", certificateFor(t, clients, "system:node:two"), ownName},
+		{"another node's certificate to serve with", certificateFor(t, serving, "system:node:two"), ownName},
+		{"a person's certificate as a node", certificateFor(t, clients, "ann"), ownName},
+		{"a person's certificate", certificateFor(t, people, "ann"), ""},
+		{"another node's certificate as a person", certificateFor(t, people, "system:node:two"), ownName},
+		{"another node's certificate of somebody's signer", certificateFor(t, "example.com/own", "system:node:two"), ownName},
+		{"another node's certificate for a machine that joins", certificateFor(t, clients, "system:node:two").as(person), ""},
+		{"a garbled request", garbled(certificateFor(t, clients, "x")), "unable to parse csr: PEM block type must be CERTIFICATE REQUEST"},
+		{"a garbled request of a person's", garbled(certificateFor(t, people, "x")), ""},
+
+		{"evicted, registers", register("one").as(evicted), "the node was evicted: system:node:one"},
+		{"evicted, asks for a token", tokenFor("web").as(evicted), "the node was evicted: system:node:one"},
+		{"evicted, writes anything", write{op: admission.Create, resource: corev1.SchemeGroupVersion.WithResource("events"), namespace: "shop", obj: &corev1.Event{}}.as(evicted), "the node was evicted: system:node:one"},
 
 		{"a token for its pod", tokenFor("web"), ""},
 		{"a token that names the API server", tokenFor("web", audiences("https://api")), ""},

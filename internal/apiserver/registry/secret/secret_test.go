@@ -16,6 +16,7 @@ import (
 
 	"lanyard.dev/internal/apiserver/registry/fieldtest"
 	"lanyard.dev/internal/apiserver/registry/secret"
+	"lanyard.dev/internal/nodeaccess"
 )
 
 var now = time.Date(2026, 5, 1, 12, 0, 0, 0, time.UTC)
@@ -66,6 +67,13 @@ func TestValidate(t *testing.T) {
 		}, nil},
 		{"account token without account", of(corev1.SecretTypeServiceAccountToken, nil),
 			required("metadata.annotations[kubernetes.io/service-account.name]")},
+		{"eviction elsewhere", of(nodeaccess.EvictionType, map[string]string{"node": "n"}),
+			[]fieldtest.Fault{fieldtest.Forbidden("type", "it must be in namespace kube-system")}},
+		{"eviction", func(s *corev1.Secret) { *s = *nodeaccess.NewEviction("n"); s.Name = "e" }, nil},
+		{"eviction of nobody", func(s *corev1.Secret) { *s = *nodeaccess.NewEviction(""); s.Name = "e" },
+			[]fieldtest.Fault{fieldtest.Forbidden("type", "must name the node")}},
+		{"eviction of what is no node", func(s *corev1.Secret) { *s = *nodeaccess.NewEviction("N 1"); s.Name = "e" },
+			[]fieldtest.Fault{fieldtest.Forbidden("type", "is not the name of a node")}},
 		{"dockercfg", of(corev1.SecretTypeDockercfg, map[string]string{".dockercfg": `{"a":{"auth":"x"}}`}), nil},
 		{"dockercfg missing", of(corev1.SecretTypeDockercfg, nil), required("data[.dockercfg]")},
 		{"dockercfg malformed", of(corev1.SecretTypeDockercfg, map[string]string{".dockercfg": "hunter2"}),

@@ -11,6 +11,8 @@ import (
 	"k8s.io/apimachinery/pkg/api/validation"
 	utilvalidation "k8s.io/apimachinery/pkg/util/validation"
 	"k8s.io/apimachinery/pkg/util/validation/field"
+
+	"lanyard.dev/internal/nodeaccess"
 )
 
 const (
@@ -66,6 +68,10 @@ func validateType(s *corev1.Secret) field.ErrorList {
 		if s.Annotations[corev1.ServiceAccountNameKey] == "" {
 			path := field.NewPath("metadata", "annotations").Key(corev1.ServiceAccountNameKey)
 			return field.ErrorList{field.Required(path, "")}
+		}
+	case nodeaccess.EvictionType:
+		if err := nodeaccess.CheckEviction(s); err != nil {
+			return field.ErrorList{field.Forbidden(field.NewPath("type"), fmt.Sprintf("a secret of type %s evicts a node: %v", s.Type, err))}
 		}
 	case corev1.SecretTypeDockercfg:
 		return requireJSON(s.Data, corev1.DockerConfigKey)

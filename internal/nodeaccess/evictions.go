@@ -1,0 +1,192 @@
+package nodeaccess
+
+import (
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/util/validation"
+)
+
+const (
+	// EvictionType is the type of a Secret that evicts a node, EvictionNamespace the only namespace where it does so, and
+	// EvictionKey the key of its data that names the node.
+	EvictionType      corev1.SecretType = "identity.lanyard.dev/node-eviction"
+	EvictionNamespace                   = metav1.NamespaceSystem
+	EvictionKey                         = "node"
+
+	evictionPrefix = "node-eviction-"
+
+	// ExtraNotBefore is the key of a node's user info that holds the NotBefore of its certificate, in RFC 3339. Certificate
+	// requests keep it with the rest of who asked.
+	ExtraNotBefore = "identity.lanyard.dev/certificate-not-before"
+)
+
+// ErrEvicted says that a certificate is one of before the eviction of its node.
+var ErrEvicted = errors.New("the node was evicted")
+
+// NewEviction returns the Secret that evicts a node, to be created.
+func NewEviction(node string) *corev1.Secret {
+	immutable := true
+	return &corev1.Secret{
+		ObjectMeta: metav1.ObjectMeta{Namespace: EvictionNamespace, GenerateName: evictionPrefix},
+		Type:       EvictionType, Immutable: &immutable, Data: map[string][]byte{EvictionKey: []byte(node)},
+	}
+}
+
+// CheckEviction returns why a Secret of type EvictionType evicts no node, or nil.
+func CheckEviction(s *corev1.Secret) error {
+	node := string(s.Data[EvictionKey])
+	switch {
+	case s.Namespace != EvictionNamespace:
+		return fmt.Errorf("it must be in namespace %s", EvictionNamespace)
+	case node == "":
+		return fmt.Errorf("data[%s] must name the node", EvictionKey)
+	case len(validation.IsDNS1123Subdomain(node)) > 0:
+		return fmt.Errorf("data[%s] is not the name of a node", EvictionKey)
+	}
+	return nil
+}
+
+// Evictions knows which nodes were evicted, and when. It listens to the feed of secrets.
+//
+// An eviction refuses every certificate of the node that became valid before it: which ones were ever signed is not
+// known, above all where the authority does not sign them itself. Only a later one, from a new join, counts again.
+type Evictions struct {
+	source Source
+
+	mu      sync.RWMutex
+	records map[string]eviction  // by the name of the secret
+	since   map[string]time.Time // by node: the latest of its records
+	ends    map[string]map[*func()]struct{}
+}
+
+type eviction struct {
+	node string
+	at   time.Time
+}
+
+// NewEvictions returns an empty memory.
+func NewEvictions(source Source) *Evictions {
+	return &Evictions{
+		source: source, records: map[string]eviction{}, since: map[string]time.Time{}, ends: map[string]map[*func()]struct{}{},
+	}
+}
+
+// Set implements mirror.Listener. The moment is the server's, rounded down to the second as creationTimestamp is, and
+// cannot be chosen by who writes the Secret.
+func (e *Evictions) Set(obj runtime.Object) {
+	s, ok := obj.(*corev1.Secret)
+	if !ok || s.Type != EvictionType || CheckEviction(s) != nil {
+		return
+	}
+	record := eviction{node: string(s.Data[EvictionKey]), at: s.CreationTimestamp.Time}
+	for _, end := range e.add(s.Name, record) {
+		end()
+	}
+}
+
+// add returns what has to end.
+func (e *Evictions) add(name string, record eviction) []func() {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.records[name] == record {
+		return nil
+	}
+	e.records[name] = record
+	if record.at.After(e.since[record.node]) {
+		e.since[record.node] = record.at
+	}
+	var ends []func()
+	for end := range e.ends[record.node] {
+		ends = append(ends, *end)
+	}
+	return ends
+}
+
+// Delete implements mirror.Listener.
+func (e *Evictions) Delete(obj runtime.Object) {
+	m, err := meta.Accessor(obj)
+	if err != nil || m.GetNamespace() != EvictionNamespace {
+		return
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	gone, ok := e.records[m.GetName()]
+	if !ok {
+		return
+	}
+	delete(e.records, m.GetName())
+	delete(e.since, gone.node)
+	for _, left := range e.records {
+		if left.node == gone.node && left.at.After(e.since[left.node]) {
+			e.since[left.node] = left.at
+		}
+	}
+}
+
+// Earliest is the earliest NotBefore with which a certificate of the node counts; zero if any does. The error says that
+// this is not known.
+func (e *Evictions) Earliest(node string) (time.Time, error) {
+	if err := e.source.Fresh(); err != nil {
+		return time.Time{}, err
+	}
+	e.mu.RLock()
+	defer e.mu.RUnlock()
+	at, ok := e.since[node]
+	if !ok {
+		return time.Time{}, nil
+	}
+	// Certificates and creationTimestamps count in seconds: one of the same second may be from before.
+	return at.Truncate(time.Second).Add(time.Second), nil
+}
+
+// Admits returns nil if a certificate of the node counts, by its NotBefore; ErrEvicted if it does not; and any other
+// error where that is not known.
+func (e *Evictions) Admits(node string, notBefore time.Time) error {
+	earliest, err := e.Earliest(node)
+	if err != nil {
+		return err
+	}
+	if notBefore.Before(earliest) {
+		return fmt.Errorf("%w: certificates of node %q count only if they are valid from %s on, and this one is from %s",
+			ErrEvicted, node, earliest.UTC().Format(time.RFC3339), notBefore.UTC().Format(time.RFC3339))
+	}
+	return nil
+}
+
+// AdmitsUser is Admits for a user as it was authenticated, or as a certificate request tells who asked. Users that did not
+// show a node's certificate are admitted.
+func (e *Evictions) AdmitsUser(user string, groups, notBefore []string) error {
+	node, ok := Identify(user, groups)
+	if !ok || len(notBefore) == 0 {
+		return nil
+	}
+	at, err := time.Parse(time.RFC3339, notBefore[0])
+	if err != nil {
+		return fmt.Errorf("the NotBefore of the certificate of node %q: %w", node, err)
+	}
+	return e.Admits(node, at)
+}
+
+// OnEviction calls end once if the node is evicted before stop is called. end must not call back.
+func (e *Evictions) OnEviction(node string, end func()) (stop func()) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.ends[node] == nil {
+		e.ends[node] = map[*func()]struct{}{}
+	}
+	e.ends[node][&end] = struct{}{}
+	return func() {
+		e.mu.Lock()
+		defer e.mu.Unlock()
+		if delete(e.ends[node], &end); len(e.ends[node]) == 0 {
+			delete(e.ends, node)
+		}
+	}
+}
