@@ -18,52 +18,67 @@ const (
 	metaSize     = 64
 	metaMagic    = 0xED0CDAED
 	pageSizeAt   = 8
+	rootAt       = 16
 	highWaterAt  = 40
 	txidAt       = 48
 	checksumAt   = 56
+	minPageBytes = 1 << 10
 	maxPageBytes = 64 << 10
 )
 
-// checkDatabase reports a database file that ends before its own last page.
-// bbolt maps the file into memory and would end this process with a bus error
-// on touching what is not there. Every other kind of damage is bbolt's to
-// find, so a file this function cannot make sense of passes.
-func checkDatabase(path string) error {
+// meta is what a meta record says.
+type meta struct {
+	pageSize int64
+	root     uint64
+	pages    uint64 // the file holds this many
+	txid     uint64
+}
+
+// checkDatabase returns the index of the last entry of the write-ahead log
+// that the database file holds, and errDamaged if the structure of the file
+// is damaged. An absent or empty file holds none.
+//
+// bbolt maps the file into memory, and etcd reads it in goroutines of its
+// own. On a damaged page either would end this process with a stack trace for
+// a message. A file without a meta record passes: bbolt reports that itself.
+func checkDatabase(path string) (index uint64, err error) {
 	f, err := os.Open(path)
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil
+		return 0, nil
 	}
 	if err != nil {
-		return err
+		return 0, err
 	}
 	defer f.Close()
 	info, err := f.Stat()
 	if err != nil {
-		return err
+		return 0, err
 	}
-	if need := databaseSize(f); info.Size() < need {
-		return fmt.Errorf("%w: %s holds %d bytes of at least %d", errGaveUp, path, info.Size(), need)
+	if index, err = inspect(f, info.Size()); err != nil {
+		return 0, fmt.Errorf("%s: %w", path, err)
 	}
-	return nil
+	return index, nil
 }
 
-// databaseSize is what the newest valid meta record says the file must hold,
-// or 0 if there is none.
-func databaseSize(file io.ReaderAt) int64 {
-	var size int64
-	var newest uint64
+func inspect(file io.ReaderAt, size int64) (index uint64, err error) {
+	m, found := readMetas(file)
+	if !found {
+		return 0, nil
+	}
+	if need := int64(m.pages) * m.pageSize; size < need {
+		return 0, fmt.Errorf("%w: it holds %d bytes of at least %d", errDamaged, size, need)
+	}
+	return readStructure(file, m)
+}
+
+// readMetas returns the newest valid meta record.
+func readMetas(file io.ReaderAt) (newest meta, found bool) {
 	for _, at := range metaOffsets(file) {
-		record, ok := readMeta(file, at)
-		if !ok {
-			continue
-		}
-		if txid := binary.NativeEndian.Uint64(record[txidAt:]); size == 0 || txid > newest {
-			newest = txid
-			pages := binary.NativeEndian.Uint64(record[highWaterAt:])
-			size = int64(pages) * int64(binary.NativeEndian.Uint32(record[pageSizeAt:]))
+		if m, ok := readMeta(file, at); ok && (!found || m.txid > newest.txid) {
+			newest, found = m, true
 		}
 	}
-	return size
+	return newest, found
 }
 
 // metaOffsets finds the second record by the page size in the first, or,
@@ -71,20 +86,24 @@ func databaseSize(file io.ReaderAt) int64 {
 func metaOffsets(file io.ReaderAt) []int64 {
 	pageSize := int64(os.Getpagesize())
 	if first, ok := readMeta(file, headerSize); ok {
-		pageSize = int64(binary.NativeEndian.Uint32(first[pageSizeAt:]))
+		pageSize = first.pageSize
 	}
 	return []int64{headerSize, pageSize + headerSize}
 }
 
-func readMeta(file io.ReaderAt, at int64) ([]byte, bool) {
+func readMeta(file io.ReaderAt, at int64) (meta, bool) {
 	record := make([]byte, metaSize)
 	if _, err := file.ReadAt(record, at); err != nil {
-		return nil, false
+		return meta{}, false
+	}
+	m := meta{
+		pageSize: int64(binary.NativeEndian.Uint32(record[pageSizeAt:])), root: binary.NativeEndian.Uint64(record[rootAt:]),
+		pages: binary.NativeEndian.Uint64(record[highWaterAt:]), txid: binary.NativeEndian.Uint64(record[txidAt:]),
 	}
 	sum := fnv.New64a()
 	_, _ = sum.Write(record[:checksumAt])
 	valid := binary.NativeEndian.Uint32(record) == metaMagic &&
 		binary.NativeEndian.Uint64(record[checksumAt:]) == sum.Sum64() &&
-		binary.NativeEndian.Uint32(record[pageSizeAt:]) <= maxPageBytes
-	return record, valid
+		m.pageSize >= minPageBytes && m.pageSize <= maxPageBytes && m.pages < 1<<40
+	return m, valid
 }

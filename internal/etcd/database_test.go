@@ -2,31 +2,124 @@ package etcd
 
 import (
 	"bytes"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"os"
 	"path/filepath"
+	"strings"
 	"testing"
+
+	"go.etcd.io/etcd/server/v3/storage/schema"
 )
 
-func TestDatabaseSizeOfForeignBytes(t *testing.T) {
+func TestForeignBytesPass(t *testing.T) {
 	t.Parallel()
 	for name, data := range map[string][]byte{
 		"empty":  nil,
 		"zeroes": make([]byte, 8192),
 		"noise":  bytes.Repeat([]byte{0xed, 0x0c}, 8192),
 	} {
-		if got := databaseSize(bytes.NewReader(data)); got != 0 {
-			t.Errorf("%s: %d, want 0", name, got)
+		if index, err := inspect(bytes.NewReader(data), int64(len(data))); index != 0 || err != nil {
+			t.Errorf("%s: %d, %v; it is bbolt's to report", name, index, err)
 		}
 	}
 }
 
-func TestCheckDatabaseAcceptsAbsentFile(t *testing.T) {
+func TestAbsentDatabasePasses(t *testing.T) {
 	t.Parallel()
-	if err := checkDatabase(filepath.Join(t.TempDir(), "db")); err != nil {
-		t.Error(err)
+	if index, err := checkDatabase(filepath.Join(t.TempDir(), "db")); index != 0 || err != nil {
+		t.Error(index, err)
 	}
 }
 
-func FuzzDatabaseSize(f *testing.F) {
-	f.Add(make([]byte, 4096))
-	f.Fuzz(func(_ *testing.T, data []byte) { databaseSize(bytes.NewReader(data)) })
+// filledDatabase is the database file of a member that has stopped: keys of all sizes, some deleted, on several levels of
+// pages. index is that of the last entry it holds.
+func filledDatabase(t testing.TB) (data []byte, index uint64) {
+	t.Helper()
+	dir := filepath.Join(t.TempDir(), "etcd")
+	s, err := Start(t.Context(), Config{Dir: dir, UnsafeNoFsync: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err := s.Client()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = c.Close() }()
+	for i := range 300 {
+		key := fmt.Sprintf("k%d", i%200)
+		if i%7 == 0 {
+			_, err = c.Delete(t.Context(), key)
+		} else {
+			_, err = c.Put(t.Context(), key, strings.Repeat("v", i*i))
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	backend := s.member.Server.Backend()
+	backend.ForceCommit()
+	index, _ = schema.ReadConsistentIndex(backend.ReadTx())
+	path := filepath.Join(dir, "member", "snap", "db")
+	if data, err = os.ReadFile(path); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Stop(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	return data, index
+}
+
+func TestStructureOfADatabase(t *testing.T) {
+	t.Parallel()
+	data, want := filledDatabase(t)
+	got, err := inspect(bytes.NewReader(data), int64(len(data)))
+	if err != nil || got != want || want < 300 {
+		t.Fatalf("index %d, %v; want %d", got, err, want)
+	}
+	m, _ := readMetas(bytes.NewReader(data))
+	used := data[:int64(m.pages)*m.pageSize]
+
+	// A page in use that is overwritten is noticed. Pages that only continue another one, and free ones, hold nothing
+	// that this check could know.
+	noticed := 0
+	for id := int64(2); id < int64(m.pages); id++ {
+		page := used[id*m.pageSize : (id+1)*m.pageSize]
+		if binary.NativeEndian.Uint64(page) != uint64(id) {
+			continue
+		}
+		saved := bytes.Clone(page)
+		for i := range page {
+			page[i] = byte(rand.Uint32())
+		}
+		if _, err := inspect(bytes.NewReader(used), int64(len(used))); errors.Is(err, errDamaged) {
+			noticed++
+		} else if err != nil {
+			t.Errorf("page %d: %v, want errDamaged", id, err)
+		}
+		copy(page, saved)
+	}
+	if noticed < 10 {
+		t.Errorf("%d damaged pages were noticed of %d", noticed, m.pages)
+	}
+	if _, err := inspect(bytes.NewReader(used[:len(used)-1]), int64(len(used)-1)); !errors.Is(err, errDamaged) {
+		t.Errorf("a file that was cut short: %v", err)
+	}
+}
+
+// FuzzInspect looks for a file that makes the check panic, loop, or read what is not there.
+func FuzzInspect(f *testing.F) {
+	data, _ := filledDatabase(f)
+	m, _ := readMetas(bytes.NewReader(data))
+	small := data[:min(int64(len(data)), int64(m.pages)*m.pageSize, 1<<20)]
+	for _, at := range []uint32{0, 16, 4096, 8192, 12290, 40000} {
+		f.Add(at, []byte{0xff, 0x01, 0x00, 0xff, 0xff, 0xff, 0x7f, 0x02})
+	}
+	f.Fuzz(func(_ *testing.T, at uint32, patch []byte) {
+		mutated := bytes.Clone(small)
+		copy(mutated[int(at)%len(mutated):], patch)
+		_, _ = inspect(bytes.NewReader(mutated), int64(m.pages)*m.pageSize)
+	})
 }

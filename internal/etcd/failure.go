@@ -40,6 +40,8 @@ func (e *Error) Hint() string {
 		return "check that " + e.Dir + " is readable and writable by this user"
 	case isAny(e.Err, context.Canceled, context.DeadlineExceeded):
 		return "start again"
+	case strings.HasPrefix(e.Err.Error(), "version ") && strings.HasSuffix(e.Err.Error(), " is not supported"):
+		return "a later version wrote this data: use that version, or restore a backup of this one"
 	case errors.Is(e.Err, errDamaged):
 		return "restore " + e.Dir + " from a backup, or start empty in another data directory"
 	}

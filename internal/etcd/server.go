@@ -21,6 +21,12 @@ import (
 // finish by themselves, so this bounds every stop with a client attached.
 const stopGrace = time.Second
 
+// startTimeout is what a start may take on a slow disk: a database of many
+// gigabytes is read as a whole.
+const startTimeout = 5 * time.Minute
+
+var errSlowStart = fmt.Errorf("it did not answer within %v", startTimeout)
+
 // Server is a running member.
 type Server struct {
 	config Config
@@ -42,6 +48,8 @@ func Start(ctx context.Context, c Config) (*Server, error) {
 	if err := c.validate(); err != nil {
 		return nil, err
 	}
+	ctx, cancel := context.WithTimeoutCause(ctx, startTimeout, errSlowStart)
+	defer cancel()
 	s := &Server{config: c, log: newFailureLog()}
 	if err := s.start(ctx); err != nil {
 		s.release()
@@ -60,7 +68,10 @@ func (s *Server) start(ctx context.Context) (err error) {
 	if s.socket, err = newSocket(s.config.Dir); err != nil {
 		return err
 	}
-	if err := checkDatabase(filepath.Join(s.config.Dir, "member", "snap", "db")); err != nil {
+	if err := checkLimits(); err != nil {
+		return err
+	}
+	if err := checkFiles(s.config.Dir); err != nil {
 		return err
 	}
 	if err := s.launch(ctx); err != nil {
@@ -75,7 +86,7 @@ func (s *Server) start(ctx context.Context) (err error) {
 // abandon stops a member that did not become ready, and returns why it
 // did not. One that has failed cannot be stopped.
 func (s *Server) abandon(ctx context.Context, cause error) error {
-	if errors.Is(cause, errGaveUp) {
+	if s.log.gaveUp.Load() {
 		return cause
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*stopGrace)
@@ -109,7 +120,7 @@ func (s *Server) launch(ctx context.Context) error {
 		debug.SetPanicOnFault(true)
 		defer func() {
 			if cause := recover(); cause != nil {
-				started <- result{err: fmt.Errorf("%w: %v", errGaveUp, cause)}
+				started <- result{err: fmt.Errorf("%w: %v", errDamaged, cause)}
 			}
 		}()
 		member, err := embed.StartEtcd(config)

@@ -3,8 +3,10 @@ package etcd
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -15,14 +17,21 @@ import (
 	"time"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
+	"go.etcd.io/etcd/server/v3/storage/schema"
 )
 
 // The test binary runs itself as a member that is killed: see TestKill.
 const childDirEnv = "LANYARD_ETCD_TEST_CHILD_DIR"
 
+// limitEnv has it run itself within lowered limits: see TestLimits.
+const limitEnv = "LANYARD_ETCD_TEST_LIMIT"
+
 func TestMain(m *testing.M) {
 	if dir := os.Getenv(childDirEnv); dir != "" {
 		os.Exit(runChild(dir))
+	}
+	if dir := os.Getenv(limitEnv); dir != "" {
+		os.Exit(startWithin(dir))
 	}
 	os.Exit(m.Run())
 }
@@ -46,6 +55,18 @@ func runChild(dir string) int {
 		}
 		fmt.Println(i)
 	}
+}
+
+// startWithin tries to start a member and prints why that fails, with the hint.
+func startWithin(dir string) int {
+	_, err := Start(context.Background(), Config{Dir: dir})
+	var failure *Error
+	if !errors.As(err, &failure) {
+		fmt.Println(err)
+		return 1
+	}
+	fmt.Printf("%v\n%s\n", err, failure.Hint())
+	return 0
 }
 
 func start(t *testing.T, c Config) *Server {
@@ -185,53 +206,145 @@ func TestStopDoesNotWaitForWatches(t *testing.T) {
 
 func TestDamageIsReported(t *testing.T) {
 	t.Parallel()
-	tests := map[string]func(t *testing.T, dir string){
-		"write-ahead log":    func(t *testing.T, dir string) { scribble(t, dir, "member/wal/*.wal") },
-		"database":           func(t *testing.T, dir string) { scribble(t, dir, "member/snap/db") },
-		"truncated database": func(t *testing.T, dir string) { truncate(t, filepath.Join(dir, "member/snap/db")) },
+	tests := map[string]struct {
+		damage func(t *testing.T, dir string)
+		want   string
+	}{
+		"write-ahead log":            {func(t *testing.T, dir string) { scribble(t, dir, "member/wal/*.wal", 40) }, "data is damaged"},
+		"write-ahead log is gone":    {func(t *testing.T, dir string) { remove(t, dir, "member/wal/*.wal") }, "the write-ahead log in "},
+		"write-ahead log is empty":   {func(t *testing.T, dir string) { truncate(t, dir, "member/wal/*.wal", 0) }, "the write-ahead log only up to 0"},
+		"write-ahead log is behind":  {func(t *testing.T, dir string) { truncate(t, dir, "member/wal/*.wal", 2000) }, "the write-ahead log only up to "},
+		"beginning of the database":  {func(t *testing.T, dir string) { scribble(t, dir, "member/snap/db", 40) }, "failed to open database"},
+		"pages of the database":      {func(t *testing.T, dir string) { scribble(t, dir, "member/snap/db", rootPage(t, dir)) }, "data is damaged: "},
+		"truncated database":         {func(t *testing.T, dir string) { truncate(t, dir, "member/snap/db", 9000) }, "it holds 9000 bytes of at least "},
+		"database and older logs":    {func(t *testing.T, dir string) { remove(t, dir, "member/snap/db"); renumber(t, dir) }, "db is missing or empty"},
+		"database of a later etcd":   {func(t *testing.T, dir string) { upgrade(t, dir) }, "version"},
+		"older logs, empty database": {func(t *testing.T, dir string) { truncate(t, dir, "member/snap/db", 0); renumber(t, dir) }, "db is missing or empty"},
 	}
-	for name, damage := range tests {
+	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			dir := filepath.Join(t.TempDir(), "etcd")
-			stop(t, start(t, Config{Dir: dir, UnsafeNoFsync: true}))
-			damage(t, dir)
-			s, err := Start(t.Context(), Config{Dir: dir})
+			first := start(t, Config{Dir: dir, UnsafeNoFsync: true})
+			c := client(t, first)
+			for i := range 20 {
+				if _, err := c.Put(t.Context(), fmt.Sprint(i), strings.Repeat("v", 200)); err != nil {
+					t.Fatal(err)
+				}
+			}
+			stop(t, first)
+			test.damage(t, dir)
+			before := hash(t, dir)
+			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+			defer cancel()
+			s, err := Start(ctx, Config{Dir: dir})
 			if err == nil {
 				stop(t, s)
 				t.Fatal("started on damaged data")
 			}
 			var failure *Error
-			if !errors.As(err, &failure) || failure.Hint() == "" || strings.Contains(err.Error(), "\n") {
-				t.Errorf("error %q, want one line with a hint", err)
+			if !errors.As(err, &failure) || failure.Hint() == "" || strings.Contains(err.Error(), "\n") || !strings.Contains(err.Error(), test.want) {
+				t.Errorf("error %q, want one line with %q and a hint", err, test.want)
 			}
-			t.Log(err)
+			if ctx.Err() != nil {
+				t.Error("it was noticed only by a timeout")
+			}
+			if errors.Is(err, errDamaged) && hash(t, dir) != before {
+				t.Error("the damaged files were changed")
+			}
 		})
 	}
 }
 
-// scribble overwrites the first pages of the file, from the second record on.
-func scribble(t *testing.T, dir, pattern string) {
+// hash sums up the files of a member.
+func hash(t *testing.T, dir string) string {
+	t.Helper()
+	sum := sha256.New()
+	err := fs.WalkDir(os.DirFS(dir), "member", func(path string, entry fs.DirEntry, err error) error {
+		if err != nil || entry.IsDir() {
+			return err
+		}
+		text, err := os.ReadFile(filepath.Join(dir, path))
+		fmt.Fprintf(sum, "%s %d\n", path, len(text))
+		sum.Write(text)
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return fmt.Sprintf("%x", sum.Sum(nil))
+}
+
+func match(t *testing.T, dir, pattern string) string {
 	t.Helper()
 	files, err := filepath.Glob(filepath.Join(dir, filepath.FromSlash(pattern)))
 	if err != nil || len(files) == 0 {
 		t.Fatalf("no file matches %s: %v", pattern, err)
 	}
-	f, err := os.OpenFile(files[0], os.O_RDWR, 0)
+	return files[0]
+}
+
+// scribble overwrites four pages of the file.
+func scribble(t *testing.T, dir, pattern string, at int64) {
+	t.Helper()
+	f, err := os.OpenFile(match(t, dir, pattern), os.O_RDWR, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer f.Close()
-	if _, err := f.WriteAt(bytes.Repeat([]byte{0xa5}, 16<<10), 40); err != nil {
+	if _, err := f.WriteAt(bytes.Repeat([]byte{0xa5}, 16<<10), at); err != nil {
 		t.Fatal(err)
 	}
 }
 
-func truncate(t *testing.T, path string) {
+// rootPage is where the page is that leads to all others.
+func rootPage(t *testing.T, dir string) int64 {
 	t.Helper()
-	if err := os.Truncate(path, 9000); err != nil {
+	f, err := os.Open(match(t, dir, "member/snap/db"))
+	if err != nil {
 		t.Fatal(err)
 	}
+	defer f.Close()
+	m, ok := readMetas(f)
+	if !ok {
+		t.Fatal("no meta record")
+	}
+	return int64(m.root) * m.pageSize
+}
+
+func truncate(t *testing.T, dir, pattern string, size int64) {
+	t.Helper()
+	if err := os.Truncate(match(t, dir, pattern), size); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func remove(t *testing.T, dir, pattern string) {
+	t.Helper()
+	if err := os.Remove(match(t, dir, pattern)); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// renumber has the log begin later, as after its first file was purged.
+func renumber(t *testing.T, dir string) {
+	t.Helper()
+	file := match(t, dir, "member/wal/*.wal")
+	if err := os.Rename(file, filepath.Join(filepath.Dir(file), "0000000000000001-0000000000000002.wal")); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// upgrade has a later version of etcd have written the database.
+func upgrade(t *testing.T, dir string) {
+	t.Helper()
+	s := start(t, Config{Dir: dir, UnsafeNoFsync: true})
+	tx := s.member.Server.Backend().BatchTx()
+	tx.LockOutsideApply()
+	tx.UnsafePut(schema.Meta, schema.MetaStorageVersionName, []byte("3.99.0"))
+	tx.Unlock()
+	s.member.Server.Backend().ForceCommit()
+	stop(t, s)
 }
 
 func TestStartErrors(t *testing.T) {
@@ -289,6 +402,7 @@ func TestHintNamesWhatIsLacking(t *testing.T) {
 		"more memory":      fmt.Errorf("%w: mmap error: cannot allocate memory", errGaveUp),
 		"writable by this": syscall.EROFS,
 		"from a backup":    fmt.Errorf("%w: page 5", errDamaged),
+		"later version":    errors.New(`version "3.99.0" is not supported`),
 		"etcd logged":      errGaveUp,
 	} {
 		if got := (&Error{Dir: "/d", Err: cause}).Hint(); !strings.Contains(got, want) {
