@@ -38,14 +38,6 @@ func usageError(cmd *cobra.Command, err error) error {
 	return &cliError{err: err, hint: fmt.Sprintf("see %s --help", cmd.CommandPath()), code: exitUsage}
 }
 
-func unknownCommand(cmd *cobra.Command, name string) error {
-	err := usageError(cmd, fmt.Errorf("unknown command %q for %s", name, cmd.CommandPath()))
-	if near := cmd.SuggestionsFor(name); len(near) > 0 {
-		return &cliError{err: err, hint: fmt.Sprintf("did you mean %s %s?", cmd.CommandPath(), near[0]), code: exitUsage}
-	}
-	return err
-}
-
 // noArgs is cobra.NoArgs in this package's words.
 func noArgs(cmd *cobra.Command, args []string) error {
 	if len(args) > 0 {

@@ -58,8 +58,9 @@ func newRoot(s streams) *cobra.Command {
 	root.SetOut(s.out)
 	root.SetErr(s.err)
 	root.SetUsageTemplate(usageTemplate)
-	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error { return usageError(cmd, err) })
+	root.SetFlagErrorFunc(flagError)
 	root.AddCommand(commands(s)...)
+	root.SetHelpCommand(newHelp())
 	return root
 }
 
@@ -112,13 +113,33 @@ func newGroup(_ streams, name, short, long string) *cobra.Command {
 		Short: short,
 		Long:  long,
 		Args:  cobra.ArbitraryArgs,
-
-		SuggestionsMinimumDistance: 2,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if len(args) == 0 {
 				return cmd.Help()
 			}
 			return unknownCommand(cmd, args[0])
+		},
+	}
+}
+
+// newHelp is cobra's help command, which shows the help of the last command
+// that it knows when it is asked for one that it does not know.
+func newHelp() *cobra.Command {
+	return &cobra.Command{
+		Use: "help [COMMAND]", Short: "Show the help of a command", Hidden: true,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			found, rest, err := cmd.Root().Find(args)
+			switch {
+			case err != nil:
+				return usageError(cmd.Root(), err)
+			case len(rest) > 0 && found.HasSubCommands():
+				return unknownCommand(found, rest[0])
+			case found.Name() == "kubectl":
+				found.SetArgs(nil)
+				return found.RunE(found, append(rest, "--help"))
+			}
+			found.InitDefaultHelpFlag()
+			return found.Help()
 		},
 	}
 }

@@ -10,6 +10,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 )
 
 var update = flag.Bool("update", false, "rewrite the golden files")
@@ -89,6 +90,15 @@ func TestUsageErrors(t *testing.T) {
 		"misspelt command":   {[]string{"verson"}, "lanyard: unknown command \"verson\" for lanyard\nhint: did you mean lanyard version?\n"},
 		"misspelt below":     {[]string{"token", "inspct"}, "lanyard: unknown command \"inspct\" for lanyard token\nhint: did you mean lanyard token inspect?\n"},
 		"flag below":         {[]string{"version", "--foo"}, "lanyard: unknown flag: --foo\nhint: see lanyard version --help\n"},
+		"misspelt flag":      {[]string{"up", "--data-dri", "x"}, "lanyard: unknown flag: --data-dri\nhint: did you mean --data-dir?\n"},
+		"too long a flag":    {[]string{"up", "--data-directory=x"}, "lanyard: unknown flag: --data-directory\nhint: did you mean --data-dir?\n"},
+		"one dash":           {[]string{"up", "-data-dir=x"}, "lanyard: unknown shorthand flag: 'd' in -data-dir=x\nhint: did you mean --data-dir?\n"},
+		"unknown letter":     {[]string{"up", "-x"}, "lanyard: unknown shorthand flag: 'x' in -x\nhint: see lanyard up --help\n"},
+		"no value":           {[]string{"up", "--data-dir"}, "lanyard: flag needs an argument: --data-dir\nhint: see lanyard up --help\n"},
+		"before a command":   {[]string{"exec", "--serviceacount", "x", "--", "true"}, "lanyard: unknown flag: --serviceacount\nhint: did you mean --serviceaccount?\n"},
+		"help":               {[]string{"help", "tokn"}, "lanyard: unknown command \"tokn\" for lanyard\nhint: did you mean lanyard token?\n"},
+		"help below":         {[]string{"help", "token", "chew"}, "lanyard: unknown command \"chew\" for lanyard token\nhint: see lanyard token --help\n"},
+		"nearest of several": {[]string{"exc"}, "lanyard: unknown command \"exc\" for lanyard\nhint: did you mean lanyard exec?\n"},
 		"argument":           {[]string{"version", "x"}, "lanyard: unexpected argument \"x\"\nhint: see lanyard version --help\n"},
 		"output":             {[]string{"version", "-o", "xml"}, "lanyard: --output must be text, json or yaml, not \"xml\"\nhint: see lanyard version --help\n"},
 		"two tokens":         {[]string{"token", "inspect", "a", "b"}, "lanyard: more than one token given\nhint: see lanyard token inspect --help\n"},
@@ -104,6 +114,41 @@ func TestUsageErrors(t *testing.T) {
 				t.Error(diff)
 			}
 		})
+	}
+}
+
+// TestEveryMisspeltFlagIsRecognized leaves a letter out of each flag of each command.
+func TestEveryMisspeltFlagIsRecognized(t *testing.T) {
+	t.Parallel()
+	var visit func(cmd *cobra.Command)
+	visit = func(cmd *cobra.Command) {
+		path := strings.Fields(cmd.CommandPath())[1:]
+		cmd.LocalFlags().VisitAll(func(f *pflag.Flag) {
+			if len(f.Name) < 3 {
+				return
+			}
+			typed := f.Name[:len(f.Name)-2] + f.Name[len(f.Name)-1:]
+			got := run("", append(path, "--"+typed)...)
+			if want := "lanyard: unknown flag: --" + typed + "\nhint: did you mean --" + f.Name + "?\n"; got.code != exitUsage || got.errOut != want {
+				t.Errorf("%s: %+v, want %q", cmd.CommandPath(), got, want)
+			}
+		})
+		for _, child := range cmd.Commands() {
+			if !child.DisableFlagParsing {
+				visit(child)
+			}
+		}
+	}
+	visit(newRoot(streams{}))
+}
+
+func TestHelpCommand(t *testing.T) {
+	t.Parallel()
+	for _, path := range [][]string{{}, {"token"}, {"token", "inspect"}} {
+		got, want := run("", append([]string{"help"}, path...)...), run("", append(path, "--help")...)
+		if got != want || got.code != 0 {
+			t.Errorf("help of %q: %+v", path, got)
+		}
 	}
 }
 
