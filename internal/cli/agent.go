@@ -112,10 +112,12 @@ func (o *agentOptions) validate() error {
 	return errors.Join(errs...)
 }
 
-func (o *agentOptions) run(parent context.Context) error {
+func (o *agentOptions) run(parent context.Context) (err error) {
 	o.logging.apply(o.err)
 	ctx, stop := untilSignal(parent)
 	defer stop()
+	ended := o.sayEnd(ctx)
+	defer func() { ended(err) }()
 	defer newWatchdog(o.streams).guard(ctx.Done(), agentTimeout+endMargin)()
 	fmt.Fprintf(o.err, "lanyard agent of node %s on %s\n", o.config.NodeName, o.config.RuntimeEndpoint)
 	return node.Run(ctx, o.config)

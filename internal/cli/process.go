@@ -22,6 +22,25 @@ func untilSignal(parent context.Context) (context.Context, context.CancelFunc) {
 	return ctx, stop
 }
 
+// sayEnd has the end of ctx announced. The function it returns is to be
+// called when everything has ended, before anything else ends ctx; err is how.
+func (s streams) sayEnd(ctx context.Context) (ended func(err error)) {
+	said := make(chan struct{})
+	keepQuiet := context.AfterFunc(ctx, func() {
+		defer close(said)
+		fmt.Fprintln(s.err, "lanyard is stopping; interrupt it again to end it at once")
+	})
+	return func(err error) {
+		if keepQuiet() {
+			return // it ended by itself
+		}
+		<-said
+		if err == nil {
+			fmt.Fprintln(s.err, "lanyard has stopped")
+		}
+	}
+}
+
 // exit ends the process. It is for kubectl, which does not return its exit
 // code, and for the watchdog; every other command returns an error.
 func exit(code int) { os.Exit(code) }

@@ -116,11 +116,13 @@ func (o *serveOptions) validate() error {
 	return errors.Join(validPort(o.port), validAddress(o.bindAddress), o.options.Validate())
 }
 
-func (o *serveOptions) run(parent context.Context) error {
+func (o *serveOptions) run(parent context.Context) (err error) {
 	o.logging.apply(o.err)
 	memory.Tune()
 	ctx, stop := untilSignal(parent)
 	defer stop()
+	ended := o.sayEnd(ctx)
+	defer func() { ended(err) }()
 	listener, err := standalone.Listen(o.bindAddress, o.port)
 	if err != nil {
 		return err

@@ -103,11 +103,13 @@ func (o *upOptions) validate() error {
 	return errors.Join(errs...)
 }
 
-func (o *upOptions) run(parent context.Context) error {
+func (o *upOptions) run(parent context.Context) (err error) {
 	o.logging.apply(o.err)
 	memory.Tune()
 	ctx, stop := untilSignal(parent)
 	defer stop()
+	ended := o.sayEnd(ctx)
+	defer func() { ended(err) }()
 	started := newWatchdog(o.streams).guard(ctx.Done(), startGrace)
 	authority, err := standalone.Start(ctx, o.config)
 	started()

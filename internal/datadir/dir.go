@@ -47,6 +47,15 @@ func Open(path string) (*Dir, error) {
 	return d, nil
 }
 
+// OpenExisting is Open for a path that a data directory has been before. For
+// every other it returns nil and makes nothing.
+func OpenExisting(path string) (*Dir, error) {
+	if present, err := exists(filepath.Join(path, lockName)); err != nil || !present {
+		return nil, nil // Open says what is wrong
+	}
+	return Open(path)
+}
+
 func createError(path string, err error) error {
 	if info, statErr := os.Stat(path); statErr == nil && !info.IsDir() {
 		return &Error{Path: path, Problem: "is not a directory", Next: "choose another one with --data-dir"}

@@ -177,6 +177,36 @@ func TestSecondOpenNamesTheFirst(t *testing.T) {
 	open(t, path)
 }
 
+func TestOpenExistingMakesNothing(t *testing.T) {
+	t.Parallel()
+	root := t.TempDir()
+	file := filepath.Join(root, "file")
+	if err := os.WriteFile(file, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, path := range []string{root, file, filepath.Join(root, "none")} {
+		if d, err := OpenExisting(path); d != nil || err != nil {
+			t.Errorf("%s: %v, %v", path, d, err)
+		}
+	}
+	if left, err := os.ReadDir(root); err != nil || len(left) != 1 {
+		t.Errorf("it made %v, %v", left, err)
+	}
+	path := filepath.Join(root, "dir")
+	held := open(t, path)
+	if _, err := OpenExisting(path); !errors.Is(err, ErrInUse) {
+		t.Errorf("got %v, want ErrInUse", err)
+	}
+	if err := held.Close(); err != nil {
+		t.Fatal(err)
+	}
+	d, err := OpenExisting(path)
+	if err != nil || d == nil {
+		t.Fatalf("got %v, %v", d, err)
+	}
+	_ = d.Close()
+}
+
 func TestCloseFreesTheDirectory(t *testing.T) {
 	t.Parallel()
 	path := t.TempDir()

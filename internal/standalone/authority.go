@@ -89,7 +89,11 @@ func Start(ctx context.Context, c Config) (*Authority, error) {
 }
 
 func (a *Authority) start(ctx context.Context, c Config) (err error) {
-	// The port comes first: where it is taken, no directory has been made yet.
+	// A directory that another instance holds explains a taken port as well. A directory that is to be made is made only
+	// once there is a port to serve on.
+	if a.dir, err = datadir.OpenExisting(c.DataDir); err != nil {
+		return err
+	}
 	listener, err := Listen(c.BindAddress, c.Port)
 	if err != nil {
 		return err
@@ -132,8 +136,10 @@ func orCause(ctx context.Context, err error) error {
 func (a *Authority) assemble(ctx context.Context, c Config, listener net.Listener) error {
 	a.URL = "https://" + reachable(listener)
 	var err error
-	if a.dir, err = datadir.Open(c.DataDir); err != nil {
-		return err
+	if a.dir == nil {
+		if a.dir, err = datadir.Open(c.DataDir); err != nil {
+			return err
+		}
 	}
 	if err := a.furnish(c); err != nil {
 		return err
