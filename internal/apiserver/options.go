@@ -127,21 +127,28 @@ func (o *ServiceAccounts) validate() []error {
 	if len(o.Issuers) == 0 {
 		errs = append(errs, errors.New("--service-account-issuer is required"))
 	}
-	for _, issuer := range o.Issuers {
-		if u, err := url.Parse(issuer); issuer == "" || strings.Contains(issuer, ":") && (err != nil || u.Scheme != "https") {
-			errs = append(errs, fmt.Errorf("--service-account-issuer %q: must be an https URL, or a name without a colon", issuer))
-		}
-	}
+	errs = append(errs, ValidateIssuers(o.Issuers, o.JWKSURI))
 	if o.SigningKeyFile == "" {
 		errs = append(errs, errors.New("--service-account-signing-key-file is required"))
 	}
 	if o.MaxTokenExpiration < 0 || o.MaxTokenExpiration > 0 && o.MaxTokenExpiration < o.shortest() {
 		errs = append(errs, fmt.Errorf("--service-account-max-token-expiration %v: must be 0 or at least %v", o.MaxTokenExpiration, o.shortest()))
 	}
-	if u, err := url.Parse(o.JWKSURI); o.JWKSURI != "" && (err != nil || u.Scheme != "https") {
-		errs = append(errs, fmt.Errorf("--service-account-jwks-uri %q: must be an https URL", o.JWKSURI))
-	}
 	return errs
+}
+
+// ValidateIssuers checks the issuers of tokens, and the URL of their key set if there is one, each naming its flag.
+func ValidateIssuers(issuers []string, jwksURI string) error {
+	var errs []error
+	for _, issuer := range issuers {
+		if u, err := url.Parse(issuer); issuer == "" || strings.Contains(issuer, ":") && (err != nil || u.Scheme != "https") {
+			errs = append(errs, fmt.Errorf("--service-account-issuer %q: must be an https URL, or a name without a colon", issuer))
+		}
+	}
+	if u, err := url.Parse(jwksURI); jwksURI != "" && (err != nil || u.Scheme != "https") {
+		errs = append(errs, fmt.Errorf("--service-account-jwks-uri %q: must be an https URL", jwksURI))
+	}
+	return errors.Join(errs...)
 }
 
 func (o *ServiceAccounts) shortest() time.Duration {

@@ -75,12 +75,12 @@ func (o *serveOptions) addFlags(cmd *cobra.Command) {
 
 func (o *serveOptions) addServiceAccountFlags(cmd *cobra.Command) {
 	f, sa := cmd.Flags(), &o.options.ServiceAccounts
-	f.StringArrayVar(&sa.Issuers, "service-account-issuer", nil, "issuer of tokens; may be repeated: the first issues, all are accepted")
+	f.StringArrayVar(&sa.Issuers, "service-account-issuer", nil, issuersUsage)
 	f.StringVar(&sa.SigningKeyFile, "service-account-signing-key-file", "", "private key that signs tokens: ECDSA or RSA, in PEM")
 	f.StringArrayVar(&sa.KeyFiles, "service-account-key-file", nil, acceptedKeysUsage)
 	f.StringSliceVar(&sa.APIAudiences, "api-audiences", nil, "audiences that mean this server (default: the issuers)")
 	f.DurationVar(&sa.MaxTokenExpiration, "service-account-max-token-expiration", 0, "longest life of a token, at least 10m; a longer one that is asked for is shortened with a warning; 0 shortens none")
-	f.StringVar(&sa.JWKSURI, "service-account-jwks-uri", "", "https URL of the key set in the discovery document (default: the issuer's /openid/v1/jwks)")
+	f.StringVar(&sa.JWKSURI, "service-account-jwks-uri", "", jwksURIUsage)
 }
 
 func (o *serveOptions) addSigningFlags(cmd *cobra.Command) {

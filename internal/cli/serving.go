@@ -32,6 +32,8 @@ func (o *loggingOptions) apply(w io.Writer) {
 }
 
 const (
+	issuersUsage              = "issuer of tokens; may be repeated: the first issues, all are accepted"
+	jwksURIUsage              = "https URL of the key set in the discovery document (default: the issuer's /openid/v1/jwks)"
 	authenticationConfigUsage = "AuthenticationConfiguration: OpenID Connect issuers by whose tokens people sign in; read again when it changes"
 	acceptedKeysUsage         = "public or private keys whose tokens are accepted besides; may be repeated"
 	auditModeUsage            = "when audit events are written: blocking (before a request goes on), batch (in the background), or blocking-strict (a request whose arrival cannot be recorded fails)"

@@ -4,14 +4,17 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/spf13/cobra"
 
+	"lanyard.dev/internal/apiserver"
 	"lanyard.dev/internal/apiserver/auditlog"
 	"lanyard.dev/internal/datadir"
 	"lanyard.dev/internal/memory"
 	"lanyard.dev/internal/node"
+	"lanyard.dev/internal/signingkey"
 	"lanyard.dev/internal/standalone"
 )
 
@@ -28,14 +31,18 @@ pods that are bound to it. Without one, pods stay Pending, and "lanyard exec"
 gives plain processes the same identity.
 
 The issuer in tokens is the URL it is reached at, so tokens issued under one
-address or port are not accepted under another.`
+address or port are not accepted under another. With --service-account-issuer it
+is a name that stays.`
 
 const upExamples = `  # Start with the defaults, then look around from another terminal
   lanyard up
   lanyard kubectl get serviceaccounts
 
   # A second one, for trying things out
-  lanyard up --data-dir /tmp/try --secure-port 7443`
+  lanyard up --data-dir /tmp/try --secure-port 7443
+
+  # For a relying party that knows RSA only, at a URL that publishes the keys
+  lanyard up --service-account-issuer https://identity.example.com --service-account-signing-algorithm RS256`
 
 // defaultPort is kube-apiserver's.
 const defaultPort = 6443
@@ -76,6 +83,9 @@ func (o *upOptions) addFlags(cmd *cobra.Command) {
 	f.IntVar(&o.config.Port, "secure-port", defaultPort, "port to serve HTTPS on; 0 takes a free one")
 	f.StringVar(&o.config.AuthenticationConfig, "authentication-config", "", authenticationConfigUsage)
 	f.StringVar(&o.config.AdmissionConfig, "admission-control-config-file", "", admissionConfigUsage)
+	f.StringArrayVar(&o.config.Issuers, "service-account-issuer", nil, issuersUsage+" (default: the URL of this server)")
+	f.StringVar(&o.config.JWKSURI, "service-account-jwks-uri", "", jwksURIUsage)
+	f.StringVar((*string)(&o.config.SigningAlgorithm), "service-account-signing-algorithm", "", fmt.Sprintf("algorithm of the signing key that the first start makes, one of %v; a key of another one is an error (default %s)", signingkey.Algorithms(), signingkey.DefaultAlgorithm))
 	f.StringArrayVar(&o.config.AcceptedKeyFiles, "service-account-key-file", nil, acceptedKeysUsage)
 	f.StringVar(&o.config.AuditLogMode, "audit-log-mode", auditlog.Blocking, auditModeUsage)
 	f.DurationVar(&o.config.MaxTokenExpiration, "service-account-max-token-expiration", 0, "longest life of a token, at least 10m; a longer one that is asked for is shortened with a warning; 0 shortens none")
@@ -95,8 +105,11 @@ func (o *upOptions) complete() (err error) {
 }
 
 func (o *upOptions) validate() error {
-	errs := []error{validPort(o.config.Port), validAddress(o.config.BindAddress)}
+	errs := []error{validPort(o.config.Port), validAddress(o.config.BindAddress), apiserver.ValidateIssuers(o.config.Issuers, o.config.JWKSURI)}
 	errs = append(errs, auditlog.Options{Mode: o.config.AuditLogMode}.Validate()...)
+	if wanted := o.config.SigningAlgorithm; wanted != "" && !slices.Contains(signingkey.Algorithms(), wanted) {
+		errs = append(errs, fmt.Errorf("--service-account-signing-algorithm %q: must be one of %v", wanted, signingkey.Algorithms()))
+	}
 	if o.wantsAgent() {
 		errs = append(errs, o.agent.ValidateMachine())
 	}

@@ -77,13 +77,20 @@ type PrivateKey struct {
 	public PublicKey
 }
 
-// Generate makes a new ES256 or RS256 (RSA-2048) key; an empty alg means DefaultAlgorithm.
+// Algorithms returns the names of all algorithms, the default first.
+func Algorithms() []Algorithm { return []Algorithm{ES256, ES384, ES512, RS256} }
+
+// Generate makes a new key; RS256 has an RSA key of 2048 bits. An empty alg means DefaultAlgorithm.
 func Generate(alg Algorithm) (*PrivateKey, error) {
+	if alg == "" {
+		alg = DefaultAlgorithm
+	}
+	curves := map[Algorithm]elliptic.Curve{ES256: elliptic.P256(), ES384: elliptic.P384(), ES512: elliptic.P521()}
 	switch alg {
-	case "", ES256:
-		key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	case ES256, ES384, ES512:
+		key, err := ecdsa.GenerateKey(curves[alg], rand.Reader)
 		if err != nil {
-			return nil, fmt.Errorf("generate %s key: %w", ES256, err)
+			return nil, fmt.Errorf("generate %s key: %w", alg, err)
 		}
 		return NewPrivateKey(key)
 	case RS256:
@@ -93,7 +100,7 @@ func Generate(alg Algorithm) (*PrivateKey, error) {
 		}
 		return NewPrivateKey(key)
 	default:
-		return nil, fmt.Errorf("generate signing key: algorithm %q is not one of %s, %s", string(alg), ES256, RS256)
+		return nil, fmt.Errorf("generate signing key: algorithm %q is not one of %v", string(alg), Algorithms())
 	}
 }
 

@@ -63,6 +63,11 @@ func TestGenerate(t *testing.T) {
 			t.Errorf("Generate(%q) = %v, %v", alg, key, err)
 		}
 	}
+	for _, alg := range Algorithms() {
+		if key, err := Generate(alg); err != nil || key.Algorithm() != alg {
+			t.Errorf("Generate(%q) = %v, %v", alg, key, err)
+		}
+	}
 	if _, err := Generate("HS256"); err == nil {
 		t.Error("HS256 generated")
 	}

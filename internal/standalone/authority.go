@@ -46,6 +46,14 @@ type Config struct {
 	AuditLogMode string
 	// clock says which certificates are due; nil is the real one.
 	clock clock.Clock
+	// Issuers are the issuers of tokens: the first issues, all are accepted. None means the URL of the authority and
+	// apiserver.DefaultIssuer.
+	Issuers []string
+	// JWKSURI replaces the URL of the key set in the discovery document.
+	JWKSURI string
+	// SigningAlgorithm is that of the signing key that the first start makes, and must be that of one that is there. Empty
+	// means signingkey.DefaultAlgorithm, and any.
+	SigningAlgorithm signingkey.Algorithm
 	// AcceptedKeyFiles hold keys whose tokens are accepted besides those of the signing key.
 	AcceptedKeyFiles []string
 	// MaxTokenExpiration shortens every longer token; 0 shortens none.
@@ -158,18 +166,35 @@ func (a *Authority) furnish(c Config) error {
 	if err := a.certs.ensure(); err != nil {
 		return err
 	}
-	if err := a.dir.EnsureSigningKey(newSigningKey); err != nil {
+	if err := a.ensureSigningKey(c.SigningAlgorithm); err != nil {
 		return err
 	}
 	return a.dir.EnsureEncryptionConfig()
 }
 
-func newSigningKey() ([]byte, error) {
-	key, err := signingkey.Generate(signingkey.DefaultAlgorithm)
-	if err != nil {
-		return nil, err
+// ensureSigningKey makes the key, or checks that the one that is there is for the algorithm that was asked for.
+func (a *Authority) ensureSigningKey(wanted signingkey.Algorithm) error {
+	err := a.dir.EnsureSigningKey(func() ([]byte, error) {
+		key, err := signingkey.Generate(wanted)
+		if err != nil {
+			return nil, err
+		}
+		return key.MarshalPEM()
+	})
+	if err != nil || wanted == "" {
+		return err
 	}
-	return key.MarshalPEM()
+	key, err := signingkey.LoadPrivate(a.dir.SigningKey())
+	if err != nil {
+		return err
+	}
+	if found := key.Algorithm(); found != wanted {
+		return &datadir.Error{
+			Path: a.dir.SigningKey(), Problem: fmt.Sprintf("is a key for %s, and %s was asked for", found, wanted),
+			Next: "to change the key, move the file elsewhere and name it with --service-account-key-file for as long as its tokens are to be accepted",
+		}
+	}
+	return nil
 }
 
 func (a *Authority) options(c Config, listener net.Listener) apiserver.Options {
@@ -182,7 +207,7 @@ func (a *Authority) options(c Config, listener net.Listener) apiserver.Options {
 		AdmissionConfig:          c.AdmissionConfig,
 		EncryptionProviderConfig: a.dir.EncryptionConfig(),
 		ServiceAccounts: apiserver.ServiceAccounts{
-			Issuers: []string{a.URL, apiserver.DefaultIssuer}, SigningKeyFile: a.dir.SigningKey(),
+			Issuers: a.issuers(c), JWKSURI: c.JWKSURI, SigningKeyFile: a.dir.SigningKey(),
 			KeyFiles: c.AcceptedKeyFiles, MinTokenExpiration: c.MinTokenExpiration, MaxTokenExpiration: c.MaxTokenExpiration,
 		},
 		Signing: apiserver.Signing{
@@ -191,6 +216,13 @@ func (a *Authority) options(c Config, listener net.Listener) apiserver.Options {
 		Nodes: nodeclient.Config{CertFile: a.dir.NodeClientCert(), KeyFile: a.dir.NodeClientKey(), CAFile: a.dir.NodesCACert()},
 		Audit: auditlog.Options{LogPath: a.dir.AuditLog(), Mode: c.AuditLogMode, MaxAge: auditMaxAge, MaxBackups: auditMaxBackups, MaxSize: auditMaxSize},
 	}
+}
+
+func (a *Authority) issuers(c Config) []string {
+	if len(c.Issuers) > 0 {
+		return c.Issuers
+	}
+	return []string{a.URL, apiserver.DefaultIssuer}
 }
 
 // Kubeconfig is the file that lets kubectl act as the administrator.
