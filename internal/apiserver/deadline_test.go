@@ -24,7 +24,7 @@ import (
 // shortDeadline is what tests of deadlines allow for an answer, and patience how long they wait for one to end.
 const (
 	shortDeadline = 300 * time.Millisecond
-	patience = time.Minute
+	patience      = time.Minute
 )
 
 // slowServer serves /answer, /watch and /session, each by the handler.
