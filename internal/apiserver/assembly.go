@@ -58,6 +58,7 @@ import (
 	"lanyard.dev/internal/controller/namespace"
 	"lanyard.dev/internal/controller/nodeapproval"
 	"lanyard.dev/internal/controller/tokencleaner"
+	"lanyard.dev/internal/keyfile"
 	"lanyard.dev/internal/nodeaccess"
 	"lanyard.dev/internal/pki"
 	"lanyard.dev/internal/rbac"
@@ -65,6 +66,15 @@ import (
 	"lanyard.dev/internal/signingkey"
 	"lanyard.dev/internal/token"
 )
+
+// checkKeyFiles refuses keys that another user may have replaced, and warns of those that any user may read.
+func (a *assembly) checkKeyFiles() error {
+	files := a.options.keyFiles()
+	for _, file := range keyfile.Exposed(files...) {
+		klog.ErrorS(nil, "Every user of this machine may read a key file: run chmod o-r", "file", file)
+	}
+	return keyfile.Guarded(files...)
+}
 
 // loadKeys reads the signing key and the keys accepted besides.
 func (a *assembly) loadKeys() error {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"net/url"
+	"slices"
 	"strings"
 	"time"
 
@@ -96,6 +97,15 @@ func (o *Signing) validate() []error {
 		errs = append(errs, fmt.Errorf("--cluster-signing-duration %v: must be at least 10m", o.Duration))
 	}
 	return errs
+}
+
+// keyFiles are the files that hold a private key, or one that encrypts.
+func (o *Options) keyFiles() []string {
+	all := []string{
+		o.TLSPrivateKeyFile, o.Etcd.KeyFile, o.ServiceAccounts.SigningKeyFile, o.Signing.KeyFile, o.Signing.ServingKeyFile,
+		o.Nodes.KeyFile, o.EncryptionProviderConfig,
+	}
+	return slices.DeleteFunc(all, func(file string) bool { return file == "" })
 }
 
 // DefaultIssuer is kube-apiserver's usual issuer name.

@@ -101,7 +101,7 @@ func New(o Options) (*Server, error) {
 	}
 	s := &Server{assembly: assembly{options: o, scheme: scheme.New(), metrics: metrics.New(), stopping: make(stopSignal)}, ready: make(chan struct{})}
 	s.codecs = scheme.NewCodecs(s.scheme)
-	steps := []func() error{s.loadKeys, s.loadCA, s.loadIssuers, s.loadPodSecurity, s.configure, s.openAudit, s.openStores, s.connectNodes, s.watchWorkloads, s.watchAnchors, s.watchPolicy, s.identify, s.build}
+	steps := []func() error{s.checkKeyFiles, s.loadKeys, s.loadCA, s.loadIssuers, s.loadPodSecurity, s.configure, s.openAudit, s.openStores, s.connectNodes, s.watchWorkloads, s.watchAnchors, s.watchPolicy, s.identify, s.build}
 	for _, step := range steps {
 		if err := step(); err != nil {
 			return nil, err

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 
 	"lanyard.dev/internal/filelock"
+	"lanyard.dev/internal/keyfile"
 )
 
 const lockName = "lock"
@@ -23,7 +24,8 @@ type Dir struct {
 // until Close or the end of the process, however it ends. It fails with
 // *Error: when another process holds the directory (ErrInUse), when it
 // belongs to another user, is not writable, is not a directory, or holds
-// files and is not a data directory.
+// files and is not a data directory. It fails with *keyfile.Error when another
+// user could have read or changed a key in it.
 func Open(path string) (*Dir, error) {
 	path, err := filepath.Abs(path)
 	if err != nil {
@@ -37,6 +39,10 @@ func Open(path string) (*Dir, error) {
 	}
 	d := &Dir{path: path}
 	if err := d.takeLock(); err != nil {
+		return nil, err
+	}
+	if err := keyfile.Private(d.secrets()...); err != nil {
+		_ = d.Close()
 		return nil, err
 	}
 	// Only now is it certain that the directory is ours to change.
@@ -73,7 +79,7 @@ func check(path string) error {
 	if err != nil {
 		return &Error{Path: path, Problem: "cannot be read", Err: cause(err), Next: "choose another directory with --data-dir"}
 	}
-	if owner, mine := ownedByMe(info); !mine {
+	if owner, mine := keyfile.OwnedByMe(info); !mine {
 		return &Error{
 			Path: path, Problem: fmt.Sprintf("belongs to another user (%s)", owner),
 			Next: "run as that user, or choose another directory with --data-dir",
@@ -113,6 +119,18 @@ func holdsForeignFiles(path string) (string, error) {
 		}
 	}
 	return foreign, nil
+}
+
+// Held returns *Error if the directory was removed or replaced while this
+// process held it: what is written then is lost.
+func (d *Dir) Held() error {
+	if d.lock.Named() {
+		return nil
+	}
+	return &Error{
+		Path: d.path, Problem: "was removed or replaced while it was in use",
+		Next: "what was written since is lost: restore the directory from a backup, or start again without data",
+	}
 }
 
 func (d *Dir) takeLock() error {

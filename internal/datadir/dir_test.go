@@ -5,11 +5,19 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
+	"runtime"
 	"strings"
 	"testing"
+	"time"
+
+	"k8s.io/utils/clock"
+
+	"lanyard.dev/internal/keyfile"
 )
 
 // The test binary runs itself as an instance that is killed.
@@ -243,5 +251,83 @@ func TestDefault(t *testing.T) {
 				t.Errorf("got %q, %v; want %q", got, err, test.want)
 			}
 		})
+	}
+}
+
+// Every file of a key is refused that other users may read or write.
+func TestOpenKeysAreRefused(t *testing.T) {
+	t.Parallel()
+	if runtime.GOOS == "windows" {
+		t.Skip("modes are not used there")
+	}
+	dir := filepath.Join(t.TempDir(), "data")
+	d, err := Open(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	made, err := d.EnsureCertificates("127.0.0.1", clock.RealClock{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, nodeErr := d.EnsureNode("here", nil, testURL, time.Time{}, clock.RealClock{})
+	key := func() ([]byte, error) { return made.Admin.KeyPEM, nil }
+	if err := errors.Join(nodeErr, d.EnsureKubeconfig(testURL, made), d.EnsureSigningKey(key), d.EnsureEncryptionConfig(), d.Close()); err != nil {
+		t.Fatal(err)
+	}
+	secret := regexp.MustCompile(`PRIVATE KEY|client-key|secretbox`)
+	found := 0
+	err = filepath.WalkDir(dir, func(path string, entry fs.DirEntry, err error) error {
+		text, _ := os.ReadFile(path)
+		if err != nil || entry.IsDir() || !secret.Match(text) {
+			return err
+		}
+		found++
+		if err := os.Chmod(path, 0o666); err != nil {
+			return err
+		}
+		_, err = Open(dir)
+		var open *keyfile.Error
+		if !errors.As(err, &open) || !strings.Contains(err.Error(), path+" is open to other users (mode 0666)") || !strings.HasSuffix(open.Hint(), "chmod 600 "+path) {
+			t.Errorf("%s: %v", path, err)
+		}
+		return os.Chmod(path, 0o600)
+	})
+	if err != nil || found != 11 {
+		t.Errorf("%d files hold keys, %v; want 11", found, err)
+	}
+	again, err := Open(dir)
+	if err != nil {
+		t.Fatalf("with all of them mended: %v", err)
+	}
+	if err := again.Close(); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestHeld(t *testing.T) {
+	t.Parallel()
+	dir := filepath.Join(t.TempDir(), "data")
+	d, err := Open(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = d.Close() }()
+	if err := d.Held(); err != nil {
+		t.Error(err)
+	}
+	if err := os.Rename(dir, dir+".away"); err != nil {
+		t.Skip("a directory in use cannot be moved here")
+	}
+	if d.Held() == nil {
+		t.Error("a directory that was moved away counts as held")
+	}
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, lockName), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if d.Held() == nil {
+		t.Error("another directory in its place counts as held")
 	}
 }

@@ -54,4 +54,12 @@ func (d *Dir) AuditDir() string { return d.join("audit") }
 // AuditLog is the audit log.
 func (d *Dir) AuditLog() string { return d.join("audit", "audit.log") }
 
+// secrets are the files that hold a key, of which some may be absent.
+func (d *Dir) secrets() []string {
+	return []string{
+		d.CAKey(), d.ServingKey(), d.AdminKey(), d.NodesCAKey(), d.NodeClientKey(), d.SigningKey(), d.EncryptionConfig(), d.Kubeconfig(),
+		d.join(nodeKeyName), d.join(nodeServingKeyName), d.join(nodeKubeconfigName),
+	}
+}
+
 const kubeconfigName = "admin.kubeconfig"

@@ -15,6 +15,10 @@ const (
 	nodeGroup  = "system:nodes"
 	// nodeUser is what the kubeconfig calls its user, whatever the node's name.
 	nodeUser = "lanyard-node"
+
+	nodeKeyName        = "node.key"
+	nodeServingKeyName = "node-serving.key"
+	nodeKubeconfigName = "node.kubeconfig"
 )
 
 // NodeFiles are what an agent of this machine needs to run as a node.
@@ -35,15 +39,15 @@ type NodeFiles struct {
 // earliest, when the node was evicted.
 func (d *Dir) EnsureNode(name string, addresses []net.IP, url string, earliest time.Time, c clock.PassiveClock) (NodeFiles, error) {
 	now, files := c.Now(), NodeFiles{
-		Kubeconfig: d.join("node.kubeconfig"), ClientCA: d.CACert(),
-		ServingCert: d.join("node-serving.crt"), ServingKey: d.join("node-serving.key"),
+		Kubeconfig: d.join(nodeKubeconfigName), ClientCA: d.CACert(),
+		ServingCert: d.join("node-serving.crt"), ServingKey: d.join(nodeServingKeyName),
 	}
 	ca, err := pki.EnsureAuthority(d.CACert(), d.CAKey(), authorityName, now)
 	if err != nil {
 		return NodeFiles{}, err
 	}
 	user, groups := nodePrefix+name, []string{nodeGroup}
-	client := &clientcmdapi.AuthInfo{ClientCertificate: d.join("node.crt"), ClientKey: d.join("node.key")}
+	client := &clientcmdapi.AuthInfo{ClientCertificate: d.join("node.crt"), ClientKey: d.join(nodeKeyName)}
 	if _, err := ca.From(earliest).EnsureClient(client.ClientCertificate, client.ClientKey, user, groups, now); err != nil {
 		return NodeFiles{}, err
 	}

@@ -68,7 +68,7 @@ func openRecord(dir, dataDir string) (*record, error) {
 	// may remove the file between its opening and its locking here.
 	for range 100 {
 		lock, err := filelock.Try(base + recordLockSuffix)
-		if err == nil && stillNamed(lock) {
+		if err == nil && lock.Named() {
 			return &record{base: base, lock: lock}, nil
 		}
 		if err == nil {
@@ -78,16 +78,6 @@ func openRecord(dir, dataDir string) (*record, error) {
 		}
 	}
 	return nil, &Error{Path: base + recordLockSuffix, Problem: "is locked by another process", Next: "stop that process, or set " + runtimeDirEnv}
-}
-
-// stillNamed tells whether the locked file is the one that its path names.
-func stillNamed(lock *filelock.Lock) bool {
-	mine, err := lock.Stat()
-	if err != nil {
-		return false
-	}
-	named, err := os.Stat(lock.Name())
-	return err == nil && os.SameFile(mine, named)
 }
 
 func (r *record) write(running Running) error {

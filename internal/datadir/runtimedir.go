@@ -7,6 +7,8 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+
+	"lanyard.dev/internal/keyfile"
 )
 
 // runtimeDirEnv overrides where running instances are noted.
@@ -50,7 +52,7 @@ func trusted(dir string) (bool, error) {
 	if err != nil {
 		return false, &Error{Path: dir, Problem: "cannot be read", Err: cause(err), Next: "set " + runtimeDirEnv + " to a directory of yours"}
 	}
-	owner, mine := ownedByMe(info)
+	owner, mine := keyfile.OwnedByMe(info)
 	open := runtime.GOOS != "windows" && info.Mode().Perm()&0o022 != 0
 	problem := ""
 	switch {

@@ -42,6 +42,8 @@ func (e *Error) Hint() string {
 		return "start again"
 	case strings.HasPrefix(e.Err.Error(), "version ") && strings.HasSuffix(e.Err.Error(), " is not supported"):
 		return "a later version wrote this data: use that version, or restore a backup of this one"
+	case errors.Is(e.Err, errRemoved):
+		return "what was written since is lost: restore " + e.Dir + " from a backup"
 	case errors.Is(e.Err, errDamaged):
 		return "restore " + e.Dir + " from a backup, or start empty in another data directory"
 	}
@@ -65,6 +67,8 @@ var (
 	errGaveUp = errors.New("cannot go on")
 	// errDamaged marks files that were found to be damaged.
 	errDamaged = errors.New("data is damaged")
+	// errRemoved marks files that were taken away from a member that runs.
+	errRemoved = errors.New("the data was removed or replaced while it was in use")
 )
 
 // failureLog turns etcd's fatal and panic log lines into errors. Left alone,

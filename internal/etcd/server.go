@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
+	"os"
 	"path/filepath"
 	"runtime/debug"
 	"sync"
@@ -172,6 +174,18 @@ func (s *Server) Endpoint() string { return s.socket.endpoint() }
 // Client returns a new client of the member; the caller closes it.
 func (s *Server) Client() (*clientv3.Client, error) {
 	return clientv3.New(clientv3.Config{Endpoints: []string{s.Endpoint()}, Logger: s.log.logger(nil)})
+}
+
+// Held returns *Error if the member's directory, its database or its log was
+// removed or replaced: what is acknowledged then is lost.
+func (s *Server) Held() error {
+	files, err := filesOf(filepath.Join(s.config.Dir, "member", "wal"))
+	logged := err != nil || len(files) > 0
+	_, err = os.Stat(filepath.Join(s.config.Dir, "member", "snap", "db"))
+	if s.lock.Named() && logged && !errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	return &Error{Dir: s.config.Dir, Err: errRemoved}
 }
 
 // Failed yields one error when the member can no longer do its work, such as

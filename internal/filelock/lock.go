@@ -2,6 +2,7 @@ package filelock
 
 import (
 	"errors"
+	"io/fs"
 	"os"
 	"runtime"
 	"sync"
@@ -44,6 +45,20 @@ func Try(path string) (*Lock, error) {
 func (l *Lock) hold() {
 	<-l.released
 	runtime.KeepAlive(l.File)
+}
+
+// Named tells whether the locked file is the one that its path names. If it
+// cannot find out, it assumes so.
+func (l *Lock) Named() bool {
+	mine, err := l.Stat()
+	if err != nil {
+		return true
+	}
+	named, err := os.Stat(l.Name())
+	if errors.Is(err, fs.ErrNotExist) {
+		return false
+	}
+	return err != nil || os.SameFile(mine, named)
 }
 
 // Release unlocks and closes the file; later calls do nothing. Closing it is

@@ -70,6 +70,9 @@ const (
 	directoryTimeout    = time.Second
 )
 
+// filesPeriod bounds for how long writes are acknowledged after the files were removed.
+const filesPeriod = 500 * time.Millisecond
+
 // Authority is a running authority with its own etcd.
 type Authority struct {
 	// URL is where the API is served.
@@ -83,13 +86,14 @@ type Authority struct {
 	ending <-chan struct{} // closed when stop is called
 	ended  chan struct{}   // closed when the server has ended, with err
 	err    error
+	lost   chan error // yields why the files are not those that were started with
 }
 
 // Start takes the data directory and the port, makes what is missing, and serves until Stop, or until ctx ends. It
 // returns when the API answers. After a failure nothing runs and nothing is held; files that were made are found again by
 // the next start.
 func Start(ctx context.Context, c Config) (*Authority, error) {
-	a := &Authority{ended: make(chan struct{})}
+	a := &Authority{ended: make(chan struct{}), lost: make(chan error, 1)}
 	if err := a.start(ctx, c); err != nil {
 		return nil, errors.Join(err, a.release())
 	}
@@ -113,6 +117,7 @@ func (a *Authority) start(ctx context.Context, c Config) (err error) {
 	running, stop := context.WithCancel(ctx)
 	a.stop, a.ending = stop, running.Done()
 	go a.certs.keep(running)
+	go a.watchFiles(running)
 	go func() {
 		defer close(a.ended)
 		a.err = a.server.Run(running)
@@ -149,11 +154,17 @@ func (a *Authority) assemble(ctx context.Context, c Config, listener net.Listene
 			return err
 		}
 	}
+	if err := a.dir.CheckData(); err != nil {
+		return err
+	}
 	if err := a.furnish(c); err != nil {
 		return err
 	}
 	a.etcd, err = etcd.Start(ctx, etcd.Config{Dir: a.dir.EtcdDir(), Log: c.Log, UnsafeNoFsync: c.UnsafeNoFsync})
 	if err != nil {
+		return err
+	}
+	if err := a.dir.MarkData(); err != nil {
 		return err
 	}
 	a.server, err = apiserver.New(a.options(c, listener))
@@ -244,10 +255,28 @@ func (a *Authority) Wait() error {
 	select {
 	case <-a.ended:
 		err = a.err
-	case failure := <-a.etcd.Failed():
-		err = failure
+	case err = <-a.etcd.Failed():
+	case err = <-a.lost:
 	}
 	return errors.Join(err, a.release())
+}
+
+// watchFiles looks for files that were removed or replaced. etcd does not notice: it goes on with files that have no name
+// any more, and acknowledges what ends with the process.
+func (a *Authority) watchFiles(ctx context.Context) {
+	tick := time.NewTicker(filesPeriod)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		if err := cmp.Or(a.dir.Held(), a.etcd.Held()); err != nil {
+			a.lost <- err
+			return
+		}
+	}
 }
 
 // Ending is closed when the authority begins to end, for whatever reason. It has ended StopTimeout later at the latest.

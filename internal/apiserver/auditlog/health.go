@@ -40,7 +40,7 @@ func (h *health) end(err error) {
 		return
 	}
 	if h.failed.Swap(nil) != nil {
-		klog.Warningf("The audit log is written again; %d writes have failed", h.lost.Swap(0))
+		klog.ErrorS(nil, "The audit log is written again", "failedWrites", h.lost.Swap(0))
 	}
 }
 
