@@ -22,11 +22,13 @@ const (
 	tickMs     = 10
 	electionMs = 100
 
-	// Raft keeps the entries since the last snapshot in memory for followers
-	// that lag. There are none, so both figures are far below etcd's own.
-	snapshotEvery   = 5000
-	snapshotCatchUp = 500
-	keepOldFiles    = 2
+	// etcd drops the entries of raft's log from memory after every hundredth,
+	// but for the last snapshotCatchUp, which are for followers that lag. There
+	// are none. (0 would mean 5000.)
+	snapshotCatchUp = 1
+	// snapshotEvery bounds how many entries a start reads back into memory.
+	snapshotEvery = 500
+	keepOldFiles  = 2
 
 	quotaBytes = 8 << 30
 

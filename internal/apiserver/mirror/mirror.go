@@ -120,7 +120,7 @@ func (m *Mirror) decorate(config *storagebackend.ConfigForResource, prefix strin
 		raw = &telling{Interface: raw, feed: feed, newObj: newFunc}
 	}
 	c, err := cacher.NewCacherFromConfig(cacher.Config{
-		Storage: raw, Versioner: storage.APIObjectVersioner{}, GroupResource: config.GroupResource,
+		Storage: bounded{raw}, Versioner: storage.APIObjectVersioner{}, GroupResource: config.GroupResource,
 		EventsHistoryWindow: config.EventsHistoryWindow, ResourcePrefix: prefix, KeyFunc: keyFunc,
 		NewFunc: newFunc, NewListFunc: newListFunc, GetAttrsFunc: attrs, IndexerFuncs: triggers, Indexers: indexers,
 		Codec: config.Codec,
