@@ -29,6 +29,7 @@ import (
 	"k8s.io/apiserver/pkg/server/healthz"
 	"k8s.io/apiserver/pkg/util/compatibility"
 	restclient "k8s.io/client-go/rest"
+	certutil "k8s.io/client-go/util/cert"
 	"k8s.io/klog/v2"
 	"k8s.io/utils/clock"
 
@@ -162,11 +163,14 @@ func (a *assembly) openAudit() (err error) {
 
 // openStores connects to etcd and starts what keeps promises about its content.
 func (a *assembly) openStores() (err error) {
-	rootCA := []byte(nil)
-	if file := a.options.RootCAFile; file != "" {
-		if rootCA, err = os.ReadFile(file); err != nil {
-			return fmt.Errorf("root CA: %w", err)
-		}
+	rootCA, err := publicCA(a.options.RootCAFile)
+	if err != nil {
+		return fmt.Errorf("root CA: %w", err)
+	}
+	// What nodes serve with is verified by what this server trusts nodes by, or else by what it signs their certificates with.
+	nodesCA, err := publicCA(cmp.Or(a.options.Nodes.CAFile, a.options.Signing.ServingCertFile, a.options.Signing.CertFile))
+	if err != nil {
+		return fmt.Errorf("CA of nodes: %w", err)
 	}
 	if a.members, err = newMembers(&a.options.Etcd); err != nil {
 		return err
@@ -182,9 +186,10 @@ func (a *assembly) openStores() (err error) {
 	}
 	a.evictions = nodeaccess.NewEvictions(a.feed("secrets"))
 	a.feed("secrets").Listen(a.evictions)
-	a.furnisher = furnish.New(a.stores.namespaces.Namespace, a.stores.serviceAccounts, a.stores.configMaps, rootCA)
+	a.furnisher = furnish.New(a.stores.namespaces.Namespace, a.stores.serviceAccounts, a.stores.configMaps, rootCA, nodesCA)
 	a.feed("serviceaccounts").Listen(a.furnisher.Accounts())
 	a.feed("configmaps").Listen(a.furnisher.ConfigMaps())
+	a.feed("configmaps").Listen(a.furnisher.NodesCA())
 	a.feed("namespaces").Listen(a.furnisher.Namespaces())
 
 	contents := map[schema.GroupResource]namespace.Content{}
@@ -200,6 +205,23 @@ func (a *assembly) openStores() (err error) {
 	a.signer = certificates.New(requests.Request, requests.Status, a.ca, a.evictions, a.options.Signing.Duration, clock.RealClock{})
 	a.mirror.Feed(certificatesigningrequest.Resource).Listen(a.signer)
 	return nil
+}
+
+// publicCA returns the certificates of a file, for everybody to read, and nothing for no file. A private key that is in the same
+// file is left out.
+func publicCA(file string) ([]byte, error) {
+	if file == "" {
+		return nil, nil
+	}
+	data, err := os.ReadFile(file)
+	if err != nil {
+		return nil, err
+	}
+	certificates, err := certutil.ParseCertsPEM(data)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", file, err)
+	}
+	return certutil.EncodeCertificates(certificates...)
 }
 
 // signs tells whether this server signs certificates for a signer.

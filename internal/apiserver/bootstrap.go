@@ -30,5 +30,11 @@ func (a *assembly) bootstrap(ctx context.Context) error {
 			return fmt.Errorf("make namespace %s: %w", name, err)
 		}
 	}
-	return policy.Reconcile(ctx, a.stores.clusterRoles, a.stores.clusterRoleBindings, bootstrap.ClusterRoles(), bootstrap.ClusterRoleBindings())
+	stores := policy.Stores{
+		ClusterRoles: a.stores.clusterRoles, ClusterRoleBindings: a.stores.clusterRoleBindings, Roles: a.stores.roles, RoleBindings: a.stores.roleBindings,
+	}
+	return policy.Reconcile(ctx, stores, policy.Defaults{
+		ClusterRoles: bootstrap.ClusterRoles(), ClusterRoleBindings: bootstrap.ClusterRoleBindings(),
+		Roles: bootstrap.Roles(), RoleBindings: bootstrap.RoleBindings(),
+	})
 }

@@ -205,6 +205,7 @@ func (a *agent) deliver(ctx context.Context) error {
 		NodeName: a.options.NodeName, HostIPs: a.hostIPs(), Allocatable: allocatable, ServiceEnv: a.authority.env(),
 		Root: filepath.Join(a.options.RootDir, "pods"), OnSandbox: a.relay,
 	})
+	a.pods.Register(a.metrics)
 	a.objects.OnChange(a.pods.ObjectChanged)
 	return nil
 }
@@ -271,7 +272,8 @@ func (a *agent) serve(ctx context.Context) error {
 		NodeName: a.options.NodeName, Pods: server.View(a.pods.Find), Runtime: a.runtime,
 		Certificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return certificate() },
 		ClientCAs:   func() *x509.CertPool { return pool },
-		Reviews:     a.identity.client.AuthorizationV1().SubjectAccessReviews(), Metrics: a.metrics,
+		Reviews:     a.identity.client.AuthorizationV1().SubjectAccessReviews(), Tokens: a.identity.client.AuthenticationV1().TokenReviews(),
+		Metrics: a.metrics,
 	})
 	if err != nil {
 		return err

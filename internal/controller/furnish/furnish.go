@@ -1,5 +1,5 @@
 // Package furnish keeps in every namespace what every namespace holds: the service account "default" and the ConfigMap
-// kube-root-ca.crt.
+// kube-root-ca.crt. In kube-public it also keeps the ConfigMap kubelet-serving-ca.
 //
 // The server calls Namespace before it answers the request that made a namespace; the loop restores what is deleted or
 // changed later. It knows stores, not HTTP.
@@ -21,16 +21,21 @@ import (
 	"k8s.io/client-go/util/workqueue"
 
 	"lanyard.dev/internal/controller"
+	"lanyard.dev/internal/rbac/bootstrap"
 )
 
 const (
 	// AccountName and ConfigMapName are the objects every namespace holds.
 	AccountName   = "default"
 	ConfigMapName = "kube-root-ca.crt"
+	// NodesCAName is the ConfigMap, in kube-public alone, with the CA of what nodes serve with. It must not be trusted for the API
+	// server, and so is kept apart.
+	NodesCAName = bootstrap.NodesCAConfigMap
 
 	caKey           = "ca.crt"
 	descriptionKey  = "kubernetes.io/description"
 	descriptionText = "Contains a CA bundle that can be used to verify the kube-apiserver when using internal endpoints such as the internal service IP or kubernetes.default.svc. No other usage is guaranteed across distributions of Kubernetes clusters."
+	nodesCAText     = "Contains a CA bundle that can be used to verify what nodes serve with, such as their metrics. It is not to be used for the API server."
 )
 
 // Store is the part of a resource's store that is used.
@@ -45,14 +50,15 @@ type Store interface {
 type Controller struct {
 	namespaces           rest.Getter
 	accounts, configMaps Store
-	rootCA               string
+	rootCA, nodesCA      string
 	queue                workqueue.TypedRateLimitingInterface[string]
 }
 
-// New returns a controller that publishes rootCA, certificates in PEM.
-func New(namespaces rest.Getter, accounts, configMaps Store, rootCA []byte) *Controller {
+// New returns a controller that publishes rootCA in every namespace, and nodesCA in kube-public unless it is empty. Both are
+// certificates in PEM.
+func New(namespaces rest.Getter, accounts, configMaps Store, rootCA, nodesCA []byte) *Controller {
 	return &Controller{
-		namespaces: namespaces, accounts: accounts, configMaps: configMaps, rootCA: string(rootCA),
+		namespaces: namespaces, accounts: accounts, configMaps: configMaps, rootCA: string(rootCA), nodesCA: string(nodesCA),
 		queue: workqueue.NewTypedRateLimitingQueue(workqueue.NewTypedItemExponentialFailureRateLimiter[string](20*time.Millisecond, time.Minute)),
 	}
 }
@@ -80,26 +86,35 @@ func (c *Controller) ending(ctx context.Context, name string) (bool, error) {
 	return found.(*corev1.Namespace).Status.Phase == corev1.NamespaceTerminating, nil
 }
 
-// Namespace puts both objects into a namespace that exists. It is idempotent.
+// Namespace puts these objects into a namespace that exists. It is idempotent.
 func (c *Controller) Namespace(ctx context.Context, name string) error {
 	ctx = request.WithNamespace(ctx, name)
 	account := &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Name: AccountName, Namespace: name}}
 	if _, err := c.accounts.Create(ctx, account, rest.ValidateAllObjectFunc, &metav1.CreateOptions{}); err != nil && !apierrors.IsAlreadyExists(err) {
 		return fmt.Errorf("make service account %s/%s: %w", name, AccountName, err)
 	}
-	if err := c.configMap(ctx, name); err != nil {
+	if err := c.configMap(ctx, name, ConfigMapName, descriptionText, c.rootCA); err != nil {
 		return fmt.Errorf("make config map %s/%s: %w", name, ConfigMapName, err)
+	}
+	if name == metav1.NamespacePublic && c.nodesCA != "" {
+		if err := c.configMap(ctx, name, NodesCAName, nodesCAText, c.nodesCA); err != nil {
+			return fmt.Errorf("make config map %s/%s: %w", name, NodesCAName, err)
+		}
 	}
 	return c.retreat(ctx, name)
 }
 
-// retreat takes both objects back where the namespace has begun to end meanwhile: whoever empties it may have looked
+// retreat takes the objects back where the namespace has begun to end meanwhile: whoever empties it may have looked
 // before they came, and would then leave them behind.
 func (c *Controller) retreat(ctx context.Context, name string) error {
 	if ending, err := c.ending(ctx, name); err != nil || !ending {
 		return err
 	}
-	for object, store := range map[string]Store{AccountName: c.accounts, ConfigMapName: c.configMaps} {
+	made := map[string]Store{AccountName: c.accounts, ConfigMapName: c.configMaps}
+	if name == metav1.NamespacePublic {
+		made[NodesCAName] = c.configMaps
+	}
+	for object, store := range made {
 		_, _, err := store.Delete(ctx, object, rest.ValidateAllObjectFunc, &metav1.DeleteOptions{})
 		if err != nil && !apierrors.IsNotFound(err) {
 			return fmt.Errorf("take %s out of namespace %s, which is ending: %w", object, name, err)
@@ -108,12 +123,12 @@ func (c *Controller) retreat(ctx context.Context, name string) error {
 	return nil
 }
 
-func (c *Controller) configMap(ctx context.Context, namespace string) error {
+func (c *Controller) configMap(ctx context.Context, namespace, name, description, ca string) error {
 	want := &corev1.ConfigMap{
 		ObjectMeta: metav1.ObjectMeta{
-			Name: ConfigMapName, Namespace: namespace, Annotations: map[string]string{descriptionKey: descriptionText},
+			Name: name, Namespace: namespace, Annotations: map[string]string{descriptionKey: description},
 		},
-		Data: map[string]string{caKey: c.rootCA},
+		Data: map[string]string{caKey: ca},
 	}
 	_, err := c.configMaps.Create(ctx, want, rest.ValidateAllObjectFunc, &metav1.CreateOptions{})
 	if !apierrors.IsAlreadyExists(err) {
@@ -121,9 +136,9 @@ func (c *Controller) configMap(ctx context.Context, namespace string) error {
 	}
 	set := controller.Change(func(stored *corev1.ConfigMap) {
 		stored.Data, stored.BinaryData = maps.Clone(want.Data), nil
-		metav1.SetMetaDataAnnotation(&stored.ObjectMeta, descriptionKey, descriptionText)
+		metav1.SetMetaDataAnnotation(&stored.ObjectMeta, descriptionKey, description)
 	})
-	_, _, err = c.configMaps.Update(ctx, ConfigMapName, set,
+	_, _, err = c.configMaps.Update(ctx, name, set,
 		rest.ValidateAllObjectFunc, rest.ValidateAllObjectUpdateFunc, false, &metav1.UpdateOptions{})
 	return err
 }
@@ -143,6 +158,11 @@ func (c *Controller) Accounts() *Listener { return &Listener{controller: c, name
 // ConfigMaps listens to the feed of config maps.
 func (c *Controller) ConfigMaps() *Listener {
 	return &Listener{controller: c, name: ConfigMapName, setAlso: true}
+}
+
+// NodesCA listens to the feed of config maps.
+func (c *Controller) NodesCA() *Listener {
+	return &Listener{controller: c, name: NodesCAName, setAlso: true}
 }
 
 // Namespaces listens to the feed of namespaces.

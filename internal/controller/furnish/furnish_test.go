@@ -24,7 +24,10 @@ import (
 	"lanyard.dev/internal/controller/furnish"
 )
 
-const certificate = "-----BEGIN CERTIFICATE-----\n"
+const (
+	certificate      = "-----BEGIN CERTIFICATE-----\n"
+	nodesCertificate = certificate + "of nodes\n"
+)
 
 // cluster is real stores, mirrored as in the server, and a controller.
 type cluster struct {
@@ -59,9 +62,10 @@ func idle(t *testing.T) *cluster {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { c.namespaces.Namespace.Destroy(); c.accounts.Destroy(); c.configMaps.Destroy() })
-	c.controller = furnish.New(c.namespaces.Namespace, c.accounts, c.configMaps, []byte(certificate))
+	c.controller = furnish.New(c.namespaces.Namespace, c.accounts, c.configMaps, []byte(certificate), []byte(nodesCertificate))
 	m.Feed(accounts).Listen(c.controller.Accounts())
 	m.Feed(configMaps).Listen(c.controller.ConfigMaps())
+	m.Feed(configMaps).Listen(c.controller.NodesCA())
 	m.Feed(namespaces).Listen(c.controller.Namespaces())
 
 	ctx, cancel := context.WithCancel(t.Context())
@@ -186,6 +190,30 @@ func TestRestored(t *testing.T) {
 	}
 }
 
+// The CA of nodes must be where it can be read, and nowhere where it could be taken for the API server's.
+func TestNodesCA(t *testing.T) {
+	t.Parallel()
+	c := start(t)
+	c.namespace(t, metav1.NamespacePublic)
+	c.namespace(t, "shop")
+	isNodesCA := func(e watch.Event) bool {
+		m, ok := e.Object.(*corev1.ConfigMap)
+		return ok && e.Type != watch.Deleted && m.Name == "kubelet-serving-ca" && len(m.Data) == 1 && m.Data["ca.crt"] == nodesCertificate
+	}
+	found, err := c.configMaps.Get(storagetest.In(t, metav1.NamespacePublic), "kubelet-serving-ca", &metav1.GetOptions{})
+	if err != nil || !isNodesCA(watch.Event{Object: found}) {
+		t.Fatalf("got %+v, %v", found, err)
+	}
+	if _, err := c.configMaps.Get(storagetest.In(t, "shop"), "kubelet-serving-ca", &metav1.GetOptions{}); !apierrors.IsNotFound(err) {
+		t.Errorf("another namespace: %v", err)
+	}
+	root, err := c.configMaps.Get(storagetest.In(t, metav1.NamespacePublic), "kube-root-ca.crt", &metav1.GetOptions{})
+	if err != nil || !isRootCA(watch.Event{Object: root}) {
+		t.Errorf("the API server's CA: %+v, %v", root, err)
+	}
+	await(t, c.configMaps, metav1.NamespacePublic, isNodesCA, func() { remove(t, c.configMaps, metav1.NamespacePublic, "kubelet-serving-ca") })
+}
+
 // TestEndingNamespaceIsNotRefilled removes both objects while the namespace ends, and waits until the controller has
 // worked off another namespace that was queued after it.
 func TestEndingNamespaceIsNotRefilled(t *testing.T) {
@@ -247,7 +275,7 @@ func TestFailureNamesTheObject(t *testing.T) {
 		{away, nil, "make service account shop/default: etcd is away"},
 		{exists, away, "make config map shop/kube-root-ca.crt: etcd is away"},
 	} {
-		err := furnish.New(nil, refusing{err: test.accounts}, refusing{err: test.configMaps}, nil).Namespace(t.Context(), "shop")
+		err := furnish.New(nil, refusing{err: test.accounts}, refusing{err: test.configMaps}, nil, nil).Namespace(t.Context(), "shop")
 		if err == nil || err.Error() != test.want || !errors.Is(err, away) {
 			t.Errorf("got %v, want %s", err, test.want)
 		}

@@ -6,12 +6,14 @@ package policy
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	rbacv1 "k8s.io/api/rbac/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apiserver/pkg/endpoints/request"
 	"k8s.io/apiserver/pkg/registry/rest"
 	"k8s.io/client-go/util/retry"
 	"k8s.io/component-helpers/auth/rbac/reconciliation"
@@ -25,83 +27,120 @@ type Store interface {
 	rest.GracefulDeleter
 }
 
+// Stores are where the policy is.
+type Stores struct{ ClusterRoles, ClusterRoleBindings, Roles, RoleBindings Store }
+
+// Defaults are what the policy holds at the least.
+type Defaults struct {
+	ClusterRoles        []*rbacv1.ClusterRole
+	ClusterRoleBindings []*rbacv1.ClusterRoleBinding
+	// The namespaces of these exist.
+	Roles        []*rbacv1.Role
+	RoleBindings []*rbacv1.RoleBinding
+}
+
 // Reconcile brings the stored policy up to the given defaults.
-func Reconcile(ctx context.Context, roles, bindings Store, defaultRoles []*rbacv1.ClusterRole, defaultBindings []*rbacv1.ClusterRoleBinding) error {
-	for _, role := range defaultRoles {
-		o := reconciliation.ReconcileRoleOptions{
-			Role: reconciliation.ClusterRoleRuleOwner{ClusterRole: role}, Client: roleClient{ctx, roles}, Confirm: true,
-		}
-		if err := onceMore(func() error { _, err := o.Run(); return err }); err != nil {
-			return fmt.Errorf("reconcile cluster role %s: %w", role.Name, err)
-		}
+func Reconcile(ctx context.Context, s Stores, d Defaults) error {
+	var errs []error
+	for _, role := range d.ClusterRoles {
+		errs = append(errs, reconcileRole(reconciliation.ClusterRoleRuleOwner{ClusterRole: role}, roleClient{ctx, s.ClusterRoles}))
 	}
-	for _, binding := range defaultBindings {
-		o := reconciliation.ReconcileRoleBindingOptions{
-			RoleBinding: reconciliation.ClusterRoleBindingAdapter{ClusterRoleBinding: binding},
-			Client:      bindingClient{ctx, bindings}, Confirm: true,
-		}
-		if err := onceMore(func() error { _, err := o.Run(); return err }); err != nil {
-			return fmt.Errorf("reconcile cluster role binding %s: %w", binding.Name, err)
-		}
+	for _, role := range d.Roles {
+		errs = append(errs, reconcileRole(reconciliation.RoleRuleOwner{Role: role}, roleClient{ctx, s.Roles}))
+	}
+	for _, binding := range d.ClusterRoleBindings {
+		errs = append(errs, reconcileBinding(reconciliation.ClusterRoleBindingAdapter{ClusterRoleBinding: binding}, bindingClient{ctx, s.ClusterRoleBindings}))
+	}
+	for _, binding := range d.RoleBindings {
+		errs = append(errs, reconcileBinding(reconciliation.RoleBindingAdapter{RoleBinding: binding}, bindingClient{ctx, s.RoleBindings}))
+	}
+	return errors.Join(errs...)
+}
+
+func reconcileRole(role reconciliation.RuleOwner, client roleClient) error {
+	o := reconciliation.ReconcileRoleOptions{Role: role, Client: client, Confirm: true}
+	if err := onceMore(func() error { _, err := o.Run(); return err }); err != nil {
+		return fmt.Errorf("reconcile role %s: %w", named(role.GetNamespace(), role.GetName()), err)
 	}
 	return nil
+}
+
+func reconcileBinding(binding reconciliation.RoleBinding, client bindingClient) error {
+	o := reconciliation.ReconcileRoleBindingOptions{RoleBinding: binding, Client: client, Confirm: true}
+	if err := onceMore(func() error { _, err := o.Run(); return err }); err != nil {
+		return fmt.Errorf("reconcile binding %s: %w", named(binding.GetNamespace(), binding.GetName()), err)
+	}
+	return nil
+}
+
+func named(namespace, name string) string {
+	if namespace == "" {
+		return name
+	}
+	return namespace + "/" + name
 }
 
 // onceMore tries again when another replica reconciles the same object.
 func onceMore(fn func() error) error { return retry.RetryOnConflict(retry.DefaultRetry, fn) }
 
-// roleClient presents a store of cluster roles to the reconciliation.
+// roleClient presents a store of roles, or of cluster roles, to the reconciliation.
 type roleClient struct {
 	ctx   context.Context
 	store Store
 }
 
-func (c roleClient) Get(_, name string) (reconciliation.RuleOwner, error) {
-	return ownerOf(c.store.Get(c.ctx, name, &metav1.GetOptions{}))
+func (c roleClient) Get(namespace, name string) (reconciliation.RuleOwner, error) {
+	return ownerOf(c.store.Get(request.WithNamespace(c.ctx, namespace), name, &metav1.GetOptions{}))
 }
 
 func (c roleClient) Create(in reconciliation.RuleOwner) (reconciliation.RuleOwner, error) {
-	return ownerOf(c.store.Create(c.ctx, in.GetObject(), rest.ValidateAllObjectFunc, &metav1.CreateOptions{}))
+	return ownerOf(c.store.Create(request.WithNamespace(c.ctx, in.GetNamespace()), in.GetObject(), rest.ValidateAllObjectFunc, &metav1.CreateOptions{}))
 }
 
 func (c roleClient) Update(in reconciliation.RuleOwner) (reconciliation.RuleOwner, error) {
-	return ownerOf(update(c.ctx, c.store, in.GetName(), in.GetObject()))
+	return ownerOf(update(request.WithNamespace(c.ctx, in.GetNamespace()), c.store, in.GetName(), in.GetObject()))
 }
 
 func ownerOf(obj runtime.Object, err error) (reconciliation.RuleOwner, error) {
 	if err != nil {
 		return nil, err
 	}
+	if role, ok := obj.(*rbacv1.Role); ok {
+		return reconciliation.RoleRuleOwner{Role: role}, nil
+	}
 	return reconciliation.ClusterRoleRuleOwner{ClusterRole: obj.(*rbacv1.ClusterRole)}, nil
 }
 
-// bindingClient presents a store of cluster role bindings to the reconciliation.
+// bindingClient presents a store of role bindings, or of cluster role bindings, to the reconciliation.
 type bindingClient struct {
 	ctx   context.Context
 	store Store
 }
 
-func (c bindingClient) Get(_, name string) (reconciliation.RoleBinding, error) {
-	return bindingOf(c.store.Get(c.ctx, name, &metav1.GetOptions{}))
+func (c bindingClient) Get(namespace, name string) (reconciliation.RoleBinding, error) {
+	return bindingOf(c.store.Get(request.WithNamespace(c.ctx, namespace), name, &metav1.GetOptions{}))
 }
 
 func (c bindingClient) Create(in reconciliation.RoleBinding) (reconciliation.RoleBinding, error) {
-	return bindingOf(c.store.Create(c.ctx, in.GetObject(), rest.ValidateAllObjectFunc, &metav1.CreateOptions{}))
+	return bindingOf(c.store.Create(request.WithNamespace(c.ctx, in.GetNamespace()), in.GetObject(), rest.ValidateAllObjectFunc, &metav1.CreateOptions{}))
 }
 
 func (c bindingClient) Update(in reconciliation.RoleBinding) (reconciliation.RoleBinding, error) {
-	return bindingOf(update(c.ctx, c.store, in.GetName(), in.GetObject()))
+	return bindingOf(update(request.WithNamespace(c.ctx, in.GetNamespace()), c.store, in.GetName(), in.GetObject()))
 }
 
-func (c bindingClient) Delete(_, name string, uid types.UID) error {
+func (c bindingClient) Delete(namespace, name string, uid types.UID) error {
 	options := &metav1.DeleteOptions{Preconditions: &metav1.Preconditions{UID: &uid}}
-	_, _, err := c.store.Delete(c.ctx, name, rest.ValidateAllObjectFunc, options)
+	_, _, err := c.store.Delete(request.WithNamespace(c.ctx, namespace), name, rest.ValidateAllObjectFunc, options)
 	return err
 }
 
 func bindingOf(obj runtime.Object, err error) (reconciliation.RoleBinding, error) {
 	if err != nil {
 		return nil, err
+	}
+	if binding, ok := obj.(*rbacv1.RoleBinding); ok {
+		return reconciliation.RoleBindingAdapter{RoleBinding: binding}, nil
 	}
 	return reconciliation.ClusterRoleBindingAdapter{ClusterRoleBinding: obj.(*rbacv1.ClusterRoleBinding)}, nil
 }

@@ -86,7 +86,11 @@ func (w *worker) pull(ctx context.Context, s *situation, c *corev1.Container, im
 	if pulls {
 		w.normalOf(s.pod, c.Name, reasonPulling, "Pulling image %q", c.Image)
 	}
-	if im.id, err = w.Runtime.EnsureImage(ctx, s.pod, c, w.pullSecrets(ctx, s.pod, pulls)); err != nil {
+	im.id, err = w.Runtime.EnsureImage(ctx, s.pod, c, w.pullSecrets(ctx, s.pod, pulls))
+	if pulls {
+		w.metrics.done("pull_image", err)
+	}
+	if err != nil {
 		return err
 	}
 	if pulls {

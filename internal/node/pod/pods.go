@@ -46,11 +46,12 @@ type Config struct {
 // Pods runs the pods of one node. Its methods may be called from anywhere; Set, Remove and Renewed do not block.
 type Pods struct {
 	Config
-	status *publisher
-	relist *relist
-	synced chan struct{}
-	sync   sync.Once
-	jitter func() float64 // 0 to 1
+	metrics *metrics
+	status  *publisher
+	relist  *relist
+	synced  chan struct{}
+	sync    sync.Once
+	jitter  func() float64 // 0 to 1
 	// pulls and starts bound how much is pulled and started at once.
 	pulls, starts chan struct{}
 	group         sync.WaitGroup
@@ -65,11 +66,11 @@ type Pods struct {
 func New(config Config) *Pods {
 	atOnce := max(2*runtime.NumCPU(), 4)
 	p := &Pods{
-		Config: config, synced: make(chan struct{}), jitter: rand.Float64, workers: map[types.UID]*worker{},
+		Config: config, metrics: newMetrics(), synced: make(chan struct{}), jitter: rand.Float64, workers: map[types.UID]*worker{},
 		pulls: make(chan struct{}, atOnce), starts: make(chan struct{}, atOnce),
 	}
 	p.status = newPublisher(config.API, config.Clock)
-	p.relist = newRelist(config.Runtime, config.Clock, p.observe)
+	p.relist = newRelist(config.Runtime, config.Clock, p.observe, func(err error) { p.metrics.done("list", err) })
 	return p
 }
 

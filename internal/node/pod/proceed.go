@@ -135,7 +135,9 @@ func (w *worker) runSandbox(ctx context.Context, s *situation, attempt uint32) {
 		w.normal(s.pod, reasonSandboxChanged, "Pod sandbox changed, it will be killed and re-created.")
 	}
 	defer w.touched()
-	if _, err := w.Runtime.RunSandbox(ctx, s.pod, attempt); err != nil {
+	_, err := w.Runtime.RunSandbox(ctx, s.pod, attempt)
+	w.metrics.done("run_sandbox", err)
+	if err != nil {
 		if ctx.Err() == nil {
 			w.warning(s.pod, reasonFailedSandbox, "Failed to create pod sandbox: %v", err)
 			w.sandbox.failed(w.Clock.Now(), runtimePace, w.jitter())
@@ -150,6 +152,7 @@ func (w *worker) start(ctx context.Context, s *situation, next *start) {
 	defer w.touched()
 	name := next.container.Name
 	reason, err := w.tryStart(ctx, s, next)
+	w.metrics.done("start_container", err)
 	if err != nil {
 		if ctx.Err() == nil {
 			w.startFailed(s, name, reason, err)

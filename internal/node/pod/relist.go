@@ -19,6 +19,7 @@ type relist struct {
 	runtime Runtime
 	clock   clock.WithTicker
 	observe func([]cri.Pod)
+	done    func(error) // is told how each listing went
 	asked   chan struct{}
 
 	mu      sync.Mutex
@@ -26,8 +27,8 @@ type relist struct {
 	failing bool
 }
 
-func newRelist(runtime Runtime, c clock.WithTicker, observe func([]cri.Pod)) *relist {
-	return &relist{runtime: runtime, clock: c, observe: observe, asked: make(chan struct{}, 1)}
+func newRelist(runtime Runtime, c clock.WithTicker, observe func([]cri.Pod), done func(error)) *relist {
+	return &relist{runtime: runtime, clock: c, observe: observe, done: done, asked: make(chan struct{}, 1)}
 }
 
 // run relists once a period, and whenever a worker asks.
@@ -54,6 +55,7 @@ func (r *relist) once(ctx context.Context) {
 	if err == nil {
 		r.observe(held)
 	}
+	r.done(err)
 	r.log(ctx, err)
 	for _, answer := range waiting {
 		answer <- err

@@ -3,6 +3,7 @@ package server
 import (
 	"context"
 	"crypto/x509"
+	"errors"
 	"fmt"
 	"net/http"
 	"time"
@@ -24,8 +25,8 @@ type Reviews interface {
 // reviewTimeout bounds waiting for the authority's answer.
 const reviewTimeout = 10 * time.Second
 
-// newUsers knows users by client certificates of the CAs.
-func newUsers(cas func() *x509.CertPool) authenticator.Request {
+// byCertificate knows users by client certificates of the CAs.
+func byCertificate(cas func() *x509.CertPool) authenticator.Request {
 	certificates := x509request.NewDynamic(func() (x509.VerifyOptions, bool) {
 		options := x509request.DefaultVerifyOptions()
 		options.Roots = cas()
@@ -38,16 +39,16 @@ func newUsers(cas func() *x509.CertPool) authenticator.Request {
 // that was taken away is gone.
 func (s *Server) allowed(verb, subresource string, h http.HandlerFunc) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		response, ok, err := s.users.AuthenticateRequest(r)
-		if err != nil || !ok {
-			http.Error(w, "Unauthorized", http.StatusUnauthorized)
+		who, err := s.users.identify(r)
+		if err != nil {
+			unidentified(w, err)
 			return
 		}
-		asks := fmt.Sprintf("user=%s, verb=%s, resource=nodes, subresource=%s", response.User.GetName(), verb, subresource)
-		may, err := s.review(r.Context(), response.User, verb, subresource)
+		asks := fmt.Sprintf("user=%s, verb=%s, resource=nodes, subresource=%s", who.GetName(), verb, subresource)
+		may, err := s.review(r.Context(), who, verb, subresource)
 		switch {
 		case err != nil:
-			klog.ErrorS(err, "The authority did not say whether a request to this node is allowed", "user", response.User.GetName(), "verb", verb, "subresource", subresource)
+			klog.ErrorS(err, "The authority did not say whether a request to this node is allowed", "user", who.GetName(), "verb", verb, "subresource", subresource)
 			http.Error(w, "Authorization error ("+asks+")", http.StatusInternalServerError)
 		case !may:
 			http.Error(w, "Forbidden ("+asks+")", http.StatusForbidden)
@@ -55,6 +56,22 @@ func (s *Server) allowed(verb, subresource string, h http.HandlerFunc) http.Hand
 			h(w, r)
 		}
 	})
+}
+
+// unidentified answers a request of which it is not known who sent it. An authority that does not answer is not the token's
+// fault: a client must not throw the token away.
+func unidentified(w http.ResponseWriter, err error) {
+	switch {
+	case errors.Is(err, errUnauthorized):
+		http.Error(w, "Unauthorized", http.StatusUnauthorized)
+	case errors.Is(err, errTooMany):
+		w.Header().Set("Retry-After", "1")
+		http.Error(w, "Too many requests", http.StatusTooManyRequests)
+	default:
+		klog.ErrorS(err, "The authority did not say whose token a request to this node has")
+		w.Header().Set("Retry-After", "1")
+		http.Error(w, "The authority does not answer", http.StatusServiceUnavailable)
+	}
 }
 
 func (s *Server) review(ctx context.Context, who user.Info, verb, subresource string) (bool, error) {

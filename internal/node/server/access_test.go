@@ -8,10 +8,13 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
+	authenticationv1 "k8s.io/api/authentication/v1"
 	authorizationv1 "k8s.io/api/authorization/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -34,13 +37,34 @@ func (r *reviews) Create(_ context.Context, review *authorizationv1.SubjectAcces
 	return review, r.err
 }
 
+// owners knows whose some tokens are.
+type owners map[string]authenticationv1.UserInfo
+
+var errAway = errors.New("away")
+
+func (o owners) Create(_ context.Context, review *authenticationv1.TokenReview, _ metav1.CreateOptions) (*authenticationv1.TokenReview, error) {
+	if review.Spec.Token == "outage" {
+		return nil, errAway
+	}
+	if len(review.Spec.Audiences) > 0 {
+		return nil, errors.New("audiences were named")
+	}
+	review.Status.User, review.Status.Authenticated = o[review.Spec.Token], o[review.Spec.Token].Username != ""
+	return review, nil
+}
+
 // noRuntime fails the test that reaches it.
 type noRuntime struct{ server.Runtime }
 
 func handler(t *testing.T, r *reviews, cas *x509.CertPool) http.Handler {
 	t.Helper()
+	return handlerFor(t, r, owners{}, cas)
+}
+
+func handlerFor(t *testing.T, r *reviews, tokens server.TokenReviews, cas *x509.CertPool) http.Handler {
+	t.Helper()
 	s, err := server.New(server.Config{
-		NodeName: "n", Runtime: noRuntime{}, Reviews: r, Metrics: metrics.NewKubeRegistry(),
+		NodeName: "n", Runtime: noRuntime{}, Reviews: r, Tokens: tokens, Metrics: metrics.NewKubeRegistry(),
 		Pods:        server.View(func(_, _ string) (*corev1.Pod, string, bool) { return nil, "", false }),
 		Certificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return nil, errors.New("none") },
 		ClientCAs:   func() *x509.CertPool { return cas },
@@ -118,6 +142,95 @@ func TestAccess(t *testing.T) {
 				t.Errorf("asked %+v of %+v", spec.ResourceAttributes, spec)
 			}
 		})
+	}
+}
+
+func TestTokens(t *testing.T) {
+	t.Parallel()
+	tokens := owners{"good": {
+		Username: "system:serviceaccount:monitoring:prometheus", UID: "u", Groups: []string{"system:serviceaccounts", "system:authenticated"},
+		Extra: map[string]authenticationv1.ExtraValue{"authentication.kubernetes.io/credential-id": {"JTI=1"}},
+	}}
+	yes, no := authorizationv1.SubjectAccessReviewStatus{Allowed: true}, authorizationv1.SubjectAccessReviewStatus{}
+	dir := t.TempDir()
+	ca, err := pki.EnsureAuthority(filepath.Join(dir, "crt"), filepath.Join(dir, "key"), "ca", time.Now())
+	if err != nil {
+		t.Fatal(err)
+	}
+	pair, err := ca.NewClient("jane", nil, time.Now())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, test := range map[string]struct {
+		header []string
+		shown  []*x509.Certificate // of a CA that is not trusted
+		answer authorizationv1.SubjectAccessReviewStatus
+		code   int
+		asked  bool
+	}{
+		"may":                      {[]string{"Bearer good"}, nil, yes, 200, true},
+		"may, in small letters":    {[]string{"bearer good"}, nil, yes, 200, true},
+		"may not":                  {[]string{"Bearer good"}, nil, no, 403, true},
+		"garbage":                  {[]string{"Bearer bad"}, nil, yes, 401, false},
+		"authority away":           {[]string{"Bearer outage"}, nil, yes, 503, false},
+		"nothing":                  {nil, nil, yes, 401, false},
+		"empty":                    {[]string{"Bearer "}, nil, yes, 401, false},
+		"no token":                 {[]string{"Bearer"}, nil, yes, 401, false},
+		"two words":                {[]string{"Bearer good good"}, nil, yes, 401, false},
+		"two spaces":               {[]string{"Bearer  good"}, nil, yes, 401, false},
+		"two headers":              {[]string{"Bearer good", "Bearer good"}, nil, yes, 401, false},
+		"another scheme":           {[]string{"Basic good"}, nil, yes, 401, false},
+		"too long":                 {[]string{"Bearer " + strings.Repeat("a", 16<<10+1)}, nil, yes, 401, false},
+		"beside a bad certificate": {[]string{"Bearer good"}, []*x509.Certificate{pair.Certificate()}, yes, 401, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			r := httptest.NewRequestWithContext(t.Context(), "GET", "/metrics", nil)
+			r.Header["Authorization"] = test.header
+			r.TLS = &tls.ConnectionState{PeerCertificates: test.shown}
+			w := httptest.NewRecorder()
+			asked := &reviews{answer: test.answer}
+			handlerFor(t, asked, tokens, x509.NewCertPool()).ServeHTTP(w, r)
+			if w.Code != test.code || (w.Code == 503) != (w.Header().Get("Retry-After") != "") || len(asked.asked) > 0 != test.asked {
+				t.Errorf("got %d: %s; asked %+v", w.Code, w.Body, asked.asked)
+			}
+			if !test.asked {
+				return
+			}
+			want := authorizationv1.SubjectAccessReviewSpec{
+				User: tokens["good"].Username, UID: "u", Groups: tokens["good"].Groups,
+				Extra:              map[string]authorizationv1.ExtraValue{"authentication.kubernetes.io/credential-id": {"JTI=1"}},
+				ResourceAttributes: &authorizationv1.ResourceAttributes{Verb: "get", Version: "v1", Resource: "nodes", Subresource: "metrics", Name: "n"},
+			}
+			if diff := cmp.Diff(want, asked.asked[0]); diff != "" {
+				t.Errorf("asked (-want +got)\n%s", diff)
+			}
+		})
+	}
+}
+
+// Whoever reaches the node must not make it flood the authority, nor keep others out.
+func TestTokensOfOneAddressAreBounded(t *testing.T) {
+	t.Parallel()
+	h := handlerFor(t, &reviews{answer: authorizationv1.SubjectAccessReviewStatus{Allowed: true}}, owners{"good": {Username: "x"}}, x509.NewCertPool())
+	ask := func(address, token string) int {
+		r := httptest.NewRequestWithContext(t.Context(), "GET", "/metrics", nil)
+		r.RemoteAddr = address
+		r.Header.Set("Authorization", "Bearer "+token)
+		w := httptest.NewRecorder()
+		h.ServeHTTP(w, r)
+		return w.Code
+	}
+	codes := map[int]int{}
+	began := time.Now()
+	for i := range 1000 {
+		codes[ask("192.0.2.1:"+strconv.Itoa(i+1), "bad")]++
+	}
+	if most := 40 + int(20*time.Since(began).Seconds()) + 1; codes[401] > most || codes[429] != 1000-codes[401] {
+		t.Errorf("answers %v, want at most %d reviews", codes, most)
+	}
+	if code := ask("192.0.2.2:1", "good"); code != 200 {
+		t.Errorf("another address: %d", code)
 	}
 }
 

@@ -15,7 +15,6 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
-	"k8s.io/apiserver/pkg/authentication/authenticator"
 	"k8s.io/component-base/metrics"
 	"k8s.io/klog/v2"
 
@@ -54,6 +53,8 @@ type Config struct {
 	ClientCAs func() *x509.CertPool
 	// Reviews asks the authority: kubernetes.Interface's AuthorizationV1().SubjectAccessReviews().
 	Reviews Reviews
+	// Tokens asks the authority whose a bearer token is: kubernetes.Interface's AuthenticationV1().TokenReviews().
+	Tokens TokenReviews
 	// Metrics are served at /metrics.
 	Metrics metrics.Gatherer
 }
@@ -70,17 +71,17 @@ const (
 // Server serves one node.
 type Server struct {
 	Config
-	users    authenticator.Request
+	users    *identifier
 	sessions sync.WaitGroup
 }
 
 // New returns a server.
 func New(c Config) (*Server, error) {
-	if c.NodeName == "" || c.Pods == nil || c.Runtime == nil || c.Certificate == nil || c.ClientCAs == nil || c.Reviews == nil {
+	if c.NodeName == "" || c.Pods == nil || c.Runtime == nil || c.Certificate == nil || c.ClientCAs == nil || c.Reviews == nil || c.Tokens == nil {
 		return nil, errors.New("the node's server is not fully configured")
 	}
 	s := &Server{Config: c}
-	s.users = newUsers(c.ClientCAs)
+	s.users = newIdentifier(byCertificate(c.ClientCAs), c.Tokens)
 	return s, nil
 }
 
