@@ -117,6 +117,7 @@ func (a *assembly) configure() error {
 	c.EffectiveVersion = kubernetesVersion{compatibility.DefaultBuildEffectiveVersion()}
 	c.ExternalAddress = a.options.Listener.Addr().String()
 	c.EnableProfiling = false
+	c.ShutdownDelayDuration = a.options.ShutdownDelay
 	c.BuildHandlerChainFunc = a.buildChain
 	c.LongRunningFunc = longRunning
 	c.RequestInfoResolver = requestInfos{genericserver.NewRequestInfoResolver(c)}
@@ -316,7 +317,7 @@ func (a *assembly) watchPolicy() error {
 		feed.Listen(authz.NewPolicy(a.index, kind))
 		sources = append(sources, feed)
 	}
-	a.authorizer = authz.NewUnion(authz.NewNode(a.watchPods()), authz.New(a.index, sources...))
+	a.authorizer = authz.NewUnion(authz.NewNode(a.watchPods(), a.feed("pods")), authz.New(a.index, sources...))
 	a.config.Authorization.Authorizer = a.authorizer
 	a.config.RuleResolver = a.authorizer
 	return nil

@@ -5,7 +5,6 @@ import (
 	"net/http"
 
 	"k8s.io/apiserver/pkg/endpoints/filters"
-	"k8s.io/apiserver/pkg/endpoints/filters/impersonation"
 	"k8s.io/apiserver/pkg/endpoints/request"
 	genericserver "k8s.io/apiserver/pkg/server"
 	genericfilters "k8s.io/apiserver/pkg/server/filters"
@@ -20,7 +19,7 @@ func (a *assembly) buildChain(api http.Handler, c *genericserver.Config) http.Ha
 	a.ephemeral = ephemeral.New(ephemeral.Config{
 		Codecs: a.codecs, Scheme: a.scheme, Admission: c.AdmissionControl, MaxBodyBytes: inflight.SmallBody,
 	}, api)
-	return wrap(endSessions(endWatches(endEvicted(a.ephemeral, a.evictions), a.stopping), a.stopping), c, a.connections.Share)
+	return wrap(endSessions(endWatches(endEvicted(a.ephemeral, a.evictions), a.stopping), a.stopping), a.authorizer, c, a.connections.Share)
 }
 
 // wrap puts the filters around the API, innermost first. It is the library's own chain without what this server has no
@@ -31,15 +30,12 @@ func (a *assembly) buildChain(api http.Handler, c *genericserver.Config) http.Ha
 // caller be many.
 //
 // share is called with the remote address of each request that shares its connection.
-func wrap(api http.Handler, c *genericserver.Config, share func(string)) http.Handler {
-	h := filters.WithAuthorization(api, c.Authorization.Authorizer, c.Serializer)
-	h = impersonation.WithImpersonation(h, c.Authorization.Authorizer, c.Serializer)
+func wrap(api http.Handler, az decider, c *genericserver.Config, share func(string)) http.Handler {
+	h := withAuthorization(api, az, c.Serializer)
+	h = withImpersonation(h, az, c.Serializer)
 	h = limits(c).Wrap(h)
 	h = filters.WithAudit(h, c.AuditBackend, c.AuditPolicyRuleEvaluator, c.LongRunningFunc)
-
-	failed := filters.WithFailedAuthenticationAudit(filters.Unauthorized(c.Serializer), c.AuditBackend, c.AuditPolicyRuleEvaluator)
-	h = filters.WithAuthentication(h, c.Authentication.Authenticator, failed, c.Authentication.APIAudiences, nil)
-
+	h = withAuthentication(h, c)
 	h = withWarnings(h)
 	h = filters.WithRequestDeadline(h, c.AuditBackend, c.AuditPolicyRuleEvaluator, c.LongRunningFunc, c.Serializer, c.RequestTimeout)
 	h = genericfilters.WithWaitGroup(h, c.LongRunningFunc, c.NonLongRunningRequestWaitGroup)

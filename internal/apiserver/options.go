@@ -35,6 +35,9 @@ type Options struct {
 	RootCAFile string
 
 	Etcd Etcd
+	// ShutdownDelay is how long a server that was told to stop goes on serving, with /readyz failing, before it stops
+	// accepting: load balancers need some time to take it out.
+	ShutdownDelay time.Duration
 	// EncryptionProviderConfig is an apiserver.config.k8s.io/v1 EncryptionConfiguration.
 	EncryptionProviderConfig string
 
@@ -52,6 +55,8 @@ type Etcd struct {
 	CAFile, CertFile, KeyFile string
 	// Alone says that no other process writes to this etcd.
 	Alone bool
+	// MaxLag replaces mirror.MaxLag. Tests alone set it.
+	MaxLag time.Duration
 }
 
 // ServiceAccounts rule tokens.
@@ -122,6 +127,9 @@ func (o *Options) Validate() error {
 	require(o.TLSCertFile, "--tls-cert-file")
 	require(o.TLSPrivateKeyFile, "--tls-private-key-file")
 	require(strings.Join(o.Etcd.Servers, ","), "--etcd-servers")
+	if o.ShutdownDelay < 0 {
+		errs = append(errs, fmt.Errorf("--shutdown-delay-duration %v: must not be negative", o.ShutdownDelay))
+	}
 	if (o.Etcd.CertFile == "") != (o.Etcd.KeyFile == "") {
 		errs = append(errs, errors.New("--etcd-certfile and --etcd-keyfile go together"))
 	}

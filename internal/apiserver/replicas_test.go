@@ -62,45 +62,64 @@ func (s *site) file(name string) string { return filepath.Join(s.dir, name) }
 // replica starts one authority of the site and returns clients for the administrator and for the bearer of a token.
 func (s *site) replica(t *testing.T) (admin *kubernetes.Clientset, bearer func(token string) *kubernetes.Clientset) {
 	t.Helper()
+	r := s.start(t, nil)
+	withToken := func(token string) *kubernetes.Clientset {
+		c := rest.CopyConfig(r.anonymous)
+		c.BearerToken = token
+		return kubernetes.NewForConfigOrDie(c)
+	}
+	return kubernetes.NewForConfigOrDie(r.admin), withToken
+}
+
+// running is one authority of a site, and how it is reached.
+type running struct {
+	anonymous, admin *rest.Config
+	stop             context.CancelFunc
+	done             <-chan struct{} // closed when it has ended
+}
+
+// start starts one authority of the site, with other options than usual if change sets some.
+func (s *site) start(t *testing.T, change func(*apiserver.Options)) *running {
+	t.Helper()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	server, err := apiserver.New(apiserver.Options{
+	options := apiserver.Options{
 		Listener: listener, TLSCertFile: s.file("tls.crt"), TLSPrivateKeyFile: s.file("tls.key"),
 		ClientCAFile: s.file("ca.crt"), RootCAFile: s.file("ca.crt"),
 		Etcd:            apiserver.Etcd{Servers: []string{s.etcd.Endpoint()}},
 		ServiceAccounts: apiserver.ServiceAccounts{Issuers: []string{"https://issuer.example"}, SigningKeyFile: s.file("sa.key")},
-	})
+	}
+	if change != nil {
+		change(&options)
+	}
+	server, err := apiserver.New(options)
 	if err != nil {
 		t.Fatal(err)
 	}
 	ctx, stop := context.WithCancel(context.Background())
-	done := make(chan error, 1)
-	go func() { done <- server.Run(ctx) }()
+	done := make(chan struct{})
+	var ended error
+	go func() { defer close(done); ended = server.Run(ctx) }()
 	t.Cleanup(func() {
 		stop()
-		if err := <-done; err != nil {
-			t.Error(err)
+		if <-done; ended != nil {
+			t.Error(ended)
 		}
 	})
 	select {
 	case <-server.Ready():
-	case err := <-done:
-		t.Fatalf("ended before it was ready: %v", err)
+	case <-done:
+		t.Fatalf("ended before it was ready: %v", ended)
 	case <-time.After(time.Minute):
 		t.Fatal("not ready within a minute")
 	}
-	config := &rest.Config{Host: "https://" + listener.Addr().String(), QPS: -1}
-	config.CAData = s.ca.CertPEM()
-	withToken := func(token string) *kubernetes.Clientset {
-		c := rest.CopyConfig(config)
-		c.BearerToken = token
-		return kubernetes.NewForConfigOrDie(c)
-	}
-	asAdmin := rest.CopyConfig(config)
-	asAdmin.CertData, asAdmin.KeyData = s.admin.CertPEM, s.admin.KeyPEM
-	return kubernetes.NewForConfigOrDie(asAdmin), withToken
+	r := &running{anonymous: &rest.Config{Host: "https://" + listener.Addr().String(), QPS: -1}, stop: stop, done: done}
+	r.anonymous.CAData = s.ca.CertPEM()
+	r.admin = rest.CopyConfig(r.anonymous)
+	r.admin.CertData, r.admin.KeyData = s.admin.CertPEM, s.admin.KeyPEM
+	return r
 }
 
 // Two replicas on one etcd: what one writes the other acts on, the first at once, the other as soon as its watch says.

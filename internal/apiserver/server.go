@@ -132,7 +132,10 @@ func (s *Server) Run(ctx context.Context) error {
 		s.server.Destroy()
 		return err
 	}
-	defer context.AfterFunc(ctx, func() { close(s.stopping) })()
+	defer context.AfterFunc(ctx, func() {
+		time.Sleep(s.options.ShutdownDelay)
+		close(s.stopping)
+	})()
 	go s.furnisher.Run(background)
 	go s.terminator.Run(background)
 	go s.aggregator.Run(background)

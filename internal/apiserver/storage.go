@@ -3,6 +3,7 @@ package apiserver
 import (
 	"fmt"
 	"path"
+	"slices"
 
 	certificatesv1 "k8s.io/api/certificates/v1"
 	coordinationv1 "k8s.io/api/coordination/v1"
@@ -14,6 +15,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/serializer"
 	"k8s.io/apiserver/pkg/registry/generic"
 	genericserver "k8s.io/apiserver/pkg/server"
+	"k8s.io/apiserver/pkg/server/healthz"
 	"k8s.io/apiserver/pkg/server/options"
 	serverstorage "k8s.io/apiserver/pkg/server/storage"
 	"k8s.io/apiserver/pkg/storage/storagebackend"
@@ -68,7 +70,9 @@ func newMirror(o *Options, etcdMembers *members.Members, config *genericserver.C
 	if err := etcd.ApplyWithStorageFactoryTo(factory, config); err != nil {
 		return nil, fmt.Errorf("set up storage on etcd %v: %w", o.Etcd.Servers, err)
 	}
-	return mirror.New(config.RESTOptionsGetter, o.Etcd.Alone, mirrored...), nil
+	// Whether this process is alive does not hang on etcd: to start it anew would not mend that. Whether it is ready does.
+	config.LivezChecks = slices.DeleteFunc(config.LivezChecks, func(check healthz.HealthChecker) bool { return check.Name() == "etcd" })
+	return mirror.New(mirror.Config{Base: config.RESTOptionsGetter, Alone: o.Etcd.Alone, MaxLag: o.Etcd.MaxLag}, mirrored...), nil
 }
 
 var _ generic.RESTOptionsGetter = &mirror.Mirror{}

@@ -16,6 +16,9 @@ import (
 // ErrUnknown says that there is no token of that ID and secret.
 var ErrUnknown = errors.New("no such bootstrap token")
 
+// ErrStale says that whether a token holds cannot be told now.
+var ErrStale = errors.New("bootstrap tokens are not known to be up to date")
+
 // Source tells whether what a memory holds may be trusted now.
 type Source interface {
 	// Fresh returns an error when the memory may be behind other replicas for too long.
@@ -69,10 +72,10 @@ func (m *Memory) Delete(obj runtime.Object) {
 }
 
 // Verify returns what is known of the token t if it holds now. ErrUnknown does not tell a wrong secret from a wrong ID:
-// only who has the whole token learns why it is refused.
+// only who has the whole token learns why it is refused. ErrStale is no refusal.
 func (m *Memory) Verify(t Token) (Entry, error) {
 	if err := m.source.Fresh(); err != nil {
-		return Entry{}, err
+		return Entry{}, fmt.Errorf("%w: %w", ErrStale, err)
 	}
 	m.mu.RLock()
 	entry, ok := m.entries[t.id]

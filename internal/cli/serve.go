@@ -66,6 +66,7 @@ func (o *serveOptions) addFlags(cmd *cobra.Command) {
 	f.StringVar(&o.options.AdmissionConfig, "admission-control-config-file", "", admissionConfigUsage)
 	f.StringVar(&o.options.RootCAFile, "root-ca-file", "", "CA published as kube-root-ca.crt in every namespace (default: the content of --tls-cert-file)")
 	f.StringVar(&o.options.EncryptionProviderConfig, "encryption-provider-config", "", "EncryptionConfiguration for secrets at rest")
+	f.DurationVar(&o.options.ShutdownDelay, "shutdown-delay-duration", 0, "how long to go on serving once told to stop, with /readyz failing, so that load balancers send no more requests")
 	o.addServiceAccountFlags(cmd)
 	o.addSigningFlags(cmd)
 	o.addNodeFlags(cmd)

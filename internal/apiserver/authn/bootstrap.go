@@ -2,11 +2,13 @@ package authn
 
 import (
 	"context"
+	"errors"
 
 	"k8s.io/apiserver/pkg/authentication/authenticator"
 	"k8s.io/apiserver/pkg/authentication/token/union"
 	"k8s.io/apiserver/pkg/authentication/user"
 
+	"lanyard.dev/internal/apiserver/outage"
 	"lanyard.dev/internal/bootstraptoken"
 )
 
@@ -30,7 +32,10 @@ func (b *Bootstrap) AuthenticateToken(_ context.Context, text string) (*authenti
 		return nil, false, nil
 	}
 	entry, err := b.tokens.Verify(token)
-	if err != nil {
+	switch {
+	case errors.Is(err, bootstraptoken.ErrStale):
+		return nil, false, outage.New(err)
+	case err != nil:
 		return nil, false, err
 	}
 	return &authenticator.Response{User: &user.DefaultInfo{Name: entry.User(), Groups: Authenticated(entry.Groups)}}, true, nil

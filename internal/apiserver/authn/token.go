@@ -2,11 +2,13 @@ package authn
 
 import (
 	"context"
+	"errors"
 	"slices"
 
 	"k8s.io/apiserver/pkg/authentication/authenticator"
 	"k8s.io/apiserver/pkg/authentication/user"
 
+	"lanyard.dev/internal/apiserver/outage"
 	"lanyard.dev/internal/token"
 )
 
@@ -42,6 +44,8 @@ func (t *Token) AuthenticateToken(ctx context.Context, text string) (*authentica
 		return &authenticator.Response{Audiences: id.Audiences, User: userOf(id)}, true, nil
 	case token.Foreign(err):
 		return nil, false, nil
+	case errors.Is(err, token.ErrAnchorsStale):
+		return nil, false, outage.New(err)
 	}
 	return nil, false, err
 }

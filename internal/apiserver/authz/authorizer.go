@@ -3,10 +3,12 @@ package authz
 import (
 	"context"
 	"slices"
+	"strings"
 
 	"k8s.io/apiserver/pkg/authentication/user"
 	"k8s.io/apiserver/pkg/authorization/authorizer"
 
+	"lanyard.dev/internal/apiserver/outage"
 	"lanyard.dev/internal/rbac"
 )
 
@@ -43,7 +45,7 @@ func (a *Authorizer) decide(_ context.Context, request authorizer.Attributes) (a
 	if slices.Contains(who.GetGroups(), user.SystemPrivilegedGroup) {
 		return authorizer.DecisionAllow, "", nil
 	}
-	if err := a.fresh(); err != nil {
+	if err := a.fresh(); err != nil && !asksForHealth(request) {
 		return authorizer.DecisionNoOpinion, "", err
 	}
 	decision := a.index.Authorize(rbac.Request{
@@ -57,13 +59,24 @@ func (a *Authorizer) decide(_ context.Context, request authorizer.Attributes) (a
 	return authorizer.DecisionNoOpinion, decision.Reason(), nil
 }
 
+// fresh returns an outage.Error when nothing can be decided now.
 func (a *Authorizer) fresh() error {
 	for _, s := range a.sources {
 		if err := s.Fresh(); err != nil {
-			return err
+			return outage.New(err)
 		}
 	}
 	return nil
+}
+
+// asksForHealth picks what is decided by the policy as it was known last: a server that is asked whether it is alive
+// must be able to answer while etcd is away, and gives away nothing else.
+func asksForHealth(request authorizer.Attributes) bool {
+	if request.IsResourceRequest() || request.GetVerb() != "get" {
+		return false
+	}
+	check, _, _ := strings.Cut(strings.TrimPrefix(request.GetPath(), "/"), "/")
+	return check == "livez" || check == "readyz" || check == "healthz"
 }
 
 // RulesFor implements authorizer.RuleResolver. A list that may be out of date is none.

@@ -4,11 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 
 	"k8s.io/apimachinery/pkg/selection"
 	"k8s.io/apiserver/pkg/authentication/user"
 	"k8s.io/apiserver/pkg/authorization/authorizer"
 
+	"lanyard.dev/internal/apiserver/outage"
 	"lanyard.dev/internal/nodeaccess"
 )
 
@@ -16,13 +18,14 @@ import (
 type Node struct {
 	authorizer.AuthorizerFunc
 	rules *nodeaccess.Rules
+	pods  Source
 }
 
 var _ authorizer.Authorizer = &Node{}
 
-// NewNode returns an authorizer of nodes.
-func NewNode(rules *nodeaccess.Rules) *Node {
-	n := &Node{rules: rules}
+// NewNode returns an authorizer of nodes. The rules follow pods.
+func NewNode(rules *nodeaccess.Rules, pods Source) *Node {
+	n := &Node{rules: rules, pods: pods}
 	n.AuthorizerFunc = n.decide
 	return n
 }
@@ -47,7 +50,7 @@ func (n *Node) decide(_ context.Context, request authorizer.Attributes) (authori
 	if decision.Allowed {
 		return authorizer.DecisionAllow, "", nil
 	}
-	return authorizer.DecisionNoOpinion, decision.Reason, err
+	return authorizer.DecisionNoOpinion, decision.Reason, outage.New(err)
 }
 
 // selectedNode is the node whose pods alone a list or watch asks for. A selector that cannot be read selects none.
@@ -96,6 +99,20 @@ func (u *Union) decide(ctx context.Context, request authorizer.Attributes) (auth
 		reason += "\n"
 	}
 	return decision, reason + second, errors.Join(err, err2)
+}
+
+// Decides returns an outage.Error when some requests of the user cannot be decided now. Those of system:masters always
+// are.
+func (u *Union) Decides(who user.Info) error {
+	if who == nil || slices.Contains(who.GetGroups(), user.SystemPrivilegedGroup) {
+		return nil
+	}
+	if _, ok := nodeaccess.Identify(who.GetName(), who.GetGroups()); ok {
+		if err := u.node.pods.Fresh(); err != nil {
+			return outage.New(err)
+		}
+	}
+	return u.policy.fresh()
 }
 
 // errNodeRules says why the list of a node's rules is not complete.

@@ -32,7 +32,7 @@ func union(source *source) *authz.Union {
 		&rbacv1.ClusterRoleBinding{ObjectMeta: meta("", "shared", "2"), RoleRef: ref("ClusterRole", "shared"),
 			Subjects: []rbacv1.Subject{{Kind: "Group", APIGroup: rbacv1.GroupName, Name: "system:nodes"}}},
 	)
-	return authz.NewUnion(authz.NewNode(nodeaccess.NewRules(graph, nil)), authz.New(index))
+	return authz.NewUnion(authz.NewNode(nodeaccess.NewRules(graph, nil), source), authz.New(index))
 }
 
 func keyPod(node string) *corev1.Pod {

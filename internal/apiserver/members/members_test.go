@@ -5,7 +5,6 @@ import (
 	"errors"
 	"io"
 	"net"
-	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -17,96 +16,14 @@ import (
 	"google.golang.org/grpc/status"
 	"k8s.io/apiserver/pkg/server/egressselector"
 
+	"lanyard.dev/internal/apiserver/registry/storagetest"
 	"lanyard.dev/internal/etcd"
 )
-
-// gate is a TCP address of an etcd that a test can hang: connections stay open and are accepted, and no byte passes.
-type gate struct {
-	net.Listener
-	socket string
-
-	mu    sync.Mutex
-	moved *sync.Cond
-	hung  bool
-	ended bool
-	conns map[net.Conn]struct{}
-}
-
-func newGate(t *testing.T, endpoint string) *gate {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	g := &gate{Listener: l, socket: strings.TrimPrefix(endpoint, "unix://"), conns: map[net.Conn]struct{}{}}
-	g.moved = sync.NewCond(&g.mu)
-	var running sync.WaitGroup
-	running.Go(func() { g.serve(&running) })
-	t.Cleanup(func() { g.end(); running.Wait() })
-	return g
-}
-
-func (g *gate) serve(running *sync.WaitGroup) {
-	for {
-		client, err := g.Accept()
-		if err != nil {
-			return
-		}
-		server, err := net.Dial("unix", g.socket)
-		if err != nil {
-			_ = client.Close()
-			continue
-		}
-		g.mu.Lock()
-		g.conns[client], g.conns[server] = struct{}{}, struct{}{}
-		g.mu.Unlock()
-		running.Go(func() { g.pass(server, client) })
-		running.Go(func() { g.pass(client, server) })
-	}
-}
-
-func (g *gate) pass(to, from net.Conn) {
-	defer func() { _ = to.Close(); _ = from.Close() }()
-	buffer := make([]byte, 32<<10)
-	for {
-		n, err := from.Read(buffer)
-		g.mu.Lock()
-		for g.hung && !g.ended {
-			g.moved.Wait()
-		}
-		ended := g.ended
-		g.mu.Unlock()
-		if n > 0 && !ended {
-			_, _ = to.Write(buffer[:n])
-		}
-		if err != nil || ended {
-			return
-		}
-	}
-}
-
-func (g *gate) hang(hung bool) {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	g.hung = hung
-	g.moved.Broadcast()
-}
-
-func (g *gate) end() {
-	_ = g.Close()
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	g.ended = true
-	g.moved.Broadcast()
-	for c := range g.conns {
-		_ = c.Close()
-	}
-}
 
 // site is two members and a client that reaches both of them through Members, as storage does.
 type site struct {
 	members *Members
-	gates   [2]*gate
+	gates   [2]*storagetest.Gate
 	client  *clientv3.Client
 	direct  *clientv3.Client // past members and gates
 }
@@ -118,7 +35,7 @@ func newSite(t *testing.T) *site {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = server.Stop(context.Background()) })
-	s := &site{gates: [2]*gate{newGate(t, server.Endpoint()), newGate(t, server.Endpoint())}}
+	s := &site{gates: [2]*storagetest.Gate{storagetest.NewGate(t, server.Endpoint()), storagetest.NewGate(t, server.Endpoint())}}
 	endpoints := []string{"http://" + s.gates[0].Addr().String(), s.gates[1].Addr().String()}
 	if s.members, err = New(Config{Endpoints: endpoints, Key: "/health"}); err != nil {
 		t.Fatal(err)
@@ -195,7 +112,7 @@ func TestHungMember(t *testing.T) {
 	for _, w := range watches {
 		<-w
 	}
-	s.gates[1].hang(true)
+	s.gates[1].Hang(true)
 	if _, err := s.direct.Put(ctx, "/key", "value"); err != nil {
 		t.Fatal(err)
 	}
@@ -215,7 +132,7 @@ func TestHungMember(t *testing.T) {
 	if !s.usable(0) {
 		t.Error("the member that answers is not used")
 	}
-	s.gates[1].hang(false)
+	s.gates[1].Hang(false)
 	await(t, "a connection to the member that answers again", func() bool { return s.usable(1) && s.connections(1) == 1 })
 }
 

@@ -36,6 +36,7 @@ type Feed struct {
 	clock     clock.PassiveClock
 	epoch     time.Time // what now counts from
 	pace      pace
+	maxLag    time.Duration
 	listeners []Listener
 	// alone is true when no other process writes the storage.
 	alone bool

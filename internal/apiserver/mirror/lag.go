@@ -48,7 +48,7 @@ func (f *Feed) ProofAge() time.Duration { return f.now() - time.Duration(f.progr
 
 // Fresh returns ErrStale when other replicas may have written more than MaxLag ago what this feed has not told yet.
 func (f *Feed) Fresh() error {
-	if !f.alone && f.ProofAge() > MaxLag {
+	if !f.alone && f.ProofAge() > f.maxLag {
 		return fmt.Errorf("%s: %w", f.resource, ErrStale)
 	}
 	return nil

@@ -1,9 +1,11 @@
 package mirror
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"sync"
+	"time"
 
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
@@ -23,20 +25,28 @@ type Mirror struct {
 	feeds map[schema.GroupResource]*Feed
 }
 
-// New returns a mirror over the storage that base describes. alone says that this process is the only writer of that
-// storage, as with an embedded etcd; then a read may be served from memory as soon as memory has reached the last
-// write, and is never older than it.
-func New(base generic.RESTOptionsGetter, alone bool, resources ...schema.GroupResource) *Mirror {
-	m := &Mirror{base: base, alone: alone, feeds: map[schema.GroupResource]*Feed{}}
+// Config says which storage is mirrored.
+type Config struct {
+	Base generic.RESTOptionsGetter
+	// Alone says that this process is the only writer of that storage, as with an embedded etcd; then a read may be
+	// served from memory as soon as memory has reached the last write, and is never older than it.
+	Alone bool
+	// MaxLag replaces the constant of that name; 0 does not.
+	MaxLag time.Duration
+}
+
+// New returns a mirror of the resources.
+func New(c Config, resources ...schema.GroupResource) *Mirror {
+	m := &Mirror{base: c.Base, alone: c.Alone, feeds: map[schema.GroupResource]*Feed{}}
 	for _, r := range resources {
-		m.feeds[r] = newFeed(r, alone)
+		m.feeds[r] = newFeed(r, c)
 	}
 	return m
 }
 
-func newFeed(resource schema.GroupResource, alone bool) *Feed {
+func newFeed(resource schema.GroupResource, c Config) *Feed {
 	f := &Feed{
-		resource: resource, alone: alone, pace: usualPace, seen: map[string]version{},
+		resource: resource, alone: c.Alone, maxLag: cmp.Or(c.MaxLag, MaxLag), pace: usualPace, seen: map[string]version{},
 		synced: make(chan struct{}), unreadable: make(chan error, 1),
 	}
 	f.setClock(clock.RealClock{})

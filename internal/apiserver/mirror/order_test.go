@@ -98,7 +98,7 @@ type world struct {
 }
 
 func feedTo(listeners ...Listener) *Feed {
-	f := newFeed(accounts, false)
+	f := newFeed(accounts, Config{})
 	for _, l := range listeners {
 		f.Listen(l)
 	}

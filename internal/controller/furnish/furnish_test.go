@@ -52,7 +52,7 @@ func idle(t *testing.T) *cluster {
 	t.Helper()
 	c := &cluster{base: storagetest.Start(t)}
 	namespaces, accounts, configMaps := corev1.Resource("namespaces"), corev1.Resource("serviceaccounts"), corev1.Resource("configmaps")
-	m := mirror.New(c.base, true, namespaces, accounts, configMaps)
+	m := mirror.New(mirror.Config{Base: c.base, Alone: true}, namespaces, accounts, configMaps)
 	furnishNow := func(ctx context.Context, name string) error { return c.controller.Namespace(ctx, name) }
 	var errs [3]error
 	c.namespaces, errs[0] = namespace.NewStorage(c.base.Scheme, m, furnishNow)

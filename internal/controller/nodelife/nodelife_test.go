@@ -83,7 +83,7 @@ func start(t *testing.T, replicas int) *replica {
 func (s *storage) replica(t *testing.T, alone bool) *replica {
 	t.Helper()
 	podResource, nodeResource, leaseResource := corev1.Resource("pods"), corev1.Resource("nodes"), coordinationv1.Resource("leases")
-	m := mirror.New(s.base, alone, podResource, nodeResource, leaseResource)
+	m := mirror.New(mirror.Config{Base: s.base, Alone: alone}, podResource, nodeResource, leaseResource)
 	r := &replica{storage: s}
 	var err error
 	if r.pods, err = pod.NewStorage(s.base.Scheme, m); err != nil {

@@ -40,7 +40,7 @@ func startWith(t *testing.T, read func(rest.Getter) rest.Getter) *site {
 	t.Helper()
 	s := &site{base: storagetest.Start(t), clock: testingclock.NewFakeClock(time.Now())}
 	podResource, nodeResource := corev1.Resource("pods"), corev1.Resource("nodes")
-	m := mirror.New(s.base, true, podResource, nodeResource)
+	m := mirror.New(mirror.Config{Base: s.base, Alone: true}, podResource, nodeResource)
 	var err error
 	if s.pods, err = pod.NewStorage(s.base.Scheme, m); err != nil {
 		t.Fatal(err)

@@ -58,7 +58,7 @@ func startOn(t *testing.T, base *storagetest.Storage, between func(*site, string
 	t.Helper()
 	s := &site{base: base, clock: testingclock.NewFakeClock(time.Now().Truncate(time.Second)), events: &told{}}
 	resource := corev1.Resource("pods")
-	m := mirror.New(s.base, true, resource)
+	m := mirror.New(mirror.Config{Base: s.base, Alone: true}, resource)
 	var err error
 	if s.pods, err = pod.NewStorage(s.base.Scheme, m); err != nil {
 		t.Fatal(err)

@@ -83,7 +83,7 @@ func start(t *testing.T, replicas int) *replica {
 func (s *storage) replica(t *testing.T, number int, alone bool) *replica {
 	t.Helper()
 	podResource, nodeResource := corev1.Resource("pods"), corev1.Resource("nodes")
-	m := mirror.New(s.base, alone, podResource, nodeResource)
+	m := mirror.New(mirror.Config{Base: s.base, Alone: alone}, podResource, nodeResource)
 	r := &replica{storage: s}
 	var err error
 	if r.pods, err = pod.NewStorage(s.base.Scheme, m); err != nil {

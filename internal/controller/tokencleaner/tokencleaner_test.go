@@ -33,7 +33,7 @@ func start(t *testing.T) *cluster {
 	t.Helper()
 	base := storagetest.Start(t)
 	secrets := corev1.Resource("secrets")
-	m := mirror.New(base, true, secrets)
+	m := mirror.New(mirror.Config{Base: base, Alone: true}, secrets)
 	store, err := secret.NewStorage(base.Scheme, m)
 	if err != nil {
 		t.Fatal(err)

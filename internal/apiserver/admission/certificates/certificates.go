@@ -91,12 +91,11 @@ func (p *Plugin) demand(ctx context.Context, a admission.Attributes, verb string
 		return admission.NewForbidden(a, fmt.Errorf("the requester: %w", err))
 	}
 	name := old.Spec.SignerName
-	if p.allows(ctx, a.GetUserInfo(), verb, name) {
-		return nil
-	}
 	domain, _, _ := strings.Cut(name, "/")
-	if p.allows(ctx, a.GetUserInfo(), verb, domain+"/*") {
-		return nil
+	for _, signer := range []string{name, domain + "/*"} {
+		if ok, err := p.allows(ctx, a.GetUserInfo(), verb, signer); err != nil || ok {
+			return err
+		}
 	}
 	return admission.NewForbidden(a, fmt.Errorf("user not permitted to %s requests with signerName %q", verb, name))
 }
@@ -110,13 +109,14 @@ func denies(a admission.Attributes) bool {
 		})
 }
 
-func (p *Plugin) allows(ctx context.Context, who user.Info, verb, signerName string) bool {
+// allows returns an error where that cannot be told now.
+func (p *Plugin) allows(ctx context.Context, who user.Info, verb, signerName string) (bool, error) {
 	if who == nil {
-		return false
+		return false, nil
 	}
 	decision, _, err := p.authorizer.Authorize(ctx, authorizer.AttributesRecord{
 		User: who, Verb: verb, Name: signerName,
 		APIGroup: certificatesv1.GroupName, APIVersion: "*", Resource: "signers", ResourceRequest: true,
 	})
-	return err == nil && decision == authorizer.DecisionAllow
+	return err == nil && decision == authorizer.DecisionAllow, err
 }

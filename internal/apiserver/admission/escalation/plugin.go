@@ -63,8 +63,11 @@ func (p *Plugin) Validate(ctx context.Context, a admission.Attributes, _ admissi
 		return admission.NewForbidden(a, errors.New("no user on request"))
 	}
 	g := grantOf(a)
-	if g == nil || p.exempt(ctx, a, g) {
+	if g == nil {
 		return nil
+	}
+	if exempt, err := p.exempt(ctx, a, g); err != nil || exempt {
+		return err
 	}
 	if g.rules == nil {
 		var err error
@@ -177,12 +180,12 @@ func namespaceOf(resource string, a admission.Attributes) string {
 
 // exempt asks whether the caller has the verb that makes holding the rules unnecessary. For a binding it is asked in
 // the binding's own namespace, as it grants there.
-func (p *Plugin) exempt(ctx context.Context, a admission.Attributes, g *grant) bool {
+func (p *Plugin) exempt(ctx context.Context, a admission.Attributes, g *grant) (bool, error) {
 	decision, _, err := p.authorizer.Authorize(ctx, authorizer.AttributesRecord{
 		User: a.GetUserInfo(), Verb: g.verb, Namespace: a.GetNamespace(), Name: g.name,
 		APIGroup: rbacv1.GroupName, APIVersion: "*", Resource: g.resource, ResourceRequest: true,
 	})
-	return err == nil && decision == authorizer.DecisionAllow
+	return err == nil && decision == authorizer.DecisionAllow, err
 }
 
 // maxNamed bounds how many missing rules an answer names.

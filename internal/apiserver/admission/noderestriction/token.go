@@ -9,6 +9,8 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apiserver/pkg/admission"
 	"k8s.io/apiserver/pkg/authorization/authorizer"
+
+	"lanyard.dev/internal/apiserver/outage"
 )
 
 // audienceVerb on an audience, as resource, and an account, as name, lets a node have tokens that no pod asks for, such
@@ -43,10 +45,11 @@ func (p *Plugin) token(ctx context.Context, node string, a admission.Attributes)
 	case pod.Spec.ServiceAccountName != a.GetName():
 		return forbid(a, "node requested token bound to a pod running with a different service account")
 	}
-	if err := p.audience(ctx, a, request.Spec.Audiences, pod); err != nil {
-		return admission.NewForbidden(a, err)
+	err = p.audience(ctx, a, request.Spec.Audiences, pod)
+	if err == nil || outage.Of(err) != nil {
+		return err
 	}
-	return nil
+	return admission.NewForbidden(a, err)
 }
 
 func (p *Plugin) audience(ctx context.Context, a admission.Attributes, audiences []string, pod *corev1.Pod) error {
@@ -65,8 +68,8 @@ func (p *Plugin) audience(ctx context.Context, a admission.Attributes, audiences
 		User: a.GetUserInfo(), Verb: audienceVerb, Namespace: pod.Namespace, APIGroup: corev1.GroupName, APIVersion: "v1",
 		Resource: wanted, Name: pod.Spec.ServiceAccountName, ResourceRequest: true,
 	})
-	if err == nil && decision == authorizer.DecisionAllow {
-		return nil
+	if err != nil || decision == authorizer.DecisionAllow {
+		return err
 	}
 	return fmt.Errorf("audience %q not found in pod spec volume, %s is not authorized to request tokens for this audience",
 		wanted, a.GetUserInfo().GetName())

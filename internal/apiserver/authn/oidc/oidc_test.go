@@ -13,6 +13,8 @@ import (
 	"k8s.io/apimachinery/pkg/util/wait"
 	"k8s.io/apiserver/pkg/authentication/authenticator"
 	"k8s.io/utils/clock"
+
+	"lanyard.dev/internal/apiserver/outage"
 )
 
 const header = "apiVersion: apiserver.config.k8s.io/v1\nkind: AuthenticationConfiguration\n"
@@ -125,6 +127,41 @@ func TestSignIn(t *testing.T) {
 				t.Error("the refusal shows the token")
 			}
 		})
+	}
+}
+
+// TestAnIssuerThatDoesNotAnswer asks about its tokens before its keys are known, and after it has gone.
+func TestAnIssuerThatDoesNotAnswer(t *testing.T) {
+	t.Parallel()
+	away := startIssuer(t)
+	away.Close()
+	path := file(t, entry(away, claims))
+	a, err := Open(Config{File: path, Audiences: []string{"api"}, Clock: clock.RealClock{}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	first, err := a.build(t.Context(), a.first)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(first.end)
+	a.current.Store(first)
+	if _, err := signIn(t, a, away.token(t, nil)); outage.Of(err) == nil {
+		t.Errorf("no keys yet: %v, want an outage", err)
+	}
+
+	i, stranger := startIssuer(t), startIssuer(t)
+	b := start(t, file(t, entry(i, claims)))
+	if _, err := signIn(t, b, i.token(t, nil)); err != nil {
+		t.Errorf("known keys: %v", err)
+	}
+	if _, err := signIn(t, b, stranger.token(t, map[string]any{"iss": i.URL})); err == nil || outage.Of(err) != nil {
+		t.Errorf("forged: %v, want a refusal", err)
+	}
+	i.Close()
+	i.rotate(t, "second")
+	if _, err := signIn(t, b, i.token(t, nil)); outage.Of(err) == nil {
+		t.Errorf("a key that cannot be read: %v, want an outage", err)
 	}
 }
 

@@ -7,30 +7,41 @@ import (
 
 	"k8s.io/apiserver/pkg/apis/apiserver"
 	"k8s.io/apiserver/pkg/authentication/authenticator"
+	"k8s.io/apiserver/plugin/pkg/authenticator/token/oidc"
+
+	"lanyard.dev/internal/apiserver/outage"
 )
 
 // reservedPrefix begins the names of users and groups that the system gives a meaning of its own, such as
 // system:masters, which no policy binds.
 const reservedPrefix = "system:"
 
+// noKeys is in the library's error where the issuer does not answer for the key that a token names. Nothing else tells
+// that from a signature that does not hold.
+const noKeys = "fetching keys"
+
 // guarded keeps an issuer from naming a user or group with the reserved prefix, where a claim is taken over as it is. A
-// prefix or an expression is the administrator's word, and holds. A user without a name is refused in any case.
+// prefix or an expression is the administrator's word, and holds. A user without a name is refused in any case. While the keys of the issuer cannot be read, its tokens are neither
+// accepted nor refused.
 type guarded struct {
-	authenticator.Token
+	oidc.AuthenticatorTokenWithHealthCheck
 	issuer         string
 	username, each bool // whether the name, and each group, is the issuer's word alone
 }
 
-func guard(t authenticator.Token, c apiserver.JWTAuthenticator) authenticator.Token {
+func guard(t oidc.AuthenticatorTokenWithHealthCheck, c apiserver.JWTAuthenticator) authenticator.Token {
 	bare := func(m apiserver.PrefixedClaimOrExpression) bool {
 		return m.Claim != "" && (m.Prefix == nil || *m.Prefix == "")
 	}
-	return &guarded{Token: t, issuer: c.Issuer.URL, username: bare(c.ClaimMappings.Username), each: bare(c.ClaimMappings.Groups)}
+	return &guarded{AuthenticatorTokenWithHealthCheck: t, issuer: c.Issuer.URL, username: bare(c.ClaimMappings.Username), each: bare(c.ClaimMappings.Groups)}
 }
 
 // AuthenticateToken implements authenticator.Token.
 func (g *guarded) AuthenticateToken(ctx context.Context, text string) (*authenticator.Response, bool, error) {
-	response, ok, err := g.Token.AuthenticateToken(ctx, text)
+	response, ok, err := g.AuthenticatorTokenWithHealthCheck.AuthenticateToken(ctx, text)
+	if err != nil && (g.HealthCheck() != nil || strings.Contains(err.Error(), noKeys)) {
+		return nil, false, outage.New(err)
+	}
 	if err != nil || !ok {
 		return response, ok, err
 	}

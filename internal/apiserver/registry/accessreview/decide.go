@@ -6,20 +6,25 @@ import (
 	authorizationv1 "k8s.io/api/authorization/v1"
 	"k8s.io/apiserver/pkg/authentication/user"
 	"k8s.io/apiserver/pkg/authorization/authorizer"
+
+	"lanyard.dev/internal/apiserver/outage"
 )
 
-// decide asks the authorizer about one action by one user.
-func decide(ctx context.Context, az authorizer.UnconditionalAuthorizer, attributes authorizer.Attributes) authorizationv1.SubjectAccessReviewStatus {
+// decide asks the authorizer about one action by one user. The error says that nobody can tell now.
+func decide(ctx context.Context, az authorizer.UnconditionalAuthorizer, attributes authorizer.Attributes) (authorizationv1.SubjectAccessReviewStatus, error) {
 	decision, reason, err := az.Authorize(ctx, attributes)
 	status := authorizationv1.SubjectAccessReviewStatus{
 		Allowed: decision == authorizer.DecisionAllow,
 		Denied:  decision == authorizer.DecisionDeny,
 		Reason:  reason,
 	}
+	if undecided := outage.Of(err); undecided != nil && !status.Allowed && !status.Denied {
+		return status, undecided
+	}
 	if err != nil {
 		status.EvaluationError = err.Error()
 	}
-	return status
+	return status, nil
 }
 
 // attributesOf is the action a review asks about; exactly one of resource and path is set.

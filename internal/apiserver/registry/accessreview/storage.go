@@ -21,7 +21,7 @@ type REST[T runtime.Object] struct {
 	namespaced bool
 	fresh      func() T
 	validate   func(ctx context.Context, review T) field.ErrorList
-	answer     func(ctx context.Context, review T)
+	answer     func(ctx context.Context, review T) error
 }
 
 var _ rest.Creater = &REST[*authorizationv1.SubjectAccessReview]{}
@@ -34,8 +34,9 @@ func NewSubject(az authorizer.UnconditionalAuthorizer) *REST[*authorizationv1.Su
 		validate: func(_ context.Context, r *authorizationv1.SubjectAccessReview) field.ErrorList {
 			return append(validateSubject(r.Spec), validateMetadata(r.ObjectMeta)...)
 		},
-		answer: func(ctx context.Context, r *authorizationv1.SubjectAccessReview) {
-			r.Status = decide(ctx, az, attributesOf(userOf(r.Spec), r.Spec.ResourceAttributes, r.Spec.NonResourceAttributes))
+		answer: func(ctx context.Context, r *authorizationv1.SubjectAccessReview) (err error) {
+			r.Status, err = decide(ctx, az, attributesOf(userOf(r.Spec), r.Spec.ResourceAttributes, r.Spec.NonResourceAttributes))
+			return err
 		},
 	}
 }
@@ -51,8 +52,9 @@ func NewLocal(az authorizer.UnconditionalAuthorizer) *REST[*authorizationv1.Loca
 			}
 			return append(validateLocal(r), validateMetadata(r.ObjectMeta)...)
 		},
-		answer: func(ctx context.Context, r *authorizationv1.LocalSubjectAccessReview) {
-			r.Status = decide(ctx, az, attributesOf(userOf(r.Spec), r.Spec.ResourceAttributes, nil))
+		answer: func(ctx context.Context, r *authorizationv1.LocalSubjectAccessReview) (err error) {
+			r.Status, err = decide(ctx, az, attributesOf(userOf(r.Spec), r.Spec.ResourceAttributes, nil))
+			return err
 		},
 	}
 }
@@ -65,9 +67,10 @@ func NewSelf(az authorizer.UnconditionalAuthorizer) *REST[*authorizationv1.SelfS
 		validate: func(_ context.Context, r *authorizationv1.SelfSubjectAccessReview) field.ErrorList {
 			return append(validateAction(r.Spec.ResourceAttributes, r.Spec.NonResourceAttributes), validateMetadata(r.ObjectMeta)...)
 		},
-		answer: func(ctx context.Context, r *authorizationv1.SelfSubjectAccessReview) {
+		answer: func(ctx context.Context, r *authorizationv1.SelfSubjectAccessReview) (err error) {
 			caller, _ := request.UserFrom(ctx)
-			r.Status = decide(ctx, az, attributesOf(caller, r.Spec.ResourceAttributes, r.Spec.NonResourceAttributes))
+			r.Status, err = decide(ctx, az, attributesOf(caller, r.Spec.ResourceAttributes, r.Spec.NonResourceAttributes))
+			return err
 		},
 	}
 }
@@ -84,7 +87,7 @@ func (*REST[T]) Destroy() {}
 // GetSingularName implements rest.SingularNameProvider.
 func (r *REST[T]) GetSingularName() string { return r.singular }
 
-// Create answers the review in its status. A denial is an answer, not an error.
+// Create answers the review in its status. A denial is an answer; that nobody can tell now is an error.
 func (r *REST[T]) Create(ctx context.Context, obj runtime.Object, validate rest.ValidateObjectFunc, _ *metav1.CreateOptions) (runtime.Object, error) {
 	review, ok := obj.(T)
 	if !ok {
@@ -101,6 +104,8 @@ func (r *REST[T]) Create(ctx context.Context, obj runtime.Object, validate rest.
 			return nil, err
 		}
 	}
-	r.answer(ctx, review)
+	if err := r.answer(ctx, review); err != nil {
+		return nil, err
+	}
 	return review, nil
 }

@@ -22,6 +22,7 @@ import (
 	"k8s.io/streaming/pkg/httpstream/wsstream"
 
 	"lanyard.dev/internal/apiserver/nodeclient"
+	"lanyard.dev/internal/apiserver/outage"
 	"lanyard.dev/internal/podoptions"
 )
 
@@ -113,6 +114,8 @@ func (r *ConnectREST) mayCreate(ctx context.Context) error {
 	switch {
 	case decision == authorizer.DecisionAllow:
 		return nil
+	case outage.Of(err) != nil:
+		return outage.Of(err)
 	case err != nil:
 		return apierrors.NewInternalError(err)
 	}

@@ -12,6 +12,8 @@ import (
 	"k8s.io/apiserver/pkg/authorization/authorizer"
 	"k8s.io/apiserver/pkg/endpoints/request"
 	"k8s.io/apiserver/pkg/registry/rest"
+
+	"lanyard.dev/internal/apiserver/outage"
 )
 
 // REST serves selfsubjectrulesreviews; nothing is stored.
@@ -53,6 +55,9 @@ func (r *REST) Create(ctx context.Context, obj runtime.Object, validate rest.Val
 		}
 	}
 	resource, nonResource, incomplete, err := r.resolver.RulesFor(ctx, caller, review.Spec.Namespace)
+	if undecided := outage.Of(err); undecided != nil {
+		return nil, undecided
+	}
 	review.Status = authorizationv1.SubjectRulesReviewStatus{
 		ResourceRules: resourceRules(resource), NonResourceRules: nonResourceRules(nonResource), Incomplete: incomplete,
 	}

@@ -11,6 +11,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 
+	"lanyard.dev/internal/apiserver/outage"
 	"lanyard.dev/internal/token"
 )
 
@@ -59,7 +60,7 @@ func (r *TokenREST) bindPod(ctx context.Context, namespace, account string, ref 
 	}
 	node, found, err := r.Anchors.Node(ctx, pod.NodeName)
 	if err != nil {
-		return bound, apierrors.NewServiceUnavailable(err.Error())
+		return bound, outage.New(err)
 	}
 	// A pod may name a node that is not registered. There is no UID to bind to then, so no claim.
 	if found {
@@ -71,7 +72,7 @@ func (r *TokenREST) bindPod(ctx context.Context, namespace, account string, ref 
 func resolve(ref *authenticationv1.BoundObjectReference, resource string, found token.Anchor, ok bool, err error) (*token.Ref, error) {
 	switch {
 	case err != nil:
-		return nil, apierrors.NewServiceUnavailable(err.Error())
+		return nil, outage.New(err)
 	case !ok:
 		return nil, apierrors.NewNotFound(corev1.Resource(resource), ref.Name)
 	case ref.UID != "" && string(ref.UID) != found.UID:

@@ -21,6 +21,7 @@ import (
 	"k8s.io/apiserver/pkg/warning"
 	"k8s.io/utils/clock"
 
+	"lanyard.dev/internal/apiserver/outage"
 	"lanyard.dev/internal/token"
 )
 
@@ -124,7 +125,7 @@ func (r *TokenREST) account(ctx context.Context, namespace, name string, uid typ
 	resource := corev1.Resource("serviceaccounts")
 	switch {
 	case err != nil:
-		return account, apierrors.NewServiceUnavailable(err.Error())
+		return account, outage.New(err)
 	case !found:
 		return account, apierrors.NewNotFound(resource, name)
 	case uid != "" && string(uid) != account.UID:

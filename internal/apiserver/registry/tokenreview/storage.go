@@ -13,6 +13,7 @@ import (
 	"k8s.io/apiserver/pkg/authentication/authenticator"
 	"k8s.io/apiserver/pkg/registry/rest"
 
+	"lanyard.dev/internal/apiserver/outage"
 	"lanyard.dev/internal/token"
 )
 
@@ -41,7 +42,8 @@ func (*REST) Destroy() {}
 // GetSingularName implements rest.SingularNameProvider.
 func (*REST) GetSingularName() string { return "tokenreview" }
 
-// Create reviews the token in the spec. A token that does not hold is an answer, not an error: status.error says why.
+// Create reviews the token in the spec. A token that does not hold is an answer, not an error: status.error says why. A
+// token of which nobody can tell now is an error: who asks would take it for one that does not hold.
 func (r *REST) Create(ctx context.Context, obj runtime.Object, validate rest.ValidateObjectFunc, _ *metav1.CreateOptions) (runtime.Object, error) {
 	review, ok := obj.(*authenticationv1.TokenReview)
 	if !ok {
@@ -58,29 +60,36 @@ func (r *REST) Create(ctx context.Context, obj runtime.Object, validate rest.Val
 			return nil, err
 		}
 	}
-	review.Status = r.review(ctx, review.Spec)
+	status, err := r.review(ctx, review.Spec)
+	if err != nil {
+		return nil, err
+	}
+	review.Status = status
 	return review, nil
 }
 
-func (r *REST) review(ctx context.Context, spec authenticationv1.TokenReviewSpec) authenticationv1.TokenReviewStatus {
+func (r *REST) review(ctx context.Context, spec authenticationv1.TokenReviewSpec) (authenticationv1.TokenReviewStatus, error) {
 	audiences := authenticator.Audiences(spec.Audiences)
 	if len(audiences) == 0 {
 		audiences = r.audiences
 	}
 	response, ok, err := r.tokens.AuthenticateToken(authenticator.WithAudiences(ctx, audiences), spec.Token)
+	if undecided := outage.Of(err); undecided != nil {
+		return authenticationv1.TokenReviewStatus{}, undecided
+	}
 	switch {
 	case err != nil:
-		return authenticationv1.TokenReviewStatus{Error: err.Error()}
+		return authenticationv1.TokenReviewStatus{Error: err.Error()}, nil
 	case !ok || response == nil || response.User == nil:
-		return authenticationv1.TokenReviewStatus{Error: errUnknown.Error()}
+		return authenticationv1.TokenReviewStatus{Error: errUnknown.Error()}, nil
 	case len(audiences) > 0 && len(audiences.Intersect(response.Audiences)) == 0:
-		return authenticationv1.TokenReviewStatus{Error: token.ErrAudience.Error()}
+		return authenticationv1.TokenReviewStatus{Error: token.ErrAudience.Error()}, nil
 	}
 	return authenticationv1.TokenReviewStatus{
 		Authenticated: true,
 		User:          userInfo(response),
 		Audiences:     response.Audiences,
-	}
+	}, nil
 }
 
 // errUnknown is of a token that nobody here issued; the words are Kubernetes'.
