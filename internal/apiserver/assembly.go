@@ -291,7 +291,7 @@ func (a *assembly) watchAnchors() error {
 	accounts, pods := remember("serviceaccounts", a.stores.serviceAccounts), remember("pods", a.stores.pods.Pod)
 	secrets, nodes := remember("secrets", a.stores.secrets), remember("nodes", a.stores.nodes)
 	a.anchors = anchor.For(accounts, pods, secrets, nodes)
-	a.issuing = anchor.ForIssuing(accounts, pods, secrets, nodes)
+	a.issuing = anchor.Stored(accounts, pods, secrets, nodes)
 	return nil
 }
 
@@ -334,9 +334,11 @@ func (a *assembly) watchPods() *nodeaccess.Rules {
 // identify sets up who is who, and what happens to what they send.
 func (a *assembly) identify() error {
 	o := a.options.ServiceAccounts
-	verifier, err := token.NewVerifier(token.VerifierConfig{
-		Issuers: o.Issuers, Keys: a.keys, Anchors: a.anchors, Clock: clock.RealClock{},
-	})
+	config := token.VerifierConfig{Issuers: o.Issuers, Keys: a.keys, Anchors: a.anchors, Clock: clock.RealClock{}}
+	if !a.options.Etcd.Alone {
+		config.Stored = a.issuing
+	}
+	verifier, err := token.NewVerifier(config)
 	if err != nil {
 		return err
 	}

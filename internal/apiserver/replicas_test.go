@@ -146,6 +146,23 @@ func TestReplicas(t *testing.T) {
 	if err := whoAmI(); err != nil {
 		t.Fatal(err)
 	}
+	for i := range 20 {
+		made, err := first.CoreV1().ServiceAccounts("default").Create(ctx, &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Name: "again"}}, metav1.CreateOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		request, err := first.CoreV1().ServiceAccounts("default").CreateToken(ctx, "again", &authenticationv1.TokenRequest{}, metav1.CreateOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, err = onSecond(request.Status.Token).AuthenticationV1().SelfSubjectReviews().Create(ctx, &authenticationv1.SelfSubjectReview{}, metav1.CreateOptions{})
+		if err != nil {
+			t.Fatalf("token of an account that was made anew for the %dth time, UID %s: %v", i, made.UID, err)
+		}
+		if err := first.CoreV1().ServiceAccounts("default").Delete(ctx, "again", metav1.DeleteOptions{}); err != nil {
+			t.Fatal(err)
+		}
+	}
 	if err := first.CoreV1().ServiceAccounts("default").Delete(ctx, "app", metav1.DeleteOptions{}); err != nil {
 		t.Fatal(err)
 	}

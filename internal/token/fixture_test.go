@@ -26,6 +26,8 @@ type objects struct {
 	mu    sync.RWMutex
 	items map[[3]string]Anchor
 	stale error
+	asked int           // how often for an account
+	hold  chan struct{} // if set, every question waits for it or for its context
 }
 
 func (o *objects) set(kind, namespace, name string, a Anchor) {
@@ -47,7 +49,18 @@ func (o *objects) get(kind, namespace, name string) (Anchor, bool, error) {
 	return a, ok, o.stale
 }
 
-func (o *objects) ServiceAccount(_ context.Context, namespace, name string) (Anchor, bool, error) {
+func (o *objects) ServiceAccount(ctx context.Context, namespace, name string) (Anchor, bool, error) {
+	o.mu.Lock()
+	o.asked++
+	hold := o.hold
+	o.mu.Unlock()
+	if hold != nil {
+		select {
+		case <-hold:
+		case <-ctx.Done():
+			return Anchor{}, false, ctx.Err()
+		}
+	}
 	return o.get("serviceaccount", namespace, name)
 }
 

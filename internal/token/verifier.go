@@ -6,8 +6,10 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"sync/atomic"
 	"time"
 
+	"golang.org/x/sync/singleflight"
 	"k8s.io/utils/clock"
 
 	"lanyard.dev/internal/signingkey"
@@ -16,13 +18,24 @@ import (
 // ClockSkew is how far ahead of the verifier's clock `nbf` and `iat` may lie. There is no such leeway for `exp`.
 const ClockSkew = time.Minute
 
-// VerifierConfig wires a Verifier. Everything but CacheSize is required.
+const (
+	// confirmedFor is how long a refusal that storage has confirmed is not confirmed again. It could be for ever, since
+	// no UID comes back, except by a restored backup. It bounds what a token that does not hold any more can cost.
+	confirmedFor = 10 * time.Second
+	// confirmTimeout bounds one confirmation.
+	confirmTimeout = 5 * time.Second
+)
+
+// VerifierConfig wires a Verifier. Everything but CacheSize and Stored is required.
 type VerifierConfig struct {
 	// Issuers are the `iss` values accepted, compared exactly.
 	Issuers []string
 	Keys    KeySource
 	Anchors Anchors
-	Clock   clock.PassiveClock
+	// Stored answers from storage itself; nil where Anchors knows every write at once. It is asked about what Anchors
+	// refuses: another process may have made the object a moment ago, or made it anew under its name.
+	Stored Anchors
+	Clock  clock.PassiveClock
 	// CacheSize is how many tokens' facts are kept; 0 means DefaultCacheSize.
 	CacheSize int
 }
@@ -32,14 +45,21 @@ type Verifier struct {
 	issuers []string
 	keys    KeySource
 	anchors Anchors
+	stored  Anchors // or nil
 	clock   clock.PassiveClock
 	cache   *factsCache
+	// confirming lets the same token be asked about in storage by one caller at a time. Whoever joins that call holds the
+	// token, so what the token is bound to was there before the call began.
+	confirming singleflight.Group
 }
 
-// facts are what cannot change about a token: that this key signed these bytes, and what they claim.
+// facts are what cannot change about a token: that this key signed these bytes, and what they claim. When storage last
+// said that the token does not hold any more is kept with them.
 type facts struct {
+	digest   digest
 	key      signingkey.PublicKey
 	identity Identity // Audiences is empty
+	gone     atomic.Pointer[time.Time]
 }
 
 // NewVerifier refuses a config with a part missing.
@@ -54,7 +74,7 @@ func NewVerifier(c VerifierConfig) (*Verifier, error) {
 		c.CacheSize = DefaultCacheSize
 	}
 	return &Verifier{
-		issuers: slices.Clone(c.Issuers), keys: c.Keys, anchors: c.Anchors, clock: c.Clock,
+		issuers: slices.Clone(c.Issuers), keys: c.Keys, anchors: c.Anchors, stored: c.Stored, clock: c.Clock,
 		cache: newFactsCache(c.CacheSize),
 	}, nil
 }
@@ -83,6 +103,7 @@ func (v *Verifier) facts(token string) (*facts, error) {
 	if err != nil {
 		return nil, err
 	}
+	f.digest = key
 	v.cache.put(&key, f)
 	return f, nil
 }
@@ -131,10 +152,38 @@ func (v *Verifier) admit(ctx context.Context, f *facts, audiences []string) (Ide
 	if id.Audiences = intersect(claims.Audience, audiences); id.Audiences == nil {
 		return Identity{}, fmt.Errorf("%w: token has %q, want one of %q", ErrAudience, []string(claims.Audience), audiences)
 	}
-	if err := checkAnchors(ctx, v.anchors, claims.Kubernetes, now); err != nil {
+	err := checkAnchors(ctx, v.anchors, claims.Kubernetes, now)
+	if err != nil && v.stored != nil && !errors.Is(err, ErrAnchorsStale) {
+		err = v.confirm(ctx, f, err)
+	}
+	if err != nil {
 		return Identity{}, err
 	}
 	return id, nil
+}
+
+// confirm asks storage about a token that v.anchors refuses. It returns the refusal where storage has confirmed one not
+// long ago, and ErrAnchorsStale where storage does not answer.
+func (v *Verifier) confirm(ctx context.Context, f *facts, refusal error) error {
+	if at := f.gone.Load(); at != nil && v.clock.Since(*at) < confirmedFor {
+		return refusal
+	}
+	answer := v.confirming.DoChan(string(f.digest[:]), func() (any, error) {
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), confirmTimeout)
+		defer cancel()
+		now := v.clock.Now()
+		err := checkAnchors(ctx, v.stored, f.identity.Claims.Kubernetes, now)
+		if err != nil && !errors.Is(err, ErrAnchorsStale) {
+			f.gone.Store(&now)
+		}
+		return nil, err
+	})
+	select {
+	case result := <-answer:
+		return result.Err
+	case <-ctx.Done():
+		return fmt.Errorf("%w: %w", ErrAnchorsStale, context.Cause(ctx))
+	}
 }
 
 // checkTimes refuses a token from the second of its expiry on (RFC 7519 section 4.1.4).

@@ -3,6 +3,7 @@ package token
 import (
 	"context"
 	"errors"
+	"maps"
 	"strings"
 	"sync"
 	"testing"
@@ -53,6 +54,115 @@ func TestVerifyIdentity(t *testing.T) {
 				_ = append(got.Groups, "system:authenticated")
 			}
 		})
+	}
+}
+
+// replica gives the fixture a storage that other processes write, with the same objects as its memory.
+func (f *fixture) replica(t *testing.T) *objects {
+	t.Helper()
+	stored := &objects{items: maps.Clone(f.objects.items)}
+	f.verifier.stored = stored
+	return stored
+}
+
+// TestStorageHasTheLastWord changes objects by another replica, of which memory has not heard yet.
+func TestStorageHasTheLastWord(t *testing.T) {
+	t.Parallel()
+	anew := podRequest()
+	anew.Pod = &Ref{"cart-0", "pod-2"}
+	account := request()
+	account.ServiceAccount.UID = "sa-2"
+	away := errors.New("etcd is away")
+	for _, tt := range []struct {
+		name   string
+		req    Request
+		memory func(*objects)
+		stored func(*objects)
+		want   error
+	}{
+		{"pod made anew", anew, nil, func(o *objects) {
+			o.set("pod", "shop", "cart-0", Anchor{UID: "pod-2", ServiceAccountName: "cart", NodeName: "n1"})
+		}, nil},
+		{"account made anew", account, nil, func(o *objects) { o.set("serviceaccount", "shop", "cart", Anchor{UID: "sa-2"}) }, nil},
+		{"account unheard of", request(), func(o *objects) { o.remove("serviceaccount", "shop", "cart") }, nil, nil},
+		{"pod that is nowhere", anew, nil, nil, ErrPodGone},
+		{"account removed, says memory alone", request(), nil, func(o *objects) { o.remove("serviceaccount", "shop", "cart") }, nil},
+		{"storage away", anew, nil, func(o *objects) { o.stale = away }, ErrAnchorsStale},
+		{"memory stale", request(), func(o *objects) { o.stale = away }, nil, ErrAnchorsStale},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			f := newFixture(t, es256Key())
+			stored := f.replica(t)
+			for o, change := range map[*objects]func(*objects){f.objects: tt.memory, stored: tt.stored} {
+				if change != nil {
+					change(o)
+				}
+			}
+			if _, err := f.verify(f.issue(t, tt.req)); !errors.Is(err, tt.want) {
+				t.Errorf("got %v, want %v", err, tt.want)
+			}
+		})
+	}
+}
+
+// TestWhatARefusedTokenCosts is a question to storage every confirmedFor, however often it comes and by how many.
+func TestWhatARefusedTokenCosts(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t, es256Key())
+	stored := f.replica(t)
+	text := f.issue(t, request())
+	for _, o := range []*objects{f.objects, stored} {
+		o.remove("serviceaccount", "shop", "cart")
+	}
+	refused := func(times, want int) {
+		t.Helper()
+		for range times {
+			if _, err := f.verify(text); !errors.Is(err, ErrAccountGone) {
+				t.Errorf("got %v, want %v", err, ErrAccountGone)
+			}
+		}
+		if stored.asked != want {
+			t.Errorf("storage was asked %d times, want %d", stored.asked, want)
+		}
+	}
+	refused(5, 1)
+	f.clock.SetTime(testNow.Add(confirmedFor - 1))
+	refused(5, 1)
+	f.clock.SetTime(testNow.Add(confirmedFor))
+	refused(5, 2)
+
+	f.clock.SetTime(testNow.Add(2 * confirmedFor))
+	stored.hold = make(chan struct{})
+	ctx, cancel := context.WithCancelCause(t.Context())
+	var running sync.WaitGroup
+	var impatient, patient error
+	running.Go(func() { _, impatient = f.verifier.Verify(ctx, text, []string{testAudience}) })
+	running.Go(func() { _, patient = f.verify(text) })
+	for asked := 2; asked < 3; time.Sleep(time.Millisecond) { // until one of them asks
+		stored.mu.Lock()
+		asked = stored.asked
+		stored.mu.Unlock()
+	}
+	gone := errors.New("the client has gone")
+	cancel(gone)
+	for range 5 {
+		done, stop := context.WithCancel(t.Context())
+		stop()
+		if _, err := f.verifier.Verify(done, text, []string{testAudience}); !errors.Is(err, ErrAnchorsStale) {
+			t.Errorf("while storage is asked: %v, want %v", err, ErrAnchorsStale)
+		}
+	}
+	close(stored.hold)
+	running.Wait()
+	if !errors.Is(impatient, ErrAnchorsStale) || !errors.Is(impatient, gone) {
+		t.Errorf("a caller that gave up: %v, want %v", impatient, gone)
+	}
+	if !errors.Is(patient, ErrAccountGone) {
+		t.Errorf("a caller beside it: %v, want %v", patient, ErrAccountGone)
+	}
+	if stored.asked > 4 {
+		t.Errorf("storage was asked %d times for seven callers at once", stored.asked-2)
 	}
 }
 

@@ -18,8 +18,7 @@ type Source interface {
 	Fresh() error
 }
 
-// Read returns the object as storage has it now. It is asked when memory has none of that name, since another replica
-// may have made it a moment ago; found is false where storage has none either.
+// Read returns the object as storage has it now; found is false where storage has none.
 type Read func(ctx context.Context, name types.NamespacedName) (obj runtime.Object, found bool, err error)
 
 // Index remembers the anchors of one resource. It is a mirror.Listener.
@@ -58,8 +57,8 @@ func (x *Index) Delete(obj runtime.Object) {
 	delete(x.anchors, name)
 }
 
-// Find returns the anchor of that name. The error says that neither answer could be trusted.
-func (x *Index) Find(ctx context.Context, namespace, name string) (token.Anchor, bool, error) {
+// Find returns the anchor of that name as it was told last. The error says that neither answer could be trusted.
+func (x *Index) Find(_ context.Context, namespace, name string) (token.Anchor, bool, error) {
 	if err := x.source.Fresh(); err != nil {
 		return token.Anchor{}, false, err
 	}
@@ -67,14 +66,6 @@ func (x *Index) Find(ctx context.Context, namespace, name string) (token.Anchor,
 	x.mu.RLock()
 	anchor, ok := x.anchors[key]
 	x.mu.RUnlock()
-	if ok || x.read == nil {
-		return anchor, ok, nil
-	}
-	obj, found, err := x.read(ctx, key)
-	if err != nil || !found {
-		return token.Anchor{}, false, err
-	}
-	_, anchor, ok = describe(obj)
 	return anchor, ok, nil
 }
 
@@ -122,9 +113,9 @@ func For(accounts, pods, secrets, nodes *Index) Anchors {
 	return Anchors{accounts: accounts.Find, pods: pods.Find, secrets: secrets.Find, nodes: nodes.Find}
 }
 
-// ForIssuing is For, but asks storage where another replica may have replaced an object a moment ago: a token for the
-// UID that has just gone would be of no use.
-func ForIssuing(accounts, pods, secrets, nodes *Index) Anchors {
+// Stored is For, but asks storage where other replicas write, since one of them may have made or replaced an object a
+// moment ago. Tokens are issued by it, as one for the UID that has just gone would be of no use, and refused by it.
+func Stored(accounts, pods, secrets, nodes *Index) Anchors {
 	return Anchors{accounts: accounts.current(), pods: pods.current(), secrets: secrets.current(), nodes: nodes.current()}
 }
 

@@ -95,33 +95,57 @@ func TestStaleIndexAnswersNothing(t *testing.T) {
 	}
 }
 
-func TestReplicaAsksStorageForWhatItHasNotHeardOf(t *testing.T) {
+// TestStoredAsksStorage has memory and storage differ in everything.
+func TestStoredAsksStorage(t *testing.T) {
 	t.Parallel()
 	broken := errors.New("etcd is away")
-	x := anchor.NewIndex(&source{}, func(_ context.Context, name types.NamespacedName) (runtime.Object, bool, error) {
-		switch name.Name {
-		case "new":
-			return account("new", "stored"), true, nil
-		case "broken":
-			return nil, false, broken
-		case "known":
-			t.Error("storage was asked for what memory holds")
+	x := anchor.NewIndex(&source{errors.New("stale")}, func(_ context.Context, name types.NamespacedName) (runtime.Object, bool, error) {
+		switch name {
+		case types.NamespacedName{Namespace: "ns", Name: "robot"}:
+			return account("robot", "stored"), true, nil
+		case types.NamespacedName{Namespace: "ns", Name: "broken"}:
+			return account("broken", "half read"), true, broken
+		case types.NamespacedName{Namespace: "ns", Name: "strange"}:
+			return &runtime.Unknown{}, true, nil
 		}
 		return nil, false, nil
 	})
-	x.Set(account("known", "u"))
-	if a, found := find(t, x, "known"); !found || a.UID != "u" {
-		t.Errorf("known: %+v, %v", a, found)
+	x.Set(account("robot", "remembered"))
+	x.Set(account("gone", "remembered"))
+	stored := anchor.Stored(x, x, x, x)
+	for _, test := range []struct {
+		name  string
+		want  token.Anchor
+		found bool
+		err   error
+	}{
+		{"robot", token.Anchor{UID: "stored"}, true, nil},
+		{"gone", token.Anchor{}, false, nil},
+		{"broken", token.Anchor{}, false, broken},
+		{"strange", token.Anchor{}, false, nil},
+	} {
+		got, found, err := stored.Pod(t.Context(), "ns", test.name)
+		if got != test.want || found != test.found || !errors.Is(err, test.err) {
+			t.Errorf("%s: %+v, %v, %v, want %+v, %v, %v", test.name, got, found, err, test.want, test.found, test.err)
+		}
 	}
-	if a, found := find(t, x, "new"); !found || a.UID != "stored" {
-		t.Errorf("new: %+v, %v", a, found)
+	alone := anchor.NewIndex(&source{}, nil)
+	alone.Set(account("robot", "remembered"))
+	if got, found, err := anchor.Stored(alone, alone, alone, alone).Secret(t.Context(), "ns", "robot"); got.UID != "remembered" || !found || err != nil {
+		t.Errorf("the only writer: %+v, %v, %v", got, found, err)
 	}
-	if _, found := find(t, x, "nowhere"); found {
-		t.Error("nowhere: found")
+}
+
+// TestWhatIsNoObject is not remembered.
+func TestWhatIsNoObject(t *testing.T) {
+	t.Parallel()
+	x := anchor.NewIndex(&source{}, nil)
+	x.Set(&runtime.Unknown{})
+	if _, found, _ := x.Find(t.Context(), "", ""); found {
+		t.Error("an object without metadata is an anchor")
 	}
-	if _, found, err := x.Find(t.Context(), "ns", "broken"); found || !errors.Is(err, broken) {
-		t.Errorf("broken: %v, %v", found, err)
-	}
+	x.Set(account("", "u"))
+	x.Delete(&runtime.Unknown{})
 }
 
 func TestAnchorsAskTheirOwnIndex(t *testing.T) {
