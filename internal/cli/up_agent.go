@@ -3,6 +3,7 @@ package cli
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -77,6 +78,9 @@ func (o *upOptions) runAgent(ctx context.Context, authority *standalone.Authorit
 		if err := o.attend(ctx, authority); err != nil {
 			klog.ErrorS(err, "Pods are not run on this machine")
 			fmt.Fprintf(o.err, "Pods stay Pending: %v\n", err)
+			if next := hinted(nil); errors.As(err, &next) {
+				fmt.Fprintf(o.err, "hint: %s\n", next.Hint())
+			}
 		}
 	}
 }

@@ -69,6 +69,8 @@ type agent struct {
 	clock   clock.WithTicker
 
 	identity  *identity
+	id        string // marks what is this agent's, in the runtime and at the authority
+	holder    *holder
 	authority authority
 	addresses []net.IP
 	listener  net.Listener
@@ -101,7 +103,7 @@ func claim(dir string) (release func(), err error) {
 }
 
 func (a *agent) assemble(ctx context.Context) error {
-	for _, step := range []func(context.Context) error{a.connect, a.listen, a.dial, a.deliver, a.serve} {
+	for _, step := range []func(context.Context) error{a.connect, a.hold, a.listen, a.dial, a.deliver, a.serve} {
 		if err := step(ctx); err != nil {
 			return err
 		}
@@ -126,6 +128,18 @@ func (a *agent) connect(ctx context.Context) (err error) {
 	return nil
 }
 
+// hold makes sure that no other agent runs as this node, before anything of it is written.
+func (a *agent) hold(ctx context.Context) (err error) {
+	if a.id, err = agentID(filepath.Join(a.options.RootDir, "agent-id")); err != nil {
+		return err
+	}
+	a.holder = &holder{
+		leases: a.identity.client.CoordinationV1().Leases(corev1.NamespaceNodeLease), nodes: a.identity.client.CoreV1().Nodes(),
+		name: a.options.NodeName, agent: a.id, bootID: systemInfo().BootID, clock: a.clock,
+	}
+	return a.holder.take(ctx)
+}
+
 // listen takes the address at which the authority will look for this agent. An authority that cannot be reached yet is
 // waited for, as after both machines lost their power.
 func (a *agent) listen(ctx context.Context) (err error) {
@@ -148,16 +162,12 @@ func (a *agent) listen(ctx context.Context) (err error) {
 }
 
 // dial connects to the container runtime. Whether it answers is the Node's condition, not a reason to end.
-func (a *agent) dial(ctx context.Context) error {
-	id, err := agentID(filepath.Join(a.options.RootDir, "agent-id"))
-	if err != nil {
-		return err
-	}
+func (a *agent) dial(ctx context.Context) (err error) {
 	if a.machine, err = readMachine(a.options.RootDir); err != nil {
 		return err
 	}
 	a.runtime, err = cri.Dial(ctx, cri.Config{
-		Endpoint: a.options.RuntimeEndpoint, AgentID: id, LogDir: filepath.Join(a.options.RootDir, "logs"), CgroupDriver: a.options.CgroupDriver,
+		Endpoint: a.options.RuntimeEndpoint, AgentID: a.id, LogDir: filepath.Join(a.options.RootDir, "logs"), CgroupDriver: a.options.CgroupDriver,
 		Memory: a.machine.memory,
 	})
 	if err != nil {
@@ -283,7 +293,7 @@ func (a *agent) serve(ctx context.Context) error {
 		port: int32(a.listener.Addr().(*net.TCPAddr).Port), maxPods: a.options.MaxPods, clock: a.clock,
 	}
 	a.register = &registration{
-		client: a.identity.client, heartbeats: a.identity.heartbeats, reconnect: a.identity.connections.CloseAll, name: a.options.NodeName, labels: a.options.Labels, observe: observer.status, clock: a.clock,
+		client: a.identity.client, heartbeats: a.identity.heartbeats, reconnect: a.identity.connections.CloseAll, name: a.options.NodeName, labels: a.options.Labels, observe: observer.status, holder: a.holder, clock: a.clock,
 	}
 	return nil
 }
@@ -296,10 +306,9 @@ func (a *agent) run(ctx context.Context) error {
 	parts.Go(func() error { return a.runPods(ctx) })
 	parts.Go(func() error { a.rotateLogs(ctx); return nil })
 	parts.Go(func() error {
-		a.register.run(ctx, func(node *corev1.Node) {
+		return a.register.run(ctx, func(node *corev1.Node) {
 			parts.Go(func() error { return a.watchPods(ctx) })
 		})
-		return nil
 	})
 	return parts.Wait()
 }

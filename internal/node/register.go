@@ -42,14 +42,18 @@ type registration struct {
 	name       string
 	labels     map[string]string
 	observe    observe
+	holder     *holder
 	clock      clock.Clock
 
 	reported time.Time
 	node     *corev1.Node // as last read or written
 }
 
-// run registers the node, trying until it succeeds, and keeps it true until ctx ends. registered is called once.
-func (r *registration) run(ctx context.Context, registered func(*corev1.Node)) {
+// run registers the node, trying until it succeeds, and keeps it true until ctx ends. registered is called once. The error
+// says that another agent has the node's Lease.
+func (r *registration) run(outer context.Context, registered func(*corev1.Node)) error {
+	ctx, end := context.WithCancelCause(outer)
+	defer end(nil)
 	backoff := pace(10 * time.Second)
 	for {
 		err := r.register(ctx)
@@ -58,16 +62,20 @@ func (r *registration) run(ctx context.Context, registered func(*corev1.Node)) {
 		}
 		klog.ErrorS(err, "Could not register the node; trying again", append([]any{"node", r.name}, hintOn(err)...)...)
 		if !pause(ctx, r.clock, backoff.Step()) {
-			return
+			return nil
 		}
 	}
 	registered(r.node)
-	go r.lease().Run(ctx)
+	go r.lease(end).Run(ctx)
 	for pause(ctx, r.clock, wait.Jitter(observeEvery, 0.1)) {
 		if err := r.report(ctx); err != nil && ctx.Err() == nil {
 			klog.ErrorS(err, "Could not report the status of the node", "node", r.name)
 		}
 	}
+	if outer.Err() != nil {
+		return nil
+	}
+	return context.Cause(ctx)
 }
 
 // hintOn says what to do about a refusal that trying again does not mend.
@@ -175,7 +183,7 @@ func sameButForHeartbeats(a, b *corev1.NodeStatus) bool {
 	return equality.Semantic.DeepEqual(a, b)
 }
 
-// lease says that the agent lives.
-func (r *registration) lease() lease.Controller {
-	return lease.NewController(r.clock, r.heartbeats, r.name, int32(leaseDuration/time.Second), r.reconnect, renewEvery, r.name, corev1.NamespaceNodeLease, nil)
+// lease says that the agent lives. lost is called when another agent has the Lease.
+func (r *registration) lease(lost func(error)) lease.Controller {
+	return lease.NewController(r.clock, r.heartbeats, r.name, int32(leaseDuration/time.Second), r.reconnect, renewEvery, r.name, corev1.NamespaceNodeLease, r.holder.keep(lost))
 }
