@@ -80,6 +80,7 @@ func TestRefusedTokensAreReplaced(t *testing.T) {
 		// The first refusal comes within 4 seconds, and then each token is reviewed and replaced.
 		"the key is retired":        {own, func(a *authority) { a.key = "key-2" }, 15 * time.Second, all, "the authority refuses it"},
 		"the audience changes":      {own, func(a *authority) { a.audience = "https://other" }, 15 * time.Second, all, "the authority refuses it"},
+		"the node is made again":    {own, func(a *authority) { a.node = "node-2" }, 15 * time.Second, all, "the authority refuses it"},
 		"another audience changes":  {vault, func(a *authority) { a.audience = "https://other" }, time.Minute, 0, ""},
 		"nothing changes":           {own, func(*authority) {}, 10 * time.Minute, 0, ""},
 		"the authority is not sure": {own, func(a *authority) { a.account, a.key, a.unsure = "a", "key-2", errors.New("service unavailable") }, 10 * time.Minute, 0, ""},

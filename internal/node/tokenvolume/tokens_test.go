@@ -35,9 +35,9 @@ type authority struct {
 	// skew is how far its clock is ahead, limit the longest life it grants, delay how long it takes.
 	skew, limit, delay time.Duration
 	underWay, most     int
-	// key, account and audience are what tokens have now. Others are refused, and so are those that revoked names by jti.
-	key, account, audience string
-	revoked                map[string]bool
+	// key, account, node and audience are what tokens have now. Others are refused, and so are those that revoked names by jti.
+	key, account, node, audience string
+	revoked                      map[string]bool
 	// reviewed holds the time of each review; no review is answered while unsure is set.
 	reviewed []time.Time
 	unsure   error
@@ -59,7 +59,7 @@ func (a *authority) review(_ context.Context, text, audience string) (bool, erro
 		audience = a.ownAudience()
 	}
 	found := traitsOf(decoded)
-	return found.key == a.key && found.account == a.uid() && found.audience == audience && !a.revoked[decoded.Claims.ID], nil
+	return found.key == a.key && found.account == a.uid() && found.node == a.node && found.audience == audience && !a.revoked[decoded.Claims.ID], nil
 }
 
 func (a *authority) ownAudience() string { return cmp.Or(a.audience, "https://authority") }
@@ -94,6 +94,9 @@ func (a *authority) request(ctx context.Context, namespace, account string, r *a
 	answer.Status.ExpirationTimestamp = metav1.NewTime(expires)
 	payload := claims(namespace, account, r.Spec.BoundObjectRef, audience[0], issued, expires, len(a.asked))
 	payload = strings.Replace(payload, `"uid":"a"}`, fmt.Sprintf(`"uid":%q}`, a.uid()), 1)
+	if a.node != "" {
+		payload = strings.Replace(payload, `"serviceaccount":`, fmt.Sprintf(`"node":{"name":"n","uid":%q},"serviceaccount":`, a.node), 1)
+	}
 	answer.Status.Token = signedBy(a.key, payload)
 	return answer, nil
 }
