@@ -53,6 +53,7 @@ import (
 	"lanyard.dev/internal/apiserver/registry/certificatesigningrequest"
 	"lanyard.dev/internal/apiserver/scheme"
 	"lanyard.dev/internal/bootstraptoken"
+	"lanyard.dev/internal/controller/accountsecrets"
 	"lanyard.dev/internal/controller/aggregation"
 	"lanyard.dev/internal/controller/certificates"
 	"lanyard.dev/internal/controller/furnish"
@@ -187,6 +188,9 @@ func (a *assembly) openStores() (err error) {
 	}
 	a.evictions = nodeaccess.NewEvictions(a.feed("secrets"))
 	a.feed("secrets").Listen(a.evictions)
+	a.accountSecrets = accountsecrets.New(a.stores.secrets, a.stores.serviceAccounts)
+	a.feed("secrets").Listen(a.accountSecrets.Secrets())
+	a.feed("serviceaccounts").Listen(a.accountSecrets.Accounts())
 	a.furnisher = furnish.New(a.stores.namespaces.Namespace, a.stores.serviceAccounts, a.stores.configMaps, rootCA, nodesCA)
 	a.feed("serviceaccounts").Listen(a.furnisher.Accounts())
 	a.feed("configmaps").Listen(a.furnisher.ConfigMaps())

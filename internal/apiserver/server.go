@@ -25,6 +25,7 @@ import (
 	"lanyard.dev/internal/apiserver/mirror"
 	"lanyard.dev/internal/apiserver/nodeclient"
 	"lanyard.dev/internal/apiserver/scheme"
+	"lanyard.dev/internal/controller/accountsecrets"
 	"lanyard.dev/internal/controller/aggregation"
 	"lanyard.dev/internal/controller/certificates"
 	"lanyard.dev/internal/controller/furnish"
@@ -87,11 +88,13 @@ type assembly struct {
 	furnisher  *furnish.Controller
 	terminator *namespace.Controller
 	aggregator *aggregation.Controller
-	cleaner    *tokencleaner.Controller
-	approver   *nodeapproval.Controller
-	signer     *certificates.Controller
-	workloads  *workloads
-	ca         certificates.CA // nil if nothing is signed
+	// accountSecrets removes the Secrets that never got a token, with their accounts.
+	accountSecrets *accountsecrets.Controller
+	cleaner        *tokencleaner.Controller
+	approver       *nodeapproval.Controller
+	signer         *certificates.Controller
+	workloads      *workloads
+	ca             certificates.CA // nil if nothing is signed
 }
 
 // New puts a server together and connects it to etcd. Nothing is served before Run.
@@ -139,6 +142,7 @@ func (s *Server) Run(ctx context.Context) error {
 	go s.furnisher.Run(background)
 	go s.terminator.Run(background)
 	go s.aggregator.Run(background)
+	go s.accountSecrets.Run(background)
 	go s.cleaner.Run(background)
 	go s.approver.Run(background)
 	go s.signer.Run(background)

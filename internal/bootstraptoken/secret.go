@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"maps"
 	"regexp"
 	"slices"
 	"strings"
@@ -28,6 +29,7 @@ const (
 	keySecret         = "token-secret"
 	keyExpiration     = "expiration"
 	keyAuthentication = "usage-bootstrap-authentication"
+	keySigning        = "usage-bootstrap-signing"
 	keyGroups         = "auth-extra-groups"
 	keyDescription    = "description"
 )
@@ -128,6 +130,40 @@ func CheckGroup(group string) error {
 		return fmt.Errorf("bootstrap group %q is invalid (must match %s)", group, extraGroup)
 	}
 	return nil
+}
+
+// known are the keys of a token's Secret that have a meaning.
+var known = []string{keyID, keySecret, keyExpiration, keyAuthentication, keySigning, keyGroups, keyDescription}
+
+// Faults returns why nobody can sign in by a Secret of type bootstrap.kubernetes.io/token, and what in it has no effect. Its
+// texts quote none of its values.
+func Faults(s *corev1.Secret, now time.Time) []string {
+	if s.Type != corev1.SecretTypeBootstrapToken {
+		return nil
+	}
+	var faults []string
+	fault := func(bad bool, format string, args ...any) {
+		if bad {
+			faults = append(faults, fmt.Sprintf(format, args...))
+		}
+	}
+	id := string(s.Data[keyID])
+	fault(s.Namespace != Namespace, "metadata.namespace: only secrets in %s are bootstrap tokens", Namespace)
+	fault(!IsID(id), "data[%s]: must be six characters of a-z0-9", keyID)
+	fault(IsID(id) && s.Name != SecretPrefix+id, "metadata.name: must be %sID, with the ID of data[%s]", SecretPrefix, keyID)
+	secret := string(s.Data[keySecret])
+	fault(len(secret) != secretLength || !allowed(secret), "data[%s]: must be sixteen characters of a-z0-9", keySecret)
+	expires, err := expires(string(s.Data[keyExpiration]))
+	fault(err != nil, "data[%s]: must be a time as in RFC 3339; the token counts as expired", keyExpiration)
+	fault(err == nil && Entry{Expires: expires}.Expired(now), "data[%s]: is past; the secret will be removed", keyExpiration)
+	fault(string(s.Data[keyAuthentication]) != "true", "data[%s]: is not \"true\", so the token signs nobody in", keyAuthentication)
+	fault(string(s.Data[keySigning]) == "true", "data[%s]: has no effect, since this server signs no cluster-info", keySigning)
+	_, err = groupsOf(string(s.Data[keyGroups]))
+	fault(err != nil, "data[%s]: each group must match %s; the token signs nobody in", keyGroups, extraGroup)
+	for _, key := range slices.Sorted(maps.Keys(s.Data)) {
+		fault(!slices.Contains(known, key), "data[%s]: has no meaning in a bootstrap token", key)
+	}
+	return faults
 }
 
 // Spec says what a new token is to be.

@@ -175,3 +175,46 @@ func TestSecretRoundTrip(t *testing.T) {
 		t.Errorf("another secret: %v", err)
 	}
 }
+
+func TestFaults(t *testing.T) {
+	t.Parallel()
+	set := func(key, value string) func(*corev1.Secret) {
+		return func(s *corev1.Secret) { s.Data[key] = []byte(value) }
+	}
+	for name, test := range map[string]struct {
+		change func(*corev1.Secret)
+		want   string
+	}{
+		"none":                {func(*corev1.Secret) {}, ""},
+		"another type":        {func(s *corev1.Secret) { s.Type, s.Data = corev1.SecretTypeOpaque, nil }, ""},
+		"another namespace":   {func(s *corev1.Secret) { s.Namespace = "default" }, "metadata.namespace: only secrets in kube-system"},
+		"another name":        {func(s *corev1.Secret) { s.Name = "mine" }, "metadata.name: must be bootstrap-token-ID"},
+		"the name of another": {func(s *corev1.Secret) { s.Name = "bootstrap-token-bbbbbb" }, "metadata.name: must be bootstrap-token-ID"},
+		"ID":                  {set("token-id", "ABCDEF"), "data[token-id]: must be six characters"},
+		"secret":              {set("token-secret", "hunter2"), "data[token-secret]: must be sixteen characters"},
+		"secret of dots":      {set("token-secret", "0123456789abc.ef"), "data[token-secret]: must be sixteen characters"},
+		"time":                {set("expiration", "tomorrow"), "data[expiration]: must be a time as in RFC 3339"},
+		"past":                {set("expiration", now.Format(time.RFC3339)), "data[expiration]: is past"},
+		"future":              {set("expiration", now.Add(time.Second).Format(time.RFC3339)), ""},
+		"disabled":            {set("usage-bootstrap-authentication", "True"), `data[usage-bootstrap-authentication]: is not "true"`},
+		"signing":             {set("usage-bootstrap-signing", "true"), "data[usage-bootstrap-signing]: has no effect"},
+		"no signing":          {set("usage-bootstrap-signing", "false"), ""},
+		"group":               {set("auth-extra-groups", "system:bootstrappers:edge,system:masters"), "data[auth-extra-groups]: each group must match"},
+		"groups":              {set("auth-extra-groups", "system:bootstrappers:edge"), ""},
+		"unknown key":         {set("expiry", "hunter2"), "data[expiry]: has no meaning"},
+	} {
+		s := bootstraptoken.NewSecret(parse(t, text), bootstraptoken.Spec{Description: "hunter2"})
+		test.change(s)
+		got := bootstraptoken.Faults(s, now)
+		if test.want == "" && len(got) > 0 || test.want != "" && (len(got) != 1 || !strings.HasPrefix(got[0], test.want)) {
+			t.Errorf("%s: %q, want %q", name, got, test.want)
+		}
+		if all := strings.Join(got, "\n"); strings.Contains(all, "hunter2") || strings.Contains(all, "0123456789") {
+			t.Errorf("%s: a value is quoted: %q", name, all)
+		}
+	}
+	empty := &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: "kube-system", Name: "x"}, Type: corev1.SecretTypeBootstrapToken}
+	if got := bootstraptoken.Faults(empty, now); len(got) != 3 {
+		t.Errorf("an empty one: %q, want its ID, its secret, and that it is disabled", got)
+	}
+}

@@ -2,6 +2,7 @@ package secret
 
 import (
 	"context"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -9,6 +10,7 @@ import (
 	"k8s.io/apiserver/pkg/storage/names"
 
 	"lanyard.dev/internal/apiserver/registry"
+	"lanyard.dev/internal/bootstraptoken"
 )
 
 // NewStorage returns the store of secrets.
@@ -32,8 +34,11 @@ func keepType(_ context.Context, obj, old *corev1.Secret) {
 	}
 }
 
-// warnings tells who asks for a token that never expires that it will not come.
+// warnings tells of a token that never expires that it will not come, and of a bootstrap token that nobody can use why.
 func warnings(_ context.Context, obj *corev1.Secret) []string {
+	if obj.Type == corev1.SecretTypeBootstrapToken {
+		return bootstraptoken.Faults(obj, time.Now())
+	}
 	if obj.Type != corev1.SecretTypeServiceAccountToken || len(obj.Data[corev1.ServiceAccountTokenKey]) > 0 {
 		return nil
 	}
