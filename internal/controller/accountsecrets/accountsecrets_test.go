@@ -104,7 +104,9 @@ func gone(s *corev1.Secret) bool { return s == nil }
 
 // of tells whether a Secret is noted to belong to an account.
 func of(uid types.UID) func(*corev1.Secret) bool {
-	return func(s *corev1.Secret) bool { return s != nil && s.Annotations[corev1.ServiceAccountUIDKey] == string(uid) }
+	return func(s *corev1.Secret) bool {
+		return s != nil && s.Annotations[corev1.ServiceAccountUIDKey] == string(uid)
+	}
 }
 
 func TestSecretsGoWithTheirAccount(t *testing.T) {

@@ -2,6 +2,8 @@ package accessreview
 
 import (
 	"context"
+	"errors"
+	"fmt"
 
 	authorizationv1 "k8s.io/api/authorization/v1"
 	"k8s.io/apiserver/pkg/authentication/user"
@@ -21,6 +23,12 @@ func decide(ctx context.Context, az authorizer.UnconditionalAuthorizer, attribut
 	if undecided := outage.Of(err); undecided != nil && !status.Allowed && !status.Denied {
 		return status, undecided
 	}
+	if _, fault := attributes.GetFieldSelector(); fault != nil {
+		err = errors.Join(err, fmt.Errorf("spec.resourceAttributes.fieldSelector partially ignored due to parse error: %w", fault))
+	}
+	if _, fault := attributes.GetLabelSelector(); fault != nil {
+		err = errors.Join(err, fmt.Errorf("spec.resourceAttributes.labelSelector partially ignored due to parse error: %w", fault))
+	}
 	if err != nil {
 		status.EvaluationError = err.Error()
 	}
@@ -36,7 +44,11 @@ func attributesOf(who user.Info, resource *authorizationv1.ResourceAttributes, p
 	if version == "" {
 		version = "*"
 	}
+	fieldSelector, fieldFault := fieldRequirements(resource.FieldSelector)
+	labelSelector, labelFault := labelRequirements(resource.LabelSelector)
 	return authorizer.AttributesRecord{
+		FieldSelectorRequirements: fieldSelector, FieldSelectorParsingErr: fieldFault,
+		LabelSelectorRequirements: labelSelector, LabelSelectorParsingErr: labelFault,
 		User: who, ResourceRequest: true,
 		Verb: resource.Verb, Namespace: resource.Namespace, APIGroup: resource.Group, APIVersion: version,
 		Resource: resource.Resource, Subresource: resource.Subresource, Name: resource.Name,

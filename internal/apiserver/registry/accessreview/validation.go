@@ -24,7 +24,7 @@ func validateAction(resource *authorizationv1.ResourceAttributes, nonResource *a
 	case resource == nil && nonResource == nil:
 		return field.ErrorList{field.Invalid(path.Child("resourceAttributes"), resource, "exactly one of nonResourceAttributes or resourceAttributes must be specified")}
 	}
-	return nil
+	return validateSelectors(resource)
 }
 
 func validateLocal(review *authorizationv1.LocalSubjectAccessReview) field.ErrorList {
