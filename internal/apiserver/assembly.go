@@ -357,7 +357,9 @@ func (a *assembly) identify() error {
 	if ca := a.config.SecureServing.ClientCA; ca != nil {
 		clients = func() (x509.VerifyOptions, bool) { return ca.VerifyOptions() }
 	}
-	a.config.Authentication.Authenticator = authn.NewRequest(a.tokens, clients, a.evictions, anonymous)
+	a.config.Authentication.Authenticator = authn.NewRequest(authn.RequestConfig{
+		Tokens: a.tokens, CA: clients, Nodes: a.evictions, Anonymous: anonymous, Guard: authn.NewGuard(clock.RealClock{}),
+	})
 	a.config.Authentication.APIAudiences = o.audiences()
 	nodes := noderestriction.Config{
 		Pod: a.findPod, Node: a.findNode, Authorizer: a.authorizer, Admits: a.evictions.AdmitsUser, Audiences: o.audiences(),

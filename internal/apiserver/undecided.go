@@ -1,14 +1,14 @@
 package apiserver
 
 import (
-	"context"
+	"errors"
 	"net/http"
 	"strings"
 
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apiserver/pkg/audit"
-	"k8s.io/apiserver/pkg/authentication/authenticator"
 	"k8s.io/apiserver/pkg/authentication/user"
 	"k8s.io/apiserver/pkg/authorization/authorizer"
 	"k8s.io/apiserver/pkg/endpoints/filters"
@@ -17,37 +17,31 @@ import (
 	"k8s.io/apiserver/pkg/endpoints/request"
 	genericserver "k8s.io/apiserver/pkg/server"
 
+	"lanyard.dev/internal/apiserver/authn"
 	"lanyard.dev/internal/apiserver/outage"
 )
 
-// verdict is where the authentication of one request leaves why it could not be decided: the library's filter answers
-// every failure alike.
-type verdict struct{ undecided *outage.Error }
-
-type verdictKey struct{}
-
-// withAuthentication identifies the caller. A credential that does not hold is answered with 401, one about which
-// nothing can be told now with 503.
+// withAuthentication identifies the caller.
 func withAuthentication(h http.Handler, c *genericserver.Config) http.Handler {
-	identify := authenticator.RequestFunc(func(r *http.Request) (*authenticator.Response, bool, error) {
-		response, ok, err := c.Authentication.Authenticator.AuthenticateRequest(r)
-		if left, found := r.Context().Value(verdictKey{}).(*verdict); found {
-			left.undecided = outage.Of(err)
-		}
-		return response, ok, err
-	})
-	refuse := filters.Unauthorized(c.Serializer)
-	failed := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if left, found := r.Context().Value(verdictKey{}).(*verdict); found && left.undecided != nil {
-			answerUndecided(left.undecided, c.Serializer, w, r)
-			return
-		}
-		refuse.ServeHTTP(w, r)
-	})
-	audited := filters.WithFailedAuthenticationAudit(failed, c.AuditBackend, c.AuditPolicyRuleEvaluator)
-	next := filters.WithAuthentication(h, identify, audited, c.Authentication.APIAudiences, nil)
+	failed := filters.WithFailedAuthenticationAudit(refused(c.Serializer), c.AuditBackend, c.AuditPolicyRuleEvaluator)
+	return filters.WithAuthentication(h, c.Authentication.Authenticator, failed, c.Authentication.APIAudiences, nil)
+}
+
+// refused answers a request whose credential was not accepted, without the reason: 503 where nothing can be said about it
+// now, 429 where it was not looked at, else 401.
+func refused(s runtime.NegotiatedSerializer) http.Handler {
+	unauthorized := filters.Unauthorized(s)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		next.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), verdictKey{}, &verdict{})))
+		reason := authn.Refusal(r.Context())
+		switch undecided := outage.Of(reason); {
+		case undecided != nil:
+			answerUndecided(undecided, s, w, r)
+		case errors.Is(reason, authn.ErrThrottled):
+			err := apierrors.NewTooManyRequests("too many tokens from this address were refused, please try again later", 1)
+			responsewriters.ErrorNegotiated(err, s, schema.GroupVersion{}, w, r)
+		default:
+			unauthorized.ServeHTTP(w, r)
+		}
 	})
 }
 

@@ -294,8 +294,8 @@ func TestLargeHeaders(t *testing.T) {
 		"too many headers":        {many(50_000, 100), refused},
 		"a long other header":     {[]string{"X-Long", strings.Repeat("x", 10_000_000)}, refused},
 		"thousands of groups":     {append(many(0, 0), "Impersonate-User", strings.Repeat("x", 100_000)), http.StatusForbidden},
-		"not a bearer's":          {[]string{"Authorization", "Basic eDp4"}, http.StatusOK},
-		"no token after the word": {[]string{"Authorization", "Bearer "}, http.StatusOK},
+		"not a bearer's":          {[]string{"Authorization", "Basic eDp4"}, http.StatusUnauthorized},
+		"no token after the word": {[]string{"Authorization", "Bearer "}, http.StatusUnauthorized},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

@@ -312,6 +312,9 @@ func (s *story) present(token string) {
 			s.hidden["changed "+token] = []byte(changed)
 		}
 		bearer(s.t, s.config, changed).do(s.t, http.MethodPost, whoAmIPath, `{}`)
+		protocol := webSocketProtocol(changed)
+		s.hidden["subprotocol of "+changed] = []byte(protocol)
+		overHTTP1(s.t, s.config).get(s.t, "/api", "Connection", "Upgrade", "Upgrade", "websocket", "Sec-WebSocket-Protocol", "v1, "+protocol)
 		review := authenticationv1.TokenReview{Spec: authenticationv1.TokenReviewSpec{Token: changed, Audiences: []string{"x", s.config.Host}}}
 		s.admin.must(s.t, http.MethodPost, "/apis/authentication.k8s.io/v1/tokenreviews", review)
 	}

@@ -1,6 +1,7 @@
 package systemtest
 
 import (
+	"encoding/base64"
 	"math/rand/v2"
 	"net/http"
 	"strings"
@@ -337,5 +338,42 @@ func TestTokenRequestsAreChecked(t *testing.T) {
 	admin.must(t, http.MethodPost, path+"?dryRun=All", `{}`).decode(t, dry)
 	if dry.Status.Token != "" {
 		t.Error("a dry run gave a token")
+	}
+}
+
+// webSocketProtocol is the subprotocol by which a browser presents a token.
+func webSocketProtocol(token string) string {
+	return "base64url.bearer.authorization.k8s.io." + base64.RawURLEncoding.EncodeToString([]byte(token))
+}
+
+// TestBrowsersWatch: a browser, which cannot set headers on a WebSocket, presents its token as a subprotocol, and the
+// token does not come back.
+func TestBrowsersWatch(t *testing.T) {
+	t.Parallel()
+	a := authority(t)
+	namespace := a.Namespace(t)
+	a.CreateServiceAccount(t, namespace, "page")
+	a.Grant(t, namespace, "page", rbacRule("", "configmaps", "watch"))
+	good := a.Token(t, namespace, "page")
+	browser := overHTTP1(t, a.Config())
+	for token, want := range map[string]int{good: http.StatusSwitchingProtocols, good[:len(good)-4]: http.StatusUnauthorized, "": http.StatusUnauthorized} {
+		request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, browser.url+"/api/v1/namespaces/"+namespace+"/configmaps?watch=true", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for name, value := range map[string]string{
+			"Connection": "Upgrade", "Upgrade": "websocket", "Sec-WebSocket-Version": "13", "Sec-WebSocket-Key": "MDEyMzQ1Njc4OWFiY2RlZg==",
+			"Origin": browser.url, "Sec-WebSocket-Protocol": webSocketProtocol(token) + ", v1",
+		} {
+			request.Header.Set(name, value)
+		}
+		response, err := browser.client.Do(request)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = response.Body.Close()
+		if chosen := response.Header.Get("Sec-WebSocket-Protocol"); response.StatusCode != want || strings.Contains(chosen, "bearer") {
+			t.Errorf("with a token of %d bytes: %s, subprotocol %q; want %d", len(token), response.Status, chosen, want)
+		}
 	}
 }

@@ -29,6 +29,9 @@ func FuzzVerify(f *testing.F) {
 		if d, err := Decode(text); err == nil && (len(d.Header) == 0 || len(d.Payload) == 0) {
 			t.Fatal("decoded to nothing")
 		}
+		if kid, jti := Names(text); len(kid)+len(jti) > len(text) {
+			t.Fatalf("names %q and %q are longer than the token", kid, jti)
+		}
 	})
 }
 

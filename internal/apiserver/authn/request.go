@@ -7,7 +7,6 @@ import (
 	"k8s.io/apiserver/pkg/authentication/authenticator"
 	"k8s.io/apiserver/pkg/authentication/group"
 	"k8s.io/apiserver/pkg/authentication/request/anonymous"
-	"k8s.io/apiserver/pkg/authentication/request/bearertoken"
 	"k8s.io/apiserver/pkg/authentication/request/union"
 	x509request "k8s.io/apiserver/pkg/authentication/request/x509"
 )
@@ -16,20 +15,33 @@ import (
 type ClientCA func() (x509.VerifyOptions, bool)
 
 // NewRequest returns the authenticator of every request. ca may be nil: then no client certificate is accepted. A
-// credential that does not hold is refused and never taken for anonymous. nodes tells whether the certificate of a node still
-// counts; nil means that all do. without says which requests may be anonymous; nil means all.
-func NewRequest(tokens authenticator.Token, ca ClientCA, nodes NodeCertificates, without *apiserver.AnonymousAuthConfig) authenticator.Request {
+// RequestConfig says how requests are authenticated.
+type RequestConfig struct {
+	Tokens authenticator.Token
+	// CA may be nil: then no client certificate is accepted.
+	CA ClientCA
+	// Nodes tells whether the certificate of a node still counts; nil means that all do.
+	Nodes NodeCertificates
+	// Anonymous says which requests may be anonymous; nil means all.
+	Anonymous *apiserver.AnonymousAuthConfig
+	Guard     *Guard
+}
+
+// NewRequest returns the authenticator of every request. A credential that does not hold, or cannot be read, is refused
+// and never taken for anonymous; the reason is logged and kept for Refusal, and the authenticator itself returns no error.
+func NewRequest(c RequestConfig) authenticator.Request {
 	var known []authenticator.Request
-	if ca != nil {
-		known = append(known, x509request.NewDynamic(x509request.VerifyOptionFunc(ca), certificateUser(nodes)))
+	if c.CA != nil {
+		known = append(known, x509request.NewDynamic(x509request.VerifyOptionFunc(c.CA), certificateUser(c.Nodes)))
 	}
-	known = append(known, bearertoken.New(tokens))
-	authenticated := group.NewAuthenticatedGroupAdder(union.New(known...))
+	known = append(known, &bearer{tokens: c.Tokens, guard: c.Guard})
+	var all authenticator.Request = group.NewAuthenticatedGroupAdder(union.New(known...))
+	without := c.Anonymous
 	if without == nil {
 		without = &apiserver.AnonymousAuthConfig{Enabled: true}
 	}
-	if !without.Enabled {
-		return authenticated
+	if without.Enabled {
+		all = union.NewFailOnError(all, anonymous.NewAuthenticator(without.Conditions))
 	}
-	return union.NewFailOnError(authenticated, anonymous.NewAuthenticator(without.Conditions))
+	return &explained{Request: all, guard: c.Guard}
 }

@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
+	"encoding/base64"
 	"errors"
 	"fmt"
 	"net/http"
@@ -16,6 +17,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"k8s.io/apiserver/pkg/authentication/authenticator"
+	"k8s.io/utils/clock"
 
 	"lanyard.dev/internal/apiserver/authn"
 	"lanyard.dev/internal/nodeaccess"
@@ -53,6 +55,38 @@ func bearer(value string) *http.Request {
 	return r
 }
 
+// headers is a request with the names and values in turn.
+func headers(pairs ...string) *http.Request {
+	r := bearer("")
+	for i := 0; i < len(pairs); i += 2 {
+		r.Header.Add(pairs[i], pairs[i+1])
+	}
+	return r
+}
+
+// webSocket asks for a WebSocket with these subprotocols, each argument a header of its own.
+func webSocket(protocols ...string) *http.Request {
+	r := headers("Connection", "Upgrade", "Upgrade", "websocket")
+	for _, p := range protocols {
+		r.Header.Add("Sec-WebSocket-Protocol", p)
+	}
+	return r
+}
+
+func protocolOf(token string) string {
+	return "base64url.bearer.authorization.k8s.io." + base64.RawURLEncoding.EncodeToString([]byte(token))
+}
+
+func newRequest(ca authn.ClientCA) authenticator.Request {
+	return newRequestWith(ca, nil)
+}
+
+func newRequestWith(ca authn.ClientCA, nodes authn.NodeCertificates) authenticator.Request {
+	return authn.NewRequest(authn.RequestConfig{
+		Tokens: authn.NewToken(verifier{}, []string{"api"}), CA: ca, Nodes: nodes, Guard: authn.NewGuard(clock.RealClock{}),
+	})
+}
+
 func withCertificate(r *http.Request, c *x509.Certificate) *http.Request {
 	r.TLS = &tls.ConnectionState{PeerCertificates: []*x509.Certificate{c}}
 	return r
@@ -67,7 +101,8 @@ func TestRequest(t *testing.T) {
 	options := func() (x509.VerifyOptions, bool) { return ca.options(), true }
 	none := func() (x509.VerifyOptions, bool) { return x509.VerifyOptions{}, false }
 
-	const refused = "(refused)"
+	const refused, robot = "(refused)", "system:serviceaccount:ns:robot"
+	robots := []string{"system:serviceaccounts", "system:authenticated"}
 	for _, test := range []struct {
 		name    string
 		ca      authn.ClientCA
@@ -90,14 +125,40 @@ func TestRequest(t *testing.T) {
 		{"bad certificate and bad token", options, withCertificate(bearer("Bearer junk"), forged), refused, nil},
 		{"no client CA at all", nil, bearer("Bearer good"), "system:serviceaccount:ns:robot", []string{"system:serviceaccounts", "system:authenticated"}},
 		{"certificate, no client CA now", none, withCertificate(bearer("Bearer junk"), admin), refused, nil},
-		{"basic authentication is no credential here", options, bearer("Basic YTpi"), "system:anonymous", []string{"system:unauthenticated"}},
+		{"basic authentication", options, bearer("Basic YTpi"), refused, nil},
+		{"another scheme", options, bearer("Token good"), refused, nil},
+		{"a scheme alone", options, bearer("Bearer"), refused, nil},
+		{"a token alone", options, bearer("good"), refused, nil},
+		{"no token after the scheme", options, bearer("Bearer "), refused, nil},
+		{"two spaces", options, bearer("Bearer  good"), refused, nil},
+		{"a tab", options, bearer("Bearer\tgood"), refused, nil},
+		{"more after the token", options, bearer("Bearer good more"), refused, nil},
+		{"beyond ASCII", options, bearer("Bearer g\u00f6\u00f6d"), refused, nil},
+		{"an empty header", options, headers("Authorization", ""), refused, nil},
+		{"two tokens", options, headers("Authorization", "Bearer good", "Authorization", "Bearer good"), refused, nil},
+		{"certificate and basic authentication", options, withCertificate(bearer("Basic YTpi"), admin), "admin", []string{"system:masters", "system:authenticated"}},
+		{"WebSocket token", options, webSocket("v1, " + protocolOf("good")), robot, robots},
+		{"WebSocket token in a line of its own", options, webSocket("v1", protocolOf("good")), robot, robots},
+		{"junk WebSocket token", options, webSocket("v1, " + protocolOf("junk")), refused, nil},
+		{"no WebSocket token", options, webSocket("v1"), "system:anonymous", []string{"system:unauthenticated"}},
+		{"WebSocket token and no other protocol", options, webSocket(protocolOf("good")), refused, nil},
+		{"two WebSocket tokens", options, webSocket("v1, " + protocolOf("good") + "," + protocolOf("good")), refused, nil},
+		{"empty WebSocket token", options, webSocket("v1, " + protocolOf("")), refused, nil},
+		{"WebSocket token not in base64url", options, webSocket("v1, " + protocolOf("") + "go=="), refused, nil},
+		{"WebSocket token without a WebSocket", options, headers("Sec-WebSocket-Protocol", "v1, "+protocolOf("good")), refused, nil},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
-			auth := authn.NewRequest(authn.NewToken(verifier{}, []string{"api"}), test.ca, nil, nil)
+			auth := newRequest(test.ca)
 			response, ok, err := auth.AuthenticateRequest(test.request)
+			if strings.Contains(test.request.Header.Get("Sec-WebSocket-Protocol"), protocolOf("")) {
+				t.Error("handlers still see the WebSocket token")
+			}
+			if reason := authn.Refusal(test.request.Context()); (test.user == refused) != (reason != nil) {
+				t.Errorf("the reason of a refusal is %v", reason)
+			}
 			if test.user == refused {
-				if ok || err == nil {
+				if ok || err != nil {
 					t.Fatalf("want a refusal, got %+v, %v, %v", response, ok, err)
 				}
 				return
@@ -143,8 +204,10 @@ func TestCertificatesOfNodes(t *testing.T) {
 	} {
 		certificate := ca.issue(t, pkix.Name{CommonName: test.name, Organization: test.groups}, time.Hour)
 		nodes := &evicting{}
-		auth := authn.NewRequest(authn.NewToken(verifier{}, []string{"api"}), func() (x509.VerifyOptions, bool) { return ca.options(), true }, nodes, nil)
-		response, ok, err := auth.AuthenticateRequest(withCertificate(bearer(""), certificate))
+		auth := newRequestWith(func() (x509.VerifyOptions, bool) { return ca.options(), true }, nodes)
+		request := withCertificate(bearer(""), certificate)
+		response, ok, _ := auth.AuthenticateRequest(request)
+		err := authn.Refusal(request.Context())
 		if test.refused != (err != nil) || test.refused == ok || test.refused && !errors.Is(err, nodeaccess.ErrEvicted) {
 			t.Errorf("%s of %v: %v, %v", test.name, test.groups, ok, err)
 		}
@@ -162,10 +225,11 @@ func TestCertificatesOfNodes(t *testing.T) {
 // TestCredentialsStayOutOfErrors also sees to it that the header is gone from a request that goes on.
 func TestCredentialsStayOutOfErrors(t *testing.T) {
 	t.Parallel()
-	auth := authn.NewRequest(authn.NewToken(verifier{}, []string{"api"}), nil, nil, nil)
+	auth := newRequest(nil)
 	r := bearer("Bearer secret-junk-token")
-	if _, _, err := auth.AuthenticateRequest(r); err == nil || strings.Contains(err.Error(), "secret-junk-token") {
-		t.Errorf("got %v", err)
+	_, ok, err := auth.AuthenticateRequest(r)
+	if reason := authn.Refusal(r.Context()); ok || err != nil || reason == nil || strings.Contains(reason.Error(), "secret-junk-token") {
+		t.Errorf("got %v, %v, reason %v", ok, err, reason)
 	}
 	r = bearer("Bearer good")
 	if _, ok, _ := auth.AuthenticateRequest(r); !ok || r.Header.Get("Authorization") != "" {

@@ -1,0 +1,140 @@
+package authn
+
+import (
+	"encoding/base64"
+	"errors"
+	"net/http"
+	"strings"
+	"unicode/utf8"
+
+	"k8s.io/apiserver/pkg/authentication/authenticator"
+	"k8s.io/streaming/pkg/httpstream/wsstream"
+)
+
+const (
+	authorizationHeader = "Authorization"
+	protocolHeader      = "Sec-Websocket-Protocol"
+	// protocolPrefix opens the subprotocol by which a browser, which cannot set an Authorization header on a WebSocket,
+	// presents a bearer token. The token follows in base64url.
+	protocolPrefix = "base64url.bearer.authorization.k8s.io."
+)
+
+// A credential that cannot be read is refused. The words never quote it.
+var (
+	errAuthorization = errors.New(`the Authorization header is not of the form "Bearer TOKEN"`)
+	errProtocol      = errors.New("the WebSocket subprotocol with a bearer token cannot be read")
+	errUnknownToken  = errors.New("no authenticator knows the bearer token")
+)
+
+// bearerToken returns the bearer token that a request presents: in its Authorization header, or, if it has none and is
+// for a WebSocket, as a subprotocol. Without either the token is empty. An error says that what is there is no
+// credential: such a request is not one without a credential.
+func bearerToken(r *http.Request) (string, error) {
+	if values := r.Header[authorizationHeader]; len(values) > 0 {
+		return authorizationToken(values)
+	}
+	if !hasTokenProtocol(r.Header) {
+		return "", nil
+	}
+	if !wsstream.IsWebSocketRequest(r) {
+		return "", errProtocol
+	}
+	return protocolToken(r.Header)
+}
+
+// authorizationToken reads an Authorization header by RFC 6750 section 2.1, with the scheme in any case.
+func authorizationToken(values []string) (string, error) {
+	if len(values) != 1 {
+		return "", errAuthorization
+	}
+	scheme, token, ok := strings.Cut(values[0], " ")
+	if !ok || !strings.EqualFold(scheme, "Bearer") || token == "" || strings.ContainsFunc(token, outsideTokens) {
+		return "", errAuthorization
+	}
+	return token, nil
+}
+
+// outsideTokens reports whether a token cannot hold a character: white space, control characters, or beyond ASCII.
+func outsideTokens(c rune) bool { return c <= ' ' || c >= utf8.RuneSelf-1 }
+
+// protocolToken requires a second subprotocol: the server must answer with one, and it must not be that with the token.
+func protocolToken(h http.Header) (string, error) {
+	var tokens, others int
+	var token string
+	for _, protocol := range protocols(h) {
+		encoded, ok := strings.CutPrefix(protocol, protocolPrefix)
+		if !ok {
+			others++
+			continue
+		}
+		text, err := base64.RawURLEncoding.DecodeString(encoded)
+		if err != nil {
+			return "", errProtocol
+		}
+		token = string(text)
+		tokens++
+	}
+	if tokens != 1 || others == 0 || token == "" || strings.ContainsFunc(token, outsideTokens) {
+		return "", errProtocol
+	}
+	return token, nil
+}
+
+func protocols(h http.Header) (all []string) {
+	for _, line := range h[protocolHeader] {
+		for protocol := range strings.SplitSeq(line, ",") {
+			all = append(all, strings.TrimSpace(protocol))
+		}
+	}
+	return all
+}
+
+func hasTokenProtocol(h http.Header) bool {
+	for _, line := range h[protocolHeader] {
+		if strings.Contains(line, protocolPrefix) {
+			return true
+		}
+	}
+	return false
+}
+
+// removeTokenProtocol takes a bearer token out of the WebSocket subprotocols, so that neither a handler nor the node that
+// a request is passed on to sees it, whichever credential was accepted.
+func removeTokenProtocol(h http.Header) {
+	if !hasTokenProtocol(h) {
+		return
+	}
+	var others []string
+	for _, protocol := range protocols(h) {
+		if !strings.HasPrefix(protocol, protocolPrefix) {
+			others = append(others, protocol)
+		}
+	}
+	h.Del(protocolHeader)
+	if len(others) > 0 {
+		h.Set(protocolHeader, strings.Join(others, ", "))
+	}
+}
+
+// bearer authenticates requests by their bearer token.
+type bearer struct {
+	tokens authenticator.Token
+	guard  *Guard
+}
+
+// AuthenticateRequest implements authenticator.Request.
+func (b *bearer) AuthenticateRequest(r *http.Request) (*authenticator.Response, bool, error) {
+	text, err := bearerToken(r)
+	if err != nil || text == "" {
+		return nil, false, err
+	}
+	if !b.guard.admits(r.RemoteAddr, text) {
+		return nil, false, ErrThrottled
+	}
+	response, ok, err := b.tokens.AuthenticateToken(r.Context(), text)
+	if err == nil && !ok {
+		err = errUnknownToken
+	}
+	b.guard.record(r.RemoteAddr, text, err)
+	return response, err == nil, err
+}
