@@ -44,6 +44,8 @@ type PublicKey struct {
 	thumbprint string
 	alg        Algorithm
 	key        crypto.PublicKey
+	// lowS refuses ECDSA signatures that the key's owner, which is this program, would not make.
+	lowS bool
 }
 
 // NewPublicKey names key, an *ecdsa.PublicKey or *rsa.PublicKey, by its thumbprint. The key must not change afterwards.

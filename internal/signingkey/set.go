@@ -21,11 +21,14 @@ type Set struct {
 }
 
 // NewSet makes a set that signs with signer, which may be nil, and accepts its public half and the keys given.
-// Duplicates are dropped. A set without any key is refused with ErrNoKey, one of over MaxKeys with ErrTooManyKeys.
+// Listing the signer's public half says that others sign with it as well: then both forms of its ECDSA signatures are
+// accepted (see PublicKey.Verify). Duplicates are dropped. A set without any key is refused with ErrNoKey, one of over MaxKeys with ErrTooManyKeys.
 func NewSet(signer *PrivateKey, accepted ...PublicKey) (*Set, error) {
 	var keys []PublicKey
 	if signer != nil {
-		keys = append(keys, signer.public)
+		own := signer.public
+		own.lowS = !contains(accepted, own)
+		keys = append(keys, own)
 	}
 	for _, k := range accepted {
 		if k.key == nil {

@@ -2,9 +2,11 @@ package signingkey
 
 import (
 	"bytes"
+	"crypto/ecdsa"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math/big"
 	"strings"
 	"testing"
 
@@ -32,6 +34,36 @@ func TestSet(t *testing.T) {
 	stranger.id = other.ID()
 	if !set.Accepts(other) || set.Accepts(stranger) || set.Accepts(PublicKey{}) {
 		t.Error("Accepts is wrong")
+	}
+}
+
+// TestOneFormOfSignatures: of the signer's own key a set takes the form that it signs, of every other key both.
+func TestOneFormOfSignatures(t *testing.T) {
+	t.Parallel()
+	input := []byte("input")
+	for name, key := range map[string]*ecdsa.PrivateKey{"ES256": p256Key(), "ES384": p384Key(), "ES512": p521Key()} {
+		signer, other := must(NewPrivateKey(key)), must(NewPrivateKey(rsaKey()))
+		alone, listed, elsewhere := must(NewSet(signer)), must(NewSet(signer, signer.Public())), must(NewSet(other, signer.Public()))
+		for range 32 {
+			low := must(signer.Sign(input))
+			high := bytes.Clone(low)
+			s := new(big.Int).SetBytes(low[len(low)/2:])
+			s.Sub(key.Params().N, s).FillBytes(high[len(high)/2:])
+			for _, tt := range []struct {
+				set  string
+				keys *Set
+				sig  []byte
+				want error
+			}{
+				{"the signer alone", alone, low, nil}, {"the signer alone", alone, high, ErrBadSignature},
+				{"the signer listed as well", listed, low, nil}, {"the signer listed as well", listed, high, nil},
+				{"another signer", elsewhere, low, nil}, {"another signer", elsewhere, high, nil},
+			} {
+				if err := tt.keys.Find(signer.ID())[0].Verify(input, tt.sig); !errors.Is(err, tt.want) {
+					t.Fatalf("%s, %s, higher S %v: %v, want %v", name, tt.set, &tt.sig[0] == &high[0], err, tt.want)
+				}
+			}
+		}
 	}
 }
 

@@ -3,6 +3,7 @@ package signingkey
 import (
 	"crypto"
 	"crypto/ecdsa"
+	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/rsa"
 	_ "crypto/sha256" // SHA-256 for crypto.Hash.New
@@ -41,7 +42,8 @@ func (a Algorithm) coordinateSize() int {
 	}
 }
 
-// Sign returns the JWS signature of input in the form RFC 7518 section 3 gives for the key's algorithm.
+// Sign returns the JWS signature of input in the form RFC 7518 section 3 gives for the key's algorithm. Of the two ECDSA
+// signatures that are valid for each other's R, it is the one with the lower S.
 func (k *PrivateKey) Sign(input []byte) ([]byte, error) {
 	digest := digest(k.public.alg, input)
 	switch key := k.signer.(type) {
@@ -49,6 +51,9 @@ func (k *PrivateKey) Sign(input []byte) ([]byte, error) {
 		r, s, err := ecdsa.Sign(rand.Reader, key, digest)
 		if err != nil {
 			return nil, fmt.Errorf("sign with key %s: %w", k.ID(), err)
+		}
+		if !isLow(s, key.Curve) {
+			s.Sub(key.Curve.Params().N, s)
 		}
 		return joinCoordinates(r, s, k.public.alg.coordinateSize()), nil
 	case *rsa.PrivateKey:
@@ -64,8 +69,10 @@ func (k *PrivateKey) Sign(input []byte) ([]byte, error) {
 
 // Verify returns nil if k's private half signed input with sig, else ErrBadSignature.
 //
-// An ECDSA signature (R, S) has a twin (R, N-S) that verifies too, as in every JOSE library: signatures are proof of
-// origin, never identifiers. Revocation must go by `jti`.
+// An ECDSA signature (R, S) has a twin (R, N-S) that anyone can compute and that verifies too. Of the key that a Set signs
+// with, only the one with the lower S is taken, as Sign makes it, so that each token it signed has one spelling. Other
+// signers, kube-apiserver among them, make both, so both are taken of every other key. Revocation must go by `jti` in
+// any case.
 func (k PublicKey) Verify(input, sig []byte) error {
 	switch key := k.key.(type) {
 	case *ecdsa.PublicKey:
@@ -74,7 +81,7 @@ func (k PublicKey) Verify(input, sig []byte) error {
 			return ErrBadSignature
 		}
 		r, s := new(big.Int).SetBytes(sig[:size]), new(big.Int).SetBytes(sig[size:])
-		if !ecdsa.Verify(key, digest(k.alg, input), r, s) {
+		if k.lowS && !isLow(s, key.Curve) || !ecdsa.Verify(key, digest(k.alg, input), r, s) {
 			return ErrBadSignature
 		}
 		return nil
@@ -86,6 +93,11 @@ func (k PublicKey) Verify(input, sig []byte) error {
 	default:
 		return ErrBadSignature
 	}
+}
+
+// isLow reports whether s is at most half of the order of the curve's group.
+func isLow(s *big.Int, curve elliptic.Curve) bool {
+	return new(big.Int).Lsh(s, 1).Cmp(curve.Params().N) < 0
 }
 
 func digest(alg Algorithm, input []byte) []byte {

@@ -12,8 +12,9 @@ func FuzzVerify(f *testing.F) {
 	good := map[string]bool{}
 	for _, r := range []Request{request(), podRequest()} {
 		text := fix.issue(f, r)
-		good[text], good[twin(f, text)] = true, true
+		good[text] = true
 		f.Add(text)
+		f.Add(twin(f, text))
 	}
 	for _, r := range refusals(f, fix) {
 		f.Add(r.token)
