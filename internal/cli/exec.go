@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -17,6 +18,7 @@ import (
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
 
+	"lanyard.dev/internal/account"
 	"lanyard.dev/internal/node/process"
 	"lanyard.dev/internal/token"
 	"lanyard.dev/internal/workload"
@@ -51,6 +53,7 @@ const execExamples = `  # The dashboard, as dashboard-sa of the namespace defaul
   lanyard exec --no-mount --serviceaccount ci -- kubectl get pods`
 
 const (
+	defaultAccount   = "default"
 	defaultExecTTL   = token.DefaultLifetime
 	defaultExecGrace = 30 * time.Second
 	defaultExecLease = time.Minute
@@ -62,6 +65,7 @@ type execOptions struct {
 	connection connection
 
 	spec      process.Spec
+	account   string
 	labels    []string
 	user      string
 	uid, gid  int
@@ -94,7 +98,7 @@ func (o *execOptions) addFlags(cmd *cobra.Command) {
 	// What follows the command's name is the command's.
 	f.SetInterspersed(false)
 	f.SortFlags = false
-	f.StringVar(&o.spec.ServiceAccount, "serviceaccount", "default", "service account to run as")
+	f.StringVar(&o.account, "serviceaccount", defaultAccount, "service account to run as: NAME, or with its namespace NAMESPACE/NAME")
 	f.StringVarP(&o.spec.Namespace, "namespace", "n", "", "namespace of the service account and the pod (default: the kubeconfig's)")
 	f.StringVar(&o.user, "user", "", "user of this machine who runs the command, with the groups they are in")
 	f.IntVar(&o.uid, "uid", -1, "number of the user who runs the command (default: you)")
@@ -115,13 +119,31 @@ func (o *execOptions) addFlags(cmd *cobra.Command) {
 }
 
 func (o *execOptions) validate() error {
-	return errors.Join(o.validateCommand(), o.validateSpec(), o.validateLabels(), o.validateTimes(), o.validateUser(), o.validateTokens())
+	return errors.Join(o.validateCommand(), o.validateAccount(), o.validateSpec(), o.validateLabels(), o.validateTimes(), o.validateUser(), o.validateTokens())
 }
 
 func (o *execOptions) validateCommand() error {
 	if len(o.command) == 0 || o.command[0] == "" {
 		return errors.New("name the command to run, after --")
 	}
+	return nil
+}
+
+func (o *execOptions) validateAccount() error {
+	switch {
+	case o.account == "":
+		return errors.New("--serviceaccount is empty: name the account to run as, as in --serviceaccount web")
+	case strings.HasPrefix(o.account, "-"):
+		return fmt.Errorf("--serviceaccount lacks a value: it is followed by %q", o.account)
+	}
+	name, err := account.Parse(o.account)
+	if err != nil {
+		return fmt.Errorf("--serviceaccount: %w", err)
+	}
+	if name.Namespace != "" && o.spec.Namespace != "" && name.Namespace != o.spec.Namespace {
+		return fmt.Errorf("--serviceaccount %s and --namespace %s name two namespaces", name, o.spec.Namespace)
+	}
+	o.spec.ServiceAccount, o.spec.Namespace = name.Name, cmp.Or(name.Namespace, o.spec.Namespace)
 	return nil
 }
 
@@ -137,7 +159,6 @@ func (o *execOptions) validateSpec() (err error) {
 		flag, value string
 		faults      func(string) []string
 	}{
-		{"--serviceaccount", o.spec.ServiceAccount, validation.IsDNS1123Subdomain},
 		{"--namespace", o.spec.Namespace, validation.IsDNS1123Label},
 		{"--name", o.spec.Name, validation.IsDNS1123Subdomain},
 		{"--node-name", o.spec.NodeName, validation.IsDNS1123Subdomain},
@@ -245,10 +266,25 @@ func (o *execOptions) start(ctx context.Context) (exitCode int, err error) {
 	return process.Run(ctx, o.config)
 }
 
+// aboutDefaultAccount leaves out the server's warnings of the account "default", whose advice is for pods: the command
+// has given its own.
+type aboutDefaultAccount struct{ rest.WarningHandler }
+
+// HandleWarningHeader implements rest.WarningHandler.
+func (h aboutDefaultAccount) HandleWarningHeader(code int, agent, text string) {
+	if !strings.Contains(text, fmt.Sprintf("the service account %q", defaultAccount)) {
+		h.WarningHandler.HandleWarningHeader(code, agent, text)
+	}
+}
+
 func (o *execOptions) connect() (client kubernetes.Interface, namespace string, err error) {
 	config, namespace, err := o.connection.config(o.err)
 	if err != nil {
 		return nil, "", err
+	}
+	if !o.given("serviceaccount") {
+		fmt.Fprintf(o.err, "lanyard: no --serviceaccount is given: the command runs as the account %q, whose permissions all workloads of the namespace share that name no account\n", defaultAccount)
+		config.WarningHandler = aboutDefaultAccount{config.WarningHandler}
 	}
 	// A few requests at the start, and none may wait for its turn.
 	config.QPS = -1

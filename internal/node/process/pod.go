@@ -95,9 +95,29 @@ func createPod(ctx context.Context, pods typedcorev1.PodInterface, pod *corev1.P
 		}
 	}
 	if err != nil {
-		return nil, fmt.Errorf("make the pod of the process: %w", err)
+		return nil, refusedPod(pod, fmt.Errorf("make the pod of the process: %w", err))
 	}
 	return made, nil
+}
+
+// refusedPod names what is missing for the Pod, where err shows that. Kubernetes refuses a Pod of an unknown account as
+// forbidden, and only the text of the refusal tells it from other reasons.
+func refusedPod(pod *corev1.Pod, err error) error {
+	namespace, account := pod.Namespace, pod.Spec.ServiceAccountName
+	var status apierrors.APIStatus
+	switch {
+	case apierrors.IsForbidden(err) && strings.Contains(err.Error(), fmt.Sprintf("serviceaccount %q not found", account)):
+		return &Error{
+			Err:  fmt.Errorf("service account %s/%s does not exist", namespace, account),
+			Next: fmt.Sprintf("create it with lanyard kubectl create serviceaccount %s -n %s, or name another with --serviceaccount", account, namespace),
+		}
+	case isAbsent(err) && errors.As(err, &status) && status.Status().Details != nil && status.Status().Details.Kind == "namespaces":
+		return &Error{
+			Err:  fmt.Errorf("namespace %s does not exist", namespace),
+			Next: fmt.Sprintf("create it with lanyard kubectl create namespace %s, or name another with --namespace", namespace),
+		}
+	}
+	return err
 }
 
 // patchOf returns a patch that changes this very Pod and none that came after it.
