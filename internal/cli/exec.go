@@ -39,6 +39,10 @@ You need the rights to create, patch and delete pods, and to create tokens of th
 account (serviceaccounts/token). An ordinary user's command runs in a user
 namespace, where sudo and its like do not work; root's does not.
 
+Your own command inherits what you have. The command of another user (--user, as
+root) inherits neither your environment nor your open files, has a session and,
+at a terminal, a terminal of its own, and can gain no privileges.
+
 Signals are passed on. The exit code is the command's, 128 and the signal's
 number if a signal ended it, 126 if it could not be executed, 127 if it was not
 found, or 125 if lanyard itself failed.`
@@ -106,6 +110,9 @@ func (o *execOptions) addFlags(cmd *cobra.Command) {
 	for _, name := range []string{"uid", "gid"} {
 		f.Lookup(name).DefValue = "0" // what help leaves out
 	}
+	f.StringSliceVar(&o.config.PreserveEnv, "preserve-env", nil, "names of variables, with commas between them, that another user's command gets as you have them")
+	f.IntSliceVar(&o.config.KeepFDs, "keep-fd", nil, "number of an open descriptor, 3 or more, that another user's command gets; may be repeated")
+	f.BoolVar(&o.config.AllowEscalation, "allow-privilege-escalation", false, "let set-user-ID programs, as sudo is, take effect in another user's command")
 	f.DurationVar(&o.config.TTL, "ttl", defaultExecTTL, "life of each token, at least 10m; they are renewed in time")
 	f.StringArrayVar(&o.audiences, "audience", nil, "one more token, for audience NAME, in a file beside the others, as in vault=vault/token; may be repeated")
 	f.StringVar(&o.onRenew, "on-renew", "", "what to do when tokens were renewed: signal:NAME, as in signal:HUP, or exec:COMMAND")
@@ -215,7 +222,7 @@ func (o *execOptions) validateUser() (err error) {
 		return errors.New("--uid and --gid must be numbers of a user and a group")
 	}
 	o.config.User, err = process.LookUpUser(o.user, o.uid, o.gid)
-	return err
+	return errors.Join(append(process.ValidateCrossing(o.config.PreserveEnv, o.config.KeepFDs), err)...)
 }
 
 func (o *execOptions) validateTokens() (err error) {

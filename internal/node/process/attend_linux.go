@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"strconv"
+	"strings"
 	"syscall"
 	"time"
 
@@ -43,6 +45,8 @@ func (s *supervisor) attend(signals <-chan os.Signal, states <-chan syscall.Wait
 			default:
 				return exitCode(state), nil
 			}
+		case <-s.relay.stops():
+			s.stopGroup()
 		case e := <-over:
 			over = nil
 			_ = s.command.Signal(syscall.SIGTERM)
@@ -56,10 +60,58 @@ func (s *supervisor) attend(signals <-chan os.Signal, states <-chan syscall.Wait
 
 func (s *supervisor) forward(received os.Signal) {
 	number, ok := received.(syscall.Signal)
-	if !ok || number == syscall.SIGTTIN || number == syscall.SIGPIPE || s.terminal.sends(number) {
+	switch {
+	case !ok || number == syscall.SIGTTIN || number == syscall.SIGPIPE:
+	case s.apart != nil:
+		s.forwardApart(number)
+	case !s.terminal.sends(number):
+		_ = s.command.Signal(number)
+	}
+}
+
+// forwardApart passes a signal on to a command in a session of its own, which gets none from the caller's terminal.
+func (s *supervisor) forwardApart(number syscall.Signal) {
+	switch {
+	case number == syscall.SIGWINCH && s.relay != nil:
+		s.relay.resize()
+	case number == syscall.SIGTSTP:
+		s.stopGroup()
+	case number == syscall.SIGCONT:
+		s.resumeCommand()
+	case s.terminal.sends(number):
+		s.signalGroup(number)
+	default:
+		_ = s.command.Signal(number)
+	}
+}
+
+// signalGroup sends a signal to the process group of a command in a session of its own, while the command is there: the
+// number of a group that is gone may be another's.
+func (s *supervisor) signalGroup(number syscall.Signal) {
+	if s.command.Signal(syscall.Signal(0)) == nil {
+		_ = syscall.Kill(-s.command.Pid, number)
+	}
+}
+
+// stopGroup does what Ctrl-Z would do to the command's process group in the caller's session. In its own, the kernel stops
+// it for SIGSTOP alone. A command that handles SIGTSTP gets that, and so does any where no shell would continue it.
+func (s *supervisor) stopGroup() {
+	if s.terminal == nil || handles(s.command.Pid, syscall.SIGTSTP) {
+		s.signalGroup(syscall.SIGTSTP)
 		return
 	}
-	_ = s.command.Signal(number)
+	s.signalGroup(syscall.SIGSTOP)
+}
+
+// resumeCommand lets a command go on, and gives it the terminal where that is the supervisor's to give.
+func (s *supervisor) resumeCommand() {
+	if s.apart == nil {
+		_ = s.command.Signal(syscall.SIGCONT)
+		return
+	}
+	s.relay.grab()
+	s.relay.resize()
+	s.signalGroup(syscall.SIGCONT)
 }
 
 // suspendTimeout bounds how long Ctrl-Z may wait for a renewal under way, and then for its own.
@@ -82,12 +134,32 @@ func (s *supervisor) suspend(signal syscall.Signal) {
 	if signal == syscall.SIGSTOP {
 		signal = syscall.SIGTSTP
 	}
+	s.relay.release()
 	stopSelf(signal)
-	_ = s.command.Signal(syscall.SIGCONT)
+	s.resumeCommand()
 	select {
 	case s.resumed <- struct{}{}:
 	default:
 	}
+}
+
+// handles reports whether a process ignores or catches a signal.
+func handles(pid int, number syscall.Signal) bool {
+	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+	if err != nil {
+		return false
+	}
+	for line := range strings.Lines(string(status)) {
+		name, value, _ := strings.Cut(line, ":")
+		if name != "SigIgn" && name != "SigCgt" {
+			continue
+		}
+		mask, err := strconv.ParseUint(strings.TrimSpace(value), 16, 64)
+		if err == nil && mask&(1<<(number-1)) != 0 {
+			return true
+		}
+	}
+	return false
 }
 
 // stopped tells whether a child is stopped now: the news that it was may be old.

@@ -21,7 +21,7 @@ import (
 )
 
 // commands are what the test binary does in place of a program.
-var commands = map[string]func(){"dashboard": dashboard, "stubborn": stubborn, "counter": counter}
+var commands = map[string]func(){"dashboard": dashboard, "stubborn": stubborn, "counter": counter, "burglar": burglar, "renewing": renewing, "sized": sized}
 
 // dashboard is a program as it would run in a pod. It does what it is told on standard input, a line for each.
 func dashboard() {

@@ -44,6 +44,12 @@ type Config struct {
 	Env []string
 	// User is who runs the command.
 	User User
+	// PreserveEnv names the variables, and KeepFDs the inherited descriptors from 3 on, that the command of another user
+	// gets besides what a login gives them. With AllowEscalation, set-user-ID programs and file capabilities take effect.
+	// The command of the same user has all that.
+	PreserveEnv     []string
+	KeepFDs         []int
+	AllowEscalation bool
 	// TTL is the life of each token, and Lease the time for which the supervisor vouches for the Pod.
 	TTL, Lease time.Duration
 	Audiences  []Audience
@@ -101,6 +107,25 @@ func ValidateAudiences(audiences []Audience) []error {
 			}
 		}
 		taken = append(taken, a.Path)
+	}
+	return errs
+}
+
+// maxDescriptor bounds the numbers of descriptors to keep: the kernel gives no process more by default.
+const maxDescriptor = 1 << 20
+
+// ValidateCrossing returns what is wrong with the variables and descriptors that are to go to another user, one error for
+// each.
+func ValidateCrossing(preserve []string, keep []int) (errs []error) {
+	for _, name := range preserve {
+		if name == "" || strings.ContainsAny(name, "=\x00") {
+			errs = append(errs, fmt.Errorf("%q is not the name of a variable", name))
+		}
+	}
+	for _, descriptor := range keep {
+		if descriptor < 3 || descriptor > maxDescriptor {
+			errs = append(errs, fmt.Errorf("descriptor %d: must be between 3 and %d; 0, 1 and 2 are always kept", descriptor, maxDescriptor))
+		}
 	}
 	return errs
 }

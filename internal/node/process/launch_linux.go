@@ -54,10 +54,10 @@ type launcher interface {
 
 // direct starts the command itself, from a thread of its own.
 type direct struct {
-	user   User
 	mount  bool
 	files  []*os.File
-	own    bool // a process group of its own
+	own    bool   // a process group of its own
+	apart  *apart // for another user's command
 	thread *thread
 }
 
@@ -78,24 +78,30 @@ func (d *direct) prepare() (v *volume, err error) {
 
 func (d *direct) start(p program) (process *os.Process, err error) {
 	attributes := &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, Setpgid: d.own}
-	if d.user.Other {
-		attributes.Credential = d.user.credential()
-	}
-	d.thread.do(func() {
-		if d.user.Other {
-			if err = dropInheritable(); err != nil {
-				return
-			}
-		}
+	execute := func() (err error) {
 		process, err = os.StartProcess(p.Path, p.Args, &os.ProcAttr{Env: p.Env, Files: d.files, Sys: attributes})
-	})
-	if errors.Is(err, fs.ErrPermission) && d.user.Other && os.Geteuid() != 0 {
-		return nil, &Error{Err: fmt.Errorf("become user %d: %w", d.user.UID, err), Next: "only root may run commands as another user"}
+		return err
 	}
-	if err != nil {
+	if d.apart == nil {
+		d.thread.do(func() { err = execute() })
+	} else {
+		d.thread.do(func() {
+			if err = d.apart.cross(); err == nil {
+				d.apart.attributes(attributes)
+				err = d.apart.share(execute)
+			}
+		})
+	}
+	failed := (*fs.PathError)(nil)
+	switch {
+	case err == nil:
+		return process, nil
+	case errors.Is(err, fs.ErrPermission) && d.apart != nil && os.Geteuid() != 0:
+		return nil, &Error{Err: fmt.Errorf("become user %d: %w", d.apart.user.UID, err), Next: "only root may run commands as another user"}
+	case d.apart == nil, errors.As(err, &failed):
 		return nil, notExecuted(p.Path, err)
 	}
-	return process, nil
+	return nil, fmt.Errorf("prepare to run as user %d: %w", d.apart.user.UID, err)
 }
 
 func (d *direct) end() {
@@ -110,20 +116,6 @@ func (u User) credential() *syscall.Credential {
 		groups = append(groups, uint32(group))
 	}
 	return &syscall.Credential{Uid: uint32(u.UID), Gid: uint32(u.GID), Groups: groups}
-}
-
-// dropInheritable empties the calling thread's inheritable capabilities: they outlive a change of user, all others do not.
-func dropInheritable() error {
-	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
-	var data [2]unix.CapUserData
-	if err := unix.Capget(&header, &data[0]); err != nil {
-		return fmt.Errorf("read the capabilities: %w", err)
-	}
-	data[0].Inheritable, data[1].Inheritable = 0, 0
-	if err := unix.Capset(&header, &data[0]); err != nil {
-		return fmt.Errorf("drop the inheritable capabilities: %w", err)
-	}
-	return nil
 }
 
 // mayMount tells whether this process may enter a mount namespace without a user namespace.

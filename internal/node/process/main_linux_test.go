@@ -69,6 +69,10 @@ type order struct {
 	NoMount       bool
 	UID, GID      int
 	Act           string // the test binary is the command, and does this
+	Arg           string // its argument
+	Preserve      []string
+	Keep          []int
+	Escalate      bool
 }
 
 func supervise(text string) int {
@@ -91,13 +95,15 @@ func supervise(text string) int {
 	if err != nil {
 		panic(err)
 	}
-	env := []string{"PATH=" + os.Getenv("PATH"), "KUBECONFIG=/nowhere"}
+	env := []string{"PATH=" + os.Getenv("PATH"), "KUBECONFIG=/nowhere", "CALLERS_SECRET=x", "CALLERS_OTHER=y"}
 	if o.Act != "" {
 		env = append(env, actAsCommand+"="+o.Act)
+		o.Preserve = append(o.Preserve, actAsCommand)
 	}
 	code, err := process.Run(context.Background(), process.Config{
 		Client: kubernetes.NewForConfigOrDie(config), HangUp: hangUp, Probe: probe, Server: server, Pod: o.Spec, Command: o.Command, Env: env, User: user,
 		TTL: o.TTL, Lease: o.Lease, Audiences: o.Audiences, OnRenew: o.OnRenew, NoMount: o.NoMount,
+		PreserveEnv: o.Preserve, KeepFDs: o.Keep, AllowEscalation: o.Escalate,
 		Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr, Words: os.Stderr,
 	})
 	if err != nil {
@@ -167,7 +173,7 @@ func (s *supervised) connect() {
 func (o *order) prepare(t *testing.T, uid int) *supervised {
 	t.Helper()
 	if o.Act != "" {
-		o.Command = []string{"/proc/self/exe"}
+		o.Command = []string{"/proc/self/exe", o.Arg}
 	}
 	text, err := json.Marshal(o)
 	if err != nil {

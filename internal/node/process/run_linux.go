@@ -33,6 +33,9 @@ type supervisor struct {
 	terminal *terminal
 	words    *words
 	launcher launcher
+	// apart and relay are for the command of another user, relay for one that has a terminal.
+	apart *apart
+	relay *relay
 
 	// These are set in the course of start.
 	volume    *volume
@@ -68,12 +71,23 @@ func Run(ctx context.Context, config Config) (code int, err error) {
 	if err != nil {
 		return 0, err
 	}
+	var other *apart
+	if config.User.Other {
+		// The command may begin in another directory.
+		if path, err = filepath.Abs(path); err != nil {
+			return 0, notExecuted(config.Command[0], err)
+		}
+		if other, err = newApart(config.User, config.KeepFDs, config.AllowEscalation); err != nil {
+			return 0, err
+		}
+	}
 	s := &supervisor{
-		Config: config, path: path, pods: config.Client.CoreV1().Pods(config.Pod.Namespace), terminal: openTerminal(),
+		Config: config, path: path, apart: other, pods: config.Client.CoreV1().Pods(config.Pod.Namespace), terminal: openTerminal(),
 		words: newWords(config.Words), over: make(chan ending, 1), leasing: semaphore.NewWeighted(1), resumed: make(chan struct{}, 1),
 		replace: make(chan struct{}, 1),
 	}
 	s.Clock = cmp.Or[clock.Clock](s.Clock, clock.RealClock{})
+	s.words.raw = func() bool { return s.relay.grabbed() }
 	signals, stop := catch()
 	defer stop()
 	defer s.end()
@@ -96,6 +110,8 @@ func (s *supervisor) run(ctx context.Context, signals <-chan os.Signal) (code in
 	defer upkeep.Wait()
 	defer s.removePod()
 	defer cancel()
+	defer s.relay.end()
+	s.relay.run(s.command.Pid, func(err error) { s.finish(ending{reason: err.Error(), grace: s.Pod.Grace}) })
 	return s.attend(signals, watchCommand(s.command.Pid))
 }
 
@@ -158,14 +174,21 @@ func (s *supervisor) start(ctx context.Context) error {
 // choose finds the way to the namespace that this process may go.
 func (s *supervisor) choose() error {
 	files, own := []*os.File{s.Stdin, s.Stdout, s.Stderr}, s.terminal == nil
-	if s.NoMount || mayMount() {
-		s.launcher = &direct{user: s.User, mount: !s.NoMount, files: files, own: own}
-		return nil
-	}
-	if s.User.Other {
+	mayMount := s.NoMount || mayMount()
+	switch {
+	case s.User.Other && !mayMount:
 		return &Error{Err: fmt.Errorf("user %d may not become user %d", os.Geteuid(), s.User.UID), Next: "only root may run commands as another user"}
+	case s.User.Other:
+		var err error
+		if s.relay, files, s.apart.terminal, err = newRelay(files, s.terminal, s.User); err != nil {
+			return err
+		}
+		s.launcher = &direct{apart: s.apart, mount: !s.NoMount, files: files}
+	case mayMount:
+		s.launcher = &direct{mount: !s.NoMount, files: files, own: own}
+	default:
+		s.launcher = &inUserNamespace{files: files, own: own}
 	}
-	s.launcher = &inUserNamespace{files: files, own: own}
 	return nil
 }
 
@@ -262,7 +285,7 @@ const (
 
 // environment is the caller's, less what would lead clients to the caller's own credentials, or to another server.
 func (s *supervisor) environment() ([]string, error) {
-	env := without(s.User.environment(s.Env), envKube, serviceHost, servicePort, servicePortHTTPS, envPod, envNamespace, envDirectory)
+	env := without(s.User.environment(s.Env, s.PreserveEnv), envKube, serviceHost, servicePort, servicePortHTTPS, envPod, envNamespace, envDirectory)
 	env = append(env, envPod+"="+s.pod.Name, envNamespace+"="+s.pod.Namespace)
 	if s.directory != nil {
 		return append(env, envDirectory+"="+s.directory.files(), envKube+"="+s.kubeconfigPath()), nil
@@ -291,6 +314,7 @@ func (s *supervisor) removePod() {
 
 // end gives back all that there is, in an order in which the tokens die first.
 func (s *supervisor) end() {
+	s.relay.end()
 	s.removePod()
 	if s.launcher != nil {
 		s.launcher.end()

@@ -26,6 +26,15 @@ func (t *terminal) close() {
 	}
 }
 
+// isOurs reports whether this process is in the terminal's foreground, or has no terminal that anybody else could use.
+func (t *terminal) isOurs() bool {
+	if t == nil {
+		return true
+	}
+	group, err := unix.IoctlGetUint32(t.descriptor, unix.TIOCGPGRP)
+	return err == nil && int(group) == unix.Getpgrp()
+}
+
 // sends tells whether a signal comes, as far as can be known, from the terminal, which then has sent it to the command
 // too: the process group, the command's as well, is in the terminal's foreground.
 func (t *terminal) sends(signal syscall.Signal) bool {
@@ -34,8 +43,7 @@ func (t *terminal) sends(signal syscall.Signal) bool {
 	}
 	switch signal {
 	case syscall.SIGINT, syscall.SIGQUIT, syscall.SIGTSTP, syscall.SIGWINCH:
-		group, err := unix.IoctlGetUint32(t.descriptor, unix.TIOCGPGRP)
-		return err == nil && int(group) == unix.Getpgrp()
+		return t.isOurs()
 	}
 	return false
 }

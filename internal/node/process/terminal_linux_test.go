@@ -4,9 +4,11 @@ import (
 	"bufio"
 	"fmt"
 	"os"
+	"os/signal"
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -41,11 +43,18 @@ func openPTY(t *testing.T) (master, slave *os.File) {
 func TestTerminal(t *testing.T) {
 	t.Parallel()
 	authority := lanyardtest.Start(t)
-	for name, uid := range users() {
+	callers := users()
+	if os.Geteuid() == 0 {
+		callers["root for another user"] = -1
+	}
+	for name, uid := range callers {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			o := newOrder(t, authority)
 			o.Act = "counter"
+			if strings.HasSuffix(name, "another user") {
+				o.UID, o.GID = otherUID, otherGID
+			}
 			master, slave := openPTY(t)
 			s := o.prepare(t, uid)
 			s.process.Stdin, s.process.Stdout = slave, slave
@@ -75,4 +84,190 @@ func TestTerminal(t *testing.T) {
 			}
 		})
 	}
+}
+
+// onTerminal starts a supervisor of root's, for another user's command, on a terminal of which it returns the far side.
+func onTerminal(t *testing.T, authority *lanyardtest.Authority, change func(*order, *supervised)) (s *supervised, master, slave *os.File) {
+	t.Helper()
+	if os.Geteuid() != 0 {
+		t.Skip("needs root, who alone may run commands as another user")
+	}
+	o := newOrder(t, authority)
+	o.UID, o.GID = otherUID, otherGID
+	change(o, nil)
+	master, slave = openPTY(t)
+	s = o.prepare(t, -1)
+	s.process.Stdin, s.process.Stdout = slave, slave
+	s.process.SysProcAttr.Setsid, s.process.SysProcAttr.Setctty = true, true
+	change(o, s)
+	s.lines = bufio.NewScanner(master)
+	s.begin()
+	// A wait for a line ends when nothing holds the near side any more.
+	late := time.AfterFunc(patience, func() { _, _ = s.process.Process.Kill(), slave.Close() })
+	t.Cleanup(func() { late.Stop() })
+	return s, master, slave
+}
+
+// until reads lines until one is as wanted.
+func (s *supervised) until(want string) {
+	s.t.Helper()
+	for line := ""; line != want; line = strings.TrimRight(s.line(), "\r") {
+	}
+}
+
+func (s *supervised) press(master *os.File, keys string) {
+	s.t.Helper()
+	if _, err := master.WriteString(keys); err != nil {
+		s.t.Fatal(err)
+	}
+}
+
+func settings(t *testing.T, terminal *os.File) unix.Termios {
+	t.Helper()
+	got, err := unix.IoctlGetTermios(int(terminal.Fd()), unix.TCGETS)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return *got
+}
+
+// TestTerminalOfItsOwn has another user's command type into every terminal that it finds: none of that arrives at the caller's,
+// and the caller's terminal is as it was in the end.
+func TestTerminalOfItsOwn(t *testing.T) {
+	t.Parallel()
+	var before unix.Termios
+	s, _, slave := onTerminal(t, lanyardtest.Start(t), func(o *order, s *supervised) { o.Act = "burglar" })
+	before = settings(t, slave)
+	got := s.found()
+	if got["session"] != "true" || got["descriptors"] != "[]" || got["user"] != fmt.Sprintf("%d %d []", otherUID, otherGID) {
+		t.Errorf("the command found %v", got)
+	}
+	if code := s.wait(); code != 0 {
+		t.Errorf("exit code %d\n%s", code, s.stderr)
+	}
+	if typed, err := unix.IoctlGetInt(int(slave.Fd()), unix.TIOCINQ); err != nil || typed != 0 {
+		t.Errorf("%d bytes wait in the caller's terminal, %v; the command typed into %s", typed, err, got["type"])
+	}
+	if after := settings(t, slave); after != before {
+		t.Errorf("the terminal was left as %+v, not %+v", after, before)
+	}
+}
+
+// TestTerminalWhereItIsNot redirects all but one of input, output and error: what is a terminal is the command's own.
+func TestTerminalWhereItIsNot(t *testing.T) {
+	t.Parallel()
+	authority := lanyardtest.Start(t)
+	script := `test -t 0 && echo input; test -t 1 && echo output; test "$(tty </dev/tty)" != not && echo ours; echo typed >/dev/tty; exit 4`
+	for name, test := range map[string]struct {
+		input, output bool
+		want          []string
+	}{
+		"input": {true, false, []string{"typed"}}, "output": {false, true, []string{"output", "ours", "typed"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s, _, _ := onTerminal(t, authority, func(o *order, s *supervised) {
+				o.Command = []string{"sh", "-c", script}
+				if s == nil {
+					return
+				}
+				if !test.input {
+					s.process.Stdin = nil
+				}
+				if !test.output {
+					s.process.Stdout, s.process.SysProcAttr.Ctty = nil, 0
+				} else if !test.input {
+					s.process.SysProcAttr.Ctty = 1
+				}
+			})
+			for _, want := range test.want {
+				s.until(want)
+			}
+			if code := s.wait(); code != 4 {
+				t.Errorf("exit code %d\n%s", code, s.stderr)
+			}
+		})
+	}
+}
+
+// sized tells how large its terminal is, at first and when it is told of a change, and ends when it reads a line.
+func sized() {
+	changes := make(chan os.Signal, 1)
+	signal.Notify(changes, syscall.SIGWINCH)
+	tell := func() {
+		size, err := unix.IoctlGetWinsize(0, unix.TIOCGWINSZ)
+		fmt.Println("size", size.Row, size.Col, err)
+	}
+	tell()
+	fmt.Println("ready", os.Getenv("LANYARD_POD_NAME"))
+	go func() {
+		for range changes {
+			tell()
+		}
+	}()
+	lines := bufio.NewScanner(os.Stdin)
+	lines.Scan()
+	fmt.Println("read", lines.Text())
+	os.Exit(3)
+}
+
+func TestTerminalSize(t *testing.T) {
+	t.Parallel()
+	s, master, _ := onTerminal(t, lanyardtest.Start(t), func(o *order, s *supervised) { o.Act = "sized" })
+	resize := func(rows, columns uint16) {
+		if err := unix.IoctlSetWinsize(int(master.Fd()), unix.TIOCSWINSZ, &unix.Winsize{Row: rows, Col: columns}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s.until("size 0 0 <nil>")
+	s.ready()
+	resize(31, 97)
+	s.until("size 31 97 <nil>")
+	s.press(master, "done\r")
+	s.until("read done")
+	if code := s.wait(); code != 3 {
+		t.Errorf("exit code %d\n%s", code, s.stderr)
+	}
+}
+
+// TestTerminalRestored ends the supervisor by a signal while every key goes to the command.
+func TestTerminalRestored(t *testing.T) {
+	t.Parallel()
+	s, _, slave := onTerminal(t, lanyardtest.Start(t), func(o *order, s *supervised) { o.Act = "sized" })
+	before := settings(t, slave)
+	s.until("size 0 0 <nil>")
+	s.ready()
+	eventually(t, "the terminal is the command's", func() bool { return settings(t, slave).Lflag&unix.ICANON == 0 })
+	s.signal(syscall.SIGTERM)
+	if code := s.wait(); code != 128+int(syscall.SIGTERM) {
+		t.Errorf("exit code %d\n%s", code, s.stderr)
+	}
+	if after := settings(t, slave); after != before {
+		t.Errorf("the terminal was left as %+v, not %+v", after, before)
+	}
+}
+
+// TestTerminalSuspended presses Ctrl-Z under a shell, which gets its terminal as it was, and continues the command.
+func TestTerminalSuspended(t *testing.T) {
+	t.Parallel()
+	authority := lanyardtest.Start(t)
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	shell := `set -m; "$0"; echo "stopped $?, $(stty -a </dev/tty | tr ' ;' '\n\n' | grep -x -e -icanon -e icanon)"; fg >/dev/null; echo "end $?"`
+	s, master, _ := onTerminal(t, authority, func(o *order, s *supervised) {
+		o.Act = "sized"
+		if s != nil {
+			s.process.Path, s.process.Args = "/bin/sh", []string{"sh", "-c", shell, self}
+		}
+	})
+	s.until("size 0 0 <nil>")
+	s.ready()
+	s.press(master, "\x1a")
+	s.until(fmt.Sprintf("stopped %d, icanon", 128+int(syscall.SIGTSTP)))
+	s.press(master, "done\r")
+	s.until("read done")
+	s.until("end 3")
+	s.wait()
 }

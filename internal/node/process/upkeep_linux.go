@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"os/exec"
+	"path/filepath"
 	"syscall"
 	"time"
 
@@ -163,11 +164,36 @@ func (s *supervisor) runOnRenew(ctx context.Context) error {
 	command := exec.CommandContext(ctx, s.OnRenew.Command[0], s.OnRenew.Command[1:]...)
 	command.Env = append(s.env[:len(s.env):len(s.env)], fmt.Sprintf("%s=%d", envPID, s.command.Pid))
 	command.Stdout, command.Stderr = s.Stderr, s.Stderr
-	command.SysProcAttr = &syscall.SysProcAttr{}
-	if s.User.Other {
-		command.SysProcAttr.Credential = s.User.credential()
+	if s.apart == nil {
+		return command.Run()
 	}
-	return command.Run()
+	return s.runApart(command)
+}
+
+// runApart runs a program of another user as the command itself is run, with none of the descriptors to keep.
+func (s *supervisor) runApart(command *exec.Cmd) (err error) {
+	if s.relay != nil && isTerminal(s.Stderr) {
+		command.Stdout, command.Stderr = s.relay.slave, s.relay.slave
+	}
+	if command.Path, err = filepath.Abs(command.Path); err != nil {
+		return err
+	}
+	// The command has the terminal; this one has none.
+	apart := *s.apart
+	apart.terminal = unset
+	command.SysProcAttr = &syscall.SysProcAttr{}
+	apart.attributes(command.SysProcAttr)
+	thread := newThread()
+	defer thread.end()
+	thread.do(func() {
+		if err = apart.cross(); err == nil {
+			err = command.Start()
+		}
+	})
+	if err != nil {
+		return err
+	}
+	return command.Wait()
 }
 
 const envPID = "LANYARD_EXEC_PID"

@@ -1,10 +1,14 @@
 package process
 
 import (
+	"bufio"
+	"cmp"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/user"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -13,8 +17,8 @@ import (
 type User struct {
 	UID, GID int
 	Groups   []int
-	// Name and Home are empty for a number that is no user of this machine.
-	Name, Home string
+	// Name, Home and Shell are empty for a number that is no user of this machine.
+	Name, Home, Shell string
 	// Other tells that it is not simply who runs the supervisor.
 	Other bool
 }
@@ -68,7 +72,7 @@ func account(name string, uid int) (User, error) {
 }
 
 func ofEntry(entry *user.User) (User, error) {
-	found := User{Name: entry.Username, Home: entry.HomeDir}
+	found := User{Name: entry.Username, Home: entry.HomeDir, Shell: shellOf(entry.Username)}
 	ids, err := entry.GroupIds()
 	if err != nil {
 		return User{}, fmt.Errorf("look up the groups of user %s: %w", entry.Username, err)
@@ -85,19 +89,58 @@ func ofEntry(entry *user.User) (User, error) {
 	return found, nil
 }
 
-// environment returns env as the user's: what names another user's things is taken out.
-func (u User) environment(env []string) []string {
+// maxUsers bounds how much of the machine's list of users is read, in bytes.
+const maxUsers = 16 << 20
+
+// shellOf returns the user's login shell, which package user leaves out, or nothing for a user that the machine's own list
+// does not name.
+func shellOf(name string) string {
+	file, err := os.Open("/etc/passwd")
+	if err != nil {
+		return ""
+	}
+	defer func() { _ = file.Close() }()
+	return findShell(io.LimitReader(file, maxUsers), name)
+}
+
+// findShell reads passwd(5): seven fields with colons between them, the name first and the shell last.
+func findShell(users io.Reader, name string) string {
+	const fields = 7
+	for lines := bufio.NewScanner(users); lines.Scan(); {
+		if entry := strings.Split(lines.Text(), ":"); len(entry) == fields && entry[0] == name {
+			return entry[fields-1]
+		}
+	}
+	return ""
+}
+
+// The search paths of users who have set none: what login programs give.
+const (
+	userPath = "/usr/local/bin:/usr/bin:/bin"
+	rootPath = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+)
+
+// environment returns the caller's environment as it is for the same user, and for another user what a login gives them,
+// with the caller's variables of the names to preserve.
+func (u User) environment(env, preserve []string) []string {
 	if !u.Other {
 		return env
 	}
-	env = without(env, "HOME", "USER", "LOGNAME", "MAIL", "XDG_RUNTIME_DIR", "DBUS_SESSION_BUS_ADDRESS")
+	path := userPath
+	if u.UID == 0 {
+		path = rootPath
+	}
+	clean := []string{"HOME=" + cmp.Or(u.Home, "/"), "SHELL=" + cmp.Or(u.Shell, "/bin/sh"), "PATH=" + path}
 	if u.Name != "" {
-		env = append(env, "USER="+u.Name, "LOGNAME="+u.Name)
+		clean = append(clean, "USER="+u.Name, "LOGNAME="+u.Name)
 	}
-	if u.Home != "" {
-		env = append(env, "HOME="+u.Home)
+	for _, entry := range env {
+		name, _, _ := strings.Cut(entry, "=")
+		if name == "TERM" || slices.Contains(preserve, name) {
+			clean = append(without(clean, name), entry)
+		}
 	}
-	return env
+	return clean
 }
 
 // without returns env less the variables of these names.

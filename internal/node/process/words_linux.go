@@ -19,6 +19,8 @@ const (
 type words struct {
 	texts   chan string
 	written chan struct{}
+	// raw reports whether lines end with a carriage return too; nil is never. It is set before the first word.
+	raw func() bool
 }
 
 func newWords(to io.Writer) *words {
@@ -27,7 +29,11 @@ func newWords(to io.Writer) *words {
 		defer close(w.written)
 		for text := range w.texts {
 			for line := range strings.SplitSeq(text, "\n") {
-				fmt.Fprintf(to, "lanyard: %s\n", line)
+				end := "\n"
+				if w.raw != nil && w.raw() {
+					end = "\r\n"
+				}
+				fmt.Fprintf(to, "lanyard: %s%s", line, end)
 			}
 		}
 	}()
