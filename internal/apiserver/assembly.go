@@ -37,6 +37,7 @@ import (
 	certificateadmission "lanyard.dev/internal/apiserver/admission/certificates"
 	"lanyard.dev/internal/apiserver/admission/escalation"
 	"lanyard.dev/internal/apiserver/admission/noderestriction"
+	"lanyard.dev/internal/apiserver/admission/onrenew"
 	"lanyard.dev/internal/apiserver/admission/podsecurity"
 	"lanyard.dev/internal/apiserver/anchor"
 	"lanyard.dev/internal/apiserver/auditlog"
@@ -369,7 +370,7 @@ func (a *assembly) identify() error {
 	if err != nil {
 		return err
 	}
-	a.config.AdmissionControl = admission.New(a.findNamespace, a.findAccount, nodes, pods, grants, certificateadmission.New(a.authorizer, a.evictions.AdmitsUser))
+	a.config.AdmissionControl = admission.New(a.findNamespace, a.findAccount, nodes, pods, onrenew.New(a.authorizer), grants, certificateadmission.New(a.authorizer, a.evictions.AdmitsUser))
 	a.approver = nodeapproval.New(a.stores.requests.Request, a.stores.requests.Approval, a.authorizer, a.servesAs, a.evictions.AdmitsUser, clock.RealClock{})
 	a.mirror.Feed(certificatesigningrequest.Resource).Listen(a.approver)
 	return nil

@@ -19,6 +19,7 @@ import (
 
 	"lanyard.dev/internal/node/nodetest"
 	"lanyard.dev/internal/podoptions"
+	"lanyard.dev/internal/workload"
 )
 
 // TestLife follows a pod from nothing to nothing, with a container that is run twice.
@@ -26,7 +27,9 @@ func TestLife(t *testing.T) {
 	t.Parallel()
 	r := newRuntime(t)
 	before := time.Now()
-	ran := start(t, r, podOf("log", "first", ";", "exit", "3"))
+	pod := podOf("log", "first", ";", "exit", "3")
+	pod.Annotations = map[string]string{workload.OnRenew: "signal:HUP"}
+	ran := start(t, r, pod)
 	first := ran.await(ran.id, Exited)
 	second, err := ran.add(t.Context(), 1)
 	if err != nil {
@@ -37,7 +40,7 @@ func TestLife(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := []Pod{{
-		UID: ran.pod.UID, Namespace: "default", Name: "pod", Sandboxes: []Sandbox{{ID: ran.sandbox, Ready: true}},
+		UID: ran.pod.UID, Namespace: "default", Name: "pod", Sandboxes: []Sandbox{{ID: ran.sandbox, Ready: true, OnRenew: "signal:HUP"}},
 		Containers: []Container{
 			{ID: second, SandboxID: ran.sandbox, Name: "main", Attempt: 1, State: Created, Image: "lanyard.test/tool:1"},
 			{ID: ran.id, SandboxID: ran.sandbox, Name: "main", State: Exited, Image: "lanyard.test/tool:1", ExitCode: 3, Reason: "Error"},

@@ -14,6 +14,8 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 	kubelettypes "k8s.io/kubelet/pkg/types"
+
+	"lanyard.dev/internal/workload"
 )
 
 // seen remembers the statuses that lists do not tell. What it remembers cannot change while the state does not.
@@ -103,7 +105,7 @@ func (r *Runtime) sandbox(ctx context.Context, item *runtimeapi.PodSandbox) (San
 	if before, ok := r.seen.sandboxes[item.GetId()]; ok && before.Ready == ready {
 		return before, nil
 	}
-	found := Sandbox{ID: item.GetId(), Attempt: item.GetMetadata().GetAttempt(), Ready: ready, CreatedAt: at(item.GetCreatedAt())}
+	found := Sandbox{ID: item.GetId(), Attempt: item.GetMetadata().GetAttempt(), Ready: ready, CreatedAt: at(item.GetCreatedAt()), OnRenew: item.GetAnnotations()[workload.OnRenew]}
 	if !ready {
 		return found, nil
 	}

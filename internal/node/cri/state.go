@@ -24,6 +24,8 @@ type Sandbox struct {
 	CreatedAt time.Time
 	// IPs are empty where the pod has the host's network.
 	IPs []string
+	// OnRenew is the pod's annotation of that name as it was when the sandbox was made.
+	OnRenew string
 }
 
 // State is where a container is in its life.

@@ -18,23 +18,19 @@ import (
 const notifyTimeout = 30 * time.Second
 
 // Renewed tells that volumes of the pod have new content. It says so in an event if tokens are among it, and does what the
-// pod's on-renew annotation says to the running containers that mount one of the volumes.
+// pod's on-renew annotation said when the pod was started to the running containers that mount one of the volumes.
 func (p *Pods) Renewed(pod *corev1.Pod, volumes []string) {
 	if tokens := tokenVolumes(pod, volumes); len(tokens) > 0 {
 		p.normal(pod, reasonTokenRenewed, "Renewed the token in volume %s", strings.Join(tokens, ", "))
-	}
-	text, ok := pod.Annotations[workload.OnRenew]
-	if !ok {
-		return
-	}
-	how, err := workload.ParseNotice(text)
-	if err != nil {
-		return // told of when the pod came
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	w, ctx := p.workers[pod.UID], p.running
 	if w == nil || ctx == nil || ctx.Err() != nil {
+		return
+	}
+	how, ok := w.notice()
+	if !ok {
 		return
 	}
 	for _, run := range w.mountersOf(volumes) {
@@ -52,6 +48,18 @@ func tokenVolumes(pod *corev1.Pod, volumes []string) []string {
 		}
 	}
 	return all
+}
+
+// notice returns what is done to the pod's containers: what its annotation said when the pod was started. One that was
+// changed since does not count, for who may write to a pod's object may not run commands in it.
+func (w *worker) notice() (how workload.Notice, ok bool) {
+	_, _, held := w.look()
+	live := (&situation{held: held}).live()
+	if live == nil || live.OnRenew == "" {
+		return workload.Notice{}, false
+	}
+	how, err := workload.ParseNotice(live.OnRenew)
+	return how, err == nil // else it was told of when the pod came
 }
 
 // mountersOf returns the running containers that mount one of the volumes.

@@ -2,6 +2,7 @@ package pod
 
 import (
 	"strings"
+	"syscall"
 	"testing"
 
 	corev1 "k8s.io/api/core/v1"
@@ -39,6 +40,52 @@ func TestRenewed(t *testing.T) {
 			}
 			if !n.events.has("Normal TokenRenewed Renewed the token in volume token") {
 				t.Errorf("events %q", n.events.all())
+			}
+		})
+	}
+}
+
+// TestRenewedAsStarted changes the annotation of a pod that runs, in its object and, with another agent, before that has seen
+// it: what it said when the pod was started is done, and nothing else.
+func TestRenewedAsStarted(t *testing.T) {
+	t.Parallel()
+	for name, test := range map[string]struct{ before, after, want string }{
+		"added":   {"", "exec:/bin/sh -c id", ""},
+		"changed": {"signal:HUP", "exec:/bin/sh -c id", "main 1"},
+		"removed": {"signal:HUP", "", "main 1"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			n := newNode(t)
+			annotate := func(p *corev1.Pod, how string) {
+				p.Annotations = map[string]string{}
+				if how != "" {
+					p.Annotations[workload.OnRenew] = how
+				}
+			}
+			n.apply(aPod(func(p *corev1.Pod) {
+				annotate(p, test.before)
+				p.Spec.Volumes = []corev1.Volume{{Name: "token", VolumeSource: corev1.VolumeSource{EmptyDir: &corev1.EmptyDirVolumeSource{}}}}
+				p.Spec.Containers[0].VolumeMounts = []corev1.VolumeMount{{Name: "token", MountPath: "/token"}}
+			}))
+			pod := n.awaitPod("pod runs", "web", isPhase(corev1.PodRunning)).DeepCopy()
+			annotate(pod, test.after)
+			n.pods.Set(pod)
+			n.pods.Renewed(pod, []string{"token"})
+			n.pods.mu.Lock()
+			w := n.pods.workers[pod.UID]
+			n.pods.mu.Unlock()
+			if kept, _, _ := w.look(); kept.Annotations[workload.OnRenew] != test.before {
+				t.Errorf("a new sandbox would have %q", kept.Annotations[workload.OnRenew])
+			}
+			if test.want != "" {
+				n.await("event", func() bool { return n.events.has("Normal RenewalNotified") })
+			}
+			if how, ok := w.notice(); ok != (test.before != "") || ok && how.Signal != syscall.SIGHUP {
+				t.Errorf("on a renewal: %+v, %v", how, ok)
+			}
+			if got := strings.Join(n.runtime.signals, ","); got != test.want {
+				t.Errorf("did %q, want %q", got, test.want)
 			}
 		})
 	}

@@ -2,6 +2,7 @@ package pod
 
 import (
 	"context"
+	"maps"
 	"reflect"
 	"sync"
 	"time"
@@ -12,6 +13,7 @@ import (
 
 	"lanyard.dev/internal/node/cri"
 	"lanyard.dev/internal/podsupport"
+	"lanyard.dev/internal/workload"
 )
 
 // worker runs one pod. Its goroutine alone decides and acts; the others leave word and wake it.
@@ -89,10 +91,29 @@ func (w *worker) set(pod *corev1.Pod) {
 			w.renamed[c.Name] = true
 		}
 	}
-	w.pod = pod
+	w.pod = withNoticeOf(w.pod, pod)
 	w.giveUpLocked()
 	w.mu.Unlock()
 	w.wake()
+}
+
+// withNoticeOf returns pod with the on-renew annotation that it had before, so that a sandbox made later does not have
+// another.
+func withNoticeOf(before, pod *corev1.Pod) *corev1.Pod {
+	text, had := before.Annotations[workload.OnRenew]
+	if now, has := pod.Annotations[workload.OnRenew]; now == text && has == had {
+		return pod
+	}
+	kept := *pod
+	kept.Annotations = maps.Clone(pod.Annotations)
+	delete(kept.Annotations, workload.OnRenew)
+	if had {
+		if kept.Annotations == nil {
+			kept.Annotations = map[string]string{}
+		}
+		kept.Annotations[workload.OnRenew] = text
+	}
+	return &kept
 }
 
 // remove takes note that the pod is gone.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"maps"
+	"slices"
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -15,7 +16,6 @@ import (
 	"k8s.io/apiserver/pkg/util/dryrun"
 
 	"lanyard.dev/internal/apiserver/registry"
-	"lanyard.dev/internal/workload"
 )
 
 // BindingREST serves pods/binding: it puts a pod on a node, once.
@@ -93,9 +93,10 @@ func place(pod *corev1.Pod, binding *corev1.Binding) (*corev1.Pod, error) {
 	case len(pod.Spec.SchedulingGates) > 0:
 		return nil, conflict("pod %v has non-empty .spec.schedulingGates", pod.Name)
 	}
-	if _, given := binding.Annotations[workload.Process]; given {
-		// What annotations an update may not change, a binding may not either.
-		return nil, apierrors.NewBadRequest(fmt.Sprintf("a binding may not set the annotation %s", workload.Process))
+	for _, key := range slices.Sorted(maps.Keys(binding.Annotations)) {
+		if processAnnotation(key) != "" {
+			return nil, apierrors.NewBadRequest(fmt.Sprintf("a binding may not set the annotation %s", key))
+		}
 	}
 	pod.Spec.NodeName = binding.Target.Name
 	if len(binding.Annotations) > 0 {

@@ -252,7 +252,10 @@ func TestBinding(t *testing.T) {
 		{"another name", "p", func(b *corev1.Binding) { b.Name = "q" }, apierrors.IsBadRequest, "name in URL does not match name in Binding object"},
 		{"no target", "p", func(b *corev1.Binding) { b.Target.Name = "" }, apierrors.IsInvalid, "target.name"},
 		{"another kind", "p", func(b *corev1.Binding) { b.Target.Kind = "Pod" }, apierrors.IsInvalid, "target.kind"},
-		{"a process", "p", func(b *corev1.Binding) { b.Annotations = map[string]string{workload.Process: "true"} }, apierrors.IsBadRequest, "a binding may not set the annotation"},
+		{"a process", "p", func(b *corev1.Binding) { b.Annotations = map[string]string{workload.Process: "true"} }, apierrors.IsBadRequest, "a binding may not set the annotation identity.lanyard.dev/process"},
+		{"a command", "p", func(b *corev1.Binding) { b.Annotations = map[string]string{workload.OnRenew: "exec:/bin/sh"} }, apierrors.IsBadRequest, "a binding may not set the annotation identity.lanyard.dev/on-renew"},
+		{"a lease", "p", func(b *corev1.Binding) { b.Annotations = map[string]string{workload.Lease: "9999-12-31T23:59:59Z"} }, apierrors.IsBadRequest, "a binding may not set the annotation identity.lanyard.dev/lease"},
+		{"a mirror", "p", func(b *corev1.Binding) { b.Annotations = map[string]string{corev1.MirrorPodAnnotationKey: "x"} }, apierrors.IsBadRequest, "a binding may not set the annotation kubernetes.io/config.mirror"},
 		{"another UID", "p", func(b *corev1.Binding) { b.UID = types.UID("other") }, apierrors.IsConflict, "Precondition failed: UID"},
 		{"another version", "p", func(b *corev1.Binding) { b.ResourceVersion = "1" }, apierrors.IsConflict, "Precondition failed: ResourceVersion"},
 	} {
@@ -280,33 +283,59 @@ func TestBinding(t *testing.T) {
 	}
 }
 
-// TestProcessIsOneFromTheStart: what is deleted at once, and by whom, does not change in a pod's life.
-func TestProcessIsOneFromTheStart(t *testing.T) {
+// TestAnnotationsThatRun tries to change, through the pod and through its status, the annotations of a pod that say what is
+// run in it or how long it lives.
+func TestAnnotationsThatRun(t *testing.T) {
 	t.Parallel()
 	s := newStorage(t)
 	s.create(t, "pod", onNode)
 	s.create(t, "process", process)
+	s.create(t, "command", func(p *corev1.Pod) { p.Annotations = map[string]string{workload.OnRenew: "exec:/bin/reload"} })
+	annotate := func(key, value string) func(*corev1.Pod) {
+		return func(p *corev1.Pod) {
+			if p.Annotations == nil {
+				p.Annotations = map[string]string{}
+			}
+			p.Annotations[key] = value
+		}
+	}
+	bare := func(p *corev1.Pod) { p.Annotations = nil }
+	now := workload.FormatLease(time.Now())
 	for _, test := range []struct {
 		pod    string
 		mutate func(*corev1.Pod)
-		want   string
+		// want is what the update of the pod is refused for, and status that of its status; "" is admitted.
+		want, status string
 	}{
-		{"pod", process, "may not add process annotation"},
-		{"process", func(p *corev1.Pod) { p.Annotations = nil }, "may not remove or update process annotation"},
-		{"process", func(p *corev1.Pod) { p.Annotations[workload.Process] = "false" }, "may not remove or update process annotation"},
-		{"process", func(p *corev1.Pod) { p.Annotations[workload.Lease] = "tomorrow" }, `"tomorrow" is no time`},
-		{"process", func(p *corev1.Pod) { p.Annotations[workload.Lease] = workload.FormatLease(time.Now()) }, ""},
-		{"pod", func(p *corev1.Pod) { p.Annotations = map[string]string{workload.Lease: "tomorrow"} }, ""},
+		{"pod", process, "may not add process annotation", "may not add process annotation"},
+		{"process", bare, "may not remove or update process annotation", "may not remove or update process annotation"},
+		{"process", annotate(workload.Process, "false"), "may not remove or update process annotation", "may not remove or update process annotation"},
+		{"process", annotate(workload.Lease, "tomorrow"), `"tomorrow" is no time`, `"tomorrow" is no time`},
+		{"process", annotate(workload.Lease, now), "", "may not add lease annotation"},
+		{"pod", annotate(workload.Lease, "tomorrow"), "", ""},
+		{"pod", annotate(workload.OnRenew, "exec:/bin/sh"), "may not add on-renew annotation", "may not add on-renew annotation"},
+		{"pod", annotate(workload.OnRenew, "signal:TERM"), "may not add on-renew annotation", "may not add on-renew annotation"},
+		{"command", annotate(workload.OnRenew, "exec:/bin/sh"), "may not remove or update on-renew annotation", "may not remove or update on-renew annotation"},
+		{"command", bare, "may not remove or update on-renew annotation", "may not remove or update on-renew annotation"},
+		{"command", annotate("example.com/note", "x"), "", ""},
 	} {
-		for name, to := range map[string]rest.Updater{"status": s.Status, "resource": s.Pod} {
+		// The status first: what it may not change must not be there already.
+		for _, to := range []struct {
+			name string
+			rest.Updater
+			want string
+		}{{"status", s.Status, test.status}, {"resource", s.Pod, test.want}} {
 			err := update(t, to, test.pod, test.mutate)
 			switch {
-			case test.want == "" && err != nil:
-				t.Errorf("%s of %s: %v", name, test.pod, err)
-			case test.want != "" && (!apierrors.IsInvalid(err) || !strings.Contains(err.Error(), test.want)):
-				t.Errorf("%s of %s: got %v, want %q", name, test.pod, err, test.want)
+			case to.want == "" && err != nil:
+				t.Errorf("%s of %s: %v", to.name, test.pod, err)
+			case to.want != "" && (!apierrors.IsInvalid(err) || !strings.Contains(err.Error(), to.want)):
+				t.Errorf("%s of %s: got %v, want %q", to.name, test.pod, err, to.want)
 			}
 		}
+	}
+	if got := s.get(t, "command").Annotations[workload.OnRenew]; got != "exec:/bin/reload" {
+		t.Errorf("the command is %q", got)
 	}
 }
 

@@ -7,6 +7,8 @@ import (
 	"k8s.io/apimachinery/pkg/util/validation"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 	netutils "k8s.io/utils/net"
+
+	"lanyard.dev/internal/workload"
 )
 
 // ValidateStatusUpdate returns what makes the status and metadata of updated unfit to replace those of old.
@@ -15,7 +17,11 @@ func ValidateStatusUpdate(updated, old *corev1.Pod) field.ErrorList {
 	meta, status := field.NewPath("metadata"), field.NewPath("status")
 	c.add(apivalidation.ValidateObjectMetaUpdate(&updated.ObjectMeta, &old.ObjectMeta, meta)...)
 	c.finalizers(meta.Child("finalizers"))
-	c.annotationsKept(old.Annotations, meta.Child("annotations"))
+	kept := fixedAnnotation
+	if workload.IsProcess(old) {
+		kept = processAnnotation
+	}
+	c.annotationsKept(kept, old.Annotations, meta.Child("annotations"))
 	c.annotations(meta.Child("annotations"))
 	if updated.Spec.NodeName != old.Spec.NodeName {
 		c.forbidden(status.Child("nodeName"), "may not be changed directly")

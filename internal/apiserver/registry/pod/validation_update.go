@@ -23,7 +23,7 @@ func ValidateUpdate(updated, old *corev1.Pod) field.ErrorList {
 	meta, spec := field.NewPath("metadata"), field.NewPath("spec")
 	c.add(apivalidation.ValidateObjectMetaUpdate(&updated.ObjectMeta, &old.ObjectMeta, meta)...)
 	c.object()
-	c.annotationsKept(old.Annotations, meta.Child("annotations"))
+	c.annotationsKept(fixedAnnotation, old.Annotations, meta.Child("annotations"))
 	if len(updated.Spec.Containers) != len(old.Spec.Containers) {
 		c.forbidden(spec.Child("containers"), "pod updates may not add or remove containers")
 		return c.list
@@ -39,19 +39,33 @@ func ValidateUpdate(updated, old *corev1.Pod) field.ErrorList {
 	return c.list
 }
 
-// annotationsKept holds fast the annotations that say how a pod came to be and how it is confined.
-func (c *checker) annotationsKept(old map[string]string, p *field.Path) {
-	kind := func(key string) string {
-		switch {
-		case strings.HasPrefix(key, corev1.DeprecatedAppArmorBetaContainerAnnotationKeyPrefix):
-			return "AppArmor annotations"
-		case key == corev1.MirrorPodAnnotationKey:
-			return "mirror pod annotation"
-		case key == workload.Process:
-			return "process annotation"
-		}
-		return ""
+// fixedAnnotation returns what to call an annotation that a pod has from its creation on or never, since it says how the
+// pod came to be, how it is confined or what is run in it; "" is any other.
+func fixedAnnotation(key string) string {
+	switch {
+	case strings.HasPrefix(key, corev1.DeprecatedAppArmorBetaContainerAnnotationKeyPrefix):
+		return "AppArmor annotations"
+	case key == corev1.MirrorPodAnnotationKey:
+		return "mirror pod annotation"
+	case key == workload.Process:
+		return "process annotation"
+	case key == workload.OnRenew:
+		return "on-renew annotation"
 	}
+	return ""
+}
+
+// processAnnotation is fixedAnnotation for the subresources of the pod of a process: who writes its status neither
+// vouches for the process nor ends it.
+func processAnnotation(key string) string {
+	if key == workload.Lease {
+		return "lease annotation"
+	}
+	return fixedAnnotation(key)
+}
+
+// annotationsKept holds fast the annotations that kind has a name for.
+func (c *checker) annotationsKept(kind func(key string) string, old map[string]string, p *field.Path) {
 	for key, value := range old {
 		if now, kept := c.pod.Annotations[key]; kind(key) != "" && (!kept || now != value) {
 			c.forbidden(p.Key(key), "may not remove or update "+kind(key))

@@ -1,0 +1,97 @@
+package onrenew_test
+
+import (
+	"strings"
+	"testing"
+
+	corev1 "k8s.io/api/core/v1"
+	rbacv1 "k8s.io/api/rbac/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apiserver/pkg/admission"
+	"k8s.io/apiserver/pkg/authentication/user"
+
+	"lanyard.dev/internal/apiserver/admission/onrenew"
+	"lanyard.dev/internal/apiserver/authz"
+	"lanyard.dev/internal/rbac"
+	"lanyard.dev/internal/workload"
+)
+
+// policy: operator may create pods/exec in shop, one for the pod web alone, other in another namespace, and deployer may
+// create, patch and update pods and their status. The node may create pods/exec too.
+func policy() *rbac.Index {
+	x := rbac.NewIndex()
+	grant := func(namespace, name string, rule rbacv1.PolicyRule) {
+		rule.APIGroups = []string{""}
+		x.SetRole(&rbacv1.Role{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: name}, Rules: []rbacv1.PolicyRule{rule}})
+		x.SetRoleBinding(&rbacv1.RoleBinding{
+			ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: name}, RoleRef: rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "Role", Name: name},
+			Subjects: []rbacv1.Subject{{APIGroup: rbacv1.GroupName, Kind: "User", Name: name}},
+		})
+	}
+	exec := rbacv1.PolicyRule{Verbs: []string{"create"}, Resources: []string{"pods/exec"}}
+	grant("shop", "operator", exec)
+	grant("shop", "system:node:n", exec)
+	grant("elsewhere", "other", exec)
+	grant("shop", "one", rbacv1.PolicyRule{Verbs: exec.Verbs, Resources: exec.Resources, ResourceNames: []string{"web"}})
+	grant("shop", "deployer", rbacv1.PolicyRule{Verbs: []string{"create", "patch", "update", "get"}, Resources: []string{"pods", "pods/status", "pods/attach"}})
+	return x
+}
+
+func podWith(name, how string) *corev1.Pod {
+	pod := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: name}}
+	if how != "" {
+		pod.Annotations = map[string]string{workload.OnRenew: how}
+	}
+	return pod
+}
+
+func TestCommandNeedsExec(t *testing.T) {
+	t.Parallel()
+	const command = "exec:/bin/reload"
+	plugin := onrenew.New(authz.New(policy()))
+	pods := corev1.SchemeGroupVersion.WithResource("pods")
+	for name, test := range map[string]struct {
+		who      string
+		groups   []string
+		pod, old *corev1.Pod
+		sub      string
+		allowed  bool
+	}{
+		"with the right":                    {who: "operator", pod: podWith("web", command), allowed: true},
+		"with the right to this pod":        {who: "one", pod: podWith("web", command), allowed: true},
+		"with the right to another":         {who: "one", pod: podWith("db", command)},
+		"with the right to one, no name":    {who: "one", pod: podWith("", command)},
+		"with the right elsewhere":          {who: "other", pod: podWith("web", command)},
+		"without":                           {who: "deployer", pod: podWith("web", command)},
+		"a signal":                          {who: "deployer", pod: podWith("web", "signal:HUP"), allowed: true},
+		"nothing":                           {who: "deployer", pod: podWith("web", ""), allowed: true},
+		"what no agent can read":            {who: "deployer", pod: podWith("web", "exec:"), allowed: true},
+		"a node":                            {who: "system:node:n", groups: []string{"system:nodes"}, pod: podWith("web", command)},
+		"an administrator":                  {who: "root", groups: []string{"system:masters"}, pod: podWith("web", command), allowed: true},
+		"an update that leaves it":          {who: "deployer", pod: podWith("web", command), old: podWith("web", command), allowed: true},
+		"an update that adds it":            {who: "deployer", pod: podWith("web", command), old: podWith("web", "")},
+		"an update that changes it":         {who: "deployer", pod: podWith("web", command), old: podWith("web", "exec:/bin/other")},
+		"an update of the status that does": {who: "deployer", pod: podWith("web", command), old: podWith("web", ""), sub: "status"},
+	} {
+		op, old := admission.Create, runtime.Object(nil)
+		if test.old != nil {
+			op, old = admission.Update, test.old
+		}
+		who := &user.DefaultInfo{Name: test.who, Groups: test.groups}
+		a := admission.NewAttributesRecord(test.pod, old, schema.GroupVersionKind{}, "shop", test.pod.Name, pods, test.sub, op, nil, false, who)
+		err := plugin.Validate(t.Context(), a, nil)
+		if test.allowed && err != nil || !test.allowed && (!apierrors.IsForbidden(err) || !strings.Contains(err.Error(), workload.OnRenew)) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	other := admission.NewAttributesRecord(&corev1.Binding{}, nil, schema.GroupVersionKind{}, "shop", "web", pods, "binding", admission.Create, nil, false, &user.DefaultInfo{Name: "deployer"})
+	if err := plugin.Validate(t.Context(), other, nil); err != nil {
+		t.Errorf("a binding: %v", err)
+	}
+	if !plugin.Handles(admission.Create) || !plugin.Handles(admission.Update) {
+		t.Error("the plugin is for both")
+	}
+}
