@@ -78,6 +78,9 @@ func TestRenewedAsStarted(t *testing.T) {
 			if kept, _, _ := w.look(); kept.Annotations[workload.OnRenew] != test.before {
 				t.Errorf("a new sandbox would have %q", kept.Annotations[workload.OnRenew])
 			}
+			w.mu.Lock()
+			w.pod = pod // as an agent has it that begins after the change
+			w.mu.Unlock()
 			if test.want != "" {
 				n.await("event", func() bool { return n.events.has("Normal RenewalNotified") })
 			}
