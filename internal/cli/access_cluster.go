@@ -29,7 +29,7 @@ func (o *policySource) loadCluster(ctx context.Context, namespace string) (*load
 	client, configured, err := o.connection.config(io.Discard)
 	switch {
 	case errors.Is(err, errNoServer):
-		return nil, withHint(errNoServer, "start an authority with lanyard up, name a kubeconfig with --kubeconfig, or files with -f")
+		return nil, withHint(err, hintOf(err)+"; or name files with -f")
 	case err != nil:
 		return nil, err
 	}

@@ -16,7 +16,19 @@ import (
 	"lanyard.dev/internal/version"
 )
 
-var errNoServer = errors.New("there is no server to talk to: no authority runs here and no kubeconfig is named")
+var (
+	errNoServer    = errors.New("there is no server to talk to")
+	errEmptyConfig = errors.New("the kubeconfig names none")
+)
+
+// noServer is errNoServer, with why no authority was found if one was looked
+// for.
+func noServer(none error) error {
+	if none == nil {
+		return withHint(fmt.Errorf("%w: %w", errNoServer, errEmptyConfig), "name another kubeconfig with --kubeconfig or KUBECONFIG")
+	}
+	return withHint(fmt.Errorf("%w: %w", errNoServer, none), hintOf(none))
+}
 
 // connection says which server to talk to, and as whom. It is found as lanyard kubectl finds it: a kubeconfig that is
 // named, else the authority that runs here, else the user's own kubeconfig.
@@ -36,7 +48,9 @@ func (c *connection) named() bool { return c.kubeconfig != "" || c.context != ""
 // config reads the kubeconfig. Warnings of the server go to words. namespace is the kubeconfig's, or "default".
 func (c *connection) config(words io.Writer) (config *rest.Config, namespace string, err error) {
 	rules := clientcmd.NewDefaultClientConfigLoadingRules()
-	if rules.ExplicitPath, err = c.file(); err != nil {
+	rules.ExplicitPath, err = c.file()
+	none := err
+	if err != nil && !errors.Is(err, datadir.ErrNoneRunning) {
 		return nil, "", err
 	}
 	loaded := clientcmd.NewNonInteractiveDeferredLoadingClientConfig(rules, &clientcmd.ConfigOverrides{CurrentContext: c.context})
@@ -46,8 +60,7 @@ func (c *connection) config(words io.Writer) (config *rest.Config, namespace str
 	}
 	switch {
 	case clientcmd.IsEmptyConfig(err):
-		return nil, "", withHint(errNoServer,
-			"start one with lanyard up, or name a kubeconfig with --kubeconfig")
+		return nil, "", noServer(none)
 	case err != nil:
 		return nil, "", fmt.Errorf("read the kubeconfig: %w", err)
 	}
@@ -69,8 +82,8 @@ func (c *connection) client(words io.Writer) (kubernetes.Interface, *rest.Config
 	return client, config, nil
 }
 
-// file is the kubeconfig that was named or that belongs to the authority that runs here; empty leaves the choice to the
-// usual rules.
+// file is the kubeconfig that was named or that belongs to the authority that runs here. Empty leaves the choice to the
+// usual rules, with datadir.ErrNoneRunning as well if no authority was found.
 func (c *connection) file() (string, error) {
 	if c.kubeconfig != "" || os.Getenv(kubeconfigEnv) != "" {
 		return c.kubeconfig, nil
@@ -79,9 +92,6 @@ func (c *connection) file() (string, error) {
 		return noKubeconfig, nil
 	}
 	running, err := datadir.FindOne()
-	if errors.Is(err, datadir.ErrNoneRunning) {
-		return "", nil
-	}
 	if err != nil {
 		return "", err
 	}

@@ -35,8 +35,8 @@ type kubectlOptions struct {
 
 	// exit ends the process with kubectl's exit code.
 	exit func(code int)
-	// hint is printed, if it is not empty, when there is no server to talk to.
-	hint string
+	// none is why no authority was found, if none was looked for in vain.
+	none error
 }
 
 // newKubectl passes everything after "kubectl", flags and --help included, to
@@ -74,9 +74,7 @@ func (o *kubectlOptions) complete() error {
 			return fmt.Errorf("set %s: %w", kubeconfigEnv, err)
 		}
 	case errors.Is(err, datadir.ErrNoneRunning):
-		if _, statErr := os.Stat(clientcmd.RecommendedHomeFile); statErr != nil {
-			o.hint = "no authority is running here and no kubeconfig is named: start one with lanyard up"
-		}
+		o.none = err
 	case !needsNoServer(o.args):
 		return err
 	}
@@ -115,13 +113,26 @@ func (o *kubectlOptions) run() {
 // fatal prints what kubectl has to say about its end, and ends the process:
 // kubectl may call it in any goroutine.
 func (o *kubectlOptions) fatal(message string, code int) {
+	hint := ""
+	if strings.Contains(message, genericclioptions.ErrEmptyConfig.Error()) {
+		err := noServer(o.none)
+		message, hint = "error: "+err.Error(), hintOf(err)
+	}
 	if message != "" {
 		fmt.Fprintln(o.err, strings.TrimSuffix(message, "\n"))
 	}
-	if o.hint != "" && strings.Contains(message, "onnection to the server") {
-		fmt.Fprintf(o.err, "hint: %s\n", o.hint)
+	if hint != "" {
+		fmt.Fprintf(o.err, "hint: %s\n", hint)
 	}
 	o.exit(code)
+}
+
+// withoutLocalhost keeps kubectl from http://localhost:8080, which it tries
+// several times where it knows of no server. It then ends with genericclioptions.ErrEmptyConfig.
+func withoutLocalhost() {
+	if os.Getenv("KUBERNETES_MASTER") == "" {
+		clientcmd.ClusterDefaults.Server = ""
+	}
 }
 
 // namedAgent has the server's logs name this program.
@@ -133,6 +144,7 @@ func namedAgent(config *rest.Config) *rest.Config {
 // command returns kubectl's own command tree, without plugins: what a user
 // runs as part of lanyard is lanyard.
 func (o *kubectlOptions) command() *cobra.Command {
+	withoutLocalhost()
 	io := genericiooptions.IOStreams{In: o.in, Out: o.out, ErrOut: o.err}
 	flags := genericclioptions.NewConfigFlags(true).WithDeprecatedPasswordFlag().
 		WithDiscoveryBurst(discoveryBurst).WithDiscoveryQPS(discoveryQPS).WithWarningPrinter(io).

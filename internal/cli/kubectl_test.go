@@ -156,6 +156,29 @@ func TestKubectlExitCodesAndErrors(t *testing.T) {
 	}
 }
 
+// TestKubectlWithoutAServer tries none, and says once what there is to do.
+func TestKubectlWithoutAServer(t *testing.T) {
+	alone(t)
+	const none = "error: there is no server to talk to: no authority of this user runs on this machine\nhint: "
+	for _, line := range []string{"get serviceaccounts", "create serviceaccount a", "api-resources", "get --raw /livez"} {
+		got := runKubectl(t, strings.Fields(line)...)
+		if got.code != 1 || got.out != "" || !strings.HasPrefix(got.errOut, none) || strings.Count(got.errOut, "\n") != 2 {
+			t.Errorf("%s: %+v", line, got)
+		}
+	}
+	if got := runKubectl(t, "config", "view", "-o", "name"); strings.Contains(got.errOut, "server") {
+		t.Errorf("what needs no server: %+v", got)
+	}
+	const empty = "error: there is no server to talk to: the kubeconfig names none\nhint: name another kubeconfig with --kubeconfig or KUBECONFIG\n"
+	if got := runKubectl(t, "get", "sa", "--kubeconfig", os.DevNull); got.code != 1 || got.errOut != empty {
+		t.Errorf("an empty kubeconfig: %+v", got)
+	}
+	got := run("", "user", "kubeconfig", "jane")
+	if want := "lanyard: " + strings.TrimPrefix(none, "error: "); got.code != exitFailure || !strings.HasPrefix(got.errOut, want) {
+		t.Errorf("another command: %+v", got)
+	}
+}
+
 func TestKubectlVersionIsThatOfTheLibraries(t *testing.T) {
 	alone(t)
 	got := runKubectl(t, "version", "--client")

@@ -21,13 +21,21 @@ import (
 )
 
 // The test binary runs itself as an instance that is killed.
-const childDirEnv = "LANYARD_DATADIR_TEST_CHILD_DIR"
+const (
+	childDirEnv = "LANYARD_DATADIR_TEST_CHILD_DIR"
+	// idleEnv has it do nothing until its standard input ends.
+	idleEnv = "LANYARD_DATADIR_TEST_IDLE"
+)
 
 const testURL = "https://127.0.0.1:6443"
 
 func TestMain(m *testing.M) {
 	if dir := os.Getenv(childDirEnv); dir != "" {
 		os.Exit(runChild(dir))
+	}
+	if os.Getenv(idleEnv) != "" {
+		_, _ = io.Copy(io.Discard, os.Stdin)
+		return
 	}
 	os.Exit(m.Run())
 }

@@ -3,12 +3,13 @@ package datadir
 import (
 	"errors"
 	"fmt"
+	"os"
 	"slices"
 	"strings"
 )
 
 // ErrNoneRunning reports that no instance of this user is up on this machine.
-var ErrNoneRunning = errors.New("no authority is running on this machine for this user: start one with lanyard up")
+var ErrNoneRunning = errors.New("no authority of this user runs on this machine")
 
 // SeveralError reports that it takes a choice which instance is meant.
 type SeveralError struct{ Running []Running }
@@ -32,14 +33,14 @@ func (e *SeveralError) Hint() string {
 }
 
 // FindOne returns the only instance that is up. Otherwise the error is
-// ErrNoneRunning or a *SeveralError.
+// a *NoneError or a *SeveralError.
 func FindOne() (Running, error) {
 	running, err := FindRunning()
 	switch {
 	case err != nil:
 		return Running{}, err
 	case len(running) == 0:
-		return Running{}, ErrNoneRunning
+		return Running{}, &NoneError{Others: findOthers(), root: os.Geteuid() == 0}
 	case len(running) > 1:
 		return Running{}, &SeveralError{Running: running}
 	}

@@ -46,7 +46,9 @@ func createRuntimeDir(dir string) error {
 // have put there: a record in it decides which server kubectl talks to.
 func trusted(dir string) (bool, error) {
 	info, err := os.Lstat(dir)
-	if errors.Is(err, fs.ErrNotExist) {
+	// What this user may not look at holds nothing of this user's. It may be named by the environment of another, as after
+	// su.
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrPermission) {
 		return false, nil
 	}
 	if err != nil {
