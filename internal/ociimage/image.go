@@ -7,6 +7,7 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
+	"io"
 	"maps"
 	"os"
 	"os/exec"
@@ -32,14 +33,17 @@ type Image struct {
 	Entrypoint, Cmd []string
 	// Files are contents by absolute path; their directories are made, mode 0755.
 	Files map[string]string
+	// Progress, if it is not nil, is given the name of each package that is compiled, a line each, unless this process
+	// has built the program before.
+	Progress io.Writer
 }
 
 // builds has the programs this process has built. Programs are built once, and are kept in memory so that no file is
 // left when the binary ends.
 var builds sync.Map // Main -> func() ([]byte, error)
 
-func program(main string) ([]byte, error) {
-	build, _ := builds.LoadOrStore(main, sync.OnceValues(func() ([]byte, error) { return build(main) }))
+func program(main string, progress io.Writer) ([]byte, error) {
+	build, _ := builds.LoadOrStore(main, sync.OnceValues(func() ([]byte, error) { return build(main, progress) }))
 	once, ok := build.(func() ([]byte, error))
 	if !ok {
 		return nil, fmt.Errorf("no build of %s", main)
@@ -47,17 +51,25 @@ func program(main string) ([]byte, error) {
 	return once()
 }
 
-func build(main string) ([]byte, error) {
+// build takes no flag by which Go would have to compile packages that an ordinary build of a static program has compiled,
+// as -trimpath does.
+func build(main string, progress io.Writer) ([]byte, error) {
 	dir, err := os.MkdirTemp("", "image-")
 	if err != nil {
 		return nil, err
 	}
 	defer func() { _ = os.RemoveAll(dir) }()
 	file := filepath.Join(dir, "program")
-	command := exec.Command("go", "build", "-trimpath", "-ldflags=-s", "-o", file, main)
+	var output bytes.Buffer
+	command := exec.Command("go", "build", "-ldflags=-s", "-o", file, main)
 	command.Env = append(os.Environ(), "CGO_ENABLED=0", "GOOS=linux", "GOFLAGS=")
-	if output, err := command.CombinedOutput(); err != nil {
-		return nil, fmt.Errorf("build %s: %w\n%s", main, err, output)
+	command.Stderr = &output
+	if progress != nil {
+		command.Args = slices.Insert(command.Args, 2, "-v")
+		command.Stderr = io.MultiWriter(&output, progress)
+	}
+	if err := command.Run(); err != nil {
+		return nil, fmt.Errorf("build %s: %w\n%s", main, err, output.Bytes())
 	}
 	return os.ReadFile(file)
 }
@@ -149,7 +161,7 @@ func (i Image) config(layer string) imageConfig {
 }
 
 func (i Image) layer() ([]byte, error) {
-	binary, err := program(i.Main)
+	binary, err := program(i.Main, i.Progress)
 	if err != nil {
 		return nil, err
 	}

@@ -3,8 +3,10 @@ package ociimage_test
 import (
 	"archive/tar"
 	"bytes"
+	"debug/buildinfo"
 	"encoding/json"
 	"io"
+	"slices"
 	"testing"
 
 	"lanyard.dev/internal/ociimage"
@@ -76,5 +78,34 @@ func readable(archive []byte) map[string][]byte {
 		if files[header.Name], err = io.ReadAll(r); err != nil {
 			return nil
 		}
+	}
+}
+
+// TestProgramsAreBuiltFromTheCommonCache: Go compiles every package again for a program with other flags than these.
+func TestProgramsAreBuiltFromTheCommonCache(t *testing.T) {
+	t.Parallel()
+	content, err := ociimage.Image{Name: "lanyard.test/x:1", Main: program}.Content()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var binary []byte
+	for _, blob := range content.Blobs {
+		if layer := readable(blob); layer != nil {
+			binary = layer["bin/pause"]
+		}
+	}
+	info, err := buildinfo.Read(bytes.NewReader(binary))
+	if err != nil {
+		t.Fatal(err)
+	}
+	static := false
+	for _, setting := range info.Settings {
+		static = static || setting.Key == "CGO_ENABLED" && setting.Value == "0"
+		if slices.Contains([]string{"-trimpath", "-gcflags", "-tags", "-race"}, setting.Key) {
+			t.Errorf("built with %s=%s", setting.Key, setting.Value)
+		}
+	}
+	if !static {
+		t.Errorf("not static: %v", info.Settings)
 	}
 }
