@@ -143,9 +143,26 @@ func (d *Dir) takeLock() error {
 		return unwritable(path, err)
 	}
 	d.lock = lock
+	if err := d.hideFromGit(); err != nil {
+		_ = d.Close()
+		return err
+	}
 	if err := d.writeOwner(""); err != nil {
 		_ = d.Close()
 		return err
+	}
+	return nil
+}
+
+// hideFromGit keeps the keys out of the repository that the directory may be
+// in.
+func (d *Dir) hideFromGit() error {
+	path := d.join(".gitignore")
+	if present, err := exists(path); err != nil || present {
+		return err
+	}
+	if err := os.WriteFile(path, []byte("*\n"), 0o600); err != nil {
+		return unwritable(path, err)
 	}
 	return nil
 }

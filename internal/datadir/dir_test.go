@@ -116,6 +116,9 @@ func TestOpenCreatesPrivateDirectory(t *testing.T) {
 	}
 	checkMode(t, path, 0o700)
 	checkMode(t, filepath.Join(path, lockName), 0o600)
+	if ignored, err := os.ReadFile(filepath.Join(path, ".gitignore")); err != nil || string(ignored) != "*\n" {
+		t.Errorf("git is told to ignore %q, %v", ignored, err)
+	}
 }
 
 func TestOpenClosesAnEmptyDirectoryToOthers(t *testing.T) {
