@@ -24,7 +24,7 @@ type rule struct {
 
 var rules = []rule{
 	{
-		in:    []string{"internal/token", "internal/signingkey", "internal/rbac", "internal/account"},
+		in:    []string{"internal/token", "internal/signingkey", "internal/rbac", "internal/account", "internal/access"},
 		never: []string{"net/http", "k8s.io/client-go", "go.etcd.io", "k8s.io/apiserver/pkg/server"},
 		// Only what a file imports itself is looked at: apimachinery's types bring net/http along, and that cannot be helped.
 		why: "the domain knows no transport and no storage",

@@ -3,7 +3,8 @@ package access
 import "strings"
 
 // builtin lists Kubernetes' own resources for when there is no API server to
-// ask: group (core is "-"), name, scope (n or c), aliases, subresources.
+// ask, and the subresources that rules name and no discovery document does: those a node authorizes by. A line is
+// group (core is "-"), name, scope (n or c), aliases, subresources; a subresource "*" stands for any.
 const builtin = `
 - pods n pod,po attach,binding,ephemeralcontainers,eviction,exec,log,portforward,proxy,resize,status
 - services n service,svc proxy,status
@@ -11,7 +12,7 @@ const builtin = `
 - secrets n secret
 - configmaps n configmap,cm
 - namespaces c namespace,ns finalize,status
-- nodes c node,no proxy,status
+- nodes c node,no checkpoint,configz,healthz,log,metrics,pods,proxy,spec,stats,status
 - events n event,ev
 - endpoints n ep
 - persistentvolumes c persistentvolume,pv status
@@ -24,7 +25,6 @@ const builtin = `
 - componentstatuses c componentstatus,cs
 - users c user
 - groups c group
-- uids c uid
 apps deployments n deployment,deploy scale,status
 apps daemonsets n daemonset,ds status
 apps statefulsets n statefulset,sts scale,status
@@ -40,19 +40,23 @@ networking.k8s.io networkpolicies n networkpolicy,netpol
 networking.k8s.io servicecidrs c servicecidr status
 networking.k8s.io ipaddresses c ipaddress,ip
 discovery.k8s.io endpointslices n endpointslice
+events.k8s.io events n event,ev
 coordination.k8s.io leases n lease
 rbac.authorization.k8s.io roles n role
 rbac.authorization.k8s.io rolebindings n rolebinding
 rbac.authorization.k8s.io clusterroles c clusterrole
 rbac.authorization.k8s.io clusterrolebindings c clusterrolebinding
+authentication.k8s.io uids c uid
+authentication.k8s.io userextras c userextra *
 authentication.k8s.io tokenreviews c tokenreview
 authentication.k8s.io selfsubjectreviews c selfsubjectreview
 authorization.k8s.io subjectaccessreviews c subjectaccessreview
 authorization.k8s.io selfsubjectaccessreviews c selfsubjectaccessreview
 authorization.k8s.io selfsubjectrulesreviews c selfsubjectrulesreview
 authorization.k8s.io localsubjectaccessreviews n localsubjectaccessreview
-certificates.k8s.io certificatesigningrequests c certificatesigningrequest,csr approval,status
+certificates.k8s.io certificatesigningrequests c certificatesigningrequest,csr approval,nodeclient,selfnodeclient,selfnodeserver,status
 certificates.k8s.io clustertrustbundles c clustertrustbundle
+certificates.k8s.io podcertificaterequests n podcertificaterequest,pcr approval,status
 certificates.k8s.io signers c signer
 storage.k8s.io storageclasses c storageclass,sc
 storage.k8s.io volumeattachments c volumeattachment status
@@ -72,23 +76,40 @@ apiextensions.k8s.io customresourcedefinitions c customresourcedefinition,crd,cr
 apiregistration.k8s.io apiservices c apiservice status
 flowcontrol.apiserver.k8s.io flowschemas c flowschema status
 flowcontrol.apiserver.k8s.io prioritylevelconfigurations c prioritylevelconfiguration status
-resource.k8s.io resourceclaims n resourceclaim status
+resource.k8s.io resourceclaims n resourceclaim binding,driver,status
 resource.k8s.io resourceclaimtemplates n resourceclaimtemplate
 resource.k8s.io resourceslices c resourceslice
 resource.k8s.io deviceclasses c deviceclass
+resource.k8s.io devicetaintrules c devicetaintrule status
+storagemigration.k8s.io storageversionmigrations c storageversionmigration,svm status
+`
+
+// impersonated lists what is only ever named by impersonation in one of the constrained modes, whose verbs start with
+// "impersonate:".
+const impersonated = `
+authentication.k8s.io users c user
+authentication.k8s.io groups c group
+authentication.k8s.io serviceaccounts n serviceaccount,sa
+authentication.k8s.io nodes c node,no
 `
 
 // Builtin returns the catalog of Kubernetes' own resources.
 func Builtin() *Catalog {
-	c := &Catalog{}
-	for line := range strings.Lines(strings.TrimSpace(builtin)) {
+	return &Catalog{resources: parseResources(builtin, known)}
+}
+
+func parseResources(text string, from origin) []resource {
+	var out []resource
+	for line := range strings.Lines(strings.TrimSpace(text)) {
 		fields := strings.Fields(line)
-		r := resource{group: strings.TrimPrefix(fields[0], "-"), name: fields[1], clusterScoped: fields[2] == "c", subresources: []string{}}
-		r.aliases = strings.Split(fields[3], ",")
+		r := resource{
+			group: strings.TrimPrefix(fields[0], "-"), name: fields[1], clusterScoped: fields[2] == "c",
+			aliases: strings.Split(fields[3], ","), from: from,
+		}
 		if len(fields) > 4 {
 			r.subresources = strings.Split(fields[4], ",")
 		}
-		c.resources = append(c.resources, r)
+		out = append(out, r)
 	}
-	return c
+	return out
 }

@@ -1,171 +1,212 @@
 package access
 
 import (
-	"fmt"
-	"regexp"
+	"cmp"
+	"iter"
 	"slices"
 	"strings"
 
+	rbacv1 "k8s.io/api/rbac/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 )
 
-// Catalog knows resources by the names people call them. The order of its
-// resources decides where a name means several.
+// Catalog knows resources by the names people call them, and what a rule may name. Its resources are ordered: those that
+// an API server serves, the core group first and then in the server's order; those that Kubernetes is known to have; those
+// that only rules name. Where a name means several, the first counts.
 type Catalog struct {
 	resources []resource
 	// served says that an API server was asked.
 	served bool
+	// rules yields the rules of the policy that is asked; nil for none.
+	rules iter.Seq[*rbacv1.PolicyRule]
 }
+
+// origin says how a catalog comes to know a resource.
+type origin uint8
+
+const (
+	served origin = iota // an API server serves it
+	known                // Kubernetes has it
+	ruled                // a rule names it
+)
 
 type resource struct {
-	group, name   string
-	aliases       []string // singular and short names
-	clusterScoped bool
-	subresources  []string
-	// unserved marks one that is only known, not served.
-	unserved bool
+	group, version, name string
+	aliases              []string // singular and short names
+	clusterScoped        bool
+	subresources         []string
+	from                 origin
 }
 
-// NewCatalog makes a catalog of what an API server says it serves and, after
-// that, of what Builtin knows besides.
-func NewCatalog(lists []*metav1.APIResourceList) *Catalog {
-	c := &Catalog{served: true}
-	subresources := map[schema.GroupResource][]string{}
-	seen := map[schema.GroupResource]bool{}
-	for _, list := range lists {
+// NewCatalog makes a catalog of what an API server says it serves and, after that, of what Builtin knows besides. The order
+// is that of groups and of their versions, except that the core group comes first; lists may come in any order.
+func NewCatalog(groups []*metav1.APIGroup, lists []*metav1.APIResourceList) *Catalog {
+	c := Builtin()
+	c.served = true
+	builtin := c.resources
+	c.resources = nil
+	for _, list := range inOrder(groups, lists) {
 		gv, err := schema.ParseGroupVersion(list.GroupVersion)
 		if err != nil {
 			continue
 		}
-		for i := range list.APIResources {
-			r := &list.APIResources[i]
-			name, sub, isSub := strings.Cut(r.Name, "/")
-			key := schema.GroupResource{Group: gv.Group, Resource: name}
-			if isSub {
-				subresources[key] = append(subresources[key], sub)
-				continue
-			}
-			if seen[key] {
-				continue // in another version
-			}
-			seen[key] = true
-			c.resources = append(c.resources, resource{
-				group: gv.Group, name: name, clusterScoped: !r.Namespaced,
-				aliases: append([]string{r.SingularName, strings.ToLower(r.Kind)}, r.ShortNames...),
-			})
-		}
+		c.addServed(gv, list.APIResources)
 	}
-	for i := range c.resources {
-		r := &c.resources[i]
-		r.subresources = append([]string{}, subresources[schema.GroupResource{Group: r.group, Resource: r.name}]...)
-	}
-	for _, r := range Builtin().resources {
-		if !seen[schema.GroupResource{Group: r.group, Resource: r.name}] {
-			r.unserved = true
-			c.resources = append(c.resources, r)
+	for _, r := range builtin {
+		if have := c.at(r.group, r.name); have != nil {
+			have.addSubresources(r.subresources...)
+			continue
 		}
+		c.resources = append(c.resources, r)
 	}
 	return c
 }
 
-// Spec is a resource as written, RESOURCE[/SUBRESOURCE] or RESOURCE[/NAME], and
-// where it is meant.
-type Spec struct {
-	Verb string
-	Text string
-	// Subresource, if not nil, is given by itself: then what follows the slash
-	// is a name.
-	Subresource *string
-	// Namespace is empty for all.
-	Namespace string
-}
-
-// Resolve reads a spec. The notes say how, where that is not plain.
-func (c *Catalog) Resolve(s Spec) (t Target, notes []string, err error) {
-	if strings.HasPrefix(s.Text, "/") {
-		return Target{Path: s.Text}, nil, nil
-	}
-	parts := strings.Split(s.Text, "/")
-	if len(parts) > 3 || slices.Contains(parts, "") {
-		return t, nil, fmt.Errorf("resource %q: write RESOURCE, RESOURCE/NAME, RESOURCE/SUBRESOURCE, RESOURCE/NAME/SUBRESOURCE or a path that starts with a slash", s.Text)
-	}
-	found := c.find(parts[0], &t)
-	if c.served && t.Resource != "*" && (found == nil || found.unserved) {
-		notes = append(notes, fmt.Sprintf("the API server does not serve %s", parts[0]))
-	}
-	if err := t.place(parts[1:], s.Subresource, found); err != nil {
-		return t, nil, fmt.Errorf("resource %q: %w", s.Text, err)
-	}
-	t.Namespace = s.Namespace
-	switch {
-	case t.Resource == "namespaces" && t.APIGroup == "" && t.Name != "":
-		// An API server takes a namespace to be in itself, so that roles there count.
-		t.ClusterScoped, t.Namespace = false, t.Name
-	case t.ClusterScoped:
-		t.Namespace = ""
-	}
-	if t.Name != "" && t.Subresource == "" && (s.Verb == "create" || s.Verb == "deletecollection") {
-		notes = append(notes, fmt.Sprintf("a request to %s names no object, so %s is left out", s.Verb, t.Name))
-		t.Name = ""
-	}
-	return t, notes, nil
-}
-
-var versionPattern = regexp.MustCompile(`^v[0-9]+((alpha|beta)[0-9]+)?$`)
-
-// find fills in resource and group from text such as "deploy",
-// "deployments.apps" or "deployments.v1.apps", and returns what the catalog
-// knows of it, or nil.
-func (c *Catalog) find(text string, t *Target) *resource {
-	name, group, grouped := strings.Cut(text, ".")
-	if version, rest, _ := strings.Cut(group, "."); versionPattern.MatchString(version) {
-		group = rest
-	}
-	t.Resource, t.APIGroup, t.AnyGroup = strings.ToLower(name), group, !grouped
-	if name == "*" {
-		if t.AnyGroup {
-			t.APIGroup, t.AnyGroup = "*", false
+// inOrder sorts lists by the place of their group and version in groups.
+func inOrder(groups []*metav1.APIGroup, lists []*metav1.APIResourceList) []*metav1.APIResourceList {
+	place := map[string]int{}
+	for _, g := range groups {
+		for _, v := range append([]metav1.GroupVersionForDiscovery{g.PreferredVersion}, g.Versions...) {
+			if _, again := place[v.GroupVersion]; !again {
+				place[v.GroupVersion] = len(place)
+			}
 		}
-		return nil
 	}
+	rank := func(l *metav1.APIResourceList) int {
+		if !strings.Contains(l.GroupVersion, "/") {
+			return -1 // the core group
+		}
+		if i, ok := place[l.GroupVersion]; ok {
+			return i
+		}
+		return len(place)
+	}
+	lists = slices.Clone(lists)
+	slices.SortStableFunc(lists, func(a, b *metav1.APIResourceList) int {
+		return cmp.Or(rank(a)-rank(b), strings.Compare(a.GroupVersion, b.GroupVersion))
+	})
+	return lists
+}
+
+func (c *Catalog) addServed(gv schema.GroupVersion, list []metav1.APIResource) {
+	for i := range list {
+		if r := &list[i]; !strings.Contains(r.Name, "/") && c.at(gv.Group, r.Name) == nil {
+			c.resources = append(c.resources, resource{
+				group: gv.Group, version: gv.Version, name: r.Name, clusterScoped: !r.Namespaced,
+				aliases: append([]string{r.SingularName, strings.ToLower(r.Kind)}, r.ShortNames...),
+			})
+		}
+	}
+	for i := range list {
+		if name, sub, isSub := strings.Cut(list[i].Name, "/"); isSub {
+			if r := c.at(gv.Group, name); r != nil {
+				r.addSubresources(sub)
+			}
+		}
+	}
+}
+
+// Learn makes the catalog know what the rules of a policy name besides: resources, subresources and verbs. The catalog of
+// an API server, too, does not know all of them: no discovery document has nodes/metrics or the verb use.
+func (c *Catalog) Learn(p *Policy) { c.rules = p.eachRule }
+
+// ruled reports whether a rule is as match says.
+func (c *Catalog) ruled(match func(*rbacv1.PolicyRule) bool) bool {
+	if c.rules == nil {
+		return false
+	}
+	for r := range c.rules {
+		if match(r) {
+			return true
+		}
+	}
+	return false
+}
+
+// ruledGroups returns the API groups for which a rule names a resource or one of its subresources, the core group first.
+// A group whose resources are known is left out, since a rule may list groups and resources that do not go together; so is
+// the wildcard. If no other group is left, those count, and the wildcard alone stands for the core group.
+func (c *Catalog) ruledGroups(name string) []string {
+	groups := map[string]bool{}
+	c.ruled(func(r *rbacv1.PolicyRule) bool {
+		if slices.ContainsFunc(r.Resources, func(text string) bool { return text == name || strings.HasPrefix(text, name+"/") }) {
+			for _, g := range r.APIGroups {
+				groups[g] = true
+			}
+		}
+		return false
+	})
+	if groups[rbacv1.APIGroupAll] {
+		delete(groups, rbacv1.APIGroupAll)
+		groups[""] = groups[""] || len(groups) == 0
+	}
+	all := sortedKeys(groups)
+	if others := slices.DeleteFunc(slices.Clone(all), c.hasGroup); len(others) > 0 {
+		return others
+	}
+	return all
+}
+
+// hasGroup reports whether the resources of an API group are known.
+func (c *Catalog) hasGroup(group string) bool {
+	return slices.ContainsFunc(c.resources, func(r resource) bool { return r.group == group })
+}
+
+// at returns the resource of that group and name, or nil.
+func (c *Catalog) at(group, name string) *resource {
 	for i := range c.resources {
-		r := &c.resources[i]
-		if grouped && r.group != group || r.name != t.Resource && !slices.Contains(r.aliases, t.Resource) {
-			continue
+		if r := &c.resources[i]; r.group == group && r.name == name {
+			return r
 		}
-		t.Resource, t.APIGroup, t.AnyGroup, t.ClusterScoped = r.name, r.group, false, r.clusterScoped
-		return r
 	}
 	return nil
 }
 
-// usualSubresources are taken for such where the resource is not known.
-var usualSubresources = []string{
-	"approval", "attach", "binding", "ephemeralcontainers", "eviction", "exec", "finalize", "log", "portforward", "proxy",
-	"resize", "scale", "status", "token",
+// called returns the resources that go by name, those whose own name it is first, and after them those that only rules
+// name so. They are of the group if one is given.
+func (c *Catalog) called(name, group string, grouped bool) []resource {
+	var exact, other, only []resource
+	for _, r := range c.resources {
+		switch {
+		case grouped && r.group != group:
+		case r.name == name:
+			exact = append(exact, r)
+		case slices.Contains(r.aliases, name):
+			other = append(other, r)
+		}
+	}
+	for _, g := range c.ruledGroups(name) {
+		if (!grouped || g == group) && c.at(g, name) == nil && (len(exact) == 0 || !c.hasGroup(g)) {
+			only = append(only, resource{group: g, name: name, from: ruled})
+		}
+	}
+	return slices.Concat(exact, other, only)
 }
 
-// place tells names from subresources.
-func (t *Target) place(rest []string, given *string, known *resource) error {
-	isSub := func(s string) bool { return slices.Contains(usualSubresources, s) }
-	if known != nil {
-		isSub = func(s string) bool { return slices.Contains(known.subresources, s) }
+func (r *resource) addSubresources(more ...string) {
+	for _, sub := range more {
+		if !slices.Contains(r.subresources, sub) {
+			r.subresources = append(slices.Clip(r.subresources), sub)
+		}
 	}
+}
+
+// hasSubresource reports whether r is known to have a subresource, or a rule names it. Kubernetes asks for the subresource
+// finalizers of any resource, of owners that block deletion. What only rules name may have a status and a scale, as any
+// custom resource may.
+func (c *Catalog) hasSubresource(r *resource, sub string) bool {
 	switch {
-	case given != nil && len(rest) > 1:
-		return fmt.Errorf("it has a subresource already, so --subresource says nothing")
-	case given != nil:
-		t.Subresource = *given
-		t.Name = strings.Join(rest, "")
-	case len(rest) == 1 && isSub(rest[0]):
-		t.Subresource = rest[0]
-	case len(rest) == 1:
-		t.Name = rest[0]
-	case len(rest) == 2 && isSub(rest[0]) && !isSub(rest[1]):
-		t.Subresource, t.Name = rest[0], rest[1]
-	case len(rest) == 2:
-		t.Name, t.Subresource = rest[0], rest[1]
+	case sub == "finalizers", slices.Contains(r.subresources, sub), r.anySubresource():
+		return true
+	case r.from == ruled && (sub == "status" || sub == "scale"):
+		return true
 	}
-	return nil
+	return c.ruled(func(rule *rbacv1.PolicyRule) bool {
+		return (slices.Contains(rule.APIGroups, r.group) || slices.Contains(rule.APIGroups, rbacv1.APIGroupAll)) &&
+			(slices.Contains(rule.Resources, r.name+"/"+sub) || slices.Contains(rule.Resources, "*/"+sub))
+	})
 }
+
+// anySubresource reports whether all that follows the resource is a subresource, as the keys of userextras are.
+func (r *resource) anySubresource() bool { return slices.Contains(r.subresources, "*") }

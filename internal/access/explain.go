@@ -2,6 +2,7 @@ package access
 
 import (
 	"fmt"
+	"slices"
 
 	"lanyard.dev/internal/rbac"
 )
@@ -15,12 +16,16 @@ type Question struct {
 
 // Explanation is the answer to a Question, and the reasons for it.
 type Explanation struct {
-	Allowed bool    `json:"allowed"`
+	Allowed bool `json:"allowed"`
+	// Unknown is set, and Allowed is not, where the part of the policy that could be read does not allow it.
+	Unknown bool    `json:"unknown,omitempty"`
 	Subject Subject `json:"subject"`
 	Verb    string  `json:"verb"`
 	Target  Target  `json:"target"`
 	// Unasked is set where the API server allows without asking the policy.
 	Unasked bool `json:"withoutRBAC,omitempty"`
+	// Ways are the requests by which an object of a given name is created.
+	Ways []Way `json:"ways,omitempty"`
 	// Grants are all bindings that allow, not only the one a decision names.
 	Grants []Via `json:"grants,omitempty"`
 	// Misses say, for a denial, what is closest to allowing.
@@ -28,41 +33,88 @@ type Explanation struct {
 	Notes  []string `json:"notes,omitempty"`
 }
 
-// Explain answers a question.
+// Way is one kind of request that does what is asked about, and whether it is allowed.
+type Way struct {
+	Text    string `json:"text"`
+	Allowed bool   `json:"allowed"`
+}
+
+// Explain answers a question: as an API server answers a SubjectAccessReview with the attributes of the target.
 func (p *Policy) Explain(q Question) Explanation {
-	out := Explanation{Subject: q.Subject, Verb: q.Verb, Target: q.Target}
-	requests := p.requests(&q.Subject, q.Verb, &q.Target)
-	out.Notes = q.Target.groupNotes(requests)
-	for _, req := range requests {
-		out.Allowed = out.Allowed || p.index.Authorize(req).Allowed
-	}
+	req := q.Subject.request(q.Verb, &q.Target)
+	out := Explanation{Subject: q.Subject, Verb: q.Verb, Target: q.Target, Allowed: p.allows(&q.Subject, req)}
+	out.Ways = p.ways(&q)
+	out.Notes = nameNotes(&q)
 	if q.Subject.isMaster() {
-		out.Allowed, out.Unasked = true, true
+		out.Unasked = true
 		out.Notes = append(out.Notes, mastersNote)
 	}
-	out.Grants = p.grants(requests)
-	if !out.Allowed {
-		var more int
-		if out.Misses, more = p.misses(&q, requests); more > 0 {
-			out.Notes = append(out.Notes, fmt.Sprintf("%d more misses as near are not shown", more))
-		}
+	out.Grants = p.grants(req)
+	if out.Allowed {
+		return out
+	}
+	if slices.Contains(q.Subject.Groups, nodesGroup) {
+		out.Notes = append(out.Notes, "only RBAC is asked here: an API server may allow nodes more, by the pods bound to them")
+	}
+	out.Notes = append(out.Notes, p.similar(&q.Subject)...)
+	var more int
+	if out.Misses, more = p.misses(&q, req); more > 0 {
+		out.Notes = append(out.Notes, fmt.Sprintf("%d more misses as near are not shown", more))
 	}
 	return out
 }
 
 const mastersNote = "the API server allows the group " + Masters + " everything, whatever the policy says"
 
-// grants returns each binding that allows one of the requests, which differ in
-// nothing but the API group.
-func (p *Policy) grants(requests []rbac.Request) []Via {
-	req := requests[0]
+func (p *Policy) allows(s *Subject, req rbac.Request) bool {
+	return s.isMaster() || p.index.Authorize(req).Allowed
+}
+
+// ways returns, for the creation of an object of a given name, what each request that does it is authorized by. A POST
+// carries the name in its body and is authorized without it, so that no rule with resourceNames allows it. A PATCH of
+// server-side apply carries it in its path; if the object does not exist, create is authorized too, with the name.
+func (p *Policy) ways(q *Question) []Way {
+	if q.Verb != "create" || q.Target.Name == "" || q.Target.Subresource != "" || q.Target.Path != "" {
+		return nil
+	}
+	post := q.Target
+	post.Name = ""
+	if post.Resource == "namespaces" && post.APIGroup == "" {
+		post.Namespace = "" // it is the new namespace's own
+	}
+	allows := func(verb string, t *Target) bool { return p.allows(&q.Subject, q.Subject.request(verb, t)) }
+	return []Way{
+		{"POST, as kubectl create sends it, is authorized as create without the name", allows("create", &post)},
+		{
+			"PATCH, as kubectl apply --server-side sends it, is authorized as patch and create with the name",
+			allows("patch", &q.Target) && allows("create", &q.Target),
+		},
+	}
+}
+
+// nameNotes says which requests name an object where the verb is one that seldom does.
+func nameNotes(q *Question) []string {
+	if q.Target.Name == "" || q.Target.Subresource != "" || q.Target.Path != "" {
+		return nil
+	}
+	switch q.Verb {
+	case "list", "watch":
+		return []string{fmt.Sprintf("a request to %s names an object only by the field selector metadata.name=%s", q.Verb, q.Target.Name)}
+	case "deletecollection":
+		return []string{"no request to deletecollection names an object"}
+	}
+	return nil
+}
+
+// grants returns each binding that allows the request.
+func (p *Policy) grants(req rbac.Request) []Via {
 	namespace := req.Namespace
 	if !req.ResourceRequest {
 		namespace = ""
 	}
 	var out []Via
 	for _, g := range p.index.GrantsFor(req.User, req.Groups, namespace) {
-		if rules := allowing(g.Rules, requests); len(rules) > 0 {
+		if rules := allowing(g.Rules, req); len(rules) > 0 {
 			out = append(out, viaOf(&g, rules))
 		}
 	}

@@ -7,8 +7,11 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	rbacv1 "k8s.io/api/rbac/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"lanyard.dev/internal/access"
+	"lanyard.dev/internal/rbac"
 )
 
 // shop is a policy in which most denials have something near.
@@ -80,7 +83,9 @@ subjects: [{kind: User, name: eve}]
 
 func explain(t *testing.T, p *access.Policy, who, verb, resource, namespace string) access.Explanation {
 	t.Helper()
-	target, _, err := access.Builtin().Resolve(access.Spec{Verb: verb, Text: resource, Namespace: namespace})
+	c := access.Builtin()
+	c.Learn(p)
+	target, _, err := c.Resolve(access.Spec{Verb: verb, Text: resource, Namespace: namespace})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -160,44 +165,89 @@ func TestMastersAreNotAskedAbout(t *testing.T) {
 	if !e.Allowed || !e.Unasked || len(e.Notes) != 1 || len(e.Grants)+len(e.Misses) > 0 {
 		t.Errorf("explanation %+v", e)
 	}
-	if l := p.List(subject(t, "user:ann", access.Masters)); !l.Unasked || len(l.Notes) != 1 {
+	if l := p.List(subject(t, "user:ann", access.Masters), ""); !l.Unasked || len(l.Notes) != 1 {
 		t.Errorf("permissions %+v", l)
 	}
 }
 
-func TestUnknownGroup(t *testing.T) {
+// TestCreateByName says which requests are allowed to create an object of a name: a rule with resourceNames allows a
+// server-side apply and no POST.
+func TestCreateByName(t *testing.T) {
 	t.Parallel()
 	p := policyOf(t, `
 apiVersion: rbac.authorization.k8s.io/v1
 kind: ClusterRole
-metadata: {name: widgets}
+metadata: {name: named}
 rules:
-- {apiGroups: [example.com, example.org], resources: [widgets], verbs: [get]}
-- {apiGroups: ["*"], resources: [gadgets], verbs: [get]}
-- {apiGroups: [example.com], resources: ["*"], verbs: [list]}
+- {apiGroups: [""], resources: [configmaps], resourceNames: [fresh], verbs: [create, patch]}
+- {apiGroups: [""], resources: [secrets], resourceNames: [fresh], verbs: [create]}
+- {apiGroups: [""], resources: [services], verbs: [create]}
+- {apiGroups: [""], resources: [namespaces], resourceNames: [lab], verbs: [create, patch]}
 ---
 apiVersion: rbac.authorization.k8s.io/v1
 kind: ClusterRoleBinding
-metadata: {name: widgets}
-roleRef: {kind: ClusterRole, name: widgets}
+metadata: {name: named}
+roleRef: {apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, name: named}
 subjects: [{kind: User, name: ann}]
 `)
-	for _, test := range []struct {
-		verb, resource string
-		want           bool
-		note           string
-	}{
-		{"get", "widgets", true, "here for example.com, example.org"},
-		{"list", "widgets", true, "any rule that names it counts"},
-		{"get", "widgets.example.net", false, ""},
-		{"get", "gadgets", true, "no rule names it"},
-		{"list", "things", false, "no rule names it"},
-		{"get", "things", false, "no rule names it"},
+	for resource, want := range map[string]struct{ named, post, patch bool }{
+		"configmaps/fresh": {true, false, true},
+		"configmaps/other": {false, false, false},
+		"secrets/fresh":    {true, false, false},
+		"services/fresh":   {true, true, false},
+		"namespaces/lab":   {true, false, true},
 	} {
-		e := explain(t, p, "user:ann", test.verb, test.resource, "shop")
-		if e.Allowed != test.want || e.Allowed != (len(e.Grants) > 0) || !strings.Contains(strings.Join(e.Notes, "\n"), test.note) {
-			t.Errorf("%s %s: allowed=%v with notes %q, want %v with %q", test.verb, test.resource, e.Allowed, e.Notes, test.want, test.note)
+		e := explain(t, p, "user:ann", "create", resource, "shop")
+		if len(e.Ways) != 2 || e.Allowed != want.named || e.Ways[0].Allowed != want.post || e.Ways[1].Allowed != want.patch {
+			t.Errorf("create %s: %v by %+v, want %+v", resource, e.Allowed, e.Ways, want)
 		}
+	}
+	for _, resource := range []string{"configmaps", "pods/web/exec", "/metrics"} {
+		if e := explain(t, p, "user:ann", "create", resource, "shop"); len(e.Ways) > 0 {
+			t.Errorf("create %s: ways %+v", resource, e.Ways)
+		}
+	}
+}
+
+func TestSimilarSubjects(t *testing.T) {
+	t.Parallel()
+	p := policyOf(t, shop+`
+---
+apiVersion: rbac.authorization.k8s.io/v1
+kind: ClusterRoleBinding
+metadata: {name: developers}
+roleRef: {kind: ClusterRole, name: everything-in-apps}
+subjects: [{kind: Group, name: developers}]
+`)
+	for who, want := range map[string]string{
+		"user:an": "no binding names the user an: did you mean ann?", "group:devlopers": "no binding names the group devlopers: did you mean developers?",
+		"user:ann": "", "user:zachary": "", "sa:shop/wbe": "",
+	} {
+		e := explain(t, p, who, "delete", "pods", "shop")
+		if got := strings.Join(e.Notes, "\n"); got != want {
+			t.Errorf("%s: notes %q, want %q", who, got, want)
+		}
+	}
+}
+
+// TestUnreadRoles does not take a role that could not be read for one that does not exist.
+func TestUnreadRoles(t *testing.T) {
+	t.Parallel()
+	x := rbac.NewIndex()
+	x.SetRoleBinding(&rbacv1.RoleBinding{
+		ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "b"}, RoleRef: rbacv1.RoleRef{Kind: "ClusterRole", Name: "secret"},
+		Subjects: []rbacv1.Subject{{Kind: "User", Name: "ann"}},
+	})
+	p := access.WithUnread(x, map[rbac.Ref]bool{{Kind: rbac.ClusterRole, Name: "secret"}: true})
+	e := explain(t, p, "user:ann", "get", "pods", "shop")
+	if len(e.Misses) != 1 || e.Misses[0].Text != "bound to ClusterRole/secret, which could not be read" {
+		t.Errorf("misses %+v", e.Misses)
+	}
+	if notes := p.List(e.Subject, "").Notes; len(notes) != 1 || !strings.HasSuffix(notes[0], "which could not be read") {
+		t.Errorf("notes of list %q", notes)
+	}
+	if notes := p.WhoCan("get", e.Target).Notes; !slices.Contains(notes, "1 binding refers to a role that could not be read") {
+		t.Errorf("notes of who-can %q", notes)
 	}
 }
 

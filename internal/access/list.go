@@ -13,6 +13,8 @@ import (
 // Permissions are all that a policy grants a subject.
 type Permissions struct {
 	Subject Subject `json:"subject"`
+	// Namespace is the only one asked about; empty for all.
+	Namespace string `json:"namespace,omitempty"`
 	// Unasked is set where the API server allows everything without asking
 	// the policy.
 	Unasked     bool         `json:"withoutRBAC,omitempty"`
@@ -32,17 +34,18 @@ type Permission struct {
 	ResourceNames   []string `json:"resourceNames,omitempty"`
 	NonResourceURLs []string `json:"nonResourceURLs,omitempty"`
 	Verbs           []string `json:"verbs"`
-	Via             []Via    `json:"via"`
+	// Via is empty where the bindings are not known.
+	Via []Via `json:"via"`
 }
 
 // maxPieces is the number of combinations of group and resource up to which a
 // rule is taken apart.
 const maxPieces = 4096
 
-// List returns what a subject may do in all namespaces. What one grant allows
-// and another allows too is listed with both.
-func (p *Policy) List(s Subject) Permissions {
-	out := Permissions{Subject: s, Unasked: s.isMaster(), Permissions: []Permission{}}
+// List returns what a subject may do in a namespace: what is granted there and everywhere. An empty namespace stands for
+// all. What one grant allows and another allows too is listed with both.
+func (p *Policy) List(s Subject, namespace string) Permissions {
+	out := Permissions{Subject: s, Namespace: namespace, Unasked: s.isMaster(), Permissions: []Permission{}}
 	if out.Unasked {
 		out.Notes = append(out.Notes, mastersNote)
 	}
@@ -50,35 +53,64 @@ func (p *Policy) List(s Subject) Permissions {
 	dangling := map[string]bool{}
 	for g := range p.index.Grants() {
 		switch {
-		case !s.matches(&g.Subject):
+		case !s.matches(&g.Subject), namespace != "" && g.Binding.Namespace != "" && g.Binding.Namespace != namespace:
 		case g.Dangling:
-			dangling[objectOf(g.Binding).String()+" refers to "+objectOf(g.Role).String()+", which does not exist"] = true
+			dangling[objectOf(g.Binding).String()+" refers to "+objectOf(g.Role).String()+", "+p.lacking(g.Role)] = true
 		default:
 			merge(merged, &g)
 		}
 	}
+	out.Permissions = sorted(merged)
+	out.Notes = append(out.Notes, sortedKeys(dangling)...)
+	return out
+}
+
+// ListRules returns what rules allow that an API server says a subject has in a namespace. It says neither which bindings
+// grant them nor which of them hold elsewhere.
+func ListRules(s Subject, namespace string, rules []rbacv1.PolicyRule) Permissions {
+	merged := map[string]*Permission{}
+	for i := range rules {
+		in := namespace
+		if len(rules[i].NonResourceURLs) > 0 {
+			in = ""
+		}
+		mergeRule(merged, &rules[i], in, nil)
+	}
+	return Permissions{Subject: s, Namespace: namespace, Permissions: sorted(merged)}
+}
+
+// sorted returns permissions in the order in which they are shown.
+func sorted(merged map[string]*Permission) []Permission {
+	out := make([]Permission, 0, len(merged))
 	for _, m := range merged {
 		slices.SortFunc(m.Verbs, compareVerbs)
-		m.Via = sortVias(m.Via, compareVias)
-		out.Permissions = append(out.Permissions, *m)
+		m.Via = append([]Via{}, sortVias(m.Via, compareVias)...)
+		out = append(out, *m)
 	}
-	slices.SortFunc(out.Permissions, comparePermissions)
-	out.Notes = append(out.Notes, sortedKeys(dangling)...)
+	slices.SortFunc(out, comparePermissions)
 	return out
 }
 
 // merge adds what a grant gives to what is there.
 func merge(merged map[string]*Permission, g *rbac.Grant) {
-	for _, r := range g.Rules {
-		for _, piece := range pieces(&r, g.Binding.Namespace) {
-			key := piece.key()
-			m := merged[key]
-			if m == nil {
-				m = &piece
-				merged[key] = m
-			}
-			m.Verbs = joinVerbs(m.Verbs, r.Verbs)
-			m.Via = append(m.Via, viaOf(g, nil))
+	via := viaOf(g, nil)
+	for i := range g.Rules {
+		mergeRule(merged, &g.Rules[i], g.Binding.Namespace, &via)
+	}
+}
+
+// mergeRule adds a rule that holds in a namespace, by a grant if one is known.
+func mergeRule(merged map[string]*Permission, r *rbacv1.PolicyRule, namespace string, via *Via) {
+	for _, piece := range pieces(r, namespace) {
+		key := piece.key()
+		m := merged[key]
+		if m == nil {
+			m = &piece
+			merged[key] = m
+		}
+		m.Verbs = joinVerbs(m.Verbs, r.Verbs)
+		if via != nil {
+			m.Via = append(m.Via, *via)
 		}
 	}
 }

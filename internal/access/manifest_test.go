@@ -2,6 +2,7 @@ package access_test
 
 import (
 	"fmt"
+	"io"
 	"slices"
 	"strings"
 	"testing"
@@ -32,8 +33,7 @@ func TestReadForms(t *testing.T) {
 		"list of lists":        `{"kind": "List", "items": [` + asList("List") + `]}`,
 		"typed list": `{"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRoleList", "items": [` + withoutKind + `]}` +
 			"\n" + binding,
-		"older version": strings.ReplaceAll(binding+clusterRole, "io/v1", "io/v1beta1"),
-		"CRLF":          strings.ReplaceAll("---\n"+binding+"\n---\n"+clusterRole+"\n", "\n", "\r\n"),
+		"CRLF": strings.ReplaceAll("---\n"+binding+"\n---\n"+clusterRole+"\n", "\n", "\r\n"),
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -54,19 +54,30 @@ func TestReadRefuses(t *testing.T) {
 		"no object":     {"- a\n- b\n", "policy.yaml: document 1: not an object of the Kubernetes API"},
 		"a string":      {"hello\n", "policy.yaml: document 1: not an object of the Kubernetes API"},
 		"no kind":       {"a: b\n", "policy.yaml: document 1: not an object of the Kubernetes API: no kind"},
-		"no name":       {strings.Replace(clusterRole, `"name": "r"`, "", 1), "policy.yaml: document 1: ClusterRole has no name"},
-		"wrong type":    {strings.Replace(clusterRole, `["get"]`, `"get"`, 1), "policy.yaml: document 1: ClusterRole: json: cannot unmarshal string"},
-		"unknown kind":  {strings.Replace(clusterRole, `"ClusterRole"`, `"ClusterRule"`, 1), `no kind "ClusterRule"`},
 		"twice a key":   {"kind: Role\nkind: Role\n", "already set in map"},
 		"in a list":     {`{"kind": "List", "items": [` + clusterRole + `, {}]}`, "policy.yaml: document 1: items[1]: not an object"},
 		"lists in list": {deep, "lists within lists"},
-		"template":      {"{{- if .Values.rbac }}\nkind: Role\n{{- end }}\n", "policy.yaml: document 1: "},
+		"aliases": {"a: &a [x,x,x,x,x,x,x,x,x,x]\nb: &b [*a,*a,*a,*a,*a,*a,*a,*a,*a,*a]\nc: &c [*b,*b,*b,*b,*b,*b,*b,*b,*b,*b]\n" +
+			"d: &d [*c,*c,*c,*c,*c,*c,*c,*c,*c,*c]\ne: &e [*d,*d,*d,*d,*d,*d,*d,*d,*d,*d]\nf: &f [*e,*e,*e,*e,*e,*e,*e,*e,*e,*e]\nkind: Role\n",
+			"policy.yaml: document 1: "},
+		"template": {"{{- if .Values.rbac }}\nkind: Role\n{{- end }}\n", "policy.yaml: document 1: "},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			err := access.NewManifests("default").Read("policy.yaml", strings.NewReader(test.text))
+			m := access.NewManifests("default")
+			err := m.Read("policy.yaml", strings.NewReader(test.text))
 			if err == nil || !strings.Contains(err.Error(), test.want) || strings.Contains(err.Error(), "\n") {
 				t.Errorf("got %v, want one line with %q", err, test.want)
+			}
+			if m.Count() != 0 {
+				t.Errorf("%d objects of a broken file count", m.Count())
+			}
+			// In a directory such a file is skipped, and a note says why.
+			m = access.NewManifests("default")
+			err = m.ReadOneOfMany("policy.yaml", strings.NewReader(test.text))
+			note := "1 file holds no manifests and is skipped: policy.yaml (" + strings.TrimPrefix(test.want, "policy.yaml: ")
+			if err != nil || len(m.Notes()) != 1 || m.Count() != 0 || strings.HasPrefix(test.want, "policy.yaml: ") && !strings.HasPrefix(m.Notes()[0], note) {
+				t.Errorf("in a directory: %v, notes %q", err, m.Notes())
 			}
 		})
 	}
@@ -83,8 +94,10 @@ func TestReadIsBounded(t *testing.T) {
 		}
 	}
 	for _, text := range []string{"\n", one, strings.Repeat("x", 1<<20)} {
-		if err := m.Read("more", strings.NewReader(text)); err == nil || !strings.HasPrefix(err.Error(), "more: more than ") {
-			t.Errorf("%.20q: got %v, want an error", text, err)
+		for _, read := range []func(string, io.Reader) error{m.Read, m.ReadOneOfMany} {
+			if err := read("more", strings.NewReader(text)); err == nil || !strings.HasPrefix(err.Error(), "more: too much to read: more than ") {
+				t.Errorf("%.20q: got %v, want an error", text, err)
+			}
 		}
 	}
 }
@@ -98,19 +111,120 @@ func TestNotesOfFiles(t *testing.T) {
 		}
 	}
 	more := `{"kind": "Pod"} {"kind": "ConfigMap"} {"kind": "Pod", "apiVersion": "v1"} ` +
-		`{"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "RoleBinding", "metadata": {"name": "b"}, "roleRef": {"kind": "ClusterRole", "name": "other"}}`
+		`{"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "RoleBinding", "metadata": {"name": "b"}, "roleRef": {"kind": "ClusterRole", "name": "other"}}` +
+		`{"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "web"}}`
 	if err := m.Read("c.json", strings.NewReader(more)); err != nil {
 		t.Fatal(err)
 	}
 	want := []string{
-		"ClusterRole/r is in a.yaml and again in b.yaml, which counts", "1 object names no namespace and is taken to be in lab",
+		"ClusterRole/r is in a.yaml and again in b.yaml, which counts", "2 objects name no namespace and are taken to be in lab",
 		"3 objects are no policy and left out: ConfigMap, Pod",
 	}
 	if diff := cmp.Diff(want, m.Notes()); diff != "" {
 		t.Errorf("notes (-want +got):\n%s", diff)
 	}
-	if missing := m.Missing(); !slices.Equal(missing, []string{"other"}) || m.Count() != 2 {
-		t.Errorf("missing %q, count %d", missing, m.Count())
+	if m.Count() != 2 {
+		t.Errorf("count %d", m.Count())
+	}
+}
+
+// TestInvalidObjectsDoNotCount has a binding of each sort that a server refuses, beside a role that allows everything.
+func TestInvalidObjectsDoNotCount(t *testing.T) {
+	t.Parallel()
+	const all = `{"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRole", "metadata": {"name": "all"},
+  "rules": [{"apiGroups": ["*"], "resources": ["*"], "verbs": ["*"]}]}`
+	bound := func(head, meta, ref, subject string) string {
+		return all + `{"apiVersion": "rbac.authorization.k8s.io/` + head + `", "metadata": ` + meta + `, "roleRef": ` + ref + `, "subjects": [` + subject + `]}`
+	}
+	const (
+		ref  = `{"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "all"}`
+		user = `{"kind": "User", "name": "ann"}`
+		web  = `{"kind": "ServiceAccount", "name": "web"}`
+		crb  = `v1", "kind": "ClusterRoleBinding`
+		rb   = `v1", "kind": "RoleBinding`
+		b    = `{"name": "b"}`
+	)
+	for name, test := range map[string]struct {
+		text string
+		want string // empty for what a server takes
+	}{
+		"user":                  {bound(crb, b, ref, user), ""},
+		"group left out":        {bound(crb, b, `{"kind": "ClusterRole", "name": "all"}`, user), ""},
+		"generated name":        {bound(crb, `{"generateName": "b-"}`, ref, user), ""},
+		"account at home":       {bound(rb, b, ref, web), ""},
+		"account without home":  {bound(crb, b, ref, web), "ClusterRoleBinding/b in x.json does not count, as a server refuses it: subjects[0].namespace: Required value"},
+		"account of RBAC":       {bound(crb, b, ref, `{"kind": "ServiceAccount", "name": "web", "namespace": "shop", "apiGroup": "rbac.authorization.k8s.io"}`), "subjects[0].apiGroup: Unsupported value"},
+		"user of the core":      {bound(crb, b, ref, `{"kind": "User", "name": "ann", "apiGroup": "v1"}`), `subjects[0].apiGroup: Unsupported value: "v1"`},
+		"role of another group": {bound(crb, b, strings.Replace(ref, "rbac.authorization", "rbac", 1), user), "roleRef.apiGroup: Unsupported value"},
+		"cluster to role":       {bound(crb, b, strings.Replace(ref, "ClusterRole", "Role", 1), user), `roleRef.kind: Unsupported value: "Role"`},
+		"one bad subject":       {bound(crb, b, ref, user+`, {"kind": "Robot", "name": "x"}`), `subjects[1].kind: Unsupported value: "Robot"`},
+		"no name":               {bound(crb, `{}`, ref, user), "metadata.name: Required value"},
+		"wrong type":            {bound(crb, b, ref, `"ann"`), "json: cannot unmarshal string"},
+		"unknown kind":          {bound(`v1", "kind": "ClusterBinding`, b, ref, user), "ClusterBinding in x.json does not count"},
+		"older version":         {bound(`v1beta1", "kind": "ClusterRoleBinding`, b, ref, user), "no server serves rbac.authorization.k8s.io/v1beta1"},
+		"letters":               {bound(crb, b, ref, `{"Kind": "User", "name": "ann"}`), `unknown field "subjects[0].Kind"`},
+		"role without verbs":    {strings.Replace(bound(crb, b, ref, user), `"verbs"`, `"verb"`, 1), "rules[0].verbs: Required value"},
+		"role with a bad URL":   {strings.Replace(bound(crb, b, ref, user), `"verbs"`, `"nonResourceURLs": ["/x"], "verbs"`, 1), "rules cannot apply to both"},
+		"role ref changed": {bound(crb, b, strings.Replace(ref, `"all"`, `"none"`, 1), user) + bound(crb, b, ref, user),
+			"roleRef: Invalid value"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			m := access.NewManifests("shop")
+			if err := m.Read("x.json", strings.NewReader(test.text)); err != nil {
+				t.Fatal(err)
+			}
+			index, err := m.Index()
+			if err != nil {
+				t.Fatal(err)
+			}
+			p := access.New(index)
+			allowed := false
+			for _, who := range []string{"user:ann", "sa:shop/web"} {
+				allowed = allowed || explain(t, p, who, "get", "pods", "shop").Allowed
+			}
+			if notes := strings.Join(m.Notes(), "\n"); allowed != (test.want == "") || !strings.Contains(notes, test.want) || test.want == "" && strings.Contains(notes, "refuses") {
+				t.Errorf("allowed=%v with notes %q, want %q", allowed, notes, test.want)
+			}
+		})
+	}
+}
+
+func TestLintOfFiles(t *testing.T) {
+	t.Parallel()
+	m := access.NewManifests("shop")
+	text := clusterRole + strings.NewReplacer(`"pods"`, `"pod"`, `"get"`, `"gett"`, `"r"`, `"typo"`).Replace(clusterRole) +
+		`{"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "web"}}` +
+		`{"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "Wbe"}}` +
+		`{"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "RoleBinding", "metadata": {"name": "b"}, "roleRef": {"kind": "ClusterRole", "name": "r"},
+		"subjects": [{"kind": "ServiceAccount", "name": "wbe"}, {"kind": "ServiceAccount", "name": "web"}, {"kind": "ServiceAccount", "name": "other", "namespace": "elsewhere"}]}`
+	if err := m.Read("x.json", strings.NewReader(text)); err != nil {
+		t.Fatal(err)
+	}
+	want := []string{
+		`ClusterRole/typo in x.json: rules[0]: resource "pod": did you mean "pods"?`,
+		`ClusterRole/typo in x.json: rules[0]: verb "gett": did you mean "get"?`,
+		"RoleBinding/shop/b in x.json: subjects[0]: no file holds the service account shop/wbe: did you mean shop/web?",
+	}
+	if diff := cmp.Diff(want, m.Lint(access.Builtin())); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+	if notes := m.Notes(); !strings.HasPrefix(notes[0], "ServiceAccount/shop/Wbe in x.json does not count, as a server refuses it: metadata.name: Invalid value") {
+		t.Errorf("notes %q", notes)
+	}
+	index, err := m.Index()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for who, want := range map[string][]string{
+		"sa:shop/web": nil, "sa:lab/default": nil, "user:zoe": nil, "group:devs": nil,
+		"sa:shop/wbe": {"no file holds the service account shop/wbe: did you mean shop/web?"},
+		"sa:lab/x":    {"no file holds the service account lab/x"},
+	} {
+		s := subject(t, who)
+		if diff := cmp.Diff(want, m.SubjectNotes(access.New(index), &s)); diff != "" {
+			t.Errorf("%s (-want +got):\n%s", who, diff)
+		}
 	}
 }
 
@@ -162,8 +276,9 @@ subjects: [{kind: User, name: ann}]
 	if err := m.Read("x.yaml", strings.NewReader(broken)); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := m.Index(); err == nil || !strings.Contains(err.Error(), "x.yaml: ClusterRole whole: aggregationRule.clusterRoleSelectors[0]") {
-		t.Errorf("got %v, want an error that names the selector", err)
+	if notes := strings.Join(m.Notes(), "\n"); m.Count() != 2 || !strings.Contains(notes, "ClusterRole/whole in x.yaml does not count, as a server refuses it: ") ||
+		!strings.Contains(notes, "aggregationRule.clusterRoleSelectors[0]") {
+		t.Errorf("%d objects count, notes %q", m.Count(), notes)
 	}
 }
 
@@ -204,8 +319,18 @@ func FuzzRead(f *testing.F) {
 		}
 		p := access.New(index)
 		s := subject(t, "sa:default/x")
-		p.List(s)
-		p.WhoCan("get", access.Target{Resource: "pods", AnyGroup: true})
+		c := access.Builtin()
+		m.Lint(c)
+		m.Notes()
+		m.SubjectNotes(p, &s)
+		c.Learn(p)
+		for _, name := range []string{"pods/x", "x", "x.y/status", "deploy"} {
+			if target, _, err := c.Resolve(access.Spec{Verb: "crat", Text: name}); err == nil {
+				p.Explain(access.Question{Subject: s, Verb: "crat", Target: target})
+			}
+		}
+		p.List(s, "")
+		p.WhoCan("get", access.Target{Resource: "pods"})
 		p.Explain(access.Question{Subject: s, Verb: "get", Target: access.Target{Resource: "pods", Namespace: "default"}})
 	})
 }

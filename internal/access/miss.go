@@ -18,7 +18,7 @@ const (
 	MissResource  = "resource"  // it has the resource but not the subresource, or the other way round; or a path near by
 	MissName      = "name"      // it is limited to other names
 	MissNamespace = "namespace" // it holds in another namespace, or in one only
-	MissRole      = "role"      // the role it refers to does not exist
+	MissRole      = "role"      // the role it refers to does not exist, or could not be read
 )
 
 const (
@@ -39,11 +39,11 @@ type Miss struct {
 
 // misses returns the subject's grants that lack least, and how many more lack
 // as little.
-func (p *Policy) misses(q *Question, requests []rbac.Request) (nearest []Miss, more int) {
+func (p *Policy) misses(q *Question, req rbac.Request) (nearest []Miss, more int) {
 	var all []Miss
 	for g := range p.index.Grants() {
 		if q.Subject.matches(&g.Subject) {
-			all = append(all, missesOf(&g, q, requests)...)
+			all = append(all, p.missesOf(&g, q, req)...)
 		}
 	}
 	least := farthest
@@ -61,16 +61,16 @@ func (p *Policy) misses(q *Question, requests []rbac.Request) (nearest []Miss, m
 
 // missesOf tells how one grant misses: for each thing that a rule of it lacks
 // alone, all such rules together; for rules that lack more, each by itself.
-func missesOf(g *rbac.Grant, q *Question, requests []rbac.Request) []Miss {
+func (p *Policy) missesOf(g *rbac.Grant, q *Question, req rbac.Request) []Miss {
 	where := namespaceMiss(g, q)
 	if g.Dangling {
-		lack := append([]lack{{MissRole, fmt.Sprintf("bound to %s, which does not exist", objectOf(g.Role))}}, where...)
+		lack := append([]lack{{MissRole, fmt.Sprintf("bound to %s, %s", objectOf(g.Role), p.lacking(g.Role))}}, where...)
 		return []Miss{newMiss(g, nil, lack)}
 	}
 	var out []Miss
 	alone := map[string][]rbacv1.PolicyRule{}
 	for i := range g.Rules {
-		lacks, near := ruleLacks(&g.Rules[i], requests)
+		lacks, near := lacksOf(&g.Rules[i], req)
 		switch {
 		case !near || len(lacks)+len(where) > farthest:
 		case len(lacks) == 1:
@@ -114,19 +114,6 @@ func namespaceMiss(g *rbac.Grant, q *Question) []lack {
 		return []lack{{MissNamespace, fmt.Sprintf("granted in namespace %s, asked in all", granted)}}
 	}
 	return []lack{{MissNamespace, fmt.Sprintf("granted in namespace %s, asked in %s", granted, q.Target.Namespace)}}
-}
-
-// ruleLacks returns what keeps a rule from allowing any of the requests, which
-// differ in the API group only. near is false for a rule about something else.
-func ruleLacks(r *rbacv1.PolicyRule, requests []rbac.Request) (lacks []string, near bool) {
-	best := farthest + 1
-	for _, req := range requests {
-		l, ok := lacksOf(r, req)
-		if ok && len(l) < best {
-			best, lacks, near = len(l), l, true
-		}
-	}
-	return lacks, near
 }
 
 // every matches any verb, group, resource or path.

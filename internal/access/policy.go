@@ -2,6 +2,7 @@ package access
 
 import (
 	"cmp"
+	"fmt"
 	"slices"
 	"strings"
 
@@ -12,10 +13,91 @@ import (
 
 // Policy answers questions about an index. The index may go on changing; each
 // answer is then about moments close to each other.
-type Policy struct{ index *rbac.Index }
+type Policy struct {
+	index *rbac.Index
+	// unread holds roles that exist, or may, and could not be read.
+	unread map[rbac.Ref]bool
+}
 
 // New returns a policy over an index.
 func New(index *rbac.Index) *Policy { return &Policy{index: index} }
+
+// WithUnread returns a policy over an index that lacks some roles only because they could not be read.
+func WithUnread(index *rbac.Index, roles map[rbac.Ref]bool) *Policy {
+	return &Policy{index: index, unread: roles}
+}
+
+// lacking says why the index has no rules of a role that a binding refers to.
+func (p *Policy) lacking(role rbac.Ref) string {
+	if p.unread[role] {
+		return "which could not be read"
+	}
+	return "which does not exist"
+}
+
+// eachRule calls yield with each rule of each role, bound or not.
+func (p *Policy) eachRule(yield func(*rbacv1.PolicyRule) bool) {
+	for _, rules := range p.index.Roles() {
+		for i := range rules {
+			if !yield(&rules[i]) {
+				return
+			}
+		}
+	}
+}
+
+// Typos returns what is likely wrong with the rules that are granted to the subject.
+func (p *Policy) Typos(c *Catalog, s *Subject) []string {
+	faults := map[string]bool{}
+	seen := map[rbac.Ref]bool{}
+	for g := range p.index.Grants() {
+		if seen[g.Role] || !s.matches(&g.Subject) {
+			continue
+		}
+		seen[g.Role] = true
+		for i := range g.Rules {
+			for _, fault := range c.Lint(&g.Rules[i]) {
+				faults[fmt.Sprintf("%s: rules[%d]: %s", objectOf(g.Role), i, fault)] = true
+			}
+		}
+	}
+	return shortened(sortedKeys(faults), "notes of this kind are not shown")
+}
+
+// similar says so if no binding names a user or group, and one names another that it could be a misspelling of.
+func (p *Policy) similar(s *Subject) []string {
+	kind, name := rbacv1.UserKind, s.User
+	if name == "" && len(s.Groups) > 0 {
+		kind, name = rbacv1.GroupKind, s.Groups[0]
+	}
+	if strings.HasPrefix(name, accountPrefix) || strings.HasPrefix(name, nodePrefix) || p.binds(s) {
+		return nil
+	}
+	bound := map[string]bool{}
+	for g := range p.index.Grants() {
+		if g.Subject.Kind == kind && !strings.HasPrefix(g.Subject.Name, "system:") {
+			bound[g.Subject.Name] = true
+		}
+	}
+	if near := Nearest(name, sortedKeys(bound)); near != "" {
+		return []string{fmt.Sprintf("no binding names the %s %s: did you mean %s?", strings.ToLower(kind), name, near)}
+	}
+	return nil
+}
+
+// binds reports whether a binding names the subject itself, not a group of theirs that is implied.
+func (p *Policy) binds(s *Subject) bool {
+	alone := Subject{User: s.User}
+	if s.User == "" && len(s.Groups) > 0 {
+		alone.Groups = s.Groups[:1] // the group that is asked about
+	}
+	for g := range p.index.Grants() {
+		if alone.matches(&g.Subject) {
+			return true
+		}
+	}
+	return false
+}
 
 // Object names a policy object.
 type Object struct {
@@ -72,39 +154,6 @@ func sortVias(vias []Via, compare func(a, b Via) int) []Via {
 	})
 }
 
-// groups returns the API groups a target may be of: its own or, where that is
-// not known, those in which some role in use names the resource.
-func (p *Policy) groups(t *Target) []string {
-	if !t.AnyGroup {
-		return []string{t.APIGroup}
-	}
-	found := map[string]bool{}
-	name := t.joined()
-	seen := map[rbac.Ref]bool{}
-	for g := range p.index.Grants() {
-		if seen[g.Role] {
-			continue
-		}
-		seen[g.Role] = true
-		for i := range g.Rules {
-			if slices.Contains(g.Rules[i].Resources, name) || slices.Contains(g.Rules[i].Resources, t.Resource) {
-				for _, group := range g.Rules[i].APIGroups {
-					found[group] = true
-				}
-			}
-		}
-	}
-	delete(found, rbacv1.APIGroupAll)
-	if len(found) == 0 {
-		return []string{noGroup}
-	}
-	return sortedKeys(found)
-}
-
-// noGroup is in no rule, as it cannot be the name of a group. Only rules for
-// every group match it.
-const noGroup = "(unknown)"
-
 func sortedKeys(set map[string]bool) []string {
 	keys := make([]string, 0, len(set))
 	for k := range set {
@@ -114,26 +163,19 @@ func sortedKeys(set map[string]bool) []string {
 	return keys
 }
 
-// requests are the requests a question stands for: one for each API group.
-func (p *Policy) requests(s *Subject, verb string, t *Target) []rbac.Request {
-	if t.Path != "" {
-		return []rbac.Request{{User: s.User, Groups: s.Groups, Verb: verb, Path: t.Path}}
+// request is what the question is to the index.
+func (s *Subject) request(verb string, t *Target) rbac.Request {
+	return rbac.Request{
+		User: s.User, Groups: s.Groups, Verb: verb, ResourceRequest: t.Path == "", APIGroup: t.APIGroup,
+		Resource: t.Resource, Subresource: t.Subresource, Name: t.Name, Namespace: t.Namespace, Path: t.Path,
 	}
-	var out []rbac.Request
-	for _, group := range p.groups(t) {
-		out = append(out, rbac.Request{
-			User: s.User, Groups: s.Groups, Verb: verb, ResourceRequest: true, APIGroup: group,
-			Resource: t.Resource, Subresource: t.Subresource, Name: t.Name, Namespace: t.Namespace,
-		})
-	}
-	return out
 }
 
-// allowing returns those of the rules that allow one of the requests.
-func allowing(rules []rbacv1.PolicyRule, requests []rbac.Request) []rbacv1.PolicyRule {
+// allowing returns those of the rules that allow the request.
+func allowing(rules []rbacv1.PolicyRule, req rbac.Request) []rbacv1.PolicyRule {
 	var out []rbacv1.PolicyRule
 	for i := range rules {
-		if slices.ContainsFunc(requests, func(r rbac.Request) bool { return rbac.RuleAllows(&rules[i], r) }) {
+		if rbac.RuleAllows(&rules[i], req) {
 			out = append(out, rules[i])
 		}
 	}

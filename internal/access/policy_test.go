@@ -115,7 +115,7 @@ func checkAgreement(t *testing.T, policy *access.Policy, x *rbac.Index, req rbac
 			t.Errorf("who-can has %+v by %s, whom the index denies", v.Subject, v.Binding)
 		}
 	}
-	if listed := listAllows(policy.List(s), req); listed != want {
+	if listed := listAllows(policy.List(s, ""), req); listed != want {
 		t.Errorf("list has it: %v; the index says %v", listed, want)
 	}
 }

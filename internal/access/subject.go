@@ -6,6 +6,8 @@ import (
 	"strings"
 
 	rbacv1 "k8s.io/api/rbac/v1"
+
+	"lanyard.dev/internal/account"
 )
 
 const (
@@ -17,7 +19,7 @@ const (
 	unauthenticated = "system:unauthenticated"
 	anonymous       = "system:anonymous"
 	accountsGroup   = "system:serviceaccounts"
-	accountPrefix   = "system:serviceaccount:"
+	accountPrefix   = account.UserPrefix
 	nodesGroup      = "system:nodes"
 	nodePrefix      = "system:node:"
 )
@@ -41,11 +43,11 @@ func ParseSubject(text string, groups ...string) (Subject, error) {
 	kind, name, named := strings.Cut(text, ":")
 	switch {
 	case isAccount(text):
-		namespace, account, err := ParseAccount(text)
+		name, err := account.Parse(text)
 		if err != nil {
-			return s, err
+			return s, fmt.Errorf("subject %q: %w", text, err)
 		}
-		s.User = accountPrefix + namespace + ":" + account
+		s.User = name.User()
 	case named && name == "":
 		return s, fmt.Errorf("subject %q has no name", text)
 	case kind == "user" && named:
@@ -62,15 +64,17 @@ func ParseSubject(text string, groups ...string) (Subject, error) {
 	return s, nil
 }
 
-// isAccount reports whether text is meant as a service account. NAMESPACE:NAME, which ParseAccount reads, is not one
-// here: it could as well be a kind of subject, misspelt.
+// isAccount reports whether text is meant as a service account. NAMESPACE:NAME, which kubectl writes, is not one here: it
+// could as well be a kind of subject, misspelt.
 func isAccount(text string) bool {
-	for _, prefix := range accountPrefixes {
-		if strings.HasPrefix(text, prefix) {
-			return true
-		}
+	kind, _, named := strings.Cut(text, ":")
+	switch {
+	case !named:
+		return strings.Contains(text, "/")
+	case kind == "sa", kind == "serviceaccount":
+		return true
 	}
-	return strings.Contains(text, "/") && !strings.Contains(text, ":")
+	return strings.HasPrefix(text, accountPrefix)
 }
 
 // imply adds the groups that an API server gives whoever has this name and
@@ -95,6 +99,23 @@ func (s *Subject) imply() {
 		seen[g] = true
 		return again
 	})
+}
+
+// Account returns the service account that the subject is; ok is false for anyone else.
+func (s *Subject) Account() (namespace, name string, ok bool) {
+	rest, ok := strings.CutPrefix(s.User, accountPrefix)
+	if !ok {
+		return "", "", false
+	}
+	return strings.Cut(rest, ":")
+}
+
+// Node returns the name of the node that the subject is; ok is false for anyone else.
+func (s *Subject) Node() (name string, ok bool) {
+	if !slices.Contains(s.Groups, nodesGroup) {
+		return "", false
+	}
+	return strings.CutPrefix(s.User, nodePrefix)
 }
 
 // isMaster tells whether the policy is never asked about the subject.

@@ -3,17 +3,12 @@ package access
 import (
 	"fmt"
 	"strings"
-
-	"lanyard.dev/internal/rbac"
 )
 
 // Target is what something is to be done with: objects of a resource, or a
 // path of the API server.
 type Target struct {
-	APIGroup string `json:"apiGroup"`
-	// AnyGroup says that the API group is not known. Then a rule counts
-	// whatever its groups are, if it names the resource.
-	AnyGroup    bool   `json:"anyAPIGroup,omitempty"`
+	APIGroup    string `json:"apiGroup"`
 	Resource    string `json:"resource,omitempty"`
 	Subresource string `json:"subresource,omitempty"`
 	Name        string `json:"name,omitempty"`
@@ -23,7 +18,13 @@ type Target struct {
 	ClusterScoped bool `json:"clusterScoped,omitempty"`
 	// Path is set instead of all of the above.
 	Path string `json:"path,omitempty"`
+
+	// version is that in which an API server serves the resource; empty for none.
+	version string
 }
+
+// Version is the API version in which an API server serves the resource; empty if none does.
+func (t *Target) Version() string { return t.version }
 
 // joined is the resource as rules write it.
 func (t *Target) joined() string {
@@ -58,19 +59,14 @@ func (t *Target) String() string {
 	return text + " in all namespaces"
 }
 
-// groupNotes says which API groups were meant, where the target does not.
-func (t *Target) groupNotes(requests []rbac.Request) []string {
-	if !t.AnyGroup {
-		return nil
+// Attributes are what an API server is asked when someone does verb with the target, each by its name in a
+// SubjectAccessReview.
+func (t *Target) Attributes(verb string) string {
+	if t.Path != "" {
+		return fmt.Sprintf("verb=%q path=%q", verb, t.Path)
 	}
-	if requests[0].APIGroup == noGroup {
-		return []string{fmt.Sprintf("the API group of %s is not known, and no rule names it", t.Resource)}
-	}
-	var names []string
-	for _, r := range requests {
-		names = append(names, groupName(r.APIGroup))
-	}
-	return []string{fmt.Sprintf("the API group of %s is not known: any rule that names it counts, here for %s", t.Resource, strings.Join(names, ", "))}
+	return fmt.Sprintf("verb=%q group=%q resource=%q subresource=%q name=%q namespace=%q",
+		verb, t.APIGroup, t.Resource, t.Subresource, t.Name, t.Namespace)
 }
 
 func groupName(group string) string {

@@ -22,8 +22,8 @@ type Holders struct {
 // WhoCan returns each subject, as the bindings name it, that may do something:
 // users and accounts by name, groups without their members.
 func (p *Policy) WhoCan(verb string, t Target) Holders {
-	requests := p.requests(&Subject{}, verb, &t)
-	found := search{requests: requests, named: t.Name != "", roles: map[rbac.Ref]verdict{}, dangling: map[rbac.Ref]bool{}}
+	req := (&Subject{}).request(verb, &t)
+	found := search{request: req, named: t.Name != "", roles: map[rbac.Ref]verdict{}, dangling: map[rbac.Ref]bool{}, unread: map[rbac.Ref]bool{}, policy: p}
 	for g := range p.index.Grants() {
 		if holdsAt(&g, &t) {
 			found.add(&g)
@@ -32,19 +32,21 @@ func (p *Policy) WhoCan(verb string, t Target) Holders {
 	bySubject := func(a, b Via) int { return cmp.Or(compareSubjects(a.Subject, b.Subject), compareVias(a, b)) }
 	return Holders{
 		Verb: verb, Target: t, Grants: append([]Via{}, sortVias(found.allowing, bySubject)...),
-		Notes: append(append(t.groupNotes(requests), mastersNote), found.notes()...),
+		Notes: append([]string{mastersNote}, found.notes()...),
 	}
 }
 
 // search sorts grants by whether they allow.
 type search struct {
-	requests []rbac.Request
-	named    bool
+	request rbac.Request
+	named   bool
 	// roles holds what is known of a role, which many bindings may grant.
 	roles    map[rbac.Ref]verdict
 	allowing []Via
 	limited  []Via // to some names, where none is asked for
 	dangling map[rbac.Ref]bool
+	unread   map[rbac.Ref]bool // bindings of roles that could not be read
+	policy   *Policy
 }
 
 type verdict struct {
@@ -53,14 +55,18 @@ type verdict struct {
 }
 
 func (s *search) add(g *rbac.Grant) {
+	if g.Dangling && s.policy.unread[g.Role] {
+		s.unread[g.Binding] = true
+		return
+	}
 	if g.Dangling {
 		s.dangling[g.Binding] = true
 		return
 	}
 	v, known := s.roles[g.Role]
 	if !known {
-		v.rules = allowing(g.Rules, s.requests)
-		v.limited = len(v.rules) == 0 && !s.named && len(allowing(unlimited(g.Rules), s.requests)) > 0
+		v.rules = allowing(g.Rules, s.request)
+		v.limited = len(v.rules) == 0 && !s.named && len(allowing(unlimited(g.Rules), s.request)) > 0
 		s.roles[g.Role] = v
 	}
 	switch {
@@ -74,6 +80,9 @@ func (s *search) add(g *rbac.Grant) {
 func (s *search) notes() (notes []string) {
 	if n := len(sortVias(s.limited, compareVias)); n > 0 {
 		notes = append(notes, counted(n, "grant allows", "grants allow")+" it for some names only; ask with a name to see them")
+	}
+	if n := len(s.unread); n > 0 {
+		notes = append(notes, counted(n, "binding refers to a role", "bindings refer to roles")+" that could not be read")
 	}
 	if n := len(s.dangling); n > 0 {
 		notes = append(notes, counted(n, "binding refers to a role that does not", "bindings refer to roles that do not")+" exist")

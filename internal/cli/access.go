@@ -1,7 +1,9 @@
 package cli
 
 import (
+	"context"
 	"errors"
+	"fmt"
 
 	"github.com/spf13/cobra"
 
@@ -13,19 +15,23 @@ who may do it, and what someone may do. The answers come from the engine that
 authorizes requests, and nothing is changed.
 
 The policy is that of a cluster, any Kubernetes cluster, named as kubectl does:
-by --kubeconfig, KUBECONFIG, the authority that runs here, or ~/.kube/config.
-Reading it takes leave to list roles and bindings in all namespaces. Or it is
-that of YAML and JSON files, with -f.
+by --kubeconfig, KUBECONFIG, the authority that runs here, or ~/.kube/config. If
+you may not list all roles and bindings, those of one namespace are read, and
+the API server is asked for its own decision where you may ask for it; a note
+says what the answer covers. Or the policy is that of YAML and JSON files, with
+-f. Kubernetes' default roles and bindings then count besides.
 
 Someone is
-  sa:NAMESPACE/NAME  a service account
+  sa:NAMESPACE/NAME  a service account; NAMESPACE/NAME and
+                     system:serviceaccount:NAMESPACE:NAME mean the same
   user:NAME          a user; --group names groups of theirs
   group:NAME         any member of a group
   node:NAME          a node
 with the groups that follow from that, such as system:authenticated.
 
-Only RBAC is asked. What else a cluster decides by, such as the node authorizer
-or a webhook, may allow more.`
+Only RBAC is explained. What else a cluster decides by, such as the node
+authorizer or a webhook, may allow more; a cluster's own decision counts where
+you may create a SubjectAccessReview.`
 
 func newAccess(s streams) *cobra.Command {
 	group := newGroup(s, "access", "Ask why, who and what of an RBAC policy", accessHelp)
@@ -55,6 +61,7 @@ type targetOptions struct {
 	allNamespaces bool
 	subresource   string
 	hasSub        bool
+	name          string
 }
 
 func (o *targetOptions) addFlags(cmd *cobra.Command) {
@@ -62,6 +69,7 @@ func (o *targetOptions) addFlags(cmd *cobra.Command) {
 	f.StringVarP(&o.namespace, "namespace", "n", "", "namespace asked about (default that of the kubeconfig's context, or \"default\")")
 	f.BoolVarP(&o.allNamespaces, "all-namespaces", "A", false, "ask about all namespaces at once")
 	f.StringVar(&o.subresource, "subresource", "", "subresource, as log; what follows the resource's slash is then a name")
+	f.StringVar(&o.name, "name", "", "name of the object; what follows the resource's slash is then a subresource")
 }
 
 func (o *targetOptions) complete(cmd *cobra.Command, verb, text string) {
@@ -77,8 +85,8 @@ func (o *targetOptions) validate() error {
 }
 
 // resolve reads the resource by what the source of the policy knows.
-func (o *targetOptions) resolve(from *loadedPolicy) (access.Target, error) {
-	spec := access.Spec{Verb: o.verb, Text: o.text, Namespace: from.namespace}
+func (o *targetOptions) resolve(ctx context.Context, from *loadedPolicy) (access.Target, error) {
+	spec := access.Spec{Verb: o.verb, Text: o.text, Namespace: from.namespace, Name: o.name}
 	if o.allNamespaces {
 		spec.Namespace = ""
 	}
@@ -86,8 +94,17 @@ func (o *targetOptions) resolve(from *loadedPolicy) (access.Target, error) {
 		spec.Subresource = &o.subresource
 	}
 	target, notes, err := from.catalog.Resolve(spec)
+	if err != nil {
+		return target, err
+	}
+	if o.namespace != "" && target.Namespace == "" && target.Path == "" {
+		notes = append(notes, fmt.Sprintf("%s are in no namespace, so -n says nothing", target.Resource))
+	}
 	from.notes = append(from.notes, notes...)
-	return target, err
+	if from.server != nil {
+		from.notes = append(from.notes, from.server.targetNotes(ctx, o.verb, &target)...)
+	}
+	return target, nil
 }
 
 // exactArgs is cobra.ExactArgs in this package's words.

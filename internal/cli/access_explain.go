@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 
 	"github.com/spf13/cobra"
 
@@ -18,15 +19,20 @@ not exist.
 
 RESOURCE is written as for kubectl: pods, po, deployments.apps, or a path such
 as /metrics. A name or a subresource may follow: pods/web, pods/log,
-pods/web/log.
+pods/web/log. TYPE/X means the subresource X if TYPE is known to have one or a
+rule names it, else the object X; --subresource and --name leave no doubt. The
+second line of the answer holds the attributes that were asked about.
 
-The exit code is 0 for yes and 1 for no.`
+The exit code is 0 for yes and 1 for no, and for an answer that is not known.`
 
 const explainExamples = `  # May the account "web" list pods in its namespace?
   lanyard access explain sa:shop/web list pods -n shop
 
   # Why may this node read all nodes?
   lanyard access explain node:worker-1 list nodes
+
+  # May they read the object "metrics" of widgets, rather than a subresource?
+  lanyard access explain user:ann get widgets --name metrics
 
   # By the files in a directory, as JSON
   lanyard access explain sa:shop/web get secrets/db -n shop -f deploy/ -o json`
@@ -82,12 +88,18 @@ func (o *explainOptions) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	target, err := o.target.resolve(loaded)
+	target, err := o.target.resolve(ctx, loaded)
 	if err != nil {
 		return err
 	}
 	found := loaded.policy.Explain(access.Question{Subject: o.subject.subject, Verb: o.target.verb, Target: target})
-	found.Notes = append(loaded.notes, found.Notes...)
+	found.Notes = slices.Concat(loaded.notes, loaded.subjectNotes(ctx, &o.subject.subject), found.Notes)
+	if loaded.server != nil {
+		if !found.Allowed {
+			found.Notes = append(found.Notes, loaded.policy.Typos(loaded.catalog, &o.subject.subject)...)
+		}
+		loaded.settle(ctx, &found)
+	}
 	err = o.output.print(o.streams, found, found.Notes, func(w io.Writer, wide bool) error { return printExplanation(w, &found, wide) })
 	if err == nil && !found.Allowed {
 		return verdict(exitFailure)
@@ -95,13 +107,59 @@ func (o *explainOptions) run(ctx context.Context) error {
 	return err
 }
 
-func printExplanation(w io.Writer, e *access.Explanation, wide bool) error {
-	answer, can := "no", "cannot"
-	if e.Allowed {
-		answer, can = "yes", "can"
+// settle puts the cluster's own decision in place of what its policy says by itself: something besides RBAC may decide,
+// and not all of the policy may have been read. Without both the answer is not known.
+func (l *loadedPolicy) settle(ctx context.Context, e *access.Explanation) {
+	status, asked := l.server.decide(ctx, e)
+	switch {
+	case !asked:
+		e.Unknown = l.forbidden != nil && !e.Allowed
+	case status.Allowed != e.Allowed && l.forbidden == nil:
+		e.Notes = append(e.Notes, fmt.Sprintf("RBAC alone says %s, and the API server %s, which counts%s", yesOrNo(e.Allowed), yesOrNo(status.Allowed), because(status.Reason)))
+	case l.forbidden != nil:
+		e.Notes = append(e.Notes, fmt.Sprintf("the API server was asked and says %s%s", yesOrNo(status.Allowed), because(status.Reason)))
 	}
-	text := fmt.Sprintf("%s: %s %s %s %s", answer, e.Subject.Text, can, e.Verb, e.Target.String())
-	if err := write(w, cell(text)+"\n"); err != nil {
+	if asked {
+		e.Allowed = status.Allowed
+	}
+	if e.Allowed {
+		e.Misses = nil
+	}
+}
+
+func yesOrNo(yes bool) string {
+	if yes {
+		return "yes"
+	}
+	return "no"
+}
+
+func because(reason string) string {
+	if reason == "" {
+		return ""
+	}
+	return ": " + reason
+}
+
+// headline is the answer in a sentence, and what exactly was asked.
+func headline(e *access.Explanation) string {
+	answer, can := yesOrNo(e.Allowed), "cannot"
+	switch {
+	case e.Allowed:
+		can = "can"
+	case e.Unknown:
+		answer, can = "unknown", "is not known to be able to"
+	}
+	text := cell(fmt.Sprintf("%s: %s %s %s %s", answer, e.Subject.Text, can, e.Verb, e.Target.String())) + "\n"
+	text += cell("request: "+e.Target.Attributes(e.Verb)) + "\n"
+	for _, way := range e.Ways {
+		text += way.Text + ": " + yesOrNo(way.Allowed) + "\n"
+	}
+	return text
+}
+
+func printExplanation(w io.Writer, e *access.Explanation, wide bool) error {
+	if err := write(w, headline(e)); err != nil {
 		return err
 	}
 	switch {
@@ -112,8 +170,10 @@ func printExplanation(w io.Writer, e *access.Explanation, wide bool) error {
 		return printTable(w, "\n", columns, len(e.Misses), func(i int) []string {
 			return append([]string{e.Misses[i].Text}, viaCells(&e.Misses[i].Via, wide)...)
 		})
-	case !e.Allowed:
+	case !e.Allowed && !e.Unknown:
 		return write(w, "\nNo binding of theirs comes near.\n")
+	case !e.Allowed:
+		return write(w, "\nNo binding that could be read comes near.\n")
 	}
 	return nil
 }

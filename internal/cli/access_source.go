@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -12,6 +13,7 @@ import (
 	"strings"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"lanyard.dev/internal/access"
@@ -25,6 +27,8 @@ type policySource struct {
 	files        []string
 	defaultRoles bool
 	connection   connection
+
+	defaultRolesFlag *pflag.Flag
 }
 
 // loadedPolicy is a policy, and how to talk about it.
@@ -34,12 +38,29 @@ type loadedPolicy struct {
 	// namespace is the one asked about, if no other is named.
 	namespace string
 	notes     []string
+
+	// manifests are what files hold; nil for a cluster.
+	manifests *access.Manifests
+	// server is the cluster's; nil for files.
+	server *server
+	// forbidden is why not all of the policy could be read; nil if it was. nothing is set where no binding could be.
+	forbidden error
+	nothing   bool
+}
+
+// subjectNotes says so if the subject does not exist.
+func (l *loadedPolicy) subjectNotes(ctx context.Context, s *access.Subject) []string {
+	if l.server != nil {
+		return l.server.subjectNotes(ctx, s)
+	}
+	return l.manifests.SubjectNotes(l.policy, s)
 }
 
 func (o *policySource) addFlags(cmd *cobra.Command) {
 	f := cmd.Flags()
 	f.StringArrayVarP(&o.files, "filename", "f", nil, "YAML or JSON file with policy, a directory of them, or - for standard input; may be given more than once")
-	f.BoolVar(&o.defaultRoles, "default-roles", false, "with -f, add Kubernetes' default roles and bindings that the files do not define")
+	f.BoolVar(&o.defaultRoles, "default-roles", true, "with -f, let Kubernetes' default roles and bindings count besides, as in any cluster")
+	o.defaultRolesFlag = f.Lookup("default-roles")
 	o.connection.addFlags(f)
 }
 
@@ -48,7 +69,7 @@ func (o *policySource) validate() error {
 	if len(o.files) > 0 && o.connection.named() {
 		faults = append(faults, errors.New("-f reads files, and --kubeconfig and --context name a cluster"))
 	}
-	if len(o.files) == 0 && o.defaultRoles {
+	if len(o.files) == 0 && o.defaultRolesFlag.Changed {
 		faults = append(faults, errors.New("--default-roles is for files: a cluster has its own"))
 	}
 	if slices.Contains(o.files, "") {
@@ -70,33 +91,28 @@ func (o *policySource) load(ctx context.Context, namespace string) (*loadedPolic
 		}
 	}
 	if manifests.Count() == 0 {
-		return nil, withHint(errors.New("the files hold no roles and no bindings"), "name files with objects of rbac.authorization.k8s.io")
+		return nil, noPolicy(manifests)
 	}
-	notes := manifests.Notes()
 	if o.defaultRoles {
 		manifests.Default(bootstrap.ClusterRoles(), bootstrap.ClusterRoleBindings())
-	} else {
-		notes = append(notes, missingDefaults(manifests)...)
 	}
 	index, err := manifests.Index()
 	if err != nil {
 		return nil, err
 	}
-	return &loadedPolicy{policy: access.New(index), catalog: access.Builtin(), namespace: namespace, notes: notes}, nil
+	loaded := &loadedPolicy{policy: access.New(index), catalog: access.Builtin(), namespace: namespace, manifests: manifests}
+	loaded.notes = append(manifests.Notes(), manifests.Lint(loaded.catalog)...)
+	loaded.catalog.Learn(loaded.policy)
+	return loaded, nil
 }
 
-// missingDefaults tells of default roles that are bound and not defined.
-func missingDefaults(manifests *access.Manifests) []string {
-	var names []string
-	for _, r := range bootstrap.ClusterRoles() {
-		if slices.Contains(manifests.Missing(), r.Name) {
-			names = append(names, r.Name)
-		}
+// noPolicy says that there is no policy in the files, and what is there instead.
+func noPolicy(manifests *access.Manifests) error {
+	text := "the files hold no roles and no bindings"
+	if notes := manifests.Notes(); len(notes) > 0 {
+		text += ": " + strings.Join(notes, "; ")
 	}
-	if len(names) == 0 {
-		return nil
-	}
-	return []string{"bindings refer to default roles of Kubernetes, which --default-roles adds: " + strings.Join(names, ", ")}
+	return withHint(errors.New(text), "name files with objects of rbac.authorization.k8s.io")
 }
 
 func (o *policySource) readFile(manifests *access.Manifests, name string) error {
@@ -108,7 +124,7 @@ func (o *policySource) readFile(manifests *access.Manifests, name string) error 
 		return fmt.Errorf("read policy: %w", err)
 	}
 	if !info.IsDir() {
-		return open(manifests, name)
+		return open(name, manifests.Read)
 	}
 	found := false
 	err = filepath.WalkDir(name, func(path string, entry fs.DirEntry, err error) error {
@@ -120,11 +136,12 @@ func (o *policySource) readFile(manifests *access.Manifests, name string) error 
 		case entry.IsDir() || !slices.Contains([]string{".yaml", ".yml", ".json"}, filepath.Ext(path)):
 			return nil
 		}
-		if target, err := os.Stat(path); err != nil || !target.Mode().IsRegular() {
-			return err
-		}
 		found = true
-		return open(manifests, path)
+		if target, err := os.Stat(path); err != nil || !target.Mode().IsRegular() {
+			manifests.Skip(path, "not a regular file")
+			return nil
+		}
+		return open(path, manifests.ReadOneOfMany)
 	})
 	if err == nil && !found {
 		return fmt.Errorf("read policy: %s holds no .yaml, .yml or .json files", name)
@@ -132,11 +149,12 @@ func (o *policySource) readFile(manifests *access.Manifests, name string) error 
 	return err
 }
 
-func open(manifests *access.Manifests, name string) error {
+// open lets read have a file.
+func open(name string, read func(name string, in io.Reader) error) error {
 	f, err := os.Open(name)
 	if err != nil {
 		return fmt.Errorf("read policy: %w", err)
 	}
 	defer f.Close()
-	return manifests.Read(name, f)
+	return read(name, f)
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 
 	"github.com/spf13/cobra"
 
@@ -16,7 +17,8 @@ names, with the binding, its role and where it holds. Who is in a group is not
 known here, so that groups stand for their members.
 
 RESOURCE is written as for lanyard access explain. Without a name, those who
-may do it to some objects only are counted, not shown.`
+may do it to some objects only are counted, not shown. A note holds the
+attributes that were asked about.`
 
 const whoCanExamples = `  # Who may read the Secret "db"?
   lanyard access who-can get secrets/db -n shop
@@ -69,12 +71,18 @@ func (o *whoCanOptions) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	target, err := o.target.resolve(loaded)
+	if loaded.nothing {
+		return loaded.forbidden
+	}
+	target, err := o.target.resolve(ctx, loaded)
 	if err != nil {
 		return err
 	}
 	found := loaded.policy.WhoCan(o.target.verb, target)
-	found.Notes = append(loaded.notes, found.Notes...)
+	found.Notes = slices.Concat([]string{"request: " + target.Attributes(o.target.verb)}, loaded.notes, found.Notes)
+	if loaded.server != nil {
+		found.Notes = append(found.Notes, loaded.server.holderNotes(ctx, found.Grants)...)
+	}
 	return o.output.print(o.streams, found, found.Notes, func(w io.Writer, wide bool) error { return printHolders(w, &found, wide) })
 }
 

@@ -2,6 +2,8 @@ package rbac
 
 import (
 	"iter"
+	"maps"
+	"slices"
 
 	rbacv1 "k8s.io/api/rbac/v1"
 )
@@ -77,6 +79,24 @@ func (x *Index) Grants() iter.Seq[Grant] {
 			}
 		}
 	}
+}
+
+// Roles returns every role with its rules, in no order: those that existed when the iteration started. The rules belong
+// to the index.
+func (x *Index) Roles() iter.Seq2[Ref, []rbacv1.PolicyRule] {
+	return func(yield func(Ref, []rbacv1.PolicyRule) bool) {
+		for _, s := range x.roleSlots() {
+			if r := s.role.Load(); r != nil && !yield(s.ref, r.source) {
+				return
+			}
+		}
+	}
+}
+
+func (x *Index) roleSlots() []*slot {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	return slices.Collect(maps.Values(x.slots))
 }
 
 func (x *Index) snapshot() []*binding {

@@ -15,5 +15,5 @@ func ValidateClusterRoleBinding(b *rbacv1.ClusterRoleBinding) field.ErrorList {
 // ValidateClusterRoleBindingUpdate returns every fault of updated and of its change from old.
 func ValidateClusterRoleBindingUpdate(updated, old *rbacv1.ClusterRoleBinding) field.ErrorList {
 	errs := append(ValidateClusterRoleBinding(updated), validateMetaUpdate(&updated.ObjectMeta, &old.ObjectMeta)...)
-	return append(errs, validateRoleRefUpdate(updated.RoleRef, old.RoleRef)...)
+	return append(errs, ValidateRoleRefUpdate(updated.RoleRef, old.RoleRef)...)
 }

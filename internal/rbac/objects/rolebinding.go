@@ -15,5 +15,5 @@ func ValidateRoleBinding(b *rbacv1.RoleBinding) field.ErrorList {
 // ValidateRoleBindingUpdate returns every fault of updated and of its change from old.
 func ValidateRoleBindingUpdate(updated, old *rbacv1.RoleBinding) field.ErrorList {
 	errs := append(ValidateRoleBinding(updated), validateMetaUpdate(&updated.ObjectMeta, &old.ObjectMeta)...)
-	return append(errs, validateRoleRefUpdate(updated.RoleRef, old.RoleRef)...)
+	return append(errs, ValidateRoleRefUpdate(updated.RoleRef, old.RoleRef)...)
 }

@@ -97,9 +97,9 @@ func validateRoleRef(ref rbacv1.RoleRef, kinds ...string) field.ErrorList {
 	return append(errs, invalid(path.Child("name"), ref.Name, content.IsPathSegmentName(ref.Name))...)
 }
 
-// validateRoleRefUpdate refuses another role: whoever may edit a binding's subjects could else hand themselves any
+// ValidateRoleRefUpdate refuses another role: whoever may edit a binding's subjects could else hand themselves any
 // role's permissions, and the binding's name would come to lie.
-func validateRoleRefUpdate(updated, old rbacv1.RoleRef) field.ErrorList {
+func ValidateRoleRefUpdate(updated, old rbacv1.RoleRef) field.ErrorList {
 	if updated == old {
 		return nil
 	}

@@ -1,0 +1,175 @@
+package access
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	rbacv1 "k8s.io/api/rbac/v1"
+)
+
+// resourceVerbs are the verbs that an API server asks about resources by, its own and those of RBAC, certificates and
+// impersonation; pathVerbs those about paths.
+var (
+	resourceVerbs = []string{
+		"get", "list", "watch", "create", "update", "patch", "delete", "deletecollection",
+		"use", "bind", "escalate", "impersonate", "approve", "sign", "attest", "proxy",
+	}
+	pathVerbs = []string{"get", "post", "put", "patch", "delete", "head", "options"}
+	// verbPrefixes start verbs that have a part of their own.
+	verbPrefixes = []string{"impersonate:", "impersonate-on:", "associated-node:", "arbitrary-node:"}
+)
+
+// verbNotes says what is odd about a verb. One that a rule names is not.
+func (c *Catalog) verbNotes(verb string, path bool) []string {
+	usual := resourceVerbs
+	if path {
+		usual = pathVerbs
+	}
+	if isVerb(verb, usual) || c.ruled(func(r *rbacv1.PolicyRule) bool { return slices.Contains(r.Verbs, verb) }) {
+		return nil // a custom verb, if any
+	}
+	note := fmt.Sprintf("%q is not a verb that Kubernetes asks about", verb)
+	if near := Nearest(verb, usual); near != "" && !isVerb(verb, resourceVerbs) {
+		note += fmt.Sprintf(": did you mean %q?", near)
+	}
+	return []string{note}
+}
+
+func isVerb(verb string, usual []string) bool {
+	return verb == rbacv1.VerbAll || slices.Contains(usual, verb) ||
+		slices.ContainsFunc(verbPrefixes, func(prefix string) bool { return strings.HasPrefix(verb, prefix) })
+}
+
+// names returns the names of all resources in the catalog, or of those of a group.
+func (c *Catalog) names(group *string) []string {
+	var out []string
+	for i := range c.resources {
+		if r := &c.resources[i]; group == nil || r.group == *group {
+			out = append(out, r.name)
+		}
+	}
+	return out
+}
+
+// Lint returns what is likely wrong with a rule: it is valid, and allows nothing that exists.
+func (c *Catalog) Lint(r *rbacv1.PolicyRule) (faults []string) {
+	usual := resourceVerbs
+	if len(r.NonResourceURLs) > 0 {
+		usual = pathVerbs
+	}
+	for _, verb := range r.Verbs {
+		if isVerb(verb, usual) || isVerb(verb, resourceVerbs) {
+			continue
+		}
+		if near := Nearest(verb, usual); near != "" {
+			faults = append(faults, fmt.Sprintf("verb %q: did you mean %q?", verb, near))
+		}
+	}
+	for _, group := range r.APIGroups {
+		if bare, _, versioned := strings.Cut(group, "/"); versioned {
+			faults = append(faults, fmt.Sprintf("API group %q: groups are named without a version, as %q", group, bare))
+		} else if group == "v1" || group == "core" {
+			faults = append(faults, fmt.Sprintf("API group %q: the core group is named \"\"", group))
+		}
+	}
+	if len(r.APIGroups)*len(r.Resources) > maxPieces {
+		return faults
+	}
+	for _, text := range r.Resources {
+		if fault := c.lintResource(text, r.APIGroups); fault != "" {
+			faults = append(faults, fault)
+		}
+	}
+	return faults
+}
+
+// lintResource finds a resource that none of the groups has, and what was meant instead.
+func (c *Catalog) lintResource(text string, groups []string) string {
+	name, sub, isSub := strings.Cut(text, "/")
+	if name == rbacv1.ResourceAll {
+		return ""
+	}
+	var in, elsewhere *resource
+	for i := range c.resources {
+		r := &c.resources[i]
+		switch {
+		case r.name == name && (slices.Contains(groups, r.group) || slices.Contains(groups, rbacv1.APIGroupAll)):
+			in = r
+		case r.name == name:
+			elsewhere = r
+		}
+	}
+	unknownGroup := func(g string) bool { return g != rbacv1.APIGroupAll && !c.hasGroup(g) }
+	switch {
+	case in != nil && isSub && !slices.Contains(in.subresources, sub) && sub != "finalizers":
+		if near := Nearest(sub, in.subresources); near != "" {
+			return fmt.Sprintf("resource %q: did you mean %q?", text, name+"/"+near)
+		}
+	case in != nil || slices.ContainsFunc(groups, unknownGroup):
+	case elsewhere != nil:
+		return fmt.Sprintf("resource %q: it is in API group %q", text, elsewhere.group)
+	default:
+		return c.lintName(text, name, groups)
+	}
+	return ""
+}
+
+func (c *Catalog) lintName(text, name string, groups []string) string {
+	lower := strings.ToLower(name)
+	for i := range c.resources {
+		r := &c.resources[i]
+		in := slices.Contains(groups, r.group) || slices.Contains(groups, rbacv1.APIGroupAll)
+		if in && (r.name == lower || slices.Contains(r.aliases, lower)) {
+			return fmt.Sprintf("resource %q: did you mean %q?", text, r.name+strings.TrimPrefix(text, name))
+		}
+	}
+	for _, g := range groups {
+		if near := Nearest(lower, c.names(&g)); near != "" {
+			return fmt.Sprintf("resource %q: did you mean %q?", text, near+strings.TrimPrefix(text, name))
+		}
+	}
+	return ""
+}
+
+// Nearest returns the candidate that word is most likely a misspelling of, or an empty string. A word is not a
+// misspelling of itself, but may be of the same letters in lower case, as all candidates are.
+func Nearest(word string, candidates []string) string {
+	lower := strings.ToLower(word)
+	best, found := len(word)/2+1, ""
+	for _, c := range candidates {
+		if d := distance(lower, c, best); d < best && c != word {
+			best, found = d, c
+		}
+	}
+	return found
+}
+
+// distance counts the letters to insert, drop, replace or swap with their neighbour that turn a into b. Lengths that
+// differ by limit or more give limit.
+func distance(a, b string, limit int) int {
+	if max(len(a)-len(b), len(b)-len(a)) >= limit {
+		return limit
+	}
+	rows := make([][]int, len(a)+1)
+	for i := range rows {
+		rows[i] = make([]int, len(b)+1)
+		rows[i][0] = i
+	}
+	for j := range b {
+		rows[0][j+1] = j + 1
+	}
+	for i := 1; i <= len(a); i++ {
+		for j := 1; j <= len(b); j++ {
+			cost := 1
+			if a[i-1] == b[j-1] {
+				cost = 0
+			}
+			rows[i][j] = min(rows[i-1][j]+1, rows[i][j-1]+1, rows[i-1][j-1]+cost)
+			if i > 1 && j > 1 && a[i-1] == b[j-2] && a[i-2] == b[j-1] {
+				rows[i][j] = min(rows[i][j], rows[i-2][j-2]+1)
+			}
+		}
+	}
+	return rows[len(a)][len(b)]
+}

@@ -1,0 +1,148 @@
+package cli
+
+import (
+	"path/filepath"
+	"strings"
+	"testing"
+
+	rbacv1 "k8s.io/api/rbac/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/tools/clientcmd"
+	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
+
+	"lanyard.dev/lanyardtest"
+)
+
+// kubeconfigOf writes a kubeconfig with a token of an account.
+func kubeconfigOf(t *testing.T, a *lanyardtest.Authority, namespace, name string) string {
+	t.Helper()
+	config := a.As(t, namespace, name)
+	written := clientcmdapi.NewConfig()
+	written.Clusters["c"] = &clientcmdapi.Cluster{Server: config.Host, CertificateAuthorityData: config.CAData, CertificateAuthority: config.CAFile}
+	written.AuthInfos["u"] = &clientcmdapi.AuthInfo{Token: config.BearerToken}
+	written.Contexts["x"] = &clientcmdapi.Context{Cluster: "c", AuthInfo: "u", Namespace: namespace}
+	written.CurrentContext = "x"
+	file := filepath.Join(t.TempDir(), "kubeconfig")
+	if err := clientcmd.WriteToFile(*written, file); err != nil {
+		t.Fatal(err)
+	}
+	return file
+}
+
+// impersonator writes a kubeconfig with which the administrator is someone else, in the namespace shop.
+func impersonator(t *testing.T, a *lanyardtest.Authority, user string, groups ...string) string {
+	t.Helper()
+	config, err := clientcmd.LoadFromFile(a.Kubeconfig())
+	if err != nil {
+		t.Fatal(err)
+	}
+	current := config.Contexts[config.CurrentContext]
+	current.Namespace = "shop"
+	config.AuthInfos[current.AuthInfo].Impersonate, config.AuthInfos[current.AuthInfo].ImpersonateGroups = user, groups
+	file := filepath.Join(t.TempDir(), "kubeconfig")
+	if err := clientcmd.WriteToFile(*config, file); err != nil {
+		t.Fatal(err)
+	}
+	return file
+}
+
+// bind grants a ClusterRole to an account of the namespace shop there.
+func bind(t *testing.T, a *lanyardtest.Authority, name, role, account string) {
+	t.Helper()
+	binding := &rbacv1.RoleBinding{
+		ObjectMeta: metav1.ObjectMeta{Name: name},
+		RoleRef:    rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "ClusterRole", Name: role},
+		Subjects:   []rbacv1.Subject{{Kind: rbacv1.ServiceAccountKind, Namespace: "shop", Name: account}},
+	}
+	if _, err := a.Client().RbacV1().RoleBindings("shop").Create(t.Context(), binding, metav1.CreateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestAccessWithoutClusterRights asks as accounts that may read some of the policy or none of it. What is not known is
+// never said to be denied.
+func TestAccessWithoutClusterRights(t *testing.T) {
+	t.Parallel()
+	a := lanyardtest.Start(t)
+	if _, err := a.Client().CoreV1().Namespaces().Create(t.Context(), namespaceNamed("shop"), metav1.CreateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"web", "owner", "auditor"} {
+		a.CreateServiceAccount(t, "shop", name)
+	}
+	secret := &rbacv1.ClusterRole{
+		ObjectMeta: metav1.ObjectMeta{Name: "shop-secrets"},
+		Rules:      []rbacv1.PolicyRule{{Verbs: []string{"get"}, APIGroups: []string{""}, Resources: []string{"secrets"}}},
+	}
+	if _, err := a.Client().RbacV1().ClusterRoles().Create(t.Context(), secret, metav1.CreateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	bind(t, a, "viewers", "view", "web")
+	bind(t, a, "secrets", "shop-secrets", "web")
+	bind(t, a, "owners", "admin", "owner")
+	// The auditor may list roles and bindings of the namespace, and may not ask the server about others.
+	a.Grant(t, "shop", "auditor", rbacv1.PolicyRule{Verbs: []string{"get", "list"}, APIGroups: []string{rbacv1.GroupName}, Resources: []string{"roles", "rolebindings"}})
+	files := map[string]string{}
+	for _, name := range []string{"web", "owner", "auditor"} {
+		files[name] = kubeconfigOf(t, a, "shop", name)
+	}
+	developers := &rbacv1.RoleBinding{
+		ObjectMeta: metav1.ObjectMeta{Name: "developers"},
+		RoleRef:    rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "ClusterRole", Name: "view"},
+		Subjects:   []rbacv1.Subject{{Kind: rbacv1.GroupKind, APIGroup: rbacv1.GroupName, Name: "dev"}},
+	}
+	if _, err := a.Client().RbacV1().RoleBindings("shop").Create(t.Context(), developers, metav1.CreateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	files["jane"] = impersonator(t, a, "jane", "dev", "system:authenticated")
+	for name, test := range map[string]struct {
+		who  string
+		args string
+		code int
+		out  string
+		note string
+	}{
+		"what I may do":                       {"web", "list sa:shop/web", 0, "namespace shop   secrets", "what the API server says you may do in namespace shop"},
+		"what I may do elsewhere":             {"web", "list shop/web -n default", 0, "selfsubjectaccessreviews.authorization.k8s.io", "in namespace default"},
+		"whether I may":                       {"web", "explain sa:shop/web get secrets", 0, "yes: sa:shop/web can get secrets in namespace shop", `the API server was asked and says yes: RBAC: allowed by RoleBinding "secrets/shop"`},
+		"whether I may not":                   {"web", "explain sa:shop/web delete secrets", exitFailure, "no: sa:shop/web cannot delete secrets", "the API server was asked and says no"},
+		"whether I may, in no namespace":      {"web", "explain sa:shop/web list nodes", exitFailure, "no: ", "the API server was asked and says no"},
+		"what another may":                    {"web", "list sa:shop/owner", exitFailure, "", "is forbidden"},
+		"whether another may":                 {"web", "explain sa:shop/owner get pods", exitFailure, "unknown: sa:shop/owner is not known to be able to get pods", "you may not list clusterrolebindings, roles, rolebindings"},
+		"who may":                             {"web", "who-can get pods", exitFailure, "", "hint: reading a policy takes leave to list roles"},
+		"owner: whether another may":          {"owner", "explain sa:shop/web get secrets", 0, "yes: ", "the API server was asked and says yes"},
+		"owner: whether another may not":      {"owner", "explain sa:shop/web delete secrets", exitFailure, "no: ", "the API server was asked and says no"},
+		"owner: whether in another namespace": {"owner", "explain sa:shop/web get pods -n default", exitFailure, "unknown: ", "the policy could be read in part only"},
+		"owner: who may": {"owner", "who-can get pods", 0, "ServiceAccount/shop/web     RoleBinding/shop/viewers",
+			"these ClusterRoles could not be read and are taken to be Kubernetes' default ones: admin, view"},
+		"auditor: by a default role":      {"auditor", "explain sa:shop/web get pods", 0, "yes: sa:shop/web can get pods", "taken to be Kubernetes' default ones"},
+		"auditor: by a role unread":       {"auditor", "explain sa:shop/web get secrets", exitFailure, "bound to ClusterRole/shop-secrets, which could not be read", "you may not list clusterrolebindings, roles outside namespace shop, rolebindings outside namespace shop"},
+		"auditor: not known":              {"auditor", "explain sa:shop/web get secrets", exitFailure, "unknown: ", ""},
+		"auditor: what another may":       {"auditor", "list sa:shop/web", 0, "namespace shop   pods", "RoleBinding/shop/secrets refers to ClusterRole/shop-secrets, which could not be read"},
+		"auditor: what I may":             {"auditor", "list sa:shop/auditor", 0, "not known", "what the API server says you may do"},
+		"auditor: an account not there":   {"owner", "explain sa:shop/wbe get pods", exitFailure, "no: ", "the service account shop/wbe does not exist: did you mean web?"},
+		"owner: a namespace not there":    {"owner", "explain sa:shop/web get pods -n shp", exitFailure, "unknown: ", ""},
+		"jane: in a group, unsaid":        {"jane", "explain user:jane get pods", 0, "yes: user:jane can get pods in namespace shop", "you are in these groups too, which count: dev"},
+		"jane: her list":                  {"jane", "list user:jane -n shop", 0, "namespace shop   pods", "you are in these groups too, which count: dev"},
+		"jane: in another group":          {"jane", "explain user:jane get pods --group ops", exitFailure, "unknown: ", ""},
+		"administrator: namespace, typed": {"", "explain sa:shop/web get pods -n shp", exitFailure, "no: ", "the namespace shp does not exist: did you mean shop?"},
+		"administrator: account, typed":   {"", "list sa:shop/wbe", 0, "system:basic-user", "the service account shop/wbe does not exist: did you mean web?"},
+		"administrator: object, typed":    {"", "explain sa:shop/web get sa/auditr -n shop", 0, "yes: ", `serviceaccounts "auditr" does not exist`},
+		"administrator: object there":     {"", "explain sa:shop/web get sa/auditor -n shop", 0, "yes: ", ""},
+		"administrator: node, typed":      {"", "explain node:worker-1 list pods -A", exitFailure, "no: ", "the node worker-1 does not exist"},
+		"administrator: verb, typed":      {"", "explain sa:shop/web gett pods -n shop", exitFailure, "no: ", `did you mean "get"?`},
+		"administrator: events":           {"", "explain sa:shop/web create events -n shop", exitFailure, `group="" resource="events"`, "also events.events.k8s.io"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			file := files[test.who]
+			if test.who == "" {
+				file = a.Kubeconfig()
+			}
+			got := run("", append(append([]string{"access"}, strings.Fields(test.args)...), "--kubeconfig", file)...)
+			if got.code != test.code || !strings.Contains(got.out, test.out) || !strings.Contains(got.errOut, test.note) {
+				t.Errorf("as %s: %s: %+v, want code %d, %q and %q", test.who, test.args, got, test.code, test.out, test.note)
+			}
+		})
+	}
+}
