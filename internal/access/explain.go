@@ -2,7 +2,6 @@ package access
 
 import (
 	"fmt"
-	"slices"
 
 	"lanyard.dev/internal/rbac"
 )
@@ -52,9 +51,6 @@ func (p *Policy) Explain(q Question) Explanation {
 	out.Grants = p.grants(req)
 	if out.Allowed {
 		return out
-	}
-	if slices.Contains(q.Subject.Groups, nodesGroup) {
-		out.Notes = append(out.Notes, "only RBAC is asked here: an API server may allow nodes more, by the pods bound to them")
 	}
 	out.Notes = append(out.Notes, p.similar(&q.Subject)...)
 	var more int

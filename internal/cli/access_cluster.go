@@ -52,7 +52,7 @@ func (o *policySource) loadCluster(ctx context.Context, namespace string) (*load
 	loaded.policy = access.WithUnread(reader.index, reader.unreadRoles)
 	loaded.catalog, loaded.notes = discoverResources(ctx, client)
 	loaded.catalog.Learn(loaded.policy)
-	loaded.forbidden, loaded.nothing = reader.forbidden, reader.bindings == 0
+	loaded.forbidden, loaded.whole, loaded.nothing = reader.forbidden, reader.whole(), reader.bindings == 0
 	loaded.notes = append(loaded.notes, reader.notes()...)
 	return loaded, nil
 }
@@ -67,8 +67,8 @@ type policyReader struct {
 
 	// forbidden is the first refusal; nil if all of the policy was read.
 	forbidden error
-	// unread says what could not be read.
-	unread []string
+	// unread holds the kinds of which nothing could be read, elsewhere those of which only the namespace could.
+	unread, elsewhere []string
 	// bindings counts the kinds of bindings of which some could be read.
 	bindings    int
 	roleNames   map[string]bool // ClusterRoles that bindings refer to
@@ -140,15 +140,14 @@ func (r *policyReader) readKind(ctx context.Context, kind policyKind) error {
 			r.forbidden = explainList(kind.resource, r.host, err)
 		}
 		if kind.namespaced {
-			r.unread = append(r.unread, kind.resource+" outside namespace "+r.namespace)
 			err = r.listAll(ctx, kind.resource, kind.list(r.namespace))
 		}
 		if apierrors.IsForbidden(err) {
-			if kind.namespaced {
-				r.unread = r.unread[:len(r.unread)-1]
-			}
 			r.unread = append(r.unread, kind.resource)
 			return nil
+		}
+		if err == nil {
+			r.elsewhere = append(r.elsewhere, kind.resource)
 		}
 	}
 	if err == nil && kind.binding {
@@ -228,10 +227,22 @@ func (r *policyReader) readRoles(ctx context.Context) error {
 	return nil
 }
 
+// whole reports whether all was read that counts in the namespace. ClusterRoles may have been read one by one.
+func (r *policyReader) whole() bool {
+	return len(r.lacking()) == 0 && len(r.unreadRoles)+len(r.assumed) == 0
+}
+
+func (r *policyReader) lacking() []string {
+	return slices.DeleteFunc(slices.Clone(r.unread), func(what string) bool { return what == "clusterroles" })
+}
+
 // notes say what the answers cover.
 func (r *policyReader) notes() []string {
 	var notes []string
-	unread := slices.DeleteFunc(slices.Clone(r.unread), func(what string) bool { return what == "clusterroles" })
+	unread := r.lacking()
+	for _, kind := range r.elsewhere {
+		unread = append(unread, kind+" outside namespace "+r.namespace)
+	}
 	if len(unread) > 0 {
 		notes = append(notes, "the policy could be read in part only: you may not list "+strings.Join(unread, ", "))
 	}

@@ -94,11 +94,14 @@ func (o *explainOptions) run(ctx context.Context) error {
 	}
 	found := loaded.policy.Explain(access.Question{Subject: o.subject.subject, Verb: o.target.verb, Target: target})
 	found.Notes = slices.Concat(loaded.notes, loaded.subjectNotes(ctx, &o.subject.subject), found.Notes)
-	if loaded.server != nil {
+	switch _, isNode := o.subject.subject.Node(); {
+	case loaded.server != nil:
 		if !found.Allowed {
 			found.Notes = append(found.Notes, loaded.policy.Typos(loaded.catalog, &o.subject.subject)...)
 		}
 		loaded.settle(ctx, &found)
+	case isNode && !found.Allowed:
+		found.Notes = append(found.Notes, "only RBAC is asked here: an API server may allow nodes more, by the pods bound to them")
 	}
 	err = o.output.print(o.streams, found, found.Notes, func(w io.Writer, wide bool) error { return printExplanation(w, &found, wide) })
 	if err == nil && !found.Allowed {
@@ -113,7 +116,7 @@ func (l *loadedPolicy) settle(ctx context.Context, e *access.Explanation) {
 	status, asked := l.server.decide(ctx, e)
 	switch {
 	case !asked:
-		e.Unknown = l.forbidden != nil && !e.Allowed
+		e.Unknown = !e.Allowed && !l.covers(e.Target.Namespace)
 	case status.Allowed != e.Allowed && l.forbidden == nil:
 		e.Notes = append(e.Notes, fmt.Sprintf("RBAC alone says %s, and the API server %s, which counts%s", yesOrNo(e.Allowed), yesOrNo(status.Allowed), because(status.Reason)))
 	case l.forbidden != nil:
@@ -125,6 +128,11 @@ func (l *loadedPolicy) settle(ctx context.Context, e *access.Explanation) {
 	if e.Allowed {
 		e.Misses = nil
 	}
+}
+
+// covers reports whether all was read of the policy that counts in a namespace, or in none.
+func (l *loadedPolicy) covers(namespace string) bool {
+	return l.forbidden == nil || l.whole && (namespace == "" || namespace == l.namespace)
 }
 
 func yesOrNo(yes bool) string {

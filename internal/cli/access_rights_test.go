@@ -59,6 +59,23 @@ func bind(t *testing.T, a *lanyardtest.Authority, name, role, account string) {
 	}
 }
 
+// inspect lets the account inspector list the policy of the cluster that is in no namespace.
+func inspect(t *testing.T, a *lanyardtest.Authority) {
+	t.Helper()
+	meta := metav1.ObjectMeta{Name: "inspector"}
+	rules := []rbacv1.PolicyRule{{Verbs: []string{"list"}, APIGroups: []string{rbacv1.GroupName}, Resources: []string{"clusterroles", "clusterrolebindings"}}}
+	if _, err := a.Client().RbacV1().ClusterRoles().Create(t.Context(), &rbacv1.ClusterRole{ObjectMeta: meta, Rules: rules}, metav1.CreateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	binding := &rbacv1.ClusterRoleBinding{
+		ObjectMeta: meta, RoleRef: rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "ClusterRole", Name: "inspector"},
+		Subjects: []rbacv1.Subject{{Kind: rbacv1.ServiceAccountKind, Namespace: "shop", Name: "inspector"}},
+	}
+	if _, err := a.Client().RbacV1().ClusterRoleBindings().Create(t.Context(), binding, metav1.CreateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+}
+
 // TestAccessWithoutClusterRights asks as accounts that may read some of the policy or none of it. What is not known is
 // never said to be denied.
 func TestAccessWithoutClusterRights(t *testing.T) {
@@ -82,8 +99,12 @@ func TestAccessWithoutClusterRights(t *testing.T) {
 	bind(t, a, "owners", "admin", "owner")
 	// The auditor may list roles and bindings of the namespace, and may not ask the server about others.
 	a.Grant(t, "shop", "auditor", rbacv1.PolicyRule{Verbs: []string{"get", "list"}, APIGroups: []string{rbacv1.GroupName}, Resources: []string{"roles", "rolebindings"}})
+	// The inspector may read all that counts in the namespace, and nothing elsewhere.
+	a.CreateServiceAccount(t, "shop", "inspector")
+	a.Grant(t, "shop", "inspector", rbacv1.PolicyRule{Verbs: []string{"list"}, APIGroups: []string{rbacv1.GroupName}, Resources: []string{"roles", "rolebindings"}})
+	inspect(t, a)
 	files := map[string]string{}
-	for _, name := range []string{"web", "owner", "auditor"} {
+	for _, name := range []string{"web", "owner", "auditor", "inspector"} {
 		files[name] = kubeconfigOf(t, a, "shop", name)
 	}
 	developers := &rbacv1.RoleBinding{
@@ -122,6 +143,10 @@ func TestAccessWithoutClusterRights(t *testing.T) {
 		"auditor: what I may":             {"auditor", "list sa:shop/auditor", 0, "not known", "what the API server says you may do"},
 		"auditor: an account not there":   {"owner", "explain sa:shop/wbe get pods", exitFailure, "no: ", "the service account shop/wbe does not exist: did you mean web?"},
 		"owner: a namespace not there":    {"owner", "explain sa:shop/web get pods -n shp", exitFailure, "unknown: ", ""},
+		"inspector: all that counts":      {"inspector", "explain sa:shop/web get secrets", 0, "ClusterRole/shop-secrets", "you may not list roles outside namespace shop, rolebindings outside namespace shop"},
+		"inspector: denied":               {"inspector", "explain sa:shop/web delete secrets", exitFailure, "no: ", ""},
+		"inspector: in no namespace":      {"inspector", "explain sa:shop/web list nodes", exitFailure, "no: ", ""},
+		"inspector: of another":           {"inspector", "explain sa:shop/web get ns/default", exitFailure, "unknown: ", ""},
 		"jane: in a group, unsaid":        {"jane", "explain user:jane get pods", 0, "yes: user:jane can get pods in namespace shop", "you are in these groups too, which count: dev"},
 		"jane: her list":                  {"jane", "list user:jane -n shop", 0, "namespace shop   pods", "you are in these groups too, which count: dev"},
 		"jane: in another group":          {"jane", "explain user:jane get pods --group ops", exitFailure, "unknown: ", ""},
@@ -130,6 +155,7 @@ func TestAccessWithoutClusterRights(t *testing.T) {
 		"administrator: object, typed":    {"", "explain sa:shop/web get sa/auditr -n shop", 0, "yes: ", `serviceaccounts "auditr" does not exist`},
 		"administrator: object there":     {"", "explain sa:shop/web get sa/auditor -n shop", 0, "yes: ", ""},
 		"administrator: node, typed":      {"", "explain node:worker-1 list pods -A", exitFailure, "no: ", "the node worker-1 does not exist"},
+		"administrator: a node, itself":   {"", "explain node:worker-1 get nodes/worker-1", 0, "yes: ", "RBAC alone says no, and the API server yes, which counts"},
 		"administrator: verb, typed":      {"", "explain sa:shop/web gett pods -n shop", exitFailure, "no: ", `did you mean "get"?`},
 		"administrator: events":           {"", "explain sa:shop/web create events -n shop", exitFailure, `group="" resource="events"`, "also events.events.k8s.io"},
 	} {

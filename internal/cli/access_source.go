@@ -43,9 +43,10 @@ type loadedPolicy struct {
 	manifests *access.Manifests
 	// server is the cluster's; nil for files.
 	server *server
-	// forbidden is why not all of the policy could be read; nil if it was. nothing is set where no binding could be.
-	forbidden error
-	nothing   bool
+	// forbidden is why not all of the policy could be read; nil if it was. whole is set where all was that counts in the
+	// namespace, nothing where no binding could be.
+	forbidden      error
+	whole, nothing bool
 }
 
 // subjectNotes says so if the subject does not exist.

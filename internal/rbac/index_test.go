@@ -316,3 +316,22 @@ func TestRuleAllows(t *testing.T) {
 		t.Error("get pods/log allowed")
 	}
 }
+
+func TestRolesAreThoseThatExist(t *testing.T) {
+	t.Parallel()
+	x := rbac.NewIndex()
+	rules := []rbacv1.PolicyRule{{Verbs: []string{"get"}}}
+	x.SetClusterRole(&rbacv1.ClusterRole{ObjectMeta: metav1.ObjectMeta{Name: "unbound"}, Rules: rules})
+	x.SetRole(&rbacv1.Role{ObjectMeta: metav1.ObjectMeta{Namespace: "a", Name: "gone"}, Rules: rules})
+	x.SetClusterRoleBinding(&rbacv1.ClusterRoleBinding{
+		ObjectMeta: metav1.ObjectMeta{Name: "b"}, RoleRef: rbacv1.RoleRef{Kind: "ClusterRole", Name: "missing"}, Subjects: []rbacv1.Subject{{Kind: "User", Name: "ann"}},
+	})
+	x.Delete(rbac.Ref{Kind: rbac.Role, Namespace: "a", Name: "gone"}, "")
+	got := map[rbac.Ref]int{}
+	for ref, rules := range x.Roles() {
+		got[ref] = len(rules)
+	}
+	if len(got) != 1 || got[rbac.Ref{Kind: rbac.ClusterRole, Name: "unbound"}] != 1 {
+		t.Errorf("roles %v", got)
+	}
+}
