@@ -28,7 +28,7 @@ func start(t *testing.T) *cluster {
 	t.Helper()
 	base := storagetest.Start(t)
 	secrets, accounts := corev1.Resource("secrets"), corev1.Resource("serviceaccounts")
-	m := mirror.New(base, true, secrets, accounts)
+	m := mirror.New(mirror.Config{Base: base, Alone: true}, secrets, accounts)
 	c := &cluster{}
 	var err error
 	if c.secrets, err = secret.NewStorage(base.Scheme, m); err != nil {
