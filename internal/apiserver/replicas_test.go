@@ -4,6 +4,7 @@ import (
 	"context"
 	"net"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -216,6 +217,21 @@ func TestEvictionReachesReplicas(t *testing.T) {
 			if time.Since(evicted) > time.Minute {
 				t.Fatalf("a certificate of after the eviction: %v", err)
 			}
+		}
+	}
+}
+
+// TestReplicasPublishTheAgeOfTheirProofs also shows that each mirrored resource has one.
+func TestReplicasPublishTheAgeOfTheirProofs(t *testing.T) {
+	t.Parallel()
+	admin, _ := newSite(t).replica(t)
+	text, err := admin.RESTClient().Get().AbsPath("/metrics").DoRaw(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, resource := range []string{"serviceaccounts", "pods", "secrets", "nodes", "clusterroles.rbac.authorization.k8s.io", "leases.coordination.k8s.io"} {
+		if line := `lanyard_feed_proof_age_seconds{resource="` + resource + `"} `; !strings.Contains(string(text), line) {
+			t.Errorf("/metrics lacks %q", line)
 		}
 	}
 }

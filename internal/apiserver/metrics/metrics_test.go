@@ -172,3 +172,15 @@ func TestCertificatesAge(t *testing.T) {
 		}
 	}
 }
+
+type proofAge time.Duration
+
+func (p proofAge) ProofAge() time.Duration { return time.Duration(p) }
+
+func TestFeedsAge(t *testing.T) {
+	t.Parallel()
+	m := metrics.New()
+	m.WatchFeeds(map[string]metrics.ProofAge{"pods": proofAge(time.Second), "nodes": proofAge(9 * time.Second)})
+	wantValue(t, m, `lanyard_feed_proof_age_seconds{resource="pods"}`, 1)
+	wantValue(t, m, `lanyard_feed_proof_age_seconds{resource="nodes"}`, 9)
+}
