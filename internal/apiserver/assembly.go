@@ -432,13 +432,6 @@ func (a *assembly) serveMetrics() {
 		}
 	}
 	a.metrics.WatchCertificates(certificates)
-	if !o.Etcd.Alone {
-		feeds := map[string]metrics.ProofAge{}
-		for _, resource := range mirrored {
-			feeds[resource.String()] = a.mirror.Feed(resource)
-		}
-		a.metrics.WatchFeeds(feeds)
-	}
 	if !a.options.Etcd.Alone {
 		feeds := map[string]metrics.ProofAge{}
 		for _, resource := range mirrored {

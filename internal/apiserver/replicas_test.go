@@ -225,7 +225,7 @@ func TestEvictionReachesReplicas(t *testing.T) {
 func TestReplicasPublishTheAgeOfTheirProofs(t *testing.T) {
 	t.Parallel()
 	admin, _ := newSite(t).replica(t)
-	text, err := admin.RESTClient().Get().AbsPath("/metrics").DoRaw(t.Context())
+	text, err := admin.CoreV1().RESTClient().Get().AbsPath("/metrics").DoRaw(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
