@@ -44,9 +44,6 @@ func (d deadlines) wrap(h http.Handler) http.Handler {
 			h.ServeHTTP(w, r)
 			return
 		}
-		if r.ProtoMajor == 1 { // an earlier request may have left its deadline on the connection
-			logDeadline(controller.SetWriteDeadline(time.Time{}))
-		}
 		if info.Verb != "watch" {
 			h.ServeHTTP(w, r)
 			return
