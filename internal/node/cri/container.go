@@ -29,7 +29,7 @@ func (r *Runtime) CreateContainer(ctx context.Context, spec ContainerSpec) (id s
 	if err != nil {
 		return "", err
 	}
-	if err := os.MkdirAll(filepath.Join(sandbox.LogDirectory, spec.Container.Name), 0o750); err != nil {
+	if err := r.makeLogs(filepath.Join(sandbox.LogDirectory, spec.Container.Name)); err != nil {
 		return "", fmt.Errorf("make the log directory of container %s: %w", spec.Container.Name, err)
 	}
 	ctx, rpc, _, err := r.connected(ctx)
@@ -86,7 +86,7 @@ func (r *Runtime) RemoveContainer(ctx context.Context, id string) error {
 	if err != nil {
 		return unlessNotFound(err)
 	}
-	log, noLog := r.checkLog(answer.GetStatus())
+	log, noLog := r.belowLogs(answer.GetStatus().GetLogPath())
 	ctx, rpc, _, err := r.connected(ctx)
 	if err != nil {
 		return err
@@ -94,10 +94,10 @@ func (r *Runtime) RemoveContainer(ctx context.Context, id string) error {
 	if err := rpc.RemoveContainer(ctx, id); err != nil && !isNotFound(err) {
 		return fmt.Errorf("remove container %s: %w", id, said(err))
 	}
-	if noLog != nil || log == "" {
+	if noLog != nil {
 		return nil
 	}
-	return removeLog(log)
+	return r.inLogs(func(logs *os.Root) error { return removeLog(logs, log) })
 }
 
 // containerConfig says a container in CRI.

@@ -17,8 +17,9 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
-	"k8s.io/cri-client/pkg/logs"
 	"k8s.io/utils/ptr"
+
+	"lanyard.dev/internal/node/crilog"
 )
 
 // podLogs is a pod's log directory, as the kubelet names them.
@@ -61,7 +62,20 @@ func (r *Runtime) RemovePodLogs(namespace, name string, uid types.UID) error {
 	if uid == "" || filepath.Dir(dir) != filepath.Clean(r.config.LogDir) {
 		return fmt.Errorf("%q is no pod's log directory", dir)
 	}
-	return os.RemoveAll(dir)
+	return r.inLogs(func(logs *os.Root) error { return logs.RemoveAll(filepath.Base(dir)) })
+}
+
+// inLogs calls f with the log directory. Nothing that f does with it leads out of it, whatever links are there.
+func (r *Runtime) inLogs(f func(logs *os.Root) error) error {
+	logs, err := os.OpenRoot(r.config.LogDir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("log directory: %w", err)
+	}
+	defer func() { _ = logs.Close() }()
+	return f(logs)
 }
 
 // Logs writes what a container has said, and with Follow what it says until it ends. A nil writer leaves its stream out,
@@ -71,49 +85,81 @@ func (r *Runtime) Logs(ctx context.Context, containerID string, options *corev1.
 	if err != nil {
 		return err
 	}
-	path, err := r.checkLog(answer.GetStatus())
-	if err != nil || path == "" {
-		return err
-	}
-	ctx, rpc, _, err := r.connected(ctx)
-	if err != nil {
-		return err
-	}
+	status := answer.GetStatus()
 	switch ptr.Deref(options.Stream, corev1.LogStreamAll) {
 	case corev1.LogStreamStdout:
 		stderr = nil
 	case corev1.LogStreamStderr:
 		stdout = nil
 	}
-	err = logs.ReadLogs(ctx, path, containerID, logOptions(options, time.Now()), rpc, stdout, stderr)
-	if ctx.Err() != nil {
+	asked := logOptions(options, time.Now())
+	asked.Stdout, asked.Stderr = stdout, stderr
+	if options.Follow {
+		asked.Running = func(ctx context.Context) (bool, error) { return r.isRunning(ctx, containerID) }
+	}
+	err = r.readLog(ctx, status, asked)
+	switch {
+	case ctx.Err() != nil:
 		return context.Cause(ctx)
+	case errors.Is(err, fs.ErrNotExist) && stateOf(status.GetState()) == Created:
+		return nil
+	case err != nil:
+		return fmt.Errorf("log of container %s: %w", containerID, err)
 	}
-	return err
+	return nil
 }
 
-// checkLog returns where a container's log is; "" is that there is none yet. It must be below the log directory even
-// when links are followed: a pod that may write there could otherwise let others read any file of the machine.
-func (r *Runtime) checkLog(status *runtimeapi.ContainerStatus) (string, error) {
-	path, err := filepath.EvalSymlinks(status.GetLogPath())
-	if errors.Is(err, fs.ErrNotExist) && stateOf(status.GetState()) == Created {
-		return "", nil
-	}
+// readLog reads a log below the log directory alone, even where links lead elsewhere: a pod that may write there could
+// otherwise let others read any file of the machine.
+func (r *Runtime) readLog(ctx context.Context, status *runtimeapi.ContainerStatus, asked crilog.Options) error {
+	dir, err := os.OpenRoot(r.config.LogDir)
 	if err != nil {
-		return "", fmt.Errorf("log of container %s: %w", status.GetId(), err)
+		return err
 	}
-	dir, err := filepath.EvalSymlinks(r.config.LogDir)
+	defer func() { _ = dir.Close() }()
+	name, err := r.belowLogs(status.GetLogPath())
 	if err != nil {
-		return "", fmt.Errorf("log directory: %w", err)
+		return err
 	}
-	if !strings.HasPrefix(path, dir+string(filepath.Separator)) {
-		return "", fmt.Errorf("log of container %s: not below the log directory", status.GetId())
-	}
-	return path, nil
+	return crilog.Read(ctx, dir, name, asked)
 }
 
-func logOptions(options *corev1.PodLogOptions, now time.Time) *logs.LogOptions {
-	asked := &logs.LogOptions{TailLines: options.TailLines, LimitBytes: options.LimitBytes, Follow: options.Follow, Timestamp: options.Timestamps}
+// belowLogs returns a path as it is to be opened in the log directory.
+func (r *Runtime) belowLogs(path string) (name string, err error) {
+	name, err = filepath.Rel(r.config.LogDir, path)
+	if err != nil || !filepath.IsLocal(name) {
+		return "", errors.New("not below the log directory")
+	}
+	return name, nil
+}
+
+// makeLogs makes a directory of logs, of a pod or of one of its containers.
+func (r *Runtime) makeLogs(path string) error {
+	name, err := r.belowLogs(path)
+	if err != nil {
+		return err
+	}
+	const mode = 0o750
+	if err := os.MkdirAll(r.config.LogDir, mode); err != nil {
+		return err
+	}
+	return r.inLogs(func(logs *os.Root) error { return logs.MkdirAll(name, mode) })
+}
+
+// isRunning says of a container that the runtime, which may be away, does not tell of that it runs.
+func (r *Runtime) isRunning(ctx context.Context, containerID string) (bool, error) {
+	answer, err := r.containerStatus(ctx, containerID, false)
+	switch {
+	case isNotFound(err):
+		return false, nil
+	case err != nil:
+		return ctx.Err() == nil, ctx.Err()
+	}
+	return stateOf(answer.GetStatus().GetState()) == Running, nil
+}
+
+func logOptions(options *corev1.PodLogOptions, now time.Time) crilog.Options {
+	asked := crilog.Options{TailLines: options.TailLines, LimitBytes: options.LimitBytes, Timestamps: options.Timestamps}
 	switch {
 	case options.SinceSeconds != nil:
 		asked.Since = now.Add(-time.Duration(*options.SinceSeconds) * time.Second)

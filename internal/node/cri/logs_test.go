@@ -22,6 +22,7 @@ import (
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 	"k8s.io/utils/ptr"
 
+	"lanyard.dev/internal/node/crilog"
 	"lanyard.dev/internal/podoptions"
 )
 
@@ -82,20 +83,42 @@ func TestFollow(t *testing.T) {
 	}
 }
 
+// TestLogEscape has links and paths lead out of the log directory: nothing out there is read, made, moved or removed.
 func TestLogEscape(t *testing.T) {
 	t.Parallel()
 	r := &Runtime{config: Config{LogDir: t.TempDir()}}
-	outside := writeFile(t, t.TempDir(), "secret", "x")
-	inside := writeFile(t, r.config.LogDir, "0.log", "x")
-	link, beside := filepath.Join(r.config.LogDir, "1.log"), r.config.LogDir+"-beside"
-	if err := errors.Join(os.Symlink(outside, link), os.Mkdir(beside, 0o700)); err != nil {
+	const line = "2026-11-01T12:00:00Z stdout F x\n"
+	away, beside := t.TempDir(), r.config.LogDir+"-beside"
+	outside := writeFile(t, away, "0.log", line)
+	inside := writeFile(t, r.config.LogDir, "0.log", line)
+	link, dir := filepath.Join(r.config.LogDir, "1.log"), filepath.Join(r.config.LogDir, "linked")
+	if err := errors.Join(os.Symlink(outside, link), os.Symlink(away, dir), os.Mkdir(beside, 0o700)); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = os.RemoveAll(beside) })
-	for path, refused := range map[string]bool{inside: false, outside: true, link: true, writeFile(t, beside, "0.log", "x"): true, "": true, "/none": true} {
-		if _, err := r.checkLog(&runtimeapi.ContainerStatus{LogPath: path, State: runtimeapi.ContainerState_CONTAINER_RUNNING}); (err != nil) != refused {
-			t.Errorf("%s: %v", path, err)
+	for path, refused := range map[string]bool{
+		inside: false, outside: true, link: true, filepath.Join(dir, "0.log"): true, writeFile(t, beside, "0.log", line): true, "": true, "/none": true,
+		filepath.Join(r.config.LogDir, "..", filepath.Base(beside), "0.log"): true, r.config.LogDir: true,
+	} {
+		var out bytes.Buffer
+		err := r.readLog(t.Context(), &runtimeapi.ContainerStatus{LogPath: path}, crilog.Options{Stdout: &out})
+		if (err != nil) != refused || refused != (out.Len() == 0) {
+			t.Errorf("%s: %q, %v", path, out.String(), err)
 		}
+	}
+	logs, err := os.OpenRoot(r.config.LogDir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = logs.Close() }()
+	if err := removeLog(logs, "linked/0.log"); err == nil {
+		t.Error("a log that is elsewhere was removed")
+	}
+	if err := r.makeLogs(filepath.Join(dir, "main")); err == nil {
+		t.Error("a directory was made elsewhere")
+	}
+	if entries, err := os.ReadDir(away); err != nil || len(entries) != 1 || entries[0].Name() != "0.log" {
+		t.Errorf("out there is %v, %v", entries, err)
 	}
 }
 

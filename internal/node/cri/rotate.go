@@ -27,39 +27,41 @@ func (r *Runtime) rotateLogs(ctx context.Context, limit int64) error {
 	if err != nil {
 		return err
 	}
-	var faults []error
-	for _, pod := range pods {
-		dir := r.podLogs(pod.Namespace, pod.Name, pod.UID)
-		for _, c := range pod.Containers {
-			path := filepath.Join(dir, logName(c.Name, c.Attempt))
-			if info, err := os.Lstat(path); c.State == Running && err == nil && info.Mode().IsRegular() && info.Size() > limit {
-				faults = append(faults, r.rotate(ctx, c.ID, path))
+	return r.inLogs(func(logs *os.Root) error {
+		var faults []error
+		for _, pod := range pods {
+			dir := filepath.Base(r.podLogs(pod.Namespace, pod.Name, pod.UID))
+			for _, c := range pod.Containers {
+				name := filepath.Join(dir, logName(c.Name, c.Attempt))
+				if info, err := logs.Lstat(name); c.State == Running && err == nil && info.Mode().IsRegular() && info.Size() > limit {
+					faults = append(faults, r.rotate(ctx, c.ID, logs, name))
+				}
 			}
 		}
-	}
-	return errors.Join(faults...)
+		return errors.Join(faults...)
+	})
 }
 
 // rotate puts the log back where the runtime does not begin another, since it goes on to write to the old one then.
-func (r *Runtime) rotate(ctx context.Context, id, path string) error {
+func (r *Runtime) rotate(ctx context.Context, id string, logs *os.Root, name string) error {
 	ctx, rpc, _, err := r.connected(ctx)
 	if err != nil {
 		return err
 	}
-	if err := os.Rename(path, path+earlierLog); err != nil {
+	if err := logs.Rename(name, name+earlierLog); err != nil {
 		return fmt.Errorf("rotate the log of container %s: %w", id, err)
 	}
 	if err := rpc.ReopenContainerLog(ctx, id); err != nil {
-		return errors.Join(fmt.Errorf("rotate the log of container %s: %w", id, said(err)), os.Rename(path+earlierLog, path))
+		return errors.Join(fmt.Errorf("rotate the log of container %s: %w", id, said(err)), logs.Rename(name+earlierLog, name))
 	}
 	return nil
 }
 
 // removeLog removes what a container that is gone has said.
-func removeLog(path string) error {
+func removeLog(logs *os.Root, name string) error {
 	var faults []error
-	for _, one := range []string{path, path + earlierLog} {
-		if err := os.Remove(one); !errors.Is(err, fs.ErrNotExist) {
+	for _, one := range []string{name, name + earlierLog} {
+		if err := logs.Remove(one); !errors.Is(err, fs.ErrNotExist) {
 			faults = append(faults, err)
 		}
 	}

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"io/fs"
 	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -27,6 +28,20 @@ func TestRotateLogs(t *testing.T) {
 	}
 	if _, err := os.Stat(path + ".1"); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("a short log was rotated: %v", err)
+	}
+	elsewhere, dir := t.TempDir(), filepath.Dir(path)
+	writeFile(t, elsewhere, "0.log", "not a log")
+	if err := errors.Join(os.Rename(dir, dir+".kept"), os.Symlink(elsewhere, dir)); err != nil {
+		t.Fatal(err)
+	}
+	if err := r.rotateLogs(t.Context(), 1); err != nil {
+		t.Errorf("where a link leads out of the log directory: %v", err)
+	}
+	if entries, err := os.ReadDir(elsewhere); err != nil || len(entries) != 1 || entries[0].Name() != "0.log" {
+		t.Errorf("out there is %v, %v", entries, err)
+	}
+	if err := errors.Join(os.Remove(dir), os.Rename(dir+".kept", dir)); err != nil {
+		t.Fatal(err)
 	}
 	if err := r.rotateLogs(t.Context(), 1); err != nil {
 		t.Fatal(err)

@@ -6,7 +6,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -23,7 +22,7 @@ func (r *Runtime) RunSandbox(ctx context.Context, pod *corev1.Pod, attempt uint3
 	if err != nil {
 		return "", err
 	}
-	if err := os.MkdirAll(config.LogDirectory, 0o750); err != nil {
+	if err := r.makeLogs(config.LogDirectory); err != nil {
 		return "", fmt.Errorf("make the log directory of pod %s/%s: %w", pod.Namespace, pod.Name, err)
 	}
 	ctx, rpc, _, err := r.connected(ctx)

@@ -10,7 +10,6 @@ import (
 	"math/rand/v2"
 	"os"
 	"path"
-	"path/filepath"
 	"slices"
 	"sync"
 	"time"
@@ -191,9 +190,14 @@ func readToken(root *os.Root, name string) (clean, text string) {
 	return clean, string(data)
 }
 
-// isFilled reports whether a volume has been written before.
+// isFilled reports whether a volume has been written before. Containers may write there, so no link is followed out of it.
 func isFilled(place string) bool {
-	info, err := os.Stat(filepath.Join(place, "..data"))
+	root, err := os.OpenRoot(place)
+	if err != nil {
+		return false
+	}
+	defer func() { _ = root.Close() }()
+	info, err := root.Stat("..data")
 	return err == nil && info.IsDir()
 }
 

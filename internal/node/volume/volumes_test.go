@@ -4,6 +4,7 @@ package volume
 
 import (
 	"context"
+	"errors"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -399,4 +400,26 @@ func FuzzCheckUID(f *testing.F) {
 			t.Errorf("%q leads to %s", uid, path)
 		}
 	})
+}
+
+// TestIsFilled takes a link that a container put into a volume for nothing that was written.
+func TestIsFilled(t *testing.T) {
+	t.Parallel()
+	place := t.TempDir()
+	if isFilled(place) || isFilled(filepath.Join(place, "absent")) {
+		t.Error("nothing was written")
+	}
+	link := filepath.Join(place, "..data")
+	if err := os.Symlink(t.TempDir(), link); err != nil {
+		t.Fatal(err)
+	}
+	if isFilled(place) {
+		t.Error("what is outside was taken for what was written")
+	}
+	if err := errors.Join(os.Remove(link), os.Mkdir(filepath.Join(place, "..2026"), 0o700), os.Symlink("..2026", link)); err != nil {
+		t.Fatal(err)
+	}
+	if !isFilled(place) {
+		t.Error("what was written was not found")
+	}
 }
