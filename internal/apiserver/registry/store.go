@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"time"
 
+	"k8s.io/apimachinery/pkg/apis/meta/internalversion"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/labels"
@@ -87,6 +88,18 @@ func (s *Store) Update(ctx context.Context, name string, info rest.UpdatedObject
 ) (runtime.Object, bool, error) {
 	updated, made, err := s.Store.Update(ctx, name, info, create, update, forceAllowCreate, options)
 	return updated, made, fault(err)
+}
+
+// Delete implements rest.GracefulDeleter.
+func (s *Store) Delete(ctx context.Context, name string, validate rest.ValidateObjectFunc, options *metav1.DeleteOptions) (runtime.Object, bool, error) {
+	warnOfCascade(ctx, options)
+	return s.Store.Delete(ctx, name, validate, options)
+}
+
+// DeleteCollection implements rest.CollectionDeleter.
+func (s *Store) DeleteCollection(ctx context.Context, validate rest.ValidateObjectFunc, options *metav1.DeleteOptions, which *internalversion.ListOptions) (runtime.Object, error) {
+	warnOfCascade(ctx, options)
+	return s.Store.DeleteCollection(ctx, validate, options, which)
 }
 
 // NewStore makes the store of one resource on the storage that getter hands out.

@@ -99,11 +99,12 @@ func (s Strategy[T]) WarningsOnCreate(ctx context.Context, obj runtime.Object) [
 }
 
 // WarningsOnUpdate implements rest.RESTUpdateStrategy.
-func (s Strategy[T]) WarningsOnUpdate(ctx context.Context, obj, _ runtime.Object) []string {
-	if s.Warn == nil {
-		return nil
+func (s Strategy[T]) WarningsOnUpdate(ctx context.Context, obj, old runtime.Object) []string {
+	warnings := ownershipWarnings(obj, old)
+	if s.Warn != nil {
+		warnings = append(warnings, s.Warn(ctx, obj.(T))...)
 	}
-	return s.Warn(ctx, obj.(T))
+	return warnings
 }
 
 // GetResetFields implements rest.ResetFieldsStrategy.

@@ -1,6 +1,8 @@
 package lease
 
 import (
+	"context"
+
 	coordinationv1 "k8s.io/api/coordination/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apiserver/pkg/registry/generic"
@@ -18,8 +20,16 @@ func NewStorage(typer runtime.ObjectTyper, getter generic.RESTOptionsGetter) (*r
 		Strategy: registry.Strategy[*coordinationv1.Lease]{
 			ObjectTyper: typer, NameGenerator: names.SimpleNameGenerator, Namespaced: true,
 			CreateOnUpdate: true, NeedsVersion: true,
-			Check: Validate, CheckUpdate: ValidateUpdate,
+			Check: Validate, CheckUpdate: ValidateUpdate, WarnCreate: warnings,
 		},
 		Columns: Columns, Row: Row, Fields: Fields,
 	}, getter)
+}
+
+// warnings tells who leaves the choice of a holder to the server that it makes none.
+func warnings(_ context.Context, l *coordinationv1.Lease) []string {
+	if l.Spec.Strategy == nil || *l.Spec.Strategy == "" {
+		return nil
+	}
+	return []string{"spec.strategy: this server chooses no holder (coordinated leader election is off, as it is by default in Kubernetes)"}
 }

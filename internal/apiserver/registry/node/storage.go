@@ -17,7 +17,7 @@ func NewStorage(typer runtime.ObjectTyper, getter generic.RESTOptionsGetter) (*r
 		ObjectTyper: typer, NameGenerator: names.SimpleNameGenerator,
 		OnCreate: func(_ context.Context, obj *corev1.Node) { taintNew(obj) },
 		OnUpdate: func(_ context.Context, obj, old *corev1.Node) { obj.Status = old.Status },
-		Check:    Validate, CheckUpdate: ValidateUpdate,
+		Check:    Validate, CheckUpdate: ValidateUpdate, Warn: warnings,
 		Reset: registry.ResetFields("v1", "status"),
 	}
 	store, err := registry.NewStore(registry.Kind[*corev1.Node]{
@@ -31,9 +31,22 @@ func NewStorage(typer runtime.ObjectTyper, getter generic.RESTOptionsGetter) (*r
 	}
 	status := strategy
 	status.OnUpdate = func(_ context.Context, obj, old *corev1.Node) { obj.Spec = old.Spec }
-	status.CheckUpdate = ValidateStatusUpdate
+	status.CheckUpdate, status.Warn = ValidateStatusUpdate, nil
 	status.Reset = registry.ResetFields("v1", "spec")
 	return store, registry.NewPart(store, status), nil
+}
+
+// warnings tells of fields that nothing reads any more, in Kubernetes' words.
+func warnings(_ context.Context, n *corev1.Node) []string {
+	var all []string
+	//lint:ignore SA1019 a deprecated field is still decoded, so it is still warned of
+	if n.Spec.ConfigSource != nil {
+		all = append(all, "spec.configSource: the feature is no longer supported")
+	}
+	if n.Spec.DoNotUseExternalID != "" {
+		all = append(all, "spec.externalID: this field is deprecated, and is unused in Kubernetes")
+	}
+	return all
 }
 
 // taintNew keeps pods off a node that has not said that it is ready. The taint goes when it does.

@@ -21,7 +21,7 @@ func NewStorage(typer runtime.ObjectTyper, getter generic.RESTOptionsGetter) (*r
 			ObjectTyper: typer, NameGenerator: names.SimpleNameGenerator, Namespaced: true,
 			OnCreate: func(_ context.Context, obj *corev1.ServiceAccount) { keepNamesOnly(obj) },
 			OnUpdate: func(_ context.Context, obj, _ *corev1.ServiceAccount) { keepNamesOnly(obj) },
-			Check:    Validate, CheckUpdate: ValidateUpdate,
+			Check:    Validate, CheckUpdate: ValidateUpdate, Warn: warnings,
 		},
 		Columns: Columns, Row: Row, Fields: Fields,
 	}, getter)
@@ -31,6 +31,17 @@ func NewStorage(typer runtime.ObjectTyper, getter generic.RESTOptionsGetter) (*r
 	store.ReturnDeletedObject = true
 	return store, nil
 }
+
+// warnings is Kubernetes' own advice.
+func warnings(_ context.Context, obj *corev1.ServiceAccount) []string {
+	if _, ok := obj.Annotations[enforceMountable]; !ok {
+		return nil
+	}
+	return []string{"metadata.annotations[" + enforceMountable + "]: deprecated in v1.32+; prefer separate namespaces to isolate access to mounted secrets"}
+}
+
+// enforceMountable limits the pods of an account to the secrets that it lists.
+const enforceMountable = "kubernetes.io/enforce-mountable-secrets"
 
 // keepNamesOnly cuts references to secrets down to the name: they are always of the account's own namespace.
 func keepNamesOnly(obj *corev1.ServiceAccount) {
