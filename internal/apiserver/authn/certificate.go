@@ -2,6 +2,7 @@ package authn
 
 import (
 	"crypto/x509"
+	"errors"
 	"fmt"
 	"time"
 
@@ -9,10 +10,12 @@ import (
 	x509request "k8s.io/apiserver/pkg/authentication/request/x509"
 	"k8s.io/apiserver/pkg/authentication/user"
 
+	"lanyard.dev/internal/apiserver/outage"
 	"lanyard.dev/internal/nodeaccess"
 )
 
-// NodeCertificates tells whether a certificate of a node still counts. *nodeaccess.Evictions does.
+// NodeCertificates tells whether a certificate of a node still counts: nodeaccess.ErrEvicted says that it does not, and
+// any other error that this is not known. *nodeaccess.Evictions does.
 type NodeCertificates interface {
 	Admits(node string, notBefore time.Time) error
 }
@@ -30,8 +33,11 @@ func certificateUser(nodes NodeCertificates) x509request.UserConversion {
 			return response, true, nil
 		}
 		notBefore := chain[0].NotBefore
-		if err := nodes.Admits(node, notBefore); err != nil {
+		switch err := nodes.Admits(node, notBefore); {
+		case errors.Is(err, nodeaccess.ErrEvicted):
 			return nil, false, fmt.Errorf("client certificate of node %q: %w", node, err)
+		case err != nil:
+			return nil, false, outage.New(fmt.Errorf("client certificate of node %q: %w", node, err))
 		}
 		who, ok := response.User.(*user.DefaultInfo)
 		if !ok {

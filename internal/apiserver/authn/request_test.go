@@ -20,6 +20,7 @@ import (
 	"k8s.io/utils/clock"
 
 	"lanyard.dev/internal/apiserver/authn"
+	"lanyard.dev/internal/apiserver/outage"
 	"lanyard.dev/internal/nodeaccess"
 	"lanyard.dev/internal/token"
 )
@@ -181,10 +182,26 @@ type evicting struct{ asked []string }
 
 func (e *evicting) Admits(node string, notBefore time.Time) error {
 	e.asked = append(e.asked, node+" "+notBefore.UTC().Format(time.RFC3339))
-	if node == "thief" {
+	switch node {
+	case "thief":
 		return nodeaccess.ErrEvicted
+	case "unknown":
+		return errBehind
 	}
 	return nil
+}
+
+var errBehind = errors.New("what was written is not known")
+
+// TestUnknownEvictions: a node's certificate is neither good nor bad while evictions are not known.
+func TestUnknownEvictions(t *testing.T) {
+	t.Parallel()
+	ca := newAuthority(t)
+	certificate := ca.issue(t, pkix.Name{CommonName: "system:node:unknown", Organization: []string{"system:nodes"}}, time.Hour)
+	auth := authn.NewRequest(authn.NewToken(verifier{}, []string{"api"}), func() (x509.VerifyOptions, bool) { return ca.options(), true }, &evicting{}, nil)
+	if _, ok, err := auth.AuthenticateRequest(withCertificate(bearer(""), certificate)); ok || outage.Of(err) == nil || !errors.Is(err, errBehind) {
+		t.Errorf("%v, %v, want an outage", ok, err)
+	}
 }
 
 // TestCertificatesOfNodes: only those of nodes are asked about, and a refusal does not turn into anonymous.

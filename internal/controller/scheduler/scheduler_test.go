@@ -431,7 +431,8 @@ func TestTurn(t *testing.T) {
 		t.Fatal(err)
 	}
 	now := clockAt{time.Date(2026, 11, 1, 12, 0, 0, 0, time.UTC)}
-	one, two := &turn{leases: leases, identity: "one", clock: &now}, &turn{leases: leases, identity: "two", clock: &now}
+	// The clock of the second is an hour ahead.
+	one, two := &turn{leases: leases, identity: "one", clock: &now}, &turn{leases: leases, identity: "two", clock: ahead{&now}}
 	take := func(who *turn, want bool) {
 		t.Helper()
 		err := who.take(storagetest.In(t, ""))
@@ -452,7 +453,19 @@ func TestTurn(t *testing.T) {
 	now.Time = now.Add(time.Second)
 	take(two, true)
 	take(one, false)
+	now.Time = now.Add(9 * time.Second)
+	take(two, true) // still its own
+	take(one, false)
+	now.Time = now.Add(6 * time.Second) // two has not written it anew
+	take(one, true)
+	take(two, false)
 }
+
+// ahead is a clock that is an hour ahead of another.
+type ahead struct{ *clockAt }
+
+func (a ahead) Now() time.Time                  { return a.clockAt.Now().Add(time.Hour) }
+func (a ahead) Since(t time.Time) time.Duration { return a.Now().Sub(t) }
 
 // clockAt is a clock that stands still.
 type clockAt struct{ time.Time }

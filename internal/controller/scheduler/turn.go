@@ -7,6 +7,7 @@ import (
 
 	coordinationv1 "k8s.io/api/coordination/v1"
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
 	"k8s.io/apimachinery/pkg/apis/meta/internalversion"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/fields"
@@ -24,8 +25,7 @@ const (
 	LeaseName = "lanyard-scheduler"
 
 	turnLength = 15 * time.Second
-	// turnMargin is how long before its end a turn is no longer used: how long a binding may take, and how far the clocks
-	// of replicas may be apart.
+	// turnMargin is how long before its end a turn is no longer used: how long a binding may take.
 	turnMargin = 5 * time.Second
 )
 
@@ -39,16 +39,21 @@ type turn struct {
 	leases   Leases
 	identity string
 	clock    clock.PassiveClock
-	ends     time.Time // by this process' clock
+
+	taken time.Time // when this replica last took its turn
+	// other is the lease as another replica wrote it last, and seen when this one first saw it. Its turn counts from
+	// then: the times that replicas write are of clocks that may be apart, or be set.
+	other coordinationv1.LeaseSpec
+	seen  time.Time
 }
 
 // take returns once it is this replica's turn for turnMargin at least, or an error that is controller.ErrNotYet while
 // it is another's.
 func (t *turn) take(ctx context.Context) error {
-	now := t.clock.Now()
-	if t.ends.Sub(now) > turnMargin {
+	if !t.taken.IsZero() && t.clock.Since(t.taken) < turnLength-turnMargin {
 		return nil
 	}
+	now := t.clock.Now()
 	info := rest.DefaultUpdatedObjectInfo(nil, func(_ context.Context, _, stored runtime.Object) (runtime.Object, error) {
 		return t.next(stored.(*coordinationv1.Lease), now)
 	})
@@ -57,14 +62,19 @@ func (t *turn) take(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("take the turn to give out host ports: %w", err)
 	}
-	t.ends = now.Add(turnLength)
+	t.taken = now
 	return nil
 }
 
 func (t *turn) next(stored *coordinationv1.Lease, now time.Time) (*coordinationv1.Lease, error) {
 	spec := &stored.Spec
-	if holder := ptr.Deref(spec.HolderIdentity, ""); holder != "" && holder != t.identity && spec.RenewTime != nil && now.Before(spec.RenewTime.Add(turnLength)) {
-		return nil, fmt.Errorf("it is that of %s: %w", holder, controller.ErrNotYet)
+	if holder := ptr.Deref(spec.HolderIdentity, ""); holder != "" && holder != t.identity {
+		if !equality.Semantic.DeepEqual(t.other, *spec) {
+			t.other, t.seen = *spec.DeepCopy(), now
+		}
+		if t.clock.Since(t.seen) < turnLength {
+			return nil, fmt.Errorf("it is that of %s: %w", holder, controller.ErrNotYet)
+		}
 	}
 	mine := stored.DeepCopy()
 	mine.Namespace, mine.Name = metav1.NamespaceSystem, LeaseName

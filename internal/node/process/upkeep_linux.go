@@ -101,8 +101,10 @@ const longestWait = time.Minute
 
 // waitUntil returns false when ctx ends, and true when it is time or somebody pokes.
 func (s *supervisor) waitUntil(ctx context.Context, due time.Time, poke <-chan struct{}) bool {
+	passing := tokenvolume.NewTimeline(s.Clock) // whichever of the two clocks goes on
+	due = passing.Now().Add(due.Sub(s.Clock.Now()))
 	for {
-		left := due.Round(0).Sub(s.Clock.Now().Round(0))
+		left := due.Sub(passing.Now())
 		timer := s.Clock.NewTimer(max(min(left, longestWait), 0))
 		select {
 		case <-timer.C():

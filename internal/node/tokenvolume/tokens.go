@@ -51,6 +51,7 @@ type TokensConfig struct {
 // Tokens holds the tokens of pods and renews them before they end, or as soon as the authority does not accept them any more.
 type Tokens struct {
 	config  TokensConfig
+	time    *Timeline
 	metrics *metrics
 	// slots is full while as many requests are under way as may be.
 	slots chan struct{}
@@ -101,13 +102,12 @@ func NewTokens(config TokensConfig) *Tokens {
 		config.Random = rand.Float64
 	}
 	return &Tokens{
-		config: config, metrics: newMetrics(), slots: make(chan struct{}, inFlight), wake: make(chan struct{}, 1),
+		config: config, time: NewTimeline(config.Clock), metrics: newMetrics(), slots: make(chan struct{}, inFlight), wake: make(chan struct{}, 1),
 		doubt: make(chan struct{}, 1), held: map[wanted]*held{},
 	}
 }
 
-// now is without the monotonic clock, which stands still while a machine sleeps; tokens do not.
-func (t *Tokens) now() time.Time { return t.config.Clock.Now().Round(0) }
+func (t *Tokens) now() time.Time { return t.time.Now() }
 
 // Get returns the pod's token for a source: the one that is there while it holds, else a new one. It is renewed from then
 // on until Forget.

@@ -18,6 +18,7 @@ import (
 	"k8s.io/apiserver/pkg/authentication/user"
 	"k8s.io/apiserver/pkg/authorization/authorizer"
 
+	"lanyard.dev/internal/apiserver/outage"
 	"lanyard.dev/internal/nodeaccess"
 	"lanyard.dev/internal/pki"
 )
@@ -87,8 +88,12 @@ func (p *Plugin) demand(ctx context.Context, a admission.Attributes, verb string
 	}
 	// The controllers that sign may be others' own, so what an evicted node asked for is refused here too. To deny it is
 	// allowed.
-	if err := p.admits(old.Spec.Username, old.Spec.Groups, old.Spec.Extra[nodeaccess.ExtraNotBefore]); err != nil && !denies(a) {
+	switch err := p.admits(old.Spec.Username, old.Spec.Groups, old.Spec.Extra[nodeaccess.ExtraNotBefore]); {
+	case err == nil || denies(a):
+	case errors.Is(err, nodeaccess.ErrEvicted):
 		return admission.NewForbidden(a, fmt.Errorf("the requester: %w", err))
+	default:
+		return outage.New(err)
 	}
 	name := old.Spec.SignerName
 	domain, _, _ := strings.Cut(name, "/")

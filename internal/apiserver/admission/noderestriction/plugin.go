@@ -7,6 +7,7 @@ package noderestriction
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	certificatesv1 "k8s.io/api/certificates/v1"
@@ -17,6 +18,7 @@ import (
 	"k8s.io/apiserver/pkg/admission"
 	"k8s.io/apiserver/pkg/authorization/authorizer"
 
+	"lanyard.dev/internal/apiserver/outage"
 	"lanyard.dev/internal/nodeaccess"
 	"lanyard.dev/internal/pki"
 )
@@ -61,8 +63,11 @@ func (p *Plugin) Validate(ctx context.Context, a admission.Attributes, _ admissi
 	case node == "":
 		return forbid(a, "could not determine node from user %q", who.GetName())
 	}
-	if err := p.Admits(who.GetName(), who.GetGroups(), who.GetExtra()[nodeaccess.ExtraNotBefore]); err != nil {
+	switch err := p.Admits(who.GetName(), who.GetGroups(), who.GetExtra()[nodeaccess.ExtraNotBefore]); {
+	case errors.Is(err, nodeaccess.ErrEvicted):
 		return admission.NewForbidden(a, err)
+	case err != nil:
+		return outage.New(err)
 	}
 	switch a.GetResource().GroupResource() {
 	case corev1.Resource("pods"):

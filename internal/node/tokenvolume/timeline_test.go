@@ -1,0 +1,48 @@
+package tokenvolume
+
+import (
+	"testing"
+	"time"
+)
+
+// twoClocks is a wall clock that a test sets and a monotonic one that a sleeping machine stops. As with the real clock,
+// Since measures by the latter. It knows the times that Now has returned.
+type twoClocks struct {
+	wall      time.Time
+	monotonic time.Duration
+	noted     map[time.Time]time.Duration
+}
+
+func (c *twoClocks) Now() time.Time {
+	c.noted[c.wall] = c.monotonic
+	return c.wall
+}
+
+func (c *twoClocks) Since(t time.Time) time.Duration { return c.monotonic - c.noted[t] }
+
+func TestTimeline(t *testing.T) {
+	t.Parallel()
+	began := time.Date(2026, 11, 1, 12, 0, 0, 0, time.UTC)
+	c := &twoClocks{wall: began, noted: map[time.Time]time.Duration{}}
+	l := NewTimeline(c)
+	want := began
+	for _, step := range []struct {
+		name                    string
+		wall, monotonic, passes time.Duration
+	}{
+		{"time passes", time.Minute, time.Minute, time.Minute},
+		{"the machine sleeps", time.Hour, time.Second, time.Hour},
+		{"the clock is set back", -time.Hour, time.Minute, time.Minute},
+		{"time passes after that", time.Minute, time.Minute, time.Minute},
+		{"the clock is set ahead", time.Hour, time.Minute, time.Hour},
+		{"and corrected", -time.Hour, time.Minute, time.Minute},
+		{"nothing passes", 0, 0, 0},
+		{"it is read just after a step back", -time.Hour, 0, 0},
+	} {
+		c.wall, c.monotonic = c.wall.Add(step.wall), c.monotonic+step.monotonic
+		want = want.Add(step.passes)
+		if got := l.Now(); !got.Equal(want) {
+			t.Errorf("%s: %v, want %v", step.name, got, want)
+		}
+	}
+}
