@@ -156,7 +156,7 @@ func distance(a, b string, limit int) int {
 		rows[i] = make([]int, len(b)+1)
 		rows[i][0] = i
 	}
-	for j := range b {
+	for j := range len(b) {
 		rows[0][j+1] = j + 1
 	}
 	for i := 1; i <= len(a); i++ {

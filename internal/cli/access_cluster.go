@@ -8,6 +8,7 @@ import (
 	"io"
 	"slices"
 	"strings"
+	"time"
 
 	rbacv1 "k8s.io/api/rbac/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -27,6 +28,8 @@ import (
 const (
 	// pageSize is the number of objects asked for at once.
 	pageSize = 500
+	// requestWait bounds each request for a part of the policy.
+	requestWait = time.Minute
 	// maxRoleReads bounds the ClusterRoles that are read one by one.
 	maxRoleReads = 200
 )
@@ -41,6 +44,7 @@ func (o *policySource) loadCluster(ctx context.Context, namespace string) (*load
 		return nil, err
 	}
 	client.QPS, client.Burst = discoveryQPS, discoveryBurst
+	client.Timeout = cmp.Or(o.wait, requestWait)
 	loaded := &loadedPolicy{namespace: cmp.Or(namespace, configured)}
 	reader, err := o.readPolicy(ctx, client, loaded.namespace)
 	if err != nil {

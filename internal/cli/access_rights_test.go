@@ -1,9 +1,12 @@
 package cli
 
 import (
+	"net/http"
+	"net/http/httptest"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	rbacv1 "k8s.io/api/rbac/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -73,6 +76,32 @@ func inspect(t *testing.T, a *lanyardtest.Authority) {
 	}
 	if _, err := a.Client().RbacV1().ClusterRoleBindings().Create(t.Context(), binding, metav1.CreateOptions{}); err != nil {
 		t.Fatal(err)
+	}
+}
+
+// TestAccessDoesNotWaitForEver asks a server that takes requests and never answers.
+func TestAccessDoesNotWaitForEver(t *testing.T) {
+	t.Parallel()
+	ended := make(chan struct{})
+	silent := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		select {
+		case <-r.Context().Done():
+		case <-ended:
+		}
+	}))
+	t.Cleanup(func() { close(ended); silent.Close() })
+	written := clientcmdapi.NewConfig()
+	written.Clusters["c"] = &clientcmdapi.Cluster{Server: silent.URL}
+	written.Contexts["x"] = &clientcmdapi.Context{Cluster: "c"}
+	written.CurrentContext = "x"
+	file := filepath.Join(t.TempDir(), "kubeconfig")
+	if err := clientcmd.WriteToFile(*written, file); err != nil {
+		t.Fatal(err)
+	}
+	o := newExplainOptions(t, []string{"--kubeconfig", file})
+	o.source.wait = 100 * time.Millisecond
+	if _, err := o.source.load(t.Context(), ""); err == nil || !strings.Contains(err.Error(), "list clusterroles of "+silent.URL) {
+		t.Errorf("got %v", err)
 	}
 }
 

@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
@@ -29,6 +30,7 @@ type policySource struct {
 	connection   connection
 
 	defaultRolesFlag *pflag.Flag
+	wait             time.Duration // for each request; 0 for the default
 }
 
 // loadedPolicy is a policy, and how to talk about it.
