@@ -2,12 +2,14 @@ package cli
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"fmt"
 	"math/rand/v2"
 	"path/filepath"
 	"slices"
 	"testing"
+	"time"
 
 	"golang.org/x/sync/errgroup"
 	authorizationv1 "k8s.io/api/authorization/v1"
@@ -15,6 +17,7 @@ import (
 	rbacv1 "k8s.io/api/rbac/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/util/wait"
 	"k8s.io/client-go/kubernetes"
 
 	"lanyard.dev/internal/access"
@@ -143,7 +146,14 @@ func matrixPolicy(r *rand.Rand) []runtime.Object {
 	}
 	// Rules name widgets, so that they are of a known group, and nobody holds these.
 	named := []rbacv1.PolicyRule{{Verbs: []string{"get"}, APIGroups: []string{"example.com"}, Resources: []string{"widgets", "widgets/frob"}}}
-	out := []runtime.Object{&rbacv1.ClusterRole{ObjectMeta: metav1.ObjectMeta{Name: "unbound"}, Rules: named}}
+	// Who has the default role view has this one's rules, too.
+	viewed := metav1.ObjectMeta{Name: "viewed", Labels: map[string]string{"rbac.authorization.k8s.io/aggregate-to-view": "true"}}
+	gears := []rbacv1.PolicyRule{{Verbs: []string{"get"}, APIGroups: []string{"example.com"}, Resources: []string{"gears"}}}
+	out := []runtime.Object{
+		&rbacv1.ClusterRole{ObjectMeta: metav1.ObjectMeta{Name: "unbound"}, Rules: named}, &rbacv1.ClusterRole{ObjectMeta: viewed, Rules: gears},
+		&rbacv1.ClusterRoleBinding{ObjectMeta: metav1.ObjectMeta{Name: "viewed"}, RoleRef: ref("ClusterRole", "view"),
+			Subjects: []rbacv1.Subject{{Kind: "User", APIGroup: rbacv1.GroupName, Name: "ann"}}},
+	}
 	for i := range 12 {
 		meta := metav1.ObjectMeta{Name: fmt.Sprint("m", i)}
 		out = append(out, &rbacv1.ClusterRole{ObjectMeta: meta, Rules: rules(true)},
@@ -186,6 +196,8 @@ func TestAccessAgreesWithTheServer(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "policy.json")
 	putFile(t, file, createAll(t, client, policy))
 
+	awaitAggregation(t, client)
+
 	questions := make([]question, 3000)
 	for i := range questions {
 		questions[i] = question{
@@ -213,6 +225,18 @@ func TestAccessAgreesWithTheServer(t *testing.T) {
 	}
 	checkBalance(t, want)
 	wholeCommand(t, a, file, questions[:12], want)
+}
+
+// awaitAggregation waits until view has the rules of viewed.
+func awaitAggregation(t *testing.T, client kubernetes.Interface) {
+	t.Helper()
+	err := wait.PollUntilContextTimeout(t.Context(), 20*time.Millisecond, time.Minute, true, func(ctx context.Context) (bool, error) {
+		view, err := client.RbacV1().ClusterRoles().Get(ctx, "view", metav1.GetOptions{})
+		return err == nil && slices.ContainsFunc(view.Rules, func(r rbacv1.PolicyRule) bool { return slices.Contains(r.Resources, "gears") }), err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
 }
 
 func checkBalance(t *testing.T, want []bool) {
