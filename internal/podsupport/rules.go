@@ -12,6 +12,7 @@ var taken = []string{
 	"PodSpec.priorityClassName", "PodSpec.priority", "PodSpec.preemptionPolicy", "PodSpec.schedulingGates", "PodSpec.schedulingGroup",
 
 	"PodSecurityContext.runAsUser", "PodSecurityContext.runAsGroup", "PodSecurityContext.runAsNonRoot", "PodSecurityContext.seLinuxOptions",
+	"PodSecurityContext.appArmorProfile", "PodSecurityContext.supplementalGroupsPolicy",
 	"PodSecurityContext.supplementalGroups", "PodSecurityContext.fsGroup", "PodSecurityContext.fsGroupChangePolicy",
 
 	"Container.name", "Container.image", "Container.command", "Container.args", "Container.workingDir", "Container.ports",
@@ -24,7 +25,7 @@ var taken = []string{
 
 	"SecurityContext.capabilities", "SecurityContext.privileged", "SecurityContext.runAsUser", "SecurityContext.runAsGroup",
 	"SecurityContext.runAsNonRoot", "SecurityContext.readOnlyRootFilesystem", "SecurityContext.allowPrivilegeEscalation",
-	"SecurityContext.seLinuxOptions",
+	"SecurityContext.seLinuxOptions", "SecurityContext.appArmorProfile",
 
 	"VolumeMount.name", "VolumeMount.readOnly", "VolumeMount.mountPath", "VolumeMount.mountPropagation",
 
@@ -54,15 +55,14 @@ var entered = []string{
 
 // values are the fields of which only some values will do.
 var values = map[string][]string{
-	"PodOS.name":                                  {"linux"},
-	"PodSpec.hostUsers":                           {"true"},
-	"PodSpec.setHostnameAsFQDN":                   {"false"},
-	"PodSecurityContext.supplementalGroupsPolicy": {"Merge"},
-	"SecurityContext.procMount":                   {"Default"},
-	"SeccompProfile.type":                         {"RuntimeDefault", "Unconfined"},
-	"VolumeMount.recursiveReadOnly":               {"Disabled", "IfPossible"},
-	"EmptyDirVolumeSource.medium":                 {"Memory"},
-	"ResourceFieldSelector.resource":              {"limits.cpu", "limits.memory", "requests.cpu", "requests.memory"},
+	"PodOS.name":                     {"linux"},
+	"PodSpec.hostUsers":              {"true"},
+	"PodSpec.setHostnameAsFQDN":      {"false"},
+	"SecurityContext.procMount":      {"Default"},
+	"SeccompProfile.type":            {"RuntimeDefault", "Unconfined"},
+	"VolumeMount.recursiveReadOnly":  {"Disabled", "IfPossible"},
+	"EmptyDirVolumeSource.medium":    {"Memory"},
+	"ResourceFieldSelector.resource": {"limits.cpu", "limits.memory", "requests.cpu", "requests.memory"},
 }
 
 // keys are the maps in which only some keys will do.

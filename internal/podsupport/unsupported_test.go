@@ -63,6 +63,12 @@ func TestUnsupported(t *testing.T) {
 		{"SELinux options of a container", container(func(c *corev1.Container) {
 			c.SecurityContext = &corev1.SecurityContext{SELinuxOptions: &corev1.SELinuxOptions{Type: "spc_t"}}
 		}), ""},
+		{"AppArmor", func(p *corev1.Pod) {
+			p.Spec.SecurityContext = &corev1.PodSecurityContext{AppArmorProfile: &corev1.AppArmorProfile{Type: corev1.AppArmorProfileTypeLocalhost, LocalhostProfile: ptr.To("mine")}}
+		}, ""},
+		{"only the pod's groups", func(p *corev1.Pod) {
+			p.Spec.SecurityContext = &corev1.PodSecurityContext{SupplementalGroupsPolicy: ptr.To(corev1.SupplementalGroupsPolicyStrict)}
+		}, ""},
 		{"sysctls", func(p *corev1.Pod) { p.Spec.SecurityContext = &corev1.PodSecurityContext{Sysctls: []corev1.Sysctl{{}}} }, "spec.securityContext.sysctls"},
 		{"user namespace", func(p *corev1.Pod) { p.Spec.HostUsers = ptr.To(false) }, "spec.hostUsers"},
 		{"no user namespace", func(p *corev1.Pod) { p.Spec.HostUsers = ptr.To(true) }, ""},

@@ -43,6 +43,8 @@ type Config struct {
 	CgroupDriver string
 	// SeccompDir has the profiles that pods name; "" is the kubelet's /var/lib/kubelet/seccomp.
 	SeccompDir string
+	// AppArmorFile says Y where the kernel enforces AppArmor; "" is the kernel's own.
+	AppArmorFile string
 	// ResolvConf is what pods with the machine's name resolution get; "" is the machine's own, passing over a resolver
 	// that listens on loopback, which no pod reaches.
 	ResolvConf string

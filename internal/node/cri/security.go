@@ -3,8 +3,11 @@
 package cri
 
 import (
+	"cmp"
 	"context"
 	"fmt"
+	"os"
+	"strings"
 
 	corev1 "k8s.io/api/core/v1"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
@@ -52,7 +55,7 @@ func (r *Runtime) containerSecurity(ctx context.Context, spec ContainerSpec) (*r
 	if said.Seccomp, err = r.seccomp(security.SeccompProfile); err != nil {
 		return nil, err
 	}
-	if said.Apparmor, err = apparmor(security.AppArmorProfile); err != nil {
+	if said.Apparmor, err = r.apparmor(security.AppArmorProfile); err != nil {
 		return nil, err
 	}
 	if said.SupplementalGroupsPolicy, err = r.groupsPolicy(ctx, spec.Pod); err != nil {
@@ -151,10 +154,13 @@ func (r *Runtime) seccomp(profile *corev1.SeccompProfile) (*runtimeapi.SecurityP
 	return nil, &ConfigError{Message: fmt.Sprintf("seccompProfile type %q is not known", profile.Type)}
 }
 
-// apparmor is the runtime's choice where the pod asks for nothing.
-func apparmor(profile *corev1.AppArmorProfile) (*runtimeapi.SecurityProfile, error) {
+// apparmor is the runtime's choice where the pod asks for nothing. A profile that the kernel cannot enforce is refused.
+func (r *Runtime) apparmor(profile *corev1.AppArmorProfile) (*runtimeapi.SecurityProfile, error) {
 	if profile == nil {
 		return nil, nil
+	}
+	if profile.Type != corev1.AppArmorProfileTypeUnconfined && !r.hasAppArmor() {
+		return nil, &ConfigError{Message: "Cannot enforce AppArmor: AppArmor is not enabled on the host"}
 	}
 	switch profile.Type {
 	case corev1.AppArmorProfileTypeRuntimeDefault:
@@ -166,6 +172,12 @@ func apparmor(profile *corev1.AppArmorProfile) (*runtimeapi.SecurityProfile, err
 		return &runtimeapi.SecurityProfile{ProfileType: runtimeapi.SecurityProfile_Localhost, LocalhostRef: name}, nil
 	}
 	return nil, &ConfigError{Message: fmt.Sprintf("appArmorProfile type %q is not known", profile.Type)}
+}
+
+// hasAppArmor reports whether the kernel enforces AppArmor's profiles.
+func (r *Runtime) hasAppArmor() bool {
+	said, err := os.ReadFile(cmp.Or(r.config.AppArmorFile, "/sys/module/apparmor/parameters/enabled"))
+	return err == nil && strings.HasPrefix(string(said), "Y")
 }
 
 // groupsPolicy refuses what the runtime would pass over: a container in groups that its pod excludes.

@@ -4,6 +4,8 @@ package cri
 
 import (
 	"errors"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -117,7 +119,7 @@ func TestNonRoot(t *testing.T) {
 
 func TestRefused(t *testing.T) {
 	t.Parallel()
-	r := &Runtime{config: Config{CgroupDriver: cgroupfs, SeccompDir: "/profiles"}}
+	r := &Runtime{config: Config{CgroupDriver: cgroupfs, SeccompDir: "/profiles", AppArmorFile: "/nowhere"}}
 	local := func(path string) *corev1.SeccompProfile {
 		return &corev1.SeccompProfile{Type: corev1.SeccompProfileTypeLocalhost, LocalhostProfile: &path}
 	}
@@ -130,7 +132,10 @@ func TestRefused(t *testing.T) {
 		"profile's path": func(s *corev1.PodSpec) { s.SecurityContext.SeccompProfile = local("../../etc/passwd") },
 		"profile's root": func(s *corev1.PodSpec) { s.SecurityContext.SeccompProfile = local("/etc/passwd") },
 		"profile's type": func(s *corev1.PodSpec) { s.SecurityContext.SeccompProfile = &corev1.SeccompProfile{Type: "Other"} },
-		"armor's type":   func(s *corev1.PodSpec) { s.SecurityContext.AppArmorProfile = &corev1.AppArmorProfile{Type: "Other"} },
+		"armor that is not there": func(s *corev1.PodSpec) {
+			s.SecurityContext.AppArmorProfile = &corev1.AppArmorProfile{Type: corev1.AppArmorProfileTypeRuntimeDefault}
+		},
+		"armor's type": func(s *corev1.PodSpec) { s.SecurityContext.AppArmorProfile = &corev1.AppArmorProfile{Type: "Other"} },
 	} {
 		pod := podOf()
 		pod.Spec.SecurityContext = &corev1.PodSecurityContext{}
@@ -146,7 +151,11 @@ func TestRefused(t *testing.T) {
 
 func TestContainerSecurity(t *testing.T) {
 	t.Parallel()
-	r := &Runtime{config: Config{SeccompDir: "/profiles"}}
+	enabled := filepath.Join(t.TempDir(), "enabled")
+	if err := os.WriteFile(enabled, []byte("Y\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	r := &Runtime{config: Config{SeccompDir: "/profiles", AppArmorFile: enabled}}
 	pod := podOf()
 	pod.Spec.SecurityContext = &corev1.PodSecurityContext{
 		SELinuxOptions: &corev1.SELinuxOptions{Level: "s0:c1"}, AppArmorProfile: &corev1.AppArmorProfile{Type: corev1.AppArmorProfileTypeRuntimeDefault},
@@ -168,6 +177,9 @@ func TestContainerSecurity(t *testing.T) {
 	if diff := cmp.Diff(want.String(), got.String()); diff != "" {
 		t.Errorf("-want +got:\n%s", diff)
 	}
+	// No profile needs no AppArmor.
+	r.config.AppArmorFile = "/nowhere"
+	pod.Spec.SecurityContext.AppArmorProfile = &corev1.AppArmorProfile{Type: corev1.AppArmorProfileTypeUnconfined}
 	pod.Spec.Containers[0].SecurityContext = nil
 	if got, err = r.containerSecurity(t.Context(), ContainerSpec{Pod: pod, Container: &pod.Spec.Containers[0]}); err != nil || len(got.MaskedPaths) < 10 || len(got.ReadonlyPaths) != 5 {
 		t.Errorf("by default masked %v, read-only %v, %v", got.GetMaskedPaths(), got.GetReadonlyPaths(), err)
