@@ -98,7 +98,7 @@ func parsePair(t testing.TB, pair *pki.Pair) *tls.Certificate {
 func (n *bareNode) start() {
 	n.t.Helper()
 	node, err := server.New(server.Config{
-		NodeName: n.name, Runtime: n.runtime, Reviews: n.reviews, Pods: server.View(n.find),
+		NodeName: n.name, Runtime: n.runtime, Reviews: n.reviews, Tokens: n.admin.AuthenticationV1().TokenReviews(), Pods: server.View(n.find),
 		Certificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return n.serving.Load(), nil },
 		ClientCAs:   func() *x509.CertPool { return n.cas },
 	})
