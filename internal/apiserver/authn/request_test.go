@@ -198,9 +198,14 @@ func TestUnknownEvictions(t *testing.T) {
 	t.Parallel()
 	ca := newAuthority(t)
 	certificate := ca.issue(t, pkix.Name{CommonName: "system:node:unknown", Organization: []string{"system:nodes"}}, time.Hour)
-	auth := authn.NewRequest(authn.NewToken(verifier{}, []string{"api"}), func() (x509.VerifyOptions, bool) { return ca.options(), true }, &evicting{}, nil)
-	if _, ok, err := auth.AuthenticateRequest(withCertificate(bearer(""), certificate)); ok || outage.Of(err) == nil || !errors.Is(err, errBehind) {
-		t.Errorf("%v, %v, want an outage", ok, err)
+	auth := authn.NewRequest(authn.RequestConfig{
+		Tokens: authn.NewToken(verifier{}, []string{"api"}), CA: func() (x509.VerifyOptions, bool) { return ca.options(), true },
+		Nodes: &evicting{}, Guard: authn.NewGuard(clock.RealClock{}),
+	})
+	r := withCertificate(bearer(""), certificate)
+	_, ok, err := auth.AuthenticateRequest(r)
+	if reason := authn.Refusal(r.Context()); ok || err != nil || outage.Of(reason) == nil || !errors.Is(reason, errBehind) {
+		t.Errorf("%v, %v with the reason %v, want an outage", ok, err, reason)
 	}
 }
 
