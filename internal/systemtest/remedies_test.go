@@ -158,7 +158,7 @@ func TestEvictedNode(t *testing.T) {
 
 	port := portOf(t, a)
 	a.Stop(t)
-	a = lanyardtest.StartWith(t, lanyardtest.Options{DataDir: dir, Port: port})
+	lanyardtest.StartWith(t, lanyardtest.Options{DataDir: dir, Port: port})
 	refused("after a restart")
 	if _, err := back.CoreV1().Nodes().Get(t.Context(), thief.name, metav1.GetOptions{}); err != nil {
 		t.Errorf("the new certificate after a restart: %v", err)

@@ -14,7 +14,6 @@ import (
 // ClientCA gives the options to verify client certificates with; false when there are none now.
 type ClientCA func() (x509.VerifyOptions, bool)
 
-// NewRequest returns the authenticator of every request. ca may be nil: then no client certificate is accepted. A
 // RequestConfig says how requests are authenticated.
 type RequestConfig struct {
 	Tokens authenticator.Token
@@ -35,7 +34,7 @@ func NewRequest(c RequestConfig) authenticator.Request {
 		known = append(known, x509request.NewDynamic(x509request.VerifyOptionFunc(c.CA), certificateUser(c.Nodes)))
 	}
 	known = append(known, &bearer{tokens: c.Tokens, guard: c.Guard})
-	var all authenticator.Request = group.NewAuthenticatedGroupAdder(union.New(known...))
+	all := group.NewAuthenticatedGroupAdder(union.New(known...))
 	without := c.Anonymous
 	if without == nil {
 		without = &apiserver.AnonymousAuthConfig{Enabled: true}
