@@ -3,6 +3,7 @@ package server
 import (
 	"io"
 	"net/http"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -23,6 +24,7 @@ func (s *Server) logs(w http.ResponseWriter, r *http.Request) {
 		refuse(w, err)
 		return
 	}
+	_ = http.NewResponseController(w).SetWriteDeadline(time.Time{}) // see bounded
 	out := &flushed{w: w}
 	stdout, stderr := chosenStreams(options, out)
 	err = s.Runtime.Logs(r.Context(), id, options, stdout, stderr)

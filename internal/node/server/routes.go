@@ -3,6 +3,7 @@ package server
 import (
 	"errors"
 	"net/http"
+	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/component-base/metrics"
@@ -25,7 +26,20 @@ func (s *Server) Handler() http.Handler {
 		handler := metrics.HandlerFor(s.Metrics, metrics.HandlerOpts{ErrorHandling: metrics.ContinueOnError})
 		mux.Handle("GET /metrics", s.allowed("get", "metrics", handler.ServeHTTP))
 	}
-	return mux
+	return bounded(mux, answerTimeout)
+}
+
+// bounded ends the reading of bodies that do not arrive, and the writing of answers that nobody reads, after a time. Logs
+// lift the bound when they begin, and sessions when they take over the connection: both last as long as somebody looks on.
+func bounded(h http.Handler, timeout time.Duration) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		controller, deadline := http.NewResponseController(w), time.Now().Add(timeout)
+		if r.ContentLength != 0 {
+			_ = controller.SetReadDeadline(deadline)
+		}
+		_ = controller.SetWriteDeadline(deadline)
+		h.ServeHTTP(w, r)
+	})
 }
 
 // named is what a request's path names.

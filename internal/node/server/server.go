@@ -62,6 +62,8 @@ type Config struct {
 const (
 	headerTimeout = 10 * time.Second
 	idleTimeout   = 90 * time.Second
+	// answerTimeout bounds an answer that is neither a log nor a session.
+	answerTimeout = time.Minute
 	// maxHeader bounds a request: a command comes in its first line.
 	maxHeader = 512 << 10
 	// stopTimeout bounds how long sessions and answers may take to end once the server is to stop.
