@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"syscall"
 	"testing"
@@ -375,6 +376,11 @@ func (s *story) readEverything(h *openHouse) {
 	s.noErr(err)
 	if want := "/api/v1/namespaces/" + s.namespace + "/secrets"; !bytes.Contains(log, []byte(want)) {
 		s.t.Errorf("the server's log at the highest level does not name %s", want)
+	}
+	refused := regexp.MustCompile(`level=WARN msg="Refused the credential of a request reason=\\".+\\" client=\\"127\.0\.0\.1:\d+\\" userAgent=\\".+\\" method=\\"POST\\" path=\\"\S+\\" kid=\\"[\w-]{43}\\" jti=\\"[\w-]{36}\\"`)
+	if !refused.Match(log) {
+		lines := regexp.MustCompile(`.*Refused the credential.*`).FindAllString(string(log), 3)
+		s.t.Errorf("the server's log does not say where a refused token came from, as %s asks for; it has %q", refused, lines)
 	}
 	audit, err := os.ReadFile(h.dir.AuditLog())
 	s.noErr(err)

@@ -3,9 +3,11 @@ package authn
 import (
 	"errors"
 	"hash/maphash"
+	"log/slog"
 	"sync"
 	"sync/atomic"
 
+	"github.com/go-logr/logr"
 	"golang.org/x/time/rate"
 	"k8s.io/klog/v2"
 	"k8s.io/utils/clock"
@@ -55,7 +57,8 @@ type source struct {
 
 // NewGuard returns a guard that logs warnings.
 func NewGuard(c clock.PassiveClock) *Guard {
-	return newGuard(c, func(line string) { klog.Warning(line) })
+	// klog.Warning has no level where klog writes through slog.
+	return newGuard(c, func(line string) { slog.New(logr.ToSlogHandler(klog.Background())).Warn(line) })
 }
 
 func newGuard(c clock.PassiveClock, warn func(string)) *Guard {

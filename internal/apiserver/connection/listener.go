@@ -2,12 +2,14 @@ package connection
 
 import (
 	"errors"
+	"log/slog"
 	"net"
 	"os"
 	"sync"
 	"sync/atomic"
 	"time"
 
+	"github.com/go-logr/logr"
 	"golang.org/x/time/rate"
 	"k8s.io/klog/v2"
 
@@ -55,7 +57,7 @@ func (l *Listener) Accept() (net.Conn, error) {
 		}
 		_ = accepted.Close()
 		l.warn.Do(func() {
-			klog.Warningf("Closed a new connection: too many are open from %s, or in all; raise the limit of open files or find who holds them", from.Name)
+			slog.New(logr.ToSlogHandler(klog.Background())).Warn("Closed a new connection: too many are open from its address, or in all. Raise the limit of open files, or find who holds them", "client", from.Name)
 		})
 	}
 }
