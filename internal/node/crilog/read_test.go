@@ -1,3 +1,5 @@
+//go:build linux
+
 package crilog_test
 
 import (
