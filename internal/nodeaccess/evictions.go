@@ -169,7 +169,7 @@ func (e *Evictions) AdmitsUser(user string, groups, notBefore []string) error {
 	}
 	at, err := time.Parse(time.RFC3339, notBefore[0])
 	if err != nil {
-		return fmt.Errorf("the NotBefore of the certificate of node %q: %w", node, err)
+		return fmt.Errorf("%w, perhaps: since when the certificate of node %q is valid cannot be read", ErrEvicted, node)
 	}
 	return e.Admits(node, at)
 }

@@ -4,6 +4,7 @@ package noderestriction_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -77,6 +78,9 @@ func plugin() *noderestriction.Plugin {
 		Admits: func(user string, _, notBefore []string) error {
 			if slices.Equal(notBefore, []string{"old"}) {
 				return fmt.Errorf("%w: %s", nodeaccess.ErrEvicted, user)
+			}
+			if slices.Equal(notBefore, []string{"unknown"}) {
+				return errors.New("storage watch has not progressed in time")
 			}
 			return nil
 		},
@@ -367,6 +371,16 @@ func TestValidate(t *testing.T) {
 				t.Errorf("not a refusal that clients understand: %v", err)
 			}
 		})
+	}
+}
+
+// TestEvictionThatCannotBeTold: a node is neither allowed nor denied while it is not known whether it was evicted.
+func TestEvictionThatCannotBeTold(t *testing.T) {
+	t.Parallel()
+	who := one()
+	who.Extra = map[string][]string{nodeaccess.ExtraNotBefore: {"unknown"}}
+	if err := plugin().Validate(t.Context(), register("one").as(who).attributes(), nil); !apierrors.IsServiceUnavailable(err) {
+		t.Errorf("got %v, want that nothing can be decided now", err)
 	}
 }
 
