@@ -176,6 +176,23 @@ func TestSecretRoundTrip(t *testing.T) {
 	}
 }
 
+func TestSecretWithoutGroups(t *testing.T) {
+	t.Parallel()
+	secret := bootstraptoken.NewSecret(parse(t, text), bootstraptoken.Spec{})
+	if value, ok := secret.Data["auth-extra-groups"]; ok {
+		t.Errorf("it names groups %q", value)
+	}
+}
+
+func TestCheckGroup(t *testing.T) {
+	t.Parallel()
+	for group, want := range map[string]bool{"system:bootstrappers:edge": true, "system:masters": false, "": false} {
+		if err := bootstraptoken.CheckGroup(group); (err == nil) != want {
+			t.Errorf("%q: %v, want allowed=%v", group, err, want)
+		}
+	}
+}
+
 func TestFaults(t *testing.T) {
 	t.Parallel()
 	set := func(key, value string) func(*corev1.Secret) {

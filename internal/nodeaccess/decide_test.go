@@ -154,6 +154,8 @@ func TestDecide(t *testing.T) {
 		{"makes a lease, for admission to see", grouped(leases, core("create", "leases", "kube-node-lease", "")), true, ""},
 		{"another node's lease", grouped(leases, core("get", "leases", "kube-node-lease", "two")), false, "can only access node lease with the same name as the requesting node"},
 		{"a lease elsewhere", grouped(leases, core("get", "leases", "shop", "one")), false, `can only access leases in the "kube-node-lease" system namespace`},
+		{"leases of another group", grouped("example.com", core("get", "leases", "kube-node-lease", "one")), false, ""},
+		{"what else the group has", grouped(leases, core("get", "leasecandidates", "kube-node-lease", "one")), false, ""},
 		{"all leases", grouped(leases, core("list", "leases", "kube-node-lease", "")), false, "can only get, create, update, patch, or delete a node lease"},
 
 		{"asks for a certificate", grouped(csrs, core("create", "certificatesigningrequests", "", "")), true, ""},

@@ -57,6 +57,21 @@ func TestEvictionRefusesWhatWasValidBefore(t *testing.T) {
 	check("all records gone", "a", evictedAt, true)
 }
 
+// TestTheLatestOfTheRecordsLeftCounts, in whatever order they are looked at.
+func TestTheLatestOfTheRecordsLeftCounts(t *testing.T) {
+	t.Parallel()
+	for range 30 {
+		e := nodeaccess.NewEvictions(unfresh{})
+		for i, name := range []string{"one", "two", "three"} {
+			e.Set(evicted(name, "a", evictedAt.Add(time.Duration(i)*time.Hour)))
+		}
+		e.Delete(evicted("three", "a", evictedAt.Add(2*time.Hour)))
+		if got, err := e.Earliest("a"); err != nil || !got.Equal(evictedAt.Add(time.Hour+time.Second)) {
+			t.Fatalf("got %v, %v, want a second after the second eviction", got, err)
+		}
+	}
+}
+
 func TestWhatEvictsNobody(t *testing.T) {
 	t.Parallel()
 	e := nodeaccess.NewEvictions(unfresh{})

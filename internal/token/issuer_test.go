@@ -2,6 +2,7 @@ package token
 
 import (
 	"errors"
+	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -115,6 +116,53 @@ func TestIssueRefuses(t *testing.T) {
 	f.keys.rotate(verifyOnly)
 	if _, _, err := f.issuer.Issue(request()); !errors.Is(err, signingkey.ErrNoKey) {
 		t.Errorf("Issue without signer = %v, want %v", err, signingkey.ErrNoKey)
+	}
+}
+
+// TestBounds asks for the most and the least that is allowed.
+func TestBounds(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t, es256Key())
+	for _, lifetime := range []time.Duration{time.Second, MaxLifetime} {
+		r := request()
+		r.Lifetime = lifetime
+		if _, claims, err := f.issuer.Issue(r); err != nil || claims.Expiry-claims.IssuedAt != int64(lifetime/time.Second) {
+			t.Errorf("a lifetime of %v: %v", lifetime, err)
+		}
+	}
+	// A byte more of an audience is one or two more of the token, so both sides of the bound are met.
+	largest := 0
+	for n := MaxSize / 2; ; n++ {
+		r := request()
+		r.Audiences = []string{testAudience, strings.Repeat("a", n)}
+		text, _, err := f.issuer.Issue(r)
+		if errors.Is(err, ErrTooLarge) {
+			break
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		if largest = len(text); largest < MaxSize-8 {
+			n += (MaxSize - largest) / 2
+		}
+		if _, err := f.verify(text); err != nil {
+			t.Errorf("a token of %d bytes that was issued: %v", len(text), err)
+		}
+	}
+	if largest < MaxSize-1 {
+		t.Errorf("the largest token has %d bytes, of %d allowed", largest, MaxSize)
+	}
+	exact := strings.Repeat("a", MaxSize-4) + ".b.c"
+	if _, err := split(exact); errors.Is(err, ErrTooLarge) {
+		t.Errorf("%d bytes: %v", len(exact), err)
+	}
+	if _, err := split("a" + exact); !errors.Is(err, ErrTooLarge) {
+		t.Errorf("%d bytes: %v, want %v", len(exact)+1, err, ErrTooLarge)
+	}
+	for latest, want := range map[int64]error{maxTime: nil, maxTime + 1: ErrMalformed} {
+		if _, err := parseClaims(fmt.Appendf(nil, `{"iss":"i","exp":%d}`, latest)); !errors.Is(err, want) {
+			t.Errorf("exp %d: %v, want %v", latest, err, want)
+		}
 	}
 }
 

@@ -47,6 +47,29 @@ func TestNoPolicyLogsBodiesWithCredentials(t *testing.T) {
 	}
 }
 
+// TestEventsWithoutARefusal lack what could quote something. Each is logged as it is.
+func TestEventsWithoutARefusal(t *testing.T) {
+	t.Parallel()
+	secret := &auditinternal.ObjectReference{Resource: "secrets"}
+	for name, event := range map[string]*auditinternal.Event{
+		"no object":               {AuditID: "1", ResponseStatus: &metav1.Status{Code: http.StatusBadRequest, Message: "quote"}},
+		"no answer":               {AuditID: "2", ObjectRef: secret},
+		"neither":                 {AuditID: "3"},
+		"a refusal without words": {AuditID: "4", ObjectRef: secret, ResponseStatus: &metav1.Status{Code: http.StatusBadRequest, Reason: "Why"}},
+	} {
+		if mayQuote(event) {
+			t.Errorf("%s: it is said to quote", name)
+		}
+		log, path := openWith(t, "")
+		event.Level = auditinternal.LevelMetadata
+		log.Backend.ProcessEvents(event)
+		line, err := os.ReadFile(path)
+		if err != nil || !strings.Contains(string(line), `"auditID":"`+string(event.AuditID)+`"`) || strings.Contains(string(line), "not logged") {
+			t.Errorf("%s: %v: %s", name, err, line)
+		}
+	}
+}
+
 func TestRefusalsDoNotQuoteSecrets(t *testing.T) {
 	t.Parallel()
 	for _, tt := range []struct {

@@ -11,6 +11,7 @@ import (
 	"k8s.io/apiserver/pkg/authorization/authorizer"
 
 	"lanyard.dev/internal/apiserver/authz"
+	"lanyard.dev/internal/apiserver/outage"
 	"lanyard.dev/internal/rbac"
 )
 
@@ -143,6 +144,41 @@ func TestStalePolicyAllowsNothing(t *testing.T) {
 	ask.User = &user.DefaultInfo{Name: "admin", Groups: []string{user.SystemPrivilegedGroup}}
 	if decision, _, err := az.Authorize(t.Context(), ask); decision != authorizer.DecisionAllow || err != nil {
 		t.Errorf("administrator: %v, %v", decision, err)
+	}
+}
+
+// TestHealthIsDecidedByTheLastPolicy asks a stale authorizer for what a policy allows that allows everything.
+func TestHealthIsDecidedByTheLastPolicy(t *testing.T) {
+	t.Parallel()
+	index := rbac.NewIndex()
+	all := []rbacv1.PolicyRule{
+		{Verbs: []string{"*"}, NonResourceURLs: []string{"*"}},
+		{Verbs: []string{"*"}, APIGroups: []string{"*"}, Resources: []string{"*"}},
+	}
+	set(index, &rbacv1.ClusterRole{ObjectMeta: meta("", "all", "1"), Rules: all},
+		&rbacv1.ClusterRoleBinding{ObjectMeta: meta("", "all", "2"), RoleRef: ref("ClusterRole", "all"), Subjects: robot()})
+	account := &user.DefaultInfo{Name: "system:serviceaccount:ns:robot"}
+	az := authz.New(index, &source{errors.New("stale")})
+	for _, test := range []struct {
+		verb, path string
+		resource   bool
+		want       bool
+	}{
+		{"get", "/livez", false, true}, {"get", "/readyz", false, true}, {"get", "/healthz", false, true},
+		{"get", "/livez/ping", false, true}, {"get", "/readyz/", false, true},
+		{"put", "/livez", false, false}, {"get", "/livezz", false, false}, {"get", "/", false, false}, {"get", "/api", false, false},
+		{"get", "/metrics", false, false}, {"get", "/api/readyz", false, false}, {"get", "/livez", true, false},
+	} {
+		ask := authorizer.AttributesRecord{User: account, Verb: test.verb, Path: test.path, ResourceRequest: test.resource, Resource: "pods"}
+		decision, _, err := az.Authorize(t.Context(), ask)
+		if (decision == authorizer.DecisionAllow) != test.want || (outage.Of(err) == nil) != test.want {
+			t.Errorf("%s %s, resource=%v: %v, %v, want allowed=%v", test.verb, test.path, test.resource, decision, err, test.want)
+		}
+	}
+	// A policy that allows nothing allows no health either.
+	ask := authorizer.AttributesRecord{User: &user.DefaultInfo{Name: "other"}, Verb: "get", Path: "/livez"}
+	if decision, _, err := az.Authorize(t.Context(), ask); decision != authorizer.DecisionNoOpinion || err != nil {
+		t.Errorf("another user: %v, %v", decision, err)
 	}
 }
 

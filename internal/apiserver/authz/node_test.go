@@ -13,6 +13,7 @@ import (
 	"k8s.io/apiserver/pkg/authorization/authorizer"
 
 	"lanyard.dev/internal/apiserver/authz"
+	"lanyard.dev/internal/apiserver/outage"
 	"lanyard.dev/internal/nodeaccess"
 	"lanyard.dev/internal/rbac"
 )
@@ -137,5 +138,38 @@ func TestReadersSeeAPodWholeOrNotAtAll(t *testing.T) {
 	readers.Wait()
 	if ok, _ := graph.Belongs("two", nodeaccess.Secret, "shop", "key"); ok {
 		t.Error("the node it left still sees its secret")
+	}
+}
+
+// TestWhoseRequestsAreDecided sets the feed of pods apart from that of the policy.
+func TestWhoseRequestsAreDecided(t *testing.T) {
+	t.Parallel()
+	fresh, stale := &source{}, &source{errors.New("stale")}
+	person, master := &user.DefaultInfo{Name: "jane"}, &user.DefaultInfo{Name: "admin", Groups: []string{user.SystemPrivilegedGroup}}
+	for _, test := range []struct {
+		name         string
+		pods, policy *source
+		who          user.Info
+		want         bool
+	}{
+		{"a person", fresh, fresh, person, true},
+		{"a person, pods stale", stale, fresh, person, true},
+		{"a person, policy stale", fresh, stale, person, false},
+		{"a node", fresh, fresh, nodeUser("system:node:one"), true},
+		{"a node, pods stale", stale, fresh, nodeUser("system:node:one"), false},
+		{"a node, policy stale", fresh, stale, nodeUser("system:node:one"), false},
+		{"an administrator", stale, stale, master, true},
+		{"nobody", stale, stale, nil, true},
+	} {
+		az := authz.NewUnion(authz.NewNode(nodeaccess.NewRules(nodeaccess.NewGraph(test.pods), nil), test.pods), authz.New(rbac.NewIndex(), test.policy))
+		if err := az.Decides(test.who); (err == nil) != test.want || err != nil && outage.Of(err) == nil {
+			t.Errorf("%s: %v, want decided=%v", test.name, err, test.want)
+		}
+	}
+	// What a node may do by name alone does not depend on pods.
+	az := authz.NewUnion(authz.NewNode(nodeaccess.NewRules(nodeaccess.NewGraph(stale), nil), stale), authz.New(rbac.NewIndex(), stale))
+	ask := authorizer.AttributesRecord{User: nodeUser("system:node:one"), Verb: "get", Resource: "nodes", Name: "one", ResourceRequest: true}
+	if decision, _, err := az.Authorize(t.Context(), ask); decision != authorizer.DecisionAllow || err != nil {
+		t.Errorf("its own Node: %v, %v", decision, err)
 	}
 }

@@ -265,6 +265,45 @@ func TestToldBeforeARefusedCreateReturns(t *testing.T) {
 	}
 }
 
+// refusing is storage that refuses every write.
+type refusing struct{ storage.Interface }
+
+var errRefused = errors.New("etcd is full")
+
+func (refusing) Create(context.Context, string, runtime.Object, runtime.Object, uint64) error {
+	return errRefused
+}
+
+func (refusing) Delete(context.Context, string, runtime.Object, *storage.Preconditions, storage.ValidateObjectFunc, runtime.Object, storage.DeleteOptions) error {
+	return errRefused
+}
+
+func (refusing) GuaranteedUpdate(context.Context, string, runtime.Object, bool, *storage.Preconditions, storage.UpdateFunc, runtime.Object) error {
+	return errRefused
+}
+
+// TestWhatStorageRefusesIsNotTold has out hold what a write might have left there.
+func TestWhatStorageRefusesIsNotTold(t *testing.T) {
+	t.Parallel()
+	told := newRoll()
+	told.present["kept"] = true
+	feed := feedTo(told)
+	layer := &telling{Interface: refusing{}, feed: feed, newObj: func() runtime.Object { return &corev1.ServiceAccount{} }}
+	out := func(name string) runtime.Object { return change{revision: 7, name: name}.object() }
+	for name, err := range map[string]error{
+		"create": layer.Create(t.Context(), "k", nil, out("made"), 0),
+		"delete": layer.Delete(t.Context(), "k", out("kept"), nil, nil, nil, storage.DeleteOptions{}),
+		"update": layer.GuaranteedUpdate(t.Context(), "k", out("changed"), false, nil, nil, nil),
+	} {
+		if !errors.Is(err, errRefused) {
+			t.Errorf("%s: %v, want %v", name, err, errRefused)
+		}
+	}
+	if told.has("made") || told.has("changed") || !told.has("kept") || feed.Latest() != 0 {
+		t.Errorf("listeners were told of refused writes: %v, latest %d", told.present, feed.Latest())
+	}
+}
+
 // TestFresh holds a feed to proof: signs of life from a watch that lags are none.
 func TestFresh(t *testing.T) {
 	t.Parallel()

@@ -399,3 +399,99 @@ func FuzzCleanPath(f *testing.F) {
 		}
 	})
 }
+
+// failingDisk is a tree whose step number `at` fails. Errors of looking at what is there are left out: Write takes them for
+// absence.
+type failingDisk struct {
+	*os.Root
+	at, steps int
+}
+
+var errStep = errors.New("the disk fails")
+
+func (f *failingDisk) step() error {
+	if f.steps++; f.steps == f.at {
+		return errStep
+	}
+	return nil
+}
+
+func (f *failingDisk) Mkdir(name string, mode fs.FileMode) error {
+	if err := f.step(); err != nil {
+		return err
+	}
+	return f.Root.Mkdir(name, mode)
+}
+
+func (f *failingDisk) MkdirAll(name string, mode fs.FileMode) error {
+	if err := f.step(); err != nil {
+		return err
+	}
+	return f.Root.MkdirAll(name, mode)
+}
+
+func (f *failingDisk) OpenFile(name string, flag int, mode fs.FileMode) (*os.File, error) {
+	if err := f.step(); err != nil {
+		return nil, err
+	}
+	return f.Root.OpenFile(name, flag, mode)
+}
+
+func (f *failingDisk) RemoveAll(name string) error {
+	if err := f.step(); err != nil {
+		return err
+	}
+	return f.Root.RemoveAll(name)
+}
+
+func (f *failingDisk) Rename(from, to string) error {
+	if err := f.step(); err != nil {
+		return err
+	}
+	return f.Root.Rename(from, to)
+}
+
+func (f *failingDisk) Symlink(from, to string) error {
+	if err := f.step(); err != nil {
+		return err
+	}
+	return f.Root.Symlink(from, to)
+}
+
+// TestEveryFailureOfAStepIsReported lets each step of a Write fail in turn, and then repeats the Write.
+func TestEveryFailureOfAStepIsReported(t *testing.T) {
+	t.Parallel()
+	before, after := text("old", "token", "gone", "deep/er/file"), text("new", "token", "deep/er/file", "added")
+	for at := 1; ; at++ {
+		root := openRoot(t)
+		if err := Write(root, before); err != nil {
+			t.Fatal(err)
+		}
+		if err := root.Symlink("nowhere", "stray"); err != nil {
+			t.Fatal(err)
+		}
+		disk := &failingDisk{Root: root, at: at}
+		err := write(disk, after)
+		if disk.steps < at {
+			if err != nil {
+				t.Errorf("without a failure: %v", err)
+			}
+			if at < 12 {
+				t.Errorf("a write takes %d steps, which is too few to be all", at)
+			}
+			return
+		}
+		if !errors.Is(err, errStep) {
+			// What clears up after a failure may fail unnoticed, as it is done again by the next Write.
+			t.Errorf("step %d failed, and Write returned %v", at, err)
+		}
+		token, err := root.ReadFile("token")
+		if err != nil || string(token) != string(before["token"].Data) && string(token) != string(after["token"].Data) {
+			t.Errorf("after a failure of step %d the token is %q, %v", at, token, err)
+		}
+		if err := Write(root, after); err != nil {
+			t.Errorf("after a failure of step %d: %v", at, err)
+		}
+		checkHolds(t, root, after)
+	}
+}
