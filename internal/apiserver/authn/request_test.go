@@ -17,6 +17,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"k8s.io/apiserver/pkg/authentication/authenticator"
+	"k8s.io/apiserver/pkg/authentication/user"
 	"k8s.io/utils/clock"
 
 	"lanyard.dev/internal/apiserver/authn"
@@ -192,6 +193,25 @@ func (e *evicting) Admits(node string, notBefore time.Time) error {
 }
 
 var errBehind = errors.New("what was written is not known")
+
+// TestCertificatesThatNameNoNode has one without a name, and one of a node where evictions are nobody's business.
+func TestCertificatesThatNameNoNode(t *testing.T) {
+	t.Parallel()
+	ca := newAuthority(t)
+	clients := func() (x509.VerifyOptions, bool) { return ca.options(), true }
+	nameless := ca.issue(t, pkix.Name{Organization: []string{"system:nodes"}}, time.Hour)
+	for _, nodes := range []authn.NodeCertificates{&evicting{}, nil} {
+		response, ok, err := newRequestWith(clients, nodes).AuthenticateRequest(withCertificate(bearer(""), nameless))
+		if err != nil || ok && response.User.GetName() != user.Anonymous {
+			t.Errorf("a certificate without a name, nodes=%v: %+v, %v", nodes, response, err)
+		}
+	}
+	thief := ca.issue(t, pkix.Name{CommonName: "system:node:thief", Organization: []string{"system:nodes"}}, time.Hour)
+	response, ok, err := newRequestWith(clients, nil).AuthenticateRequest(withCertificate(bearer(""), thief))
+	if err != nil || !ok || response.User.GetName() != "system:node:thief" || len(response.User.GetExtra()[nodeaccess.ExtraNotBefore]) != 0 {
+		t.Errorf("a node where none is evicted: %+v, %v, %v", response, ok, err)
+	}
+}
 
 // TestUnknownEvictions: a node's certificate is neither good nor bad while evictions are not known.
 func TestUnknownEvictions(t *testing.T) {
