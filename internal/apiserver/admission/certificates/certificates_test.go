@@ -1,6 +1,8 @@
 package certificates
 
 import (
+	"context"
+	"errors"
 	"strings"
 	"testing"
 	"time"
@@ -13,8 +15,10 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apiserver/pkg/admission"
 	"k8s.io/apiserver/pkg/authentication/user"
+	"k8s.io/apiserver/pkg/authorization/authorizer"
 
 	"lanyard.dev/internal/apiserver/authz"
+	"lanyard.dev/internal/apiserver/outage"
 	"lanyard.dev/internal/nodeaccess"
 	"lanyard.dev/internal/pki"
 	"lanyard.dev/internal/rbac"
@@ -127,6 +131,24 @@ func TestNobodyIsRefused(t *testing.T) {
 		"approval", admission.Update, nil, false, nil)
 	if err := New(authz.New(policy()), admits).Validate(t.Context(), a, nil); !apierrors.IsForbidden(err) {
 		t.Errorf("got %v, want forbidden", err)
+	}
+}
+
+// TestWhatCannotBeDecidedIsNotRefused has an authorizer that does not know the policy, and evictions that are not known.
+func TestWhatCannotBeDecidedIsNotRefused(t *testing.T) {
+	t.Parallel()
+	r, undecided, behind := requestOf(t, client), outage.New(errors.New("stale")), errors.New("behind")
+	unsure := authorizer.AuthorizerFunc(func(context.Context, authorizer.Attributes) (authorizer.Decision, string, error) {
+		return authorizer.DecisionNoOpinion, "", undecided
+	})
+	a := admission.NewAttributesRecord(r, r, schema.GroupVersionKind{}, "", "r", certificatesv1.SchemeGroupVersion.WithResource("certificatesigningrequests"),
+		"approval", admission.Update, nil, false, &user.DefaultInfo{Name: "approver"})
+	if err := New(unsure, admits).Validate(t.Context(), a, nil); !errors.Is(err, undecided) || apierrors.IsForbidden(err) {
+		t.Errorf("the right to approve: %v, want %v", err, undecided)
+	}
+	unknown := func(string, []string, []string) error { return behind }
+	if err := New(authz.New(policy()), unknown).Validate(t.Context(), a, nil); outage.Of(err) == nil || !errors.Is(err, behind) {
+		t.Errorf("evictions: %v, want an outage", err)
 	}
 }
 

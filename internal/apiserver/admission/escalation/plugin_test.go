@@ -2,6 +2,7 @@ package escalation
 
 import (
 	"context"
+	"errors"
 	"strings"
 	"testing"
 
@@ -12,8 +13,10 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apiserver/pkg/admission"
 	"k8s.io/apiserver/pkg/authentication/user"
+	"k8s.io/apiserver/pkg/authorization/authorizer"
 
 	"lanyard.dev/internal/apiserver/authz"
+	"lanyard.dev/internal/apiserver/outage"
 	"lanyard.dev/internal/rbac"
 )
 
@@ -193,6 +196,43 @@ func attributes(who string, groups []string, obj, old runtime.Object) admission.
 	}
 	return admission.NewAttributesRecord(obj, old, schema.GroupVersionKind{}, m.GetNamespace(), m.GetName(),
 		rbacv1.SchemeGroupVersion.WithResource(resource), "", operation, nil, false, &user.DefaultInfo{Name: who, Groups: groups})
+}
+
+// TestWhatCannotBeDecidedIsNotRefused has an authorizer that does not know the policy as it is now.
+func TestWhatCannotBeDecidedIsNotRefused(t *testing.T) {
+	t.Parallel()
+	undecided := outage.New(errors.New("stale"))
+	unsure := authorizer.AuthorizerFunc(func(context.Context, authorizer.Attributes) (authorizer.Decision, string, error) {
+		return authorizer.DecisionNoOpinion, "", undecided
+	})
+	for _, who := range []string{"boss", "nobody"} {
+		err := New(policy(), unsure, find).Validate(t.Context(), attributes(who, nil, role(rule("*", "*", "*")), nil), nil)
+		if !errors.Is(err, undecided) {
+			t.Errorf("%s: %v, want %v", who, err, undecided)
+		}
+	}
+	masters := attributes("root", []string{user.SystemPrivilegedGroup}, role(rule("*", "*", "*")), nil)
+	if err := New(policy(), unsure, find).Validate(t.Context(), masters, nil); err != nil {
+		t.Errorf("system:masters: %v", err)
+	}
+}
+
+// TestOtherWritesAreNotLookedAt: those of other groups, and of subresources.
+func TestOtherWritesAreNotLookedAt(t *testing.T) {
+	t.Parallel()
+	x, obj, nobody := policy(), role(rule("*", "*", "*")), &user.DefaultInfo{Name: "nobody"}
+	for _, other := range []struct {
+		resource    schema.GroupVersionResource
+		subresource string
+	}{
+		{schema.GroupVersionResource{Group: "example.com", Version: "v1", Resource: "roles"}, ""},
+		{rbacv1.SchemeGroupVersion.WithResource("roles"), "status"},
+	} {
+		a := admission.NewAttributesRecord(obj, nil, schema.GroupVersionKind{}, "ns", "r", other.resource, other.subresource, admission.Create, nil, false, nobody)
+		if err := New(x, authz.New(x), find).Validate(t.Context(), a, nil); err != nil {
+			t.Errorf("%v %s: %v", other.resource, other.subresource, err)
+		}
+	}
 }
 
 func TestNobodyIsRefused(t *testing.T) {

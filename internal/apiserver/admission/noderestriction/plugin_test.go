@@ -26,6 +26,7 @@ import (
 	"k8s.io/utils/ptr"
 
 	"lanyard.dev/internal/apiserver/admission/noderestriction"
+	"lanyard.dev/internal/apiserver/outage"
 	"lanyard.dev/internal/nodeaccess"
 	"lanyard.dev/internal/pki"
 )
@@ -381,6 +382,58 @@ func TestEvictionThatCannotBeTold(t *testing.T) {
 	who.Extra = map[string][]string{nodeaccess.ExtraNotBefore: {"unknown"}}
 	if err := plugin().Validate(t.Context(), register("one").as(who).attributes(), nil); !apierrors.IsServiceUnavailable(err) {
 		t.Errorf("got %v, want that nothing can be decided now", err)
+	}
+}
+
+// TestRestrictedLabels changes a label that a node may not set, on a Node that has one already.
+func TestRestrictedLabels(t *testing.T) {
+	t.Parallel()
+	const restricted = "node-restriction.kubernetes.io/zone"
+	labelled := func(values ...string) *corev1.Node {
+		n := node("one")
+		for _, value := range values {
+			n.Labels[restricted] = value
+		}
+		return n
+	}
+	for _, test := range []struct {
+		name     string
+		old, new *corev1.Node
+		refused  bool
+	}{
+		{"kept", labelled("a"), labelled("a"), false},
+		{"kept empty", labelled(""), labelled(""), false},
+		{"never there", labelled(), labelled(), false},
+		{"changed", labelled("a"), labelled("b"), true},
+		{"emptied", labelled("a"), labelled(""), true},
+		{"added", labelled(), labelled("a"), true},
+		{"added empty", labelled(), labelled(""), true},
+		{"removed", labelled("a"), labelled(), true},
+	} {
+		do := update("one").as(one())
+		do.obj, do.old = test.new, test.old
+		if err := plugin().Validate(t.Context(), do.attributes(), nil); apierrors.IsForbidden(err) != test.refused || !test.refused && err != nil {
+			t.Errorf("%s: %v, want refused=%v", test.name, err, test.refused)
+		}
+	}
+}
+
+// TestWhatCannotBeDecidedIsNotRefused has an authorizer that does not know the policy, and evictions that are not known.
+func TestWhatCannotBeDecidedIsNotRefused(t *testing.T) {
+	t.Parallel()
+	undecided := outage.New(errors.New("stale"))
+	unsure := plugin()
+	unsure.Authorizer = authorizer.AuthorizerFunc(func(context.Context, authorizer.Attributes) (authorizer.Decision, string, error) {
+		return authorizer.DecisionNoOpinion, "", undecided
+	})
+	do := tokenFor("web", audiences("registry")).as(one())
+	if err := unsure.Validate(t.Context(), do.attributes(), nil); !errors.Is(err, undecided) || apierrors.IsForbidden(err) {
+		t.Errorf("an audience: %v, want %v", err, undecided)
+	}
+	behind := errors.New("behind")
+	unsure.Admits = func(string, []string, []string) error { return behind }
+	if err := unsure.Validate(t.Context(), do.attributes(), nil); outage.Of(err) == nil || !errors.Is(err, behind) {
+		t.Errorf("evictions: %v, want an outage", err)
 	}
 }
 
