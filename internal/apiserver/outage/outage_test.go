@@ -1,0 +1,58 @@
+package outage_test
+
+import (
+	"errors"
+	"fmt"
+	"net/http"
+	"strings"
+	"testing"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	utilerrors "k8s.io/apimachinery/pkg/util/errors"
+
+	"lanyard.dev/internal/apiserver/outage"
+)
+
+func TestOf(t *testing.T) {
+	t.Parallel()
+	cause, refusal := errors.New("pods: storage is behind"), errors.New("invalid signature")
+	undecided := outage.New(cause)
+	for _, test := range []struct {
+		name string
+		err  error
+		want bool
+	}{
+		{"nothing", nil, false},
+		{"a refusal", refusal, false},
+		{"itself", undecided, true},
+		{"wrapped", fmt.Errorf("client certificate: %w", undecided), true},
+		{"joined", errors.Join(refusal, undecided), true},
+		{"among refusals", utilerrors.NewAggregate([]error{refusal, undecided}), true},
+		{"deep among refusals", utilerrors.NewAggregate([]error{refusal, utilerrors.NewAggregate([]error{refusal, undecided})}), true},
+		{"wrapped among refusals", fmt.Errorf("tokens: %w", utilerrors.NewAggregate([]error{undecided, refusal})), true},
+		{"refusals only", utilerrors.NewAggregate([]error{refusal, refusal}), false},
+	} {
+		if got := outage.Of(test.err); (got != nil) != test.want {
+			t.Errorf("%s: %v, want found=%v", test.name, got, test.want)
+		}
+	}
+	if outage.New(nil) != nil {
+		t.Error("no cause is an outage")
+	}
+}
+
+func TestClientsLearnNoCause(t *testing.T) {
+	t.Parallel()
+	cause := errors.New("pods: storage is behind")
+	err := outage.New(cause)
+	if !errors.Is(err, cause) || !strings.Contains(err.Error(), cause.Error()) {
+		t.Errorf("the log reads %q", err)
+	}
+	status := outage.Of(err).Status()
+	if !apierrors.IsServiceUnavailable(err) || status.Code != http.StatusServiceUnavailable || status.Details.RetryAfterSeconds != 1 {
+		t.Errorf("status %+v", status)
+	}
+	if text := fmt.Sprintf("%+v %+v", status, status.Details); strings.Contains(text, "pods") || strings.Contains(text, "storage") {
+		t.Errorf("clients read %s", text)
+	}
+}
