@@ -132,7 +132,7 @@ func (s *Server) Run(ctx context.Context) error {
 	}
 	go s.mirror.Run(background)
 	if err := s.prepare(ctx); err != nil {
-		s.server.Destroy()
+		_ = deadline.Run(closeTimeout, "close the storage", func() error { s.server.Destroy(); return nil })
 		return err
 	}
 	defer context.AfterFunc(ctx, func() {

@@ -40,7 +40,7 @@ type meta struct {
 //
 // bbolt maps the file into memory, and etcd reads it in goroutines of its
 // own. On a damaged page either would end this process with a stack trace for
-// a message. A file without a meta record passes: bbolt reports that itself.
+// a message.
 func checkDatabase(path string) (index uint64, err error) {
 	f, err := os.Open(path)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -61,9 +61,12 @@ func checkDatabase(path string) (index uint64, err error) {
 }
 
 func inspect(file io.ReaderAt, size int64) (index uint64, err error) {
+	if size == 0 {
+		return 0, nil
+	}
 	m, found := readMetas(file)
 	if !found {
-		return 0, nil
+		return 0, fmt.Errorf("%w: it does not begin as a database does", errDamaged)
 	}
 	if need := int64(m.pages) * m.pageSize; size < need {
 		return 0, fmt.Errorf("%w: it holds %d bytes of at least %d", errDamaged, size, need)

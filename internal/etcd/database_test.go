@@ -14,16 +14,19 @@ import (
 	"go.etcd.io/etcd/server/v3/storage/schema"
 )
 
-func TestForeignBytesPass(t *testing.T) {
+func TestForeignBytes(t *testing.T) {
 	t.Parallel()
 	for name, data := range map[string][]byte{
-		"empty":  nil,
 		"zeroes": make([]byte, 8192),
 		"noise":  bytes.Repeat([]byte{0xed, 0x0c}, 8192),
+		"short":  {1},
 	} {
-		if index, err := inspect(bytes.NewReader(data), int64(len(data))); index != 0 || err != nil {
-			t.Errorf("%s: %d, %v; it is bbolt's to report", name, index, err)
+		if _, err := inspect(bytes.NewReader(data), int64(len(data))); !errors.Is(err, errDamaged) {
+			t.Errorf("%s: %v, want errDamaged", name, err)
 		}
+	}
+	if index, err := inspect(bytes.NewReader(nil), 0); index != 0 || err != nil {
+		t.Errorf("an empty file: %d, %v; bbolt makes a database of it", index, err)
 	}
 }
 

@@ -38,7 +38,8 @@ func TestRemovedFiles(t *testing.T) {
 					}
 				case <-time.After(time.Minute):
 					t.Error("the authority goes on")
-					_ = a.Stop()
+					a.stop()
+					<-ended
 				}
 			})
 		}
