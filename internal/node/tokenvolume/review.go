@@ -91,6 +91,7 @@ func (t *Tokens) AccountChanged(namespace, name string) {
 		if h.namespace == namespace && h.account == name && h.text != "" && !h.over && t.isOfFormerAccount(h.grant, h.bearer) {
 			t.refuse(h, "its service account was deleted and created again")
 			h.next, h.failures, h.replacements = t.now(), 0, 0
+			poke(t.wake) // it may have been refused already, and wait after failed requests
 		}
 	}
 }

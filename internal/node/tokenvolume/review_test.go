@@ -116,6 +116,26 @@ func TestRefusedTokensAreReplaced(t *testing.T) {
 	}
 }
 
+// An account may be created again long after it was deleted, when its tokens are refused already and requests for new ones
+// wait after failures.
+func TestAnAccountIsMadeAgainAfterAWhile(t *testing.T) {
+	simulate(t, func(t *testing.T) {
+		source := projection("", 3600)
+		h := newHolder(t, 3, source)
+		h.authority.set(func(a *authority) { a.account, a.failure = "gone", errors.New("service account does not exist") })
+		elapse(5 * time.Minute)
+		if got := h.replaced(t, source); got != 0 {
+			t.Fatalf("%d tokens were replaced while there was no account", got)
+		}
+		h.authority.set(func(a *authority) { a.account, a.failure = "b", nil })
+		h.tokens.AccountChanged("shop", "dashboard-sa")
+		elapse(5 * time.Second)
+		if got := h.replaced(t, source); got != 3 {
+			t.Errorf("%d tokens were replaced within 5 seconds, want 3", got)
+		}
+	})
+}
+
 // One token that is revoked is found in its turn, and does not bring the others to a review.
 func TestARevokedTokenIsReplaced(t *testing.T) {
 	simulate(t, func(t *testing.T) {
