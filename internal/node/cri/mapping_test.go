@@ -12,6 +12,7 @@ import (
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+	"k8s.io/kubectl/pkg/util/qos"
 	"k8s.io/utils/ptr"
 )
 
@@ -141,6 +142,7 @@ func TestResources(t *testing.T) {
 		pod := podOf()
 		pod.Spec.Priority = &test.priority
 		pod.Spec.Containers[0].Resources = corev1.ResourceRequirements{Requests: test.requests, Limits: test.limits}
+		pod.Status.QOSClass = qos.ComputePodQOS(pod)
 		if got := resources(pod, &pod.Spec.Containers[0], machine); got.String() != test.want.String() {
 			t.Errorf("%s: %v, want %v", name, got, test.want)
 		}

@@ -5,7 +5,6 @@ package cri
 import (
 	corev1 "k8s.io/api/core/v1"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
-	"k8s.io/kubectl/pkg/util/qos"
 )
 
 const (
@@ -50,7 +49,7 @@ func quota(milliCPU int64) int64 {
 // oomScore spares those who asked for much of the memory and so are expected to use it. A priority buys nothing: there are no
 // priority classes here that would say who may have it.
 func oomScore(pod *corev1.Pod, container *corev1.Container, machineMemory int64) int64 {
-	class := qos.GetPodQOS(pod)
+	class := pod.Status.QOSClass // the authority sets it when the pod is created
 	switch {
 	case class == corev1.PodQOSGuaranteed:
 		return oomGuaranteed

@@ -5,7 +5,6 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/fields"
-	"k8s.io/kubectl/pkg/util/qos"
 )
 
 // Fields returns what a field selector on pods may name, with pod's values.
@@ -30,9 +29,4 @@ func firstIP(status *corev1.PodStatus) string {
 		return status.PodIPs[0].IP
 	}
 	return status.PodIP
-}
-
-// QOSClass computes the quality-of-service class from the resources in pod's spec; what its status says is ignored.
-func QOSClass(pod *corev1.Pod) corev1.PodQOSClass {
-	return qos.ComputePodQOS(pod)
 }

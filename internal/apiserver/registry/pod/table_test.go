@@ -138,15 +138,28 @@ func TestFields(t *testing.T) {
 
 func TestQOSClass(t *testing.T) {
 	t.Parallel()
-	for want, mutate := range map[corev1.PodQOSClass]func(*corev1.Pod){
-		corev1.PodQOSBestEffort: nil,
-		corev1.PodQOSBurstable:  limits(nil, list("cpu", "1")),
-		corev1.PodQOSGuaranteed: limits(list("cpu", "1", "memory", "1Gi"), nil),
+	guaranteed := list("cpu", "1", "memory", "1Gi")
+	for name, test := range map[string]struct {
+		want   corev1.PodQOSClass
+		mutate func(*corev1.Pod)
+	}{
+		"nothing":             {corev1.PodQOSBestEffort, nil},
+		"nothing that counts": {corev1.PodQOSBestEffort, limits(list("example.com/gpu", "1"), list("cpu", "0"))},
+		"a request":           {corev1.PodQOSBurstable, limits(nil, list("cpu", "1"))},
+		"one limit":           {corev1.PodQOSBurstable, limits(list("cpu", "1"), list("cpu", "1"))},
+		"limits":              {corev1.PodQOSGuaranteed, limits(guaranteed, nil)},
+		"one container of two": {corev1.PodQOSBurstable, func(p *corev1.Pod) {
+			limits(guaranteed, nil)(p)
+			p.Spec.InitContainers = []corev1.Container{{Name: "init"}}
+		}},
+		"the pod as a whole": {corev1.PodQOSGuaranteed, spec(func(s *corev1.PodSpec) {
+			s.Resources = &corev1.ResourceRequirements{Limits: guaranteed, Requests: guaranteed}
+		})},
 	} {
-		pod := defaulted(mutate)
+		pod := defaulted(test.mutate)
 		pod.Status.QOSClass = "stale"
-		if got := QOSClass(pod); got != want {
-			t.Errorf("got %s, want %s", got, want)
+		if got := QOSClass(pod); got != test.want {
+			t.Errorf("%s: got %s, want %s", name, got, test.want)
 		}
 	}
 }
