@@ -1,6 +1,8 @@
 package apiserver
 
 import (
+	"bufio"
+	"net"
 	"net/http"
 	"sync"
 	"time"
@@ -19,7 +21,7 @@ const writeGrace = 5 * time.Second
 //
 // The whole body of a request must have arrived, and the whole answer must have been taken, in time. A watch lasts as
 // long as its caller wants, but each of its writes must be taken within the time of an answer. Conversations with nodes
-// have no deadline: they end with either side.
+// have no deadline: they end with either side. A refusal to begin one has that of an answer.
 type deadlines struct {
 	body, answer time.Duration
 	longRunning  request.LongRunningRequestCheck
@@ -45,7 +47,7 @@ func (d deadlines) wrap(h http.Handler) http.Handler {
 			return
 		}
 		if info.Verb != "watch" {
-			h.ServeHTTP(w, r)
+			h.ServeHTTP(responsewriter.WrapForHTTP1Or2(&sessionWriter{ResponseWriter: w, timeout: d.answer}), r)
 			return
 		}
 		paced := newPacedWriter(w, d.answer)
@@ -58,6 +60,26 @@ func logDeadline(err error) {
 	if err != nil {
 		klog.V(4).InfoS("Could not bound reading or writing a request", "err", err)
 	}
+}
+
+// sessionWriter is the writer of a conversation. Until there is one, what is written is an ordinary answer: a refusal must
+// be taken in time.
+type sessionWriter struct {
+	http.ResponseWriter
+	timeout time.Duration
+}
+
+var _ responsewriter.UserProvidedDecorator = &sessionWriter{}
+
+// Unwrap implements responsewriter.UserProvidedDecorator.
+func (s *sessionWriter) Unwrap() http.ResponseWriter { return s.ResponseWriter }
+
+// WriteHeader implements http.ResponseWriter.
+func (s *sessionWriter) WriteHeader(code int) {
+	if code >= http.StatusMultipleChoices {
+		logDeadline(http.NewResponseController(s.ResponseWriter).SetWriteDeadline(time.Now().Add(s.timeout)))
+	}
+	s.ResponseWriter.WriteHeader(code)
 }
 
 // pacedWriter is the writer of an answer without an end. Each write must be taken in time; between writes no time passes.
@@ -87,6 +109,30 @@ func (p *pacedWriter) Write(data []byte) (int, error) {
 	p.timer.Reset(p.timeout)
 	defer p.timer.Stop()
 	return p.ResponseWriter.Write(data)
+}
+
+// Hijack implements http.Hijacker. A watch over a WebSocket writes to the connection itself, and is held to the same pace.
+func (p *pacedWriter) Hijack() (net.Conn, *bufio.ReadWriter, error) {
+	conn, buffered, err := http.NewResponseController(p.ResponseWriter).Hijack()
+	if err != nil {
+		return nil, nil, err
+	}
+	paced := &pacedConn{Conn: conn, timeout: p.timeout}
+	return paced, bufio.NewReadWriter(buffered.Reader, bufio.NewWriter(paced)), nil
+}
+
+// pacedConn is a connection on which each write must be taken in time.
+type pacedConn struct {
+	net.Conn
+	timeout time.Duration
+}
+
+// Write implements net.Conn.
+func (c *pacedConn) Write(data []byte) (int, error) {
+	if err := c.SetWriteDeadline(time.Now().Add(c.timeout)); err != nil {
+		return 0, err
+	}
+	return c.Conn.Write(data)
 }
 
 // Flush implements http.Flusher.

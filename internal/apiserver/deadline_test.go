@@ -135,6 +135,57 @@ func TestAnswersThatNobodyReadEnd(t *testing.T) {
 	}
 }
 
+// TestHijackedWatchesThatNobodyReadsEnd: a watch over a WebSocket writes to the connection, past the writer of the answer.
+func TestHijackedWatchesThatNobodyReadsEnd(t *testing.T) {
+	t.Parallel()
+	writers := map[string]func(net.Conn, *bufio.ReadWriter) io.Writer{
+		"by the connection": func(c net.Conn, _ *bufio.ReadWriter) io.Writer { return c },
+		"by the buffer":     func(_ net.Conn, b *bufio.ReadWriter) io.Writer { return b },
+	}
+	for name, writer := range writers {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			server, ended := slowServer(t, func(w http.ResponseWriter, _ *http.Request) {
+				conn, buffered, err := w.(http.Hijacker).Hijack()
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				defer conn.Close()
+				chunk, out := bytes.Repeat([]byte("x"), 1<<16), writer(conn, buffered)
+				for {
+					if _, err := out.Write(chunk); err != nil {
+						return
+					}
+				}
+			})
+			if _, err := io.WriteString(dial(t, server, "http/1.1"), "GET /watch HTTP/1.1\r\nHost: x\r\n\r\n"); err != nil {
+				t.Fatal(err)
+			}
+			select {
+			case <-ended:
+			case <-time.After(patience):
+				t.Errorf("still being written after %v", patience)
+			}
+		})
+	}
+}
+
+// TestRefusedSessionsThatNobodyReadsEnd: only what has begun may last.
+func TestRefusedSessionsThatNobodyReadsEnd(t *testing.T) {
+	t.Parallel()
+	server, ended := slowServer(t, func(w http.ResponseWriter, _ *http.Request) {
+		w.WriteHeader(http.StatusForbidden)
+		_, _ = w.Write(bytes.Repeat([]byte("x"), 1<<16))
+	})
+	openHTTP2(t, server, 0, "/session")
+	select {
+	case <-ended:
+	case <-time.After(patience):
+		t.Errorf("still being written after %v", patience)
+	}
+}
+
 // TestBodiesThatDoNotArriveEnd holds the deadline of reading.
 func TestBodiesThatDoNotArriveEnd(t *testing.T) {
 	t.Parallel()
