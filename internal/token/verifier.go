@@ -48,8 +48,8 @@ type Verifier struct {
 	stored  Anchors // or nil
 	clock   clock.PassiveClock
 	cache   *factsCache
-	// confirming lets the same token be asked about in storage by one caller at a time. Whoever joins that call holds the
-	// token, so what the token is bound to was there before the call began.
+	// confirming lets the same token be asked about in storage by one caller at a time. A caller that joins holds the
+	// token, so what the token is bound to was there before the call began, and a refusal is right for it too.
 	confirming singleflight.Group
 }
 
@@ -168,7 +168,20 @@ func (v *Verifier) confirm(ctx context.Context, f *facts, refusal error) error {
 	if at := f.gone.Load(); at != nil && v.clock.Since(*at) < confirmedFor {
 		return refusal
 	}
+	// What a call found that had begun before may have been deleted since, and the deletion been answered. The next call
+	// begins after this caller came, whoever makes it.
+	joined, err := v.askStored(ctx, f)
+	if joined && err == nil {
+		_, err = v.askStored(ctx, f)
+	}
+	return err
+}
+
+// askStored checks the token's anchors in storage. joined says that another caller's call, under way already, did.
+func (v *Verifier) askStored(ctx context.Context, f *facts) (joined bool, err error) {
+	own := false // written before the answer
 	answer := v.confirming.DoChan(string(f.digest[:]), func() (any, error) {
+		own = true
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), confirmTimeout)
 		defer cancel()
 		now := v.clock.Now()
@@ -180,9 +193,9 @@ func (v *Verifier) confirm(ctx context.Context, f *facts, refusal error) error {
 	})
 	select {
 	case result := <-answer:
-		return result.Err
+		return !own, result.Err
 	case <-ctx.Done():
-		return fmt.Errorf("%w: %w", ErrAnchorsStale, context.Cause(ctx))
+		return false, fmt.Errorf("%w: %w", ErrAnchorsStale, context.Cause(ctx))
 	}
 }
 

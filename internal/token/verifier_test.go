@@ -166,6 +166,54 @@ func TestWhatARefusedTokenCosts(t *testing.T) {
 	}
 }
 
+// slowPods is what is stored, where a question for a pod takes until proceed is closed.
+type slowPods struct {
+	*objects
+	reached chan struct{} // gets a value from each question
+	proceed chan struct{}
+}
+
+func (s *slowPods) Pod(ctx context.Context, namespace, name string) (Anchor, bool, error) {
+	s.reached <- struct{}{}
+	<-s.proceed
+	return s.objects.Pod(ctx, namespace, name)
+}
+
+// TestAnAnswerOfBeforeADeletionIsForNobodyAfterIt: a verification that begins after a deletion does not get the answer
+// that storage gave to another one before.
+func TestAnAnswerOfBeforeADeletionIsForNobodyAfterIt(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t, es256Key())
+	stored := &slowPods{objects: f.replica(t), reached: make(chan struct{}, 1), proceed: make(chan struct{})}
+	f.verifier.stored = stored
+	text := f.issue(t, boundTo(&Ref{Name: "cart-0", UID: "pod-1"}, nil, nil))
+	f.objects.remove("serviceaccount", "shop", "cart") // memory has not learned of it yet
+	var before error
+	var running sync.WaitGroup
+	running.Go(func() { _, before = f.verify(text) })
+	<-stored.reached // the account was found
+	stored.remove("serviceaccount", "shop", "cart")
+	after := make([]error, 20)
+	for i := range after {
+		running.Go(func() { _, after[i] = f.verify(text) })
+	}
+	for asked := 0; asked < 1+len(after); time.Sleep(time.Millisecond) { // until each has asked memory
+		f.objects.mu.Lock()
+		asked = f.objects.asked
+		f.objects.mu.Unlock()
+	}
+	close(stored.proceed)
+	running.Wait()
+	if before != nil {
+		t.Errorf("the verification that began before the deletion: %v", before)
+	}
+	for _, err := range after {
+		if !errors.Is(err, ErrAccountGone) {
+			t.Fatalf("one that began after it: %v, want %v", err, ErrAccountGone)
+		}
+	}
+}
+
 func boundTo(pod, secret, node *Ref) Request {
 	r := request()
 	r.Pod, r.Secret, r.Node = pod, secret, node
