@@ -98,6 +98,7 @@ func (e *Evictions) add(name string, record eviction) []func() {
 	if e.records[name] == record {
 		return nil
 	}
+	e.forget(name) // unless it is immutable, it may have named another node
 	e.records[name] = record
 	if record.at.After(e.since[record.node]) {
 		e.since[record.node] = record.at
@@ -117,11 +118,16 @@ func (e *Evictions) Delete(obj runtime.Object) {
 	}
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	gone, ok := e.records[m.GetName()]
+	e.forget(m.GetName())
+}
+
+// forget removes a record, if there is one. The caller holds mu.
+func (e *Evictions) forget(name string) {
+	gone, ok := e.records[name]
 	if !ok {
 		return
 	}
-	delete(e.records, m.GetName())
+	delete(e.records, name)
 	delete(e.since, gone.node)
 	for _, left := range e.records {
 		if left.node == gone.node && left.at.After(e.since[left.node]) {

@@ -57,6 +57,21 @@ func TestEvictionRefusesWhatWasValidBefore(t *testing.T) {
 	check("all records gone", "a", evictedAt, true)
 }
 
+// TestAnEvictionThatNamesAnotherNodeNow: a Secret that is not immutable evicts the node that it names now, whatever it
+// named before, as after a restart.
+func TestAnEvictionThatNamesAnotherNodeNow(t *testing.T) {
+	t.Parallel()
+	e := nodeaccess.NewEvictions(unfresh{})
+	e.Set(evicted("one", "a", evictedAt))
+	e.Set(evicted("other", "a", evictedAt.Add(-time.Hour)))
+	e.Set(evicted("one", "b", evictedAt))
+	for node, want := range map[string]time.Time{"a": evictedAt.Add(-time.Hour + time.Second), "b": evictedAt.Add(time.Second)} {
+		if got, err := e.Earliest(node); err != nil || !got.Equal(want) {
+			t.Errorf("certificates of node %s count from %v, %v, want %v", node, got, err, want)
+		}
+	}
+}
+
 // TestTheLatestOfTheRecordsLeftCounts, in whatever order they are looked at.
 func TestTheLatestOfTheRecordsLeftCounts(t *testing.T) {
 	t.Parallel()
