@@ -52,7 +52,10 @@ func (p *Plugin) Validate(ctx context.Context, a admission.Attributes, _ admissi
 		User: who, Verb: "create", APIGroup: corev1.GroupName, APIVersion: "v1", Resource: "pods", Subresource: "exec",
 		Namespace: a.GetNamespace(), Name: pod.Name, ResourceRequest: true,
 	})
-	if err != nil || decision != authorizer.DecisionAllow {
+	switch {
+	case err != nil:
+		return err
+	case decision != authorizer.DecisionAllow:
 		return forbid(a, "user %q may not create pods/exec in the namespace %q, which the annotation %s needs to run a command", who.GetName(), a.GetNamespace(), workload.OnRenew)
 	}
 	return nil

@@ -1,6 +1,8 @@
 package onrenew_test
 
 import (
+	"context"
+	"errors"
 	"strings"
 	"testing"
 
@@ -12,9 +14,11 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apiserver/pkg/admission"
 	"k8s.io/apiserver/pkg/authentication/user"
+	"k8s.io/apiserver/pkg/authorization/authorizer"
 
 	"lanyard.dev/internal/apiserver/admission/onrenew"
 	"lanyard.dev/internal/apiserver/authz"
+	"lanyard.dev/internal/apiserver/outage"
 	"lanyard.dev/internal/rbac"
 	"lanyard.dev/internal/workload"
 )
@@ -46,6 +50,20 @@ func podWith(name, how string) *corev1.Pod {
 		pod.Annotations = map[string]string{workload.OnRenew: how}
 	}
 	return pod
+}
+
+// TestWhatCannotBeDecidedIsNotRefused has an authorizer that does not know the policy as it is now.
+func TestWhatCannotBeDecidedIsNotRefused(t *testing.T) {
+	t.Parallel()
+	undecided := outage.New(errors.New("stale"))
+	unsure := authorizer.AuthorizerFunc(func(context.Context, authorizer.Attributes) (authorizer.Decision, string, error) {
+		return authorizer.DecisionNoOpinion, "", undecided
+	})
+	a := admission.NewAttributesRecord(podWith("web", "exec:/bin/reload"), nil, schema.GroupVersionKind{}, "shop", "web",
+		corev1.SchemeGroupVersion.WithResource("pods"), "", admission.Create, nil, false, &user.DefaultInfo{Name: "operator"})
+	if err := onrenew.New(unsure).Validate(t.Context(), a, nil); outage.Of(err) == nil {
+		t.Errorf("got %v, want %v", err, undecided)
+	}
 }
 
 func TestCommandNeedsExec(t *testing.T) {
