@@ -1,7 +1,6 @@
 package inflight
 
 import (
-	"net"
 	"net/netip"
 	"sync"
 )
@@ -32,18 +31,20 @@ type Caller struct {
 }
 
 // CallerAt is the caller without a credential at a network address with a port, which does not matter. The addresses of
-// one IPv6 network of 64 bits count as one, because one machine may have all of them.
+// one IPv6 network of 64 bits count as one, because one machine may have all of them, and so do those of loopback.
 func CallerAt(address string) Caller {
 	parsed, err := netip.ParseAddrPort(address)
 	if err != nil {
 		return Caller{Name: address, Anonymous: true}
 	}
 	ip := parsed.Addr().Unmap()
+	if ip.IsLoopback() {
+		return Caller{Name: "loopback", Anonymous: true}
+	}
 	if network, err := ip.Prefix(64); err == nil && ip.Is6() {
 		return Caller{Name: network.String(), Anonymous: true}
 	}
-	host, _, _ := net.SplitHostPort(address)
-	return Caller{Name: host, Anonymous: true}
+	return Caller{Name: ip.String(), Anonymous: true}
 }
 
 // Pool gives out a fixed amount of something: places for requests, or bytes. The zero value gives out nothing. A Pool

@@ -123,7 +123,10 @@ func TestCallerAt(t *testing.T) {
 		"192.0.2.1:4711":                "192.0.2.1",
 		"[2001:db8:1:2:3:4:5:6]:443":    "2001:db8:1:2::/64",
 		"[2001:db8:1:2:ffff::1%eth0]:1": "2001:db8:1:2::/64",
-		"[::1]:1":                       "::/64",
+		"127.0.0.1:1":                   "loopback",
+		"127.9.8.7:1":                   "loopback",
+		"[::1]:1":                       "loopback",
+		"[::ffff:127.0.0.2]:1":          "loopback",
 		"@":                             "@",
 	} {
 		if got := CallerAt(address); got.Name != want || !got.Anonymous {
