@@ -2,6 +2,7 @@ package apiserver
 
 import (
 	"context"
+	"net"
 	"net/http"
 
 	"k8s.io/apiserver/pkg/endpoints/filters"
@@ -29,8 +30,8 @@ func (a *assembly) buildChain(api http.Handler, c *genericserver.Config) http.Ha
 // requests in flight are inside of audit, which records refusals, and outside of impersonation, which would let one
 // caller be many.
 //
-// share is called with the remote address of each request that shares its connection.
-func wrap(api http.Handler, az decider, c *genericserver.Config, share func(string)) http.Handler {
+// share is called with the addresses of each request that shares its connection.
+func wrap(api http.Handler, az decider, c *genericserver.Config, share func(local net.Addr, remote string)) http.Handler {
 	h := withAuthorization(api, az, c.Serializer)
 	h = withImpersonation(h, az, c.Serializer)
 	h = limits(c).Wrap(h)

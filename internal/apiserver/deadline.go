@@ -25,10 +25,10 @@ const writeGrace = 5 * time.Second
 type deadlines struct {
 	body, answer time.Duration
 	longRunning  request.LongRunningRequestCheck
-	// share is called with the remote address of requests that share their connection, as HTTP/2 has them. A deadline
+	// share is called with the addresses of requests that share their connection, as HTTP/2 has them. A deadline
 	// ends what waits there for the caller to open its window, but not what waits for the connection itself, which must
 	// be bounded as a whole.
-	share func(remoteAddr string)
+	share func(local net.Addr, remote string)
 }
 
 func (d deadlines) wrap(h http.Handler) http.Handler {
@@ -37,8 +37,8 @@ func (d deadlines) wrap(h http.Handler) http.Handler {
 		if r.ContentLength != 0 {
 			logDeadline(controller.SetReadDeadline(time.Now().Add(d.body)))
 		}
-		if r.ProtoMajor == 2 {
-			d.share(r.RemoteAddr)
+		if local, ok := r.Context().Value(http.LocalAddrContextKey).(net.Addr); ok && r.ProtoMajor == 2 {
+			d.share(local, r.RemoteAddr)
 		}
 		info, ok := request.RequestInfoFrom(r.Context())
 		if !ok || !d.longRunning(r, info) {

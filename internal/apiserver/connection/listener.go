@@ -32,7 +32,7 @@ type Listener struct {
 	net.Listener
 	stall time.Duration
 	room  *inflight.Pool
-	open  sync.Map // by remote address, to *conn
+	open  sync.Map // by ends, to *conn
 	warn  rate.Sometimes
 }
 
@@ -48,11 +48,11 @@ func (l *Listener) Accept() (net.Conn, error) {
 		if err != nil {
 			return nil, err
 		}
-		address := accepted.RemoteAddr().String()
-		from := inflight.CallerAt(address)
+		remote := accepted.RemoteAddr().String()
+		from := inflight.CallerAt(remote)
 		if l.room.Acquire(from, inflight.Node, 1) {
-			c := &conn{Conn: accepted, listener: l, address: address, from: from}
-			l.open.Store(address, c)
+			c := &conn{Conn: accepted, listener: l, ends: ends{accepted.LocalAddr().String(), remote}, from: from}
+			l.open.Store(c.ends, c)
 			return c, nil
 		}
 		_ = accepted.Close()
@@ -62,11 +62,14 @@ func (l *Listener) Accept() (net.Conn, error) {
 	}
 }
 
-// Share tells the listener that the connection from this remote address carries several requests at the same time, as
+// ends are the addresses of a connection. A client may connect from one address and port to several of the server's.
+type ends struct{ local, remote string }
+
+// Share tells the listener that the connection between these addresses carries several requests at the same time, as
 // with HTTP/2. A request's own deadline cannot end a write there, because the others wait for the same connection. From
 // now on the connection ends when a write is not taken in time.
-func (l *Listener) Share(address string) {
-	if c, ok := l.open.Load(address); ok {
+func (l *Listener) Share(local net.Addr, remote string) {
+	if c, ok := l.open.Load(ends{local.String(), remote}); ok {
 		c.(*conn).shared.Store(true)
 	}
 }
@@ -75,7 +78,7 @@ func (l *Listener) Share(address string) {
 type conn struct {
 	net.Conn
 	listener *Listener
-	address  string
+	ends     ends
 	from     inflight.Caller
 	closed   sync.Once
 	shared   atomic.Bool
@@ -106,7 +109,7 @@ func (c *conn) SetWriteDeadline(t time.Time) error {
 // Close implements net.Conn.
 func (c *conn) Close() error {
 	c.closed.Do(func() {
-		c.listener.open.CompareAndDelete(c.address, c)
+		c.listener.open.CompareAndDelete(c.ends, c)
 		c.listener.room.Release(c.from, 1)
 	})
 	return c.Conn.Close()
