@@ -10,6 +10,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/fields"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/validation"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/utils/ptr"
@@ -20,8 +21,9 @@ import (
 const nodeEvictHelp = `Refuse a node that was stolen: its machine, its disk, or its certificate.
 
 Every certificate that the node has is refused from now on, for good, and all
-tokens of the pods on it end: the pods, the Node and its Lease are removed. To
-delete the Node alone does not do that: its certificate registers it again.
+tokens of the pods on it end: the pods, the Node and its Lease are removed,
+whatever finalizers they have. To delete the Node alone does not do that: its
+certificate registers it again.
 
 The machine comes back by a new join, with a new key: erase it, or remove the
 agent's directory on it, and start the agent with a new bootstrap token. Delete
@@ -82,6 +84,10 @@ type evicted struct {
 	pods       int
 }
 
+// withoutFinalizers is a patch. A node may set finalizers on its Node, its Lease and, by their status, its pods, and so keep
+// them from being removed.
+const withoutFinalizers = `{"metadata":{"finalizers":null}}`
+
 // evict refuses the node's certificates first: until then it could undo the rest.
 func evict(ctx context.Context, client kubernetes.Interface, node string) (done evicted, err error) {
 	core := client.CoreV1()
@@ -91,12 +97,18 @@ func evict(ctx context.Context, client kubernetes.Interface, node string) (done 
 	unfinished := func(what string, err error) error {
 		return withHint(fmt.Errorf("the certificates of node %s are refused, but its %s was not removed: %w", node, what, err), "run the command again")
 	}
-	err = client.CoordinationV1().Leases(corev1.NamespaceNodeLease).Delete(ctx, node, metav1.DeleteOptions{})
+	leases := client.CoordinationV1().Leases(corev1.NamespaceNodeLease)
+	if err = leases.Delete(ctx, node, metav1.DeleteOptions{}); err == nil {
+		_, err = leases.Patch(ctx, node, types.MergePatchType, []byte(withoutFinalizers), metav1.PatchOptions{})
+	}
 	if err != nil && !apierrors.IsNotFound(err) {
 		return done, unfinished("Lease", err)
 	}
 	err = core.Nodes().Delete(ctx, node, metav1.DeleteOptions{})
-	if done.registered = err == nil; err != nil && !apierrors.IsNotFound(err) {
+	if done.registered = err == nil; err == nil {
+		_, err = core.Nodes().Patch(ctx, node, types.MergePatchType, []byte(withoutFinalizers), metav1.PatchOptions{})
+	}
+	if err != nil && !apierrors.IsNotFound(err) {
 		return done, unfinished("Node", err)
 	}
 	on := fields.OneTermEqualSelector("spec.nodeName", node).String()
@@ -107,6 +119,9 @@ func evict(ctx context.Context, client kubernetes.Interface, node string) (done 
 	for _, pod := range pods.Items {
 		now := metav1.DeleteOptions{GracePeriodSeconds: ptr.To[int64](0), Preconditions: metav1.NewUIDPreconditions(string(pod.UID))}
 		err := core.Pods(pod.Namespace).Delete(ctx, pod.Name, now)
+		if err == nil && len(pod.Finalizers) > 0 {
+			_, err = core.Pods(pod.Namespace).Patch(ctx, pod.Name, types.MergePatchType, []byte(withoutFinalizers), metav1.PatchOptions{})
+		}
 		if err != nil && !apierrors.IsNotFound(err) && !apierrors.IsConflict(err) {
 			return done, unfinished("pod "+pod.Namespace+"/"+pod.Name, err)
 		}

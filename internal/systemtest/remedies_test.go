@@ -11,9 +11,11 @@ import (
 
 	authenticationv1 "k8s.io/api/authentication/v1"
 	certificatesv1 "k8s.io/api/certificates/v1"
+	coordinationv1 "k8s.io/api/coordination/v1"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
 
@@ -92,7 +94,7 @@ func attempts(ctx context.Context, node kubernetes.Interface, pod *corev1.Pod, n
 }
 
 // TestEvictedNode: lanyard node evict refuses the certificate of a stolen node and the tokens it got, also after a restart,
-// and a new join brings the machine back at once. To delete the Node alone ends its tokens.
+// and a new join brings the machine back at once, although the thief keeps the Node and its pods from being removed. To delete the Node alone ends its tokens.
 func TestEvictedNode(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
@@ -125,6 +127,17 @@ func TestEvictedNode(t *testing.T) {
 	}
 	waiting := askForCertificate(t, thief, request, "example.com/nodes", []certificatesv1.KeyUsage{certificatesv1.UsageClientAuth})
 
+	keep := []byte(`{"metadata":{"finalizers":["example.com/keep"]}}`)
+	if _, err := thief.CoreV1().Nodes().Patch(t.Context(), thief.name, types.MergePatchType, keep, metav1.PatchOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	lease := &coordinationv1.Lease{ObjectMeta: metav1.ObjectMeta{Name: thief.name, Finalizers: []string{"example.com/keep"}}}
+	if _, err := thief.CoordinationV1().Leases(corev1.NamespaceNodeLease).Create(t.Context(), lease, metav1.CreateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := thief.CoreV1().Pods(namespace).Patch(t.Context(), thief.pod.Name, types.MergePatchType, keep, metav1.PatchOptions{}, "status"); err != nil {
+		t.Fatal(err)
+	}
 	if got := lanyard(t, "node", "evict", thief.name, "--kubeconfig", a.Kubeconfig()); got != "node stolen evicted, pods removed: 1\n" {
 		t.Errorf("got %q", got)
 	}
@@ -137,6 +150,24 @@ func TestEvictedNode(t *testing.T) {
 	refused("evicted")
 	unauthorized(t, "a token that the thief got", second())
 	for range watching.ResultChan() { // until the watch ends
+	}
+	for what, get := range map[string]func() error{
+		"Node": func() error {
+			_, err := a.Client().CoreV1().Nodes().Get(t.Context(), thief.name, metav1.GetOptions{})
+			return err
+		},
+		"Lease": func() error {
+			_, err := a.Client().CoordinationV1().Leases(corev1.NamespaceNodeLease).Get(t.Context(), thief.name, metav1.GetOptions{})
+			return err
+		},
+		"pod": func() error {
+			_, err := a.Client().CoreV1().Pods(namespace).Get(t.Context(), thief.pod.Name, metav1.GetOptions{})
+			return err
+		},
+	} {
+		if err := get(); !apierrors.IsNotFound(err) {
+			t.Errorf("the %s of the evicted node: %v, want it removed", what, err)
+		}
 	}
 	requests := a.Client().CertificatesV1().CertificateSigningRequests()
 	r, err := requests.Get(t.Context(), waiting, metav1.GetOptions{})

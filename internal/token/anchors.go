@@ -31,7 +31,8 @@ type Anchors interface {
 }
 
 // checkAnchors returns nil if everything the token is bound to is still there, the node that a pod-bound token names
-// included. Kubernetes does not ask for that node; here its removal ends what was handed to the machine.
+// included. Kubernetes does not ask for that node; here its deletion ends what was handed to the machine. There is no
+// DeletionGrace then, since the machine itself can keep its Node by a finalizer.
 func checkAnchors(ctx context.Context, anchors Anchors, k *Kubernetes, now time.Time) error {
 	account := bond{"service account", k.Namespace, k.ServiceAccount, ErrAccountGone, now}
 	if err := account.verdict(anchors.ServiceAccount(ctx, k.Namespace, k.ServiceAccount.Name)); err != nil {
@@ -52,7 +53,14 @@ func checkAnchors(ctx context.Context, anchors Anchors, k *Kubernetes, now time.
 		return nil
 	}
 	node := bond{"node", "", *k.Node, ErrNodeGone, now}
-	return node.verdict(anchors.Node(ctx, k.Node.Name))
+	a, found, err := anchors.Node(ctx, k.Node.Name)
+	if err := node.verdict(a, found, err); err != nil {
+		return err
+	}
+	if k.Pod != nil && !a.DeletionTimestamp.IsZero() {
+		return node.refuse("is being deleted")
+	}
+	return nil
 }
 
 // checkPod also holds the pod's spec against the claims. Both fields are fixed for a pod's life, so this can only fail

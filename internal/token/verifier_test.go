@@ -276,6 +276,12 @@ func TestVerifyFollowsAnchors(t *testing.T) {
 		}, ErrPodGone},
 		{"node of a pod removed", pod, func(o *objects) { o.remove("node", "", "n1") }, ErrNodeGone},
 		{"node of a pod created anew", pod, func(o *objects) { o.set("node", "", "n1", Anchor{UID: "node-2"}) }, ErrNodeGone},
+		{"node of a pod being deleted", pod, func(o *objects) {
+			o.set("node", "", "n1", Anchor{UID: "node-1", DeletionTimestamp: testNow})
+		}, ErrNodeGone},
+		{"node being deleted", node, func(o *objects) {
+			o.set("node", "", "n1", Anchor{UID: "node-1", DeletionTimestamp: deleted(time.Minute)})
+		}, nil},
 		{"secret removed", secret, func(o *objects) { o.remove("secret", "shop", "cart-token") }, ErrSecretGone},
 		{"secret created anew", secret, func(o *objects) { o.set("secret", "shop", "cart-token", Anchor{UID: "secret-2"}) }, ErrSecretGone},
 		{"secret deleted long ago", secret, func(o *objects) {

@@ -64,6 +64,9 @@ func (r *TokenREST) bindPod(ctx context.Context, namespace, account string, ref 
 	}
 	// A pod may name a node that is not registered. There is no UID to bind to then, so no claim.
 	if found {
+		if !node.DeletionTimestamp.IsZero() { // the token would be refused
+			return bound, apierrors.NewConflict(corev1.Resource("nodes"), pod.NodeName, errBeingDeleted)
+		}
 		bound.Node = &token.Ref{Name: pod.NodeName, UID: node.UID}
 	}
 	return bound, nil
