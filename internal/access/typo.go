@@ -6,6 +6,8 @@ import (
 	"strings"
 
 	rbacv1 "k8s.io/api/rbac/v1"
+
+	"lanyard.dev/internal/spelling"
 )
 
 // resourceVerbs are the verbs that an API server asks about resources by, its own and those of RBAC, certificates and
@@ -138,38 +140,12 @@ func Nearest(word string, candidates []string) string {
 	lower := strings.ToLower(word)
 	best, found := len(word)/2+1, ""
 	for _, c := range candidates {
-		if d := distance(lower, c, best); d < best && c != word {
+		if max(len(lower)-len(c), len(c)-len(lower)) >= best {
+			continue
+		}
+		if d := spelling.Distance(lower, c); d < best && c != word {
 			best, found = d, c
 		}
 	}
 	return found
-}
-
-// distance counts the letters to insert, drop, replace or swap with their neighbour that turn a into b. Lengths that
-// differ by limit or more give limit.
-func distance(a, b string, limit int) int {
-	if max(len(a)-len(b), len(b)-len(a)) >= limit {
-		return limit
-	}
-	rows := make([][]int, len(a)+1)
-	for i := range rows {
-		rows[i] = make([]int, len(b)+1)
-		rows[i][0] = i
-	}
-	for j := range len(b) {
-		rows[0][j+1] = j + 1
-	}
-	for i := 1; i <= len(a); i++ {
-		for j := 1; j <= len(b); j++ {
-			cost := 1
-			if a[i-1] == b[j-1] {
-				cost = 0
-			}
-			rows[i][j] = min(rows[i-1][j]+1, rows[i][j-1]+1, rows[i-1][j-1]+cost)
-			if i > 1 && j > 1 && a[i-1] == b[j-2] && a[i-2] == b[j-1] {
-				rows[i][j] = min(rows[i][j], rows[i-2][j-2]+1)
-			}
-		}
-	}
-	return rows[len(a)][len(b)]
 }

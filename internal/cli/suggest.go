@@ -7,6 +7,8 @@ import (
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
+
+	"lanyard.dev/internal/spelling"
 )
 
 // flagError is what a command line with a bad flag ends with, at every command.
@@ -55,7 +57,7 @@ func nearest(typed string, names []string) string {
 	typed = strings.ToLower(typed)
 	found, fewest := "", 0
 	for _, name := range names {
-		if n := distance(typed, name); n <= tolerance(typed, name) && (found == "" || n < fewest) {
+		if n := spelling.Distance(typed, name); n <= tolerance(typed, name) && (found == "" || n < fewest) {
 			found, fewest = name, n
 		}
 	}
@@ -76,30 +78,4 @@ func tolerance(a, b string) int {
 		return 2
 	}
 	return 3
-}
-
-// distance is the number of letters to insert, remove or replace on the way
-// from a to b, where two neighbours that change places count once.
-func distance(a, b string) int {
-	rows := make([][]int, len(a)+1)
-	for i := range rows {
-		rows[i] = make([]int, len(b)+1)
-		rows[i][0] = i
-	}
-	for j := range len(b) + 1 {
-		rows[0][j] = j
-	}
-	for i := 1; i <= len(a); i++ {
-		for j := 1; j <= len(b); j++ {
-			cost := 1
-			if a[i-1] == b[j-1] {
-				cost = 0
-			}
-			rows[i][j] = min(rows[i-1][j]+1, rows[i][j-1]+1, rows[i-1][j-1]+cost)
-			if i > 1 && j > 1 && a[i-1] == b[j-2] && a[i-2] == b[j-1] {
-				rows[i][j] = min(rows[i][j], rows[i-2][j-2]+1)
-			}
-		}
-	}
-	return rows[len(a)][len(b)]
 }
