@@ -234,6 +234,67 @@ func TestTokensOfOneAddressAreBounded(t *testing.T) {
 	}
 }
 
+// slowOwners does not answer for bad tokens before its context ends.
+type slowOwners struct {
+	owners
+	asked chan struct{}
+}
+
+func (o slowOwners) Create(ctx context.Context, review *authenticationv1.TokenReview, options metav1.CreateOptions) (*authenticationv1.TokenReview, error) {
+	if review.Spec.Token == "bad" {
+		o.asked <- struct{}{}
+		<-ctx.Done()
+		return nil, ctx.Err()
+	}
+	return o.owners.Create(ctx, review, options)
+}
+
+// While the authority is slow, one address, or one machine's IPv6 network, must not keep the others out.
+func TestTokensOfOneAddressLeaveRoom(t *testing.T) {
+	t.Parallel()
+	for name, address := range map[string]func(int) string{
+		"IPv4":            func(i int) string { return "192.0.2.1:" + strconv.Itoa(i+1) },
+		"an IPv6 network": func(i int) string { return "[2001:db8::" + strconv.Itoa(i+1) + "]:1" },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			ctx, end := context.WithCancel(t.Context())
+			tokens := slowOwners{owners{"good": {Username: "x"}}, make(chan struct{}, 40)}
+			h := handlerFor(t, &reviews{answer: authorizationv1.SubjectAccessReviewStatus{Allowed: true}}, tokens, x509.NewCertPool())
+			ask := func(address, token string) int {
+				r := httptest.NewRequestWithContext(ctx, "GET", "/metrics", nil)
+				r.RemoteAddr = address
+				r.Header.Set("Authorization", "Bearer "+token)
+				w := httptest.NewRecorder()
+				h.ServeHTTP(w, r)
+				return w.Code
+			}
+			codes := make(chan int, 40)
+			for i := range cap(codes) {
+				go func() { codes <- ask(address(i), "bad") }()
+			}
+			// Each of them holds a place from now on, or was turned away.
+			for range cap(codes) - 4 {
+				select {
+				case code := <-codes:
+					if code != http.StatusTooManyRequests {
+						t.Errorf("turned away with %d", code)
+					}
+				case <-time.After(time.Minute):
+					t.Fatalf("%d reviews of one caller are under way", len(tokens.asked))
+				}
+			}
+			if code := ask("192.0.2.2:1", "good"); code != http.StatusOK {
+				t.Errorf("another address: %d", code)
+			}
+			end()
+			for range 4 {
+				<-codes
+			}
+		})
+	}
+}
+
 func TestNewWantsAll(t *testing.T) {
 	t.Parallel()
 	if _, err := server.New(server.Config{NodeName: "n"}); err == nil {

@@ -4,8 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"net/http"
+	"net/netip"
 	"strings"
 
 	authenticationv1 "k8s.io/api/authentication/v1"
@@ -34,6 +34,7 @@ var (
 // once from one address, and at once in all.
 const (
 	reviewsPerSecond, reviewBurst = 20, 40
+	reviewsAtOnceOfOne            = 4
 	reviewsAtOnce                 = 16
 	// addresses is how many are remembered, those that asked last.
 	addresses = 4096
@@ -44,8 +45,14 @@ const (
 type identifier struct {
 	certificates authenticator.Request
 	reviews      TokenReviews
-	limits       *lru.Cache
+	sources      *lru.Cache // of *source by address
 	underWay     chan struct{}
+}
+
+// source is what is known of one address.
+type source struct {
+	rate     flowcontrol.PassiveRateLimiter
+	underWay chan struct{}
 }
 
 func newIdentifier(certificates authenticator.Request, reviews TokenReviews) *identifier {
@@ -85,14 +92,18 @@ func bearer(r *http.Request) (text string, ok bool) {
 }
 
 func (i *identifier) review(r *http.Request, text string) (user.Info, error) {
-	if !i.limit(r.RemoteAddr).TryAccept() {
+	from := i.source(r.RemoteAddr)
+	if !from.rate.TryAccept() {
 		return nil, errTooMany
 	}
-	select {
-	case i.underWay <- struct{}{}:
-		defer func() { <-i.underWay }()
-	default:
-		return nil, errTooMany
+	// Where the authority is slow, one address must not take every place.
+	for _, places := range []chan struct{}{from.underWay, i.underWay} {
+		select {
+		case places <- struct{}{}:
+			defer func() { <-places }()
+		default:
+			return nil, errTooMany
+		}
 	}
 	ctx, cancel := context.WithTimeout(r.Context(), reviewTimeout)
 	defer cancel()
@@ -116,15 +127,26 @@ func userIn(found *authenticationv1.UserInfo) user.Info {
 	return info
 }
 
-func (i *identifier) limit(remote string) flowcontrol.PassiveRateLimiter {
-	host, _, err := net.SplitHostPort(remote)
-	if err != nil {
-		host = remote
+func (i *identifier) source(remote string) *source {
+	address := addressOf(remote)
+	if known, ok := i.sources.Get(address); ok {
+		return known.(*source)
 	}
-	if known, ok := i.limits.Get(host); ok {
-		return known.(flowcontrol.PassiveRateLimiter)
-	}
-	fresh := flowcontrol.NewTokenBucketPassiveRateLimiter(reviewsPerSecond, reviewBurst)
-	i.limits.Add(host, fresh)
+	fresh := &source{flowcontrol.NewTokenBucketPassiveRateLimiter(reviewsPerSecond, reviewBurst), make(chan struct{}, reviewsAtOnceOfOne)}
+	i.sources.Add(address, fresh)
 	return fresh
+}
+
+// addressOf leaves out the port. The addresses of one IPv6 network of 64 bits count as one, because one machine may have all
+// of them.
+func addressOf(remote string) string {
+	parsed, err := netip.ParseAddrPort(remote)
+	if err != nil {
+		return remote
+	}
+	ip := parsed.Addr().Unmap()
+	if network, err := ip.Prefix(64); err == nil && ip.Is6() {
+		return network.String()
+	}
+	return ip.String()
 }
