@@ -17,10 +17,11 @@ const (
 	memberName = "lanyard"
 	peerName   = "unix://lanyard.peer.invalid"
 
-	// A lone member elects itself as soon as one election timeout has passed,
-	// so short ticks are what makes the start fast.
-	tickMs     = 10
-	electionMs = 100
+	// A lone member elects itself when one election timeout has passed at the
+	// latest, so a short timeout makes the start fast. Ticks are the work that
+	// an idle member does, so there are as few in a timeout as etcd permits.
+	tickMs     = 20
+	electionMs = 5 * tickMs
 
 	// etcd drops the entries of raft's log from memory after every hundredth,
 	// but for the last snapshotCatchUp, which are for followers that lag. There
