@@ -3,6 +3,7 @@ package ociimage
 import (
 	"archive/tar"
 	"bytes"
+	"cmp"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
@@ -25,12 +26,16 @@ type Image struct {
 	Name string
 	// Main is the import path of the program, or a path relative to the test's directory.
 	Main string
+	// Binary is the program for Linux on Architecture, in Go's word; if it is nil, Main is built for this machine's.
+	Binary       []byte
+	Architecture string
 	// User is the image's USER: a UID, UID:GID, or a name that Files' /etc/passwd has.
 	User       string
 	Env        []string
 	WorkingDir string
 	// Entrypoint is the program where it is nil. Cmd are the arguments that a container without its own gets.
 	Entrypoint, Cmd []string
+	Labels          map[string]string
 	// Files are contents by absolute path; their directories are made, mode 0755.
 	Files map[string]string
 	// Progress, if it is not nil, is given the name of each package that is compiled, a line each, unless this process
@@ -98,6 +103,8 @@ type imageConfig struct {
 		WorkingDir string   `json:",omitempty"`
 		Entrypoint []string `json:",omitempty"`
 		Cmd        []string `json:",omitempty"`
+
+		Labels map[string]string `json:",omitempty"`
 	} `json:"config"`
 	RootFS struct {
 		Type    string   `json:"type"`
@@ -150,9 +157,9 @@ func (i Image) programPath() string { return "/bin/" + path.Base(filepath.ToSlas
 
 // config describes the image; the layer is not compressed, so its digest is its diff ID too.
 func (i Image) config(layer string) imageConfig {
-	made := imageConfig{Architecture: runtime.GOARCH, OS: "linux"}
+	made := imageConfig{Architecture: cmp.Or(i.Architecture, runtime.GOARCH), OS: "linux"}
 	made.Config.User, made.Config.Env, made.Config.WorkingDir = i.User, i.Env, i.WorkingDir
-	made.Config.Entrypoint, made.Config.Cmd = i.Entrypoint, i.Cmd
+	made.Config.Entrypoint, made.Config.Cmd, made.Config.Labels = i.Entrypoint, i.Cmd, i.Labels
 	if i.Entrypoint == nil {
 		made.Config.Entrypoint = []string{i.programPath()}
 	}
@@ -161,9 +168,12 @@ func (i Image) config(layer string) imageConfig {
 }
 
 func (i Image) layer() ([]byte, error) {
-	binary, err := program(i.Main, i.Progress)
-	if err != nil {
-		return nil, err
+	binary := i.Binary
+	if binary == nil {
+		var err error
+		if binary, err = program(i.Main, i.Progress); err != nil {
+			return nil, err
+		}
 	}
 	var archive bytes.Buffer
 	w := tar.NewWriter(&archive)
