@@ -219,13 +219,41 @@ func TestDecodeNamesThePartThatIsWrong(t *testing.T) {
 	}
 }
 
-// TestUnknownKeyIsNamed, so that the reader can look for it in the key set.
+// TestUnknownKeyIsNamed, so that the reader can look for it in the key set, unless the name is empty or very long.
 func TestUnknownKeyIsNamed(t *testing.T) {
 	t.Parallel()
 	f := newFixture(t, es256Key())
 	other := mustGenerate(signingkey.ES256)
-	_, err := VerifyOffline(forge(t, other, headerOf(other), payload()), f.keys.Current(), Expected{Clock: f.clock})
-	if want := `invalid signature, no keys found: the token names the key "` + other.ID() + `"`; !errors.Is(err, ErrUnknownKey) || err.Error() != want {
-		t.Errorf("got %v, want %s", err, want)
+	longest := strings.Repeat("k", 128)
+	for kid, want := range map[string]string{
+		other.ID():    `invalid signature, no keys found: the token names the key "` + other.ID() + `"`,
+		longest:       `invalid signature, no keys found: the token names the key "` + longest + `"`,
+		longest + "k": "invalid signature, no keys found",
+	} {
+		header := `{"alg":"ES256","kid":"` + kid + `"}`
+		_, err := VerifyOffline(forge(t, other, header, payload()), f.keys.Current(), Expected{Clock: f.clock})
+		if !errors.Is(err, ErrUnknownKey) || err.Error() != want {
+			t.Errorf("got %v, want %s", err, want)
+		}
+	}
+}
+
+func TestNames(t *testing.T) {
+	t.Parallel()
+	header, claims := b64(`{"alg":"none","kid":"k1"}`), b64(`{"jti":"id-1"}`)
+	for _, tt := range []struct{ token, kid, jti string }{
+		{header + "." + claims + ".", "k1", "id-1"},
+		{header + "." + b64("{}") + ".", "k1", ""},
+		{header + "." + b64(`{"jti":7}`) + ".", "k1", ""},
+		{header + ".!.", "k1", ""},
+		{b64("{}") + "." + claims + ".", "", "id-1"},
+		{b64(`{"kid":7}`) + "." + claims + ".", "", "id-1"},
+		{"!." + claims + ".", "", "id-1"},
+		{header + "." + claims, "", ""},
+		{"", "", ""},
+	} {
+		if kid, jti := Names(tt.token); kid != tt.kid || jti != tt.jti {
+			t.Errorf("Names(%q) = %q, %q; want %q, %q", tt.token, kid, jti, tt.kid, tt.jti)
+		}
 	}
 }

@@ -55,6 +55,7 @@ func refusals(tb testing.TB, f *fixture) []refusal {
 		{"alg of another curve", head(`{"alg":"ES384","kid":"` + key.ID() + `"}`), ErrAlgorithm},
 		{"alg of another key type", head(`{"alg":"RS256","kid":"` + key.ID() + `"}`), ErrAlgorithm},
 		{"HS256 keyed with the public key", hmacWithPublicKey(tb, key), ErrAlgorithm},
+		{"alg of no key, without kid", head(`{"alg":"RS256"}`), ErrUnknownKey},
 		{"kid unknown", head(`{"alg":"ES256","kid":"nobody"}`), ErrUnknownKey},
 		{"kid confusable", head(`{"alg":"ES256","kid":"` + key.ID() + `\u0430"}`), ErrUnknownKey},
 		{"kid of a huge size", head(`{"alg":"ES256","kid":"` + strings.Repeat("k", 4000) + `"}`), ErrUnknownKey},

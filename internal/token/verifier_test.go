@@ -99,8 +99,11 @@ func TestStorageHasTheLastWord(t *testing.T) {
 					change(o)
 				}
 			}
-			if _, err := f.verify(f.issue(t, tt.req)); !errors.Is(err, tt.want) {
-				t.Errorf("got %v, want %v", err, tt.want)
+			text := f.issue(t, tt.req)
+			for i := range 2 { // the first answer must not change the second
+				if _, err := f.verify(text); !errors.Is(err, tt.want) {
+					t.Errorf("answer %d: got %v, want %v", i+1, err, tt.want)
+				}
 			}
 		})
 	}
@@ -139,7 +142,14 @@ func TestWhatARefusedTokenCosts(t *testing.T) {
 	var impatient, patient error
 	running.Go(func() { _, impatient = f.verifier.Verify(ctx, text, []string{testAudience}) })
 	running.Go(func() { _, patient = f.verify(text) })
-	for asked := 2; asked < 3; time.Sleep(time.Millisecond) { // until one of them asks
+	answered := make(chan struct{})
+	go func() { running.Wait(); close(answered) }()
+	for asked := 2; asked < 3; { // until one of them asks
+		select {
+		case <-answered:
+			t.Fatalf("storage was not asked: %v, %v", impatient, patient)
+		case <-time.After(time.Millisecond):
+		}
 		stored.mu.Lock()
 		asked = stored.asked
 		stored.mu.Unlock()
@@ -409,6 +419,20 @@ func TestNewVerifierRefusesMissingParts(t *testing.T) {
 		change(&c)
 		if _, err := NewVerifier(c); err == nil {
 			t.Errorf("%s missing, yet accepted", name)
+		}
+	}
+}
+
+func TestCacheSize(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t, es256Key())
+	for size, want := range map[int]int{-1: DefaultCacheSize, 0: DefaultCacheSize, 1: shardCount, 4 * shardCount: 4 * shardCount} {
+		v, err := NewVerifier(VerifierConfig{Issuers: []string{testIssuer}, Keys: f.keys, Anchors: f.objects, Clock: f.clock, CacheSize: size})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := shardCount * v.cache.shards[0].max; got != want {
+			t.Errorf("CacheSize %d: room for %d tokens, want %d", size, got, want)
 		}
 	}
 }
