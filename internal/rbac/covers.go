@@ -37,10 +37,10 @@ type coverage struct {
 }
 
 func (c *coverage) rule(r *rbacv1.PolicyRule) {
-	if len(r.Resources) > 0 && !c.holds(resourcePiece(rbacv1.VerbAll, rbacv1.APIGroupAll, rbacv1.ResourceAll, nil)) {
+	if !c.holds(resourcePiece(rbacv1.VerbAll, rbacv1.APIGroupAll, rbacv1.ResourceAll, nil)) {
 		c.resources(r)
 	}
-	if len(r.NonResourceURLs) > 0 && !c.holds(urlPiece(rbacv1.VerbAll, rbacv1.NonResourceAll)) {
+	if !c.holds(urlPiece(rbacv1.VerbAll, rbacv1.NonResourceAll)) {
 		c.urls(r)
 	}
 }

@@ -208,13 +208,18 @@ func TestLongLists(t *testing.T) {
 
 func TestAuthorizeDoesNotAllocate(t *testing.T) {
 	x := benchIndex(100)
-	for _, verb := range []string{"get", "delete"} {
+	doesNot := func(verb string) {
+		t.Helper()
 		req := accountRequest(verb)
 		x.Authorize(req).Reason()
 		if n := testing.AllocsPerRun(100, func() { x.Authorize(req).Reason() }); n != 0 {
 			t.Errorf("%s: %v allocations, want none", verb, n)
 		}
 	}
+	doesNot("get")
+	doesNot("delete")
+	x.SetClusterRoleBinding(bindUsers("b", "", "missing", accountRequest("get").User))
+	doesNot("get") // while a role is missing, only a denial looks for it
 }
 
 func TestDecisionNamesWhatAllowed(t *testing.T) {
@@ -303,6 +308,36 @@ func TestCoversIsBounded(t *testing.T) {
 	repeated := rbacv1.PolicyRule{Verbs: held, APIGroups: []string{""}, Resources: []string{"pods"}, ResourceNames: held}
 	if ok, missing := x.Covers("ann", nil, "", []rbacv1.PolicyRule{repeated}); ok || len(missing) != 1 {
 		t.Errorf("beyond the bound: %v, %d missing; want the rule itself", ok, len(missing))
+	}
+	several := slices.Repeat([]rbacv1.PolicyRule{{Verbs: []string{"get"}, APIGroups: []string{""}, Resources: []string{"secrets"}}}, 300)
+	if ok, missing := x.Covers("ann", nil, "", several); ok || len(missing) != 256 {
+		t.Errorf("300 rules that are not covered: %v, %d missing; want the first 256", ok, len(missing))
+	}
+}
+
+// TestCoversIsUnboundedForHoldersOfEverything, who need no combination tested.
+func TestCoversIsUnboundedForHoldersOfEverything(t *testing.T) {
+	t.Parallel()
+	x := rbac.NewIndex()
+	every := []string{"*"}
+	x.SetClusterRole(clusterRole("resources", "", rbacv1.PolicyRule{Verbs: every, APIGroups: every, Resources: every}))
+	x.SetClusterRole(clusterRole("urls", "", rbacv1.PolicyRule{Verbs: every, NonResourceURLs: every}))
+	x.SetClusterRoleBinding(bindUsers("resources", "", "resources", "ann"))
+	x.SetClusterRoleBinding(bindUsers("urls", "", "urls", "bob"))
+	many := make([]string, 1100) // squared, these are more than the bound
+	for i := range many {
+		many[i] = fmt.Sprint("x", i)
+	}
+	resources := rbacv1.PolicyRule{Verbs: many, APIGroups: []string{""}, Resources: many}
+	urls := rbacv1.PolicyRule{Verbs: many, NonResourceURLs: many}
+	for _, tt := range []struct {
+		user string
+		rule rbacv1.PolicyRule
+		want bool
+	}{{"ann", resources, true}, {"bob", urls, true}, {"ann", urls, false}, {"bob", resources, false}} {
+		if ok, _ := x.Covers(tt.user, nil, "", []rbacv1.PolicyRule{tt.rule}); ok != tt.want {
+			t.Errorf("%s, %d resources, %d URLs: covered %v, want %v", tt.user, len(tt.rule.Resources), len(tt.rule.NonResourceURLs), ok, tt.want)
+		}
 	}
 }
 

@@ -2,6 +2,7 @@ package inflight
 
 import (
 	"bytes"
+	"context"
 	"io"
 	"net/http"
 	"net/http/httptest"
@@ -121,9 +122,12 @@ func TestBodyBytes(t *testing.T) {
 	t.Parallel()
 	s := newServer()
 	defer close(s.wait)
-	big := func() io.Reader { return bytes.NewReader(make([]byte, 1<<20)) }
-	if got := s.hold(t, jane, "POST", configMaps, big); got != 3 {
-		t.Errorf("one caller holds %d bodies of 1 MiB, want 3 of the 6 that common requests may have", got)
+	big := func() io.Reader { return bytes.NewReader(make([]byte, 2<<20)) }
+	if got := s.hold(t, jane, "POST", configMaps, big); got != 2 {
+		t.Errorf("one caller holds %d bodies of 2 MiB, want 2 of the 3 that common requests may have", got)
+	}
+	if got := s.hold(t, jane, "POST", configMaps, empty); got != 1 {
+		t.Errorf("beside them the caller holds %d small requests, want 1, the third of its places", got)
 	}
 	if got := s.hold(t, &user.DefaultInfo{Name: "joe"}, "POST", configMaps, empty); got == 0 {
 		t.Error("a small request found no room")
@@ -162,5 +166,62 @@ func TestBodyLimits(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+func TestBodySize(t *testing.T) {
+	t.Parallel()
+	l := New(Config{MaxBodyBytes: 3 << 20})
+	stored, review := &request.RequestInfo{IsResourceRequest: true}, &request.RequestInfo{IsResourceRequest: true, APIGroup: "authorization.k8s.io"}
+	for _, tt := range []struct {
+		info         *request.RequestInfo
+		length, want int64
+	}{
+		{stored, 0, 0}, {stored, SmallBody, 0}, {stored, SmallBody + 1, SmallBody + 1}, {stored, -1, 3 << 20}, {review, -1, 0},
+	} {
+		if got := l.bodySize(&http.Request{ContentLength: tt.length}, tt.info); got != tt.want {
+			t.Errorf("a body of length %d in group %q counts as %d bytes, want %d", tt.length, tt.info.APIGroup, got, tt.want)
+		}
+	}
+}
+
+func TestClasses(t *testing.T) {
+	t.Parallel()
+	const leaseGroup = "coordination.k8s.io"
+	for _, tt := range []struct {
+		caller user.Info
+		info   request.RequestInfo
+		want   Class
+	}{
+		{jane, request.RequestInfo{APIGroup: leaseGroup, Resource: "leases"}, Vital},
+		{jane, request.RequestInfo{APIGroup: leaseGroup, Resource: "leasecandidates"}, Common},
+		{jane, request.RequestInfo{APIGroup: "example.com", Resource: "leases"}, Common},
+		{jane, request.RequestInfo{Resource: "serviceaccounts", Subresource: "token"}, Vital},
+		{jane, request.RequestInfo{Resource: "serviceaccounts"}, Common},
+		{jane, request.RequestInfo{Resource: "pods", Subresource: "token"}, Common},
+		{node, request.RequestInfo{Resource: "pods"}, Node},
+		{node, request.RequestInfo{APIGroup: leaseGroup, Resource: "leases"}, Node},
+	} {
+		if got := classOf(tt.caller, &tt.info); got != tt.want {
+			t.Errorf("%s, %s/%s/%s: class %d, want %d", tt.caller.GetName(), tt.info.APIGroup, tt.info.Resource, tt.info.Subresource, got, tt.want)
+		}
+	}
+}
+
+// TestUndescribedRequest: a request that lacks what its limits are chosen by is not served.
+func TestUndescribedRequest(t *testing.T) {
+	t.Parallel()
+	s := newServer()
+	close(s.wait)
+	plain := httptest.NewRequest("GET", configMaps, nil)
+	for name, ctx := range map[string]context.Context{
+		"no description": request.WithUser(plain.Context(), jane),
+		"no user":        request.WithRequestInfo(plain.Context(), &request.RequestInfo{Verb: "get"}),
+	} {
+		answer := httptest.NewRecorder()
+		s.handler.ServeHTTP(answer, plain.WithContext(ctx))
+		if answer.Code != http.StatusInternalServerError || len(s.in) != 0 {
+			t.Errorf("%s: %d, and %d requests are served", name, answer.Code, len(s.in))
+		}
 	}
 }

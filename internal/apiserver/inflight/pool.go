@@ -41,7 +41,7 @@ func CallerAt(address string) Caller {
 	if ip.IsLoopback() {
 		return Caller{Name: "loopback", Anonymous: true}
 	}
-	if network, err := ip.Prefix(64); err == nil && ip.Is6() {
+	if network, err := ip.Prefix(64); err == nil { // an IPv4 address has no 64 bits
 		return Caller{Name: network.String(), Anonymous: true}
 	}
 	return Caller{Name: ip.String(), Anonymous: true}

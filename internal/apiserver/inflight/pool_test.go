@@ -46,12 +46,18 @@ func TestOneCallerLeavesRoom(t *testing.T) {
 // A caller that can make accounts without end, in one namespace, leaves room for other namespaces.
 func TestOneTenantLeavesRoom(t *testing.T) {
 	t.Parallel()
-	p, held := NewPool(200), 0
-	for i := range 1000 {
-		held += take(p, robot("ns", fmt.Sprint(i)), Common)
+	fill := func(p *Pool) (held int) {
+		for i := range 1000 {
+			held += take(p, robot("ns", fmt.Sprint(i)), Common)
+		}
+		return held
 	}
-	if held != 100 {
+	p := NewPool(200)
+	if held := fill(p); held != 100 {
 		t.Errorf("a thousand accounts of one namespace hold %d of 200, want 100", held)
+	}
+	if held := fill(NewPool(10)); held != 6 {
+		t.Errorf("a thousand accounts of one namespace hold %d of 10, want 6: twice the 3 that were free for the last", held)
 	}
 	if got := take(p, robot("other", "a"), Common); got < 20 {
 		t.Errorf("an account of another namespace got %d places, want at least 20", got)
@@ -108,7 +114,12 @@ func TestReleaseGivesBack(t *testing.T) {
 	t.Parallel()
 	p := NewPool(200)
 	for _, c := range []Caller{robot("ns", "a"), robot("ns", "b"), CallerAt("192.0.2.1:1")} {
-		for range take(p, c, Common) {
+		held := take(p, c, Common)
+		p.Release(c, 1)
+		if got := take(p, c, Common); got != 1 {
+			t.Errorf("%s took %d after it released one of %d", c.Name, got, held)
+		}
+		for range held {
 			p.Release(c, 1)
 		}
 	}
