@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -202,5 +203,76 @@ func BenchmarkGoodTokens(b *testing.B) {
 			b.Fatal("forgotten")
 		}
 		g.add(text)
+	}
+}
+
+// TestGoodTokensAreRemembered until twice as many others as are kept have come.
+func TestGoodTokensAreRemembered(t *testing.T) {
+	t.Parallel()
+	g := newGoodTokens()
+	others := 0
+	g.add("good")
+	for _, want := range []bool{true, false} {
+		for range tokensKept {
+			if !g.has("good") {
+				t.Fatalf("forgotten after %d others", others)
+			}
+			others++
+			g.add(fmt.Sprint("other-", others))
+		}
+		if got := g.has("good"); got != want {
+			t.Errorf("after %d others: remembered %v, want %v", others, got, want)
+		}
+	}
+	if n := len(g.current) + len(g.last); n > 2*tokensKept {
+		t.Errorf("%d are remembered, want at most %d", n, 2*tokensKept)
+	}
+}
+
+// TestNobodyIsRefused: a request that no authenticator knows or refuses has no user, so it does not go on.
+func TestNobodyIsRefused(t *testing.T) {
+	t.Parallel()
+	silent := authenticator.RequestFunc(func(*http.Request) (*authenticator.Response, bool, error) { return nil, false, nil })
+	e := &explained{Request: silent, guard: newGuard(clocktesting.NewFakePassiveClock(time.Now()), func(string) {})}
+	r := httptest.NewRequest(http.MethodGet, "/api", nil)
+	if _, ok, err := e.AuthenticateRequest(r); ok || err != nil || !errors.Is(Refusal(r.Context()), errNoCredential) {
+		t.Errorf("got %v, %v with the reason %v, want %v", ok, err, Refusal(r.Context()), errNoCredential)
+	}
+}
+
+// TestTokensOfOddCharacters: only what can be in a token is taken for one.
+func TestTokensOfOddCharacters(t *testing.T) {
+	t.Parallel()
+	const tokens = "!~" // the first and the last letter that a token may have
+	for text, want := range map[string]bool{tokens: true, "a b": false, "a\tb": false, "a\x7f": false, "a\u0080": false, "\u00f6": false} {
+		got, err := authorizationToken([]string{"Bearer " + text})
+		if (err == nil) != want || want && got != text {
+			t.Errorf("header with %q: %q, %v", text, got, err)
+		}
+		protocol := http.Header{protocolHeader: {"v1, " + protocolPrefix + base64.RawURLEncoding.EncodeToString([]byte(text))}}
+		got, err = protocolToken(protocol)
+		if (err == nil) != want || want && got != text {
+			t.Errorf("subprotocol with %q: %q, %v", text, got, err)
+		}
+	}
+}
+
+func TestOtherProtocolsStay(t *testing.T) {
+	t.Parallel()
+	secret := protocolPrefix + "Z29vZA"
+	for _, tt := range []struct{ sent, left []string }{
+		{[]string{"v1"}, []string{"v1"}},
+		{[]string{"v1, " + secret, "v2"}, []string{"v1, v2"}},
+		{[]string{secret}, nil},
+		{nil, nil},
+	} {
+		h := http.Header{}
+		for _, line := range tt.sent {
+			h.Add(protocolHeader, line)
+		}
+		removeTokenProtocol(h)
+		if got := h[protocolHeader]; !slices.Equal(got, tt.left) {
+			t.Errorf("of %q %q are left, want %q", tt.sent, got, tt.left)
+		}
 	}
 }

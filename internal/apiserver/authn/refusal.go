@@ -70,11 +70,10 @@ func refusalLine(r *http.Request, err error, unlogged int64) string {
 	add("userAgent", r.UserAgent(), maxAgent)
 	add("method", r.Method, maxID)
 	add("path", r.URL.Path, maxPath)
-	if text, err := bearerToken(r); err == nil && text != "" {
-		kid, jti := token.Names(text)
-		add("kid", kid, maxID)
-		add("jti", jti, maxID)
-	}
+	text, _ := bearerToken(r) // empty, and so without names, if it cannot be read
+	kid, jti := token.Names(text)
+	add("kid", kid, maxID)
+	add("jti", jti, maxID)
 	if unlogged > 0 {
 		line.WriteString(" unlogged=" + strconv.FormatInt(unlogged, 10))
 	}

@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"k8s.io/apimachinery/pkg/apis/asn1"
 	"k8s.io/apiserver/pkg/authentication/authenticator"
 	"k8s.io/apiserver/pkg/authentication/user"
 	"k8s.io/utils/clock"
@@ -194,7 +195,7 @@ func (e *evicting) Admits(node string, notBefore time.Time) error {
 
 var errBehind = errors.New("what was written is not known")
 
-// TestCertificatesThatNameNoNode has one without a name, and one of a node where evictions are nobody's business.
+// TestCertificatesThatNameNoNode has one without a name, one that cannot be read, and one of a node where evictions are nobody's business.
 func TestCertificatesThatNameNoNode(t *testing.T) {
 	t.Parallel()
 	ca := newAuthority(t)
@@ -204,6 +205,14 @@ func TestCertificatesThatNameNoNode(t *testing.T) {
 		response, ok, err := newRequestWith(clients, nodes).AuthenticateRequest(withCertificate(bearer(""), nameless))
 		if err != nil || ok && response.User.GetName() != user.Anonymous {
 			t.Errorf("a certificate without a name, nodes=%v: %+v, %v", nodes, response, err)
+		}
+	}
+	uid := pkix.AttributeTypeAndValue{Type: asn1.X509UID(), Value: "1"}
+	two := ca.issue(t, pkix.Name{CommonName: "two", ExtraNames: []pkix.AttributeTypeAndValue{uid, uid}}, time.Hour)
+	for _, nodes := range []authn.NodeCertificates{&evicting{}, nil} {
+		r := withCertificate(bearer(""), two)
+		if response, ok, err := newRequestWith(clients, nodes).AuthenticateRequest(r); ok || err != nil || authn.Refusal(r.Context()) == nil {
+			t.Errorf("a certificate with two UIDs, nodes=%v: %+v, %v, %v", nodes, response, ok, err)
 		}
 	}
 	thief := ca.issue(t, pkix.Name{CommonName: "system:node:thief", Organization: []string{"system:nodes"}}, time.Hour)
