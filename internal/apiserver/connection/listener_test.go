@@ -1,7 +1,9 @@
 package connection_test
 
 import (
+	"errors"
 	"net"
+	"os"
 	"testing"
 	"time"
 
@@ -21,19 +23,25 @@ func (l *fakeListener) Accept() (net.Conn, error) {
 	return nil, net.ErrClosed
 }
 
+// fakeConn remembers how often it was written to and which deadlines were set, and fails as the test likes.
 type fakeConn struct {
 	net.Conn
-	from, to string
-	closed   bool
-	bounded  bool // it was given a deadline for writes
+	from, to              string
+	closed                bool
+	writes                int
+	deadlines             []time.Time
+	writeErr, deadlineErr error
+}
+
+func (c *fakeConn) Write(p []byte) (int, error) { c.writes++; return len(p), c.writeErr }
+func (c *fakeConn) SetWriteDeadline(t time.Time) error {
+	c.deadlines = append(c.deadlines, t)
+	return c.deadlineErr
 }
 
 func (c *fakeConn) RemoteAddr() net.Addr { a, _ := net.ResolveTCPAddr("tcp", c.from); return a }
 func (c *fakeConn) LocalAddr() net.Addr  { a, _ := net.ResolveTCPAddr("tcp", c.to); return a }
 func (c *fakeConn) Close() error         { c.closed = true; return nil }
-
-func (c *fakeConn) SetWriteDeadline(t time.Time) error { c.bounded = !t.IsZero(); return nil }
-func (c *fakeConn) Write(p []byte) (int, error)        { return len(p), nil }
 
 // TestShareKnowsConnectionsByBothEnds: one client may connect from the same address and port to two addresses of the server.
 func TestShareKnowsConnectionsByBothEnds(t *testing.T) {
@@ -57,8 +65,8 @@ func TestShareKnowsConnectionsByBothEnds(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if !first.bounded || second.bounded {
-		t.Errorf("bounded are the shared connection: %v, and the other one: %v", first.bounded, second.bounded)
+	if len(first.deadlines) != 1 || len(second.deadlines) != 0 {
+		t.Errorf("deadlines of the shared connection: %v, and of the other one: %v", first.deadlines, second.deadlines)
 	}
 }
 
@@ -101,5 +109,56 @@ func TestRoomForOthers(t *testing.T) {
 	close(fake.next)
 	if _, err := listener.Accept(); err == nil {
 		t.Error("a place was given back twice")
+	}
+}
+
+// TestWritesToSharedConnections: each has a deadline, unless the user of the connection has set one.
+func TestWritesToSharedConnections(t *testing.T) {
+	t.Parallel()
+	broken := errors.New("broken")
+	for _, tt := range []struct {
+		name   string
+		conn   fakeConn
+		before func(net.Conn) // after the connection was accepted
+		alone  bool
+		err    error
+		writes int
+		bounds int // deadlines set by Write
+		closed bool
+	}{
+		{name: "shared", writes: 1, bounds: 1},
+		{name: "not shared", alone: true, writes: 1},
+		{name: "not shared, too slow", alone: true, conn: fakeConn{writeErr: os.ErrDeadlineExceeded}, err: os.ErrDeadlineExceeded, writes: 1},
+		{name: "deadline set", before: func(c net.Conn) { _ = c.SetWriteDeadline(time.Now()) }, writes: 1},
+		{name: "deadline removed", before: func(c net.Conn) { _ = c.SetWriteDeadline(time.Time{}) }, writes: 1, bounds: 1},
+		{name: "no deadline can be set", conn: fakeConn{deadlineErr: broken}, err: broken, bounds: 1},
+		{name: "too slow", conn: fakeConn{writeErr: os.ErrDeadlineExceeded}, err: os.ErrDeadlineExceeded, writes: 1, bounds: 1, closed: true},
+		{name: "other error", conn: fakeConn{writeErr: broken}, err: broken, writes: 1, bounds: 1},
+	} {
+		const stall = time.Hour
+		raw := &tt.conn
+		raw.from, raw.to = "192.0.2.1:1", "192.0.2.9:443"
+		fake := &fakeListener{next: make(chan net.Conn, 1)}
+		fake.next <- raw
+		listener := connection.Limit(fake, 8, stall)
+		c, err := listener.Accept()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !tt.alone {
+			listener.Share(raw.LocalAddr(), raw.from)
+		}
+		listener.Share(raw.LocalAddr(), "192.0.2.1:2") // a connection that is not there
+		if tt.before != nil {
+			tt.before(c)
+			raw.deadlines = nil
+		}
+		start := time.Now()
+		if _, err := c.Write([]byte("x")); !errors.Is(err, tt.err) || raw.writes != tt.writes || raw.closed != tt.closed {
+			t.Errorf("%s: Write = %v after %d writes, closed %v; want %v after %d, %v", tt.name, err, raw.writes, raw.closed, tt.err, tt.writes, tt.closed)
+		}
+		if len(raw.deadlines) != tt.bounds || tt.bounds > 0 && (raw.deadlines[0].Before(start.Add(stall)) || raw.deadlines[0].After(time.Now().Add(stall))) {
+			t.Errorf("%s: deadlines %v, want %d, %v after %v", tt.name, raw.deadlines, tt.bounds, stall, start)
+		}
 	}
 }

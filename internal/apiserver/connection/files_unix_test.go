@@ -1,0 +1,29 @@
+//go:build unix
+
+package connection
+
+import (
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+// TestMostIsHalfOfTheFiles does not run beside other tests: it lowers the limit of the process.
+func TestMostIsHalfOfTheFiles(t *testing.T) {
+	var before unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &before); err != nil {
+		t.Fatal(err)
+	}
+	lower := before
+	lower.Cur = 200
+	if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &lower); err != nil {
+		t.Fatal(err)
+	}
+	got := Most()
+	if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &before); err != nil {
+		t.Fatal(err)
+	}
+	if got != 100 {
+		t.Errorf("%d connections with 200 files, want 100", got)
+	}
+}
