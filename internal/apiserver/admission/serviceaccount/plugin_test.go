@@ -223,6 +223,9 @@ func TestRefusals(t *testing.T) {
 	secret := func(name string) corev1.VolumeSource {
 		return corev1.VolumeSource{Secret: &corev1.SecretVolumeSource{SecretName: name}}
 	}
+	projecting := func(source corev1.VolumeProjection) corev1.VolumeSource {
+		return corev1.VolumeSource{Projected: &corev1.ProjectedVolumeSource{Sources: []corev1.VolumeProjection{source}}}
+	}
 	mirror := func(p *corev1.Pod) {
 		p.Annotations = map[string]string{corev1.MirrorPodAnnotationKey: ""}
 		p.Spec.ServiceAccountName = ""
@@ -243,6 +246,9 @@ func TestRefusals(t *testing.T) {
 			`Internal error occurred: look up service account ns/unlucky: etcd is away`},
 		{"mirror pod with account", account(), edits{mirror, func(p *corev1.Pod) { p.Spec.ServiceAccountName = "robot" }}, "a mirror pod may not reference service accounts"},
 		{"mirror pod with token volume", account(), edits{mirror, holding(tokenAt("x").VolumeSource)}, "a mirror pod may not use ServiceAccountToken volume projections"},
+		{"mirror pod with a token alone", account(), edits{mirror, holding(projecting(corev1.VolumeProjection{ServiceAccountToken: &corev1.ServiceAccountTokenProjection{}}))},
+			"a mirror pod may not use ServiceAccountToken volume projections"},
+		{"mirror pod with a config map", account(), edits{mirror, holding(projecting(corev1.VolumeProjection{ConfigMap: &corev1.ConfigMapProjection{}}))}, ""},
 		{"mirror pod with pull secret", account(), edits{mirror, pull("x")}, "a mirror pod may not reference secrets"},
 		{"mirror pod with secret variable", account(), edits{mirror, add(env("x"))}, "a mirror pod may not reference secrets"},
 		{"listed volume", enforcing("true"), edits{holding(secret("listed"))}, ""},
@@ -280,6 +286,18 @@ func TestRefusals(t *testing.T) {
 				t.Errorf("the refusal is no API error: %#v", err)
 			}
 		})
+	}
+}
+
+// TestEachPhaseLooksForTheAccount, because other plugins may change the pod between them.
+func TestEachPhaseLooksForTheAccount(t *testing.T) {
+	t.Parallel()
+	p := pod(func(p *corev1.Pod) { p.Spec.ServiceAccountName = "nobody" })
+	if err := New(account().find).Admit(t.Context(), attributes(p), nil); !apierrors.IsForbidden(err) {
+		t.Errorf("Admit = %v", err)
+	}
+	if err := New(account().find).Validate(t.Context(), attributes(p), nil); !apierrors.IsForbidden(err) {
+		t.Errorf("Validate = %v", err)
 	}
 }
 
