@@ -70,6 +70,18 @@ func TestEveryFileIsNamed(t *testing.T) {
 	}
 }
 
+// TestUnknownFile: a file whose owner and mode cannot be read is not taken for absent.
+func TestUnknownFile(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(make600(t, "file"), "below")
+	for name, err := range map[string]error{"private": Private(path), "guarded": Guarded(path)} {
+		var open *Error
+		if err == nil || errors.As(err, &open) {
+			t.Errorf("%s: %v, want the error of the system", name, err)
+		}
+	}
+}
+
 func TestFileOfAnotherUser(t *testing.T) {
 	t.Parallel()
 	if os.Geteuid() != 0 {
