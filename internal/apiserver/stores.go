@@ -28,6 +28,7 @@ import (
 	"lanyard.dev/internal/apiserver/registry/namespace"
 	"lanyard.dev/internal/apiserver/registry/node"
 	"lanyard.dev/internal/apiserver/registry/pod"
+	"lanyard.dev/internal/apiserver/registry/podsession"
 	"lanyard.dev/internal/apiserver/registry/role"
 	"lanyard.dev/internal/apiserver/registry/rolebinding"
 	"lanyard.dev/internal/apiserver/registry/rulesreview"
@@ -103,9 +104,9 @@ func (a *assembly) resources() map[schema.GroupVersion]map[string]rest.Storage {
 			"serviceaccounts": s.serviceAccounts, "serviceaccounts/token": a.tokenREST(),
 			"secrets": s.secrets, "configmaps": s.configMaps, "events": s.events,
 			"pods": s.pods.Pod, "pods/status": s.pods.Status, "pods/binding": s.pods.Binding, "pods/eviction": s.pods.Eviction,
-			"pods/log": pod.NewLogREST(s.pods.Pod, a.nodes), "pods/exec": pod.NewExecREST(s.pods.Pod, a.nodes, a.authorizer),
-			"pods/attach":      pod.NewAttachREST(s.pods.Pod, a.nodes, a.authorizer),
-			"pods/portforward": pod.NewPortForwardREST(s.pods.Pod, a.nodes, a.authorizer),
+			"pods/log": podsession.NewLogREST(s.pods.Pod, a.nodes), "pods/exec": podsession.NewExecREST(s.pods.Pod, a.nodes, a.authorizer),
+			"pods/attach":      podsession.NewAttachREST(s.pods.Pod, a.nodes, a.authorizer),
+			"pods/portforward": podsession.NewPortForwardREST(s.pods.Pod, a.nodes, a.authorizer),
 			"nodes":            s.nodes, "nodes/status": s.nodeStatus,
 		},
 		authenticationv1.SchemeGroupVersion: {
