@@ -23,7 +23,6 @@ import (
 	"k8s.io/apiserver/pkg/authentication/user"
 	apiopenapi "k8s.io/apiserver/pkg/endpoints/openapi"
 	"k8s.io/apiserver/pkg/endpoints/request"
-	"k8s.io/apiserver/pkg/registry/rest"
 	genericserver "k8s.io/apiserver/pkg/server"
 	"k8s.io/apiserver/pkg/server/dynamiccertificates"
 	"k8s.io/apiserver/pkg/server/healthz"
@@ -51,8 +50,6 @@ import (
 	"lanyard.dev/internal/apiserver/nodeclient"
 	"lanyard.dev/internal/apiserver/openapi"
 	"lanyard.dev/internal/apiserver/registry"
-	"lanyard.dev/internal/apiserver/registry/certificatesigningrequest"
-	"lanyard.dev/internal/apiserver/scheme"
 	"lanyard.dev/internal/bootstraptoken"
 	"lanyard.dev/internal/controller/accountsecrets"
 	"lanyard.dev/internal/controller/aggregation"
@@ -126,7 +123,7 @@ func (a *assembly) configure() error {
 	// The configuration must hold one, and nothing uses it: this server talks to its stores, not to itself.
 	c.LoopbackClientConfig = &restclient.Config{}
 
-	namer := apiopenapi.NewDefinitionNamer(scheme.NewPublished())
+	namer := apiopenapi.NewDefinitionNamer(a.tables.NewPublishedScheme())
 	c.OpenAPIConfig = genericserver.DefaultOpenAPIConfig(openapi.GetOpenAPIDefinitions, namer)
 	c.OpenAPIConfig.Info.Title = "Lanyard"
 	c.OpenAPIV3Config = genericserver.DefaultOpenAPIV3Config(openapi.GetOpenAPIDefinitions, namer)
@@ -178,13 +175,13 @@ func (a *assembly) openStores() (err error) {
 	if a.members, err = newMembers(&a.options.Etcd); err != nil {
 		return err
 	}
-	if a.mirror, err = newMirror(&a.options, a.members, a.config, a.scheme, a.codecs); err != nil {
+	if a.mirror, err = newMirror(&a.options, a.members, a.config, a.tables, a.scheme, a.codecs); err != nil {
 		return err
 	}
 	a.config.RESTOptionsGetter = a.mirror
 	a.config.AddReadyzChecks(healthz.NamedCheck("storage-watch", func(*http.Request) error { return a.mirror.Fresh() }))
 	furnishNamespace := func(ctx context.Context, name string) error { return a.furnisher.Namespace(ctx, name) }
-	if a.stores, err = newStores(a.scheme, a.mirror, furnishNamespace, a.signs); err != nil {
+	if a.stores, err = newStores(a.tables, a.storeInputs(furnishNamespace)); err != nil {
 		return err
 	}
 	a.evictions = nodeaccess.NewEvictions(a.feed("secrets"))
@@ -199,7 +196,7 @@ func (a *assembly) openStores() (err error) {
 	a.feed("namespaces").Listen(a.furnisher.Namespaces())
 
 	contents := map[schema.GroupResource]namespace.Content{}
-	for resource, store := range a.stores.namespaced() {
+	for resource, store := range a.stores.Namespaced() {
 		contents[resource] = store
 	}
 	a.terminator = namespace.New(a.stores.namespaces.Namespace, a.stores.namespaces.Finalize, a.stores.namespaces.Status, contents)
@@ -209,7 +206,7 @@ func (a *assembly) openStores() (err error) {
 	a.mirror.Feed(rbacv1.Resource("clusterroles")).Listen(a.aggregator)
 	requests := a.stores.requests
 	a.signer = certificates.New(requests.Request, requests.Status, a.ca, a.evictions, a.options.Signing.Duration, clock.RealClock{})
-	a.mirror.Feed(certificatesigningrequest.Resource).Listen(a.signer)
+	a.mirror.Feed(certificateRequests).Listen(a.signer)
 	return nil
 }
 
@@ -372,7 +369,7 @@ func (a *assembly) identify() error {
 	}
 	a.config.AdmissionControl = admission.New(a.findNamespace, a.findAccount, nodes, pods, onrenew.New(a.authorizer), grants, certificateadmission.New(a.authorizer, a.evictions.AdmitsUser))
 	a.approver = nodeapproval.New(a.stores.requests.Request, a.stores.requests.Approval, a.authorizer, a.servesAs, a.evictions.AdmitsUser, clock.RealClock{})
-	a.mirror.Feed(certificatesigningrequest.Resource).Listen(a.approver)
+	a.mirror.Feed(certificateRequests).Listen(a.approver)
 	return nil
 }
 
@@ -434,7 +431,7 @@ func (a *assembly) serveMetrics() {
 	a.metrics.WatchCertificates(certificates)
 	if !a.options.Etcd.Alone {
 		feeds := map[string]metrics.ProofAge{}
-		for _, resource := range mirrored {
+		for _, resource := range a.tables.Mirrored() {
 			feeds[resource.String()] = a.mirror.Feed(resource)
 		}
 		a.metrics.WatchFeeds(feeds)
@@ -458,11 +455,4 @@ func (a *assembly) publish() error {
 	}
 	publisher.Install(a.server.Handler.NonGoRestfulMux)
 	return nil
-}
-
-// groupInfo describes one version of a group to the library.
-func (a *assembly) groupInfo(gv schema.GroupVersion, all map[schema.GroupVersion]map[string]rest.Storage) *genericserver.APIGroupInfo {
-	info := genericserver.NewDefaultAPIGroupInfo(gv.Group, a.scheme, runtime.NewParameterCodec(a.scheme), a.codecs)
-	info.VersionedResourcesStorageMap[gv.Version] = all[gv]
-	return &info
 }

@@ -15,6 +15,7 @@ import (
 
 	"lanyard.dev/internal/apiserver/admission/podsecurity"
 	"lanyard.dev/internal/apiserver/anchor"
+	"lanyard.dev/internal/apiserver/api"
 	"lanyard.dev/internal/apiserver/auditlog"
 	"lanyard.dev/internal/apiserver/authn/oidc"
 	"lanyard.dev/internal/apiserver/authz"
@@ -57,6 +58,7 @@ type Server struct {
 // assembly is a server while it is put together: each step fills in what later ones need.
 type assembly struct {
 	options Options
+	tables  api.Tables
 	scheme  *runtime.Scheme
 	codecs  serializer.CodecFactory
 	config  *genericserver.Config
@@ -98,11 +100,13 @@ type assembly struct {
 }
 
 // New puts a server together and connects it to etcd. Nothing is served before Run.
-func New(o Options) (*Server, error) {
+func New(o Options) (*Server, error) { return newServer(o, api.All()) }
+
+func newServer(o Options, tables api.Tables) (*Server, error) {
 	if err := o.Validate(); err != nil {
 		return nil, err
 	}
-	s := &Server{assembly: assembly{options: o, scheme: scheme.New(), metrics: metrics.New(), stopping: make(stopSignal)}, ready: make(chan struct{})}
+	s := &Server{assembly: assembly{options: o, tables: tables, scheme: tables.NewScheme(), metrics: metrics.New(), stopping: make(stopSignal)}, ready: make(chan struct{})}
 	s.codecs = scheme.NewCodecs(s.scheme)
 	steps := []func() error{s.checkKeyFiles, s.loadKeys, s.loadCA, s.loadIssuers, s.loadPodSecurity, s.configure, s.openAudit, s.openStores, s.connectNodes, s.watchWorkloads, s.watchAnchors, s.watchPolicy, s.identify, s.build}
 	for _, step := range steps {

@@ -5,11 +5,6 @@ import (
 	"path"
 	"slices"
 
-	certificatesv1 "k8s.io/api/certificates/v1"
-	coordinationv1 "k8s.io/api/coordination/v1"
-	corev1 "k8s.io/api/core/v1"
-	eventsv1 "k8s.io/api/events/v1"
-	rbacv1 "k8s.io/api/rbac/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/runtime/serializer"
@@ -20,23 +15,13 @@ import (
 	serverstorage "k8s.io/apiserver/pkg/server/storage"
 	"k8s.io/apiserver/pkg/storage/storagebackend"
 
+	"lanyard.dev/internal/apiserver/api"
 	"lanyard.dev/internal/apiserver/members"
 	"lanyard.dev/internal/apiserver/mirror"
 )
 
 // etcdPrefix is where objects are stored, as in Kubernetes.
 const etcdPrefix = "/registry"
-
-// mirrored are the resources whose changes the process must know before it answers: tokens hang on some, decisions on
-// others, and controllers keep promises about the rest.
-var mirrored = []schema.GroupResource{
-	corev1.Resource("namespaces"), corev1.Resource("serviceaccounts"), corev1.Resource("secrets"),
-	corev1.Resource("configmaps"), corev1.Resource("pods"), corev1.Resource("nodes"),
-	rbacv1.Resource("roles"), rbacv1.Resource("rolebindings"),
-	rbacv1.Resource("clusterroles"), rbacv1.Resource("clusterrolebindings"),
-	{Group: certificatesv1.GroupName, Resource: "certificatesigningrequests"},
-	coordinationv1.Resource("leases"),
-}
 
 // newMembers watches over the members of an etcd that other processes use too. It returns nil where there is one only.
 func newMembers(o *Etcd) (*members.Members, error) {
@@ -46,7 +31,7 @@ func newMembers(o *Etcd) (*members.Members, error) {
 }
 
 // newMirror connects the configuration to etcd and returns the storage that every store is made on.
-func newMirror(o *Options, etcdMembers *members.Members, config *genericserver.Config, s *runtime.Scheme, codecs serializer.CodecFactory) (*mirror.Mirror, error) {
+func newMirror(o *Options, etcdMembers *members.Members, config *genericserver.Config, tables api.Tables, s *runtime.Scheme, codecs serializer.CodecFactory) (*mirror.Mirror, error) {
 	backend := storagebackend.NewDefaultConfig(etcdPrefix, nil)
 	backend.Transport.ServerList = o.Etcd.Servers
 	backend.Transport.TrustedCAFile = o.Etcd.CAFile
@@ -63,16 +48,16 @@ func newMirror(o *Options, etcdMembers *members.Members, config *genericserver.C
 	etcd.EnableGarbageCollection = false
 
 	factory := serverstorage.NewDefaultStorageFactory(etcd.StorageConfig, etcd.DefaultStorageMediaType, codecs,
-		serverstorage.NewDefaultResourceEncodingConfig(s), serverstorage.NewResourceConfig(), map[schema.GroupResource]string{
-			corev1.Resource("nodes"): "minions",
-		})
-	factory.AddCohabitatingResources(corev1.Resource("events"), schema.GroupResource{Group: eventsv1.GroupName, Resource: "events"})
+		serverstorage.NewDefaultResourceEncodingConfig(s), serverstorage.NewResourceConfig(), tables.Prefixes())
+	for stored, others := range tables.Shared() {
+		factory.AddCohabitatingResources(append([]schema.GroupResource{stored}, others...)...)
+	}
 	if err := etcd.ApplyWithStorageFactoryTo(factory, config); err != nil {
 		return nil, fmt.Errorf("set up storage on etcd %v: %w", o.Etcd.Servers, err)
 	}
 	// Whether this process is alive does not hang on etcd: to start it anew would not mend that. Whether it is ready does.
 	config.LivezChecks = slices.DeleteFunc(config.LivezChecks, func(check healthz.HealthChecker) bool { return check.Name() == "etcd" })
-	return mirror.New(mirror.Config{Base: config.RESTOptionsGetter, Alone: o.Etcd.Alone, MaxLag: o.Etcd.MaxLag}, mirrored...), nil
+	return mirror.New(mirror.Config{Base: config.RESTOptionsGetter, Alone: o.Etcd.Alone, MaxLag: o.Etcd.MaxLag}, tables.Mirrored()...), nil
 }
 
 var _ generic.RESTOptionsGetter = &mirror.Mirror{}

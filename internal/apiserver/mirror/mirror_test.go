@@ -21,8 +21,6 @@ import (
 	clocktesting "k8s.io/utils/clock/testing"
 
 	"lanyard.dev/internal/apiserver/registry"
-	"lanyard.dev/internal/apiserver/registry/configmap"
-	"lanyard.dev/internal/apiserver/registry/serviceaccount"
 	"lanyard.dev/internal/apiserver/registry/storagetest"
 )
 
@@ -116,10 +114,7 @@ var accounts = corev1.Resource("serviceaccounts")
 
 func accountStore(t *testing.T, base *storagetest.Storage, getter generic.RESTOptionsGetter) *registry.Store {
 	t.Helper()
-	store, err := serviceaccount.NewStorage(base.Scheme, getter)
-	if err != nil {
-		t.Fatal(err)
-	}
+	store := base.Store(getter, accounts)
 	t.Cleanup(store.Destroy)
 	return store
 }
@@ -374,12 +369,9 @@ func TestIdleReplicaStaysFresh(t *testing.T) {
 		t.Errorf("idle storage: %v", err)
 	}
 
-	others, err := configmap.NewStorage(base.Scheme, base)
-	if err != nil {
-		t.Fatal(err)
-	}
+	others := base.Store(base, corev1.Resource("configmaps"))
 	t.Cleanup(others.Destroy)
-	_, err = others.Create(storagetest.In(t, "ns"), &corev1.ConfigMap{ObjectMeta: storagetest.Meta("ns", "c")},
+	_, err := others.Create(storagetest.In(t, "ns"), &corev1.ConfigMap{ObjectMeta: storagetest.Meta("ns", "c")},
 		rest.ValidateAllObjectFunc, &metav1.CreateOptions{})
 	if err != nil {
 		t.Fatal(err)

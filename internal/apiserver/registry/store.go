@@ -153,6 +153,9 @@ func (k Kind[T]) attributes(obj runtime.Object) (labels.Set, fields.Set, error) 
 	return item.GetLabels(), k.Fields(item), nil
 }
 
+// StrategyOf returns the strategy that a store of T's updates with.
+func StrategyOf[T Object](s *Store) Strategy[T] { return s.UpdateStrategy.(Strategy[T]) }
+
 // WithStrategy returns the same stored objects under another strategy.
 func WithStrategy[T Object](s *Store, strategy Strategy[T]) *Store {
 	other := *s.Store

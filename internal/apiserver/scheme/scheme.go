@@ -1,87 +1,109 @@
 package scheme
 
 import (
-	authenticationv1 "k8s.io/api/authentication/v1"
-	authorizationv1 "k8s.io/api/authorization/v1"
-	certificatesv1 "k8s.io/api/certificates/v1"
-	coordinationv1 "k8s.io/api/coordination/v1"
-	corev1 "k8s.io/api/core/v1"
-	eventsv1 "k8s.io/api/events/v1"
-	policyv1 "k8s.io/api/policy/v1"
-	rbacv1 "k8s.io/api/rbac/v1"
+	"fmt"
+	"net/url"
+	"reflect"
+
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/conversion"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/runtime/serializer"
 	utilruntime "k8s.io/apimachinery/pkg/util/runtime"
 )
 
-// kinds is every kind with an internal form of the same Go type, by group and version.
-var kinds = map[schema.GroupVersion][]runtime.Object{
-	corev1.SchemeGroupVersion: {
-		&corev1.Namespace{}, &corev1.NamespaceList{},
-		&corev1.ServiceAccount{}, &corev1.ServiceAccountList{},
-		&corev1.Secret{}, &corev1.SecretList{},
-		&corev1.ConfigMap{}, &corev1.ConfigMapList{},
-		&corev1.Pod{}, &corev1.PodList{}, &corev1.Binding{},
-		&corev1.Node{}, &corev1.NodeList{},
-		&corev1.Event{}, &corev1.EventList{},
-		&corev1.PodLogOptions{}, &corev1.PodExecOptions{}, &corev1.PodAttachOptions{}, &corev1.PodPortForwardOptions{},
-	},
-	coordinationv1.SchemeGroupVersion: {&coordinationv1.Lease{}, &coordinationv1.LeaseList{}},
-	authenticationv1.SchemeGroupVersion: {
-		&authenticationv1.TokenRequest{}, &authenticationv1.TokenReview{}, &authenticationv1.SelfSubjectReview{},
-	},
-	authorizationv1.SchemeGroupVersion: {
-		&authorizationv1.SubjectAccessReview{}, &authorizationv1.SelfSubjectAccessReview{},
-		&authorizationv1.LocalSubjectAccessReview{}, &authorizationv1.SelfSubjectRulesReview{},
-	},
-	certificatesv1.SchemeGroupVersion: {&certificatesv1.CertificateSigningRequest{}, &certificatesv1.CertificateSigningRequestList{}},
-	policyv1.SchemeGroupVersion:       {&policyv1.Eviction{}},
-	rbacv1.SchemeGroupVersion: {
-		&rbacv1.Role{}, &rbacv1.RoleList{}, &rbacv1.RoleBinding{}, &rbacv1.RoleBindingList{},
-		&rbacv1.ClusterRole{}, &rbacv1.ClusterRoleList{}, &rbacv1.ClusterRoleBinding{}, &rbacv1.ClusterRoleBindingList{},
-	},
+// Version is the part of one version of an API group that decoding needs.
+type Version struct {
+	schema.GroupVersion
+	// Types are the Go types of the version's kinds.
+	Types []runtime.Object
+	// Internal are the Go types of the group's internal version, which objects are stored and validated as. A type of Types
+	// whose kind is not among them is registered as its own internal form.
+	Internal []runtime.Object
+	// Add registers the rest: conversions, defaults, field labels.
+	Add []func(*runtime.Scheme) error
 }
 
-// versions is the order in which groups are registered; discovery lists them in it.
-var versions = []schema.GroupVersion{
-	corev1.SchemeGroupVersion, authenticationv1.SchemeGroupVersion, authorizationv1.SchemeGroupVersion,
-	certificatesv1.SchemeGroupVersion, coordinationv1.SchemeGroupVersion, eventsv1.SchemeGroupVersion, policyv1.SchemeGroupVersion, rbacv1.SchemeGroupVersion,
-}
-
-// New returns the scheme the server decodes, defaults, converts and stores with.
-func New() *runtime.Scheme {
-	s := newVersioned()
-	for _, gv := range versions {
-		internal := schema.GroupVersion{Group: gv.Group, Version: runtime.APIVersionInternal}
-		s.AddKnownTypes(internal, kinds[gv]...)
+// New returns the scheme the server decodes, defaults, converts and stores with. The versions of one group are given in the order of
+// preference, and groups in the order in which discovery lists them.
+func New(versions ...Version) *runtime.Scheme {
+	s := NewPublished(versions...)
+	for _, v := range versions {
+		internal := schema.GroupVersion{Group: v.Group, Version: runtime.APIVersionInternal}
+		s.AddKnownTypes(internal, v.Internal...)
+		for _, example := range v.Types {
+			if !s.Recognizes(internal.WithKind(KindOf(example))) {
+				s.AddKnownTypes(internal, example)
+			}
+		}
+		for _, add := range v.Add {
+			utilruntime.Must(add(s))
+		}
 	}
-	// Events are stored as core Events; their newer group shows the same objects in another form.
-	s.AddKnownTypes(schema.GroupVersion{Group: eventsv1.GroupName, Version: runtime.APIVersionInternal}, &corev1.Event{}, &corev1.EventList{})
-	utilruntime.Must(addEventConversions(s))
-	utilruntime.Must(addQueryConversions(s))
-	utilruntime.Must(addFieldLabels(s))
-	addDefaults(s)
 	return s
 }
 
 // NewPublished returns a scheme of the published versions only. OpenAPI names are made from it: from the full scheme
 // the internal version would leak into the group-version-kind lists that clients read.
-func NewPublished() *runtime.Scheme { return newVersioned() }
-
-func newVersioned() *runtime.Scheme {
+func NewPublished(versions ...Version) *runtime.Scheme {
 	s := runtime.NewScheme()
-	for _, gv := range versions {
-		s.AddKnownTypes(gv, kinds[gv]...)
-		metav1.AddToGroupVersion(s, gv)
-		utilruntime.Must(s.SetVersionPriority(gv))
+	order := map[string][]schema.GroupVersion{}
+	for _, v := range versions {
+		s.AddKnownTypes(v.GroupVersion, v.Types...)
+		metav1.AddToGroupVersion(s, v.GroupVersion)
+		order[v.Group] = append(order[v.Group], v.GroupVersion)
+		utilruntime.Must(s.SetVersionPriority(order[v.Group]...))
 	}
-	s.AddKnownTypes(eventsv1.SchemeGroupVersion, &eventsv1.Event{}, &eventsv1.EventList{})
 	s.AddUnversionedTypes(schema.GroupVersion{Version: "v1"},
 		&metav1.Status{}, &metav1.APIVersions{}, &metav1.APIGroupList{}, &metav1.APIGroup{}, &metav1.APIResourceList{})
 	return s
 }
 
+// KindOf returns the name of a kind: that of its Go type.
+func KindOf(example runtime.Object) string { return reflect.TypeOf(example).Elem().Name() }
+
 // NewCodecs returns the codecs of s.
 func NewCodecs(s *runtime.Scheme) serializer.CodecFactory { return serializer.NewCodecFactory(s) }
+
+// Default registers the defaults of one kind.
+func Default[T runtime.Object](set func(T)) func(*runtime.Scheme) error {
+	return func(s *runtime.Scheme) error {
+		var kind T
+		s.AddTypeDefaultingFunc(kind, func(obj any) { set(obj.(T)) })
+		return nil
+	}
+}
+
+// Convert registers one conversion between two kinds.
+func Convert[In, Out any](fn func(*In, *Out)) func(*runtime.Scheme) error {
+	return func(s *runtime.Scheme) error {
+		return s.AddConversionFunc((*In)(nil), (*Out)(nil), func(in, out any, _ conversion.Scope) error {
+			fn(in.(*In), out.(*Out))
+			return nil
+		})
+	}
+}
+
+// ReadQuery registers how the options of a request are read from its parameters.
+func ReadQuery[Options any](read func(*url.Values, *Options) error) func(*runtime.Scheme) error {
+	return func(s *runtime.Scheme) error {
+		return s.AddConversionFunc((*url.Values)(nil), (*Options)(nil), func(in, out any, _ conversion.Scope) error {
+			return read(in.(*url.Values), out.(*Options))
+		})
+	}
+}
+
+// FieldLabels registers the fields that a field selector on a kind may name, each with its name in the stored form. A kind
+// that is not registered may be selected by metadata.name and metadata.namespace only.
+func FieldLabels(gvk schema.GroupVersionKind, stored map[string]string) func(*runtime.Scheme) error {
+	return func(s *runtime.Scheme) error {
+		return s.AddFieldLabelConversionFunc(gvk, func(label, value string) (string, string, error) {
+			name, ok := stored[label]
+			if !ok {
+				return "", "", fmt.Errorf("field label not supported: %s", label)
+			}
+			return name, value, nil
+		})
+	}
+}

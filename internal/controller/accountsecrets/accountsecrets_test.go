@@ -13,8 +13,6 @@ import (
 
 	"lanyard.dev/internal/apiserver/mirror"
 	"lanyard.dev/internal/apiserver/registry"
-	"lanyard.dev/internal/apiserver/registry/secret"
-	"lanyard.dev/internal/apiserver/registry/serviceaccount"
 	"lanyard.dev/internal/apiserver/registry/storagetest"
 	"lanyard.dev/internal/controller/accountsecrets"
 )
@@ -30,13 +28,8 @@ func start(t *testing.T) *cluster {
 	secrets, accounts := corev1.Resource("secrets"), corev1.Resource("serviceaccounts")
 	m := mirror.New(mirror.Config{Base: base, Alone: true}, secrets, accounts)
 	c := &cluster{}
-	var err error
-	if c.secrets, err = secret.NewStorage(base.Scheme, m); err != nil {
-		t.Fatal(err)
-	}
-	if c.accounts, err = serviceaccount.NewStorage(base.Scheme, m); err != nil {
-		t.Fatal(err)
-	}
+	c.secrets = base.Store(m, secrets)
+	c.accounts = base.Store(m, accounts)
 	t.Cleanup(func() { c.secrets.Destroy(); c.accounts.Destroy() })
 	controller := accountsecrets.New(c.secrets, c.accounts)
 	m.Feed(secrets).Listen(controller.Secrets())

@@ -16,7 +16,6 @@ import (
 	"k8s.io/apiserver/pkg/registry/rest"
 
 	"lanyard.dev/internal/apiserver/registry"
-	"lanyard.dev/internal/apiserver/registry/clusterrole"
 	"lanyard.dev/internal/apiserver/registry/storagetest"
 	"lanyard.dev/internal/controller"
 	"lanyard.dev/internal/controller/aggregation"
@@ -34,10 +33,7 @@ type cluster struct {
 func start(t *testing.T, wrap func(aggregation.Store) aggregation.Store) *cluster {
 	t.Helper()
 	base := storagetest.Start(t)
-	roles, err := clusterrole.NewStorage(base.Scheme, base)
-	if err != nil {
-		t.Fatal(err)
-	}
+	roles := base.Store(base, rbacv1.Resource("clusterroles"))
 	c := &cluster{t: t, roles: roles, changes: make(chan *rbacv1.ClusterRole, 1000), aggregates: aggregation.New(wrap(roles))}
 	w, err := roles.Watch(storagetest.In(t, ""), &internalversion.ListOptions{})
 	if err != nil {

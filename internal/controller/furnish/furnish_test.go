@@ -16,9 +16,6 @@ import (
 
 	"lanyard.dev/internal/apiserver/mirror"
 	"lanyard.dev/internal/apiserver/registry"
-	"lanyard.dev/internal/apiserver/registry/configmap"
-	"lanyard.dev/internal/apiserver/registry/namespace"
-	"lanyard.dev/internal/apiserver/registry/serviceaccount"
 	"lanyard.dev/internal/apiserver/registry/storagetest"
 	"lanyard.dev/internal/controller"
 	"lanyard.dev/internal/controller/furnish"
@@ -32,7 +29,7 @@ const (
 // cluster is real stores, mirrored as in the server, and a controller.
 type cluster struct {
 	base                 *storagetest.Storage
-	namespaces           *namespace.Storage
+	namespaces           *storagetest.Namespaces
 	accounts, configMaps *registry.Store
 	controller           *furnish.Controller
 }
@@ -55,9 +52,9 @@ func idle(t *testing.T) *cluster {
 	m := mirror.New(mirror.Config{Base: c.base, Alone: true}, namespaces, accounts, configMaps)
 	furnishNow := func(ctx context.Context, name string) error { return c.controller.Namespace(ctx, name) }
 	var errs [3]error
-	c.namespaces, errs[0] = namespace.NewStorage(c.base.Scheme, m, furnishNow)
-	c.accounts, errs[1] = serviceaccount.NewStorage(c.base.Scheme, m)
-	c.configMaps, errs[2] = configmap.NewStorage(c.base.Scheme, m)
+	c.namespaces = c.base.Namespaces(m, furnishNow)
+	c.accounts = c.base.Store(m, accounts)
+	c.configMaps = c.base.Store(m, configMaps)
 	if err := errors.Join(errs[:]...); err != nil {
 		t.Fatal(err)
 	}

@@ -19,10 +19,6 @@ import (
 	"k8s.io/apiserver/pkg/registry/rest"
 
 	"lanyard.dev/internal/apiserver/registry"
-	"lanyard.dev/internal/apiserver/registry/configmap"
-	namespaceregistry "lanyard.dev/internal/apiserver/registry/namespace"
-	"lanyard.dev/internal/apiserver/registry/pod"
-	"lanyard.dev/internal/apiserver/registry/secret"
 	"lanyard.dev/internal/apiserver/registry/storagetest"
 	"lanyard.dev/internal/controller"
 	"lanyard.dev/internal/controller/namespace"
@@ -31,10 +27,10 @@ import (
 // cluster is real stores with a controller that is told of each change of a namespace, as by a feed.
 type cluster struct {
 	base       *storagetest.Storage
-	namespaces *namespaceregistry.Storage
+	namespaces *storagetest.Namespaces
 	configMaps *registry.Store
 	secrets    *registry.Store
-	pods       *pod.Storage
+	pods       *storagetest.Pods
 	changes    chan *corev1.Namespace // closed when the namespace is gone
 }
 
@@ -53,12 +49,11 @@ func must[T any](t *testing.T) func(T, error) T {
 func start(t *testing.T, more map[schema.GroupResource]namespace.Content) *cluster {
 	t.Helper()
 	base := storagetest.Start(t)
-	furnish := func(context.Context, string) error { return nil }
 	c := &cluster{base: base, changes: make(chan *corev1.Namespace, 100)}
-	c.namespaces = must[*namespaceregistry.Storage](t)(namespaceregistry.NewStorage(base.Scheme, base, furnish))
-	c.configMaps = must[*registry.Store](t)(configmap.NewStorage(base.Scheme, base))
-	c.secrets = must[*registry.Store](t)(secret.NewStorage(base.Scheme, base))
-	c.pods = must[*pod.Storage](t)(pod.NewStorage(base.Scheme, base))
+	c.namespaces = base.Namespaces(base, nil)
+	c.configMaps = base.Store(base, corev1.Resource("configmaps"))
+	c.secrets = base.Store(base, corev1.Resource("secrets"))
+	c.pods = base.Pods(base)
 	contents := map[schema.GroupResource]namespace.Content{
 		corev1.Resource("configmaps"): c.configMaps, corev1.Resource("secrets"): c.secrets, corev1.Resource("pods"): c.pods.Pod,
 	}

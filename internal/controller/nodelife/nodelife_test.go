@@ -22,9 +22,6 @@ import (
 
 	"lanyard.dev/internal/apiserver/mirror"
 	"lanyard.dev/internal/apiserver/registry"
-	"lanyard.dev/internal/apiserver/registry/lease"
-	"lanyard.dev/internal/apiserver/registry/node"
-	"lanyard.dev/internal/apiserver/registry/pod"
 	"lanyard.dev/internal/apiserver/registry/storagetest"
 	"lanyard.dev/internal/controller"
 	"lanyard.dev/internal/controller/nodelife"
@@ -62,7 +59,7 @@ type storage struct {
 // replica is one process with a controller that runs.
 type replica struct {
 	*storage
-	pods       *pod.Storage
+	pods       *storagetest.Pods
 	nodes      *registry.Store
 	nodeStatus *registry.Part
 	leases     *registry.Store
@@ -85,16 +82,9 @@ func (s *storage) replica(t *testing.T, alone bool) *replica {
 	podResource, nodeResource, leaseResource := corev1.Resource("pods"), corev1.Resource("nodes"), coordinationv1.Resource("leases")
 	m := mirror.New(mirror.Config{Base: s.base, Alone: alone}, podResource, nodeResource, leaseResource)
 	r := &replica{storage: s}
-	var err error
-	if r.pods, err = pod.NewStorage(s.base.Scheme, m); err != nil {
-		t.Fatal(err)
-	}
-	if r.nodes, r.nodeStatus, err = node.NewStorage(s.base.Scheme, m); err != nil {
-		t.Fatal(err)
-	}
-	if r.leases, err = lease.NewStorage(s.base.Scheme, m); err != nil {
-		t.Fatal(err)
-	}
+	r.pods = s.base.Pods(m)
+	r.nodes, r.nodeStatus = s.base.Nodes(m)
+	r.leases = s.base.Store(m, leaseResource)
 	t.Cleanup(func() { r.pods.Pod.Destroy(); r.nodes.Destroy(); r.leases.Destroy() })
 	life := nodelife.New(nodelife.Config{
 		Nodes: r.nodes, NodeStatus: r.nodeStatus, PodStatus: r.pods.Status, Leases: r.leases, Events: s.events, Clock: s.clock,

@@ -16,8 +16,6 @@ import (
 
 	"lanyard.dev/internal/apiserver/mirror"
 	"lanyard.dev/internal/apiserver/registry"
-	"lanyard.dev/internal/apiserver/registry/node"
-	"lanyard.dev/internal/apiserver/registry/pod"
 	"lanyard.dev/internal/apiserver/registry/storagetest"
 	"lanyard.dev/internal/controller/orphans"
 	"lanyard.dev/internal/workload"
@@ -25,7 +23,7 @@ import (
 
 type site struct {
 	base  *storagetest.Storage
-	pods  *pod.Storage
+	pods  *storagetest.Pods
 	nodes *registry.Store
 	clock *testingclock.FakeClock
 }
@@ -41,13 +39,8 @@ func startWith(t *testing.T, read func(rest.Getter) rest.Getter) *site {
 	s := &site{base: storagetest.Start(t), clock: testingclock.NewFakeClock(time.Now())}
 	podResource, nodeResource := corev1.Resource("pods"), corev1.Resource("nodes")
 	m := mirror.New(mirror.Config{Base: s.base, Alone: true}, podResource, nodeResource)
-	var err error
-	if s.pods, err = pod.NewStorage(s.base.Scheme, m); err != nil {
-		t.Fatal(err)
-	}
-	if s.nodes, _, err = node.NewStorage(s.base.Scheme, m); err != nil {
-		t.Fatal(err)
-	}
+	s.pods = s.base.Pods(m)
+	s.nodes, _ = s.base.Nodes(m)
 	t.Cleanup(func() { s.pods.Pod.Destroy(); s.nodes.Destroy() })
 	c := orphans.New(s.pods.Pod, read(s.nodes), s.clock)
 	m.Feed(podResource).Listen(c.PodFeed())

@@ -17,7 +17,6 @@ import (
 	testingclock "k8s.io/utils/clock/testing"
 
 	"lanyard.dev/internal/apiserver/mirror"
-	"lanyard.dev/internal/apiserver/registry/pod"
 	"lanyard.dev/internal/apiserver/registry/storagetest"
 	"lanyard.dev/internal/controller"
 	"lanyard.dev/internal/controller/processes"
@@ -43,7 +42,7 @@ func (e *told) String() string {
 
 type site struct {
 	base   *storagetest.Storage
-	pods   *pod.Storage
+	pods   *storagetest.Pods
 	clock  *testingclock.FakeClock
 	events *told
 }
@@ -59,10 +58,7 @@ func startOn(t *testing.T, base *storagetest.Storage, between func(*site, string
 	s := &site{base: base, clock: testingclock.NewFakeClock(time.Now().Truncate(time.Second)), events: &told{}}
 	resource := corev1.Resource("pods")
 	m := mirror.New(mirror.Config{Base: s.base, Alone: true}, resource)
-	var err error
-	if s.pods, err = pod.NewStorage(s.base.Scheme, m); err != nil {
-		t.Fatal(err)
-	}
+	s.pods = s.base.Pods(m)
 	t.Cleanup(s.pods.Pod.Destroy)
 	c := processes.New(&interrupted{Store: s.pods.Pod, site: s, between: between}, s.events, s.clock)
 	m.Feed(resource).Listen(c)
@@ -75,7 +71,7 @@ func startOn(t *testing.T, base *storagetest.Storage, between func(*site, string
 	storagetest.AwaitReady(t, s.pods.Pod)
 	go func() { c.Run(ctx); done <- struct{}{} }()
 	t.Cleanup(func() { cancel(); <-done; <-done })
-	err = wait.PollUntilContextTimeout(t.Context(), time.Millisecond, 20*time.Second, true, func(context.Context) (bool, error) { return c.Running(), nil })
+	err := wait.PollUntilContextTimeout(t.Context(), time.Millisecond, 20*time.Second, true, func(context.Context) (bool, error) { return c.Running(), nil })
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -87,10 +83,7 @@ func TestLeasesThatEndedWhileNobodyWatched(t *testing.T) {
 	t.Parallel()
 	base := storagetest.Start(t)
 	before := &site{base: base, clock: testingclock.NewFakeClock(time.Now().Truncate(time.Second))}
-	var err error
-	if before.pods, err = pod.NewStorage(base.Scheme, base); err != nil {
-		t.Fatal(err)
-	}
+	before.pods = base.Pods(base)
 	t.Cleanup(before.pods.Pod.Destroy)
 	before.pod(t, "waits", before.ahead(-time.Hour))
 	before.pod(t, "lost", before.ahead(-time.Hour))

@@ -15,8 +15,6 @@ import (
 	"k8s.io/apiserver/pkg/registry/rest"
 
 	"lanyard.dev/internal/apiserver/registry"
-	"lanyard.dev/internal/apiserver/registry/event"
-	"lanyard.dev/internal/apiserver/registry/namespace"
 	"lanyard.dev/internal/apiserver/registry/storagetest"
 	"lanyard.dev/internal/controller"
 	"lanyard.dev/internal/controller/record"
@@ -25,21 +23,15 @@ import (
 type site struct {
 	*record.Recorder
 	events     *registry.Store
-	namespaces *namespace.Storage
+	namespaces *storagetest.Namespaces
 }
 
 func start(t *testing.T) *site {
 	t.Helper()
 	base := storagetest.Start(t)
 	s := &site{}
-	var err error
-	if s.events, _, err = event.NewStorage(base.Scheme, base); err != nil {
-		t.Fatal(err)
-	}
-	furnish := func(context.Context, string) error { return nil }
-	if s.namespaces, err = namespace.NewStorage(base.Scheme, base, furnish); err != nil {
-		t.Fatal(err)
-	}
+	s.events = base.Store(base, corev1.Resource("events"))
+	s.namespaces = base.Namespaces(base, nil)
 	for _, name := range []string{"shop", "other", "ending"} {
 		ns := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: name}}
 		base.Scheme.Default(ns)

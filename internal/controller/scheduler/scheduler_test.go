@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	coordinationv1 "k8s.io/api/coordination/v1"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/internalversion"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -21,9 +22,6 @@ import (
 
 	"lanyard.dev/internal/apiserver/mirror"
 	"lanyard.dev/internal/apiserver/registry"
-	"lanyard.dev/internal/apiserver/registry/lease"
-	noderegistry "lanyard.dev/internal/apiserver/registry/node"
-	"lanyard.dev/internal/apiserver/registry/pod"
 	"lanyard.dev/internal/apiserver/registry/storagetest"
 	"lanyard.dev/internal/controller"
 	"lanyard.dev/internal/workload"
@@ -62,7 +60,7 @@ type storage struct {
 // replica is one process with a scheduler that runs.
 type replica struct {
 	*storage
-	pods       *pod.Storage
+	pods       *storagetest.Pods
 	nodes      *registry.Store
 	nodeStatus *registry.Part
 }
@@ -85,17 +83,9 @@ func (s *storage) replica(t *testing.T, number int, alone bool) *replica {
 	podResource, nodeResource := corev1.Resource("pods"), corev1.Resource("nodes")
 	m := mirror.New(mirror.Config{Base: s.base, Alone: alone}, podResource, nodeResource)
 	r := &replica{storage: s}
-	var err error
-	if r.pods, err = pod.NewStorage(s.base.Scheme, m); err != nil {
-		t.Fatal(err)
-	}
-	if r.nodes, r.nodeStatus, err = noderegistry.NewStorage(s.base.Scheme, m); err != nil {
-		t.Fatal(err)
-	}
-	leases, err := lease.NewStorage(s.base.Scheme, m)
-	if err != nil {
-		t.Fatal(err)
-	}
+	r.pods = s.base.Pods(m)
+	r.nodes, r.nodeStatus = s.base.Nodes(m)
+	leases := s.base.Store(m, coordinationv1.Resource("leases"))
 	t.Cleanup(func() { r.pods.Pod.Destroy(); r.nodes.Destroy(); leases.Destroy() })
 	c := Config{Pods: r.pods.Pod, Status: r.pods.Status, Binding: r.pods.Binding, Events: s.events, Clock: clock.RealClock{}}
 	if !alone {
@@ -426,10 +416,7 @@ func TestReplicasAgree(t *testing.T) {
 func TestTurn(t *testing.T) {
 	t.Parallel()
 	base := storagetest.Start(t)
-	leases, err := lease.NewStorage(base.Scheme, base)
-	if err != nil {
-		t.Fatal(err)
-	}
+	leases := base.Store(base, coordinationv1.Resource("leases"))
 	now := clockAt{time.Date(2026, 11, 1, 12, 0, 0, 0, time.UTC)}
 	// The clock of the second is an hour ahead.
 	one, two := &turn{leases: leases, identity: "one", clock: &now}, &turn{leases: leases, identity: "two", clock: ahead{&now}}

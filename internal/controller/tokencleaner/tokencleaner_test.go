@@ -15,7 +15,6 @@ import (
 
 	"lanyard.dev/internal/apiserver/mirror"
 	"lanyard.dev/internal/apiserver/registry"
-	"lanyard.dev/internal/apiserver/registry/secret"
 	"lanyard.dev/internal/apiserver/registry/storagetest"
 	"lanyard.dev/internal/bootstraptoken"
 	"lanyard.dev/internal/controller/tokencleaner"
@@ -34,10 +33,7 @@ func start(t *testing.T) *cluster {
 	base := storagetest.Start(t)
 	secrets := corev1.Resource("secrets")
 	m := mirror.New(mirror.Config{Base: base, Alone: true}, secrets)
-	store, err := secret.NewStorage(base.Scheme, m)
-	if err != nil {
-		t.Fatal(err)
-	}
+	store := base.Store(m, secrets)
 	t.Cleanup(store.Destroy)
 	c := &cluster{secrets: store, clock: testingclock.NewFakeClock(now)}
 	cleaner := tokencleaner.New(store, c.clock)

@@ -16,12 +16,10 @@ import (
 
 // REST serves one kind of access review; nothing is stored.
 type REST[T runtime.Object] struct {
-	kind       string
-	singular   string
-	namespaced bool
-	fresh      func() T
-	validate   func(ctx context.Context, review T) field.ErrorList
-	answer     func(ctx context.Context, review T) error
+	kind     string
+	fresh    func() T
+	validate func(ctx context.Context, review T) field.ErrorList
+	answer   func(ctx context.Context, review T) error
 }
 
 var _ rest.Creater = &REST[*authorizationv1.SubjectAccessReview]{}
@@ -29,7 +27,7 @@ var _ rest.Creater = &REST[*authorizationv1.SubjectAccessReview]{}
 // NewSubject returns subjectaccessreviews: may this user do this?
 func NewSubject(az authorizer.UnconditionalAuthorizer) *REST[*authorizationv1.SubjectAccessReview] {
 	return &REST[*authorizationv1.SubjectAccessReview]{
-		kind: "SubjectAccessReview", singular: "subjectaccessreview",
+		kind:  "SubjectAccessReview",
 		fresh: func() *authorizationv1.SubjectAccessReview { return &authorizationv1.SubjectAccessReview{} },
 		validate: func(_ context.Context, r *authorizationv1.SubjectAccessReview) field.ErrorList {
 			return append(validateSubject(r.Spec), validateMetadata(r.ObjectMeta)...)
@@ -44,7 +42,7 @@ func NewSubject(az authorizer.UnconditionalAuthorizer) *REST[*authorizationv1.Su
 // NewLocal returns localsubjectaccessreviews: may this user do this in this namespace?
 func NewLocal(az authorizer.UnconditionalAuthorizer) *REST[*authorizationv1.LocalSubjectAccessReview] {
 	return &REST[*authorizationv1.LocalSubjectAccessReview]{
-		kind: "LocalSubjectAccessReview", singular: "localsubjectaccessreview", namespaced: true,
+		kind:  "LocalSubjectAccessReview",
 		fresh: func() *authorizationv1.LocalSubjectAccessReview { return &authorizationv1.LocalSubjectAccessReview{} },
 		validate: func(ctx context.Context, r *authorizationv1.LocalSubjectAccessReview) field.ErrorList {
 			if r.Namespace == "" {
@@ -62,7 +60,7 @@ func NewLocal(az authorizer.UnconditionalAuthorizer) *REST[*authorizationv1.Loca
 // NewSelf returns selfsubjectaccessreviews: may I do this?
 func NewSelf(az authorizer.UnconditionalAuthorizer) *REST[*authorizationv1.SelfSubjectAccessReview] {
 	return &REST[*authorizationv1.SelfSubjectAccessReview]{
-		kind: "SelfSubjectAccessReview", singular: "selfsubjectaccessreview",
+		kind:  "SelfSubjectAccessReview",
 		fresh: func() *authorizationv1.SelfSubjectAccessReview { return &authorizationv1.SelfSubjectAccessReview{} },
 		validate: func(_ context.Context, r *authorizationv1.SelfSubjectAccessReview) field.ErrorList {
 			return append(validateAction(r.Spec.ResourceAttributes, r.Spec.NonResourceAttributes), validateMetadata(r.ObjectMeta)...)
@@ -75,17 +73,8 @@ func NewSelf(az authorizer.UnconditionalAuthorizer) *REST[*authorizationv1.SelfS
 	}
 }
 
-// NamespaceScoped implements rest.Scoper.
-func (r *REST[T]) NamespaceScoped() bool { return r.namespaced }
-
-// New implements rest.Storage.
+// New implements rest.Creater.
 func (r *REST[T]) New() runtime.Object { return r.fresh() }
-
-// Destroy implements rest.Storage.
-func (*REST[T]) Destroy() {}
-
-// GetSingularName implements rest.SingularNameProvider.
-func (r *REST[T]) GetSingularName() string { return r.singular }
 
 // Create answers the review in its status. A denial is an answer; that nobody can tell now is an error.
 func (r *REST[T]) Create(ctx context.Context, obj runtime.Object, validate rest.ValidateObjectFunc, _ *metav1.CreateOptions) (runtime.Object, error) {

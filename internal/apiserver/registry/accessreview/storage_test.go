@@ -3,7 +3,6 @@ package accessreview_test
 import (
 	"context"
 	"errors"
-	"slices"
 	"strings"
 	"testing"
 
@@ -190,14 +189,5 @@ func TestBadRequests(t *testing.T) {
 	refuse := func(context.Context, runtime.Object) error { return errors.New("admission says no") }
 	if _, err := storage.Create(ctx, ask, refuse, &metav1.CreateOptions{}); err == nil || err.Error() != "admission says no" || ask.Status.Allowed {
 		t.Errorf("refused by admission: %v, %+v", err, ask.Status)
-	}
-}
-
-func TestScopes(t *testing.T) {
-	t.Parallel()
-	az := newPolicy()
-	namespaced := []bool{accessreview.NewSubject(az).NamespaceScoped(), accessreview.NewSelf(az).NamespaceScoped(), accessreview.NewLocal(az).NamespaceScoped()}
-	if !slices.Equal(namespaced, []bool{false, false, true}) {
-		t.Errorf("namespaced: %v", namespaced)
 	}
 }

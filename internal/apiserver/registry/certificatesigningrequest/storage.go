@@ -7,58 +7,44 @@ import (
 
 	certificatesv1 "k8s.io/api/certificates/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/runtime"
-	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apiserver/pkg/endpoints/request"
-	"k8s.io/apiserver/pkg/registry/generic"
-	"k8s.io/apiserver/pkg/storage/names"
 	"k8s.io/utils/clock"
 	"sigs.k8s.io/structured-merge-diff/v6/fieldpath"
 
 	"lanyard.dev/internal/apiserver/registry"
 )
 
-// Resource is the resource that this package serves.
-var Resource = schema.GroupResource{Group: certificatesv1.GroupName, Resource: "certificatesigningrequests"}
-
-// Storage is the requests with their subresources.
-type Storage struct {
-	Request          *registry.Store
-	Approval, Status *registry.Part
-}
-
 // Signed tells whether requests to a signer are signed by this server.
 type Signed func(signerName string) bool
 
 type strategy = registry.Strategy[*certificatesv1.CertificateSigningRequest]
 
-// NewStorage returns the store of requests and of their subresources. A caller who asks a signer of Kubernetes' own that
-// signed does not know of is warned.
-func NewStorage(typer runtime.ObjectTyper, getter generic.RESTOptionsGetter, signed Signed, c clock.PassiveClock) (*Storage, error) {
-	s := strategy{
-		ObjectTyper: typer, NameGenerator: names.SimpleNameGenerator,
-		OnCreate: prepare, OnUpdate: keepAll, Check: Validate, CheckUpdate: ValidateUpdate, Warn: warner(signed),
+// Strategy returns how requests are written. Warner completes it.
+func Strategy() registry.Strategy[*certificatesv1.CertificateSigningRequest] {
+	return strategy{
+		OnCreate: prepare, OnUpdate: keepAll, Check: Validate, CheckUpdate: ValidateUpdate,
 		Reset: reset("status", "spec.uid", "spec.username", "spec.groups", "spec.extra"),
 	}
-	store, err := registry.NewStore(registry.Kind[*certificatesv1.CertificateSigningRequest]{
-		Resource: Resource, Singular: "certificatesigningrequest", ShortNames: []string{"csr"},
-		New:      func() *certificatesv1.CertificateSigningRequest { return &certificatesv1.CertificateSigningRequest{} },
-		NewList:  func() runtime.Object { return &certificatesv1.CertificateSigningRequestList{} },
-		Strategy: s, Columns: Columns, Row: Row, Fields: Fields,
-	}, getter)
-	if err != nil {
-		return nil, err
-	}
-	approval, status := s, s
+}
+
+// NewApproval returns the subresource approval on the store of requests.
+func NewApproval(store *registry.Store, c clock.PassiveClock) *registry.Part {
+	approval := registry.StrategyOf[*certificatesv1.CertificateSigningRequest](store)
 	approval.OnUpdate = func(_ context.Context, obj, old *certificatesv1.CertificateSigningRequest) {
 		keepForApproval(obj, old, metav1.NewTime(c.Now()))
 	}
 	approval.Reset = reset("spec", "status.certificate")
+	return registry.NewPart(store, approval)
+}
+
+// NewStatus returns the subresource status on the store of requests.
+func NewStatus(store *registry.Store, c clock.PassiveClock) *registry.Part {
+	status := registry.StrategyOf[*certificatesv1.CertificateSigningRequest](store)
 	status.OnUpdate = func(_ context.Context, obj, old *certificatesv1.CertificateSigningRequest) {
 		keepForStatus(obj, old, metav1.NewTime(c.Now()))
 	}
 	status.Reset, status.Warn = reset("spec"), nil
-	return &Storage{Request: store, Approval: registry.NewPart(store, approval), Status: registry.NewPart(store, status)}, nil
+	return registry.NewPart(store, status)
 }
 
 // prepare writes down who asks, whatever the body says, and that nothing has been decided.
@@ -98,8 +84,9 @@ func keepForStatus(obj, old *certificatesv1.CertificateSigningRequest, now metav
 	stamp(obj.Status.Conditions, old.Status.Conditions, now)
 }
 
-// warner warns of requests that wait in vain, until they are signed.
-func warner(signed Signed) func(context.Context, *certificatesv1.CertificateSigningRequest) []string {
+// Warner returns the warnings of requests that wait in vain: those to a signer of Kubernetes' own for which this server does not
+// sign, until they are signed.
+func Warner(signed Signed) func(context.Context, *certificatesv1.CertificateSigningRequest) []string {
 	return func(_ context.Context, r *certificatesv1.CertificateSigningRequest) []string {
 		name := r.Spec.SignerName
 		if !strings.HasPrefix(name, "kubernetes.io/") || signed(name) || len(r.Status.Certificate) > 0 || has(r, certificatesv1.CertificateDenied) {

@@ -21,7 +21,6 @@ import (
 	"k8s.io/apiserver/pkg/registry/rest"
 	testclock "k8s.io/utils/clock/testing"
 
-	"lanyard.dev/internal/apiserver/registry/certificatesigningrequest"
 	"lanyard.dev/internal/apiserver/registry/storagetest"
 )
 
@@ -67,10 +66,7 @@ func TestStorage(t *testing.T) {
 	t.Parallel()
 	storage := storagetest.Start(t)
 	nobody := func(string) bool { return false }
-	stores, err := certificatesigningrequest.NewStorage(storage.Scheme, storage, nobody, testclock.NewFakePassiveClock(now))
-	if err != nil {
-		t.Fatal(err)
-	}
+	stores := storage.Requests(storage, nobody, testclock.NewFakePassiveClock(now))
 	sent := valid(newRequest(t))
 	sent.ResourceVersion = ""
 	sent.Spec.Username, sent.Spec.Groups, sent.Spec.UID = "root", []string{"system:masters"}, "0"

@@ -8,11 +8,9 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
-	"k8s.io/apiserver/pkg/registry/generic"
 	"k8s.io/apiserver/pkg/registry/rest"
 	"k8s.io/apiserver/pkg/storage"
 	storeerr "k8s.io/apiserver/pkg/storage/errors"
-	"k8s.io/apiserver/pkg/storage/names"
 	"k8s.io/apiserver/pkg/util/dryrun"
 
 	"lanyard.dev/internal/apiserver/registry"
@@ -21,13 +19,6 @@ import (
 // Furnish puts into a new namespace what every namespace holds. It is called before the request that made the
 // namespace is answered.
 type Furnish func(ctx context.Context, namespace string) error
-
-// Storage is the namespaces resource with its subresources.
-type Storage struct {
-	Namespace *REST
-	Status    *registry.Part
-	Finalize  Finalize
-}
 
 // Finalize is a part of a namespace that can be updated and neither read nor patched, as in Kubernetes.
 type Finalize interface {
@@ -44,10 +35,9 @@ type REST struct {
 	furnish Furnish
 }
 
-// NewStorage returns the stores of namespaces and of its subresources.
-func NewStorage(typer runtime.ObjectTyper, getter generic.RESTOptionsGetter, furnish Furnish) (*Storage, error) {
-	strategy := registry.Strategy[*corev1.Namespace]{
-		ObjectTyper: typer, NameGenerator: names.SimpleNameGenerator,
+// Strategy returns how namespaces are written.
+func Strategy() registry.Strategy[*corev1.Namespace] {
+	return registry.Strategy[*corev1.Namespace]{
 		OnCreate: func(_ context.Context, obj *corev1.Namespace) { PrepareForCreate(obj) },
 		OnUpdate: func(_ context.Context, obj, old *corev1.Namespace) {
 			obj.Spec.Finalizers, obj.Status = old.Spec.Finalizers, old.Status
@@ -55,37 +45,36 @@ func NewStorage(typer runtime.ObjectTyper, getter generic.RESTOptionsGetter, fur
 		Check: Validate, CheckUpdate: ValidateUpdate,
 		Reset: registry.ResetFields("v1", "status"),
 	}
-	store, err := registry.NewStore(registry.Kind[*corev1.Namespace]{
-		Resource: corev1.Resource("namespaces"), Singular: "namespace", ShortNames: []string{"ns"},
-		New:      func() *corev1.Namespace { return &corev1.Namespace{} },
-		NewList:  func() runtime.Object { return &corev1.NamespaceList{} },
-		Strategy: strategy, Columns: Columns, Row: Row, Fields: Fields,
-	}, getter)
-	if err != nil {
-		return nil, err
-	}
-	store.ShouldDeleteDuringUpdate = isEmptied
+}
 
-	status := strategy
+// NewREST serves the namespaces of a store. furnish is called for each new one.
+func NewREST(store *registry.Store, furnish Furnish) *REST {
+	return &REST{Readable: store, Updater: store, store: store, furnish: furnish}
+}
+
+// NewStatus returns namespaces/status on the store of namespaces.
+func NewStatus(store *registry.Store) *registry.Part {
+	status := registry.StrategyOf[*corev1.Namespace](store)
 	status.OnUpdate = func(_ context.Context, obj, old *corev1.Namespace) { obj.Spec = old.Spec }
 	status.CheckUpdate = ValidateStatusUpdate
 	status.Reset = registry.ResetFields("v1", "spec")
+	return registry.NewPart(store, status)
+}
 
-	finalize := strategy
+// NewFinalize returns namespaces/finalize on the store of namespaces.
+func NewFinalize(store *registry.Store) Finalize {
+	finalize := registry.StrategyOf[*corev1.Namespace](store)
 	finalize.OnUpdate = func(_ context.Context, obj, old *corev1.Namespace) { obj.Status = old.Status }
 	finalize.CheckUpdate = ValidateFinalizeUpdate
-
-	return &Storage{
-		Namespace: &REST{Readable: store, Updater: store, store: store, furnish: furnish},
-		Status:    registry.NewPart(store, status),
-		Finalize:  struct{ Finalize }{registry.NewPart(store, finalize)},
-	}, nil
+	return struct{ Finalize }{registry.NewPart(store, finalize)}
 }
+
+// KeepUntilEmpty makes a store hold a terminating namespace until its own finalizers are gone too, not only its metadata's.
+func KeepUntilEmpty(store *registry.Store) { store.ShouldDeleteDuringUpdate = isEmptied }
 
 // New implements rest.Storage.
 func (r *REST) New() runtime.Object { return r.store.New() }
 
-// isEmptied holds a terminating namespace back until its own finalizers are gone too, not only its metadata's.
 func isEmptied(_ context.Context, _ string, obj, _ runtime.Object) bool {
 	return len(obj.(*corev1.Namespace).Spec.Finalizers) == 0
 }

@@ -15,13 +15,12 @@ import (
 	"k8s.io/apiserver/pkg/registry/rest"
 	"k8s.io/utils/ptr"
 
-	"lanyard.dev/internal/apiserver/registry/namespace"
 	"lanyard.dev/internal/apiserver/registry/storagetest"
 )
 
 // storage is real storage whose furnishing is recorded, and fails for the namespace "bare".
 type storage struct {
-	*namespace.Storage
+	*storagetest.Namespaces
 	base      *storagetest.Storage
 	furnished []string
 }
@@ -29,17 +28,13 @@ type storage struct {
 func newStorage(t *testing.T) *storage {
 	t.Helper()
 	s := &storage{base: storagetest.Start(t)}
-	var err error
-	s.Storage, err = namespace.NewStorage(s.base.Scheme, s.base, func(_ context.Context, name string) error {
+	s.Namespaces = s.base.Namespaces(s.base, func(_ context.Context, name string) error {
 		s.furnished = append(s.furnished, name)
 		if name == "bare" {
 			return errors.New("etcd is away")
 		}
 		return nil
 	})
-	if err != nil {
-		t.Fatal(err)
-	}
 	return s
 }
 

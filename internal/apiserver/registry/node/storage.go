@@ -4,36 +4,27 @@ import (
 	"context"
 
 	corev1 "k8s.io/api/core/v1"
-	"k8s.io/apimachinery/pkg/runtime"
-	"k8s.io/apiserver/pkg/registry/generic"
-	"k8s.io/apiserver/pkg/storage/names"
 
 	"lanyard.dev/internal/apiserver/registry"
 )
 
-// NewStorage returns the stores of nodes and of nodes/status.
-func NewStorage(typer runtime.ObjectTyper, getter generic.RESTOptionsGetter) (*registry.Store, *registry.Part, error) {
-	strategy := registry.Strategy[*corev1.Node]{
-		ObjectTyper: typer, NameGenerator: names.SimpleNameGenerator,
+// Strategy returns how nodes are written.
+func Strategy() registry.Strategy[*corev1.Node] {
+	return registry.Strategy[*corev1.Node]{
 		OnCreate: func(_ context.Context, obj *corev1.Node) { taintNew(obj) },
 		OnUpdate: func(_ context.Context, obj, old *corev1.Node) { obj.Status = old.Status },
 		Check:    Validate, CheckUpdate: ValidateUpdate, Warn: warnings,
 		Reset: registry.ResetFields("v1", "status"),
 	}
-	store, err := registry.NewStore(registry.Kind[*corev1.Node]{
-		Resource: corev1.Resource("nodes"), Singular: "node", ShortNames: []string{"no"},
-		New:      func() *corev1.Node { return &corev1.Node{} },
-		NewList:  func() runtime.Object { return &corev1.NodeList{} },
-		Strategy: strategy, Columns: Columns, Row: Row, Fields: Fields,
-	}, getter)
-	if err != nil {
-		return nil, nil, err
-	}
-	status := strategy
+}
+
+// NewStatus returns nodes/status on the store of nodes.
+func NewStatus(store *registry.Store) *registry.Part {
+	status := registry.StrategyOf[*corev1.Node](store)
 	status.OnUpdate = func(_ context.Context, obj, old *corev1.Node) { obj.Spec = old.Spec }
 	status.CheckUpdate, status.Warn = ValidateStatusUpdate, nil
 	status.Reset = registry.ResetFields("v1", "spec")
-	return store, registry.NewPart(store, status), nil
+	return registry.NewPart(store, status)
 }
 
 // warnings tells of fields that nothing reads any more, in Kubernetes' words.

@@ -1,39 +1,14 @@
 package pod
 
-import (
-	corev1 "k8s.io/api/core/v1"
-	"k8s.io/apimachinery/pkg/runtime"
-	"k8s.io/apiserver/pkg/registry/generic"
+import "lanyard.dev/internal/apiserver/registry"
 
-	"lanyard.dev/internal/apiserver/registry"
-)
-
-// Storage is the pods resource with its subresources.
-type Storage struct {
-	Pod      *registry.Store
-	Status   *registry.Part
-	Binding  *BindingREST
-	Eviction *EvictionREST
+// NewStatus returns pods/status on the store of pods.
+func NewStatus(store *registry.Store) *registry.Part {
+	return registry.NewPart(store, statusStrategy(registry.StrategyOf[object](store)))
 }
 
-// NewStorage returns the stores of pods and of their subresources.
-func NewStorage(typer runtime.ObjectTyper, getter generic.RESTOptionsGetter) (*Storage, error) {
-	strategy := newStrategy(typer)
-	store, err := registry.NewStore(registry.Kind[*corev1.Pod]{
-		Resource: corev1.Resource("pods"), Singular: "pod", ShortNames: []string{"po"}, Categories: []string{"all"},
-		New:      func() *corev1.Pod { return &corev1.Pod{} },
-		NewList:  func() runtime.Object { return &corev1.PodList{} },
-		Strategy: strategy, Delete: gracefulStrategy{strategy},
-		Columns: Columns, Row: Row, Fields: Fields, Indexed: []string{"spec.nodeName"},
-	}, getter)
-	if err != nil {
-		return nil, err
-	}
-	store.ReturnDeletedObject = true
-	return &Storage{
-		Pod:      store,
-		Status:   registry.NewPart(store, statusStrategy(strategy)),
-		Binding:  &BindingREST{store: store},
-		Eviction: &EvictionREST{store: store},
-	}, nil
-}
+// NewBinding returns pods/binding on the store of pods.
+func NewBinding(store *registry.Store) *BindingREST { return &BindingREST{store: store} }
+
+// NewEviction returns pods/eviction on the store of pods.
+func NewEviction(store *registry.Store) *EvictionREST { return &EvictionREST{store: store} }

@@ -18,23 +18,19 @@ import (
 	"k8s.io/apiserver/pkg/warning"
 	"k8s.io/utils/ptr"
 
-	"lanyard.dev/internal/apiserver/registry/pod"
 	"lanyard.dev/internal/apiserver/registry/storagetest"
 	"lanyard.dev/internal/workload"
 )
 
 type storage struct {
-	*pod.Storage
+	*storagetest.Pods
 	base *storagetest.Storage
 }
 
 func newStorage(t *testing.T) *storage {
 	t.Helper()
 	s := &storage{base: storagetest.Start(t)}
-	var err error
-	if s.Storage, err = pod.NewStorage(s.base.Scheme, s.base); err != nil {
-		t.Fatal(err)
-	}
+	s.Pods = s.base.Pods(s.base)
 	return s
 }
 

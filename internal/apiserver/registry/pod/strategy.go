@@ -7,18 +7,21 @@ import (
 	"k8s.io/apimachinery/pkg/api/equality"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
-	"k8s.io/apiserver/pkg/storage/names"
+	"k8s.io/apiserver/pkg/registry/rest"
 
 	"lanyard.dev/internal/apiserver/registry"
 	"lanyard.dev/internal/podsupport"
 	"lanyard.dev/internal/workload"
 )
 
-type strategy = registry.Strategy[*corev1.Pod]
+type (
+	object   = *corev1.Pod
+	strategy = registry.Strategy[object]
+)
 
-func newStrategy(typer runtime.ObjectTyper) strategy {
+// Strategy returns how pods are written.
+func Strategy() registry.Strategy[*corev1.Pod] {
 	return strategy{
-		ObjectTyper: typer, NameGenerator: names.SimpleNameGenerator, Namespaced: true,
 		OnCreate: prepareForCreate, OnUpdate: prepareForUpdate,
 		Check: Validate, CheckUpdate: ValidateUpdate,
 		Warn:       func(_ context.Context, obj *corev1.Pod) []string { return Warnings(obj) },
@@ -64,6 +67,11 @@ func prepareForUpdate(_ context.Context, obj, old *corev1.Pod) {
 	if !equality.Semantic.DeepEqual(obj.Spec, old.Spec) {
 		obj.Generation++
 	}
+}
+
+// GracefulDelete returns how pods are deleted: one on a node gets the time that its spec asks for.
+func GracefulDelete(s registry.Strategy[*corev1.Pod]) rest.RESTDeleteStrategy {
+	return gracefulStrategy{s}
 }
 
 // gracefulStrategy gives a pod on a node the time its spec asks for before it is gone.

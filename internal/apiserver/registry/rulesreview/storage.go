@@ -24,17 +24,8 @@ var _ rest.Creater = &REST{}
 // NewREST returns the resource.
 func NewREST(resolver authorizer.RuleResolver) *REST { return &REST{resolver: resolver} }
 
-// NamespaceScoped implements rest.Scoper.
-func (*REST) NamespaceScoped() bool { return false }
-
-// New implements rest.Storage.
+// New implements rest.Creater.
 func (*REST) New() runtime.Object { return &authorizationv1.SelfSubjectRulesReview{} }
-
-// Destroy implements rest.Storage.
-func (*REST) Destroy() {}
-
-// GetSingularName implements rest.SingularNameProvider.
-func (*REST) GetSingularName() string { return "selfsubjectrulesreview" }
 
 // Create fills in the caller's rules in spec.namespace, which is required.
 func (r *REST) Create(ctx context.Context, obj runtime.Object, validate rest.ValidateObjectFunc, _ *metav1.CreateOptions) (runtime.Object, error) {

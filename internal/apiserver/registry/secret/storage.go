@@ -5,26 +5,14 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
-	"k8s.io/apimachinery/pkg/runtime"
-	"k8s.io/apiserver/pkg/registry/generic"
-	"k8s.io/apiserver/pkg/storage/names"
 
 	"lanyard.dev/internal/apiserver/registry"
 	"lanyard.dev/internal/bootstraptoken"
 )
 
-// NewStorage returns the store of secrets.
-func NewStorage(typer runtime.ObjectTyper, getter generic.RESTOptionsGetter) (*registry.Store, error) {
-	return registry.NewStore(registry.Kind[*corev1.Secret]{
-		Resource: corev1.Resource("secrets"), Singular: "secret",
-		New:     func() *corev1.Secret { return &corev1.Secret{} },
-		NewList: func() runtime.Object { return &corev1.SecretList{} },
-		Strategy: registry.Strategy[*corev1.Secret]{
-			ObjectTyper: typer, NameGenerator: names.SimpleNameGenerator, Namespaced: true,
-			OnUpdate: keepType, Check: Validate, CheckUpdate: ValidateUpdate, Warn: warnings,
-		},
-		Columns: Columns, Row: Row, Fields: Fields, Indexed: []string{"metadata.name"},
-	}, getter)
+// Strategy returns how secrets are written.
+func Strategy() registry.Strategy[*corev1.Secret] {
+	return registry.Strategy[*corev1.Secret]{OnUpdate: keepType, Check: Validate, CheckUpdate: ValidateUpdate, Warn: warnings}
 }
 
 // keepType lets an update leave the type out.

@@ -18,17 +18,8 @@ type REST struct{}
 
 var _ rest.Creater = &REST{}
 
-// NamespaceScoped implements rest.Scoper.
-func (*REST) NamespaceScoped() bool { return false }
-
-// New implements rest.Storage.
+// New implements rest.Creater.
 func (*REST) New() runtime.Object { return &authenticationv1.SelfSubjectReview{} }
-
-// Destroy implements rest.Storage.
-func (*REST) Destroy() {}
-
-// GetSingularName implements rest.SingularNameProvider.
-func (*REST) GetSingularName() string { return "selfsubjectreview" }
 
 // Create fills in the caller's user info.
 func (*REST) Create(ctx context.Context, obj runtime.Object, validate rest.ValidateObjectFunc, _ *metav1.CreateOptions) (runtime.Object, error) {

@@ -4,32 +4,17 @@ import (
 	"context"
 
 	corev1 "k8s.io/api/core/v1"
-	"k8s.io/apimachinery/pkg/runtime"
-	"k8s.io/apiserver/pkg/registry/generic"
-	"k8s.io/apiserver/pkg/storage/names"
 
 	"lanyard.dev/internal/apiserver/registry"
 )
 
-// NewStorage returns the store of service accounts.
-func NewStorage(typer runtime.ObjectTyper, getter generic.RESTOptionsGetter) (*registry.Store, error) {
-	store, err := registry.NewStore(registry.Kind[*corev1.ServiceAccount]{
-		Resource: corev1.Resource("serviceaccounts"), Singular: "serviceaccount", ShortNames: []string{"sa"},
-		New:     func() *corev1.ServiceAccount { return &corev1.ServiceAccount{} },
-		NewList: func() runtime.Object { return &corev1.ServiceAccountList{} },
-		Strategy: registry.Strategy[*corev1.ServiceAccount]{
-			ObjectTyper: typer, NameGenerator: names.SimpleNameGenerator, Namespaced: true,
-			OnCreate: func(_ context.Context, obj *corev1.ServiceAccount) { keepNamesOnly(obj) },
-			OnUpdate: func(_ context.Context, obj, _ *corev1.ServiceAccount) { keepNamesOnly(obj) },
-			Check:    Validate, CheckUpdate: ValidateUpdate, Warn: warnings,
-		},
-		Columns: Columns, Row: Row, Fields: Fields,
-	}, getter)
-	if err != nil {
-		return nil, err
+// Strategy returns how service accounts are written.
+func Strategy() registry.Strategy[*corev1.ServiceAccount] {
+	return registry.Strategy[*corev1.ServiceAccount]{
+		OnCreate: func(_ context.Context, obj *corev1.ServiceAccount) { keepNamesOnly(obj) },
+		OnUpdate: func(_ context.Context, obj, _ *corev1.ServiceAccount) { keepNamesOnly(obj) },
+		Check:    Validate, CheckUpdate: ValidateUpdate, Warn: warnings,
 	}
-	store.ReturnDeletedObject = true
-	return store, nil
 }
 
 // warnings is Kubernetes' own advice.

@@ -1,6 +1,6 @@
 // Package storagetest gives tests the storage that the server itself uses, on an etcd of their own.
 //
-// It knows the scheme and no resource, and is imported by tests only.
+// It makes stores from the tables of package api, and is imported by tests only.
 package storagetest
 
 import (
@@ -8,7 +8,6 @@ import (
 	"testing"
 	"time"
 
-	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
@@ -22,6 +21,7 @@ import (
 	"k8s.io/apiserver/pkg/storage/storagebackend/factory"
 	"k8s.io/client-go/tools/cache"
 
+	"lanyard.dev/internal/apiserver/api"
 	"lanyard.dev/internal/apiserver/scheme"
 	"lanyard.dev/internal/etcd"
 )
@@ -56,12 +56,15 @@ func Start(t testing.TB) *Storage {
 }
 
 func on(t testing.TB, endpoint string) *Storage {
-	s := scheme.New()
+	tables := api.All()
+	s := tables.NewScheme()
 	backend := storagebackend.NewDefaultConfig("/registry", nil)
 	backend.Transport.ServerList = []string{endpoint}
 	kinds := serverstorage.NewDefaultStorageFactory(*backend, runtime.ContentTypeProtobuf, scheme.NewCodecs(s),
-		serverstorage.NewDefaultResourceEncodingConfig(s), serverstorage.NewResourceConfig(), nil)
-	kinds.AddCohabitatingResources(corev1.Resource("events"), schema.GroupResource{Group: "events.k8s.io", Resource: "events"})
+		serverstorage.NewDefaultResourceEncodingConfig(s), serverstorage.NewResourceConfig(), tables.Prefixes())
+	for stored, others := range tables.Shared() {
+		kinds.AddCohabitatingResources(append([]schema.GroupResource{stored}, others...)...)
+	}
 	return &Storage{Scheme: s, t: t, kinds: kinds}
 }
 

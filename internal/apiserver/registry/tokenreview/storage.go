@@ -30,17 +30,8 @@ func NewREST(tokens authenticator.Token, audiences authenticator.Audiences) *RES
 	return &REST{tokens: tokens, audiences: audiences}
 }
 
-// NamespaceScoped implements rest.Scoper.
-func (*REST) NamespaceScoped() bool { return false }
-
-// New implements rest.Storage.
+// New implements rest.Creater.
 func (*REST) New() runtime.Object { return &authenticationv1.TokenReview{} }
-
-// Destroy implements rest.Storage.
-func (*REST) Destroy() {}
-
-// GetSingularName implements rest.SingularNameProvider.
-func (*REST) GetSingularName() string { return "tokenreview" }
 
 // Create reviews the token in the spec. A token that does not hold is an answer, not an error: status.error says why. A
 // token of which nobody can tell now is an error: who asks would take it for one that does not hold.

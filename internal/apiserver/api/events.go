@@ -1,0 +1,39 @@
+package api
+
+import (
+	corev1 "k8s.io/api/core/v1"
+	eventsv1 "k8s.io/api/events/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+
+	"lanyard.dev/internal/apiserver/registry"
+	"lanyard.dev/internal/apiserver/registry/event"
+	"lanyard.dev/internal/apiserver/scheme"
+)
+
+// events serves core's events in another form, with stricter rules for new ones.
+func events() Group {
+	return Group{Name: eventsv1.GroupName, Versions: []Version{{Name: "v1", Resources: []Resource{
+		{
+			Name: "events", Singular: "event", ShortNames: []string{"ev"}, Namespaced: true,
+			Kind: &eventsv1.Event{}, List: &eventsv1.EventList{}, Columns: event.Columns,
+			Stored: SameObjects[*corev1.Event]{
+				Of: corev1.Resource("events"), Internal: &corev1.Event{}, InternalList: &corev1.EventList{},
+				Strategy: func(s *registry.Strategy[*corev1.Event]) {
+					s.Check, s.CheckUpdate = event.ValidateStrict, event.ValidateUpdateStrict
+				},
+				Conversions: []func(*runtime.Scheme) error{
+					scheme.Convert(event.ToEventsV1), scheme.Convert(event.FromEventsV1),
+					scheme.Convert(event.ToEventsV1List), scheme.Convert(event.FromEventsV1List),
+				},
+				Labels: map[string]string{
+					"regarding.kind": "involvedObject.kind", "regarding.namespace": "involvedObject.namespace",
+					"regarding.name": "involvedObject.name", "regarding.uid": "involvedObject.uid",
+					"regarding.apiVersion": "involvedObject.apiVersion", "regarding.resourceVersion": "involvedObject.resourceVersion",
+					"regarding.fieldPath": "involvedObject.fieldPath",
+					"reason":              "reason", "reportingController": "reportingComponent", "type": "type",
+					"metadata.name": "metadata.name", "metadata.namespace": "metadata.namespace",
+				},
+			},
+		},
+	}}}}
+}

@@ -1,0 +1,215 @@
+package api
+
+import (
+	"slices"
+	"time"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/fields"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apiserver/pkg/registry/rest"
+	"k8s.io/apiserver/pkg/storage/names"
+
+	"lanyard.dev/internal/apiserver/registry"
+	"lanyard.dev/internal/apiserver/scheme"
+)
+
+// Tables are the API groups of a server, in the order in which discovery lists them.
+type Tables []Group
+
+// Group is the table of one API group.
+type Group struct {
+	Name string // "" for the core group
+	// Versions are in the order of preference. Objects are stored as the first.
+	Versions []Version
+}
+
+// Version is one version of a group.
+type Version struct {
+	Name      string
+	Resources []Resource
+	// Types are further kinds of the version, which are bodies of requests to parts of resources, of this group or another.
+	Types []runtime.Object
+}
+
+// Resource declares one resource. Either Stored or Answer is set.
+type Resource struct {
+	Name, Singular         string
+	ShortNames, Categories []string
+	Namespaced             bool
+	// Kind and List are empty objects of the Go types. List is nil for a resource that is only answered.
+	Kind, List runtime.Object
+	// Columns are those of kubectl get.
+	Columns []metav1.TableColumnDefinition
+
+	// Stored makes the store: Objects or SameObjects.
+	Stored Stored
+	// Mirrored says that the listeners of the resource's feed learn of a change before the write is answered.
+	Mirrored bool
+	// Prefix is the directory in etcd if it is not Name.
+	Prefix string
+	// Serve returns what is served in place of the store, if the store alone does not do.
+	Serve func(*registry.Store, Inputs) rest.Storage
+
+	// Answer makes a resource whose objects are answered and never stored.
+	Answer func(Backends) rest.Creater
+
+	Parts []Part
+}
+
+// Part declares a subresource. One of Store, Connect and Answer is set.
+type Part struct {
+	Name string
+	// Store makes a part that reads and writes the store of its resource.
+	Store func(*registry.Store, Inputs) rest.Storage
+	// Connect makes a part that needs more than the store.
+	Connect func(*registry.Store, Backends) rest.Storage
+	// Answer makes a part whose objects are answered and never stored.
+	Answer func(Backends) AnswerPart
+	// Options are the parameters of requests to the part, if it has any.
+	Options *Options
+}
+
+// AnswerPart answers objects of a kind that is not stored, posted to a part of another object.
+type AnswerPart interface {
+	rest.Storage
+	rest.NamedCreater
+	rest.GroupVersionKindProvider
+}
+
+// Options are the parameters of a request.
+type Options struct {
+	kind runtime.Object
+	read func(*runtime.Scheme) error
+}
+
+// Stored makes the store of a resource and says what decoding its kind needs.
+type Stored interface {
+	// store returns the store of r. made holds the stores of the entries before.
+	store(r Resource, gr schema.GroupResource, in Inputs, made *Stores) (*registry.Store, error)
+	// decoding returns the types of r's internal form, if they are not those of r, and what else a scheme registers.
+	decoding() (internal []runtime.Object, add []func(*runtime.Scheme) error)
+	// labels gives the stored name of each field that a field selector on r may name.
+	labels(r Resource, all Tables) map[string]string
+}
+
+// Objects is how objects of one kind behave in storage.
+type Objects[T registry.Object] struct {
+	// Strategy is without the typer, the generator of names, and the scope: they are filled in.
+	Strategy registry.Strategy[T]
+	// Complete sets what is only known when the store is made; nil does nothing.
+	Complete func(*registry.Strategy[T], Inputs)
+	// Delete replaces the delete strategy where Strategy alone does not do: graceful deletion.
+	Delete func(registry.Strategy[T]) rest.RESTDeleteStrategy
+	// Default fills in what an author left out, on every decoding; nil does nothing. It is idempotent.
+	Default func(T)
+	// TTL is how long a written object is kept; 0 keeps it for good.
+	TTL time.Duration
+	Row func(obj T, now time.Time) []any
+	// Fields returns the fields of an object that a field selector may name, the same names for every object.
+	Fields func(T) fields.Set
+	// Indexed names the fields of Fields by which the watch cache finds objects without a scan.
+	Indexed []string
+	// Unselected are fields that a selector may name although no object has a value for them.
+	Unselected []string
+	// Adjust changes the store that was made; nil does nothing.
+	Adjust func(*registry.Store)
+}
+
+var _ Stored = Objects[*metav1.PartialObjectMetadata]{}
+
+func (o Objects[T]) store(r Resource, gr schema.GroupResource, in Inputs, _ *Stores) (*registry.Store, error) {
+	strategy := o.Strategy
+	strategy.ObjectTyper, strategy.NameGenerator, strategy.Namespaced = in.Typer, names.SimpleNameGenerator, r.Namespaced
+	if o.Complete != nil {
+		o.Complete(&strategy, in)
+	}
+	kind := registry.Kind[T]{
+		Resource: gr, Singular: r.Singular, ShortNames: r.ShortNames, Categories: r.Categories,
+		New:      func() T { return r.Kind.DeepCopyObject().(T) },
+		NewList:  r.List.DeepCopyObject,
+		Strategy: strategy, Columns: r.Columns, Row: o.Row, Fields: o.Fields, Indexed: o.Indexed,
+	}
+	if o.Delete != nil {
+		kind.Delete = o.Delete(strategy)
+	}
+	if o.TTL != 0 {
+		kind.TTL = func(T) uint64 { return uint64(o.TTL.Seconds()) }
+	}
+	store, err := registry.NewStore(kind, in.Getter)
+	if err == nil && o.Adjust != nil {
+		o.Adjust(store)
+	}
+	return store, err
+}
+
+func (o Objects[T]) decoding() (internal []runtime.Object, add []func(*runtime.Scheme) error) {
+	if o.Default != nil {
+		add = append(add, scheme.Default(o.Default))
+	}
+	return nil, add
+}
+
+// metaLabels are the fields by which objects of every kind can be selected.
+var metaLabels = []string{"metadata.name", "metadata.namespace"}
+
+// labels maps each field that a selector may name to itself: the metadata, and what Fields returns.
+func (o Objects[T]) labels(r Resource, _ Tables) map[string]string {
+	known := map[string]string{}
+	for _, label := range slices.Concat(metaLabels, o.Unselected) {
+		known[label] = label
+	}
+	for label := range o.Fields(r.Kind.DeepCopyObject().(T)) {
+		known[label] = label
+	}
+	return known
+}
+
+// SameObjects serves the objects of another resource once more: in another version of its group, or in a group that shows them in
+// another form.
+type SameObjects[T registry.Object] struct {
+	// Of is the resource that stores the objects. Its entry comes first.
+	Of schema.GroupResource
+	// Strategy changes how objects are written through this resource; nil leaves the other's strategy.
+	Strategy func(*registry.Strategy[T])
+	// Internal and InternalList are the types of the stored objects, if they are not those of this resource.
+	Internal, InternalList runtime.Object
+	// Conversions are between this resource's types and the internal ones.
+	Conversions []func(*runtime.Scheme) error
+	// Labels gives the stored name of each field that a selector may name, if the names differ.
+	Labels map[string]string
+}
+
+var _ Stored = SameObjects[*metav1.PartialObjectMetadata]{}
+
+func (o SameObjects[T]) store(_ Resource, _ schema.GroupResource, _ Inputs, made *Stores) (*registry.Store, error) {
+	store, err := Get[*registry.Store](made, o.Of)
+	if err != nil || o.Strategy == nil {
+		return store, err
+	}
+	strategy := registry.StrategyOf[T](store)
+	o.Strategy(&strategy)
+	return registry.WithStrategy(store, strategy), nil
+}
+
+func (o SameObjects[T]) decoding() (internal []runtime.Object, add []func(*runtime.Scheme) error) {
+	if o.Internal != nil {
+		internal = []runtime.Object{o.Internal, o.InternalList}
+	}
+	return internal, o.Conversions
+}
+
+func (o SameObjects[T]) labels(_ Resource, all Tables) map[string]string {
+	if o.Labels != nil {
+		return o.Labels
+	}
+	for _, entry := range all.entries() {
+		if entry.groupResource() == o.Of && entry.stores() {
+			return entry.Stored.labels(entry.Resource, all)
+		}
+	}
+	return nil
+}
+
+func (o SameObjects[T]) of() schema.GroupResource { return o.Of }

@@ -1,0 +1,134 @@
+package api
+
+import (
+	"net/url"
+
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+
+	"lanyard.dev/internal/apiserver/scheme"
+)
+
+// All returns the tables of every group that the server serves.
+func All() Tables {
+	return Tables{core(), authentication(), authorization(), certificates(), coordination(), events(), policy(), rbac()}
+}
+
+// entry is a resource with its place in the tables.
+type entry struct {
+	Resource
+	schema.GroupVersion
+}
+
+func (e entry) groupResource() schema.GroupResource {
+	return schema.GroupResource{Group: e.Group, Resource: e.Name}
+}
+
+// stores reports whether the entry has a store of its own: not that of another resource, and not none.
+func (e entry) stores() bool {
+	_, shared := e.Stored.(interface{ of() schema.GroupResource })
+	return e.Stored != nil && !shared
+}
+
+// GroupVersion returns the group and version of v.
+func (g Group) GroupVersion(v Version) schema.GroupVersion {
+	return schema.GroupVersion{Group: g.Name, Version: v.Name}
+}
+
+func (t Tables) entries() []entry {
+	var all []entry
+	for _, g := range t {
+		for _, v := range g.Versions {
+			for _, r := range v.Resources {
+				all = append(all, entry{r, g.GroupVersion(v)})
+			}
+		}
+	}
+	return all
+}
+
+// schemeVersions returns what a scheme registers.
+func (t Tables) schemeVersions() []scheme.Version {
+	var all []scheme.Version
+	for _, g := range t {
+		for _, v := range g.Versions {
+			made := scheme.Version{GroupVersion: g.GroupVersion(v), Types: v.Types}
+			for _, r := range v.Resources {
+				t.register(&made, r)
+			}
+			all = append(all, made)
+		}
+	}
+	return all
+}
+
+func (t Tables) register(v *scheme.Version, r Resource) {
+	v.Types = append(v.Types, r.Kind)
+	if r.List != nil {
+		v.Types = append(v.Types, r.List)
+	}
+	if r.Stored != nil {
+		internal, add := r.Stored.decoding()
+		v.Internal, v.Add = append(v.Internal, internal...), append(v.Add, add...)
+		labels := r.Stored.labels(r, t)
+		if len(labels) > len(metaLabels) {
+			v.Add = append(v.Add, scheme.FieldLabels(v.WithKind(scheme.KindOf(r.Kind)), labels))
+		}
+	}
+	for _, p := range r.Parts {
+		if p.Options != nil {
+			v.Types = append(v.Types, p.Options.kind)
+			v.Add = append(v.Add, p.Options.read)
+		}
+	}
+}
+
+// NewScheme returns the scheme that the server decodes, defaults, converts and stores with.
+func (t Tables) NewScheme() *runtime.Scheme { return scheme.New(t.schemeVersions()...) }
+
+// NewPublishedScheme returns the scheme of the versions that clients see. OpenAPI names are made from it.
+func (t Tables) NewPublishedScheme() *runtime.Scheme {
+	return scheme.NewPublished(t.schemeVersions()...)
+}
+
+// Mirrored returns the resources whose listeners learn of a change before the write is answered.
+func (t Tables) Mirrored() []schema.GroupResource {
+	var all []schema.GroupResource
+	for _, e := range t.entries() {
+		if e.Mirrored {
+			all = append(all, e.groupResource())
+		}
+	}
+	return all
+}
+
+// Prefixes returns the directories in etcd of the resources that are not stored under their own name.
+func (t Tables) Prefixes() map[schema.GroupResource]string {
+	all := map[schema.GroupResource]string{}
+	for _, e := range t.entries() {
+		if e.Prefix != "" {
+			all[e.groupResource()] = e.Prefix
+		}
+	}
+	return all
+}
+
+// Shared returns, by the resource that stores them, the resources of other groups that serve the same objects.
+func (t Tables) Shared() map[schema.GroupResource][]schema.GroupResource {
+	all := map[schema.GroupResource][]schema.GroupResource{}
+	for _, e := range t.entries() {
+		shared, ok := e.Stored.(interface{ of() schema.GroupResource })
+		if ok && shared.of().Group != e.Group {
+			all[shared.of()] = append(all[shared.of()], e.groupResource())
+		}
+	}
+	return all
+}
+
+// parameters declares the options of requests to a part and how they are read from the query of a URL.
+func parameters[T any, P interface {
+	*T
+	runtime.Object
+}](read func(*url.Values, *T) error) *Options {
+	return &Options{kind: P(new(T)), read: scheme.ReadQuery(read)}
+}

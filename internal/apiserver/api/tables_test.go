@@ -1,0 +1,84 @@
+package api
+
+import (
+	"maps"
+	"os"
+	"reflect"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+
+	"k8s.io/apiserver/pkg/registry/rest"
+)
+
+// TestScopesOfReviews: of the reviews, the one of a namespace is made in that namespace.
+func TestScopesOfReviews(t *testing.T) {
+	t.Parallel()
+	stores, err := Tables{authorization(), authentication()}.NewStores(Inputs{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	namespaced := map[string]bool{}
+	for _, kind := range stores.Serve(Backends{}).Answered {
+		namespaced[kind.Resource] = kind.Storage.(rest.Scoper).NamespaceScoped()
+	}
+	want := map[string]bool{
+		"subjectaccessreviews": false, "selfsubjectaccessreviews": false, "localsubjectaccessreviews": true,
+		"selfsubjectrulesreviews": false, "tokenreviews": false, "selfsubjectreviews": false,
+	}
+	if !maps.Equal(namespaced, want) {
+		t.Errorf("namespaced: %v", namespaced)
+	}
+}
+
+// TestEntriesAreWhole holds each entry to the rules that the types cannot state.
+func TestEntriesAreWhole(t *testing.T) {
+	t.Parallel()
+	for _, e := range All().entries() {
+		name := e.groupResource()
+		if (e.Stored != nil) == (e.Answer != nil) {
+			t.Errorf("%s: one of Stored and Answer is wanted", name)
+		}
+		if e.Singular == "" || e.Kind == nil || (e.List != nil) != (e.Stored != nil) || (len(e.Columns) > 0) != (e.Stored != nil) {
+			t.Errorf("%s: a name, type or column is missing, or is too much", name)
+		}
+		if e.Mirrored && !e.stores() {
+			t.Errorf("%s has no store to mirror", name)
+		}
+		for _, p := range e.Parts {
+			set := 0
+			for _, makes := range []bool{p.Store != nil, p.Connect != nil, p.Answer != nil} {
+				if makes {
+					set++
+				}
+			}
+			if set != 1 || p.Name == "" {
+				t.Errorf("%s/%s: one of Store, Connect and Answer is wanted", name, p.Name)
+			}
+		}
+	}
+}
+
+// TestOpenAPIIsGeneratedForTheTables holds the packages that OpenAPI is generated from to those whose types the tables serve.
+func TestOpenAPIIsGeneratedForTheTables(t *testing.T) {
+	t.Parallel()
+	text, err := os.ReadFile("../openapi/doc.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	served := map[string]bool{}
+	for _, v := range All().schemeVersions() {
+		for _, example := range v.Types {
+			served[reflect.TypeOf(example).Elem().PkgPath()] = true
+		}
+	}
+	var generated []string
+	for _, path := range regexp.MustCompile(`k8s\.io/api/\S+`).FindAllString(string(text), -1) {
+		generated = append(generated, strings.TrimSpace(path))
+	}
+	slices.Sort(generated)
+	if want := slices.Sorted(maps.Keys(served)); !slices.Equal(generated, want) {
+		t.Errorf("OpenAPI is generated from %v, and the tables serve types of %v: mend the go:generate line in openapi/doc.go and run it", generated, want)
+	}
+}

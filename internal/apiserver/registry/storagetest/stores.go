@@ -1,0 +1,111 @@
+package storagetest
+
+import (
+	"context"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apiserver/pkg/registry/generic"
+	"k8s.io/apiserver/pkg/registry/rest"
+	"k8s.io/utils/clock"
+
+	"lanyard.dev/internal/apiserver/api"
+	"lanyard.dev/internal/apiserver/registry"
+	"lanyard.dev/internal/apiserver/registry/certificatesigningrequest"
+	"lanyard.dev/internal/apiserver/registry/namespace"
+	"lanyard.dev/internal/apiserver/registry/pod"
+)
+
+// Store makes the store of a resource as the server does, on the storage that getter hands out.
+func (s *Storage) Store(getter generic.RESTOptionsGetter, resource schema.GroupResource) *registry.Store {
+	s.t.Helper()
+	return get[*registry.Store](s, s.stores(api.Inputs{Getter: getter}, resource), resource)
+}
+
+// Pods are the pods and those of their parts that need nothing but the store.
+type Pods struct {
+	Pod      *registry.Store
+	Status   *registry.Part
+	Binding  *pod.BindingREST
+	Eviction *pod.EvictionREST
+}
+
+// Pods makes the store of pods with its parts.
+func (s *Storage) Pods(getter generic.RESTOptionsGetter) *Pods {
+	s.t.Helper()
+	pods := corev1.Resource("pods")
+	made := s.stores(api.Inputs{Getter: getter}, pods)
+	return &Pods{
+		Pod: get[*registry.Store](s, made, pods), Status: get[*registry.Part](s, made, part(pods, "status")),
+		Binding: get[*pod.BindingREST](s, made, part(pods, "binding")), Eviction: get[*pod.EvictionREST](s, made, part(pods, "eviction")),
+	}
+}
+
+// Nodes makes the stores of nodes and of nodes/status.
+func (s *Storage) Nodes(getter generic.RESTOptionsGetter) (*registry.Store, *registry.Part) {
+	s.t.Helper()
+	nodes := corev1.Resource("nodes")
+	made := s.stores(api.Inputs{Getter: getter}, nodes)
+	return get[*registry.Store](s, made, nodes), get[*registry.Part](s, made, part(nodes, "status"))
+}
+
+// Namespaces are the namespaces with their parts.
+type Namespaces struct {
+	Namespace *namespace.REST
+	Status    *registry.Part
+	Finalize  namespace.Finalize
+}
+
+// Namespaces makes the store of namespaces with its parts. A nil furnish puts nothing into a new namespace.
+func (s *Storage) Namespaces(getter generic.RESTOptionsGetter, furnish namespace.Furnish) *Namespaces {
+	s.t.Helper()
+	if furnish == nil {
+		furnish = func(context.Context, string) error { return nil }
+	}
+	namespaces := corev1.Resource("namespaces")
+	made := s.stores(api.Inputs{Getter: getter, Furnish: furnish}, namespaces)
+	return &Namespaces{
+		Namespace: get[*namespace.REST](s, made, namespaces), Status: get[*registry.Part](s, made, part(namespaces, "status")),
+		Finalize: get[namespace.Finalize](s, made, part(namespaces, "finalize")),
+	}
+}
+
+// Requests are the certificate signing requests with their parts.
+type Requests struct {
+	Request          *registry.Store
+	Approval, Status *registry.Part
+}
+
+// Requests makes the store of certificate signing requests with its parts.
+func (s *Storage) Requests(getter generic.RESTOptionsGetter, signed certificatesigningrequest.Signed, c clock.PassiveClock) *Requests {
+	s.t.Helper()
+	requests := schema.GroupResource{Group: "certificates.k8s.io", Resource: "certificatesigningrequests"}
+	made := s.stores(api.Inputs{Getter: getter, Signed: signed, Clock: c}, requests)
+	return &Requests{
+		Request:  get[*registry.Store](s, made, requests),
+		Approval: get[*registry.Part](s, made, part(requests, "approval")), Status: get[*registry.Part](s, made, part(requests, "status")),
+	}
+}
+
+func (s *Storage) stores(in api.Inputs, resource schema.GroupResource) *api.Stores {
+	s.t.Helper()
+	in.Typer = s.Scheme
+	made, err := api.All().NewStores(in, resource)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	return made
+}
+
+func get[T rest.Storage](s *Storage, made *api.Stores, resource schema.GroupResource) T {
+	s.t.Helper()
+	found, err := api.Get[T](made, resource)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	return found
+}
+
+func part(of schema.GroupResource, name string) schema.GroupResource {
+	return schema.GroupResource{Group: of.Group, Resource: of.Resource + "/" + name}
+}
