@@ -82,6 +82,11 @@ type running struct {
 // start starts one authority of the site, with other options than usual if change sets some.
 func (s *site) start(t *testing.T, change func(*apiserver.Options)) *running {
 	t.Helper()
+	return s.startBy(t, change, apiserver.New)
+}
+
+func (s *site) startBy(t *testing.T, change func(*apiserver.Options), newServer func(apiserver.Options) (*apiserver.Server, error)) *running {
+	t.Helper()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -95,7 +100,7 @@ func (s *site) start(t *testing.T, change func(*apiserver.Options)) *running {
 	if change != nil {
 		change(&options)
 	}
-	server, err := apiserver.New(options)
+	server, err := newServer(options)
 	if err != nil {
 		t.Fatal(err)
 	}
