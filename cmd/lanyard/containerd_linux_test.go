@@ -45,6 +45,76 @@ func TestContainerdWithoutSystemd(t *testing.T) {
 	}
 }
 
+// TestWalkWithContainerRuntime runs the part of docs/walk.md that needs a container runtime, with a containerd of the test.
+func TestWalkWithContainerRuntime(t *testing.T) {
+	t.Parallel()
+	containerd := nodetest.Start(t)
+	text, err := readDocument("walk.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir, err := os.MkdirTemp("", "walk-") // not t.TempDir: a unix socket's path has a limit of 108 bytes
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	caches, err := checkout(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	environment := append(caches, "HOME="+dir, "KUBECONFIG=", "LANYARD_RUNTIME_DIR="+filepath.Join(dir, "run"), "DIR="+filepath.Join(dir, "data"),
+		"CONTAINERD_ADDRESS="+strings.TrimPrefix(containerd.Endpoint(), "unix://"))
+	stop := upWithPods(t, dir, environment, containerd)
+	ctx, cancel := context.WithTimeout(t.Context(), 4*patience) // the image is built
+	defer cancel()
+	all := blocks(text)
+	for _, step := range [][]block{
+		meant("", under("Before you start", all)),
+		meant("", under("The token inside pods", all)),
+		meant("containerd", under("With a container runtime", all)),
+		meant("", blocks("```sh\nlanyard kubectl delete pod --all --now\n```")),
+	} {
+		if len(step) == 0 {
+			t.Fatal("the walk has no such block")
+		}
+		if err := runWith(ctx, dir, environment, step); err != nil {
+			t.Fatal(err)
+		}
+	}
+	stop()
+}
+
+// upWithPods starts `lanyard up` with an agent on the containerd of the test, and returns what ends it.
+func upWithPods(t *testing.T, dir string, environment []string, containerd *nodetest.Containerd) (stop func()) {
+	t.Helper()
+	log := filepath.Join(dir, "up.log")
+	words, err := os.Create(log)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer words.Close()
+	a := &authority{ended: make(chan error, 1)}
+	a.process = exec.Command("lanyard", "up", "--data-dir", filepath.Join(dir, "data"), "--secure-port", "0",
+		"--container-runtime-endpoint", containerd.Endpoint())
+	a.process.Stderr, a.process.Env = words, append(os.Environ(), environment...)
+	if err := a.process.Start(); err != nil {
+		t.Fatal(err)
+	}
+	process := a.process.Process
+	go func() { a.ended <- a.process.Wait() }()
+	t.Cleanup(a.kill)
+	if _, err := a.awaitBanner(log); err != nil {
+		t.Fatal(err)
+	}
+	return func() {
+		_ = process.Signal(syscall.SIGTERM)
+		a.process = nil
+		if err := <-a.ended; err != nil {
+			t.Error(err)
+		}
+	}
+}
+
 // endStarted ends the process whose number is in a file, and waits for that.
 func endStarted(t *testing.T, file string) {
 	t.Helper()

@@ -41,6 +41,7 @@ func TestScript(t *testing.T) {
 			"until":         until,
 			"code":          code,
 			"document":      runDocument,
+			"checkout":      makeCheckout,
 		},
 	})
 }

@@ -1,4 +1,4 @@
-// Dashboard is the program of the README's walks: a client of the API that knows nothing of Lanyard. It finds the server,
+// Dashboard is the program of the walk in docs/walk.md: a client of the API that knows nothing of Lanyard. It finds the server,
 // its CA and its token where every in-cluster client looks, and says who it is and what it sees.
 package main
 
