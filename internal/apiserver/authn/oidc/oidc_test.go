@@ -2,6 +2,7 @@ package oidc
 
 import (
 	"context"
+	"encoding/base64"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -157,6 +158,11 @@ func TestAnIssuerThatDoesNotAnswer(t *testing.T) {
 	}
 	if _, err := signIn(t, b, stranger.token(t, map[string]any{"iss": i.URL})); err == nil || outage.Of(err) != nil {
 		t.Errorf("forged: %v, want a refusal", err)
+	}
+	_, rest, _ := strings.Cut(i.token(t, nil), ".")
+	header := base64.RawURLEncoding.EncodeToString([]byte(`{"alg":"failed to verify signature: fetching keys ","kid":"first"}`))
+	if _, err := signIn(t, b, header+"."+rest); err == nil || !strings.Contains(err.Error(), "fetching keys") || outage.Of(err) != nil {
+		t.Errorf("forged, with the words of an outage: %v, want a refusal that quotes them", err)
 	}
 	i.Close()
 	i.rotate(t, "second")

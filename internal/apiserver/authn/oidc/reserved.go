@@ -16,13 +16,13 @@ import (
 // system:masters, which no policy binds.
 const reservedPrefix = "system:"
 
-// noKeys is in the library's error where the issuer does not answer for the key that a token names. Nothing else tells
-// that from a signature that does not hold.
-const noKeys = "fetching keys"
+// noKeys begins the library's error where the issuer does not answer for the key that a token names. Nothing else tells
+// that from a signature that does not hold. Further on, the library's errors may quote a forged token.
+const noKeys = "oidc: verify token: failed to verify signature: fetching keys "
 
 // guarded keeps an issuer from naming a user or group with the reserved prefix, where a claim is taken over as it is. A
-// prefix or an expression is the administrator's word, and holds. A user without a name is refused in any case. While the keys of the issuer cannot be read, its tokens are neither
-// accepted nor refused.
+// prefix or an expression is the administrator's word, and holds. A user without a name is refused in any case. While the
+// keys of the issuer cannot be read, its tokens are neither accepted nor refused.
 type guarded struct {
 	oidc.AuthenticatorTokenWithHealthCheck
 	issuer         string
@@ -39,7 +39,7 @@ func guard(t oidc.AuthenticatorTokenWithHealthCheck, c apiserver.JWTAuthenticato
 // AuthenticateToken implements authenticator.Token.
 func (g *guarded) AuthenticateToken(ctx context.Context, text string) (*authenticator.Response, bool, error) {
 	response, ok, err := g.AuthenticatorTokenWithHealthCheck.AuthenticateToken(ctx, text)
-	if err != nil && (g.HealthCheck() != nil || strings.Contains(err.Error(), noKeys)) {
+	if err != nil && (g.HealthCheck() != nil || strings.HasPrefix(err.Error(), noKeys)) {
 		return nil, false, outage.New(err)
 	}
 	if err != nil || !ok {
