@@ -114,13 +114,23 @@ func (s *supervisor) resumeCommand() {
 	s.signalGroup(syscall.SIGCONT)
 }
 
-// suspendTimeout bounds how long Ctrl-Z may wait for a renewal under way, and then for its own.
-const suspendTimeout = time.Second
+const (
+	// suspendTimeout bounds how long Ctrl-Z may wait for a renewal under way, and then for its own.
+	suspendTimeout = time.Second
+	// suspensionsPerSecond bounds how often the command can suspend the supervisor, after the first suspensionBurst times.
+	suspensionsPerSecond, suspensionBurst = 1, 5
+)
 
 // suspend stops the supervisor because the command has stopped, so that the shell takes over, and continues both. As
 // nothing can be renewed meanwhile, the lease is made as long as there is, and nobody makes it shorter before both go on.
 func (s *supervisor) suspend(signal syscall.Signal) {
 	if s.terminal == nil || !stopped(s.command.Pid) {
+		return
+	}
+	// Each suspension costs the authority two requests, in the caller's name, and another user's command may stop itself
+	// again and again. One that does is continued.
+	if !s.suspensions.Allow() {
+		s.resumeCommand()
 		return
 	}
 	soon, cancel := context.WithTimeout(context.Background(), suspendTimeout)

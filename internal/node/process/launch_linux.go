@@ -119,11 +119,14 @@ func (u User) credential() *syscall.Credential {
 }
 
 // mayMount tells whether this process may enter a mount namespace without a user namespace.
-func mayMount() bool {
+func mayMount() bool { return holds(unix.CAP_SYS_ADMIN) }
+
+// holds reports whether this process has a capability of the first 32.
+func holds(capability int) bool {
 	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
 	var data [2]unix.CapUserData
 	if err := unix.Capget(&header, &data[0]); err != nil {
 		return false
 	}
-	return data[0].Effective&(1<<unix.CAP_SYS_ADMIN) != 0
+	return data[0].Effective&(1<<capability) != 0
 }

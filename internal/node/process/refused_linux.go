@@ -2,6 +2,7 @@ package process
 
 import (
 	"context"
+	"math/rand/v2"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -9,8 +10,9 @@ import (
 )
 
 const (
-	// probeEvery is how often the API server is asked whether it still accepts the token.
-	probeEvery = 3 * time.Second
+	// probeEvery is how often the API server is asked whether it still accepts the token. A refused token is to be replaced
+	// within 5 seconds, and each probe is a request, and with most policies a line of the audit log.
+	probeEvery = 4 * time.Second
 	// lastProbeRetry bounds the wait after a probe without an answer, lastReplacement the wait after a refusal of a token that
 	// had just replaced a refused one: then a new token is no remedy.
 	lastProbeRetry  = 15 * time.Second
@@ -28,7 +30,7 @@ func (s *supervisor) watchTokens(ctx context.Context) {
 	}
 	var last string // the token that was refused last
 	refusals := 0
-	for pause := probeEvery; s.wait(ctx, pause, nil); {
+	for pause := probeEvery; s.wait(ctx, pause-rand.N(pause/8), nil); { // processes that began together ask apart
 		text := string(s.shown.Load().files[tokenFile].Data)
 		if text == last {
 			pause = probeEvery

@@ -15,11 +15,20 @@ import (
 
 const (
 	// relayIdle is how long the command's terminal must be silent, after the command has ended, to be taken as read to the end,
-	// where a process that the command left behind holds it; relayRest bounds the wait.
+	// where a process that the command left behind holds it; relayRest bounds all these waits together.
 	relayIdle = 50 * time.Millisecond
 	relayRest = time.Second
+	// relayStall is how long the caller's terminal may take for one write of what was shown before the end, a buffer of the
+	// kernel's on a slow serial line, and relayLongest for all of it.
+	relayStall   = 5 * time.Second
+	relayLongest = time.Minute
+	// relayLeft is more than the kernel keeps of what the command has shown: what comes after that is of others.
+	relayLeft = 64 << 10
 
 	relayBuffer = 32 << 10
+	// foregroundEvery is how often a supervisor in the background looks whether it still is: a shell that brings a running
+	// command to the foreground sends no signal.
+	foregroundEvery = 500 * time.Millisecond
 )
 
 // relay gives the command of another user a terminal of its own in place of the caller's, and passes on what is typed
@@ -41,12 +50,14 @@ type relay struct {
 	started bool
 	over    sync.Once
 	ending  atomic.Bool
+	passed  atomic.Int64 // how often something was written to output
 	shown   chan struct{}
 	read    chan struct{}
 
-	mu     sync.Mutex
-	saved  *unix.Termios // what the caller's terminal is to be again; nil while it is
-	closed bool
+	mu       sync.Mutex
+	saved    *unix.Termios // what the caller's terminal is to be again; nil while it is
+	released bool          // the supervisor is about to stop, and the terminal the shell's
+	closed   bool
 }
 
 // newRelay returns nil where none of the files is a terminal. It also returns the files, with the command's terminal for
@@ -185,7 +196,12 @@ func (r *relay) grab() {
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.saved != nil || r.closed || !r.callers.isOurs() {
+	r.released = false
+	r.grabLocked()
+}
+
+func (r *relay) grabLocked() {
+	if r.saved != nil || r.closed || r.released || !r.callers.isOurs() {
 		return
 	}
 	saved, err := unix.IoctlGetTermios(r.keys, unix.TCGETS)
@@ -211,6 +227,7 @@ func (r *relay) release() {
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	r.released = true
 	if r.saved != nil {
 		_ = unix.IoctlSetTermios(r.keys, unix.TCSETS, r.saved)
 		r.saved = nil
@@ -245,19 +262,38 @@ func (r *relay) stops() <-chan struct{} {
 
 // show copies what the command shows. A terminal of the caller's that has hung up hangs the command's up.
 func (r *relay) show() {
-	data := make([]byte, relayBuffer)
+	data, rest, left := make([]byte, relayBuffer), relayRest, relayLeft
 	for {
-		if r.ending.Load() {
-			_ = r.master.SetReadDeadline(time.Now().Add(relayIdle))
+		ending, began := r.ending.Load(), time.Now()
+		if ending {
+			_ = r.master.SetReadDeadline(began.Add(min(relayIdle, rest)))
 		}
 		count, err := r.master.Read(data)
+		if ending {
+			rest, left = rest-time.Since(began), left-count
+		}
 		if count > 0 {
 			if _, failed := r.output.Write(data[:count]); failed != nil {
 				_ = r.master.Close()
 				return
 			}
+			r.passed.Add(1)
 		}
-		if err != nil {
+		if err != nil || left <= 0 {
+			return
+		}
+	}
+}
+
+// drain waits until what the command has shown is written, or the caller's terminal takes no more.
+func (r *relay) drain() {
+	began := time.Now()
+	for last, since := r.passed.Load(), began; !within(relayIdle, r.shown); {
+		now := r.passed.Load()
+		if now != last {
+			last, since = now, time.Now()
+		}
+		if time.Since(since) > relayStall || time.Since(began) > relayLongest {
 			return
 		}
 	}
@@ -289,11 +325,13 @@ func (r *relay) readKeys(group int) {
 
 // await returns when something was typed or r changed.
 func (r *relay) await() (keys, closed bool) {
-	watched := []unix.PollFd{{Fd: int32(r.wake), Events: unix.POLLIN}}
+	watched, limit := []unix.PollFd{{Fd: int32(r.wake), Events: unix.POLLIN}}, -1
 	if r.grabbed() {
 		watched = append(watched, unix.PollFd{Fd: int32(r.keys), Events: unix.POLLIN})
+	} else if r.keys != unset {
+		limit = int(foregroundEvery / time.Millisecond)
 	}
-	if _, err := unix.Poll(watched, -1); err != nil {
+	if _, err := unix.Poll(watched, limit); err != nil {
 		return false, err != unix.EINTR
 	}
 	if watched[0].Revents != 0 {
@@ -301,6 +339,9 @@ func (r *relay) await() (keys, closed bool) {
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	if limit >= 0 {
+		r.grabLocked()
+	}
 	return len(watched) > 1 && watched[1].Revents != 0, r.closed
 }
 
@@ -357,7 +398,7 @@ func (r *relay) endOnce() {
 	}
 	if r.started {
 		_ = r.master.SetReadDeadline(time.Now().Add(relayIdle))
-		within(relayRest, r.shown)
+		r.drain()
 	}
 	r.mu.Lock()
 	r.closed = true

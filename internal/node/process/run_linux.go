@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"golang.org/x/sync/semaphore"
+	"golang.org/x/sys/unix"
+	"golang.org/x/time/rate"
 	corev1 "k8s.io/api/core/v1"
 	typedcorev1 "k8s.io/client-go/kubernetes/typed/core/v1"
 	"k8s.io/utils/clock"
@@ -58,7 +60,8 @@ type supervisor struct {
 	// leasing is held by who extends the lease.
 	leasing *semaphore.Weighted
 	// resumed asks for a new lease at once.
-	resumed chan struct{}
+	resumed     chan struct{}
+	suspensions *rate.Limiter
 }
 
 // Run runs the command and returns its exit code: 128 and the signal's number where a signal ended it. When it returns,
@@ -84,7 +87,7 @@ func Run(ctx context.Context, config Config) (code int, err error) {
 	s := &supervisor{
 		Config: config, path: path, apart: other, pods: config.Client.CoreV1().Pods(config.Pod.Namespace), terminal: openTerminal(),
 		words: newWords(config.Words), over: make(chan ending, 1), leasing: semaphore.NewWeighted(1), resumed: make(chan struct{}, 1),
-		replace: make(chan struct{}, 1),
+		replace: make(chan struct{}, 1), suspensions: rate.NewLimiter(suspensionsPerSecond, suspensionBurst),
 	}
 	s.Clock = cmp.Or[clock.Clock](s.Clock, clock.RealClock{})
 	s.words.raw = func() bool { return s.relay.grabbed() }
@@ -176,7 +179,7 @@ func (s *supervisor) choose() error {
 	files, own := []*os.File{s.Stdin, s.Stdout, s.Stderr}, s.terminal == nil
 	mayMount := s.NoMount || mayMount()
 	switch {
-	case s.User.Other && !mayMount:
+	case s.User.Other && (!mayMount || !holds(unix.CAP_SETUID)):
 		return &Error{Err: fmt.Errorf("user %d may not become user %d", os.Geteuid(), s.User.UID), Next: "only root may run commands as another user"}
 	case s.User.Other:
 		var err error

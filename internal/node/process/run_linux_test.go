@@ -531,6 +531,26 @@ func TestNotStarted(t *testing.T) {
 	}
 }
 
+// TestOnlyRootBecomesAnotherUser says so before anything is made, also where nothing is mounted.
+func TestOnlyRootBecomesAnotherUser(t *testing.T) {
+	t.Parallel()
+	if os.Geteuid() != 0 {
+		t.Skip("needs root, to run a supervisor as a user who is not")
+	}
+	authority := lanyardtest.Start(t)
+	for name, noMount := range map[string]bool{"mounted": false, "not mounted": true} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			o := newOrder(t, authority)
+			o.Command, o.NoMount, o.UID, o.GID = []string{"true"}, noMount, otherUID+1, otherGID
+			s := o.start(t, otherUID)
+			if code, want := s.wait(), fmt.Sprintf("user %d may not become user %d", otherUID, otherUID+1); code != process.ExitFailed || !strings.Contains(s.stderr.String(), want) {
+				t.Errorf("exit code %d\n%s", code, s.stderr)
+			}
+		})
+	}
+}
+
 // TestNoMount leaves nothing either, and cleans up after one that was killed.
 func TestNoMount(t *testing.T) {
 	t.Setenv("TMPDIR", t.TempDir())

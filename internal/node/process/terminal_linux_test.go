@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"fmt"
 	"os"
+	"os/exec"
 	"os/signal"
 	"strings"
 	"syscall"
@@ -11,6 +12,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/watch"
 
 	"lanyard.dev/lanyardtest"
 )
@@ -270,4 +273,95 @@ func TestTerminalSuspended(t *testing.T) {
 	s.until("read done")
 	s.until("end 3")
 	s.wait()
+}
+
+// slow is a terminal that takes little at a time and pauses in between, as at the end of a slow line.
+type slow struct {
+	from *os.File
+	pace *time.Ticker
+}
+
+func (s slow) Read(p []byte) (int, error) {
+	<-s.pace.C
+	return s.from.Read(p)
+}
+
+// TestTerminalSlow reads what the command has shown long after the command has ended.
+func TestTerminalSlow(t *testing.T) {
+	t.Parallel()
+	const lines = 190
+	s, master, _ := onTerminal(t, lanyardtest.Start(t), func(o *order, s *supervised) {
+		o.Command = []string{"sh", "-c", `i=0; while [ $i -lt 190 ]; do echo "line $i, which is one of many that the command has shown before its end"; i=$((i+1)); done; echo last`}
+	})
+	pace := time.NewTicker(1100 * time.Millisecond)
+	defer pace.Stop()
+	s.lines = bufio.NewScanner(slow{master, pace})
+	for i := range lines {
+		s.until(fmt.Sprintf("line %d, which is one of many that the command has shown before its end", i))
+	}
+	s.until("last")
+	if code := s.wait(); code != 0 {
+		t.Errorf("exit code %d\n%s", code, s.stderr)
+	}
+}
+
+// TestTerminalForeground starts a supervisor in the background and brings it to the foreground, of which bash sends no signal.
+func TestTerminalForeground(t *testing.T) {
+	t.Parallel()
+	bash, err := exec.LookPath("bash")
+	if err != nil {
+		t.Skipf("needs bash: %v", err)
+	}
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, master, _ := onTerminal(t, lanyardtest.Start(t), func(o *order, s *supervised) {
+		o.Act = "sized"
+		if s != nil {
+			// The terminal that bash gives to its jobs is standard error.
+			s.process.Path, s.process.Args = bash, []string{"bash", "-c", `exec 2>/dev/tty; set -m; "$0" </dev/tty & read; fg >/dev/null; echo "end $?"`, self}
+		}
+	})
+	s.until("size 0 0 <nil>")
+	s.ready()
+	s.press(master, "shell\r")
+	s.until("shell")
+	s.press(master, "done\r")
+	s.until("read done")
+	s.until("end 3")
+	s.wait()
+}
+
+// TestTerminalStopsItself has a command stop itself again and again where no shell would continue it. Every stop makes the
+// supervisor renew the lease, in the name of the caller.
+func TestTerminalStopsItself(t *testing.T) {
+	t.Parallel()
+	authority := lanyardtest.Start(t)
+	var events watch.Interface
+	s, _, _ := onTerminal(t, authority, func(o *order, s *supervised) {
+		o.Command = []string{"sh", "-c", `i=0; while [ $i -lt 100 ]; do kill -STOP $$; i=$((i+1)); done; echo over`}
+		if s != nil {
+			var err error
+			if events, err = authority.Client().CoreV1().Pods(o.Spec.Namespace).Watch(t.Context(), metav1.ListOptions{}); err != nil {
+				t.Fatal(err)
+			}
+		}
+	})
+	defer events.Stop()
+	began := time.Now()
+	s.until("over")
+	if code := s.wait(); code != 0 {
+		t.Errorf("exit code %d\n%s", code, s.stderr)
+	}
+	changes := 0
+	for event := range events.ResultChan() {
+		if changes++; event.Type == watch.Deleted {
+			break
+		}
+	}
+	// Two for each suspension, and what a pod has in any case: its creation, its state, a lease and its end.
+	if most := 2*(5+int(time.Since(began).Seconds())) + 6; changes > most {
+		t.Errorf("%d changes of the pod, want at most %d", changes, most)
+	}
 }
