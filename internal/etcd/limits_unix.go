@@ -5,6 +5,7 @@ package etcd
 import (
 	"errors"
 	"fmt"
+	"math"
 
 	"golang.org/x/sys/unix"
 )
@@ -23,8 +24,12 @@ func checkLimits() error {
 	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &files); err == nil && files.Cur < minFiles {
 		return fmt.Errorf("only %d files may be open at once, and %d are needed: %w", files.Cur, minFiles, unix.EMFILE)
 	}
+	size := int64(mappedBytes)
+	if size > math.MaxInt {
+		return nil // a processor of 32 bits cannot express it: etcd reports what it lacks
+	}
 	// A mapping that is not accessible takes nothing but address space.
-	trial, err := unix.Mmap(-1, 0, mappedBytes, unix.PROT_NONE, unix.MAP_PRIVATE|unix.MAP_ANON)
+	trial, err := unix.Mmap(-1, 0, int(size), unix.PROT_NONE, unix.MAP_PRIVATE|unix.MAP_ANON)
 	if errors.Is(err, unix.ENOMEM) {
 		return fmt.Errorf("%d GiB of address space are not to be had for the database: %w", mappedBytes>>30, err)
 	}
