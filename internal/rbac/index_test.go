@@ -2,6 +2,7 @@ package rbac_test
 
 import (
 	"fmt"
+	"reflect"
 	"slices"
 	"testing"
 
@@ -89,7 +90,7 @@ func TestStaleChangesAreIgnored(t *testing.T) {
 	x.SetClusterRole(clusterRole("r", "5", readRules("pods")...))
 	x.SetClusterRoleBinding(bindUsers("b", "7", "r", "ann"))
 	x.SetClusterRoleBinding(bindUsers("b", "6", "r", "bob"))
-	x.SetClusterRoleBinding(bindUsers("b", "7", "r", "ann"))
+	x.SetClusterRoleBinding(bindUsers("b", "7", "r", "bob"))
 	wantGet(t, x, "older binding", "bob", "pods", false)
 	wantGet(t, x, "older binding", "ann", "pods", true)
 	x.SetClusterRole(clusterRole("r", "4"))
@@ -97,8 +98,10 @@ func TestStaleChangesAreIgnored(t *testing.T) {
 	x.Delete(bindingRef, "6")
 	wantGet(t, x, "older deletion", "ann", "pods", true)
 	x.Delete(bindingRef, "9")
-	x.SetClusterRoleBinding(bindUsers("b", "8", "r", "ann"))
-	wantGet(t, x, "change before the deletion", "ann", "pods", false)
+	for _, version := range []string{"8", "9"} {
+		x.SetClusterRoleBinding(bindUsers("b", version, "r", "ann"))
+		wantGet(t, x, "change "+version+" up to the deletion", "ann", "pods", false)
+	}
 	x.SetClusterRoleBinding(bindUsers("b", "10", "r", "ann"))
 	wantGet(t, x, "made after the deletion", "ann", "pods", true)
 	x.Delete(roleRef, "12")
@@ -108,6 +111,8 @@ func TestStaleChangesAreIgnored(t *testing.T) {
 	x.Forget("12")
 	x.SetClusterRole(clusterRole("r", "11", readRules("pods")...))
 	wantGet(t, x, "deletion forgotten", "ann", "pods", true)
+	x.Delete(bindingRef, "")
+	wantGet(t, x, "deletion without a version", "ann", "pods", false)
 }
 
 func TestRetainDropsWhatAListNoLongerHolds(t *testing.T) {
@@ -118,10 +123,12 @@ func TestRetainDropsWhatAListNoLongerHolds(t *testing.T) {
 	x.SetClusterRoleBinding(bindUsers("b", "3", "r", "ann"))
 	x.SetClusterRoleBinding(bindUsers("c", "4", "s", "ann"))
 	x.SetClusterRoleBinding(bindUsers("d", "9", "r", "bob"))
+	x.SetClusterRoleBinding(bindUsers("e", "5", "r", "carl"))
 	x.Retain(rbac.ClusterRoleBinding, "5", func(_, name string) bool { return name == "c" })
 	wantGet(t, x, "not in the list", "ann", "pods", false)
 	wantGet(t, x, "in the list", "ann", "secrets", true)
 	wantGet(t, x, "newer than the list", "bob", "pods", true)
+	wantGet(t, x, "as old as the list", "carl", "pods", false)
 	x.Retain(rbac.ClusterRole, "10", func(_, _ string) bool { return false })
 	wantGet(t, x, "role not in the list", "ann", "secrets", false)
 }
@@ -246,6 +253,23 @@ func TestDecisionNamesWhatAllowed(t *testing.T) {
 	}
 }
 
+// TestDecisionNamesTheSubjectAsWritten: of several spellings of an account the
+// first, and of several versions of a binding the last.
+func TestDecisionNamesTheSubjectAsWritten(t *testing.T) {
+	t.Parallel()
+	x := rbac.NewIndex()
+	x.SetClusterRole(clusterRole("reader", "", readRules("pods")...))
+	short, long := rbacv1.Subject{Kind: "ServiceAccount", Name: "account7"}, rbacv1.Subject{Kind: "ServiceAccount", Namespace: "ns7", Name: "account7"}
+	for _, subjects := range [][]rbacv1.Subject{{short, long}, {long, short}, {short}} {
+		x.SetRoleBinding(&rbacv1.RoleBinding{
+			ObjectMeta: versioned("ns7", "b", ""), RoleRef: rbacv1.RoleRef{Kind: "ClusterRole", Name: "reader"}, Subjects: subjects,
+		})
+		if got, ok := x.Authorize(accountRequest("get")).Subject(); !ok || got != subjects[0] {
+			t.Errorf("bound to %+v: subject %+v, %v", subjects, got, ok)
+		}
+	}
+}
+
 func TestRulesForTakesEachRoleOnce(t *testing.T) {
 	t.Parallel()
 	x := rbac.NewIndex()
@@ -264,8 +288,14 @@ func TestRulesForTakesEachRoleOnce(t *testing.T) {
 		t.Errorf("cluster-wide: %+v", got)
 	}
 	x.SetClusterRoleBinding(bindUsers("b", "", "r", "ann"))
-	if got := x.RulesFor("ann", []string{"g"}, "a"); len(got.Resource) != 1 || len(got.NonResource) != 1 {
-		t.Errorf("through both: %+v", got)
+	got := x.RulesFor("ann", []string{"g"}, "a")
+	if want := (rbac.Rules{Resource: rules[:1], NonResource: rules[1:]}); !reflect.DeepEqual(got, want) {
+		t.Errorf("through both: %+v, want %+v", got, want)
+	}
+	x.SetClusterRole(clusterRole("s", "", readRules("secrets")...))
+	x.SetClusterRoleBinding(bindUsers("c", "", "s", "ann"))
+	if got := x.RulesFor("ann", nil, ""); len(got.Resource) != 2 {
+		t.Errorf("of two roles: %+v", got)
 	}
 }
 
@@ -280,6 +310,17 @@ func TestGrants(t *testing.T) {
 	for _, g := range all {
 		if ghost := g.Binding.Name == "ghost"; g.Dangling != ghost || (g.Rules == nil) != ghost {
 			t.Errorf("grant %+v", g)
+		}
+	}
+	x.SetRoleBinding(&rbacv1.RoleBinding{
+		ObjectMeta: versioned("ns9", "short", ""), RoleRef: rbacv1.RoleRef{Kind: "ClusterRole", Name: "reader"},
+		Subjects: []rbacv1.Subject{{Kind: "ServiceAccount", Name: "a"}, {Kind: "User", Name: "ann"}},
+	})
+	for user, want := range map[string]rbacv1.Subject{
+		"system:serviceaccount:ns9:a": {Kind: "ServiceAccount", Namespace: "ns9", Name: "a"}, "ann": {Kind: "User", Name: "ann"},
+	} {
+		if got := x.GrantsFor(user, nil, "ns9"); len(got) == 0 || got[len(got)-1].Subject != want {
+			t.Errorf("grants for %s: %+v, want the last to %+v", user, got, want)
 		}
 	}
 	got := x.GrantsFor("ann", []string{"system:authenticated"}, "ns7")
@@ -301,11 +342,12 @@ func TestCoversIsBounded(t *testing.T) {
 	if ok, missing := x.Covers("ann", nil, "", []rbacv1.PolicyRule{huge}); ok || len(missing) > 256 {
 		t.Errorf("uncovered: %v, %d missing", ok, len(missing))
 	}
-	held := make([]string, 2000)
-	for i := range held {
-		held[i] = "get"
-	}
+	held := slices.Repeat([]string{"get"}, 1<<10) // squared, these are as many as the bound
 	repeated := rbacv1.PolicyRule{Verbs: held, APIGroups: []string{""}, Resources: []string{"pods"}, ResourceNames: held}
+	if ok, missing := x.Covers("ann", nil, "", []rbacv1.PolicyRule{repeated}); !ok {
+		t.Errorf("at the bound: %d missing", len(missing))
+	}
+	repeated.Verbs = append(held, "get")
 	if ok, missing := x.Covers("ann", nil, "", []rbacv1.PolicyRule{repeated}); ok || len(missing) != 1 {
 		t.Errorf("beyond the bound: %v, %d missing; want the rule itself", ok, len(missing))
 	}
@@ -357,6 +399,7 @@ func TestRolesAreThoseThatExist(t *testing.T) {
 	x := rbac.NewIndex()
 	rules := []rbacv1.PolicyRule{{Verbs: []string{"get"}}}
 	x.SetClusterRole(&rbacv1.ClusterRole{ObjectMeta: metav1.ObjectMeta{Name: "unbound"}, Rules: rules})
+	x.SetRole(&rbacv1.Role{ObjectMeta: metav1.ObjectMeta{Namespace: "a", Name: "unbound"}, Rules: rules})
 	x.SetRole(&rbacv1.Role{ObjectMeta: metav1.ObjectMeta{Namespace: "a", Name: "gone"}, Rules: rules})
 	x.SetClusterRoleBinding(&rbacv1.ClusterRoleBinding{
 		ObjectMeta: metav1.ObjectMeta{Name: "b"}, RoleRef: rbacv1.RoleRef{Kind: "ClusterRole", Name: "missing"}, Subjects: []rbacv1.Subject{{Kind: "User", Name: "ann"}},
@@ -366,7 +409,7 @@ func TestRolesAreThoseThatExist(t *testing.T) {
 	for ref, rules := range x.Roles() {
 		got[ref] = len(rules)
 	}
-	if len(got) != 1 || got[rbac.Ref{Kind: rbac.ClusterRole, Name: "unbound"}] != 1 {
+	if len(got) != 2 || got[rbac.Ref{Kind: rbac.ClusterRole, Name: "unbound"}] != 1 || got[rbac.Ref{Kind: rbac.Role, Namespace: "a", Name: "unbound"}] != 1 {
 		t.Errorf("roles %v", got)
 	}
 }
