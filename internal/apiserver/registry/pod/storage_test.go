@@ -383,6 +383,7 @@ func TestCreatorIsWarnedOfWhatTheAgentRefuses(t *testing.T) {
 	}{
 		"plain":  {func(*corev1.Pod) {}, nil},
 		"probed": {probed, []string{refused}},
+		"ranked": {func(p *corev1.Pod) { p.Spec.PriorityClassName = "high" }, []string{"spec.priorityClassName: the Lanyard scheduler does not consider it"}},
 		"process": {func(p *corev1.Pod) {
 			probed(p)
 			p.Annotations = map[string]string{workload.Process: "true"}

@@ -25,14 +25,15 @@ func Strategy() registry.Strategy[*corev1.Pod] {
 		OnCreate: prepareForCreate, OnUpdate: prepareForUpdate,
 		Check: Validate, CheckUpdate: ValidateUpdate,
 		Warn:       func(_ context.Context, obj *corev1.Pod) []string { return Warnings(obj) },
-		WarnCreate: unsupported,
+		WarnCreate: notHonoured,
 		Reset:      registry.ResetFields("v1", "status"),
 	}
 }
 
-// unsupported warns of fields for which the agent refuses the pod. They are accepted, since a kubelet may run the pod.
-func unsupported(_ context.Context, obj *corev1.Pod) []string {
-	all := podsupport.Warnings(obj)
+// notHonoured warns of fields for which the agent refuses the pod, and of those that the scheduler does not consider. They
+// are accepted, since a kubelet may run the pod and another scheduler may place it.
+func notHonoured(_ context.Context, obj *corev1.Pod) []string {
+	all := append(podsupport.Warnings(obj), schedulingWarnings(obj)...)
 	return all[:min(len(all), maxWarnings)]
 }
 
