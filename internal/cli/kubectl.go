@@ -16,6 +16,7 @@ import (
 	kubectl "k8s.io/kubectl/pkg/cmd"
 	kubectlutil "k8s.io/kubectl/pkg/cmd/util"
 
+	_ "lanyard.dev/internal/cli/translations" // before kubectl loads them
 	"lanyard.dev/internal/datadir"
 	"lanyard.dev/internal/version"
 )
