@@ -40,17 +40,18 @@ type program struct {
 	info   *debug.BuildInfo
 }
 
-// build builds the main package statically and reproducibly: without cgo, without the paths of this machine, with the
+// build builds the main package, seen from dir, statically and reproducibly: without cgo, without the paths of this machine, with the
 // commit recorded, and independent of the environment's flags. No plugin can be loaded, so the linker leaves out what only
 // plugins would call; with cgo, kustomize's loader of plugins makes it keep every exported function.
-func build(ctx context.Context, p platform, mainPackage string) (program, error) {
-	dir, err := os.MkdirTemp("", "release-")
+func build(ctx context.Context, dir string, p platform, mainPackage string) (program, error) {
+	temporary, err := os.MkdirTemp("", "release-")
 	if err != nil {
 		return program{}, err
 	}
-	defer func() { _ = os.RemoveAll(dir) }()
-	file := filepath.Join(dir, "program")
+	defer func() { _ = os.RemoveAll(temporary) }()
+	file := filepath.Join(temporary, "program")
 	command := exec.CommandContext(ctx, "go", "build", "-trimpath", "-buildvcs=true", "-ldflags="+linkerFlags, "-o", file, mainPackage)
+	command.Dir = dir
 	command.Env = append(os.Environ(), "CGO_ENABLED=0", "GOOS="+p.os, "GOARCH="+p.arch, "GOFLAGS=", "GOEXPERIMENT=", "GOAMD64=v1", "GOARM64=v8.0")
 	var output bytes.Buffer
 	command.Stderr = &output
@@ -63,6 +64,14 @@ func build(ctx context.Context, p platform, mainPackage string) (program, error)
 	}
 	info, err := buildinfo.Read(bytes.NewReader(binary))
 	return program{p, binary, info}, err
+}
+
+// checkSize returns an error for a program of more than maxProgram bytes.
+func (p program) checkSize() error {
+	if size := len(p.binary); size > maxProgram {
+		return fmt.Errorf("the program for %s has %d bytes, more than %d: find what made it grow, as with go tool nm -size -sort size", p.platform, size, maxProgram)
+	}
+	return nil
 }
 
 // release is what all files of a release have in common.

@@ -60,12 +60,12 @@ func run(ctx context.Context, platforms []string, out string) error {
 			return err
 		}
 		fmt.Fprintf(os.Stderr, "release: building for %s; what the cache of Go lacks is compiled first\n", platform)
-		program, err := build(ctx, platform, mainPackage)
+		program, err := build(ctx, ".", platform, mainPackage)
 		if err != nil {
 			return err
 		}
-		if size := len(program.binary); size > maxProgram {
-			return fmt.Errorf("the program for %s has %d bytes, more than %d", platform, size, maxProgram)
+		if err := program.checkSize(); err != nil {
+			return err
 		}
 		release, err := describe(program.info, os.Getenv("SOURCE_DATE_EPOCH"))
 		if err != nil {

@@ -28,7 +28,7 @@ const standIn = "lanyard.dev/internal/node/nodetest/images/pause"
 // standInFor returns a small program that was really built, as the program for p. What is packed is not executed.
 func standInFor(t *testing.T, p platform) program {
 	t.Helper()
-	built, err := build(t.Context(), platform{runtime.GOOS, runtime.GOARCH}, standIn)
+	built, err := build(t.Context(), ".", platform{runtime.GOOS, runtime.GOARCH}, standIn)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -287,5 +287,59 @@ func TestPlatforms(t *testing.T) {
 		if _, err := parsePlatform(text); err == nil {
 			t.Errorf("%q is a platform", text)
 		}
+	}
+}
+
+func TestSizeIsBounded(t *testing.T) {
+	t.Parallel()
+	p := program{binary: make([]byte, maxProgram)}
+	if err := p.checkSize(); err != nil {
+		t.Error(err)
+	}
+	p.binary = append(p.binary, 0)
+	if err := p.checkSize(); err == nil {
+		t.Error("a program of one byte more is accepted")
+	}
+}
+
+// TestVersionIsTheTag builds the program of a small repository at a tag, after the tag, and with a change.
+func TestVersionIsTheTag(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	put := func(name, text string) {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	git := func(args ...string) {
+		command := exec.CommandContext(t.Context(), "git", append([]string{"-c", "user.name=t", "-c", "user.email=t@example.com"}, args...)...)
+		command.Dir = dir
+		if out, err := command.CombinedOutput(); err != nil {
+			t.Fatalf("git %q: %v\n%s", args, err, out)
+		}
+	}
+	described := func() (release, error) {
+		built, err := build(t.Context(), dir, platform{runtime.GOOS, runtime.GOARCH}, ".")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return describe(built.info, "")
+	}
+	put("go.mod", "module example.com/program\n")
+	put("main.go", "package main\n\nfunc main() {}\n")
+	git("init", "-q")
+	git("add", ".")
+	git("commit", "-q", "-m", "first")
+	git("tag", "v1.2.3")
+	if r, err := described(); err != nil || r.version != "v1.2.3" || len(r.commit) != 40 || time.Since(r.time) > time.Hour {
+		t.Errorf("at the tag: %q of %q, %v, %v", r.version, r.commit, r.time, err)
+	}
+	git("commit", "-q", "--allow-empty", "-m", "second")
+	if r, err := described(); err != nil || !strings.HasPrefix(r.version, "v1.2.4-0.") {
+		t.Errorf("after the tag: %q, %v", r.version, err)
+	}
+	put("main.go", "package main\n\nfunc main() { println() }\n")
+	if r, err := described(); err == nil {
+		t.Errorf("with a change: %q", r.version)
 	}
 }
