@@ -343,3 +343,11 @@ func TestVersionIsTheTag(t *testing.T) {
 		t.Errorf("with a change: %q", r.version)
 	}
 }
+
+func TestPackageURL(t *testing.T) {
+	t.Parallel()
+	const want = "pkg:golang/github.com/azure/go-ansiterm@v2.5.0%2Bincompatible"
+	if got := packageURL("github.com/Azure/go-ansiterm", "v2.5.0+incompatible"); got != want {
+		t.Errorf("got %s, want %s", got, want)
+	}
+}

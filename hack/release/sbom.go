@@ -94,10 +94,10 @@ func library(module *debug.Module) component {
 	return c
 }
 
-// packageURL names a module of Go as https://github.com/package-url/purl-spec does.
+// packageURL names a module of Go as https://github.com/package-url/purl-spec does, in lower case.
 func packageURL(path, version string) string {
 	var segments []string
-	for segment := range strings.SplitSeq(path, "/") {
+	for segment := range strings.SplitSeq(strings.ToLower(path), "/") {
 		segments = append(segments, url.PathEscape(segment))
 	}
 	return "pkg:golang/" + strings.Join(segments, "/") + "@" + url.QueryEscape(version)
