@@ -17,7 +17,7 @@ func coordination() Group {
 					CreateOnUpdate: true, NeedsVersion: true,
 					Check: lease.Validate, CheckUpdate: lease.ValidateUpdate, WarnCreate: lease.Warnings,
 				},
-				Row: lease.Row, Fields: lease.Fields,
+				Row: lease.Row,
 			},
 		},
 	}}}}

@@ -46,7 +46,7 @@ func serviceAccounts() Resource {
 		Name: "serviceaccounts", Singular: "serviceaccount", ShortNames: []string{"sa"}, Namespaced: true, Mirrored: true,
 		Kind: &corev1.ServiceAccount{}, List: &corev1.ServiceAccountList{}, Columns: serviceaccount.Columns,
 		Stored: Objects[*corev1.ServiceAccount]{
-			Strategy: serviceaccount.Strategy(), Row: serviceaccount.Row, Fields: serviceaccount.Fields, Adjust: returnDeleted,
+			Strategy: serviceaccount.Strategy(), Row: serviceaccount.Row, Adjust: returnDeleted,
 		},
 		Parts: []Part{
 			{Name: "token", Answer: func(b Backends) AnswerPart { return serviceaccount.NewTokenREST(b.Issuing) }},
@@ -70,7 +70,7 @@ func configMaps() Resource {
 		Kind: &corev1.ConfigMap{}, List: &corev1.ConfigMapList{}, Columns: configmap.Columns,
 		Stored: Objects[*corev1.ConfigMap]{
 			Strategy: registry.Strategy[*corev1.ConfigMap]{Check: configmap.Validate, CheckUpdate: configmap.ValidateUpdate},
-			Row:      configmap.Row, Fields: configmap.Fields, Indexed: []string{"metadata.name"},
+			Row:      configmap.Row, Indexed: []string{"metadata.name"},
 		},
 	}
 }

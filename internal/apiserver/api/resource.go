@@ -107,7 +107,8 @@ type Objects[T registry.Object] struct {
 	// TTL is how long a written object is kept; 0 keeps it for good.
 	TTL time.Duration
 	Row func(obj T, now time.Time) []any
-	// Fields returns the fields of an object that a field selector may name, the same names for every object.
+	// Fields returns the fields of an object that a field selector may name, the same names for every object. Nil stands for those of
+	// the metadata.
 	Fields func(T) fields.Set
 	// Indexed names the fields of Fields by which the watch cache finds objects without a scan.
 	Indexed []string
@@ -129,7 +130,7 @@ func (o Objects[T]) store(r Resource, gr schema.GroupResource, in Inputs, _ *Sto
 		Resource: gr, Singular: r.Singular, ShortNames: r.ShortNames, Categories: r.Categories,
 		New:      func() T { return r.Kind.DeepCopyObject().(T) },
 		NewList:  r.List.DeepCopyObject,
-		Strategy: strategy, Columns: r.Columns, Row: o.Row, Fields: o.Fields, Indexed: o.Indexed,
+		Strategy: strategy, Columns: r.Columns, Row: o.Row, Fields: o.selectable(r), Indexed: o.Indexed,
 	}
 	if o.Delete != nil {
 		kind.Delete = o.Delete(strategy)
@@ -151,6 +152,16 @@ func (o Objects[T]) decoding() (internal []runtime.Object, add []func(*runtime.S
 	return nil, add
 }
 
+func (o Objects[T]) selectable(r Resource) func(T) fields.Set {
+	switch {
+	case o.Fields != nil:
+		return o.Fields
+	case r.Namespaced:
+		return registry.NamespacedFields[T]
+	}
+	return registry.ClusterFields[T]
+}
+
 // metaLabels are the fields by which objects of every kind can be selected.
 var metaLabels = []string{"metadata.name", "metadata.namespace"}
 
@@ -160,7 +171,7 @@ func (o Objects[T]) labels(r Resource, _ Tables) map[string]string {
 	for _, label := range slices.Concat(metaLabels, o.Unselected) {
 		known[label] = label
 	}
-	for label := range o.Fields(r.Kind.DeepCopyObject().(T)) {
+	for label := range o.selectable(r)(r.Kind.DeepCopyObject().(T)) {
 		known[label] = label
 	}
 	return known

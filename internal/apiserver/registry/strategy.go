@@ -4,6 +4,7 @@ import (
 	"context"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 	"k8s.io/apiserver/pkg/registry/rest"
@@ -118,3 +119,11 @@ func ResetFields(apiVersion string, names ...string) map[fieldpath.APIVersion]*f
 	}
 	return map[fieldpath.APIVersion]*fieldpath.Set{fieldpath.APIVersion(apiVersion): set}
 }
+
+// NamespacedFields returns the fields by which a field selector can find any object that lives in a namespace.
+func NamespacedFields[T Object](obj T) fields.Set {
+	return fields.Set{"metadata.name": obj.GetName(), "metadata.namespace": obj.GetNamespace()}
+}
+
+// ClusterFields returns the fields by which a field selector can find any object that lives in no namespace.
+func ClusterFields[T Object](obj T) fields.Set { return fields.Set{"metadata.name": obj.GetName()} }

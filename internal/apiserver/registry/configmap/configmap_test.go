@@ -11,6 +11,7 @@ import (
 	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/utils/ptr"
 
+	"lanyard.dev/internal/apiserver/registry"
 	"lanyard.dev/internal/apiserver/registry/configmap"
 	"lanyard.dev/internal/apiserver/registry/fieldtest"
 )
@@ -110,7 +111,7 @@ func TestRowAndFields(t *testing.T) {
 		t.Errorf("%d cells for %d columns", len(row), len(configmap.Columns))
 	}
 	want := fields.Set{"metadata.name": "kube-root-ca.crt", "metadata.namespace": "shop"}
-	if diff := cmp.Diff(want, configmap.Fields(cm)); diff != "" {
+	if diff := cmp.Diff(want, registry.NamespacedFields(cm)); diff != "" {
 		t.Errorf("fields (-want +got):\n%s", diff)
 	}
 }

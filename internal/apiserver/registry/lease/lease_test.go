@@ -10,6 +10,7 @@ import (
 	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/utils/ptr"
 
+	"lanyard.dev/internal/apiserver/registry"
 	"lanyard.dev/internal/apiserver/registry/fieldtest"
 	"lanyard.dev/internal/apiserver/registry/lease"
 )
@@ -91,7 +92,7 @@ func TestRowAndFields(t *testing.T) {
 		t.Errorf("holder of a free lease = %q", got)
 	}
 	want := fields.Set{"metadata.name": "node-1", "metadata.namespace": "kube-node-lease"}
-	if diff := cmp.Diff(want, lease.Fields(l)); diff != "" {
+	if diff := cmp.Diff(want, registry.NamespacedFields(l)); diff != "" {
 		t.Errorf("fields (-want +got):\n%s", diff)
 	}
 }

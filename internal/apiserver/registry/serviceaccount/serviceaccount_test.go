@@ -10,6 +10,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/fields"
 
+	"lanyard.dev/internal/apiserver/registry"
 	"lanyard.dev/internal/apiserver/registry/fieldtest"
 	"lanyard.dev/internal/apiserver/registry/serviceaccount"
 )
@@ -71,7 +72,7 @@ func TestRowAndFields(t *testing.T) {
 		t.Errorf("%d cells for %d columns", len(row), len(serviceaccount.Columns))
 	}
 	want := fields.Set{"metadata.name": "build.bot", "metadata.namespace": "ci"}
-	if diff := cmp.Diff(want, serviceaccount.Fields(account)); diff != "" {
+	if diff := cmp.Diff(want, registry.NamespacedFields(account)); diff != "" {
 		t.Errorf("fields (-want +got):\n%s", diff)
 	}
 }

@@ -1,4 +1,4 @@
-package clusterrolebinding_test
+package rbac_test
 
 import (
 	"testing"
@@ -9,14 +9,13 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/fields"
 
-	"lanyard.dev/internal/apiserver/registry/clusterrolebinding"
+	"lanyard.dev/internal/apiserver/registry"
 	"lanyard.dev/internal/apiserver/registry/fieldtest"
+	"lanyard.dev/internal/apiserver/registry/rbac"
 	"lanyard.dev/internal/rbac/objects"
 )
 
-var now = time.Date(2026, 5, 1, 12, 0, 0, 0, time.UTC)
-
-func valid() *rbacv1.ClusterRoleBinding {
+func validClusterRoleBinding() *rbacv1.ClusterRoleBinding {
 	b := &rbacv1.ClusterRoleBinding{
 		ObjectMeta: metav1.ObjectMeta{Name: "readers", ResourceVersion: "1"},
 		RoleRef:    rbacv1.RoleRef{Kind: "ClusterRole", Name: "view"},
@@ -26,7 +25,7 @@ func valid() *rbacv1.ClusterRoleBinding {
 	return b
 }
 
-func TestValidate(t *testing.T) {
+func TestClusterRoleBindingValidate(t *testing.T) {
 	t.Parallel()
 	for _, test := range []struct {
 		name   string
@@ -46,7 +45,7 @@ func TestValidate(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
-			b := valid()
+			b := validClusterRoleBinding()
 			test.mutate(b)
 			fieldtest.Check(t, objects.ValidateClusterRoleBinding(b), test.want...)
 			fieldtest.Check(t, objects.ValidateClusterRoleBindingUpdate(b, b), test.want...)
@@ -54,27 +53,27 @@ func TestValidate(t *testing.T) {
 	}
 }
 
-func TestRoleRefStays(t *testing.T) {
+func TestClusterRoleBindingRoleRefStays(t *testing.T) {
 	t.Parallel()
-	updated := valid()
+	updated := validClusterRoleBinding()
 	updated.Subjects = nil
-	fieldtest.Check(t, objects.ValidateClusterRoleBindingUpdate(updated, valid()))
+	fieldtest.Check(t, objects.ValidateClusterRoleBindingUpdate(updated, validClusterRoleBinding()))
 	updated.RoleRef.Name = "cluster-admin"
-	fieldtest.Check(t, objects.ValidateClusterRoleBindingUpdate(updated, valid()), fieldtest.Invalid("roleRef", "cannot change roleRef"))
+	fieldtest.Check(t, objects.ValidateClusterRoleBindingUpdate(updated, validClusterRoleBinding()), fieldtest.Invalid("roleRef", "cannot change roleRef"))
 }
 
-func TestRowAndFields(t *testing.T) {
+func TestClusterRoleBindingRowAndFields(t *testing.T) {
 	t.Parallel()
-	b := valid()
+	b := validClusterRoleBinding()
 	b.CreationTimestamp = metav1.NewTime(now.Add(-48 * time.Hour))
-	row := clusterrolebinding.Row(b, now)
+	row := rbac.ClusterRoleBindingRow(b, now)
 	if diff := cmp.Diff([]any{"readers", "ClusterRole/view", "2d", "", "ops", "ci/bot"}, row); diff != "" {
 		t.Errorf("row (-want +got):\n%s", diff)
 	}
-	if len(row) != len(clusterrolebinding.Columns) {
-		t.Errorf("%d cells for %d columns", len(row), len(clusterrolebinding.Columns))
+	if len(row) != len(rbac.ClusterRoleBindingColumns) {
+		t.Errorf("%d cells for %d columns", len(row), len(rbac.ClusterRoleBindingColumns))
 	}
-	if diff := cmp.Diff(fields.Set{"metadata.name": "readers"}, clusterrolebinding.Fields(b)); diff != "" {
+	if diff := cmp.Diff(fields.Set{"metadata.name": "readers"}, registry.ClusterFields(b)); diff != "" {
 		t.Errorf("fields (-want +got):\n%s", diff)
 	}
 }

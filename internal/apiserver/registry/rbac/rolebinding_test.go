@@ -1,4 +1,4 @@
-package rolebinding_test
+package rbac_test
 
 import (
 	"testing"
@@ -9,14 +9,13 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/fields"
 
+	"lanyard.dev/internal/apiserver/registry"
 	"lanyard.dev/internal/apiserver/registry/fieldtest"
-	"lanyard.dev/internal/apiserver/registry/rolebinding"
+	"lanyard.dev/internal/apiserver/registry/rbac"
 	"lanyard.dev/internal/rbac/objects"
 )
 
-var now = time.Date(2026, 5, 1, 12, 0, 0, 0, time.UTC)
-
-func valid() *rbacv1.RoleBinding {
+func validRoleBinding() *rbacv1.RoleBinding {
 	b := &rbacv1.RoleBinding{
 		ObjectMeta: metav1.ObjectMeta{Name: "readers", Namespace: "shop", ResourceVersion: "1"},
 		RoleRef:    rbacv1.RoleRef{Kind: "ClusterRole", Name: "view"},
@@ -26,7 +25,7 @@ func valid() *rbacv1.RoleBinding {
 	return b
 }
 
-func TestValidate(t *testing.T) {
+func TestRoleBindingValidate(t *testing.T) {
 	t.Parallel()
 	for _, test := range []struct {
 		name   string
@@ -45,7 +44,7 @@ func TestValidate(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
-			b := valid()
+			b := validRoleBinding()
 			test.mutate(b)
 			fieldtest.Check(t, objects.ValidateRoleBinding(b), test.want...)
 			fieldtest.Check(t, objects.ValidateRoleBindingUpdate(b, b), test.want...)
@@ -53,27 +52,27 @@ func TestValidate(t *testing.T) {
 	}
 }
 
-func TestRoleRefStays(t *testing.T) {
+func TestRoleBindingRoleRefStays(t *testing.T) {
 	t.Parallel()
-	updated := valid()
+	updated := validRoleBinding()
 	updated.Subjects = nil
-	fieldtest.Check(t, objects.ValidateRoleBindingUpdate(updated, valid()))
+	fieldtest.Check(t, objects.ValidateRoleBindingUpdate(updated, validRoleBinding()))
 	updated.RoleRef.Name = "cluster-admin"
-	fieldtest.Check(t, objects.ValidateRoleBindingUpdate(updated, valid()), fieldtest.Invalid("roleRef", "cannot change roleRef"))
+	fieldtest.Check(t, objects.ValidateRoleBindingUpdate(updated, validRoleBinding()), fieldtest.Invalid("roleRef", "cannot change roleRef"))
 }
 
-func TestRowAndFields(t *testing.T) {
+func TestRoleBindingRowAndFields(t *testing.T) {
 	t.Parallel()
-	b := valid()
+	b := validRoleBinding()
 	b.CreationTimestamp = metav1.NewTime(now.Add(-48 * time.Hour))
-	row := rolebinding.Row(b, now)
+	row := rbac.RoleBindingRow(b, now)
 	if diff := cmp.Diff([]any{"readers", "ClusterRole/view", "2d", "", "ops", "ci/bot"}, row); diff != "" {
 		t.Errorf("row (-want +got):\n%s", diff)
 	}
-	if len(row) != len(rolebinding.Columns) {
-		t.Errorf("%d cells for %d columns", len(row), len(rolebinding.Columns))
+	if len(row) != len(rbac.RoleBindingColumns) {
+		t.Errorf("%d cells for %d columns", len(row), len(rbac.RoleBindingColumns))
 	}
-	if diff := cmp.Diff(fields.Set{"metadata.name": "readers", "metadata.namespace": "shop"}, rolebinding.Fields(b)); diff != "" {
+	if diff := cmp.Diff(fields.Set{"metadata.name": "readers", "metadata.namespace": "shop"}, registry.NamespacedFields(b)); diff != "" {
 		t.Errorf("fields (-want +got):\n%s", diff)
 	}
 }

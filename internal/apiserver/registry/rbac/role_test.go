@@ -1,4 +1,4 @@
-package role_test
+package rbac_test
 
 import (
 	"testing"
@@ -9,19 +9,20 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/fields"
 
+	"lanyard.dev/internal/apiserver/registry"
 	"lanyard.dev/internal/apiserver/registry/fieldtest"
-	"lanyard.dev/internal/apiserver/registry/role"
+	"lanyard.dev/internal/apiserver/registry/rbac"
 	"lanyard.dev/internal/rbac/objects"
 )
 
-func valid() *rbacv1.Role {
+func validRole() *rbacv1.Role {
 	return &rbacv1.Role{
 		ObjectMeta: metav1.ObjectMeta{Name: "pod-reader", Namespace: "shop", ResourceVersion: "1"},
 		Rules:      []rbacv1.PolicyRule{{Verbs: []string{"get"}, APIGroups: []string{""}, Resources: []string{"pods"}}},
 	}
 }
 
-func TestValidate(t *testing.T) {
+func TestRoleValidate(t *testing.T) {
 	t.Parallel()
 	for _, test := range []struct {
 		name   string
@@ -37,31 +38,31 @@ func TestValidate(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
-			r := valid()
+			r := validRole()
 			test.mutate(r)
 			fieldtest.Check(t, objects.ValidateRole(r), test.want...)
 			fieldtest.Check(t, objects.ValidateRoleUpdate(r, r), test.want...)
 		})
 	}
-	unversioned := valid()
+	unversioned := validRole()
 	unversioned.ResourceVersion = ""
-	fieldtest.Check(t, objects.ValidateRoleUpdate(unversioned, valid()),
+	fieldtest.Check(t, objects.ValidateRoleUpdate(unversioned, validRole()),
 		fieldtest.Invalid("metadata.resourceVersion", "must be specified for an update"))
 }
 
-func TestRowAndFields(t *testing.T) {
+func TestRoleRowAndFields(t *testing.T) {
 	t.Parallel()
-	r := valid()
+	r := validRole()
 	r.CreationTimestamp = metav1.Date(2026, 5, 1, 10, 0, 0, 0, time.UTC)
-	row := role.Row(r, time.Time{})
+	row := rbac.RoleRow(r, time.Time{})
 	if diff := cmp.Diff([]any{"pod-reader", "2026-05-01T10:00:00Z"}, row); diff != "" {
 		t.Errorf("row (-want +got):\n%s", diff)
 	}
-	if len(row) != len(role.Columns) {
-		t.Errorf("%d cells for %d columns", len(row), len(role.Columns))
+	if len(row) != len(rbac.RoleColumns) {
+		t.Errorf("%d cells for %d columns", len(row), len(rbac.RoleColumns))
 	}
 	want := fields.Set{"metadata.name": "pod-reader", "metadata.namespace": "shop"}
-	if diff := cmp.Diff(want, role.Fields(r)); diff != "" {
+	if diff := cmp.Diff(want, registry.NamespacedFields(r)); diff != "" {
 		t.Errorf("fields (-want +got):\n%s", diff)
 	}
 }

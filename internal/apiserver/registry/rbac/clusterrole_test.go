@@ -1,4 +1,4 @@
-package clusterrole_test
+package rbac_test
 
 import (
 	"testing"
@@ -9,14 +9,15 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/fields"
 
-	"lanyard.dev/internal/apiserver/registry/clusterrole"
+	"lanyard.dev/internal/apiserver/registry"
 	"lanyard.dev/internal/apiserver/registry/fieldtest"
+	"lanyard.dev/internal/apiserver/registry/rbac"
 	"lanyard.dev/internal/rbac/objects"
 )
 
 const selectors = "aggregationRule.clusterRoleSelectors"
 
-func valid() *rbacv1.ClusterRole {
+func validClusterRole() *rbacv1.ClusterRole {
 	return &rbacv1.ClusterRole{
 		ObjectMeta: metav1.ObjectMeta{Name: "system:metrics", ResourceVersion: "1"},
 		Rules:      []rbacv1.PolicyRule{{Verbs: []string{"get"}, NonResourceURLs: []string{"/metrics"}}},
@@ -27,7 +28,7 @@ func aggregate(s ...metav1.LabelSelector) func(*rbacv1.ClusterRole) {
 	return func(r *rbacv1.ClusterRole) { r.AggregationRule = &rbacv1.AggregationRule{ClusterRoleSelectors: s} }
 }
 
-func TestValidate(t *testing.T) {
+func TestClusterRoleValidate(t *testing.T) {
 	t.Parallel()
 	for _, test := range []struct {
 		name   string
@@ -53,35 +54,35 @@ func TestValidate(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
-			r := valid()
+			r := validClusterRole()
 			test.mutate(r)
 			fieldtest.Check(t, objects.ValidateClusterRole(r), test.want...)
-			old := valid()
+			old := validClusterRole()
 			old.Namespace = r.Namespace
 			fieldtest.Check(t, objects.ValidateClusterRoleUpdate(r, old), test.want...)
 		})
 	}
 }
 
-func TestUpdateKeepsAnOldLabelValue(t *testing.T) {
+func TestClusterRoleUpdateKeepsAnOldLabelValue(t *testing.T) {
 	t.Parallel()
-	old := valid()
+	old := validClusterRole()
 	aggregate(metav1.LabelSelector{MatchExpressions: []metav1.LabelSelectorRequirement{{Key: "a", Operator: "In", Values: []string{"b c"}}}})(old)
 	errs := objects.ValidateClusterRoleUpdate(old.DeepCopy(), old)
 	fieldtest.Check(t, errs, fieldtest.Invalid(selectors+"[0]", "invalid label selector."))
 }
 
-func TestRowAndFields(t *testing.T) {
+func TestClusterRoleRowAndFields(t *testing.T) {
 	t.Parallel()
-	r := valid()
-	row := clusterrole.Row(r, time.Time{})
+	r := validClusterRole()
+	row := rbac.ClusterRoleRow(r, time.Time{})
 	if diff := cmp.Diff([]any{"system:metrics", "<unknown>"}, row); diff != "" {
 		t.Errorf("row (-want +got):\n%s", diff)
 	}
-	if len(row) != len(clusterrole.Columns) {
-		t.Errorf("%d cells for %d columns", len(row), len(clusterrole.Columns))
+	if len(row) != len(rbac.ClusterRoleColumns) {
+		t.Errorf("%d cells for %d columns", len(row), len(rbac.ClusterRoleColumns))
 	}
-	if diff := cmp.Diff(fields.Set{"metadata.name": "system:metrics"}, clusterrole.Fields(r)); diff != "" {
+	if diff := cmp.Diff(fields.Set{"metadata.name": "system:metrics"}, registry.ClusterFields(r)); diff != "" {
 		t.Errorf("fields (-want +got):\n%s", diff)
 	}
 }
