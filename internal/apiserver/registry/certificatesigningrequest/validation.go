@@ -2,11 +2,15 @@ package certificatesigningrequest
 
 import (
 	"bytes"
+	"fmt"
 	"slices"
+	"strings"
 
 	certificatesv1 "k8s.io/api/certificates/v1"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/validation"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	utilvalidation "k8s.io/apimachinery/pkg/util/validation"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 
 	"lanyard.dev/internal/pki"
@@ -149,4 +153,104 @@ func ValidateUpdate(updated, old *certificatesv1.CertificateSigningRequest) fiel
 		errs = append(errs, field.Forbidden(path.Child("certificate"), "updates may not modify existing certificate content"))
 	}
 	return append(errs, validateStatus(&updated.Status, path)...)
+}
+
+// entry is one condition.
+type entry = certificatesv1.CertificateSigningRequestCondition
+
+// ofType returns the conditions of one type, in order.
+func ofType(all []entry, kind certificatesv1.RequestConditionType) []entry {
+	var found []entry
+	for _, c := range all {
+		if c.Type == kind {
+			found = append(found, c)
+		}
+	}
+	return found
+}
+
+// keepStored returns now with its conditions of the given types replaced by those that are stored. The order stays where
+// it can, so that an update which changes nothing is none.
+func keepStored(now, stored []entry, kinds ...certificatesv1.RequestConditionType) []entry {
+	kept := make([]entry, 0, len(now))
+	left := slices.Clone(stored)
+	for _, c := range now {
+		if !slices.Contains(kinds, c.Type) {
+			kept = append(kept, c)
+			continue
+		}
+		if at := slices.IndexFunc(left, func(s entry) bool { return s.Type == c.Type }); at >= 0 {
+			kept = append(kept, left[at])
+			left = slices.Delete(left, at, at+1)
+		}
+	}
+	for _, s := range left {
+		if slices.Contains(kinds, s.Type) {
+			kept = append(kept, s)
+		}
+	}
+	return kept
+}
+
+// stamp fills in the times that a client left out: of the last change of anything, and of the last change of the status.
+func stamp(now, stored []entry, at metav1.Time) {
+	for i := range now {
+		c := &now[i]
+		if c.LastUpdateTime.IsZero() {
+			c.LastUpdateTime = at
+		}
+		if !c.LastTransitionTime.IsZero() {
+			continue
+		}
+		c.LastTransitionTime = at
+		for _, s := range ofType(stored, c.Type) {
+			if s.Status == c.Status && !s.LastTransitionTime.IsZero() {
+				c.LastTransitionTime = s.LastTransitionTime
+			}
+		}
+	}
+}
+
+const (
+	maxSignerDomain = utilvalidation.DNS1123SubdomainMaxLength
+	maxSignerName   = maxSignerDomain + 1 + utilvalidation.DNS1123SubdomainMaxLength + utilvalidation.DNS1123LabelMaxLength + 1
+)
+
+// ValidateSignerName returns what is wrong with the name of a signer: a domain of two labels at least, a slash, and one
+// or more subdomain names joined by dots.
+func ValidateSignerName(path *field.Path, name string) field.ErrorList {
+	if name == "" {
+		return field.ErrorList{field.Required(path, "")}
+	}
+	domain, rest, ok := strings.Cut(name, "/")
+	if !ok || strings.Contains(rest, "/") {
+		return field.ErrorList{field.Invalid(path, name, "must be a fully qualified domain and path of the form 'example.com/signer-name'")}
+	}
+	var errs field.ErrorList
+	if len(domain) > maxSignerDomain {
+		errs = append(errs, field.TooLong(path, domain, maxSignerDomain))
+	}
+	errs = append(errs, validateLabels(path, domain, utilvalidation.IsDNS1123Label)...)
+	if !strings.Contains(domain, ".") {
+		errs = append(errs, field.Invalid(path, domain, "should be a domain with at least two segments separated by dots"))
+	}
+	errs = append(errs, validateLabels(path, rest, utilvalidation.IsDNS1123Subdomain)...)
+	if len(name) > maxSignerName {
+		errs = append(errs, field.TooLong(path, name, maxSignerName))
+	}
+	return errs
+}
+
+// validateLabels reports the first label that is at fault; the others would say the same.
+func validateLabels(path *field.Path, segment string, faults func(string) []string) field.ErrorList {
+	for label := range strings.SplitSeq(segment, ".") {
+		var errs field.ErrorList
+		for _, msg := range faults(label) {
+			errs = append(errs, field.Invalid(path, segment, fmt.Sprintf("validating label %q: %s", label, msg)))
+		}
+		if len(errs) > 0 {
+			return errs
+		}
+	}
+	return nil
 }

@@ -1,13 +1,17 @@
 package node
 
 import (
+	"encoding/json"
+	"fmt"
 	"slices"
+	"strings"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/validation"
 	metav1validation "k8s.io/apimachinery/pkg/apis/meta/v1/validation"
 	utilvalidation "k8s.io/apimachinery/pkg/util/validation"
 	"k8s.io/apimachinery/pkg/util/validation/field"
+	netutils "k8s.io/utils/net"
 )
 
 // Validate returns every fault of a new node.
@@ -106,4 +110,232 @@ func validatePreemption(policy *corev1.NodePodPreemptionPolicy) field.ErrorList 
 		return nil
 	}
 	return field.ErrorList{field.Forbidden(field.NewPath("spec", "podPreemptionPolicy"), "")}
+}
+
+// validateAnnotations checks the two annotations of nodes that hold JSON for schedulers.
+func validateAnnotations(annotations map[string]string, path *field.Path) field.ErrorList {
+	var errs field.ErrorList
+	if text := annotations[corev1.TaintsAnnotationKey]; text != "" {
+		var taints []corev1.Taint
+		if err := json.Unmarshal([]byte(text), &taints); err != nil {
+			errs = append(errs, field.Invalid(path, corev1.TaintsAnnotationKey, err.Error()))
+		}
+		errs = append(errs, validateTaints(taints, path.Child(corev1.TaintsAnnotationKey))...)
+	}
+	if text := annotations[corev1.PreferAvoidPodsAnnotationKey]; text != "" {
+		errs = append(errs, validateAvoidPods(text, path)...)
+	}
+	return errs
+}
+
+func validateAvoidPods(text string, path *field.Path) field.ErrorList {
+	var avoid corev1.AvoidPods
+	if err := json.Unmarshal([]byte(text), &avoid); err != nil {
+		return field.ErrorList{field.Invalid(path.Child("AvoidPods"), corev1.PreferAvoidPodsAnnotationKey, err.Error())}
+	}
+	var errs field.ErrorList
+	for i, entry := range avoid.PreferAvoidPods {
+		signature := path.Child(corev1.PreferAvoidPodsAnnotationKey).Index(i).Child("PodSignature")
+		switch controller := entry.PodSignature.PodController; {
+		case controller == nil:
+			errs = append(errs, field.Required(signature, ""))
+		case controller.Controller == nil || !*controller.Controller:
+			errs = append(errs, field.Invalid(signature.Child("PodController", "Controller"), false, "must point to a controller"))
+		}
+	}
+	return errs
+}
+
+const oneReference = "exactly one reference subfield must be non-nil"
+
+// validateConfigSource checks a field that nothing reads any more, so that old manifests fail as they always did. The
+// spec names a config map; which object that was is for the status to say.
+func validateConfigSource(source *corev1.NodeConfigSource, path *field.Path) field.ErrorList {
+	if source == nil {
+		return nil
+	}
+	if source.ConfigMap == nil {
+		return field.ErrorList{field.Invalid(path, source, oneReference)}
+	}
+	var errs field.ErrorList
+	at := path.Child("configMap")
+	if source.ConfigMap.UID != "" {
+		errs = append(errs, field.Forbidden(at.Child("uid"), "uid must not be set in spec"))
+	}
+	if source.ConfigMap.ResourceVersion != "" {
+		errs = append(errs, field.Forbidden(at.Child("resourceVersion"), "resourceVersion must not be set in spec"))
+	}
+	return append(errs, validateConfigMapRef(source.ConfigMap, at)...)
+}
+
+func validateConfigStatus(status *corev1.NodeConfigStatus, path *field.Path) field.ErrorList {
+	if status == nil {
+		return nil
+	}
+	errs := validateConfigUsed(status.Assigned, path.Child("assigned"))
+	errs = append(errs, validateConfigUsed(status.Active, path.Child("active"))...)
+	return append(errs, validateConfigUsed(status.LastKnownGood, path.Child("lastKnownGood"))...)
+}
+
+func validateConfigUsed(source *corev1.NodeConfigSource, path *field.Path) field.ErrorList {
+	if source == nil {
+		return nil
+	}
+	if source.ConfigMap == nil {
+		return field.ErrorList{field.Invalid(path, source, oneReference)}
+	}
+	var errs field.ErrorList
+	at := path.Child("configMap")
+	if source.ConfigMap.UID == "" {
+		errs = append(errs, field.Required(at.Child("uid"), "uid must be set in status"))
+	}
+	if source.ConfigMap.ResourceVersion == "" {
+		errs = append(errs, field.Required(at.Child("resourceVersion"), "resourceVersion must be set in status"))
+	}
+	return append(errs, validateConfigMapRef(source.ConfigMap, at)...)
+}
+
+func validateConfigMapRef(ref *corev1.ConfigMapNodeConfigSource, path *field.Path) field.ErrorList {
+	isNamespace := func(s string) []string { return validation.ValidateNamespaceName(s, false) }
+	isName := func(s string) []string { return validation.NameIsDNSSubdomain(s, false) }
+	errs := validateSet(path, "namespace", ref.Namespace, isNamespace)
+	errs = append(errs, validateSet(path, "name", ref.Name, isName)...)
+	return append(errs, validateSet(path, "kubeletConfigKey", ref.KubeletConfigKey, utilvalidation.IsConfigMapKey)...)
+}
+
+func validateSet(path *field.Path, name, value string, faults func(string) []string) field.ErrorList {
+	if value == "" {
+		return field.ErrorList{field.Required(path.Child(name), name+" must be set")}
+	}
+	var errs field.ErrorList
+	for _, msg := range faults(value) {
+		errs = append(errs, field.Invalid(path.Child(name), value, msg))
+	}
+	return errs
+}
+
+const (
+	featureOrder = "list must be sorted alphabetically"
+	featureLong  = "invalid feature name %q: must be no more than %d characters"
+	featureForm  = "invalid feature name %q: must start with an UpperCamelCase segment, with subsequent segments separated by '/' (e.g., MyFeature or MyFeature/mySubFeature), and contain only alphanumeric characters and slashes"
+)
+
+// validateFeatures holds the list of declared features sorted, so that a scheduler can search it.
+func validateFeatures(features []string, path *field.Path) field.ErrorList {
+	var errs field.ErrorList
+	for i, feature := range features {
+		if msg := featureFault(feature); msg != "" {
+			errs = append(errs, field.Invalid(path.Index(i), feature, msg))
+		}
+		if i == 0 {
+			continue
+		}
+		switch strings.Compare(features[i-1], feature) {
+		case 0:
+			errs = append(errs, field.Duplicate(path.Index(i), feature))
+		case 1:
+			errs = append(errs, field.Invalid(path.Index(i), feature, featureOrder))
+		}
+	}
+	return errs
+}
+
+func featureFault(name string) string {
+	if len(name) > utilvalidation.DNS1123SubdomainMaxLength {
+		return fmt.Sprintf(featureLong, name, utilvalidation.DNS1123SubdomainMaxLength)
+	}
+	if name == "" || !isUpper(name[0]) {
+		return fmt.Sprintf(featureForm, name)
+	}
+	for segment := range strings.SplitSeq(name, "/") {
+		if !isWord(segment) {
+			return fmt.Sprintf(featureForm, name)
+		}
+	}
+	return ""
+}
+
+// isWord reports whether s is a letter followed by letters and digits, all of ASCII.
+func isWord(s string) bool {
+	for i := range len(s) {
+		letter := isUpper(s[i]) || 'a' <= s[i] && s[i] <= 'z'
+		digit := '0' <= s[i] && s[i] <= '9'
+		if !letter && (i == 0 || !digit) {
+			return false
+		}
+	}
+	return s != ""
+}
+
+func isUpper(c byte) bool { return 'A' <= c && c <= 'Z' }
+
+// validatePodCIDRs accepts one range, or one for each IP family. Those in old are accepted in whatever form they are.
+func validatePodCIDRs(cidrs, old []string, path *field.Path) field.ErrorList {
+	var errs field.ErrorList
+	seen := make(map[string]bool, len(cidrs))
+	for i, cidr := range cidrs {
+		errs = append(errs, utilvalidation.IsValidCIDRForLegacyField(path.Index(i), cidr, true, old)...)
+		if seen[cidr] {
+			errs = append(errs, field.Duplicate(path.Index(i), cidr))
+		}
+		seen[cidr] = true
+	}
+	if len(cidrs) < 2 {
+		return errs
+	}
+	dual, err := netutils.IsDualStackCIDRStrings(cidrs)
+	if err != nil {
+		errs = append(errs, field.InternalError(path, fmt.Errorf("invalid PodCIDRs. failed to check with dual stack with error:%w", err)))
+	}
+	if !dual || len(cidrs) > 2 {
+		errs = append(errs, field.Invalid(path, cidrs, "may specify no more than one CIDR for each IP family"))
+	}
+	return errs
+}
+
+func validateAddresses(addresses []corev1.NodeAddress, path *field.Path) field.ErrorList {
+	var errs field.ErrorList
+	seen := make(map[corev1.NodeAddress]bool, len(addresses))
+	for i, address := range addresses {
+		if seen[address] {
+			errs = append(errs, field.Duplicate(path.Index(i), address))
+		}
+		seen[address] = true
+	}
+	return errs
+}
+
+func validateResources(list corev1.ResourceList, path *field.Path) field.ErrorList {
+	var errs field.ErrorList
+	for name, quantity := range list {
+		at := path.Child(string(name))
+		if quantity.Sign() < 0 {
+			errs = append(errs, field.Invalid(at, quantity.String(), validation.IsNegativeErrorMsg))
+		}
+		// RoundUp works on the loop's own copy; it reports whether there was nothing to round.
+		if isCounted(name) && !quantity.RoundUp(0) {
+			errs = append(errs, field.Invalid(at, list[name], "must be an integer"))
+		}
+	}
+	return errs
+}
+
+// isCounted reports whether there can only be a whole number of name: objects, and the devices of other vendors.
+func isCounted(name corev1.ResourceName) bool {
+	switch name {
+	case corev1.ResourcePods, corev1.ResourceQuotas, corev1.ResourceServices, corev1.ResourceReplicationControllers,
+		corev1.ResourceSecrets, corev1.ResourceConfigMaps, corev1.ResourcePersistentVolumeClaims,
+		corev1.ResourceServicesNodePorts, corev1.ResourceServicesLoadBalancers:
+		return true
+	}
+	return isExtended(string(name))
+}
+
+// isExtended reports whether name is a resource outside kubernetes.io that a quota could limit.
+func isExtended(name string) bool {
+	if !strings.Contains(name, "/") || strings.Contains(name, corev1.ResourceDefaultNamespacePrefix) {
+		return false
+	}
+	return !strings.HasPrefix(name, corev1.DefaultResourceRequestsPrefix) &&
+		len(utilvalidation.IsQualifiedName(corev1.DefaultResourceRequestsPrefix+name)) == 0
 }

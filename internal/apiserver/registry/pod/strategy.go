@@ -2,10 +2,12 @@ package pod
 
 import (
 	"context"
+	"strconv"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apiserver/pkg/registry/rest"
 
@@ -101,4 +103,39 @@ func (gracefulStrategy) CheckGracefulDelete(_ context.Context, obj runtime.Objec
 	}
 	options.GracePeriodSeconds = &period
 	return true
+}
+
+// NewStatus returns pods/status on the store of pods.
+func NewStatus(store *registry.Store) *registry.Part {
+	return registry.NewPart(store, statusStrategy(registry.StrategyOf[object](store)))
+}
+
+// NewBinding returns pods/binding on the store of pods.
+func NewBinding(store *registry.Store) *BindingREST { return &BindingREST{store: store} }
+
+// NewEviction returns pods/eviction on the store of pods.
+func NewEviction(store *registry.Store) *EvictionREST { return &EvictionREST{store: store} }
+
+// Fields returns what a field selector on pods may name, with pod's values.
+func Fields(pod *corev1.Pod) fields.Set {
+	return fields.Set{
+		"metadata.name":            pod.Name,
+		"metadata.namespace":       pod.Namespace,
+		"spec.nodeName":            pod.Spec.NodeName,
+		"spec.restartPolicy":       string(pod.Spec.RestartPolicy),
+		"spec.schedulerName":       pod.Spec.SchedulerName,
+		"spec.serviceAccountName":  pod.Spec.ServiceAccountName,
+		"spec.hostNetwork":         strconv.FormatBool(pod.Spec.HostNetwork),
+		"status.phase":             string(pod.Status.Phase),
+		"status.podIP":             firstIP(&pod.Status),
+		"status.nominatedNodeName": pod.Status.NominatedNodeName,
+	}
+}
+
+// firstIP returns the pod's primary address, or "" while it has none.
+func firstIP(status *corev1.PodStatus) string {
+	if len(status.PodIPs) > 0 {
+		return status.PodIPs[0].IP
+	}
+	return status.PodIP
 }

@@ -11,6 +11,7 @@ import (
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/util/duration"
 	"k8s.io/apiserver/pkg/registry/rest"
 	"k8s.io/utils/clock"
 )
@@ -67,4 +68,15 @@ func describe(out *metav1.Table, obj runtime.Object) {
 	if common, err := meta.CommonAccessor(obj); err == nil {
 		out.ResourceVersion = common.GetResourceVersion()
 	}
+}
+
+// Unknown stands for a time that was never set.
+const Unknown = "<unknown>"
+
+// Age returns the time from then to now in at most two units ("5m12s", "3d"), or Unknown for a zero then.
+func Age(then, now time.Time) string {
+	if then.IsZero() {
+		return Unknown
+	}
+	return duration.HumanDuration(now.Sub(then))
 }

@@ -1,13 +1,13 @@
-package age_test
+package table_test
 
 import (
 	"testing"
 	"time"
 
-	"lanyard.dev/internal/apiserver/registry/age"
+	"lanyard.dev/internal/apiserver/registry/table"
 )
 
-func TestSince(t *testing.T) {
+func TestAge(t *testing.T) {
 	t.Parallel()
 	now := time.Date(2026, 5, 1, 12, 0, 0, 0, time.UTC)
 	for _, test := range []struct {
@@ -22,8 +22,8 @@ func TestSince(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
-			if got := age.Since(test.then, now); got != test.want {
-				t.Errorf("Since(%v) = %q, want %q", test.then, got, test.want)
+			if got := table.Age(test.then, now); got != test.want {
+				t.Errorf("Age(%v) = %q, want %q", test.then, got, test.want)
 			}
 		})
 	}

@@ -1,13 +1,42 @@
+// Package lease serves leases: what is refused, their table, their storage.
+//
+// It does not know who competes for a lease, nor when one has run out.
 package lease
 
 import (
+	"context"
 	"strings"
+	"time"
 
 	coordinationv1 "k8s.io/api/coordination/v1"
 	"k8s.io/apimachinery/pkg/api/validation"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	utilvalidation "k8s.io/apimachinery/pkg/util/validation"
 	"k8s.io/apimachinery/pkg/util/validation/field"
+	"k8s.io/utils/ptr"
+
+	"lanyard.dev/internal/apiserver/registry/table"
 )
+
+// Warnings tells who leaves the choice of a holder to the server that it makes none.
+func Warnings(_ context.Context, l *coordinationv1.Lease) []string {
+	if l.Spec.Strategy == nil || *l.Spec.Strategy == "" {
+		return nil
+	}
+	return []string{"spec.strategy: this server chooses no holder (coordinated leader election is off, as it is by default in Kubernetes)"}
+}
+
+// Columns are those of kubectl get leases.
+var Columns = []metav1.TableColumnDefinition{
+	{Name: "Name", Type: "string", Format: "name", Description: "Name of the lease."},
+	{Name: "Holder", Type: "string", Description: "Who holds the lease, if anyone does."},
+	{Name: "Age", Type: "string", Description: "Time since the lease was created."},
+}
+
+// Row returns a cell for each of Columns, the age as of now.
+func Row(l *coordinationv1.Lease, now time.Time) []any {
+	return []any{l.Name, ptr.Deref(l.Spec.HolderIdentity, ""), table.Age(l.CreationTimestamp.Time, now)}
+}
 
 // Validate returns every fault of a new lease.
 func Validate(l *coordinationv1.Lease) field.ErrorList {

@@ -1,17 +1,25 @@
+// Package certificatesigningrequest serves certificate signing requests: what is refused, who is written down as the
+// requester, their table, their storage with /approval and /status.
+//
+// It does not know who may approve or sign, and signs nothing.
 package certificatesigningrequest
 
 import (
 	"context"
 	"slices"
 	"strings"
+	"time"
 
 	certificatesv1 "k8s.io/api/certificates/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/fields"
+	"k8s.io/apimachinery/pkg/util/duration"
 	"k8s.io/apiserver/pkg/endpoints/request"
 	"k8s.io/utils/clock"
 	"sigs.k8s.io/structured-merge-diff/v6/fieldpath"
 
 	"lanyard.dev/internal/apiserver/registry"
+	"lanyard.dev/internal/apiserver/registry/table"
 )
 
 // Signed tells whether requests to a signer are signed by this server.
@@ -115,4 +123,49 @@ func reset(paths ...string) map[fieldpath.APIVersion]*fieldpath.Set {
 		set.Insert(fieldpath.MakePathOrDie(parts...))
 	}
 	return map[fieldpath.APIVersion]*fieldpath.Set{fieldpath.APIVersion(certificatesv1.SchemeGroupVersion.String()): set}
+}
+
+// Fields returns what a field selector may ask of r.
+func Fields(r *certificatesv1.CertificateSigningRequest) fields.Set {
+	return fields.Set{"metadata.name": r.Name, "spec.signerName": r.Spec.SignerName}
+}
+
+// Columns are those of kubectl get csr.
+var Columns = []metav1.TableColumnDefinition{
+	{Name: "Name", Type: "string", Format: "name", Description: "Name of the request."},
+	{Name: "Age", Type: "string", Description: "Time since the request was made."},
+	{Name: "SignerName", Type: "string", Description: "Who is asked to sign."},
+	{Name: "Requestor", Type: "string", Description: "User who made the request."},
+	{Name: "RequestedDuration", Type: "string", Description: "How long the certificate is to be valid."},
+	{Name: "Condition", Type: "string", Description: "What became of the request."},
+}
+
+// Row returns a cell for each of Columns, the age as of now.
+func Row(r *certificatesv1.CertificateSigningRequest, now time.Time) []any {
+	requested := "<none>"
+	if seconds := r.Spec.ExpirationSeconds; seconds != nil {
+		requested = duration.HumanDuration(time.Duration(*seconds) * time.Second)
+	}
+	return []any{r.Name, table.Age(r.CreationTimestamp.Time, now), r.Spec.SignerName, r.Spec.Username, requested, condition(r)}
+}
+
+func condition(r *certificatesv1.CertificateSigningRequest) string {
+	state := "Pending"
+	switch {
+	case has(r, certificatesv1.CertificateDenied):
+		state = "Denied"
+	case has(r, certificatesv1.CertificateApproved):
+		state = "Approved"
+	}
+	if has(r, certificatesv1.CertificateFailed) {
+		state += ",Failed"
+	}
+	if len(r.Status.Certificate) > 0 {
+		state += ",Issued"
+	}
+	return state
+}
+
+func has(r *certificatesv1.CertificateSigningRequest, kind certificatesv1.RequestConditionType) bool {
+	return len(ofType(r.Status.Conditions, kind)) > 0
 }

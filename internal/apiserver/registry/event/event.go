@@ -1,3 +1,7 @@
+// Package event serves events, which two API groups show in two forms: what is refused, the conversion between the
+// forms, their table, their storage.
+//
+// An event is stored as core/v1 has it. The package does not know who reports events, nor repeats or counts them.
 package event
 
 import (
@@ -7,9 +11,33 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/fields"
 
-	"lanyard.dev/internal/apiserver/registry/age"
+	"lanyard.dev/internal/apiserver/registry/table"
 )
+
+// TTL is how long an event is kept.
+const TTL = time.Hour
+
+// Fields returns what a field selector may ask of e, under core/v1's names.
+func Fields(e *corev1.Event) fields.Set {
+	about := &e.InvolvedObject
+	return fields.Set{
+		"metadata.name":                  e.Name,
+		"metadata.namespace":             e.Namespace,
+		"involvedObject.kind":            about.Kind,
+		"involvedObject.namespace":       about.Namespace,
+		"involvedObject.name":            about.Name,
+		"involvedObject.uid":             string(about.UID),
+		"involvedObject.apiVersion":      about.APIVersion,
+		"involvedObject.resourceVersion": about.ResourceVersion,
+		"involvedObject.fieldPath":       about.FieldPath,
+		"reason":                         e.Reason,
+		"reportingComponent":             e.ReportingController,
+		"source":                         cmp.Or(e.Source.Component, e.ReportingController),
+		"type":                           e.Type,
+	}
+}
 
 // Columns are those of kubectl get events.
 var Columns = []metav1.TableColumnDefinition{
@@ -29,8 +57,8 @@ var Columns = []metav1.TableColumnDefinition{
 func Row(e *corev1.Event, now time.Time) []any {
 	first, last, count := happened(e)
 	return []any{
-		age.Since(last, now), e.Type, e.Reason, about(&e.InvolvedObject), e.InvolvedObject.FieldPath, source(e),
-		strings.TrimSpace(e.Message), age.Since(first, now), int64(count), e.Name,
+		table.Age(last, now), e.Type, e.Reason, about(&e.InvolvedObject), e.InvolvedObject.FieldPath, source(e),
+		strings.TrimSpace(e.Message), table.Age(first, now), int64(count), e.Name,
 	}
 }
 

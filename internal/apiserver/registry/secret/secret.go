@@ -1,19 +1,86 @@
+// Package secret serves secrets: their defaults, what is refused, their table, their storage.
+//
+// It does not know how secrets are encrypted at rest, and no fault it reports quotes a secret's value.
 package secret
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"maps"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/validation"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/fields"
 	utilvalidation "k8s.io/apimachinery/pkg/util/validation"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 
+	"lanyard.dev/internal/apiserver/registry"
+	"lanyard.dev/internal/apiserver/registry/table"
+	"lanyard.dev/internal/bootstraptoken"
 	"lanyard.dev/internal/nodeaccess"
 )
+
+// Strategy returns how secrets are written.
+func Strategy() registry.Strategy[*corev1.Secret] {
+	return registry.Strategy[*corev1.Secret]{OnUpdate: keepType, Check: Validate, CheckUpdate: ValidateUpdate, Warn: warnings}
+}
+
+// keepType lets an update leave the type out.
+func keepType(_ context.Context, obj, old *corev1.Secret) {
+	if obj.Type == "" {
+		obj.Type = old.Type
+	}
+}
+
+// warnings tells of a token that never expires that it will not come, and of a bootstrap token that nobody can use why.
+func warnings(_ context.Context, obj *corev1.Secret) []string {
+	if obj.Type == corev1.SecretTypeBootstrapToken {
+		return bootstraptoken.Faults(obj, time.Now())
+	}
+	if obj.Type != corev1.SecretTypeServiceAccountToken || len(obj.Data[corev1.ServiceAccountTokenKey]) > 0 {
+		return nil
+	}
+	return []string{"type " + string(corev1.SecretTypeServiceAccountToken) + ": no token is filled in, since tokens that never expire are not issued; use 'kubectl create token' instead"}
+}
+
+// SetDefaults gives s the type Opaque where it has none, and moves stringData into data, where it wins over a key of
+// the same name. It is idempotent. It must run on every decoded secret before Validate does: stringData is written
+// only, so what is left in it is neither checked nor to be stored.
+func SetDefaults(s *corev1.Secret) {
+	if s.Type == "" {
+		s.Type = corev1.SecretTypeOpaque
+	}
+	if len(s.StringData) > 0 && s.Data == nil {
+		s.Data = make(map[string][]byte, len(s.StringData))
+	}
+	for key, value := range s.StringData {
+		s.Data[key] = []byte(value)
+	}
+	s.StringData = nil
+}
+
+// Fields returns what a field selector may ask of s.
+func Fields(s *corev1.Secret) fields.Set {
+	return fields.Set{"metadata.name": s.Name, "metadata.namespace": s.Namespace, "type": string(s.Type)}
+}
+
+// Columns are those of kubectl get secrets.
+var Columns = []metav1.TableColumnDefinition{
+	{Name: "Name", Type: "string", Format: "name", Description: "Name of the secret."},
+	{Name: "Type", Type: "string", Description: "What the secret is for, which says what keys it has."},
+	{Name: "Data", Type: "string", Description: "Number of keys; their values are not shown."},
+	{Name: "Age", Type: "string", Description: "Time since the secret was created."},
+}
+
+// Row returns a cell for each of Columns, the age as of now.
+func Row(s *corev1.Secret, now time.Time) []any {
+	return []any{s.Name, string(s.Type), int64(len(s.Data)), table.Age(s.CreationTimestamp.Time, now)}
+}
 
 const (
 	immutable = "field is immutable when `immutable` is set"

@@ -1,14 +1,33 @@
+// Package configmap serves config maps: what is refused, their table, their storage.
+//
+// It does not know what any key of a config map means.
 package configmap
 
 import (
 	"bytes"
 	"maps"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/validation"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	utilvalidation "k8s.io/apimachinery/pkg/util/validation"
 	"k8s.io/apimachinery/pkg/util/validation/field"
+
+	"lanyard.dev/internal/apiserver/registry/table"
 )
+
+// Columns are those of kubectl get configmaps.
+var Columns = []metav1.TableColumnDefinition{
+	{Name: "Name", Type: "string", Format: "name", Description: "Name of the config map."},
+	{Name: "Data", Type: "string", Description: "Number of keys, textual and binary together."},
+	{Name: "Age", Type: "string", Description: "Time since the config map was created."},
+}
+
+// Row returns a cell for each of Columns, the age as of now.
+func Row(cm *corev1.ConfigMap, now time.Time) []any {
+	return []any{cm.Name, int64(len(cm.Data) + len(cm.BinaryData)), table.Age(cm.CreationTimestamp.Time, now)}
+}
 
 const immutable = "field is immutable when `immutable` is set"
 
