@@ -41,6 +41,15 @@ var rules = []rule{
 	{in: []string{""}, except: []string{"cmd", "internal/cli"}, never: []string{module + "/internal/cli"}, why: "only main starts the command line"},
 	{in: []string{"internal/apiserver/registry"}, never: []string{module + "/internal/apiserver!"}, why: "the assembly knows resources, not the other way"},
 	{
+		in: []string{"internal/apiserver/registry"}, except: []string{"internal/apiserver/registry/storagetest"},
+		never: []string{module + "/internal/apiserver/api"}, why: "the tables name behaviour, not the other way",
+	},
+	{in: []string{"internal/apiserver/scheme"}, never: []string{module + "/internal/apiserver"}, why: "the tables say what is decoded"},
+	{
+		in: []string{"internal/apiserver/registry"}, except: []string{"internal/apiserver/registry/podsession"},
+		never: []string{module + "/internal/apiserver/nodeclient"}, why: "only sessions need the way to a node",
+	},
+	{
 		in: []string{""}, never: []string{
 			"testing", module + "/internal/apiserver/registry/fieldtest", module + "/internal/apiserver/registry/storagetest", module + "/internal/rbac/rbactest",
 			module + "/internal/node/nodetest",
@@ -140,6 +149,9 @@ func TestRules(t *testing.T) {
 		{"cmd/lanyard", module + "/internal/cli", false}, {"internal/standalone", module + "/internal/cli", true},
 		{"internal/apiserver/registry/pod", module + "/internal/apiserver", true},
 		{"internal/apiserver/registry/pod", module + "/internal/apiserver/registry", false},
+		{"internal/apiserver/registry/pod", module + "/internal/apiserver/api", true},
+		{"internal/apiserver/registry/pod", module + "/internal/apiserver/nodeclient", true},
+		{"internal/apiserver/scheme", module + "/internal/apiserver/registry/pod", true},
 		{"internal/controller/furnish", module + "/internal/apiserver/mirror", true},
 		{"internal/apiserver/registry/pod", module + "/internal/apiserver/registry/storagetest", true}, {"internal/cli", "testing", true},
 	} {
