@@ -5,8 +5,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apiserver/pkg/registry/rest"
 
-	"lanyard.dev/internal/apiserver/registry/selfsubjectreview"
-	"lanyard.dev/internal/apiserver/registry/tokenreview"
+	"lanyard.dev/internal/apiserver/registry/review"
 )
 
 func authentication() Group {
@@ -17,11 +16,11 @@ func authentication() Group {
 		Resources: []Resource{
 			{
 				Name: "tokenreviews", Singular: "tokenreview", Kind: &authenticationv1.TokenReview{},
-				Answer: func(b Backends) rest.Creater { return tokenreview.NewREST(b.Tokens, b.Audiences) },
+				Answer: func(b Backends) rest.Creater { return review.NewToken(b.Tokens, b.Audiences) },
 			},
 			{
 				Name: "selfsubjectreviews", Singular: "selfsubjectreview", Kind: &authenticationv1.SelfSubjectReview{},
-				Answer: func(Backends) rest.Creater { return &selfsubjectreview.REST{} },
+				Answer: func(Backends) rest.Creater { return &review.SelfREST{} },
 			},
 		},
 	}}}

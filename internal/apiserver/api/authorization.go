@@ -4,28 +4,27 @@ import (
 	authorizationv1 "k8s.io/api/authorization/v1"
 	"k8s.io/apiserver/pkg/registry/rest"
 
-	"lanyard.dev/internal/apiserver/registry/accessreview"
-	"lanyard.dev/internal/apiserver/registry/rulesreview"
+	"lanyard.dev/internal/apiserver/registry/review"
 )
 
 func authorization() Group {
 	return Group{Name: authorizationv1.GroupName, Versions: []Version{{Name: "v1", Resources: []Resource{
 		{
 			Name: "subjectaccessreviews", Singular: "subjectaccessreview", Kind: &authorizationv1.SubjectAccessReview{},
-			Answer: func(b Backends) rest.Creater { return accessreview.NewSubject(b.Authorizer) },
+			Answer: func(b Backends) rest.Creater { return review.NewSubject(b.Authorizer) },
 		},
 		{
 			Name: "selfsubjectaccessreviews", Singular: "selfsubjectaccessreview", Kind: &authorizationv1.SelfSubjectAccessReview{},
-			Answer: func(b Backends) rest.Creater { return accessreview.NewSelf(b.Authorizer) },
+			Answer: func(b Backends) rest.Creater { return review.NewSelf(b.Authorizer) },
 		},
 		{
 			Name: "localsubjectaccessreviews", Singular: "localsubjectaccessreview", Namespaced: true,
 			Kind:   &authorizationv1.LocalSubjectAccessReview{},
-			Answer: func(b Backends) rest.Creater { return accessreview.NewLocal(b.Authorizer) },
+			Answer: func(b Backends) rest.Creater { return review.NewLocal(b.Authorizer) },
 		},
 		{
 			Name: "selfsubjectrulesreviews", Singular: "selfsubjectrulesreview", Kind: &authorizationv1.SelfSubjectRulesReview{},
-			Answer: func(b Backends) rest.Creater { return rulesreview.NewREST(b.Rules) },
+			Answer: func(b Backends) rest.Creater { return review.NewRules(b.Rules) },
 		},
 	}}}}
 }

@@ -1,4 +1,4 @@
-package accessreview_test
+package review_test
 
 import (
 	"context"
@@ -16,7 +16,7 @@ import (
 	"k8s.io/apiserver/pkg/endpoints/request"
 	"k8s.io/apiserver/pkg/registry/rest"
 
-	"lanyard.dev/internal/apiserver/registry/accessreview"
+	"lanyard.dev/internal/apiserver/registry/review"
 )
 
 // policy allows one action on one resource and one path, denies "never" outright, and cannot tell of "unsure". It
@@ -62,13 +62,13 @@ func of(change func(*authorizationv1.SubjectAccessReviewSpec)) authorizationv1.S
 	return spec
 }
 
-func review(t *testing.T, storage rest.Creater, obj runtime.Object) (runtime.Object, error) {
+func answer(t *testing.T, storage rest.Creater, obj runtime.Object) (runtime.Object, error) {
 	t.Helper()
 	ctx := request.WithUser(request.WithNamespace(t.Context(), "ns"), &user.DefaultInfo{Name: "caller", Groups: []string{"cg"}})
 	return storage.Create(ctx, obj, nil, &metav1.CreateOptions{})
 }
 
-func TestAnswers(t *testing.T) {
+func TestAccessAnswers(t *testing.T) {
 	t.Parallel()
 	az := newPolicy()
 	type status = authorizationv1.SubjectAccessReviewStatus
@@ -84,34 +84,34 @@ func TestAnswers(t *testing.T) {
 		ask     runtime.Object
 		want    status
 	}{
-		{"resource", accessreview.NewSubject(az), subject(func(s *authorizationv1.SubjectAccessReviewSpec) { s.ResourceAttributes = resource("get") }),
+		{"resource", review.NewSubject(az), subject(func(s *authorizationv1.SubjectAccessReviewSpec) { s.ResourceAttributes = resource("get") }),
 			status{Allowed: true, Reason: "robot|u|g+h|v|get||ns|apps|v1|things|log|one"}},
-		{"any version", accessreview.NewSubject(az), subject(func(s *authorizationv1.SubjectAccessReviewSpec) {
+		{"any version", review.NewSubject(az), subject(func(s *authorizationv1.SubjectAccessReviewSpec) {
 			s.ResourceAttributes = resource("get")
 			s.ResourceAttributes.Version = ""
 		}), status{Allowed: true, Reason: "robot|u|g+h|v|get||ns|apps|*|things|log|one"}},
-		{"path", accessreview.NewSubject(az), subject(func(s *authorizationv1.SubjectAccessReviewSpec) { s.NonResourceAttributes = path("get") }),
+		{"path", review.NewSubject(az), subject(func(s *authorizationv1.SubjectAccessReviewSpec) { s.NonResourceAttributes = path("get") }),
 			status{Allowed: true, Reason: "robot|u|g+h|v|get|/healthz||||||"}},
-		{"groups only", accessreview.NewSubject(az), subject(func(s *authorizationv1.SubjectAccessReviewSpec) {
+		{"groups only", review.NewSubject(az), subject(func(s *authorizationv1.SubjectAccessReviewSpec) {
 			s.User, s.ResourceAttributes = "", resource("get")
 		}), status{Allowed: true, Reason: "|u|g+h|v|get||ns|apps|v1|things|log|one"}},
-		{"no", accessreview.NewSubject(az), subject(func(s *authorizationv1.SubjectAccessReviewSpec) { s.ResourceAttributes = resource("list") }), status{}},
-		{"never", accessreview.NewSubject(az), subject(func(s *authorizationv1.SubjectAccessReviewSpec) { s.ResourceAttributes = resource("never") }),
+		{"no", review.NewSubject(az), subject(func(s *authorizationv1.SubjectAccessReviewSpec) { s.ResourceAttributes = resource("list") }), status{}},
+		{"never", review.NewSubject(az), subject(func(s *authorizationv1.SubjectAccessReviewSpec) { s.ResourceAttributes = resource("never") }),
 			status{Denied: true, Reason: "robot|u|g+h|v|never||ns|apps|v1|things|log|one"}},
-		{"unsure", accessreview.NewSubject(az), subject(func(s *authorizationv1.SubjectAccessReviewSpec) { s.ResourceAttributes = resource("unsure") }),
+		{"unsure", review.NewSubject(az), subject(func(s *authorizationv1.SubjectAccessReviewSpec) { s.ResourceAttributes = resource("unsure") }),
 			status{EvaluationError: "storage watch has not progressed in time"}},
-		{"local", accessreview.NewLocal(az), local(func(s *authorizationv1.SubjectAccessReviewSpec) { s.ResourceAttributes = resource("get") }),
+		{"local", review.NewLocal(az), local(func(s *authorizationv1.SubjectAccessReviewSpec) { s.ResourceAttributes = resource("get") }),
 			status{Allowed: true, Reason: "robot|u|g+h|v|get||ns|apps|v1|things|log|one"}},
-		{"local, namespace from the path", accessreview.NewLocal(az),
+		{"local, namespace from the path", review.NewLocal(az),
 			&authorizationv1.LocalSubjectAccessReview{Spec: of(func(s *authorizationv1.SubjectAccessReviewSpec) { s.ResourceAttributes = resource("list") })}, status{}},
-		{"self", accessreview.NewSelf(az), &authorizationv1.SelfSubjectAccessReview{Spec: authorizationv1.SelfSubjectAccessReviewSpec{ResourceAttributes: resource("get")}},
+		{"self", review.NewSelf(az), &authorizationv1.SelfSubjectAccessReview{Spec: authorizationv1.SelfSubjectAccessReviewSpec{ResourceAttributes: resource("get")}},
 			status{Allowed: true, Reason: "caller||cg||get||ns|apps|v1|things|log|one"}},
-		{"self, path", accessreview.NewSelf(az), &authorizationv1.SelfSubjectAccessReview{Spec: authorizationv1.SelfSubjectAccessReviewSpec{NonResourceAttributes: path("get")}},
+		{"self, path", review.NewSelf(az), &authorizationv1.SelfSubjectAccessReview{Spec: authorizationv1.SelfSubjectAccessReviewSpec{NonResourceAttributes: path("get")}},
 			status{Allowed: true, Reason: "caller||cg||get|/healthz||||||"}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
-			out, err := review(t, test.storage, test.ask)
+			out, err := answer(t, test.storage, test.ask)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -134,7 +134,7 @@ func statusOf(obj runtime.Object) authorizationv1.SubjectAccessReviewStatus {
 	return authorizationv1.SubjectAccessReviewStatus{}
 }
 
-func TestInvalid(t *testing.T) {
+func TestAccessInvalid(t *testing.T) {
 	t.Parallel()
 	az := newPolicy()
 	subject := func(change func(*authorizationv1.SubjectAccessReviewSpec)) runtime.Object {
@@ -149,25 +149,25 @@ func TestInvalid(t *testing.T) {
 		ask     runtime.Object
 		want    string
 	}{
-		{"nothing asked", accessreview.NewSubject(az), subject(func(*authorizationv1.SubjectAccessReviewSpec) {}),
+		{"nothing asked", review.NewSubject(az), subject(func(*authorizationv1.SubjectAccessReviewSpec) {}),
 			"spec.resourceAttributes: Invalid value: null: exactly one of nonResourceAttributes or resourceAttributes must be specified"},
-		{"both asked", accessreview.NewSubject(az), subject(func(s *authorizationv1.SubjectAccessReviewSpec) {
+		{"both asked", review.NewSubject(az), subject(func(s *authorizationv1.SubjectAccessReviewSpec) {
 			s.ResourceAttributes, s.NonResourceAttributes = resource("get"), path("get")
 		}), "cannot be specified in combination with resourceAttributes"},
-		{"nobody", accessreview.NewSubject(az), subject(func(s *authorizationv1.SubjectAccessReviewSpec) {
+		{"nobody", review.NewSubject(az), subject(func(s *authorizationv1.SubjectAccessReviewSpec) {
 			s.User, s.Groups, s.ResourceAttributes = "", nil, resource("get")
 		}), `spec.user: Invalid value: "": at least one of user or group must be specified`},
-		{"metadata", accessreview.NewSubject(az), &authorizationv1.SubjectAccessReview{ObjectMeta: metav1.ObjectMeta{Name: "x"},
+		{"metadata", review.NewSubject(az), &authorizationv1.SubjectAccessReview{ObjectMeta: metav1.ObjectMeta{Name: "x"},
 			Spec: of(func(s *authorizationv1.SubjectAccessReviewSpec) { s.ResourceAttributes = resource("get") })}, "metadata: Invalid value"},
-		{"self, nothing asked", accessreview.NewSelf(az), &authorizationv1.SelfSubjectAccessReview{}, "exactly one of"},
-		{"local, path", accessreview.NewLocal(az), local("ns", func(s *authorizationv1.SubjectAccessReviewSpec) { s.NonResourceAttributes = path("get") }),
+		{"self, nothing asked", review.NewSelf(az), &authorizationv1.SelfSubjectAccessReview{}, "exactly one of"},
+		{"local, path", review.NewLocal(az), local("ns", func(s *authorizationv1.SubjectAccessReviewSpec) { s.NonResourceAttributes = path("get") }),
 			"disallowed on this kind of request"},
-		{"local, another namespace", accessreview.NewLocal(az), local("other", func(s *authorizationv1.SubjectAccessReviewSpec) { s.ResourceAttributes = resource("get") }),
+		{"local, another namespace", review.NewLocal(az), local("other", func(s *authorizationv1.SubjectAccessReviewSpec) { s.ResourceAttributes = resource("get") }),
 			`spec.resourceAttributes.namespace: Invalid value: "ns": must match metadata.namespace`},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
-			_, err := review(t, test.storage, test.ask)
+			_, err := answer(t, test.storage, test.ask)
 			if !apierrors.IsInvalid(err) || !strings.Contains(err.Error(), test.want) {
 				t.Errorf("got %v, want %q", err, test.want)
 			}
@@ -175,14 +175,14 @@ func TestInvalid(t *testing.T) {
 	}
 }
 
-func TestBadRequests(t *testing.T) {
+func TestAccessBadRequests(t *testing.T) {
 	t.Parallel()
-	storage := accessreview.NewSelf(newPolicy())
+	storage := review.NewSelf(newPolicy())
 	ask := &authorizationv1.SelfSubjectAccessReview{Spec: authorizationv1.SelfSubjectAccessReviewSpec{ResourceAttributes: resource("get")}}
 	if _, err := storage.Create(t.Context(), ask, nil, &metav1.CreateOptions{}); !apierrors.IsBadRequest(err) {
 		t.Errorf("nobody asks: %v", err)
 	}
-	if _, err := review(t, storage, &corev1.Pod{}); !apierrors.IsBadRequest(err) {
+	if _, err := answer(t, storage, &corev1.Pod{}); !apierrors.IsBadRequest(err) {
 		t.Errorf("another kind: %v", err)
 	}
 	ctx := request.WithUser(t.Context(), &user.DefaultInfo{Name: "caller"})

@@ -1,5 +1,4 @@
-// Package tokenreview answers whether a token holds, for services that receive one.
-package tokenreview
+package review
 
 import (
 	"context"
@@ -17,25 +16,25 @@ import (
 	"lanyard.dev/internal/token"
 )
 
-// REST serves tokenreviews; nothing is stored.
-type REST struct {
+// TokenREST serves tokenreviews; nothing is stored.
+type TokenREST struct {
 	tokens    authenticator.Token
 	audiences authenticator.Audiences
 }
 
-var _ rest.Creater = &REST{}
+var _ rest.Creater = &TokenREST{}
 
-// NewREST returns the resource. audiences are the API server's own, meant where a review names none.
-func NewREST(tokens authenticator.Token, audiences authenticator.Audiences) *REST {
-	return &REST{tokens: tokens, audiences: audiences}
+// NewToken returns the resource. audiences are the API server's own, meant where a review names none.
+func NewToken(tokens authenticator.Token, audiences authenticator.Audiences) *TokenREST {
+	return &TokenREST{tokens: tokens, audiences: audiences}
 }
 
 // New implements rest.Creater.
-func (*REST) New() runtime.Object { return &authenticationv1.TokenReview{} }
+func (*TokenREST) New() runtime.Object { return &authenticationv1.TokenReview{} }
 
 // Create reviews the token in the spec. A token that does not hold is an answer, not an error: status.error says why. A
 // token of which nobody can tell now is an error: who asks would take it for one that does not hold.
-func (r *REST) Create(ctx context.Context, obj runtime.Object, validate rest.ValidateObjectFunc, _ *metav1.CreateOptions) (runtime.Object, error) {
+func (r *TokenREST) Create(ctx context.Context, obj runtime.Object, validate rest.ValidateObjectFunc, _ *metav1.CreateOptions) (runtime.Object, error) {
 	review, ok := obj.(*authenticationv1.TokenReview)
 	if !ok {
 		return nil, apierrors.NewBadRequest(fmt.Sprintf("not a TokenReview: %T", obj))
@@ -59,7 +58,7 @@ func (r *REST) Create(ctx context.Context, obj runtime.Object, validate rest.Val
 	return review, nil
 }
 
-func (r *REST) review(ctx context.Context, spec authenticationv1.TokenReviewSpec) (authenticationv1.TokenReviewStatus, error) {
+func (r *TokenREST) review(ctx context.Context, spec authenticationv1.TokenReviewSpec) (authenticationv1.TokenReviewStatus, error) {
 	audiences := authenticator.Audiences(spec.Audiences)
 	if len(audiences) == 0 {
 		audiences = r.audiences

@@ -1,5 +1,4 @@
-// Package selfsubjectreview tells callers who the server takes them for.
-package selfsubjectreview
+package review
 
 import (
 	"context"
@@ -13,16 +12,16 @@ import (
 	"k8s.io/apiserver/pkg/registry/rest"
 )
 
-// REST serves selfsubjectreviews; nothing is stored.
-type REST struct{}
+// SelfREST serves selfsubjectreviews; nothing is stored.
+type SelfREST struct{}
 
-var _ rest.Creater = &REST{}
+var _ rest.Creater = &SelfREST{}
 
 // New implements rest.Creater.
-func (*REST) New() runtime.Object { return &authenticationv1.SelfSubjectReview{} }
+func (*SelfREST) New() runtime.Object { return &authenticationv1.SelfSubjectReview{} }
 
 // Create fills in the caller's user info.
-func (*REST) Create(ctx context.Context, obj runtime.Object, validate rest.ValidateObjectFunc, _ *metav1.CreateOptions) (runtime.Object, error) {
+func (*SelfREST) Create(ctx context.Context, obj runtime.Object, validate rest.ValidateObjectFunc, _ *metav1.CreateOptions) (runtime.Object, error) {
 	if _, ok := obj.(*authenticationv1.SelfSubjectReview); !ok {
 		return nil, apierrors.NewBadRequest(fmt.Sprintf("not a SelfSubjectReview: %T", obj))
 	}

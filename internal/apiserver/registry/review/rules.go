@@ -1,5 +1,4 @@
-// Package rulesreview lists what the caller may do in a namespace, as `kubectl auth can-i --list` shows it.
-package rulesreview
+package review
 
 import (
 	"context"
@@ -16,19 +15,19 @@ import (
 	"lanyard.dev/internal/apiserver/outage"
 )
 
-// REST serves selfsubjectrulesreviews; nothing is stored.
-type REST struct{ resolver authorizer.RuleResolver }
+// RulesREST serves selfsubjectrulesreviews; nothing is stored.
+type RulesREST struct{ resolver authorizer.RuleResolver }
 
-var _ rest.Creater = &REST{}
+var _ rest.Creater = &RulesREST{}
 
-// NewREST returns the resource.
-func NewREST(resolver authorizer.RuleResolver) *REST { return &REST{resolver: resolver} }
+// NewRules returns the resource.
+func NewRules(resolver authorizer.RuleResolver) *RulesREST { return &RulesREST{resolver: resolver} }
 
 // New implements rest.Creater.
-func (*REST) New() runtime.Object { return &authorizationv1.SelfSubjectRulesReview{} }
+func (*RulesREST) New() runtime.Object { return &authorizationv1.SelfSubjectRulesReview{} }
 
 // Create fills in the caller's rules in spec.namespace, which is required.
-func (r *REST) Create(ctx context.Context, obj runtime.Object, validate rest.ValidateObjectFunc, _ *metav1.CreateOptions) (runtime.Object, error) {
+func (r *RulesREST) Create(ctx context.Context, obj runtime.Object, validate rest.ValidateObjectFunc, _ *metav1.CreateOptions) (runtime.Object, error) {
 	review, ok := obj.(*authorizationv1.SelfSubjectRulesReview)
 	if !ok {
 		return nil, apierrors.NewBadRequest(fmt.Sprintf("not a SelfSubjectRulesReview: %T", obj))

@@ -1,4 +1,4 @@
-package rulesreview_test
+package review_test
 
 import (
 	"context"
@@ -15,7 +15,7 @@ import (
 	"k8s.io/apiserver/pkg/authorization/authorizer"
 	"k8s.io/apiserver/pkg/endpoints/request"
 
-	"lanyard.dev/internal/apiserver/registry/rulesreview"
+	"lanyard.dev/internal/apiserver/registry/review"
 )
 
 // resolver knows the rules of "robot" in "ns"; in "stale" it may not say.
@@ -33,7 +33,7 @@ func (resolver) RulesFor(_ context.Context, who user.Info, namespace string) ([]
 		[]authorizer.NonResourceRuleInfo{&authorizer.DefaultNonResourceRuleInfo{Verbs: []string{"get"}, NonResourceURLs: []string{"/healthz"}}}, false, nil
 }
 
-func TestReview(t *testing.T) {
+func TestRulesReview(t *testing.T) {
 	t.Parallel()
 	none := authorizationv1.SubjectRulesReviewStatus{ResourceRules: []authorizationv1.ResourceRule{}, NonResourceRules: []authorizationv1.NonResourceRule{}}
 	stale := none
@@ -53,7 +53,7 @@ func TestReview(t *testing.T) {
 			ctx := request.WithUser(t.Context(), &user.DefaultInfo{Name: test.user})
 			ask := &authorizationv1.SelfSubjectRulesReview{Spec: authorizationv1.SelfSubjectRulesReviewSpec{Namespace: test.namespace}}
 			ask.Status.ResourceRules = []authorizationv1.ResourceRule{{Verbs: []string{"forged"}}}
-			out, err := rulesreview.NewREST(resolver{}).Create(ctx, ask, nil, &metav1.CreateOptions{})
+			out, err := review.NewRules(resolver{}).Create(ctx, ask, nil, &metav1.CreateOptions{})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -64,9 +64,9 @@ func TestReview(t *testing.T) {
 	}
 }
 
-func TestBadRequests(t *testing.T) {
+func TestRulesBadRequests(t *testing.T) {
 	t.Parallel()
-	storage := rulesreview.NewREST(resolver{})
+	storage := review.NewRules(resolver{})
 	known := request.WithUser(t.Context(), &user.DefaultInfo{Name: "robot"})
 	ask := &authorizationv1.SelfSubjectRulesReview{Spec: authorizationv1.SelfSubjectRulesReviewSpec{Namespace: "ns"}}
 	for _, test := range []struct {

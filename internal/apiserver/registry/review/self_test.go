@@ -1,4 +1,4 @@
-package selfsubjectreview_test
+package review_test
 
 import (
 	"context"
@@ -14,15 +14,15 @@ import (
 	"k8s.io/apiserver/pkg/authentication/user"
 	"k8s.io/apiserver/pkg/endpoints/request"
 
-	"lanyard.dev/internal/apiserver/registry/selfsubjectreview"
+	"lanyard.dev/internal/apiserver/registry/review"
 )
 
-func TestReview(t *testing.T) {
+func TestSelfReview(t *testing.T) {
 	t.Parallel()
 	ctx := request.WithUser(t.Context(), &user.DefaultInfo{Name: "robot", UID: "u", Groups: []string{"g"}, Extra: map[string][]string{"k": {"v"}}})
 	forged := &authenticationv1.SelfSubjectReview{}
 	forged.Status.UserInfo.Username = "forged"
-	out, err := (&selfsubjectreview.REST{}).Create(ctx, forged, nil, &metav1.CreateOptions{})
+	out, err := (&review.SelfREST{}).Create(ctx, forged, nil, &metav1.CreateOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -36,9 +36,9 @@ func TestReview(t *testing.T) {
 	}
 }
 
-func TestBadRequests(t *testing.T) {
+func TestSelfBadRequests(t *testing.T) {
 	t.Parallel()
-	storage := &selfsubjectreview.REST{}
+	storage := &review.SelfREST{}
 	known := request.WithUser(t.Context(), &user.DefaultInfo{Name: "robot"})
 	review := &authenticationv1.SelfSubjectReview{}
 	if _, err := storage.Create(t.Context(), review, nil, &metav1.CreateOptions{}); !apierrors.IsBadRequest(err) {

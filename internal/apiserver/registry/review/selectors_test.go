@@ -1,4 +1,4 @@
-package accessreview_test
+package review_test
 
 import (
 	"context"
@@ -11,7 +11,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apiserver/pkg/authorization/authorizer"
 
-	"lanyard.dev/internal/apiserver/registry/accessreview"
+	"lanyard.dev/internal/apiserver/registry/review"
 )
 
 // TestSelectors: a review asks about the objects that its selectors choose, as a list with the same selectors would.
@@ -67,7 +67,7 @@ func TestSelectors(t *testing.T) {
 			t.Parallel()
 			about := resource("list")
 			about.FieldSelector, about.LabelSelector = test.field, test.label
-			out, err := review(t, accessreview.NewSelf(az), &authorizationv1.SelfSubjectAccessReview{Spec: authorizationv1.SelfSubjectAccessReviewSpec{ResourceAttributes: about}})
+			out, err := answer(t, review.NewSelf(az), &authorizationv1.SelfSubjectAccessReview{Spec: authorizationv1.SelfSubjectAccessReviewSpec{ResourceAttributes: about}})
 			if test.invalid != "" {
 				if !apierrors.IsInvalid(err) || !strings.Contains(err.Error(), test.invalid) {
 					t.Errorf("got %v, want %s to be invalid", err, test.invalid)

@@ -1,4 +1,4 @@
-package tokenreview_test
+package review_test
 
 import (
 	"context"
@@ -15,7 +15,7 @@ import (
 	"k8s.io/apiserver/pkg/authentication/authenticator"
 	"k8s.io/apiserver/pkg/authentication/user"
 
-	"lanyard.dev/internal/apiserver/registry/tokenreview"
+	"lanyard.dev/internal/apiserver/registry/review"
 )
 
 // tokens knows "good", a token for the audiences api and vault, and "careless", which is accepted for any.
@@ -41,11 +41,11 @@ func (tokens) AuthenticateToken(ctx context.Context, text string) (*authenticato
 	return nil, false, nil
 }
 
-func review(text string, audiences ...string) *authenticationv1.TokenReview {
+func tokenReview(text string, audiences ...string) *authenticationv1.TokenReview {
 	return &authenticationv1.TokenReview{Spec: authenticationv1.TokenReviewSpec{Token: text, Audiences: audiences}}
 }
 
-func TestReview(t *testing.T) {
+func TestTokenReview(t *testing.T) {
 	t.Parallel()
 	who := authenticationv1.UserInfo{Username: "robot", UID: "u", Groups: []string{"g"}, Extra: map[string]authenticationv1.ExtraValue{"k": {"v"}}}
 	refused := func(why string) authenticationv1.TokenReviewStatus {
@@ -60,20 +60,20 @@ func TestReview(t *testing.T) {
 		ask  *authenticationv1.TokenReview
 		want authenticationv1.TokenReviewStatus
 	}{
-		{"no audience means the server's", review("good"), held("api")},
-		{"another audience", review("good", "vault"), held("vault")},
-		{"some of them", review("good", "nobody", "vault", "api"), held("api", "vault")},
-		{"none of them", review("good", "nobody"), refused(audience)},
-		{"an answer for what was not asked", review("careless"), refused(audience)},
-		{"expired", review("expired"), refused("service account token has expired")},
-		{"nobody's token", review("junk"), refused("invalid bearer token")},
-		{"no user", review("userless"), refused("invalid bearer token")},
+		{"no audience means the server's", tokenReview("good"), held("api")},
+		{"another audience", tokenReview("good", "vault"), held("vault")},
+		{"some of them", tokenReview("good", "nobody", "vault", "api"), held("api", "vault")},
+		{"none of them", tokenReview("good", "nobody"), refused(audience)},
+		{"an answer for what was not asked", tokenReview("careless"), refused(audience)},
+		{"expired", tokenReview("expired"), refused("service account token has expired")},
+		{"nobody's token", tokenReview("junk"), refused("invalid bearer token")},
+		{"no user", tokenReview("userless"), refused("invalid bearer token")},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
 			// What a client writes into the status counts for nothing.
 			test.ask.Status = authenticationv1.TokenReviewStatus{Authenticated: true, Error: "forged", User: authenticationv1.UserInfo{Username: "forged"}}
-			out, err := tokenreview.NewREST(tokens{}, []string{"api"}).Create(t.Context(), test.ask, nil, &metav1.CreateOptions{})
+			out, err := review.NewToken(tokens{}, []string{"api"}).Create(t.Context(), test.ask, nil, &metav1.CreateOptions{})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -86,18 +86,18 @@ func TestReview(t *testing.T) {
 	}
 }
 
-func TestBadRequests(t *testing.T) {
+func TestTokenBadRequests(t *testing.T) {
 	t.Parallel()
-	placed := review("good")
+	placed := tokenReview("good")
 	placed.Namespace = "ns"
 	refuse := func(context.Context, runtime.Object) error { return errors.New("admission says no") }
-	storage := tokenreview.NewREST(tokens{}, []string{"api"})
+	storage := review.NewToken(tokens{}, []string{"api"})
 	for _, test := range []struct {
 		name string
 		ask  runtime.Object
 		want string
 	}{
-		{"no token", review(""), "token is required for TokenReview in authentication"},
+		{"no token", tokenReview(""), "token is required for TokenReview in authentication"},
 		{"in a namespace", placed, "namespace is not allowed on this type: ns"},
 		{"another kind", &corev1.Pod{}, "not a TokenReview: *v1.Pod"},
 	} {
@@ -105,7 +105,7 @@ func TestBadRequests(t *testing.T) {
 			t.Errorf("%s: %v, want %q", test.name, err, test.want)
 		}
 	}
-	if _, err := storage.Create(t.Context(), review("good"), refuse, &metav1.CreateOptions{}); err == nil || err.Error() != "admission says no" {
+	if _, err := storage.Create(t.Context(), tokenReview("good"), refuse, &metav1.CreateOptions{}); err == nil || err.Error() != "admission says no" {
 		t.Errorf("refused by admission: %v", err)
 	}
 }

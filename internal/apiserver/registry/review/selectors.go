@@ -1,4 +1,4 @@
-package accessreview
+package review
 
 import (
 	"errors"

@@ -1,0 +1,201 @@
+package review
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	authorizationv1 "k8s.io/api/authorization/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/util/validation/field"
+	"k8s.io/apiserver/pkg/authentication/user"
+	"k8s.io/apiserver/pkg/authorization/authorizer"
+	"k8s.io/apiserver/pkg/endpoints/request"
+	"k8s.io/apiserver/pkg/registry/rest"
+
+	"lanyard.dev/internal/apiserver/outage"
+)
+
+// AccessREST serves one kind of access review; nothing is stored.
+type AccessREST[T runtime.Object] struct {
+	kind     string
+	fresh    func() T
+	validate func(ctx context.Context, review T) field.ErrorList
+	answer   func(ctx context.Context, review T) error
+}
+
+var _ rest.Creater = &AccessREST[*authorizationv1.SubjectAccessReview]{}
+
+// NewSubject returns subjectaccessreviews: may this user do this?
+func NewSubject(az authorizer.UnconditionalAuthorizer) *AccessREST[*authorizationv1.SubjectAccessReview] {
+	return &AccessREST[*authorizationv1.SubjectAccessReview]{
+		kind:  "SubjectAccessReview",
+		fresh: func() *authorizationv1.SubjectAccessReview { return &authorizationv1.SubjectAccessReview{} },
+		validate: func(_ context.Context, r *authorizationv1.SubjectAccessReview) field.ErrorList {
+			return append(validateSubject(r.Spec), validateMetadata(r.ObjectMeta)...)
+		},
+		answer: func(ctx context.Context, r *authorizationv1.SubjectAccessReview) (err error) {
+			r.Status, err = decide(ctx, az, attributesOf(userOf(r.Spec), r.Spec.ResourceAttributes, r.Spec.NonResourceAttributes))
+			return err
+		},
+	}
+}
+
+// NewLocal returns localsubjectaccessreviews: may this user do this in this namespace?
+func NewLocal(az authorizer.UnconditionalAuthorizer) *AccessREST[*authorizationv1.LocalSubjectAccessReview] {
+	return &AccessREST[*authorizationv1.LocalSubjectAccessReview]{
+		kind:  "LocalSubjectAccessReview",
+		fresh: func() *authorizationv1.LocalSubjectAccessReview { return &authorizationv1.LocalSubjectAccessReview{} },
+		validate: func(ctx context.Context, r *authorizationv1.LocalSubjectAccessReview) field.ErrorList {
+			if r.Namespace == "" {
+				r.Namespace = request.NamespaceValue(ctx)
+			}
+			return append(validateLocal(r), validateMetadata(r.ObjectMeta)...)
+		},
+		answer: func(ctx context.Context, r *authorizationv1.LocalSubjectAccessReview) (err error) {
+			r.Status, err = decide(ctx, az, attributesOf(userOf(r.Spec), r.Spec.ResourceAttributes, nil))
+			return err
+		},
+	}
+}
+
+// NewSelf returns selfsubjectaccessreviews: may I do this?
+func NewSelf(az authorizer.UnconditionalAuthorizer) *AccessREST[*authorizationv1.SelfSubjectAccessReview] {
+	return &AccessREST[*authorizationv1.SelfSubjectAccessReview]{
+		kind:  "SelfSubjectAccessReview",
+		fresh: func() *authorizationv1.SelfSubjectAccessReview { return &authorizationv1.SelfSubjectAccessReview{} },
+		validate: func(_ context.Context, r *authorizationv1.SelfSubjectAccessReview) field.ErrorList {
+			return append(validateAction(r.Spec.ResourceAttributes, r.Spec.NonResourceAttributes), validateMetadata(r.ObjectMeta)...)
+		},
+		answer: func(ctx context.Context, r *authorizationv1.SelfSubjectAccessReview) (err error) {
+			caller, _ := request.UserFrom(ctx)
+			r.Status, err = decide(ctx, az, attributesOf(caller, r.Spec.ResourceAttributes, r.Spec.NonResourceAttributes))
+			return err
+		},
+	}
+}
+
+// New implements rest.Creater.
+func (r *AccessREST[T]) New() runtime.Object { return r.fresh() }
+
+// Create answers the review in its status. A denial is an answer; that nobody can tell now is an error.
+func (r *AccessREST[T]) Create(ctx context.Context, obj runtime.Object, validate rest.ValidateObjectFunc, _ *metav1.CreateOptions) (runtime.Object, error) {
+	review, ok := obj.(T)
+	if !ok {
+		return nil, apierrors.NewBadRequest(fmt.Sprintf("not a %s: %T", r.kind, obj))
+	}
+	if _, ok := request.UserFrom(ctx); !ok {
+		return nil, apierrors.NewBadRequest("no user present on request")
+	}
+	if errs := r.validate(ctx, review); len(errs) > 0 {
+		return nil, apierrors.NewInvalid(authorizationv1.SchemeGroupVersion.WithKind(r.kind).GroupKind(), "", errs)
+	}
+	if validate != nil {
+		if err := validate(ctx, obj.DeepCopyObject()); err != nil {
+			return nil, err
+		}
+	}
+	if err := r.answer(ctx, review); err != nil {
+		return nil, err
+	}
+	return review, nil
+}
+
+// decide asks the authorizer about one action by one user. The error says that nobody can tell now.
+func decide(ctx context.Context, az authorizer.UnconditionalAuthorizer, attributes authorizer.Attributes) (authorizationv1.SubjectAccessReviewStatus, error) {
+	decision, reason, err := az.Authorize(ctx, attributes)
+	status := authorizationv1.SubjectAccessReviewStatus{
+		Allowed: decision == authorizer.DecisionAllow,
+		Denied:  decision == authorizer.DecisionDeny,
+		Reason:  reason,
+	}
+	if undecided := outage.Of(err); undecided != nil && !status.Allowed && !status.Denied {
+		return status, undecided
+	}
+	if _, fault := attributes.GetFieldSelector(); fault != nil {
+		err = errors.Join(err, fmt.Errorf("spec.resourceAttributes.fieldSelector partially ignored due to parse error: %w", fault))
+	}
+	if _, fault := attributes.GetLabelSelector(); fault != nil {
+		err = errors.Join(err, fmt.Errorf("spec.resourceAttributes.labelSelector partially ignored due to parse error: %w", fault))
+	}
+	if err != nil {
+		status.EvaluationError = err.Error()
+	}
+	return status, nil
+}
+
+// attributesOf is the action a review asks about; exactly one of resource and path is set.
+func attributesOf(who user.Info, resource *authorizationv1.ResourceAttributes, path *authorizationv1.NonResourceAttributes) authorizer.Attributes {
+	if resource == nil {
+		return authorizer.AttributesRecord{User: who, Verb: path.Verb, Path: path.Path}
+	}
+	version := resource.Version
+	if version == "" {
+		version = "*"
+	}
+	fieldSelector, fieldFault := fieldRequirements(resource.FieldSelector)
+	labelSelector, labelFault := labelRequirements(resource.LabelSelector)
+	return authorizer.AttributesRecord{
+		FieldSelectorRequirements: fieldSelector, FieldSelectorParsingErr: fieldFault,
+		LabelSelectorRequirements: labelSelector, LabelSelectorParsingErr: labelFault,
+		User: who, ResourceRequest: true,
+		Verb: resource.Verb, Namespace: resource.Namespace, APIGroup: resource.Group, APIVersion: version,
+		Resource: resource.Resource, Subresource: resource.Subresource, Name: resource.Name,
+	}
+}
+
+func userOf(spec authorizationv1.SubjectAccessReviewSpec) user.Info {
+	who := &user.DefaultInfo{Name: spec.User, UID: spec.UID, Groups: spec.Groups}
+	for key, values := range spec.Extra {
+		if who.Extra == nil {
+			who.Extra = map[string][]string{}
+		}
+		who.Extra[key] = values
+	}
+	return who
+}
+
+func validateSubject(spec authorizationv1.SubjectAccessReviewSpec) field.ErrorList {
+	path := field.NewPath("spec")
+	errs := validateAction(spec.ResourceAttributes, spec.NonResourceAttributes)
+	if spec.User == "" && len(spec.Groups) == 0 {
+		errs = append(errs, field.Invalid(path.Child("user"), spec.User, "at least one of user or group must be specified"))
+	}
+	return errs
+}
+
+func validateAction(resource *authorizationv1.ResourceAttributes, nonResource *authorizationv1.NonResourceAttributes) field.ErrorList {
+	path := field.NewPath("spec")
+	switch {
+	case resource != nil && nonResource != nil:
+		return field.ErrorList{field.Invalid(path.Child("nonResourceAttributes"), nonResource, "cannot be specified in combination with resourceAttributes")}
+	case resource == nil && nonResource == nil:
+		return field.ErrorList{field.Invalid(path.Child("resourceAttributes"), resource, "exactly one of nonResourceAttributes or resourceAttributes must be specified")}
+	}
+	return validateSelectors(resource)
+}
+
+func validateLocal(review *authorizationv1.LocalSubjectAccessReview) field.ErrorList {
+	path := field.NewPath("spec").Child("resourceAttributes")
+	errs := validateSubject(review.Spec)
+	if review.Spec.NonResourceAttributes != nil {
+		errs = append(errs, field.Invalid(field.NewPath("spec").Child("nonResourceAttributes"), review.Spec.NonResourceAttributes, "disallowed on this kind of request"))
+	}
+	if r := review.Spec.ResourceAttributes; r != nil && r.Namespace != review.Namespace {
+		errs = append(errs, field.Invalid(path.Child("namespace"), r.Namespace, "must match metadata.namespace"))
+	}
+	return errs
+}
+
+// validateMetadata refuses metadata: a review is not an object anyone can find again. Managed fields are the
+// server's own.
+func validateMetadata(meta metav1.ObjectMeta) field.ErrorList {
+	meta.ManagedFields, meta.Namespace = nil, ""
+	if equality.Semantic.DeepEqual(meta, metav1.ObjectMeta{}) {
+		return nil
+	}
+	return field.ErrorList{field.Invalid(field.NewPath("metadata"), meta, "must be empty")}
+}
