@@ -29,7 +29,7 @@ const (
 	allPlatforms = "linux/amd64,linux/arm64,darwin/amd64,darwin/arm64,windows/amd64"
 	mainPackage  = "./cmd/lanyard"
 
-	// maxProgram is the most bytes that a program may have.
+	// maxProgram is the most bytes that a program for Linux may have.
 	maxProgram = 96_000_000
 )
 

@@ -292,7 +292,7 @@ func TestPlatforms(t *testing.T) {
 
 func TestSizeIsBounded(t *testing.T) {
 	t.Parallel()
-	p := program{binary: make([]byte, maxProgram)}
+	p := program{platform: platform{"linux", "arm64"}, binary: make([]byte, maxProgram)}
 	if err := p.checkSize(); err != nil {
 		t.Error(err)
 	}
