@@ -9,6 +9,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -34,8 +35,11 @@ const (
 	keyDescription    = "description"
 )
 
-// extraGroup is what a group that a token adds must look like: Kubernetes lets no token give membership of another.
-var extraGroup = regexp.MustCompile(`\Asystem:bootstrappers:[a-z0-9:-]{0,255}[a-z0-9]\z`)
+// extraGroup is what a group that a token adds must look like: Kubernetes lets no token give membership of another. It is
+// compiled when it is first used, since every command of lanyard holds this package and few use it.
+var extraGroup = sync.OnceValue(func() *regexp.Regexp {
+	return regexp.MustCompile(`\Asystem:bootstrappers:[a-z0-9:-]{0,255}[a-z0-9]\z`)
+})
 
 // ErrNotBootstrap says that a Secret does not hold a bootstrap token.
 var ErrNotBootstrap = errors.New("not a bootstrap token's secret")
@@ -115,8 +119,8 @@ func groupsOf(list string) ([]string, error) {
 		return groups, nil
 	}
 	for group := range strings.SplitSeq(list, ",") {
-		if !extraGroup.MatchString(group) {
-			return groups, fmt.Errorf("%s: bootstrap group %q is invalid (must match %s)", keyGroups, group, extraGroup)
+		if !extraGroup().MatchString(group) {
+			return groups, fmt.Errorf("%s: bootstrap group %q is invalid (must match %s)", keyGroups, group, extraGroup())
 		}
 		groups = append(groups, group)
 	}
@@ -126,8 +130,8 @@ func groupsOf(list string) ([]string, error) {
 
 // CheckGroup returns why a token may not give membership of group, or nil.
 func CheckGroup(group string) error {
-	if !extraGroup.MatchString(group) {
-		return fmt.Errorf("bootstrap group %q is invalid (must match %s)", group, extraGroup)
+	if !extraGroup().MatchString(group) {
+		return fmt.Errorf("bootstrap group %q is invalid (must match %s)", group, extraGroup())
 	}
 	return nil
 }
@@ -159,7 +163,7 @@ func Faults(s *corev1.Secret, now time.Time) []string {
 	fault(string(s.Data[keyAuthentication]) != "true", "data[%s]: is not \"true\", so the token signs nobody in", keyAuthentication)
 	fault(string(s.Data[keySigning]) == "true", "data[%s]: has no effect, since this server signs no cluster-info", keySigning)
 	_, err = groupsOf(string(s.Data[keyGroups]))
-	fault(err != nil, "data[%s]: each group must match %s; the token signs nobody in", keyGroups, extraGroup)
+	fault(err != nil, "data[%s]: each group must match %s; the token signs nobody in", keyGroups, extraGroup())
 	for _, key := range slices.Sorted(maps.Keys(s.Data)) {
 		fault(!slices.Contains(known, key), "data[%s]: has no meaning in a bootstrap token", key)
 	}
