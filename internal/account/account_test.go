@@ -34,6 +34,15 @@ func TestParse(t *testing.T) {
 	}
 }
 
+func TestLongSpellings(t *testing.T) {
+	t.Parallel()
+	for length, tooLong := range map[int]bool{512: false, 513: true} {
+		if _, err := account.Parse(strings.Repeat("a", length)); err == nil || strings.Contains(err.Error(), "at most 512") != tooLong {
+			t.Errorf("%d characters: %v", length, err)
+		}
+	}
+}
+
 func TestSpellings(t *testing.T) {
 	t.Parallel()
 	n := account.Name{Namespace: "prod", Name: "web"}

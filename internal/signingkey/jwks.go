@@ -38,13 +38,13 @@ func ParseJWKS(data []byte) (*Set, error) {
 
 func parseJWK(raw []byte) (PublicKey, bool) {
 	var jwk jose.JSONWebKey
-	if jwk.UnmarshalJSON(raw) != nil || !jwk.IsPublic() || !jwk.Valid() {
+	if jwk.UnmarshalJSON(raw) != nil {
 		return PublicKey{}, false
 	}
 	if jwk.Use != "" && jwk.Use != "sig" {
 		return PublicKey{}, false
 	}
-	key, err := NewPublicKey(jwk.Key)
+	key, err := NewPublicKey(jwk.Key) // refuses what is no public key, or none that is valid
 	if err != nil || (jwk.Algorithm != "" && jwk.Algorithm != string(key.alg)) {
 		return PublicKey{}, false
 	}

@@ -159,6 +159,8 @@ func TestParsePrivatePEM(t *testing.T) {
 		{name: "P-224", data: pkcs8(p224), want: "PEM block 1: " + ErrUnsupportedKey.Error()},
 		{name: "oversized", data: bytes.Repeat([]byte("a"), MaxFileSize+1), want: "larger than 1048576 bytes"},
 		{name: "too many", data: bytes.Repeat(block("EC PARAMETERS", nil), 2*MaxKeys+1), want: "more than 100 keys"},
+		{name: "just large enough", data: append(bytes.Repeat([]byte("\n"), MaxFileSize-len(pkcs8(p256Key()))), pkcs8(p256Key())...), id: idOf(p256Key().Public())},
+		{name: "just many enough", data: append(bytes.Repeat(block("EC PARAMETERS", nil), 2*MaxKeys-1), pkcs8(p256Key())...), id: idOf(p256Key().Public())},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
@@ -272,23 +274,51 @@ func TestSaveOnceUnderContention(t *testing.T) {
 	}
 }
 
+// TestRSAKeysAreBounded: a modulus of the right size, and an exponent that is odd and at least 3.
+func TestRSAKeysAreBounded(t *testing.T) {
+	t.Parallel()
+	n := func(bits uint) *big.Int { n := new(big.Int).Lsh(big.NewInt(1), bits-1); return n.Add(n, big.NewInt(1)) }
+	for _, tt := range []struct {
+		key  rsa.PublicKey
+		want bool
+	}{
+		{rsa.PublicKey{N: n(2048), E: 65537}, true}, {rsa.PublicKey{N: n(8192), E: 65537}, true}, {rsa.PublicKey{N: n(2048), E: 3}, true},
+		{rsa.PublicKey{N: n(2047), E: 65537}, false}, {rsa.PublicKey{N: n(8193), E: 65537}, false}, {rsa.PublicKey{E: 65537}, false},
+		{rsa.PublicKey{N: n(2048), E: 1}, false}, {rsa.PublicKey{N: n(2048), E: 4}, false}, {rsa.PublicKey{N: n(2048), E: -3}, false},
+	} {
+		_, err := NewPublicKey(&tt.key)
+		if tt.want && err != nil || !tt.want && !errors.Is(err, ErrUnsupportedKey) {
+			t.Errorf("N=%v E=%d: %v, want accepted %v", tt.key.N, tt.key.E, err, tt.want)
+		}
+	}
+}
+
+func TestSaveSaysWhyNot(t *testing.T) {
+	t.Parallel()
+	err := must(NewPrivateKey(p256Key())).Save(filepath.Join(t.TempDir(), "missing", "sa.key"))
+	if !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("into a directory that is not there: %v", err)
+	}
+}
+
 func TestLoadNamesTheFile(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	junk := filepath.Join(dir, "junk.pem")
 	huge := filepath.Join(dir, "huge.pem")
-	for path, data := range map[string][]byte{junk: []byte("not a key"), huge: make([]byte, MaxFileSize+1)} {
+	full := filepath.Join(dir, "full.pem")
+	for path, data := range map[string][]byte{junk: []byte("not a key"), huge: make([]byte, MaxFileSize+1), full: make([]byte, MaxFileSize)} {
 		if err := os.WriteFile(path, data, 0o600); err != nil {
 			t.Fatal(err)
 		}
 	}
 	for path, want := range map[string]error{
-		junk: ErrNotPEM, huge: ErrTooLarge, filepath.Join(dir, "missing.pem"): fs.ErrNotExist, dir: nil,
+		junk: ErrNotPEM, huge: ErrTooLarge, full: ErrNotPEM, filepath.Join(dir, "missing.pem"): fs.ErrNotExist, dir: nil,
 	} {
 		_, private := LoadPrivate(path)
 		_, public := LoadPublic(path)
 		for _, err := range []error{private, public} {
-			if err == nil || !strings.Contains(err.Error(), path) || (want != nil && !errors.Is(err, want)) {
+			if err == nil || !strings.Contains(err.Error(), path) || (want != nil && !errors.Is(err, want)) || (want == nil && errors.Is(err, ErrNotPEM)) {
 				t.Errorf("load %s: %v, want %v", path, err, want)
 			}
 		}

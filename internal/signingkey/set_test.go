@@ -48,6 +48,9 @@ func TestOneFormOfSignatures(t *testing.T) {
 			low := must(signer.Sign(input))
 			high := bytes.Clone(low)
 			s := new(big.Int).SetBytes(low[len(low)/2:])
+			if half := new(big.Int).Rsh(key.Params().N, 1); s.Cmp(half) > 0 {
+				t.Fatalf("%s signed with an S over half of the order", name)
+			}
 			s.Sub(key.Params().N, s).FillBytes(high[len(high)/2:])
 			for _, tt := range []struct {
 				set  string
@@ -83,6 +86,9 @@ func TestNewSetRefuses(t *testing.T) {
 	}
 	if _, err := NewSet(nil, many...); !errors.Is(err, ErrTooManyKeys) {
 		t.Errorf("too many: %v", err)
+	}
+	if _, err := NewSet(nil, many[1:]...); err != nil {
+		t.Errorf("just few enough: %v", err)
 	}
 }
 
@@ -141,6 +147,7 @@ func TestParseJWKS(t *testing.T) {
 		}},
 		{name: "only unusable ones", keys: []string{`{"kty":"oct","k":"AAAA"}`}, err: ErrNoKey},
 		{name: "none", err: ErrNoKey},
+		{name: "just few enough", keys: append(strings.Split(strings.Repeat("{},", MaxKeys-2)+"{}", ","), jwk(ec, "a", "", "")), ids: []string{"a"}},
 		{name: "too many", keys: strings.Split(strings.Repeat("{},", MaxKeys)+"{}", ","), err: ErrTooManyKeys},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -167,6 +174,9 @@ func TestParseJWKS(t *testing.T) {
 	}
 	if _, err := ParseJWKS(bytes.Repeat([]byte(" "), MaxFileSize+1)); !errors.Is(err, ErrTooLarge) {
 		t.Errorf("oversized: %v", err)
+	}
+	if _, err := ParseJWKS(bytes.Repeat([]byte(" "), MaxFileSize)); !errors.Is(err, ErrNotJWKS) {
+		t.Errorf("just small enough: %v", err)
 	}
 }
 
