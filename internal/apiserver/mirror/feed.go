@@ -78,8 +78,8 @@ func (f *Feed) Run(ctx context.Context) {
 	delay := backoff
 	for attempt := 0; ctx.Err() == nil; attempt++ {
 		opened, err := f.listAndWatch(inStream(ctx, attempt))
-		if opened > 0 && (f.alone || time.Duration(f.progress.Load()) > opened) {
-			delay = backoff // the watch itself has proved something; the list alone would be repeated without a pause
+		if f.proved(opened) {
+			delay = backoff
 		}
 		if ctx.Err() != nil {
 			return
@@ -93,6 +93,12 @@ func (f *Feed) Run(ctx context.Context) {
 		case <-time.After(delay.Step()):
 		}
 	}
+}
+
+// proved reports whether a watch that was open since the given instant, or never if it is 0, has proved something. After
+// one that did not, the list alone would be repeated without a pause.
+func (f *Feed) proved(opened time.Duration) bool {
+	return opened > 0 && (f.alone || time.Duration(f.progress.Load()) > opened)
 }
 
 // inStream returns a context whose watches share no stream with those of an earlier attempt. The etcd client keeps one

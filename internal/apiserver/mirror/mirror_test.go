@@ -130,6 +130,9 @@ func start(t *testing.T, base *storagetest.Storage, alone bool, prepare func(*Fe
 	if prepare != nil {
 		prepare(feed)
 	}
+	if _, ok := store.Storage.Storage.(*remembering); ok != alone {
+		t.Errorf("reads from memory: %v, the only writer: %v", ok, alone)
+	}
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan struct{})
 	go func() { defer close(done); m.Run(ctx) }()
