@@ -220,3 +220,41 @@ func TestSilence(t *testing.T) {
 		}
 	}
 }
+
+// TestWhatCannotBeDialed: a member that does not listen, and one that is not usable before the caller gives up.
+func TestWhatCannotBeDialed(t *testing.T) {
+	t.Parallel()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	address := l.Addr().String()
+	_ = l.Close()
+	one := newMember(address, nil)
+	m := &Members{byAddress: map[string]*member{address: one}}
+	if conn, err := m.dial(t.Context(), "tcp", address); err == nil {
+		t.Errorf("a member that does not listen: %v", conn)
+	}
+	one.drop()
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if conn, err := m.dial(ctx, "tcp", address); !errors.Is(err, context.Canceled) {
+		t.Errorf("a member that is not usable: %v, %v", conn, err)
+	}
+}
+
+func TestRunFreesTheProbes(t *testing.T) {
+	t.Parallel()
+	m, err := New(Config{Endpoints: []string{"http://127.0.0.1:1", "http://127.0.0.1:2"}, Key: "/health"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	m.Run(ctx)
+	for address, one := range m.byAddress {
+		if one.client.Ctx().Err() == nil {
+			t.Errorf("the client of %s is still open", address)
+		}
+	}
+}
