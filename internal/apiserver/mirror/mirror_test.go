@@ -510,12 +510,15 @@ func TestASilentWatchIsReplaced(t *testing.T) {
 
 	s.set(false, true, false)
 	proved := feed.progress.Load()
-	for ctx, _ := reopened(); ; {
-		ended := ctx
-		ctx, _ = reopened()
-		if errors.Is(context.Cause(ended), context.DeadlineExceeded) {
+	for tries, current := 0, hung; ; tries++ {
+		next, _ := reopened()
+		if errors.Is(context.Cause(current), context.DeadlineExceeded) {
 			break
 		}
+		if tries == 8 {
+			t.Fatalf("no watch ended for want of an answer, the last with %v", context.Cause(current))
+		}
+		current = next
 	}
 	if feed.progress.Load() <= proved {
 		t.Error("a feed that lists again has proved nothing by it")
