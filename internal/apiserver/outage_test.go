@@ -172,6 +172,13 @@ func TestOutageIsNoDenial(t *testing.T) {
 		}
 	}
 
+	// Scrapers wait ten seconds. The library would wait 20 for a first connection to etcd.
+	asked := time.Now()
+	answer, text := admin.ask(t, "/metrics", "")
+	if took := time.Since(asked); answer.StatusCode != http.StatusOK || !strings.Contains(text, "lanyard_feed_proof_age_seconds{") || took > 15*time.Second {
+		t.Errorf("/metrics: %d after %v, want 200 with the age of the proofs in time for a scraper", answer.StatusCode, took)
+	}
+
 	gate.Hang(false)
 	app.await(t, "/api", http.StatusOK)
 	nobody.await(t, "/readyz", http.StatusOK)

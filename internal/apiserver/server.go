@@ -220,6 +220,7 @@ func (s *Server) announce(ctx context.Context) {
 		s.server.Handler.Director.ServeHTTP(answer, request)
 		if answer.status == http.StatusOK {
 			close(s.ready)
+			s.metrics.Prime()
 			return
 		}
 		select {

@@ -83,7 +83,7 @@ func hintOn(err error) []any {
 	if !apierrors.IsUnauthorized(err) {
 		return nil
 	}
-	return []any{"hint", "the authority refuses this node's certificate: if the node was evicted, end the agent, remove its directory, and join anew with a bootstrap token"}
+	return []any{"hint", "the authority refuses this node's certificate: if the node was evicted, end the agent, remove the directory pki in its root directory, and join again with a bootstrap token"}
 }
 
 // pace is how long to wait between attempts at what others must come back for: at first a fifth of a second, then ever

@@ -14,6 +14,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	compbasemetrics "k8s.io/component-base/metrics"
 	"k8s.io/component-base/metrics/legacyregistry"
+	"k8s.io/klog/v2"
 
 	"lanyard.dev/internal/token"
 )
@@ -49,8 +50,19 @@ func New() *Metrics {
 
 // Handler serves the metrics of the authority and those of the process in the form that the scraper asks for.
 func (m *Metrics) Handler() http.Handler {
-	return compbasemetrics.HandlerFor(prometheus.Gatherers{legacyregistry.DefaultGatherer, m.registry},
-		compbasemetrics.HandlerOpts{ErrorHandling: compbasemetrics.ContinueOnError})
+	return compbasemetrics.HandlerFor(m.gatherers(), compbasemetrics.HandlerOpts{ErrorHandling: compbasemetrics.ContinueOnError})
+}
+
+func (m *Metrics) gatherers() prometheus.Gatherers {
+	return prometheus.Gatherers{legacyregistry.DefaultGatherer, m.registry}
+}
+
+// Prime collects everything once, while etcd answers. The library connects to etcd for the size of the database at the
+// first collection; if etcd is gone by then, that and each later collection waits 20 seconds, longer than scrapers wait.
+func (m *Metrics) Prime() {
+	if _, err := m.gatherers().Gather(); err != nil {
+		klog.V(2).InfoS("Could not collect the metrics for the first time", "err", err)
+	}
 }
 
 // Results of a verification besides those in refusals.
