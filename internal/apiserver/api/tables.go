@@ -84,11 +84,11 @@ func (t Tables) register(v *scheme.Version, r Resource) {
 }
 
 // NewScheme returns the scheme that the server decodes, defaults, converts and stores with.
-func (t Tables) NewScheme() *runtime.Scheme { return scheme.New(t.schemeVersions()...) }
+func (t Tables) NewScheme() *runtime.Scheme { return scheme.New(t.schemeVersions()) }
 
 // NewPublishedScheme returns the scheme of the versions that clients see. OpenAPI names are made from it.
 func (t Tables) NewPublishedScheme() *runtime.Scheme {
-	return scheme.NewPublished(t.schemeVersions()...)
+	return scheme.NewPublished(t.schemeVersions())
 }
 
 // Mirrored returns the resources whose listeners learn of a change before the write is answered.

@@ -26,8 +26,8 @@ import (
 	"k8s.io/apiserver/pkg/registry/rest"
 	"k8s.io/apiserver/pkg/warning"
 
+	"lanyard.dev/internal/apiserver/api"
 	"lanyard.dev/internal/apiserver/ephemeral"
-	"lanyard.dev/internal/apiserver/scheme"
 )
 
 // storage answers a kind with what it was asked, or with err.
@@ -124,7 +124,7 @@ const limit = 4096
 func newServer(t *testing.T, level audit.Level) *server {
 	t.Helper()
 	s := &server{}
-	known := scheme.New()
+	known := api.All().NewScheme()
 	codecs := serializer.NewCodecFactory(known)
 	h := ephemeral.New(ephemeral.Config{
 		Codecs: codecs, Scheme: known, MaxBodyBytes: limit,

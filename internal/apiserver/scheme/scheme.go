@@ -27,8 +27,8 @@ type Version struct {
 
 // New returns the scheme the server decodes, defaults, converts and stores with. The versions of one group are given in the order of
 // preference, and groups in the order in which discovery lists them.
-func New(versions ...Version) *runtime.Scheme {
-	s := NewPublished(versions...)
+func New(versions []Version) *runtime.Scheme {
+	s := NewPublished(versions)
 	for _, v := range versions {
 		internal := schema.GroupVersion{Group: v.Group, Version: runtime.APIVersionInternal}
 		s.AddKnownTypes(internal, v.Internal...)
@@ -46,7 +46,7 @@ func New(versions ...Version) *runtime.Scheme {
 
 // NewPublished returns a scheme of the published versions only. OpenAPI names are made from it: from the full scheme
 // the internal version would leak into the group-version-kind lists that clients read.
-func NewPublished(versions ...Version) *runtime.Scheme {
+func NewPublished(versions []Version) *runtime.Scheme {
 	s := runtime.NewScheme()
 	order := map[string][]schema.GroupVersion{}
 	for _, v := range versions {
