@@ -66,6 +66,8 @@ func (b *bench) apply(t *testing.T, manifests string) {
 // create makes a pod.
 func (b *bench) create(t testing.TB, pod *corev1.Pod) *corev1.Pod {
 	t.Helper()
+	// A machine that runs tests may have little disk left.
+	pod.Spec.Tolerations = append(pod.Spec.Tolerations, corev1.Toleration{Key: corev1.TaintNodeDiskPressure, Operator: corev1.TolerationOpExists})
 	made, err := b.Client().CoreV1().Pods(b.namespace).Create(t.Context(), pod, metav1.CreateOptions{})
 	if err != nil {
 		t.Fatal(err)
