@@ -88,7 +88,7 @@ func TestRefusedTokensAreReplaced(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			simulate(t, func(t *testing.T) {
 				h := newHolder(t, all, test.source)
-				asked, reviewed := h.authority.count(), len(h.authority.reviewed)
+				asked, reviewed := h.authority.count(), h.authority.reviews()
 				h.authority.set(test.change)
 				h.authority.set(func(a *authority) { a.delay, a.most = 5*time.Millisecond, 0 })
 				h.tokens.AccountChanged("shop", "dashboard-sa")
@@ -108,7 +108,7 @@ func TestRefusedTokensAreReplaced(t *testing.T) {
 					t.Errorf("%d requests, %d at once; want %d, %d at once", requests, h.authority.most, test.want, inFlight)
 				}
 				// One review in four seconds, whatever the number of pods, and one for each token that there is a reason to doubt.
-				if reviews, most := len(h.authority.reviewed)-reviewed, test.want+int(test.within/reviewEvery)+1; reviews > most {
+				if reviews, most := h.authority.reviews()-reviewed, test.want+int(test.within/reviewEvery)+1; reviews > most {
 					t.Errorf("%d reviews, want at most %d", reviews, most)
 				}
 			})
@@ -141,13 +141,13 @@ func TestARevokedTokenIsReplaced(t *testing.T) {
 	simulate(t, func(t *testing.T) {
 		source := projection("", 3600)
 		h := newHolder(t, 3, source)
-		h.authority.set(func(a *authority) { a.revoked = map[string]bool{"2": true} })
-		before := len(h.authority.reviewed)
+		before := 0
+		h.authority.set(func(a *authority) { a.revoked, before = map[string]bool{"2": true}, len(a.reviewed) })
 		elapse(3 * reviewEvery)
 		if got := h.replaced(t, source); got != 1 || h.renewed["uid-of-1"] != 1 {
 			t.Errorf("%d tokens were replaced, %v; want the second", got, h.renewed)
 		}
-		if reviews := len(h.authority.reviewed) - before; reviews > 4 {
+		if reviews := h.authority.reviews() - before; reviews > 4 {
 			t.Errorf("%d reviews in %v", reviews, 3*reviewEvery)
 		}
 	})
@@ -203,7 +203,7 @@ func TestReviewsDuringAnOutage(t *testing.T) {
 		}
 		h.tokens.mu.Unlock()
 		elapse(10 * time.Minute)
-		if n := len(h.authority.reviewed); n < 40 || n > 100 {
+		if n := h.authority.reviews(); n < 40 || n > 100 {
 			t.Errorf("%d reviews in 10 minutes, want one in about 10 seconds", n)
 		}
 		h.authority.set(func(a *authority) { a.unsure, a.key = nil, "key-2" })

@@ -107,6 +107,13 @@ func (a *authority) set(change func(*authority)) {
 	change(a)
 }
 
+// reviews is how many reviews have been asked for.
+func (a *authority) reviews() int {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return len(a.reviewed)
+}
+
 func (a *authority) count() int {
 	a.mu.Lock()
 	defer a.mu.Unlock()
