@@ -19,8 +19,14 @@ import (
 	"lanyard.dev/internal/apiserver/outage"
 )
 
+// object is an API object with metadata.
+type object interface {
+	runtime.Object
+	metav1.Object
+}
+
 // AccessREST serves one kind of access review; nothing is stored.
-type AccessREST[T runtime.Object] struct {
+type AccessREST[T object] struct {
 	kind     string
 	fresh    func() T
 	validate func(ctx context.Context, review T) field.ErrorList
@@ -101,6 +107,7 @@ func (r *AccessREST[T]) Create(ctx context.Context, obj runtime.Object, validate
 	if err := r.answer(ctx, review); err != nil {
 		return nil, err
 	}
+	review.SetManagedFields(nil) // nothing is stored, so no manager owns a field
 	return review, nil
 }
 

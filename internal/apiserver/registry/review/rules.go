@@ -54,6 +54,7 @@ func (r *RulesREST) Create(ctx context.Context, obj runtime.Object, validate res
 	if err != nil {
 		review.Status.EvaluationError = err.Error()
 	}
+	review.ManagedFields = nil // nothing is stored, so no manager owns a field
 	return review, nil
 }
 

@@ -55,6 +55,7 @@ func (r *TokenREST) Create(ctx context.Context, obj runtime.Object, validate res
 		return nil, err
 	}
 	review.Status = status
+	review.ManagedFields = nil // nothing is stored, so no manager owns a field
 	return review, nil
 }
 

@@ -175,6 +175,7 @@ func (r *TokenREST) issue(ctx context.Context, req *authenticationv1.TokenReques
 	req.Name, req.Namespace, req.UID = bound.ServiceAccount.Name, bound.Namespace, types.UID(bound.ServiceAccount.UID)
 	req.CreationTimestamp, req.DeletionTimestamp, req.DeletionGracePeriodSeconds = metav1.NewTime(now), nil, nil
 	req.SetSelfLink("")
+	req.ManagedFields = nil // nothing is stored, so no manager owns a field
 	if dry {
 		req.Status = authenticationv1.TokenRequestStatus{ExpirationTimestamp: metav1.NewTime(now.Add(bound.Lifetime))}
 		return req, nil
