@@ -1,6 +1,9 @@
 package apiserver
 
 import (
+	"net/http"
+	"sync/atomic"
+
 	"k8s.io/apimachinery/pkg/runtime/schema"
 
 	"lanyard.dev/internal/apiserver/api"
@@ -13,4 +16,16 @@ func NewWith(o Options, tables api.Tables) (*Server, error) { return newServer(o
 // Listen adds a listener to the feed of a mirrored resource, before Run.
 func (s *Server) Listen(resource schema.GroupResource, l mirror.Listener) {
 	s.mirror.Feed(resource).Listen(l)
+}
+
+// Handlers returns two handlers of every request. They differ in that one has the ephemeral handler; passed counts what that
+// passes on. Both write to the same audit log.
+func (s *Server) Handlers(passed *atomic.Int64) (whole, library http.Handler, err error) {
+	director := s.server.Handler.Director
+	library = s.buildChain(director, s.config) // its ephemeral handler has no kinds
+	whole = s.buildChain(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		passed.Add(1)
+		director.ServeHTTP(w, r)
+	}), s.config)
+	return whole, library, s.addEphemeral(s.stores.Serve(s.backends()).Answered)
 }

@@ -110,11 +110,8 @@ func (a *assembly) backends() api.Backends {
 // OpenAPI, and then answered by a shorter way.
 func (a *assembly) install() error {
 	served := a.stores.Serve(a.backends())
-	for _, kind := range served.Answered {
-		where := ephemeral.Resource{GroupVersionResource: kind.GroupVersionResource, Subresource: kind.Part}
-		if !a.ephemeral.Add(where, kind.Kind, kind.Storage) {
-			return fmt.Errorf("serve %s %s: it cannot be created", kind.Resource, kind.Part)
-		}
+	if err := a.addEphemeral(served.Answered); err != nil {
+		return err
 	}
 	for _, group := range a.tables {
 		info := a.groupInfo(group, served.Storage)
@@ -127,6 +124,17 @@ func (a *assembly) install() error {
 		}
 		if err := install(info); err != nil {
 			return fmt.Errorf("serve group %q: %w", group.Name, err)
+		}
+	}
+	return nil
+}
+
+// addEphemeral has the ephemeral handler answer these kinds.
+func (a *assembly) addEphemeral(kinds []api.Answered) error {
+	for _, kind := range kinds {
+		where := ephemeral.Resource{GroupVersionResource: kind.GroupVersionResource, Subresource: kind.Part}
+		if !a.ephemeral.Add(where, kind.Kind, kind.Storage) {
+			return fmt.Errorf("serve %s %s: it cannot be created", kind.Resource, kind.Part)
 		}
 	}
 	return nil

@@ -322,7 +322,7 @@ func TestTokenRequestsAreChecked(t *testing.T) {
 		`{"metadata":{"name":"other"}}`:             {422, "metadata.name"},
 		`{"metadata":{"uid":"other"}}`:              {409, "does not match the UID of the service account"},
 		`{"metadata":{"namespace":"other"}}`:        {400, "namespace"},
-		`{"spec":{"expirationSeconds":"600"}}`:      {400, "cannot be read"},
+		`{"spec":{"expirationSeconds":"600"}}`:      {400, "cannot be handled as a TokenRequest"},
 	} {
 		if got := admin.do(t, http.MethodPost, path, body); got.code != want.code || !strings.Contains(got.status(t).Message, want.text) {
 			t.Errorf("%s: %s, want %d with %q", body, got, want.code, want.text)

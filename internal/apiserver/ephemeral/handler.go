@@ -1,8 +1,11 @@
-// Package ephemeral serves kinds that are answered and never stored: token requests and reviews.
+// Package ephemeral answers kinds that are never stored: token requests and reviews.
 //
-// The library's handler would track field ownership of an object nobody will see again, encode it for an audit level
-// that does not want it, and run it in a goroutine of its own; for a token that is a third of the whole request. What
-// counts is done here as the library does it: negotiation, size limit, field validation, admission, audit, metrics.
+// The library's handler tracks field ownership of an object that nothing reads again, encodes it for an audit level
+// that does not want it, and runs it in a goroutine of its own; for a token that is a third of the whole request. This
+// package answers the requests that have nothing unusual about them, with the same admission, audit and metrics. It passes
+// every other one on to the library's handler: a body that cannot be decoded, an unknown field, an option that
+// is refused, an answer as a table. So the library alone words refusals and warnings. A test of package apiserver sends the same
+// requests to both handlers and compares what they answer.
 package ephemeral
 
 import (
@@ -31,11 +34,11 @@ type Config struct {
 	Codecs    runtime.NegotiatedSerializer
 	Scheme    *runtime.Scheme
 	Admission admission.Interface
-	// MaxBodyBytes bounds a request.
+	// MaxBodyBytes bounds the body of a request that is answered here.
 	MaxBodyBytes int64
 }
 
-// Handler serves the kinds it knows and passes everything else on.
+// Handler answers plain requests for the kinds it knows and passes everything else on.
 type Handler struct {
 	Config
 	next  http.Handler
@@ -51,9 +54,10 @@ type kind struct {
 	keepsMeta bool
 	fresh     func() runtime.Object
 	create    create
-	// decode and strict turn a body into the kind, by media type; strict also tells of fields nobody knows.
+	// decoders turn a body into the kind, by media type. The strict ones report unknown and repeated fields.
 	decoders map[string]decoders
-	serve    http.HandlerFunc
+	// measured counts the requests that a handler answers.
+	measured func(http.HandlerFunc) http.HandlerFunc
 }
 
 type create func(ctx context.Context, name string, obj runtime.Object, validate rest.ValidateObjectFunc, options *metav1.CreateOptions) (runtime.Object, error)
@@ -86,8 +90,10 @@ func (h *Handler) Add(resource Resource, gvk schema.GroupVersionKind, storage re
 	default:
 		return false
 	}
-	k.serve = metrics.InstrumentHandlerFunc("POST", resource.Group, resource.Version, resource.Resource, resource.Subresource,
-		"resource", metrics.APIServerComponent, false, "", func(w http.ResponseWriter, r *http.Request) { h.post(k, w, r) })
+	k.measured = func(serve http.HandlerFunc) http.HandlerFunc {
+		return metrics.InstrumentHandlerFunc("POST", resource.Group, resource.Version, resource.Resource, resource.Subresource,
+			"resource", metrics.APIServerComponent, false, "", serve)
+	}
 	h.kinds[resource] = k
 	return true
 }
@@ -112,11 +118,17 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		h.next.ServeHTTP(w, r)
 		return
 	}
-	if k := h.find(r, info); k != nil {
-		k.serve(w, r)
+	k := h.find(r, info)
+	if k == nil {
+		h.next.ServeHTTP(w, r)
 		return
 	}
-	h.next.ServeHTTP(w, r)
+	q, r, ok := h.read(k, r)
+	if !ok {
+		h.next.ServeHTTP(w, r)
+		return
+	}
+	k.measured(func(w http.ResponseWriter, r *http.Request) { h.serve(k, q, w, r) })(w, r)
 }
 
 // find returns the kind that a request creates, or nil. The verb must be the one that was authorized: a path under
@@ -143,15 +155,9 @@ func (h *Handler) find(r *http.Request, info *request.RequestInfo) *kind {
 	return k
 }
 
-func (h *Handler) post(k *kind, w http.ResponseWriter, r *http.Request) {
+func (h *Handler) serve(k *kind, q question, w http.ResponseWriter, r *http.Request) {
 	gv := k.gvk.GroupVersion()
-	// What cannot be written in a form the caller takes is not made.
-	_, _, err := negotiation.NegotiateOutputMediaType(r, h.Codecs, negotiation.DefaultEndpointRestrictions)
-	if err != nil {
-		responsewriters.ErrorNegotiated(err, h.Codecs, gv, w, r)
-		return
-	}
-	result, err := h.answer(k, r)
+	result, err := h.answer(k, q, r)
 	if err != nil {
 		responsewriters.ErrorNegotiated(err, h.Codecs, gv, w, r)
 		return
