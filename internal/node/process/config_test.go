@@ -97,7 +97,7 @@ func TestServer(t *testing.T) {
 
 func TestUserEnvironment(t *testing.T) {
 	t.Parallel()
-	env := []string{"HOME=/root", "USER=root", "PATH=/root/bin", "TERM=vt100", "AWS_SECRET_ACCESS_KEY=x", "LANG=C", "LD_PRELOAD=x.so", "ODD"}
+	env := []string{"HOME=/root", "USER=root", "PATH=/private/bin", "TERM=vt100", "AWS_SECRET_ACCESS_KEY=x", "LANG=C", "LD_PRELOAD=x.so", "ODD"}
 	unknown := []string{"HOME=/", "SHELL=/bin/sh", "PATH=/usr/local/bin:/usr/bin:/bin", "TERM=vt100"}
 	known := []string{"HOME=/home/a", "SHELL=/bin/zsh", "PATH=/usr/local/bin:/usr/bin:/bin", "USER=a", "LOGNAME=a", "TERM=vt100"}
 	for name, test := range map[string]struct {
