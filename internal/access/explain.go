@@ -16,7 +16,7 @@ type Question struct {
 // Explanation is the answer to a Question, and the reasons for it.
 type Explanation struct {
 	Allowed bool `json:"allowed"`
-	// Unknown is set, and Allowed is not, where the part of the policy that could be read does not allow it.
+	// Unknown is set, and Allowed is not, where the part of the policy that could be read decides nothing.
 	Unknown bool    `json:"unknown,omitempty"`
 	Subject Subject `json:"subject"`
 	Verb    string  `json:"verb"`

@@ -57,6 +57,7 @@ func (o *policySource) loadCluster(ctx context.Context, namespace string) (*load
 	loaded.catalog, loaded.notes = discoverResources(ctx, client)
 	loaded.catalog.Learn(loaded.policy)
 	loaded.forbidden, loaded.whole, loaded.nothing = reader.forbidden, reader.whole(), reader.bindings == 0
+	loaded.assumed = reader.assumed
 	loaded.notes = append(loaded.notes, reader.notes()...)
 	return loaded, nil
 }

@@ -10,6 +10,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"lanyard.dev/internal/access"
+	"lanyard.dev/internal/rbac"
 )
 
 const explainHelp = `Say whether someone may do something, and why. If so, every binding that
@@ -116,7 +117,8 @@ func (l *loadedPolicy) settle(ctx context.Context, e *access.Explanation) {
 	status, asked := l.server.decide(ctx, e)
 	switch {
 	case !asked:
-		e.Unknown = !e.Allowed && !l.covers(e.Target.Namespace)
+		e.Unknown = !e.Allowed && !l.covers(e.Target.Namespace) || e.Allowed && l.grantsAreAssumed(e.Grants)
+		e.Allowed = e.Allowed && !e.Unknown
 	case status.Allowed != e.Allowed && l.forbidden == nil:
 		e.Notes = append(e.Notes, fmt.Sprintf("RBAC alone says %s, and the API server %s, which counts%s", yesOrNo(e.Allowed), yesOrNo(status.Allowed), because(status.Reason)))
 	case l.forbidden != nil:
@@ -133,6 +135,14 @@ func (l *loadedPolicy) settle(ctx context.Context, e *access.Explanation) {
 // covers reports whether all was read of the policy that counts in a namespace, or in none.
 func (l *loadedPolicy) covers(namespace string) bool {
 	return l.forbidden == nil || l.whole && (namespace == "" || namespace == l.namespace)
+}
+
+// grantsAreAssumed reports whether no grant is certain, because the role of each could not be read: the cluster's role of
+// that name may hold other rules than Kubernetes' default one.
+func (l *loadedPolicy) grantsAreAssumed(grants []access.Via) bool {
+	return len(grants) > 0 && !slices.ContainsFunc(grants, func(via access.Via) bool {
+		return via.Role.Kind != rbac.ClusterRole.String() || !slices.Contains(l.assumed, via.Role.Name)
+	})
 }
 
 func yesOrNo(yes bool) string {

@@ -165,7 +165,7 @@ func TestAccessWithoutClusterRights(t *testing.T) {
 		"owner: whether in another namespace": {"owner", "explain sa:shop/web get pods -n default", exitFailure, "unknown: ", "the policy could be read in part only"},
 		"owner: who may": {"owner", "who-can get pods", 0, "ServiceAccount/shop/web     RoleBinding/shop/viewers",
 			"these ClusterRoles could not be read and are taken to be Kubernetes' default ones: admin, view"},
-		"auditor: by a default role":      {"auditor", "explain sa:shop/web get pods", 0, "yes: sa:shop/web can get pods", "taken to be Kubernetes' default ones"},
+		"auditor: by a default role":      {"auditor", "explain sa:shop/web get pods", exitFailure, "unknown: sa:shop/web is not known to be able to get pods", "taken to be Kubernetes' default ones"},
 		"auditor: by a role unread":       {"auditor", "explain sa:shop/web get secrets", exitFailure, "bound to ClusterRole/shop-secrets, which could not be read", "you may not list clusterrolebindings, roles outside namespace shop, rolebindings outside namespace shop"},
 		"auditor: not known":              {"auditor", "explain sa:shop/web get secrets", exitFailure, "unknown: ", ""},
 		"auditor: what another may":       {"auditor", "list sa:shop/web", 0, "namespace shop   pods", "RoleBinding/shop/secrets refers to ClusterRole/shop-secrets, which could not be read"},

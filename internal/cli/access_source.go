@@ -49,6 +49,8 @@ type loadedPolicy struct {
 	// namespace, nothing where no binding could be.
 	forbidden      error
 	whole, nothing bool
+	// assumed names the ClusterRoles that could not be read and are taken to be Kubernetes' default ones.
+	assumed []string
 }
 
 // subjectNotes says so if the subject does not exist.
