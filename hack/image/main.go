@@ -2,8 +2,8 @@
 //
 //	go run ./hack/image my-dashboard ./examples/dashboard | ctr --namespace k8s.io images import -
 //
-// It is for machines that reach no registry. The name is completed as pods' image names are. What it does is told on
-// standard error.
+// It is for machines that reach no registry. It completes the name as the agent completes image names of pods, and
+// reports its progress on standard error.
 package main
 
 import (

@@ -15,7 +15,7 @@ import (
 	"lanyard.dev/internal/ociimage"
 )
 
-// imageUser is the user in containers: nobody's number, since the program needs no rights of root to be an authority.
+// imageUser is the user ID in containers, that of the user nobody. An authority needs no rights of root.
 const imageUser = "65532:65532"
 
 //go:embed systemd

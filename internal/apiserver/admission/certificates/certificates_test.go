@@ -176,8 +176,8 @@ type fresh struct{}
 
 func (fresh) Fresh() error { return nil }
 
-// TestEvictedRequesterGetsNothing: what a node asked for with a certificate of before its eviction is neither approved nor
-// signed, by whoever; it may be denied.
+// TestEvictedRequesterGetsNothing: a request that a node made with a certificate of before its eviction can be denied, but
+// no user can approve or sign it.
 func TestEvictedRequesterGetsNothing(t *testing.T) {
 	t.Parallel()
 	set := func(kind certificatesv1.RequestConditionType) func(*certificatesv1.CertificateSigningRequest) {
