@@ -30,7 +30,7 @@ var rules = []rule{
 		why: "the domain knows no transport and no storage",
 	},
 	{
-		in:    []string{"internal/token", "internal/signingkey", "internal/rbac", "internal/pki", "internal/etcd", "internal/atomicfile", "internal/workload", "internal/podsupport"},
+		in:    []string{"internal/token", "internal/signingkey", "internal/rbac", "internal/pki", "internal/etcd", "internal/atomicfile", "internal/podannotation", "internal/podsupport"},
 		never: []string{module + "/internal/apiserver", module + "/internal/controller", module + "/internal/node", module + "/internal/standalone", module + "/internal/datadir"},
 		why:   "what everything stands on stands on nothing above it",
 	},
@@ -152,7 +152,7 @@ func TestRules(t *testing.T) {
 		{"internal/apiserver/registry/pod", module + "/internal/apiserver/api", true},
 		{"internal/apiserver/registry/pod", module + "/internal/apiserver/nodeclient", true},
 		{"internal/apiserver/scheme", module + "/internal/apiserver/registry/pod", true},
-		{"internal/controller/furnish", module + "/internal/apiserver/mirror", true},
+		{"internal/controller/namespacedefaults", module + "/internal/apiserver/mirror", true},
 		{"internal/apiserver/registry/pod", module + "/internal/apiserver/registry/storagetest", true}, {"internal/cli", "testing", true},
 	} {
 		broken := false

@@ -54,8 +54,8 @@ import (
 	"lanyard.dev/internal/controller/accountsecrets"
 	"lanyard.dev/internal/controller/aggregation"
 	"lanyard.dev/internal/controller/certificates"
-	"lanyard.dev/internal/controller/furnish"
 	"lanyard.dev/internal/controller/namespace"
+	"lanyard.dev/internal/controller/namespacedefaults"
 	"lanyard.dev/internal/controller/nodeapproval"
 	"lanyard.dev/internal/controller/tokencleaner"
 	"lanyard.dev/internal/keyfile"
@@ -189,7 +189,7 @@ func (a *assembly) openStores() (err error) {
 	a.accountSecrets = accountsecrets.New(a.stores.secrets, a.stores.serviceAccounts)
 	a.feed("secrets").Listen(a.accountSecrets.Secrets())
 	a.feed("serviceaccounts").Listen(a.accountSecrets.Accounts())
-	a.furnisher = furnish.New(a.stores.namespaces.Namespace, a.stores.serviceAccounts, a.stores.configMaps, rootCA, nodesCA)
+	a.furnisher = namespacedefaults.New(a.stores.namespaces.Namespace, a.stores.serviceAccounts, a.stores.configMaps, rootCA, nodesCA)
 	a.feed("serviceaccounts").Listen(a.furnisher.Accounts())
 	a.feed("configmaps").Listen(a.furnisher.ConfigMaps())
 	a.feed("configmaps").Listen(a.furnisher.NodesCA())
@@ -283,7 +283,7 @@ func (a *assembly) connectNodes() (err error) {
 func (a *assembly) watchAnchors() error {
 	remember := func(resource string, store *registry.Store) *anchor.Index {
 		var read anchor.Read
-		if !a.options.Etcd.Alone {
+		if !a.options.Etcd.SoleWriter {
 			read = readFrom(store)
 		}
 		index := anchor.NewIndex(a.feed(resource), read)
@@ -337,7 +337,7 @@ func (a *assembly) watchPods() *nodeaccess.Rules {
 func (a *assembly) identify() error {
 	o := a.options.ServiceAccounts
 	config := token.VerifierConfig{Issuers: o.Issuers, Keys: a.keys, Anchors: a.anchors, Clock: clock.RealClock{}}
-	if !a.options.Etcd.Alone {
+	if !a.options.Etcd.SoleWriter {
 		config.Stored = a.issuing
 	}
 	verifier, err := token.NewVerifier(config)
@@ -429,7 +429,7 @@ func (a *assembly) serveMetrics() {
 		}
 	}
 	a.metrics.WatchCertificates(certificates)
-	if !a.options.Etcd.Alone {
+	if !a.options.Etcd.SoleWriter {
 		feeds := map[string]metrics.ProofAge{}
 		for _, resource := range a.tables.Mirrored() {
 			feeds[resource.String()] = a.mirror.Feed(resource)

@@ -60,7 +60,7 @@ func newRig(t *testing.T) *rig {
 	must(t, os.WriteFile(s.file("policy.yaml"), []byte(everyRequest), 0o600))
 	var server *apiserver.Server
 	r := s.startBy(t, func(o *apiserver.Options) {
-		o.Etcd.Alone = true
+		o.Etcd.SoleWriter = true
 		o.Audit = auditlog.Options{LogPath: d.log, PolicyFile: s.file("policy.yaml")}
 	}, func(o apiserver.Options) (*apiserver.Server, error) {
 		made, err := apiserver.New(o)

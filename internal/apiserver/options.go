@@ -53,8 +53,8 @@ type Etcd struct {
 	Servers []string
 	// CAFile, CertFile and KeyFile secure the connection; all empty for a unix socket.
 	CAFile, CertFile, KeyFile string
-	// Alone says that no other process writes to this etcd.
-	Alone bool
+	// SoleWriter says that no other process writes to this etcd.
+	SoleWriter bool
 	// MaxLag replaces mirror.MaxLag. Tests alone set it.
 	MaxLag time.Duration
 }

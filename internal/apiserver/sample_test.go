@@ -92,7 +92,7 @@ type sampled struct {
 func startSample(t *testing.T) *sampled {
 	t.Helper()
 	s := &sampled{feed: &known{names: map[string]bool{}}}
-	alone := func(o *apiserver.Options) { o.Etcd.Alone = true }
+	alone := func(o *apiserver.Options) { o.Etcd.SoleWriter = true }
 	s.running = newSite(t).startBy(t, alone, func(o apiserver.Options) (*apiserver.Server, error) {
 		server, err := apiserver.NewWith(o, append(api.All(), sample()))
 		if err == nil {

@@ -29,8 +29,8 @@ import (
 	"lanyard.dev/internal/controller/accountsecrets"
 	"lanyard.dev/internal/controller/aggregation"
 	"lanyard.dev/internal/controller/certificates"
-	"lanyard.dev/internal/controller/furnish"
 	"lanyard.dev/internal/controller/namespace"
+	"lanyard.dev/internal/controller/namespacedefaults"
 	"lanyard.dev/internal/controller/nodeapproval"
 	"lanyard.dev/internal/controller/tokencleaner"
 	"lanyard.dev/internal/deadline"
@@ -87,7 +87,7 @@ type assembly struct {
 
 	stopping   stopSignal
 	ephemeral  *ephemeral.Handler
-	furnisher  *furnish.Controller
+	furnisher  *namespacedefaults.Controller
 	terminator *namespace.Controller
 	aggregator *aggregation.Controller
 	// accountSecrets removes the Secrets that never got a token, with their accounts.

@@ -57,7 +57,7 @@ func newMirror(o *Options, etcdMembers *members.Members, config *genericserver.C
 	}
 	// Whether this process is alive does not hang on etcd: to start it anew would not mend that. Whether it is ready does.
 	config.LivezChecks = slices.DeleteFunc(config.LivezChecks, func(check healthz.HealthChecker) bool { return check.Name() == "etcd" })
-	return mirror.New(mirror.Config{Base: config.RESTOptionsGetter, Alone: o.Etcd.Alone, MaxLag: o.Etcd.MaxLag}, tables.Mirrored()...), nil
+	return mirror.New(mirror.Config{Base: config.RESTOptionsGetter, SoleWriter: o.Etcd.SoleWriter, MaxLag: o.Etcd.MaxLag}, tables.Mirrored()...), nil
 }
 
 var _ generic.RESTOptionsGetter = &mirror.Mirror{}

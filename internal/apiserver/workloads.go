@@ -8,30 +8,30 @@ import (
 	coordinationv1 "k8s.io/api/coordination/v1"
 	"k8s.io/utils/clock"
 
+	"lanyard.dev/internal/controller/events"
+	"lanyard.dev/internal/controller/execlease"
 	"lanyard.dev/internal/controller/nodelife"
 	"lanyard.dev/internal/controller/orphans"
-	"lanyard.dev/internal/controller/processes"
-	"lanyard.dev/internal/controller/record"
 	"lanyard.dev/internal/controller/scheduler"
 )
 
 // workloads are the controllers that what runs on nodes needs.
 type workloads struct {
-	events    *record.Recorder
+	events    *events.Recorder
 	scheduler *scheduler.Controller
 	nodelife  *nodelife.Controller
 	orphans   *orphans.Controller
-	processes *processes.Controller
+	processes *execlease.Controller
 }
 
 // watchWorkloads makes the controllers and lets them listen.
 func (a *assembly) watchWorkloads() error {
 	s, real := a.stores, clock.RealClock{}
-	w := &workloads{events: record.New(s.events, s.namespaces.Namespace)}
+	w := &workloads{events: events.New(s.events, s.namespaces.Namespace)}
 	scheduling := scheduler.Config{
 		Pods: s.pods.Pod, Status: s.pods.Status, Binding: s.pods.Binding, Events: w.events.For(scheduler.Name), Clock: real,
 	}
-	if !a.options.Etcd.Alone {
+	if !a.options.Etcd.SoleWriter {
 		scheduling.Leases, scheduling.Identity = s.leases, identity()
 	}
 	w.scheduler = scheduler.New(scheduling)
@@ -39,7 +39,7 @@ func (a *assembly) watchWorkloads() error {
 		Nodes: s.nodes, NodeStatus: s.nodeStatus, PodStatus: s.pods.Status, Leases: s.leases, Events: w.events.For(nodelife.Name), Clock: real,
 	})
 	w.orphans = orphans.New(s.pods.Pod, s.nodes, real)
-	w.processes = processes.New(s.pods.Pod, w.events.For(processes.Name), real)
+	w.processes = execlease.New(s.pods.Pod, w.events.For(execlease.Name), real)
 
 	pods, nodes := a.feed("pods"), a.feed("nodes")
 	pods.Listen(w.scheduler.PodFeed())

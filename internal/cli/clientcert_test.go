@@ -13,8 +13,8 @@ import (
 
 	"k8s.io/client-go/rest"
 
-	"lanyard.dev/internal/node/process"
 	"lanyard.dev/internal/pki"
+	"lanyard.dev/internal/process"
 )
 
 // TestLastingClient has a client follow the certificate in its kubeconfig, with the next connection, and go on with the

@@ -12,7 +12,7 @@ import (
 	"k8s.io/client-go/tools/clientcmd"
 
 	"lanyard.dev/internal/datadir"
-	"lanyard.dev/internal/node/process"
+	"lanyard.dev/internal/process"
 	"lanyard.dev/internal/version"
 )
 

@@ -19,9 +19,9 @@ import (
 	"k8s.io/client-go/rest"
 
 	"lanyard.dev/internal/account"
-	"lanyard.dev/internal/node/process"
+	"lanyard.dev/internal/podannotation"
+	"lanyard.dev/internal/process"
 	"lanyard.dev/internal/token"
-	"lanyard.dev/internal/workload"
 )
 
 const execHelp = `Run a command with the identity of a service account. The command finds what a
@@ -201,8 +201,8 @@ func (o *execOptions) validateTimes() (err error) {
 	if ttl := o.config.TTL; ttl < token.MinLifetime || ttl > math.MaxInt32*time.Second {
 		err = errors.Join(err, fmt.Errorf("--ttl %v: must be between 10m and 68 years", ttl))
 	}
-	if lease := o.config.Lease; lease < minExecLease || lease > workload.MaxLease {
-		err = errors.Join(err, fmt.Errorf("--lease %v: must be between %v and %v", lease, minExecLease, workload.MaxLease))
+	if lease := o.config.Lease; lease < minExecLease || lease > podannotation.MaxLease {
+		err = errors.Join(err, fmt.Errorf("--lease %v: must be between %v and %v", lease, minExecLease, podannotation.MaxLease))
 	}
 	if grace := o.spec.Grace; grace < 0 || grace > 24*time.Hour {
 		err = errors.Join(err, fmt.Errorf("--grace %v: must be between 0s and 24h", grace))
@@ -239,7 +239,7 @@ func (o *execOptions) validateTokens() (err error) {
 	}
 	if o.onRenew != "" {
 		var fault error
-		if o.config.OnRenew, fault = workload.ParseNotice(o.onRenew); fault != nil {
+		if o.config.OnRenew, fault = podannotation.ParseNotice(o.onRenew); fault != nil {
 			err = errors.Join(err, fmt.Errorf("--on-renew %w", fault))
 		}
 	}

@@ -6,7 +6,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"lanyard.dev/internal/node/process"
+	"lanyard.dev/internal/process"
 )
 
 // streams are the standard streams of a command.

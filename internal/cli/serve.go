@@ -12,7 +12,7 @@ import (
 	"lanyard.dev/internal/apiserver"
 	"lanyard.dev/internal/apiserver/auditlog"
 	"lanyard.dev/internal/controller/certificates"
-	"lanyard.dev/internal/memory"
+	"lanyard.dev/internal/gctune"
 	"lanyard.dev/internal/standalone"
 )
 
@@ -119,7 +119,7 @@ func (o *serveOptions) validate() error {
 
 func (o *serveOptions) run(parent context.Context) (err error) {
 	o.logging.apply(o.err)
-	memory.Tune()
+	gctune.Tune()
 	ctx, stop := untilSignal(parent)
 	defer stop()
 	ended := o.sayEnd(ctx)
@@ -144,7 +144,7 @@ func (o *serveOptions) announce(ctx context.Context, server *apiserver.Server, a
 	select {
 	case <-server.Ready():
 		fmt.Fprintf(o.err, "lanyard serves https://%s, ready after %v\n", address, time.Since(start).Round(time.Millisecond))
-		memory.Settle()
+		gctune.Settle()
 	case <-ctx.Done():
 	}
 }

@@ -12,7 +12,7 @@ import (
 	"lanyard.dev/internal/apiserver"
 	"lanyard.dev/internal/apiserver/auditlog"
 	"lanyard.dev/internal/datadir"
-	"lanyard.dev/internal/memory"
+	"lanyard.dev/internal/gctune"
 	"lanyard.dev/internal/node"
 	"lanyard.dev/internal/signingkey"
 	"lanyard.dev/internal/standalone"
@@ -118,7 +118,7 @@ func (o *upOptions) validate() error {
 
 func (o *upOptions) run(parent context.Context) (err error) {
 	o.logging.apply(o.err)
-	memory.Tune()
+	gctune.Tune()
 	ctx, stop := untilSignal(parent)
 	defer stop()
 	ended := o.sayEnd(ctx)
@@ -134,7 +134,7 @@ func (o *upOptions) run(parent context.Context) (err error) {
 	}
 	defer newWatchdog(o.streams).guard(authority.Ending(), authority.StopTimeout()+agentTimeout+endMargin)()
 	fmt.Fprintf(o.err, banner, authority.URL, authority.Kubeconfig())
-	memory.Settle()
+	gctune.Settle()
 	agent := o.startAgent(ctx, authority)
 	return errors.Join(authority.Wait(), agent.stop())
 }

@@ -36,8 +36,8 @@ import (
 	"lanyard.dev/internal/node/objects"
 	"lanyard.dev/internal/node/pod"
 	"lanyard.dev/internal/node/server"
-	"lanyard.dev/internal/node/tokenvolume"
 	"lanyard.dev/internal/node/volume"
+	"lanyard.dev/internal/tokenvolume"
 )
 
 // Run runs the agent until ctx ends. The pods go on running then, and the next agent with the same root directory finds

@@ -11,7 +11,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/validation/field"
 	"k8s.io/utils/ptr"
 
-	"lanyard.dev/internal/workload"
+	"lanyard.dev/internal/podannotation"
 )
 
 // Unsupported returns an error for each field of the pod that the agent does not carry out. A pod with such a field must not
@@ -27,7 +27,7 @@ func Unsupported(pod *corev1.Pod) field.ErrorList {
 // Warnings returns the same as Unsupported, worded for whoever creates the pod. A pod that no Lanyard agent will run, since it
 // stands for a process or is a kubelet's own static pod, has none.
 func Warnings(pod *corev1.Pod) []string {
-	if _, static := pod.Annotations[corev1.MirrorPodAnnotationKey]; static || workload.IsProcess(pod) {
+	if _, static := pod.Annotations[corev1.MirrorPodAnnotationKey]; static || podannotation.IsProcess(pod) {
 		return nil
 	}
 	var all []string
@@ -169,12 +169,12 @@ func checkSizes(pod *corev1.Pod) field.ErrorList {
 }
 
 func checkAnnotations(pod *corev1.Pod) field.ErrorList {
-	text, ok := pod.Annotations[workload.OnRenew]
+	text, ok := pod.Annotations[podannotation.OnRenew]
 	if !ok {
 		return nil
 	}
-	if _, err := workload.ParseNotice(text); err != nil {
-		return field.ErrorList{unsupported(field.NewPath("metadata", "annotations").Key(workload.OnRenew), err.Error())}
+	if _, err := podannotation.ParseNotice(text); err != nil {
+		return field.ErrorList{unsupported(field.NewPath("metadata", "annotations").Key(podannotation.OnRenew), err.Error())}
 	}
 	return nil
 }

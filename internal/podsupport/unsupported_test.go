@@ -10,7 +10,7 @@ import (
 	"k8s.io/apimachinery/pkg/api/resource"
 	"k8s.io/utils/ptr"
 
-	"lanyard.dev/internal/workload"
+	"lanyard.dev/internal/podannotation"
 )
 
 func aPod(change func(*corev1.Pod)) *corev1.Pod {
@@ -103,8 +103,8 @@ func TestUnsupported(t *testing.T) {
 		{"config map", projected(corev1.VolumeProjection{ConfigMap: &corev1.ConfigMapProjection{LocalObjectReference: corev1.LocalObjectReference{Name: "c"}, Items: []corev1.KeyToPath{{Key: "k", Path: "p"}}}}), ""},
 		{"trust bundle", projected(corev1.VolumeProjection{ClusterTrustBundle: &corev1.ClusterTrustBundleProjection{}}), "spec.volumes[0].projected.sources[0].clusterTrustBundle"},
 		{"certificate", projected(corev1.VolumeProjection{PodCertificate: &corev1.PodCertificateProjection{}}), "spec.volumes[0].projected.sources[0].podCertificate"},
-		{"signal", func(p *corev1.Pod) { p.Annotations = map[string]string{workload.OnRenew: "signal:HUP"} }, ""},
-		{"no signal", func(p *corev1.Pod) { p.Annotations = map[string]string{workload.OnRenew: "signal:KILL"} }, "metadata.annotations[" + workload.OnRenew + "]"},
+		{"signal", func(p *corev1.Pod) { p.Annotations = map[string]string{podannotation.OnRenew: "signal:HUP"} }, ""},
+		{"no signal", func(p *corev1.Pod) { p.Annotations = map[string]string{podannotation.OnRenew: "signal:KILL"} }, "metadata.annotations[" + podannotation.OnRenew + "]"},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
@@ -129,7 +129,7 @@ func TestWarnings(t *testing.T) {
 		want        []string
 	}{
 		"a pod":                  {nil, want},
-		"a process":              {map[string]string{workload.Process: "true"}, nil},
+		"a process":              {map[string]string{podannotation.Process: "true"}, nil},
 		"a kubelet's static pod": {map[string]string{corev1.MirrorPodAnnotationKey: "x"}, nil},
 	} {
 		pod := aPod(probed)

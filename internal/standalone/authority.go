@@ -213,7 +213,7 @@ func (a *Authority) options(c Config, listener net.Listener) apiserver.Options {
 		Listener:    listener,
 		TLSCertFile: a.dir.ServingCert(), TLSPrivateKeyFile: a.dir.ServingKey(),
 		ClientCAFile: a.dir.CACert(), RootCAFile: a.dir.CACert(),
-		Etcd:                     apiserver.Etcd{Servers: []string{a.etcd.Endpoint()}, Alone: true},
+		Etcd:                     apiserver.Etcd{Servers: []string{a.etcd.Endpoint()}, SoleWriter: true},
 		AuthenticationConfig:     c.AuthenticationConfig,
 		AdmissionConfig:          c.AdmissionConfig,
 		EncryptionProviderConfig: a.dir.EncryptionConfig(),

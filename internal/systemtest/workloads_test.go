@@ -15,7 +15,7 @@ import (
 	"k8s.io/client-go/rest"
 	"k8s.io/utils/ptr"
 
-	"lanyard.dev/internal/workload"
+	"lanyard.dev/internal/podannotation"
 	"lanyard.dev/lanyardtest"
 )
 
@@ -98,7 +98,7 @@ func TestTokenOfAProcessDiesWithItsLease(t *testing.T) {
 	readyNode(t, a, "one")
 	process := func(name string, lease time.Duration) *corev1.Pod {
 		p := simplePod(name)
-		p.Annotations = map[string]string{workload.Process: "true", workload.Lease: workload.FormatLease(time.Now().Add(lease))}
+		p.Annotations = map[string]string{podannotation.Process: "true", podannotation.Lease: podannotation.FormatLease(time.Now().Add(lease))}
 		p.Spec.NodeName, p.Spec.ServiceAccountName = "one", "app"
 		return createPod(t, a, namespace, p)
 	}

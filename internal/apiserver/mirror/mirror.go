@@ -28,16 +28,16 @@ type Mirror struct {
 // Config says which storage is mirrored.
 type Config struct {
 	Base generic.RESTOptionsGetter
-	// Alone says that this process is the only writer of that storage, as with an embedded etcd; then a read may be
+	// SoleWriter says that this process is the only writer of that storage, as with an embedded etcd; then a read may be
 	// served from memory as soon as memory has reached the last write, and is never older than it.
-	Alone bool
+	SoleWriter bool
 	// MaxLag replaces the constant of that name; 0 does not.
 	MaxLag time.Duration
 }
 
 // New returns a mirror of the resources.
 func New(c Config, resources ...schema.GroupResource) *Mirror {
-	m := &Mirror{base: c.Base, alone: c.Alone, feeds: map[schema.GroupResource]*Feed{}}
+	m := &Mirror{base: c.Base, alone: c.SoleWriter, feeds: map[schema.GroupResource]*Feed{}}
 	for _, r := range resources {
 		m.feeds[r] = newFeed(r, c)
 	}
@@ -46,7 +46,7 @@ func New(c Config, resources ...schema.GroupResource) *Mirror {
 
 func newFeed(resource schema.GroupResource, c Config) *Feed {
 	f := &Feed{
-		resource: resource, alone: c.Alone, maxLag: cmp.Or(c.MaxLag, MaxLag), pace: usualPace, seen: map[string]version{},
+		resource: resource, alone: c.SoleWriter, maxLag: cmp.Or(c.MaxLag, MaxLag), pace: usualPace, seen: map[string]version{},
 		synced: make(chan struct{}), unreadable: make(chan error, 1),
 	}
 	f.setClock(clock.RealClock{})

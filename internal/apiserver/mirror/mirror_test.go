@@ -122,7 +122,7 @@ func accountStore(t *testing.T, base *storagetest.Storage, getter generic.RESTOp
 // start runs a mirror of service accounts over base and returns it with its store and a listener.
 func start(t *testing.T, base *storagetest.Storage, alone bool, prepare func(*Feed)) (*registry.Store, *Feed, *roll) {
 	t.Helper()
-	m := New(Config{Base: base, Alone: alone}, accounts)
+	m := New(Config{Base: base, SoleWriter: alone}, accounts)
 	store := accountStore(t, base, m)
 	told := newRoll()
 	feed := m.Feed(accounts)
@@ -576,7 +576,7 @@ func (o *observed) GetCurrentResourceVersion(ctx context.Context) (uint64, error
 
 func TestWaitSyncedSaysWhatIsMissing(t *testing.T) {
 	t.Parallel()
-	m := New(Config{Alone: true}, accounts)
+	m := New(Config{SoleWriter: true}, accounts)
 	cause := errors.New("etcd is away")
 	ctx, cancel := context.WithCancelCause(t.Context())
 	cancel(cause)

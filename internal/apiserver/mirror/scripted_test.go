@@ -214,7 +214,7 @@ func TestReadsFromMemory(t *testing.T) {
 func TestFreshOfAMirror(t *testing.T) {
 	t.Parallel()
 	for alone, want := range map[bool]error{true: nil, false: ErrStale} {
-		if err := New(Config{Alone: alone}, accounts).Fresh(); !errors.Is(err, want) {
+		if err := New(Config{SoleWriter: alone}, accounts).Fresh(); !errors.Is(err, want) {
 			t.Errorf("before anything was read, alone %v: %v, want %v", alone, err, want)
 		}
 	}

@@ -26,7 +26,7 @@ func start(t *testing.T) *cluster {
 	t.Helper()
 	base := storagetest.Start(t)
 	secrets, accounts := corev1.Resource("secrets"), corev1.Resource("serviceaccounts")
-	m := mirror.New(mirror.Config{Base: base, Alone: true}, secrets, accounts)
+	m := mirror.New(mirror.Config{Base: base, SoleWriter: true}, secrets, accounts)
 	c := &cluster{}
 	c.secrets = base.Store(m, secrets)
 	c.accounts = base.Store(m, accounts)

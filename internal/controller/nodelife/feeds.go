@@ -8,7 +8,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	"lanyard.dev/internal/controller"
-	"lanyard.dev/internal/workload"
+	"lanyard.dev/internal/podannotation"
 )
 
 // NodeFeed listens to the feed of nodes.
@@ -73,7 +73,7 @@ func (f *PodFeed) Set(obj runtime.Object) {
 		return
 	}
 	key := types.NamespacedName{Namespace: pod.Namespace, Name: pod.Name}
-	if pod.Spec.NodeName == "" || controller.Finished(pod) || workload.IsProcess(pod) {
+	if pod.Spec.NodeName == "" || controller.Finished(pod) || podannotation.IsProcess(pod) {
 		f.c.memory.deletePod(key)
 		return
 	}

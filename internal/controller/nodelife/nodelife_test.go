@@ -25,7 +25,7 @@ import (
 	"lanyard.dev/internal/apiserver/registry/storagetest"
 	"lanyard.dev/internal/controller"
 	"lanyard.dev/internal/controller/nodelife"
-	"lanyard.dev/internal/workload"
+	"lanyard.dev/internal/podannotation"
 )
 
 type told struct {
@@ -80,7 +80,7 @@ func start(t *testing.T, replicas int) *replica {
 func (s *storage) replica(t *testing.T, alone bool) *replica {
 	t.Helper()
 	podResource, nodeResource, leaseResource := corev1.Resource("pods"), corev1.Resource("nodes"), coordinationv1.Resource("leases")
-	m := mirror.New(mirror.Config{Base: s.base, Alone: alone}, podResource, nodeResource, leaseResource)
+	m := mirror.New(mirror.Config{Base: s.base, SoleWriter: alone}, podResource, nodeResource, leaseResource)
 	r := &replica{storage: s}
 	r.pods = s.base.Pods(m)
 	r.nodes, r.nodeStatus = s.base.Nodes(m)
@@ -253,7 +253,7 @@ func TestNodeIsGivenUpAndReturns(t *testing.T) {
 	r.pod(t, "well", "n", corev1.ConditionTrue, nil)
 	r.pod(t, "ill", "n", corev1.ConditionFalse, nil)
 	r.pod(t, "elsewhere", "by-hand", corev1.ConditionTrue, nil)
-	r.pod(t, "process", "n", corev1.ConditionTrue, map[string]string{workload.Process: "true"})
+	r.pod(t, "process", "n", corev1.ConditionTrue, map[string]string{podannotation.Process: "true"})
 
 	// While its lease is renewed it lives, however long.
 	for range 12 {

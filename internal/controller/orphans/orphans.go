@@ -30,7 +30,7 @@ import (
 	"k8s.io/utils/ptr"
 
 	"lanyard.dev/internal/controller"
-	"lanyard.dev/internal/workload"
+	"lanyard.dev/internal/podannotation"
 )
 
 // Quarantine is how long a node must be missing.
@@ -163,7 +163,7 @@ type PodFeed struct{ c *Controller }
 // Set implements mirror.Listener.
 func (f *PodFeed) Set(obj runtime.Object) {
 	pod, ok := obj.(*corev1.Pod)
-	if !ok || pod.Spec.NodeName == "" || workload.IsProcess(pod) {
+	if !ok || pod.Spec.NodeName == "" || podannotation.IsProcess(pod) {
 		return
 	}
 	c, key, node := f.c, types.NamespacedName{Namespace: pod.Namespace, Name: pod.Name}, pod.Spec.NodeName

@@ -18,7 +18,7 @@ import (
 	"lanyard.dev/internal/apiserver/registry"
 	"lanyard.dev/internal/apiserver/registry/storagetest"
 	"lanyard.dev/internal/controller/orphans"
-	"lanyard.dev/internal/workload"
+	"lanyard.dev/internal/podannotation"
 )
 
 type site struct {
@@ -38,7 +38,7 @@ func startWith(t *testing.T, read func(rest.Getter) rest.Getter) *site {
 	t.Helper()
 	s := &site{base: storagetest.Start(t), clock: testingclock.NewFakeClock(time.Now())}
 	podResource, nodeResource := corev1.Resource("pods"), corev1.Resource("nodes")
-	m := mirror.New(mirror.Config{Base: s.base, Alone: true}, podResource, nodeResource)
+	m := mirror.New(mirror.Config{Base: s.base, SoleWriter: true}, podResource, nodeResource)
 	s.pods = s.base.Pods(m)
 	s.nodes, _ = s.base.Nodes(m)
 	t.Cleanup(func() { s.pods.Pod.Destroy(); s.nodes.Destroy() })
@@ -122,7 +122,7 @@ func TestPodsOfANodeThatIsGone(t *testing.T) {
 	s.clock.Step(time.Hour)
 	s.removeNode(t, "n")
 	s.pod(t, "nowhere", "never-was")
-	s.podWith(t, "process", "never-was", map[string]string{workload.Process: "true"})
+	s.podWith(t, "process", "never-was", map[string]string{podannotation.Process: "true"})
 	s.clock.Step(orphans.Quarantine - time.Second)
 	for _, name := range []string{"p", "ending", "nowhere"} {
 		if s.gone(t, name) {

@@ -24,7 +24,7 @@ import (
 	"lanyard.dev/internal/apiserver/registry"
 	"lanyard.dev/internal/apiserver/registry/storagetest"
 	"lanyard.dev/internal/controller"
-	"lanyard.dev/internal/workload"
+	"lanyard.dev/internal/podannotation"
 )
 
 // told remembers events.
@@ -81,7 +81,7 @@ func start(t *testing.T, replicas int) *replica {
 func (s *storage) replica(t *testing.T, number int, alone bool) *replica {
 	t.Helper()
 	podResource, nodeResource := corev1.Resource("pods"), corev1.Resource("nodes")
-	m := mirror.New(mirror.Config{Base: s.base, Alone: alone}, podResource, nodeResource)
+	m := mirror.New(mirror.Config{Base: s.base, SoleWriter: alone}, podResource, nodeResource)
 	r := &replica{storage: s}
 	r.pods = s.base.Pods(m)
 	r.nodes, r.nodeStatus = s.base.Nodes(m)
@@ -281,7 +281,7 @@ func TestWhoIsLeftAlone(t *testing.T) {
 	r := start(t, 1)
 	r.node(t, "n")
 	r.pod(t, "foreign", func(p *corev1.Pod) { p.Spec.SchedulerName = "another" })
-	r.pod(t, "process", func(p *corev1.Pod) { p.Annotations = map[string]string{workload.Process: "true"} })
+	r.pod(t, "process", func(p *corev1.Pod) { p.Annotations = map[string]string{podannotation.Process: "true"} })
 	r.pod(t, "gated", func(p *corev1.Pod) { p.Spec.SchedulingGates = []corev1.PodSchedulingGate{{Name: "example.com/g"}} })
 	r.pod(t, "ordinary")
 	r.awaitNode(t, "ordinary", "n")

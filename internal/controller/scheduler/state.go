@@ -9,7 +9,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	"lanyard.dev/internal/controller"
-	"lanyard.dev/internal/workload"
+	"lanyard.dev/internal/podannotation"
 )
 
 // state is what placing a pod needs to know, kept by what the feeds tell, so that it costs the same however many pods
@@ -46,7 +46,7 @@ func newState() *state {
 // wants tells whether a pod is to be given a node here.
 func wants(pod *corev1.Pod) bool {
 	return pod.Spec.NodeName == "" && pod.DeletionTimestamp == nil && pod.Spec.SchedulerName == corev1.DefaultSchedulerName &&
-		len(pod.Spec.SchedulingGates) == 0 && !controller.Finished(pod) && !workload.IsProcess(pod)
+		len(pod.Spec.SchedulingGates) == 0 && !controller.Finished(pod) && !podannotation.IsProcess(pod)
 }
 
 // setPod takes note of a pod. freed tells that a host port has become free.

@@ -32,7 +32,7 @@ func start(t *testing.T) *cluster {
 	t.Helper()
 	base := storagetest.Start(t)
 	secrets := corev1.Resource("secrets")
-	m := mirror.New(mirror.Config{Base: base, Alone: true}, secrets)
+	m := mirror.New(mirror.Config{Base: base, SoleWriter: true}, secrets)
 	store := base.Store(m, secrets)
 	t.Cleanup(store.Destroy)
 	c := &cluster{secrets: store, clock: testingclock.NewFakeClock(now)}

@@ -18,8 +18,8 @@ import (
 	"k8s.io/utils/ptr"
 
 	"lanyard.dev/internal/node/nodetest"
+	"lanyard.dev/internal/podannotation"
 	"lanyard.dev/internal/podoptions"
-	"lanyard.dev/internal/workload"
 )
 
 // TestLife follows a pod from nothing to nothing, with a container that is run twice.
@@ -28,7 +28,7 @@ func TestLife(t *testing.T) {
 	r := newRuntime(t)
 	before := time.Now()
 	pod := podOf("log", "first", ";", "exit", "3")
-	pod.Annotations = map[string]string{workload.OnRenew: "signal:HUP"}
+	pod.Annotations = map[string]string{podannotation.OnRenew: "signal:HUP"}
 	ran := start(t, r, pod)
 	first := ran.await(ran.id, Exited)
 	second, err := ran.add(t.Context(), 1)

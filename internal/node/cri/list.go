@@ -15,7 +15,7 @@ import (
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 	kubelettypes "k8s.io/kubelet/pkg/types"
 
-	"lanyard.dev/internal/workload"
+	"lanyard.dev/internal/podannotation"
 )
 
 // seen remembers the statuses that lists do not tell. What it remembers cannot change while the state does not.
@@ -105,7 +105,7 @@ func (r *Runtime) sandbox(ctx context.Context, item *runtimeapi.PodSandbox) (San
 	if before, ok := r.seen.sandboxes[item.GetId()]; ok && before.Ready == ready {
 		return before, nil
 	}
-	found := Sandbox{ID: item.GetId(), Attempt: item.GetMetadata().GetAttempt(), Ready: ready, CreatedAt: at(item.GetCreatedAt()), OnRenew: item.GetAnnotations()[workload.OnRenew]}
+	found := Sandbox{ID: item.GetId(), Attempt: item.GetMetadata().GetAttempt(), Ready: ready, CreatedAt: at(item.GetCreatedAt()), OnRenew: item.GetAnnotations()[podannotation.OnRenew]}
 	if !ready {
 		return found, nil
 	}

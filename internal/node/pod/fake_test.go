@@ -15,7 +15,7 @@ import (
 	"k8s.io/utils/clock"
 
 	"lanyard.dev/internal/node/cri"
-	"lanyard.dev/internal/workload"
+	"lanyard.dev/internal/podannotation"
 )
 
 var errAway = errors.New("connection refused")
@@ -139,7 +139,7 @@ func (r *fakeRuntime) RunSandbox(_ context.Context, pod *corev1.Pod, attempt uin
 		p = &cri.Pod{UID: pod.UID, Namespace: pod.Namespace, Name: pod.Name}
 		r.pods[pod.UID] = p
 	}
-	sandbox := cri.Sandbox{ID: id, Attempt: attempt, Ready: true, CreatedAt: r.clock.Now(), IPs: []string{fmt.Sprintf("10.0.0.%d", r.next)}, OnRenew: pod.Annotations[workload.OnRenew]}
+	sandbox := cri.Sandbox{ID: id, Attempt: attempt, Ready: true, CreatedAt: r.clock.Now(), IPs: []string{fmt.Sprintf("10.0.0.%d", r.next)}, OnRenew: pod.Annotations[podannotation.OnRenew]}
 	p.Sandboxes = append([]cri.Sandbox{sandbox}, p.Sandboxes...)
 	r.add("run sandbox %d", attempt)
 	return id, nil

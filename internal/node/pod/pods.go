@@ -17,7 +17,7 @@ import (
 
 	"lanyard.dev/internal/node/cri"
 	"lanyard.dev/internal/nodeaccess"
-	"lanyard.dev/internal/workload"
+	"lanyard.dev/internal/podannotation"
 )
 
 // Config is what the workers work with.
@@ -145,7 +145,7 @@ func (p *Pods) Set(pod *corev1.Pod) {
 
 // isMine leaves out what is not a pod for this agent to run.
 func (p *Pods) isMine(pod *corev1.Pod) bool {
-	if workload.IsProcess(pod) || pod.Spec.NodeName != p.NodeName {
+	if podannotation.IsProcess(pod) || pod.Spec.NodeName != p.NodeName {
 		return false
 	}
 	if pod.UID == "" || strings.ContainsAny(string(pod.UID), `/\`) || strings.HasPrefix(string(pod.UID), ".") {

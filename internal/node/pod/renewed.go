@@ -11,7 +11,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 
 	"lanyard.dev/internal/node/cri"
-	"lanyard.dev/internal/workload"
+	"lanyard.dev/internal/podannotation"
 )
 
 // notifyTimeout bounds a command that is run on a renewal.
@@ -52,13 +52,13 @@ func tokenVolumes(pod *corev1.Pod, volumes []string) []string {
 
 // notice returns what is done to the pod's containers: what its annotation said when the pod was started. One that was
 // changed since does not count, for who may write to a pod's object may not run commands in it.
-func (w *worker) notice() (how workload.Notice, ok bool) {
+func (w *worker) notice() (how podannotation.Notice, ok bool) {
 	_, _, held := w.look()
 	live := (&situation{held: held}).live()
 	if live == nil || live.OnRenew == "" {
-		return workload.Notice{}, false
+		return podannotation.Notice{}, false
 	}
-	how, err := workload.ParseNotice(live.OnRenew)
+	how, err := podannotation.ParseNotice(live.OnRenew)
 	return how, err == nil // else it was told of when the pod came
 }
 
@@ -76,7 +76,7 @@ func (w *worker) mountersOf(volumes []string) []cri.Container {
 }
 
 // notify tells one container, and then everybody how that went.
-func (p *Pods) notify(ctx context.Context, pod *corev1.Pod, run cri.Container, how workload.Notice) {
+func (p *Pods) notify(ctx context.Context, pod *corev1.Pod, run cri.Container, how podannotation.Notice) {
 	err := p.deliver(ctx, run.ID, how)
 	if ctx.Err() != nil {
 		return
@@ -91,7 +91,7 @@ func (p *Pods) notify(ctx context.Context, pod *corev1.Pod, run cri.Container, h
 	}
 }
 
-func (p *Pods) deliver(ctx context.Context, id string, how workload.Notice) error {
+func (p *Pods) deliver(ctx context.Context, id string, how podannotation.Notice) error {
 	if how.Command == nil {
 		return p.Runtime.Signal(ctx, id, how.Signal)
 	}

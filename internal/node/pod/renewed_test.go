@@ -7,7 +7,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 
-	"lanyard.dev/internal/workload"
+	"lanyard.dev/internal/podannotation"
 )
 
 func TestRenewed(t *testing.T) {
@@ -23,7 +23,7 @@ func TestRenewed(t *testing.T) {
 			t.Parallel()
 			n := newNode(t)
 			n.apply(aPod(func(p *corev1.Pod) {
-				p.Annotations = map[string]string{workload.OnRenew: test.how}
+				p.Annotations = map[string]string{podannotation.OnRenew: test.how}
 				p.Spec.Volumes = []corev1.Volume{token, {Name: "scratch", VolumeSource: corev1.VolumeSource{EmptyDir: &corev1.EmptyDirVolumeSource{}}}}
 				p.Spec.Containers[0].VolumeMounts = []corev1.VolumeMount{{Name: "token", MountPath: "/token"}}
 				p.Spec.Containers = append(p.Spec.Containers, corev1.Container{Name: "other", Image: "app:1"})
@@ -60,7 +60,7 @@ func TestRenewedAsStarted(t *testing.T) {
 			annotate := func(p *corev1.Pod, how string) {
 				p.Annotations = map[string]string{}
 				if how != "" {
-					p.Annotations[workload.OnRenew] = how
+					p.Annotations[podannotation.OnRenew] = how
 				}
 			}
 			n.apply(aPod(func(p *corev1.Pod) {
@@ -75,8 +75,8 @@ func TestRenewedAsStarted(t *testing.T) {
 			n.pods.mu.Lock()
 			w := n.pods.workers[pod.UID]
 			n.pods.mu.Unlock()
-			if kept, _, _ := w.look(); kept.Annotations[workload.OnRenew] != test.before {
-				t.Errorf("a new sandbox would have %q", kept.Annotations[workload.OnRenew])
+			if kept, _, _ := w.look(); kept.Annotations[podannotation.OnRenew] != test.before {
+				t.Errorf("a new sandbox would have %q", kept.Annotations[podannotation.OnRenew])
 			}
 			w.mu.Lock()
 			w.pod = pod // as an agent has it that begins after the change

@@ -12,8 +12,8 @@ import (
 	"k8s.io/klog/v2"
 
 	"lanyard.dev/internal/node/cri"
+	"lanyard.dev/internal/podannotation"
 	"lanyard.dev/internal/podsupport"
-	"lanyard.dev/internal/workload"
 )
 
 // worker runs one pod. Its goroutine alone decides and acts; the others leave word and wake it.
@@ -100,18 +100,18 @@ func (w *worker) set(pod *corev1.Pod) {
 // withNoticeOf returns pod with the on-renew annotation that it had before, so that a sandbox made later does not have
 // another.
 func withNoticeOf(before, pod *corev1.Pod) *corev1.Pod {
-	text, had := before.Annotations[workload.OnRenew]
-	if now, has := pod.Annotations[workload.OnRenew]; now == text && has == had {
+	text, had := before.Annotations[podannotation.OnRenew]
+	if now, has := pod.Annotations[podannotation.OnRenew]; now == text && has == had {
 		return pod
 	}
 	kept := *pod
 	kept.Annotations = maps.Clone(pod.Annotations)
-	delete(kept.Annotations, workload.OnRenew)
+	delete(kept.Annotations, podannotation.OnRenew)
 	if had {
 		if kept.Annotations == nil {
 			kept.Annotations = map[string]string{}
 		}
-		kept.Annotations[workload.OnRenew] = text
+		kept.Annotations[podannotation.OnRenew] = text
 	}
 	return &kept
 }

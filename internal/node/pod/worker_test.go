@@ -12,7 +12,7 @@ import (
 	"k8s.io/utils/ptr"
 
 	"lanyard.dev/internal/node/cri"
-	"lanyard.dev/internal/workload"
+	"lanyard.dev/internal/podannotation"
 )
 
 func TestPodRuns(t *testing.T) {
@@ -337,7 +337,7 @@ func TestPodFiles(t *testing.T) {
 func TestOthersPodsAreLeftAlone(t *testing.T) {
 	t.Parallel()
 	n := newNode(t)
-	n.apply(aPod(func(p *corev1.Pod) { p.Annotations = map[string]string{workload.Process: "true"} }))
+	n.apply(aPod(func(p *corev1.Pod) { p.Annotations = map[string]string{podannotation.Process: "true"} }))
 	n.apply(aPod(func(p *corev1.Pod) { p.Name, p.UID, p.Spec.NodeName = "elsewhere", "uid-2", "other" }))
 	n.apply(aPod(func(p *corev1.Pod) { p.Name, p.UID = "odd", "../../etc" }))
 	n.apply(aPod(func(p *corev1.Pod) { p.Name, p.UID = "mine", "uid-3" }))

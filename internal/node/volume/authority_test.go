@@ -16,7 +16,7 @@ import (
 	"k8s.io/client-go/rest"
 
 	"lanyard.dev/internal/node/objects"
-	"lanyard.dev/internal/node/tokenvolume"
+	"lanyard.dev/internal/tokenvolume"
 	"lanyard.dev/lanyardtest"
 )
 

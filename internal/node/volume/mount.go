@@ -11,7 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 	corev1 "k8s.io/api/core/v1"
 
-	"lanyard.dev/internal/node/tokenvolume"
+	"lanyard.dev/internal/tokenvolume"
 )
 
 // tmpfs is a file system in memory.

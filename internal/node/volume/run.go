@@ -22,9 +22,9 @@ import (
 	"k8s.io/klog/v2"
 	"k8s.io/utils/clock"
 
-	"lanyard.dev/internal/node/tokenvolume"
 	"lanyard.dev/internal/nodeaccess"
 	"lanyard.dev/internal/token"
+	"lanyard.dev/internal/tokenvolume"
 )
 
 const (

@@ -17,8 +17,8 @@ import (
 	"k8s.io/klog/v2"
 	"k8s.io/utils/clock"
 
-	"lanyard.dev/internal/node/tokenvolume"
 	"lanyard.dev/internal/nodeaccess"
+	"lanyard.dev/internal/tokenvolume"
 )
 
 // Objects keeps what pods name. *objects.Store does.

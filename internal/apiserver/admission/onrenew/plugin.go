@@ -13,7 +13,7 @@ import (
 	"k8s.io/apiserver/pkg/authorization/authorizer"
 
 	"lanyard.dev/internal/nodeaccess"
-	"lanyard.dev/internal/workload"
+	"lanyard.dev/internal/podannotation"
 )
 
 // Plugin is the admission plugin.
@@ -38,7 +38,7 @@ func (p *Plugin) Validate(ctx context.Context, a admission.Attributes, _ admissi
 	if !ok || !runs(pod) {
 		return nil // a subresource of another kind, or nothing to run
 	}
-	if old, ok := a.GetOldObject().(*corev1.Pod); ok && old.Annotations[workload.OnRenew] == pod.Annotations[workload.OnRenew] {
+	if old, ok := a.GetOldObject().(*corev1.Pod); ok && old.Annotations[podannotation.OnRenew] == pod.Annotations[podannotation.OnRenew] {
 		return nil
 	}
 	who := a.GetUserInfo()
@@ -46,7 +46,7 @@ func (p *Plugin) Validate(ctx context.Context, a admission.Attributes, _ admissi
 		return forbid(a, "the user is not known")
 	}
 	if _, isNode := nodeaccess.Identify(who.GetName(), who.GetGroups()); isNode {
-		return forbid(a, "a node may not set the annotation %s to a command", workload.OnRenew)
+		return forbid(a, "a node may not set the annotation %s to a command", podannotation.OnRenew)
 	}
 	decision, _, err := p.authorizer.Authorize(ctx, authorizer.AttributesRecord{
 		User: who, Verb: "create", APIGroup: corev1.GroupName, APIVersion: "v1", Resource: "pods", Subresource: "exec",
@@ -56,14 +56,14 @@ func (p *Plugin) Validate(ctx context.Context, a admission.Attributes, _ admissi
 	case err != nil:
 		return err
 	case decision != authorizer.DecisionAllow:
-		return forbid(a, "user %q may not create pods/exec in the namespace %q, which the annotation %s needs to run a command", who.GetName(), a.GetNamespace(), workload.OnRenew)
+		return forbid(a, "user %q may not create pods/exec in the namespace %q, which the annotation %s needs to run a command", who.GetName(), a.GetNamespace(), podannotation.OnRenew)
 	}
 	return nil
 }
 
 // runs reports whether an agent would run a command in the pod.
 func runs(pod *corev1.Pod) bool {
-	how, err := workload.ParseNotice(pod.Annotations[workload.OnRenew])
+	how, err := podannotation.ParseNotice(pod.Annotations[podannotation.OnRenew])
 	return err == nil && len(how.Command) > 0
 }
 

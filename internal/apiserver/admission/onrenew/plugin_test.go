@@ -19,8 +19,8 @@ import (
 	"lanyard.dev/internal/apiserver/admission/onrenew"
 	"lanyard.dev/internal/apiserver/authz"
 	"lanyard.dev/internal/apiserver/outage"
+	"lanyard.dev/internal/podannotation"
 	"lanyard.dev/internal/rbac"
-	"lanyard.dev/internal/workload"
 )
 
 // policy: operator may create pods/exec in shop, one for the pod web alone, other in another namespace, and deployer may
@@ -47,7 +47,7 @@ func policy() *rbac.Index {
 func podWith(name, how string) *corev1.Pod {
 	pod := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: name}}
 	if how != "" {
-		pod.Annotations = map[string]string{workload.OnRenew: how}
+		pod.Annotations = map[string]string{podannotation.OnRenew: how}
 	}
 	return pod
 }
@@ -101,7 +101,7 @@ func TestCommandNeedsExec(t *testing.T) {
 		who := &user.DefaultInfo{Name: test.who, Groups: test.groups}
 		a := admission.NewAttributesRecord(test.pod, old, schema.GroupVersionKind{}, "shop", test.pod.Name, pods, test.sub, op, nil, false, who)
 		err := plugin.Validate(t.Context(), a, nil)
-		if test.allowed && err != nil || !test.allowed && (!apierrors.IsForbidden(err) || !strings.Contains(err.Error(), workload.OnRenew)) {
+		if test.allowed && err != nil || !test.allowed && (!apierrors.IsForbidden(err) || !strings.Contains(err.Error(), podannotation.OnRenew)) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}

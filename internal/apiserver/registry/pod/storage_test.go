@@ -19,7 +19,7 @@ import (
 	"k8s.io/utils/ptr"
 
 	"lanyard.dev/internal/apiserver/registry/storagetest"
-	"lanyard.dev/internal/workload"
+	"lanyard.dev/internal/podannotation"
 )
 
 type storage struct {
@@ -84,7 +84,7 @@ func onNode(p *corev1.Pod) { p.Spec.NodeName = "n1" }
 
 func process(p *corev1.Pod) {
 	onNode(p)
-	p.Annotations = map[string]string{workload.Process: "true"}
+	p.Annotations = map[string]string{podannotation.Process: "true"}
 }
 
 func TestWhoMayChangeWhat(t *testing.T) {
@@ -248,9 +248,11 @@ func TestBinding(t *testing.T) {
 		{"another name", "p", func(b *corev1.Binding) { b.Name = "q" }, apierrors.IsBadRequest, "name in URL does not match name in Binding object"},
 		{"no target", "p", func(b *corev1.Binding) { b.Target.Name = "" }, apierrors.IsInvalid, "target.name"},
 		{"another kind", "p", func(b *corev1.Binding) { b.Target.Kind = "Pod" }, apierrors.IsInvalid, "target.kind"},
-		{"a process", "p", func(b *corev1.Binding) { b.Annotations = map[string]string{workload.Process: "true"} }, apierrors.IsBadRequest, "a binding may not set the annotation identity.lanyard.dev/process"},
-		{"a command", "p", func(b *corev1.Binding) { b.Annotations = map[string]string{workload.OnRenew: "exec:/bin/sh"} }, apierrors.IsBadRequest, "a binding may not set the annotation identity.lanyard.dev/on-renew"},
-		{"a lease", "p", func(b *corev1.Binding) { b.Annotations = map[string]string{workload.Lease: "9999-12-31T23:59:59Z"} }, apierrors.IsBadRequest, "a binding may not set the annotation identity.lanyard.dev/lease"},
+		{"a process", "p", func(b *corev1.Binding) { b.Annotations = map[string]string{podannotation.Process: "true"} }, apierrors.IsBadRequest, "a binding may not set the annotation identity.lanyard.dev/process"},
+		{"a command", "p", func(b *corev1.Binding) { b.Annotations = map[string]string{podannotation.OnRenew: "exec:/bin/sh"} }, apierrors.IsBadRequest, "a binding may not set the annotation identity.lanyard.dev/on-renew"},
+		{"a lease", "p", func(b *corev1.Binding) {
+			b.Annotations = map[string]string{podannotation.Lease: "9999-12-31T23:59:59Z"}
+		}, apierrors.IsBadRequest, "a binding may not set the annotation identity.lanyard.dev/lease"},
 		{"a mirror", "p", func(b *corev1.Binding) { b.Annotations = map[string]string{corev1.MirrorPodAnnotationKey: "x"} }, apierrors.IsBadRequest, "a binding may not set the annotation kubernetes.io/config.mirror"},
 		{"another UID", "p", func(b *corev1.Binding) { b.UID = types.UID("other") }, apierrors.IsConflict, "Precondition failed: UID"},
 		{"another version", "p", func(b *corev1.Binding) { b.ResourceVersion = "1" }, apierrors.IsConflict, "Precondition failed: ResourceVersion"},
@@ -286,7 +288,7 @@ func TestAnnotationsThatRun(t *testing.T) {
 	s := newStorage(t)
 	s.create(t, "pod", onNode)
 	s.create(t, "process", process)
-	s.create(t, "command", func(p *corev1.Pod) { p.Annotations = map[string]string{workload.OnRenew: "exec:/bin/reload"} })
+	s.create(t, "command", func(p *corev1.Pod) { p.Annotations = map[string]string{podannotation.OnRenew: "exec:/bin/reload"} })
 	annotate := func(key, value string) func(*corev1.Pod) {
 		return func(p *corev1.Pod) {
 			if p.Annotations == nil {
@@ -296,7 +298,7 @@ func TestAnnotationsThatRun(t *testing.T) {
 		}
 	}
 	bare := func(p *corev1.Pod) { p.Annotations = nil }
-	now := workload.FormatLease(time.Now())
+	now := podannotation.FormatLease(time.Now())
 	for _, test := range []struct {
 		pod    string
 		mutate func(*corev1.Pod)
@@ -305,13 +307,13 @@ func TestAnnotationsThatRun(t *testing.T) {
 	}{
 		{"pod", process, "may not add process annotation", "may not add process annotation"},
 		{"process", bare, "may not remove or update process annotation", "may not remove or update process annotation"},
-		{"process", annotate(workload.Process, "false"), "may not remove or update process annotation", "may not remove or update process annotation"},
-		{"process", annotate(workload.Lease, "tomorrow"), `"tomorrow" is no time`, `"tomorrow" is no time`},
-		{"process", annotate(workload.Lease, now), "", "may not add lease annotation"},
-		{"pod", annotate(workload.Lease, "tomorrow"), "", ""},
-		{"pod", annotate(workload.OnRenew, "exec:/bin/sh"), "may not add on-renew annotation", "may not add on-renew annotation"},
-		{"pod", annotate(workload.OnRenew, "signal:TERM"), "may not add on-renew annotation", "may not add on-renew annotation"},
-		{"command", annotate(workload.OnRenew, "exec:/bin/sh"), "may not remove or update on-renew annotation", "may not remove or update on-renew annotation"},
+		{"process", annotate(podannotation.Process, "false"), "may not remove or update process annotation", "may not remove or update process annotation"},
+		{"process", annotate(podannotation.Lease, "tomorrow"), `"tomorrow" is no time`, `"tomorrow" is no time`},
+		{"process", annotate(podannotation.Lease, now), "", "may not add lease annotation"},
+		{"pod", annotate(podannotation.Lease, "tomorrow"), "", ""},
+		{"pod", annotate(podannotation.OnRenew, "exec:/bin/sh"), "may not add on-renew annotation", "may not add on-renew annotation"},
+		{"pod", annotate(podannotation.OnRenew, "signal:TERM"), "may not add on-renew annotation", "may not add on-renew annotation"},
+		{"command", annotate(podannotation.OnRenew, "exec:/bin/sh"), "may not remove or update on-renew annotation", "may not remove or update on-renew annotation"},
 		{"command", bare, "may not remove or update on-renew annotation", "may not remove or update on-renew annotation"},
 		{"command", annotate("example.com/note", "x"), "", ""},
 	} {
@@ -330,7 +332,7 @@ func TestAnnotationsThatRun(t *testing.T) {
 			}
 		}
 	}
-	if got := s.get(t, "command").Annotations[workload.OnRenew]; got != "exec:/bin/reload" {
+	if got := s.get(t, "command").Annotations[podannotation.OnRenew]; got != "exec:/bin/reload" {
 		t.Errorf("the command is %q", got)
 	}
 }
@@ -386,7 +388,7 @@ func TestCreatorIsWarnedOfWhatTheAgentRefuses(t *testing.T) {
 		"ranked": {func(p *corev1.Pod) { p.Spec.PriorityClassName = "high" }, []string{"spec.priorityClassName: the Lanyard scheduler does not consider it"}},
 		"process": {func(p *corev1.Pod) {
 			probed(p)
-			p.Annotations = map[string]string{workload.Process: "true"}
+			p.Annotations = map[string]string{podannotation.Process: "true"}
 		}, nil},
 	} {
 		p := s.unmade(name, test.mutate)

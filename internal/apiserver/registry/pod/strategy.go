@@ -12,8 +12,8 @@ import (
 	"k8s.io/apiserver/pkg/registry/rest"
 
 	"lanyard.dev/internal/apiserver/registry"
+	"lanyard.dev/internal/podannotation"
 	"lanyard.dev/internal/podsupport"
-	"lanyard.dev/internal/workload"
 )
 
 type (
@@ -96,7 +96,7 @@ func (gracefulStrategy) CheckGracefulDelete(_ context.Context, obj runtime.Objec
 	}
 	ended := pod.Status.Phase == corev1.PodFailed || pod.Status.Phase == corev1.PodSucceeded
 	switch {
-	case pod.Spec.NodeName == "" || ended || workload.IsProcess(pod):
+	case pod.Spec.NodeName == "" || ended || podannotation.IsProcess(pod):
 		period = 0
 	case period < 0:
 		period = 1

@@ -13,7 +13,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 
-	"lanyard.dev/internal/workload"
+	"lanyard.dev/internal/podannotation"
 )
 
 func (c *checker) metadata(p *field.Path) {
@@ -45,9 +45,9 @@ func (c *checker) annotations(p *field.Path) {
 	if value, ok := annotations[corev1.PodDeletionCost]; ok && !isDeletionCost(value) {
 		c.invalid(p.Key(corev1.PodDeletionCost), value, "must be a 32bit integer")
 	}
-	if value, ok := annotations[workload.Lease]; ok && workload.IsProcess(c.pod) {
-		if _, err := workload.ParseLease(value); err != nil {
-			c.invalid(p.Key(workload.Lease), value, err.Error())
+	if value, ok := annotations[podannotation.Lease]; ok && podannotation.IsProcess(c.pod) {
+		if _, err := podannotation.ParseLease(value); err != nil {
+			c.invalid(p.Key(podannotation.Lease), value, err.Error())
 		}
 	}
 	for _, key := range slices.Sorted(maps.Keys(annotations)) {

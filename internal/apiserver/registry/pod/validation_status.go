@@ -8,7 +8,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/validation/field"
 	netutils "k8s.io/utils/net"
 
-	"lanyard.dev/internal/workload"
+	"lanyard.dev/internal/podannotation"
 )
 
 // ValidateStatusUpdate returns what makes the status and metadata of updated unfit to replace those of old.
@@ -18,7 +18,7 @@ func ValidateStatusUpdate(updated, old *corev1.Pod) field.ErrorList {
 	c.add(apivalidation.ValidateObjectMetaUpdate(&updated.ObjectMeta, &old.ObjectMeta, meta)...)
 	c.finalizers(meta.Child("finalizers"))
 	kept := fixedAnnotation
-	if workload.IsProcess(old) {
+	if podannotation.IsProcess(old) {
 		kept = processAnnotation
 	}
 	c.annotationsKept(kept, old.Annotations, meta.Child("annotations"))

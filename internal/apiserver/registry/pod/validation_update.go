@@ -13,7 +13,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/validation"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 
-	"lanyard.dev/internal/workload"
+	"lanyard.dev/internal/podannotation"
 )
 
 // ValidateUpdate returns what makes updated, with its defaults set, unfit to replace old. Most of a pod's spec never
@@ -47,9 +47,9 @@ func fixedAnnotation(key string) string {
 		return "AppArmor annotations"
 	case key == corev1.MirrorPodAnnotationKey:
 		return "mirror pod annotation"
-	case key == workload.Process:
+	case key == podannotation.Process:
 		return "process annotation"
-	case key == workload.OnRenew:
+	case key == podannotation.OnRenew:
 		return "on-renew annotation"
 	}
 	return ""
@@ -58,7 +58,7 @@ func fixedAnnotation(key string) string {
 // processAnnotation is fixedAnnotation for the subresources of the pod of a process: who writes its status neither
 // vouches for the process nor ends it.
 func processAnnotation(key string) string {
-	if key == workload.Lease {
+	if key == podannotation.Lease {
 		return "lease annotation"
 	}
 	return fixedAnnotation(key)

@@ -4,14 +4,14 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 
-	"lanyard.dev/internal/workload"
+	"lanyard.dev/internal/podannotation"
 )
 
 // schedulingWarnings names the fields by which pod asks for a place, and which this server's scheduler does not consider. A
 // pod that has its node, that another scheduler places, or that stands for a process draws none.
 func schedulingWarnings(pod *corev1.Pod) []string {
 	spec := &pod.Spec
-	if spec.NodeName != "" || spec.SchedulerName != corev1.DefaultSchedulerName || workload.IsProcess(pod) {
+	if spec.NodeName != "" || spec.SchedulerName != corev1.DefaultSchedulerName || podannotation.IsProcess(pod) {
 		return nil
 	}
 	affinity := spec.Affinity

@@ -6,7 +6,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	corev1 "k8s.io/api/core/v1"
 
-	"lanyard.dev/internal/workload"
+	"lanyard.dev/internal/podannotation"
 )
 
 func TestWarnings(t *testing.T) {
@@ -72,7 +72,7 @@ func TestSchedulingWarnings(t *testing.T) {
 		}
 	}
 	process := defaulted(spec(apart))
-	process.Annotations = map[string]string{workload.Process: "true"}
+	process.Annotations = map[string]string{podannotation.Process: "true"}
 	if got := schedulingWarnings(process); got != nil {
 		t.Errorf("a process: %q", got)
 	}

@@ -11,7 +11,7 @@ import (
 	"k8s.io/apiserver/pkg/registry/rest"
 
 	"lanyard.dev/internal/apiserver/nodeclient"
-	"lanyard.dev/internal/workload"
+	"lanyard.dev/internal/podannotation"
 )
 
 // defaultContainerAnnotation names the container of a pod which is meant where none is named.
@@ -33,7 +33,7 @@ func find(ctx context.Context, pods rest.Getter, name string) (*corev1.Pod, erro
 	if !ok {
 		return nil, apierrors.NewInternalError(fmt.Errorf("unexpected object type: %T", found))
 	}
-	if workload.IsProcess(pod) {
+	if podannotation.IsProcess(pod) {
 		return nil, apierrors.NewBadRequest(fmt.Sprintf("pod %s stands for a process that was started with lanyard exec: "+
 			"no agent runs it, so it has neither logs nor a way in here; its output is where it was started", name))
 	}

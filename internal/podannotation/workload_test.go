@@ -1,0 +1,72 @@
+package podannotation_test
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"lanyard.dev/internal/podannotation"
+)
+
+var made = time.Date(2026, 11, 1, 12, 0, 0, 0, time.UTC)
+
+func TestLeaseEnd(t *testing.T) {
+	t.Parallel()
+	seen := made.Add(30 * time.Second)
+	for _, test := range []struct {
+		name, lease string
+		want        time.Time
+	}{
+		{"none", "none", made.Add(podannotation.FirstLease)},
+		{"empty", "", made.Add(podannotation.FirstLease)},
+		{"not a time", "tomorrow", made.Add(podannotation.FirstLease)},
+		{"ahead", podannotation.FormatLease(seen.Add(time.Minute)), seen.Add(time.Minute)},
+		{"in another zone", "2026-11-01T14:01:00+02:00", made.Add(time.Minute)},
+		{"past", podannotation.FormatLease(made.Add(-time.Hour)), made.Add(-time.Hour)},
+		{"at the bound", podannotation.FormatLease(seen.Add(podannotation.MaxLease)), seen.Add(podannotation.MaxLease)},
+		{"too far ahead", podannotation.FormatLease(seen.Add(podannotation.MaxLease + time.Second)), seen.Add(podannotation.MaxLease)},
+		{"for good", "9999-12-31T23:59:59Z", seen.Add(podannotation.MaxLease)},
+	} {
+		pod := &metav1.ObjectMeta{CreationTimestamp: metav1.NewTime(made), Annotations: map[string]string{podannotation.Process: "true"}}
+		if test.lease != "none" {
+			pod.Annotations[podannotation.Lease] = test.lease
+		}
+		if got := podannotation.LeaseEnd(pod, seen); !got.Equal(test.want) {
+			t.Errorf("%s: ends %v, want %v", test.name, got, test.want)
+		}
+	}
+}
+
+func TestIsProcess(t *testing.T) {
+	t.Parallel()
+	for value, want := range map[string]bool{"true": true, "false": false, "": false, "True": false, "1": false} {
+		pod := &metav1.ObjectMeta{Annotations: map[string]string{podannotation.Process: value}}
+		if got := podannotation.IsProcess(pod); got != want {
+			t.Errorf("%q: %v", value, got)
+		}
+	}
+	if podannotation.IsProcess(&metav1.ObjectMeta{}) {
+		t.Error("a pod without annotations")
+	}
+}
+
+func FuzzParseLease(f *testing.F) {
+	for _, seed := range []string{"", "2026-11-01T12:00:00Z", "2026-11-01T12:00:00.123456789+14:00", "2026-11-01 12:00:00Z", strings.Repeat("2", 100)} {
+		f.Add(seed)
+	}
+	f.Fuzz(func(t *testing.T, text string) {
+		until, err := podannotation.ParseLease(text)
+		if err != nil {
+			return
+		}
+		again, err := podannotation.ParseLease(podannotation.FormatLease(until))
+		if year := until.UTC().Year(); year < 0 || year > 9999 {
+			return // an offset took it where the format has no room
+		}
+		if lost := until.Sub(again); err != nil || lost < 0 || lost >= time.Second {
+			t.Errorf("%q: read as %v, written and read again as %v, %v", text, until, again, err)
+		}
+	})
+}
