@@ -30,7 +30,7 @@ var rules = []rule{
 		why: "the domain knows no transport and no storage",
 	},
 	{
-		in:    []string{"internal/token", "internal/signingkey", "internal/rbac", "internal/pki", "internal/etcd", "internal/atomicfile", "internal/podannotation", "internal/podsupport"},
+		in:    []string{"internal/token", "internal/signingkey", "internal/rbac", "internal/pki", "internal/etcd", "internal/files", "internal/podannotation", "internal/podsupport"},
 		never: []string{module + "/internal/apiserver", module + "/internal/controller", module + "/internal/node", module + "/internal/standalone", module + "/internal/datadir"},
 		why:   "what everything stands on stands on nothing above it",
 	},

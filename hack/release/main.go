@@ -22,7 +22,7 @@ import (
 	"strings"
 	"syscall"
 
-	"lanyard.dev/internal/atomicfile"
+	"lanyard.dev/internal/files"
 )
 
 const (
@@ -91,13 +91,13 @@ func checksums(files map[string][]byte) []byte {
 	return sums.Bytes()
 }
 
-func write(dir string, files map[string][]byte) error {
-	for _, name := range slices.Sorted(maps.Keys(files)) {
+func write(dir string, contents map[string][]byte) error {
+	for _, name := range slices.Sorted(maps.Keys(contents)) {
 		path := filepath.Join(dir, name)
-		if err := atomicfile.Write(path, files[name], 0o644); err != nil {
+		if err := files.Write(path, contents[name], 0o644); err != nil {
 			return err
 		}
-		fmt.Fprintf(os.Stderr, "release: wrote %s, %d bytes\n", path, len(files[name]))
+		fmt.Fprintf(os.Stderr, "release: wrote %s, %d bytes\n", path, len(contents[name]))
 	}
 	return nil
 }

@@ -58,7 +58,7 @@ import (
 	"lanyard.dev/internal/controller/namespacedefaults"
 	"lanyard.dev/internal/controller/nodeapproval"
 	"lanyard.dev/internal/controller/tokencleaner"
-	"lanyard.dev/internal/keyfile"
+	"lanyard.dev/internal/files"
 	"lanyard.dev/internal/nodeaccess"
 	"lanyard.dev/internal/pki"
 	"lanyard.dev/internal/rbac"
@@ -69,11 +69,11 @@ import (
 
 // checkKeyFiles refuses keys that another user may have replaced, and warns of those that any user may read.
 func (a *assembly) checkKeyFiles() error {
-	files := a.options.keyFiles()
-	for _, file := range keyfile.Exposed(files...) {
+	keys := a.options.keyFiles()
+	for _, file := range files.WorldReadable(keys...) {
 		klog.ErrorS(nil, "Every user of this machine may read a key file: run chmod o-r", "file", file)
 	}
-	return keyfile.Guarded(files...)
+	return files.CheckUnwritable(keys...)
 }
 
 // loadKeys reads the signing key and the keys accepted besides.

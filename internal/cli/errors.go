@@ -6,6 +6,8 @@ import (
 	"strings"
 
 	"github.com/spf13/cobra"
+
+	"lanyard.dev/internal/hint"
 )
 
 const (
@@ -86,5 +88,5 @@ func hintOf(err error) string {
 	if errors.As(err, &h) {
 		return h.Hint()
 	}
-	return ""
+	return hint.Of(err)
 }

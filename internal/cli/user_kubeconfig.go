@@ -15,7 +15,7 @@ import (
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
 
-	"lanyard.dev/internal/atomicfile"
+	"lanyard.dev/internal/files"
 	"lanyard.dev/internal/pki"
 )
 
@@ -153,7 +153,7 @@ func (o *userKubeconfigOptions) deliver(config *rest.Config, keyPEM, chain []byt
 	if o.target == "" {
 		err = write(o.out, string(data))
 	} else {
-		err = atomicfile.Write(o.target, data, 0o600)
+		err = files.Write(o.target, data, 0o600)
 	}
 	if err != nil {
 		return withHint(err, "the certificate is lost: make another")

@@ -5,7 +5,7 @@ import (
 	"io/fs"
 	"os"
 
-	"lanyard.dev/internal/atomicfile"
+	"lanyard.dev/internal/files"
 )
 
 // dataMark is a file that says that there is data in etcd's directory.
@@ -43,7 +43,7 @@ func (d *Dir) MarkData() error {
 	if marked, err := exists(path); err != nil || marked {
 		return err
 	}
-	if err := atomicfile.Write(path, []byte(dataMarkText), 0o600); err != nil {
+	if err := files.Write(path, []byte(dataMarkText), 0o600); err != nil {
 		return unwritable(path, err)
 	}
 	return nil

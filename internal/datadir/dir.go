@@ -7,8 +7,7 @@ import (
 	"os"
 	"path/filepath"
 
-	"lanyard.dev/internal/filelock"
-	"lanyard.dev/internal/keyfile"
+	"lanyard.dev/internal/files"
 )
 
 const lockName = "lock"
@@ -16,7 +15,7 @@ const lockName = "lock"
 // Dir is a data directory that this process holds.
 type Dir struct {
 	path   string
-	lock   *filelock.Lock
+	lock   *files.Lock
 	record *record
 }
 
@@ -24,7 +23,7 @@ type Dir struct {
 // until Close or the end of the process, however it ends. It fails with
 // *Error: when another process holds the directory (ErrInUse), when it
 // belongs to another user, is not writable, is not a directory, or holds
-// files and is not a data directory. It fails with *keyfile.Error when another
+// files and is not a data directory. It fails with *hint.Error when another
 // user could have read or changed a key in it.
 func Open(path string) (*Dir, error) {
 	path, err := filepath.Abs(path)
@@ -41,7 +40,7 @@ func Open(path string) (*Dir, error) {
 	if err := d.takeLock(); err != nil {
 		return nil, err
 	}
-	if err := keyfile.Private(d.secrets()...); err != nil {
+	if err := files.CheckPrivate(d.secrets()...); err != nil {
 		_ = d.Close()
 		return nil, err
 	}
@@ -79,7 +78,7 @@ func check(path string) error {
 	if err != nil {
 		return &Error{Path: path, Problem: "cannot be read", Err: cause(err), Next: "choose another directory with --data-dir"}
 	}
-	if owner, mine := keyfile.OwnedByMe(info); !mine {
+	if owner, mine := files.OwnedByMe(info); !mine {
 		return &Error{
 			Path: path, Problem: fmt.Sprintf("belongs to another user (%s)", owner),
 			Next: "run as that user, or choose another directory with --data-dir",
@@ -124,7 +123,7 @@ func holdsForeignFiles(path string) (string, error) {
 // Held returns *Error if the directory was removed or replaced while this
 // process held it: what is written then is lost.
 func (d *Dir) Held() error {
-	if d.lock.Named() {
+	if d.lock.InPlace() {
 		return nil
 	}
 	return &Error{
@@ -135,9 +134,9 @@ func (d *Dir) Held() error {
 
 func (d *Dir) takeLock() error {
 	path := d.join(lockName)
-	lock, err := filelock.Try(path)
+	lock, err := files.TryLock(path)
 	switch {
-	case errors.Is(err, filelock.ErrLocked):
+	case errors.Is(err, files.ErrLocked):
 		return inUse(d.path, path)
 	case err != nil:
 		return unwritable(path, err)

@@ -17,7 +17,7 @@ import (
 
 	"k8s.io/utils/clock"
 
-	"lanyard.dev/internal/keyfile"
+	"lanyard.dev/internal/hint"
 )
 
 // The test binary runs itself as an instance that is killed.
@@ -297,8 +297,8 @@ func TestOpenKeysAreRefused(t *testing.T) {
 			return err
 		}
 		_, err = Open(dir)
-		var open *keyfile.Error
-		if !errors.As(err, &open) || !strings.Contains(err.Error(), path+" is open to other users (mode 0666)") || !strings.HasSuffix(open.Hint(), "chmod 600 "+path) {
+		var open *hint.Error
+		if !errors.As(err, &open) || !strings.Contains(err.Error(), path+" is open to other users (mode 0666)") || !strings.HasSuffix(open.Hint, "chmod 600 "+path) {
 			t.Errorf("%s: %v", path, err)
 		}
 		return os.Chmod(path, 0o600)

@@ -14,7 +14,7 @@ import (
 	configv1 "k8s.io/apiserver/pkg/apis/apiserver/v1"
 	"sigs.k8s.io/yaml"
 
-	"lanyard.dev/internal/atomicfile"
+	"lanyard.dev/internal/files"
 )
 
 const (
@@ -70,7 +70,7 @@ func ensureFile(path string, check func([]byte) string, create func() ([]byte, e
 	if data, err = create(); err != nil {
 		return fmt.Errorf("make the content of %s: %w", path, err)
 	}
-	if err := atomicfile.Write(path, data, 0o600); err != nil {
+	if err := files.Write(path, data, 0o600); err != nil {
 		return unwritable(path, err)
 	}
 	return nil

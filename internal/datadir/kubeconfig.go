@@ -7,7 +7,7 @@ import (
 	"k8s.io/client-go/tools/clientcmd"
 	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
 
-	"lanyard.dev/internal/atomicfile"
+	"lanyard.dev/internal/files"
 )
 
 // contextName is the name of the cluster and the context in the kubeconfig.
@@ -47,7 +47,7 @@ func ensureKubeconfig(path string, e entry) error {
 	if err != nil {
 		return fmt.Errorf("encode %s: %w", path, err)
 	}
-	if err := atomicfile.Write(path, encoded, 0o600); err != nil {
+	if err := files.Write(path, encoded, 0o600); err != nil {
 		return unwritable(path, err)
 	}
 	return nil

@@ -10,8 +10,7 @@ import (
 	"path/filepath"
 	"strings"
 
-	"lanyard.dev/internal/atomicfile"
-	"lanyard.dev/internal/filelock"
+	"lanyard.dev/internal/files"
 )
 
 // Running is an instance that is up on this machine, for this user.
@@ -37,7 +36,7 @@ const (
 // systems a locked file cannot be read by others.
 type record struct {
 	base string
-	lock *filelock.Lock
+	lock *files.Lock
 }
 
 // Announce publishes that this instance is ready at url, for Find and for
@@ -67,13 +66,13 @@ func openRecord(dir, dataDir string) (*record, error) {
 	// Someone who looks for stale records holds the lock for an instant, and
 	// may remove the file between its opening and its locking here.
 	for range 100 {
-		lock, err := filelock.Try(base + recordLockSuffix)
-		if err == nil && lock.Named() {
+		lock, err := files.TryLock(base + recordLockSuffix)
+		if err == nil && lock.InPlace() {
 			return &record{base: base, lock: lock}, nil
 		}
 		if err == nil {
 			_ = lock.Release()
-		} else if !errors.Is(err, filelock.ErrLocked) {
+		} else if !errors.Is(err, files.ErrLocked) {
 			return nil, unwritable(base+recordLockSuffix, err)
 		}
 	}
@@ -85,7 +84,7 @@ func (r *record) write(running Running) error {
 	if err != nil {
 		return fmt.Errorf("encode the record of %s: %w", running.DataDir, err)
 	}
-	if err := atomicfile.Write(r.base+recordSuffix, append(data, '\n'), 0o600); err != nil {
+	if err := files.Write(r.base+recordSuffix, append(data, '\n'), 0o600); err != nil {
 		return unwritable(r.base+recordSuffix, err)
 	}
 	return nil
@@ -127,12 +126,12 @@ func escape(dir string) string {
 
 // readRecord reads a record that is true, and removes one that no longer is.
 func readRecord(base string) (Running, bool) {
-	lock, err := filelock.Try(base + recordLockSuffix)
+	lock, err := files.TryLock(base + recordLockSuffix)
 	if err == nil {
 		_ = (&record{base: base, lock: lock}).withdraw()
 		return Running{}, false
 	}
-	if !errors.Is(err, filelock.ErrLocked) {
+	if !errors.Is(err, files.ErrLocked) {
 		return Running{}, false
 	}
 	return parseRecordFile(base + recordSuffix)

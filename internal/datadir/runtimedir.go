@@ -8,7 +8,7 @@ import (
 	"path/filepath"
 	"runtime"
 
-	"lanyard.dev/internal/keyfile"
+	"lanyard.dev/internal/files"
 )
 
 // runtimeDirEnv overrides where running instances are noted.
@@ -54,7 +54,7 @@ func trusted(dir string) (bool, error) {
 	if err != nil {
 		return false, &Error{Path: dir, Problem: "cannot be read", Err: cause(err), Next: "set " + runtimeDirEnv + " to a directory of yours"}
 	}
-	owner, mine := keyfile.OwnedByMe(info)
+	owner, mine := files.OwnedByMe(info)
 	open := runtime.GOOS != "windows" && info.Mode().Perm()&0o022 != 0
 	problem := ""
 	switch {

@@ -16,7 +16,7 @@ import (
 	"go.etcd.io/etcd/server/v3/embed"
 	"google.golang.org/grpc"
 
-	"lanyard.dev/internal/filelock"
+	"lanyard.dev/internal/files"
 )
 
 // stopGrace is how long Stop lets requests in flight finish. Watches never
@@ -33,7 +33,7 @@ var errSlowStart = fmt.Errorf("it did not answer within %v", startTimeout)
 type Server struct {
 	config Config
 	socket *socket
-	lock   *filelock.Lock
+	lock   *files.Lock
 	log    *failureLog
 
 	member *embed.Etcd
@@ -99,9 +99,9 @@ func (s *Server) abandon(ctx context.Context, cause error) error {
 
 // lock keeps a second member away. etcd has a lock of its own on its
 // database, but waits for it without end.
-func lock(path string) (*filelock.Lock, error) {
-	locked, err := filelock.Try(path)
-	if errors.Is(err, filelock.ErrLocked) {
+func lock(path string) (*files.Lock, error) {
+	locked, err := files.TryLock(path)
+	if errors.Is(err, files.ErrLocked) {
 		return nil, ErrLocked
 	}
 	return locked, err
@@ -182,7 +182,7 @@ func (s *Server) Held() error {
 	files, err := filesOf(filepath.Join(s.config.Dir, "member", "wal"))
 	logged := err != nil || len(files) > 0
 	_, err = os.Stat(filepath.Join(s.config.Dir, "member", "snap", "db"))
-	if s.lock.Named() && logged && !errors.Is(err, fs.ErrNotExist) {
+	if s.lock.InPlace() && logged && !errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
 	return &Error{Dir: s.config.Dir, Err: errRemoved}

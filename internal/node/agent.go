@@ -30,8 +30,7 @@ import (
 	"k8s.io/klog/v2"
 	"k8s.io/utils/clock"
 
-	"lanyard.dev/internal/atomicfile"
-	"lanyard.dev/internal/filelock"
+	"lanyard.dev/internal/files"
 	"lanyard.dev/internal/node/cri"
 	"lanyard.dev/internal/node/objects"
 	"lanyard.dev/internal/node/pod"
@@ -92,8 +91,8 @@ func claim(dir string) (release func(), err error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("make the agent's directory: %w", err)
 	}
-	lock, err := filelock.Try(filepath.Join(dir, "lock"))
-	if errors.Is(err, filelock.ErrLocked) {
+	lock, err := files.TryLock(filepath.Join(dir, "lock"))
+	if errors.Is(err, files.ErrLocked) {
 		return nil, inUse(dir)
 	}
 	if err != nil {
@@ -189,7 +188,7 @@ func agentID(file string) (string, error) {
 		return "", err
 	}
 	id := uuid.NewString()
-	return id, atomicfile.Write(file, []byte(id+"\n"), 0o600)
+	return id, files.Write(file, []byte(id+"\n"), 0o600)
 }
 
 // deliver puts together what gives pods their volumes and runs them.

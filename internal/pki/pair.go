@@ -11,7 +11,7 @@ import (
 	"io/fs"
 	"os"
 
-	"lanyard.dev/internal/atomicfile"
+	"lanyard.dev/internal/files"
 )
 
 const (
@@ -67,7 +67,7 @@ func (p *Pair) write(certFile, keyFile string) error {
 }
 
 func writeFile(path string, data []byte, mode fs.FileMode) error {
-	if err := atomicfile.Write(path, data, mode); err != nil {
+	if err := files.Write(path, data, mode); err != nil {
 		return &FileError{
 			File: path, Problem: "cannot be written", Err: cause(err),
 			Next: "make room or give this user write access, then start again",

@@ -13,7 +13,7 @@ import (
 	"k8s.io/client-go/tools/clientcmd"
 	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
 
-	"lanyard.dev/internal/filelock"
+	"lanyard.dev/internal/files"
 )
 
 const (
@@ -32,7 +32,7 @@ const (
 // user can tell that it was left behind.
 type directory struct {
 	path string
-	lock *filelock.Lock
+	lock *files.Lock
 }
 
 // newDirectory makes a directory that user alone can read, and removes those that were left behind.
@@ -41,7 +41,7 @@ func newDirectory(user User) (*directory, error) {
 	sweepDirectories(base)
 	for range directoryTries {
 		d, err := tryDirectory(base, user)
-		if errors.Is(err, filelock.ErrLocked) || errors.Is(err, fs.ErrNotExist) {
+		if errors.Is(err, files.ErrLocked) || errors.Is(err, fs.ErrNotExist) {
 			continue
 		}
 		return d, err
@@ -73,7 +73,7 @@ func tryDirectory(base string, user User) (*directory, error) {
 	if err != nil {
 		return nil, err
 	}
-	lock, err := filelock.Try(filepath.Join(path, lockName))
+	lock, err := files.TryLock(filepath.Join(path, lockName))
 	if err != nil {
 		return nil, err
 	}
@@ -128,7 +128,7 @@ func sweepDirectory(path string) {
 	if _, err := os.Lstat(lock); err != nil && time.Since(info.ModTime()) < unlockedAge {
 		return
 	}
-	held, err := filelock.Try(lock)
+	held, err := files.TryLock(lock)
 	if err != nil {
 		return
 	}

@@ -1,4 +1,4 @@
-package filelock
+package files
 
 import (
 	"errors"
@@ -12,17 +12,17 @@ import (
 func TestOneHolder(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "lock")
-	first, err := Try(path)
+	first, err := TryLock(path)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := Try(path); !errors.Is(err, ErrLocked) {
+	if _, err := TryLock(path); !errors.Is(err, ErrLocked) {
 		t.Fatalf("second: %v, want ErrLocked", err)
 	}
 	if err := first.Release(); err != nil {
 		t.Fatal(err)
 	}
-	third, err := Try(path)
+	third, err := TryLock(path)
 	if err != nil {
 		t.Fatalf("after release: %v", err)
 	}
@@ -36,12 +36,12 @@ func TestOneHolder(t *testing.T) {
 func TestReleaseWithACopy(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "lock")
-	lock, err := Try(path)
+	lock, err := TryLock(path)
 	if err != nil {
 		t.Fatal(err)
 	}
 	child := exec.CommandContext(t.Context(), os.Args[0], "-test.run=TestChild")
-	child.Env = append(os.Environ(), "LANYARD_FILELOCK_TEST_CHILD=1")
+	child.Env = append(os.Environ(), "LANYARD_LOCK_TEST_CHILD=1")
 	child.ExtraFiles = []*os.File{lock.File}
 	stdin, err := child.StdinPipe()
 	if err != nil {
@@ -53,7 +53,7 @@ func TestReleaseWithACopy(t *testing.T) {
 	if err := lock.Release(); err != nil {
 		t.Fatal(err)
 	}
-	again, err := Try(path)
+	again, err := TryLock(path)
 	if err != nil {
 		t.Errorf("while a child has a copy: %v", err)
 	} else if err := again.Release(); err != nil {
@@ -65,7 +65,7 @@ func TestReleaseWithACopy(t *testing.T) {
 
 // TestChild is the child: it ends with its standard input.
 func TestChild(t *testing.T) {
-	if os.Getenv("LANYARD_FILELOCK_TEST_CHILD") == "" {
+	if os.Getenv("LANYARD_LOCK_TEST_CHILD") == "" {
 		t.Skip("run by TestReleaseWithACopy")
 	}
 	_, _ = os.Stdin.Read(make([]byte, 1))
@@ -74,20 +74,20 @@ func TestChild(t *testing.T) {
 func TestLockOutlivesItsHandle(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "lock")
-	if _, err := Try(path); err != nil {
+	if _, err := TryLock(path); err != nil {
 		t.Fatal(err)
 	}
 	for range 3 {
 		runtime.GC()
 	}
-	if _, err := Try(path); !errors.Is(err, ErrLocked) {
+	if _, err := TryLock(path); !errors.Is(err, ErrLocked) {
 		t.Errorf("after the handle was dropped: %v, want ErrLocked", err)
 	}
 }
 
 func TestUnwritable(t *testing.T) {
 	t.Parallel()
-	if _, err := Try(filepath.Join(t.TempDir(), "absent", "lock")); err == nil {
+	if _, err := TryLock(filepath.Join(t.TempDir(), "absent", "lock")); err == nil {
 		t.Error("locked a file in no directory")
 	}
 }

@@ -1,4 +1,4 @@
-package filelock
+package files
 
 import (
 	"io"
@@ -8,8 +8,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// unlock undoes both kinds of lock that TryLockFile takes on Linux: of the
-// open file description, or, on kernels without those, flock.
+// unlock undoes both kinds of lock that TryLockFile takes on Linux: one of the open file description or, on kernels
+// without those, flock.
 func unlock(f *os.File) error {
 	whole := syscall.Flock_t{Type: syscall.F_UNLCK, Whence: io.SeekStart}
 	if err := syscall.FcntlFlock(f.Fd(), unix.F_OFD_SETLK, &whole); err == nil {

@@ -1,6 +1,6 @@
 //go:build !windows
 
-package keyfile
+package files
 
 import (
 	"errors"
@@ -10,6 +10,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"lanyard.dev/internal/hint"
 )
 
 func make600(t *testing.T, name string) string {
@@ -38,13 +40,13 @@ func TestModes(t *testing.T) {
 			t.Fatal(err)
 		}
 		for _, path := range []string{path, link} {
-			if err := Private(path); (err == nil) != want.private {
+			if err := CheckPrivate(path); (err == nil) != want.private {
 				t.Errorf("%04o: private: %v", mode, err)
 			}
-			if err := Guarded(path); (err == nil) != want.guarded {
+			if err := CheckUnwritable(path); (err == nil) != want.guarded {
 				t.Errorf("%04o: guarded: %v", mode, err)
 			}
-			if hidden := !slices.Contains(Exposed(path), path); hidden != want.hidden {
+			if hidden := !slices.Contains(WorldReadable(path), path); hidden != want.hidden {
 				t.Errorf("%04o: hidden: %v", mode, hidden)
 			}
 		}
@@ -59,14 +61,14 @@ func TestEveryFileIsNamed(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	err := Private(good, filepath.Join(t.TempDir(), "absent"), bad, worse)
-	var open *Error
+	err := CheckPrivate(good, filepath.Join(t.TempDir(), "absent"), bad, worse)
+	var open *hint.Error
 	if !errors.As(err, &open) {
 		t.Fatalf("got %v", err)
 	}
 	want := "key file " + bad + " is open to other users (mode 0640)\nkey file " + worse + " is open to other users (mode 0666)"
-	if err.Error() != want || !strings.HasSuffix(open.Hint(), "chmod 600 "+bad+" && chmod 600 "+worse) {
-		t.Errorf("got %q, hint %q", err, open.Hint())
+	if err.Error() != want || !strings.HasSuffix(open.Hint, "chmod 600 "+bad+" && chmod 600 "+worse) {
+		t.Errorf("got %q, hint %q", err, open.Hint)
 	}
 }
 
@@ -74,8 +76,8 @@ func TestEveryFileIsNamed(t *testing.T) {
 func TestUnknownFile(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(make600(t, "file"), "below")
-	for name, err := range map[string]error{"private": Private(path), "guarded": Guarded(path)} {
-		var open *Error
+	for name, err := range map[string]error{"private": CheckPrivate(path), "guarded": CheckUnwritable(path)} {
+		var open *hint.Error
 		if err == nil || errors.As(err, &open) {
 			t.Errorf("%s: %v, want the error of the system", name, err)
 		}
@@ -91,7 +93,7 @@ func TestFileOfAnotherUser(t *testing.T) {
 	if err := os.Chown(path, 12345, 12345); err != nil {
 		t.Fatal(err)
 	}
-	for name, err := range map[string]error{"private": Private(path), "guarded": Guarded(path)} {
+	for name, err := range map[string]error{"private": CheckPrivate(path), "guarded": CheckUnwritable(path)} {
 		if err == nil || !strings.Contains(err.Error(), "belongs to another user (uid 12345)") {
 			t.Errorf("%s: %v", name, err)
 		}

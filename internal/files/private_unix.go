@@ -1,6 +1,6 @@
 //go:build !windows
 
-package keyfile
+package files
 
 import (
 	"fmt"
@@ -9,8 +9,8 @@ import (
 	"syscall"
 )
 
-// OwnedByMe tells whether this process's user owns the file, and who does.
-func OwnedByMe(info fs.FileInfo) (string, bool) {
+// OwnedByMe returns the owner of a file, such as "uid 0", and whether that is this process's user.
+func OwnedByMe(info fs.FileInfo) (owner string, mine bool) {
 	stat, ok := info.Sys().(*syscall.Stat_t)
 	if !ok {
 		return "unknown", false

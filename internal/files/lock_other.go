@@ -1,8 +1,8 @@
 //go:build !(linux || darwin || dragonfly || freebsd || netbsd || openbsd)
 
-package filelock
+package files
 
 import "os"
 
-// unlock leaves it to closing the file.
+// unlock does nothing: here the lock ends when the file is closed.
 func unlock(*os.File) error { return nil }

@@ -1,0 +1,75 @@
+package files
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+)
+
+// Limits for Read, in bytes.
+const (
+	// MaxText is the limit for a file of a few lines, such as a file of /proc or /etc.
+	MaxText = 64 << 10
+	// MaxPEM is the limit for a file of keys or certificates. An operating system's bundle of root certificates has a
+	// quarter of that.
+	MaxPEM = 1 << 20
+	// MaxConfig is the limit for a configuration file or kubeconfig: 64 issuers with a CA bundle each fit.
+	MaxConfig = 4 << 20
+)
+
+// ErrTooLarge is wrapped by the errors of Read and ReadAll about a file that is larger than the limit.
+var ErrTooLarge = errors.New("file is too large")
+
+// tooLarge names the file and its limit.
+type tooLarge struct {
+	name  string
+	limit int64
+}
+
+func (e *tooLarge) Error() string {
+	if e.limit%1024 != 0 {
+		return fmt.Sprintf("%s is larger than %d bytes", e.name, e.limit)
+	}
+	return fmt.Sprintf("%s is larger than %d KiB", e.name, e.limit/1024)
+}
+
+func (e *tooLarge) Unwrap() error { return ErrTooLarge }
+
+// Read returns the content of a file of at most limit bytes. Every error names the file. The limit also holds for pipes,
+// devices and /proc, whose size is unknown before they are read. Opening a named pipe waits for its writer.
+func Read(path string, limit int64) ([]byte, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	return ReadAll(f, path, limit)
+}
+
+// ReadAll returns what r holds, at most limit bytes. Errors call it name.
+func ReadAll(r io.Reader, name string, limit int64) ([]byte, error) {
+	data, err := io.ReadAll(io.LimitReader(r, limit+1))
+	if int64(len(data)) > limit {
+		return nil, &tooLarge{name, limit}
+	}
+	if pathError := (*fs.PathError)(nil); err != nil && !errors.As(err, &pathError) {
+		err = fmt.Errorf("read %s: %w", name, err)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return data, nil
+}
+
+// Cause returns err without the operation and path that package os adds, for a message that names the file itself.
+func Cause(err error) error {
+	if pathError := (*fs.PathError)(nil); errors.As(err, &pathError) {
+		return pathError.Err
+	}
+	if linkError := (*os.LinkError)(nil); errors.As(err, &linkError) {
+		return linkError.Err
+	}
+	return err
+}

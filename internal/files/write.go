@@ -1,0 +1,82 @@
+package files
+
+import (
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"runtime"
+)
+
+// Write replaces the file at path with data and mode. A reader sees either the old content or all of the new, also if
+// this process is killed at any moment. Write returns once content and name are on the disk. If it fails, the file at
+// path is unchanged and no temporary file is left.
+//
+// A path may have one writer at a time: the temporary file's name is fixed, so that the next write overwrites one that a
+// killed process left.
+func Write(path string, data []byte, mode fs.FileMode) error {
+	temporary := filepath.Join(filepath.Dir(path), "."+filepath.Base(path)+".tmp")
+	if err := os.Remove(temporary); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	if err := writeSynced(temporary, data, mode); err != nil {
+		_ = os.Remove(temporary)
+		return err
+	}
+	if err := os.Rename(temporary, path); err != nil {
+		_ = os.Remove(temporary)
+		return err
+	}
+	return syncDir(filepath.Dir(path))
+}
+
+// Create writes data to a new file of mode 0600, as Write does. If path exists, Create leaves it unchanged and returns
+// an fs.ErrExist. Of several processes that create the same path, one succeeds.
+func Create(path string, data []byte) (err error) {
+	dir := filepath.Dir(path)
+	temporary, err := os.CreateTemp(dir, "."+filepath.Base(path)+".*") // mode 0600
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, os.Remove(temporary.Name())) }()
+	_, err = temporary.Write(data)
+	if err == nil {
+		err = temporary.Sync()
+	}
+	if err = errors.Join(err, temporary.Close()); err != nil {
+		return err
+	}
+	// A link, unlike a rename, never replaces an existing file.
+	if err := os.Link(temporary.Name(), path); err != nil {
+		return err
+	}
+	return syncDir(dir)
+}
+
+// writeSynced opens path with O_EXCL, which does not follow a link that somebody planted there.
+func writeSynced(path string, data []byte, mode fs.FileMode) error {
+	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, mode)
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(data)
+	if err == nil {
+		err = f.Chmod(mode)
+	}
+	if err == nil {
+		err = f.Sync()
+	}
+	return errors.Join(err, f.Close())
+}
+
+// syncDir makes a new name in the directory durable. Windows has no such call and needs none.
+func syncDir(dir string) error {
+	if runtime.GOOS == "windows" {
+		return nil
+	}
+	d, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	return errors.Join(d.Sync(), d.Close())
+}
