@@ -1,13 +1,14 @@
 package apiserver
 
 import (
-	"errors"
 	"fmt"
 	"net"
 	"net/url"
 	"slices"
 	"strings"
 	"time"
+
+	"k8s.io/apimachinery/pkg/util/validation/field"
 
 	"lanyard.dev/internal/apiserver/auditlog"
 	"lanyard.dev/internal/apiserver/nodeclient"
@@ -87,21 +88,29 @@ type Signing struct {
 	Duration time.Duration
 }
 
-func (o *Signing) validate() []error {
-	var errs []error
-	if (o.CertFile == "") != (o.KeyFile == "") {
-		errs = append(errs, errors.New("--cluster-signing-cert-file and --cluster-signing-key-file go together"))
-	}
-	if (o.ServingCertFile == "") != (o.ServingKeyFile == "") {
-		errs = append(errs, errors.New("--cluster-signing-kubelet-serving-cert-file and --cluster-signing-kubelet-serving-key-file go together"))
-	}
+func (o *Signing) validate(path *field.Path) field.ErrorList {
+	faults := together(path, "certFile", o.CertFile, "keyFile", o.KeyFile)
+	faults = append(faults, together(path, "servingCertFile", o.ServingCertFile, "servingKeyFile", o.ServingKeyFile)...)
 	if o.ServingCertFile != "" && o.CertFile == "" {
-		errs = append(errs, errors.New("--cluster-signing-kubelet-serving-cert-file needs --cluster-signing-cert-file: nodes ask for client certificates first"))
+		faults = append(faults, field.Required(path.Child("certFile"), fmt.Sprintf(
+			"`%v` needs `%v`: nodes ask for client certificates first", path.Child("servingCertFile"), path.Child("certFile"))))
 	}
 	if o.Duration != 0 && o.Duration < certificates.MinDuration {
-		errs = append(errs, fmt.Errorf("--cluster-signing-duration %v: must be at least 10m", o.Duration))
+		faults = append(faults, field.Invalid(path.Child("duration"), o.Duration, "must be at least 10m"))
 	}
-	return errs
+	return faults
+}
+
+// together returns the fault of two options of which only one is set.
+func together(path *field.Path, a, valueOfA, b, valueOfB string) field.ErrorList {
+	if (valueOfA == "") == (valueOfB == "") {
+		return nil
+	}
+	missing := a
+	if valueOfB == "" {
+		missing = b
+	}
+	return field.ErrorList{field.Required(path.Child(missing), fmt.Sprintf("`%v` and `%v` go together", path.Child(a), path.Child(b)))}
 }
 
 // keyFiles are the files that hold a private key, or one that encrypts.
@@ -116,57 +125,46 @@ func (o *Options) keyFiles() []string {
 // DefaultIssuer is kube-apiserver's usual issuer name.
 const DefaultIssuer = "https://kubernetes.default.svc.cluster.local"
 
-// Validate returns every fault at once, each naming its flag.
-func (o *Options) Validate() error {
-	var errs []error
-	require := func(value, flag string) {
+// Validate returns every fault of the options. A field path consists of the names of Options' fields. The text of a fault that
+// concerns several fields quotes their paths with backquotes.
+func (o *Options) Validate() field.ErrorList {
+	var faults field.ErrorList
+	require := func(value string, path *field.Path) {
 		if value == "" {
-			errs = append(errs, fmt.Errorf("%s is required", flag))
+			faults = append(faults, field.Required(path, ""))
 		}
 	}
-	require(o.TLSCertFile, "--tls-cert-file")
-	require(o.TLSPrivateKeyFile, "--tls-private-key-file")
-	require(strings.Join(o.Etcd.Servers, ","), "--etcd-servers")
+	require(o.TLSCertFile, field.NewPath("tlsCertFile"))
+	require(o.TLSPrivateKeyFile, field.NewPath("tlsPrivateKeyFile"))
+	require(strings.Join(o.Etcd.Servers, ","), field.NewPath("etcd", "servers"))
 	if o.ShutdownDelay < 0 {
-		errs = append(errs, fmt.Errorf("--shutdown-delay-duration %v: must not be negative", o.ShutdownDelay))
+		faults = append(faults, field.Invalid(field.NewPath("shutdownDelay"), o.ShutdownDelay, "must not be negative"))
 	}
-	if (o.Etcd.CertFile == "") != (o.Etcd.KeyFile == "") {
-		errs = append(errs, errors.New("--etcd-certfile and --etcd-keyfile go together"))
-	}
-	errs = append(errs, o.ServiceAccounts.validate()...)
-	errs = append(errs, o.Signing.validate()...)
-	errs = append(errs, o.Audit.Validate()...)
-	errs = append(errs, o.Nodes.Validate()...)
-	return errors.Join(errs...)
+	faults = append(faults, together(field.NewPath("etcd"), "certFile", o.Etcd.CertFile, "keyFile", o.Etcd.KeyFile)...)
+	accounts := field.NewPath("serviceAccounts")
+	require(strings.Join(o.ServiceAccounts.Issuers, ","), accounts.Child("issuers"))
+	require(o.ServiceAccounts.SigningKeyFile, accounts.Child("signingKeyFile"))
+	faults = append(faults, o.ServiceAccounts.Validate(accounts)...)
+	faults = append(faults, o.Signing.validate(field.NewPath("signing"))...)
+	faults = append(faults, o.Audit.Validate(field.NewPath("audit"))...)
+	return append(faults, o.Nodes.Validate(field.NewPath("nodes"))...)
 }
 
-func (o *ServiceAccounts) validate() []error {
-	var errs []error
-	if len(o.Issuers) == 0 {
-		errs = append(errs, errors.New("--service-account-issuer is required"))
+// Validate returns every fault of the options that are set. It does not report the required ones that are missing.
+func (o *ServiceAccounts) Validate(path *field.Path) field.ErrorList {
+	var faults field.ErrorList
+	for i, issuer := range o.Issuers {
+		if u, err := url.Parse(issuer); issuer == "" || strings.Contains(issuer, ":") && (err != nil || u.Scheme != "https") {
+			faults = append(faults, field.Invalid(path.Child("issuers").Index(i), issuer, "must be an https URL, or a name without a colon"))
+		}
 	}
-	errs = append(errs, ValidateIssuers(o.Issuers, o.JWKSURI))
-	if o.SigningKeyFile == "" {
-		errs = append(errs, errors.New("--service-account-signing-key-file is required"))
+	if u, err := url.Parse(o.JWKSURI); o.JWKSURI != "" && (err != nil || u.Scheme != "https") {
+		faults = append(faults, field.Invalid(path.Child("jwksURI"), o.JWKSURI, "must be an https URL"))
 	}
 	if o.MaxTokenExpiration < 0 || o.MaxTokenExpiration > 0 && o.MaxTokenExpiration < o.shortest() {
-		errs = append(errs, fmt.Errorf("--service-account-max-token-expiration %v: must be 0 or at least %v", o.MaxTokenExpiration, o.shortest()))
+		faults = append(faults, field.Invalid(path.Child("maxTokenExpiration"), o.MaxTokenExpiration, fmt.Sprintf("must be 0 or at least %v", o.shortest())))
 	}
-	return errs
-}
-
-// ValidateIssuers checks the issuers of tokens, and the URL of their key set if there is one, each naming its flag.
-func ValidateIssuers(issuers []string, jwksURI string) error {
-	var errs []error
-	for _, issuer := range issuers {
-		if u, err := url.Parse(issuer); issuer == "" || strings.Contains(issuer, ":") && (err != nil || u.Scheme != "https") {
-			errs = append(errs, fmt.Errorf("--service-account-issuer %q: must be an https URL, or a name without a colon", issuer))
-		}
-	}
-	if u, err := url.Parse(jwksURI); jwksURI != "" && (err != nil || u.Scheme != "https") {
-		errs = append(errs, fmt.Errorf("--service-account-jwks-uri %q: must be an https URL", jwksURI))
-	}
-	return errors.Join(errs...)
+	return faults
 }
 
 func (o *ServiceAccounts) shortest() time.Duration {

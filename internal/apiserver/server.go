@@ -103,8 +103,8 @@ type assembly struct {
 func New(o Options) (*Server, error) { return newServer(o, api.All()) }
 
 func newServer(o Options, tables api.Tables) (*Server, error) {
-	if err := o.Validate(); err != nil {
-		return nil, err
+	if faults := o.Validate(); len(faults) > 0 {
+		return nil, faults.ToAggregate()
 	}
 	s := &Server{assembly: assembly{options: o, tables: tables, scheme: tables.NewScheme(), metrics: metrics.New(), stopping: make(stopSignal)}, ready: make(chan struct{})}
 	s.codecs = scheme.NewCodecs(s.scheme)

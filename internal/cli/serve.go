@@ -51,6 +51,46 @@ func newServe(s streams) *cobra.Command {
 	return cmd
 }
 
+// authorityFlags are the flags of apiserver.Options, by field. The flags that "up" has in common with "serve" have the same names.
+var authorityFlags = fieldFlags{
+	"listener":                           "", // made from --bind-address and --secure-port
+	"tlsCertFile":                        "tls-cert-file",
+	"tlsPrivateKeyFile":                  "tls-private-key-file",
+	"clientCAFile":                       "client-ca-file",
+	"authenticationConfig":               "authentication-config",
+	"admissionConfig":                    "admission-control-config-file",
+	"rootCAFile":                         "root-ca-file",
+	"shutdownDelay":                      "shutdown-delay-duration",
+	"encryptionProviderConfig":           "encryption-provider-config",
+	"etcd.servers":                       "etcd-servers",
+	"etcd.caFile":                        "etcd-cafile",
+	"etcd.certFile":                      "etcd-certfile",
+	"etcd.keyFile":                       "etcd-keyfile",
+	"etcd.soleWriter":                    "", // set by "up"
+	"etcd.maxLag":                        "", // set by tests
+	"serviceAccounts.issuers":            "service-account-issuer",
+	"serviceAccounts.signingKeyFile":     "service-account-signing-key-file",
+	"serviceAccounts.keyFiles":           "service-account-key-file",
+	"serviceAccounts.apiAudiences":       "api-audiences",
+	"serviceAccounts.maxTokenExpiration": "service-account-max-token-expiration",
+	"serviceAccounts.minTokenExpiration": "", // set by tests
+	"serviceAccounts.jwksURI":            "service-account-jwks-uri",
+	"signing.certFile":                   "cluster-signing-cert-file",
+	"signing.keyFile":                    "cluster-signing-key-file",
+	"signing.servingCertFile":            "cluster-signing-kubelet-serving-cert-file",
+	"signing.servingKeyFile":             "cluster-signing-kubelet-serving-key-file",
+	"signing.duration":                   "cluster-signing-duration",
+	"nodes.certFile":                     "kubelet-client-certificate",
+	"nodes.keyFile":                      "kubelet-client-key",
+	"nodes.caFile":                       "kubelet-certificate-authority",
+	"audit.logPath":                      "audit-log-path",
+	"audit.mode":                         "audit-log-mode",
+	"audit.maxAge":                       "audit-log-maxage",
+	"audit.maxBackups":                   "audit-log-maxbackup",
+	"audit.maxSize":                      "audit-log-maxsize",
+	"audit.policyFile":                   "audit-policy-file",
+}
+
 func (o *serveOptions) addFlags(cmd *cobra.Command) {
 	f := cmd.Flags()
 	f.StringVar(&o.bindAddress, "bind-address", "0.0.0.0", "IP address to serve on")
@@ -114,7 +154,7 @@ func (o *serveOptions) validate() error {
 	if o.options.RootCAFile == "" {
 		o.options.RootCAFile = o.options.TLSCertFile
 	}
-	return errors.Join(validPort(o.port), validAddress(o.bindAddress), o.options.Validate())
+	return errors.Join(validPort(o.port), validAddress(o.bindAddress), authorityFlags.errorOf(o.options.Validate()))
 }
 
 func (o *serveOptions) run(parent context.Context) (err error) {

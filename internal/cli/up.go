@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"k8s.io/apimachinery/pkg/util/validation/field"
 
 	"lanyard.dev/internal/apiserver"
 	"lanyard.dev/internal/apiserver/auditlog"
@@ -105,8 +106,10 @@ func (o *upOptions) complete() (err error) {
 }
 
 func (o *upOptions) validate() error {
-	errs := []error{validPort(o.config.Port), validAddress(o.config.BindAddress), apiserver.ValidateIssuers(o.config.Issuers, o.config.JWKSURI)}
-	errs = append(errs, auditlog.Options{Mode: o.config.AuditLogMode}.Validate()...)
+	accounts := apiserver.ServiceAccounts{Issuers: o.config.Issuers, JWKSURI: o.config.JWKSURI, MaxTokenExpiration: o.config.MaxTokenExpiration}
+	audit := auditlog.Options{Mode: o.config.AuditLogMode}
+	faults := append(accounts.Validate(field.NewPath("serviceAccounts")), audit.Validate(field.NewPath("audit"))...)
+	errs := []error{validPort(o.config.Port), validAddress(o.config.BindAddress), authorityFlags.errorOf(faults)}
 	if wanted := o.config.SigningAlgorithm; wanted != "" && !slices.Contains(signingkey.Algorithms(), wanted) {
 		errs = append(errs, fmt.Errorf("--service-account-signing-algorithm %q: must be one of %v", wanted, signingkey.Algorithms()))
 	}

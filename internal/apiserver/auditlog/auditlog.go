@@ -3,7 +3,10 @@ package auditlog
 
 import (
 	"fmt"
+	"slices"
+	"strings"
 
+	"k8s.io/apimachinery/pkg/util/validation/field"
 	auditinternal "k8s.io/apiserver/pkg/apis/audit"
 	auditv1 "k8s.io/apiserver/pkg/apis/audit/v1"
 	"k8s.io/apiserver/pkg/audit"
@@ -24,21 +27,24 @@ type Options struct {
 	MaxAge, MaxBackups, MaxSize int
 }
 
-// Validate returns every fault of the options.
-func (o Options) Validate() []error {
-	var errs []error
-	for name, value := range map[string]int{"maxage": o.MaxAge, "maxbackup": o.MaxBackups, "maxsize": o.MaxSize} {
-		if value < 0 {
-			errs = append(errs, fmt.Errorf("--audit-log-%s %d: can't be a negative number", name, value))
+// Validate returns every fault of the options, which are at path.
+func (o Options) Validate(path *field.Path) field.ErrorList {
+	var faults field.ErrorList
+	for _, limit := range []struct {
+		name  string
+		value int
+	}{{"maxAge", o.MaxAge}, {"maxBackups", o.MaxBackups}, {"maxSize", o.MaxSize}} {
+		if limit.value < 0 {
+			faults = append(faults, field.Invalid(path.Child(limit.name), limit.value, "can't be a negative number"))
 		}
 	}
-	if o.PolicyFile != "" && o.LogPath == "" {
-		errs = append(errs, fmt.Errorf("--audit-policy-file needs --audit-log-path: there is nothing to write to"))
+	if file, log := path.Child("policyFile"), path.Child("logPath"); o.PolicyFile != "" && o.LogPath == "" {
+		faults = append(faults, field.Required(log, fmt.Sprintf("`%v` needs `%v`: there is nothing to write to", file, log)))
 	}
-	if err := validateMode(o.Mode); err != nil {
-		errs = append(errs, err)
+	if o.Mode != "" && !slices.Contains(Modes, o.Mode) {
+		faults = append(faults, field.Invalid(path.Child("mode"), o.Mode, "must be one of "+strings.Join(Modes, ", ")))
 	}
-	return errs
+	return faults
 }
 
 // Log is an open audit log and the policy that fills it.

@@ -9,6 +9,7 @@ import (
 
 	authnv1 "k8s.io/api/authentication/v1"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/util/validation/field"
 	auditinternal "k8s.io/apiserver/pkg/apis/audit"
 	"k8s.io/apiserver/pkg/authentication/user"
 	"k8s.io/apiserver/pkg/authorization/authorizer"
@@ -220,10 +221,10 @@ func TestFaults(t *testing.T) {
 
 func TestValidate(t *testing.T) {
 	t.Parallel()
-	if errs := (auditlog.Options{LogPath: "-", PolicyFile: "p", MaxAge: 1, Mode: auditlog.BlockingStrict}).Validate(); len(errs) > 0 {
+	if errs := (auditlog.Options{LogPath: "-", PolicyFile: "p", MaxAge: 1, Mode: auditlog.BlockingStrict}).Validate(field.NewPath("audit")); len(errs) > 0 {
 		t.Errorf("good options: %v", errs)
 	}
-	errs := auditlog.Options{PolicyFile: "p", MaxAge: -1, MaxBackups: -1, MaxSize: -1, Mode: "lax"}.Validate()
+	errs := auditlog.Options{PolicyFile: "p", MaxAge: -1, MaxBackups: -1, MaxSize: -1, Mode: "lax"}.Validate(field.NewPath("audit"))
 	if len(errs) != 5 {
 		t.Errorf("want every fault at once, got %v", errs)
 	}

@@ -1,7 +1,6 @@
 package auditlog
 
 import (
-	"fmt"
 	"slices"
 	"strings"
 
@@ -28,13 +27,6 @@ var Modes = []string{Blocking, Batch, BlockingStrict}
 
 // batchBuffer is how many events may wait to be written, as in kube-apiserver.
 const batchBuffer = 10000
-
-func validateMode(mode string) error {
-	if mode == "" || slices.Contains(Modes, mode) {
-		return nil
-	}
-	return fmt.Errorf("--audit-log-mode %q: must be one of %s", mode, strings.Join(Modes, ", "))
-}
 
 // inMode makes backend wait, or not, for what it writes.
 func inMode(mode string, backend audit.Backend) audit.Backend {

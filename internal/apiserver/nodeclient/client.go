@@ -5,7 +5,6 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
-	"errors"
 	"fmt"
 	"net"
 	"net/http"
@@ -17,6 +16,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/util/validation/field"
 
 	"lanyard.dev/internal/nodeaccess"
 )
@@ -32,16 +32,22 @@ type Config struct {
 	CAFile string
 }
 
-// Validate returns every fault, each naming its flag. No file at all is none: then no node is connected to.
-func (c Config) Validate() []error {
-	var errs []error
-	if (c.CertFile == "") != (c.KeyFile == "") {
-		errs = append(errs, errors.New("--kubelet-client-certificate and --kubelet-client-key go together"))
+// Validate returns every fault of the configuration, which is at path. A configuration without any file is valid: the authority
+// then connects to no node.
+func (c Config) Validate(path *field.Path) field.ErrorList {
+	var faults field.ErrorList
+	for _, other := range []struct{ name, value string }{{"keyFile", c.KeyFile}, {"caFile", c.CAFile}} {
+		if (c.CertFile == "") == (other.value == "") {
+			continue
+		}
+		missing := "certFile"
+		if other.value == "" {
+			missing = other.name
+		}
+		faults = append(faults, field.Required(path.Child(missing),
+			fmt.Sprintf("`%v` and `%v` go together", path.Child("certFile"), path.Child(other.name))))
 	}
-	if (c.CertFile == "") != (c.CAFile == "") {
-		errs = append(errs, errors.New("--kubelet-client-certificate and --kubelet-certificate-authority go together"))
-	}
-	return errs
+	return faults
 }
 
 // Nodes finds a Node as it is now.

@@ -15,6 +15,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/validation/field"
 
 	"lanyard.dev/internal/pki"
 )
@@ -93,6 +94,7 @@ func anyCertificate(string, time.Time) error { return nil }
 func TestConfig(t *testing.T) {
 	t.Parallel()
 	whole, _ := files(t)
+	path := field.NewPath("nodes")
 	if client, err := New(Config{}, nil, nil); client != nil || err != nil {
 		t.Errorf("nothing: %v, %v", client, err)
 	}
@@ -103,12 +105,12 @@ func TestConfig(t *testing.T) {
 	} {
 		c := whole
 		change(&c)
-		if len(c.Validate()) == 0 {
+		if len(c.Validate(path)) == 0 {
 			t.Errorf("%s is taken", name)
 		}
 	}
-	if errs := errors.Join(append(whole.Validate(), Config{}.Validate()...)...); errs != nil {
-		t.Error(errs)
+	if faults := append(whole.Validate(path), Config{}.Validate(path)...); len(faults) > 0 {
+		t.Error(faults)
 	}
 	for name, change := range map[string]func(*Config){
 		"missing":    func(c *Config) { c.CertFile += "x" },
