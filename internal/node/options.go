@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"os"
 	"path/filepath"
 	"strings"
 
@@ -78,4 +79,48 @@ func (o *Options) ValidateMachine() error {
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// runtimeSockets are where container runtimes listen by default.
+var runtimeSockets = []string{"/run/containerd/containerd.sock", "/run/crio/crio.sock"}
+
+// NoRuntime as a runtime endpoint means that no agent is wanted.
+const NoRuntime = "none"
+
+// FindRuntime returns the endpoint of a container runtime of this machine; ok is false where none listens at its usual
+// place.
+func FindRuntime() (endpoint string, ok bool) {
+	for _, path := range runtimeSockets {
+		if info, err := os.Stat(path); err == nil && info.Mode()&os.ModeSocket != 0 {
+			return "unix://" + path, true
+		}
+	}
+	return "", false
+}
+
+// RuntimeSockets is a list of the usual places, for messages.
+func RuntimeSockets() string { return strings.Join(runtimeSockets, ", ") }
+
+// Error is why an agent cannot run, with the reader's next step.
+type Error struct {
+	Err  error
+	Next string
+}
+
+// Error implements error.
+func (e *Error) Error() string { return e.Err.Error() }
+
+// Unwrap returns the cause.
+func (e *Error) Unwrap() error { return e.Err }
+
+// Hint says what the reader can do about it.
+func (e *Error) Hint() string { return e.Next }
+
+var errNotRoot = &Error{
+	Err:  errors.New("the agent mounts volumes and enters the networks of pods, and this user may not"),
+	Next: "run it as root; lanyard exec gives a process its identity without",
+}
+
+func inUse(dir string) error {
+	return &Error{Err: fmt.Errorf("another agent uses %s", dir), Next: "end that one, or choose another directory with --root-dir"}
 }

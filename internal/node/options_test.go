@@ -41,28 +41,3 @@ func TestValidate(t *testing.T) {
 		t.Errorf("not every fault at once: %v", err)
 	}
 }
-
-func TestParseAuthority(t *testing.T) {
-	t.Parallel()
-	for server, want := range map[string]string{
-		"https://127.0.0.1:6443": "127.0.0.1:6443", "https://authority.example.com": "authority.example.com:443",
-		"https://[::1]:6443/": "[::1]:6443", "not a url": "", "": "", "/path": "",
-	} {
-		a, err := parseAuthority(server)
-		if want == "" && err == nil || want != "" && a.address() != want {
-			t.Errorf("%q: got %v, %v; want %q", server, a, err, want)
-		}
-	}
-	env := map[string]string{}
-	for _, e := range (authority{"10.0.0.1", "6443"}).env() {
-		env[e.Name] = e.Value
-	}
-	for name, want := range map[string]string{
-		"KUBERNETES_SERVICE_HOST": "10.0.0.1", "KUBERNETES_SERVICE_PORT": "6443", "KUBERNETES_PORT_6443_TCP_ADDR": "10.0.0.1",
-		"KUBERNETES_PORT": "tcp://10.0.0.1:6443",
-	} {
-		if env[name] != want {
-			t.Errorf("%s is %q, want %q", name, env[name], want)
-		}
-	}
-}

@@ -10,8 +10,6 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	utilerrors "k8s.io/apimachinery/pkg/util/errors"
-
-	"lanyard.dev/internal/node/downward"
 )
 
 // MaxSource is how many bytes a volume may have for each of its sources. An object holds 1 MiB at most, but may be named
@@ -161,13 +159,13 @@ func (r *Renderer) downward(s *sheet, items []corev1.DownwardAPIVolumeFile) {
 func (r *Renderer) value(pod *corev1.Pod, item *corev1.DownwardAPIVolumeFile) (string, error) {
 	switch {
 	case item.FieldRef != nil:
-		return downward.Field(pod, item.FieldRef.FieldPath)
+		return PodField(pod, item.FieldRef.FieldPath)
 	case item.ResourceFieldRef != nil:
 		var allocatable corev1.ResourceList
 		if r.Allocatable != nil {
 			allocatable = r.Allocatable()
 		}
-		return downward.Resource(pod, "", item.ResourceFieldRef, allocatable)
+		return ContainerResource(pod, "", item.ResourceFieldRef, allocatable)
 	}
 	return "", fmt.Errorf("%q refers to no field", item.Path)
 }

@@ -4,6 +4,8 @@ import (
 	"context"
 	"sync"
 	"time"
+
+	"k8s.io/utils/clock"
 )
 
 // Run renews tokens until ctx ends, and returns when no request is under way any more.
@@ -125,4 +127,47 @@ func (t *Tokens) untilExpiry() (left time.Duration, ok bool) {
 		}
 	}
 	return left, ok
+}
+
+const (
+	// maxAge is when a token is renewed at the latest, however long it lives.
+	maxAge = 24 * time.Hour
+	// spread is the part of the time until then by which the renewal may come earlier. Tokens that were issued in the same
+	// second are renewed over a quarter of it, and further apart each time.
+	spread = 0.25
+)
+
+// RenewAt returns when a token is to be renewed: at 80 % of its life or 24 h after it was issued, whichever is first, or up
+// to a quarter of that earlier. jitter, from 0 to 1, says how much earlier.
+func RenewAt(issued, expires time.Time, jitter float64) time.Time {
+	age := max(0, min(expires.Sub(issued)/5*4, maxAge))
+	early := time.Duration(float64(age) * spread * min(max(jitter, 0), 1))
+	return issued.Add(age - early)
+}
+
+// Timeline tells how old tokens are. It begins as the wall clock and never goes back: between two readings as much time
+// passes as went by on the monotonic clock, which stands still while a machine sleeps, or on the wall clock, which may be
+// set, whichever is more. So a token is renewed early where the two differ, and never late.
+type Timeline struct {
+	clock clock.PassiveClock
+
+	mu      sync.Mutex
+	read    time.Time // the clock at the last reading
+	reading time.Time
+}
+
+// NewTimeline returns a timeline that follows a clock.
+func NewTimeline(c clock.PassiveClock) *Timeline {
+	now := c.Now()
+	return &Timeline{clock: c, read: now, reading: now.Round(0)}
+}
+
+// Now is the present. It is safe for concurrent use.
+func (l *Timeline) Now() time.Time {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	now := l.clock.Now()
+	passed := max(0, l.clock.Since(l.read), now.Round(0).Sub(l.read.Round(0)))
+	l.read, l.reading = now, l.reading.Add(passed)
+	return l.reading
 }

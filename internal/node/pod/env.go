@@ -5,11 +5,12 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 
-	"lanyard.dev/internal/node/downward"
+	"lanyard.dev/internal/tokenvolume"
 )
 
 // environment makes the environment of one container.
@@ -172,10 +173,10 @@ func (e *environment) add(ctx context.Context, v *corev1.EnvVar) error {
 func (e *environment) valueFrom(ctx context.Context, from *corev1.EnvVarSource) (value string, found bool, err error) {
 	switch {
 	case from.FieldRef != nil:
-		value, err = downward.Field(e.pod, from.FieldRef.FieldPath)
+		value, err = tokenvolume.PodField(e.pod, from.FieldRef.FieldPath)
 		return value, err == nil, err
 	case from.ResourceFieldRef != nil:
-		value, err = downward.Resource(e.pod, e.container.Name, from.ResourceFieldRef, e.allocatable)
+		value, err = tokenvolume.ContainerResource(e.pod, e.container.Name, from.ResourceFieldRef, e.allocatable)
 		return value, err == nil, err
 	case from.ConfigMapKeyRef != nil:
 		ref, values := from.ConfigMapKeyRef, map[string]string{}
@@ -198,4 +199,48 @@ func (e *environment) key(kind, name, key string, optional *bool, values map[str
 		return "", false, fmt.Errorf("couldn't find key %v in %s %v/%v", key, kind, e.pod.Namespace, name)
 	}
 	return value, ok, nil
+}
+
+// expand replaces each $(NAME) that lookup knows. $$ stands for $, and what names nothing known stays as it is, as
+// Kubernetes defines for env, command and args.
+func expand(in string, lookup func(name string) (string, bool)) string {
+	var out strings.Builder
+	for {
+		at := strings.IndexByte(in, '$')
+		if at < 0 || at+1 == len(in) {
+			out.WriteString(in)
+			return out.String()
+		}
+		out.WriteString(in[:at])
+		text, length := replacement(in[at:], lookup)
+		out.WriteString(text)
+		in = in[at+length:]
+	}
+}
+
+// replacement returns what the start of in, a $ and more, becomes, and how many bytes of in that takes.
+func replacement(in string, lookup func(string) (string, bool)) (text string, length int) {
+	if in[1] == '$' {
+		return "$", 2
+	}
+	end := strings.IndexByte(in, ')')
+	if in[1] != '(' || end < 0 {
+		return in[:2], 2
+	}
+	if value, ok := lookup(in[2:end]); ok {
+		return value, end + 1
+	}
+	return in[:end+1], end + 1
+}
+
+// expandAll expands each of the words; nil stays nil.
+func expandAll(words []string, lookup func(string) (string, bool)) []string {
+	if words == nil {
+		return nil
+	}
+	out := make([]string, len(words))
+	for i, word := range words {
+		out[i] = expand(word, lookup)
+	}
+	return out
 }

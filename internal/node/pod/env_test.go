@@ -1,6 +1,7 @@
 package pod
 
 import (
+	"fmt"
 	"strings"
 	"testing"
 
@@ -118,4 +119,97 @@ func TestEnvironment(t *testing.T) {
 			}
 		})
 	}
+}
+
+func TestExpand(t *testing.T) {
+	t.Parallel()
+	known := func(name string) (string, bool) {
+		value, ok := map[string]string{"A": "1", "B": "$(A)", "": "nameless"}[name]
+		return value, ok
+	}
+	tests := map[string]string{
+		"":              "",
+		"plain":         "plain",
+		"$(A)":          "1",
+		"x$(A)y$(A)":    "x1y1",
+		"$(B)":          "$(A)", // what a value says is not read again
+		"$(NONE)":       "$(NONE)",
+		"$$(A)":         "$(A)",
+		"$$$(A)":        "$1",
+		"$$$$(A)":       "$$(A)",
+		"$":             "$",
+		"cost: 5$":      "cost: 5$",
+		"$A":            "$A",
+		"$(A":           "$(A",
+		"$(A$(A)":       "$(A$(A)", // names the variable "A$(A"
+		"$(":            "$(",
+		"$()":           "nameless",
+		"$é$(A)":        "$é1",
+		"a)$(A)":        "a)1",
+		"$(A) $$ $(A)$": "1 $ 1$",
+	}
+	for in, want := range tests {
+		if got := expand(in, known); got != want {
+			t.Errorf("expand(%q) = %q, want %q", in, got, want)
+		}
+	}
+	if expandAll(nil, known) != nil {
+		t.Error("nothing became something")
+	}
+}
+
+func FuzzExpand(f *testing.F) {
+	for _, in := range []string{"$(A)", "$$(A)", "$($$)", "$(A", "é$(é)"} {
+		f.Add(in)
+	}
+	f.Fuzz(func(t *testing.T, in string) {
+		unknown := expand(in, func(string) (string, bool) { return "", false })
+		if unknown != strings.ReplaceAll(in, "$$", "$") && !strings.Contains(in, "(") {
+			t.Errorf("%q became %q", in, unknown)
+		}
+		if got := expand(escape(in), func(string) (string, bool) { return "no", true }); got != in {
+			t.Errorf("%q escaped became %q", in, got)
+		}
+	})
+}
+
+// escape writes text so that expand gives it back.
+func escape(text string) string { return strings.ReplaceAll(text, "$", "$$") }
+
+// A pod of a few kilobytes must not make the agent hold gigabytes: each variable is twice the one before, or the same
+// long one is asked for again and again.
+func TestEnvironmentIsBounded(t *testing.T) {
+	t.Parallel()
+	doubling := []corev1.EnvVar{{Name: "V0", Value: "0123456789"}}
+	for i := 1; i <= 22; i++ {
+		doubling = append(doubling, corev1.EnvVar{Name: fmt.Sprintf("V%d", i), Value: fmt.Sprintf("$(V%d)$(V%d)", i-1, i-1)})
+	}
+	var copies []corev1.EnvVar
+	for i := range 100 {
+		copies = append(copies, corev1.EnvVar{Name: fmt.Sprintf("V%d", i), ValueFrom: fieldRef("metadata.annotations['long']")})
+	}
+	for name, env := range map[string][]corev1.EnvVar{"doubling": doubling, "copies": copies} {
+		e := testEnvironment()
+		e.pod.Annotations["long"] = strings.Repeat("x", 100<<10)
+		e.container.Env = env
+		all, err := e.resolve(t.Context())
+		if err == nil || all != nil {
+			size := 0
+			for _, v := range all {
+				size += len(v.Value)
+			}
+			t.Errorf("%s: %d bytes, %v", name, size, err)
+		}
+	}
+}
+
+// Arguments repeat variables, too.
+func TestArgumentsAreBounded(t *testing.T) {
+	t.Parallel()
+	n := newNode(t)
+	n.apply(aPod(func(p *corev1.Pod) {
+		p.Spec.Containers[0].Env = []corev1.EnvVar{{Name: "LONG", Value: strings.Repeat("x", 100<<10)}}
+		p.Spec.Containers[0].Args = []string{strings.Repeat("$(LONG)", 100)}
+	}))
+	n.awaitPod("container is refused", "web", waitsFor(createContainerConfigError))
 }

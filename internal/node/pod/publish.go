@@ -13,6 +13,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/strategicpatch"
+	typedcorev1 "k8s.io/client-go/kubernetes/typed/core/v1"
 	"k8s.io/client-go/util/workqueue"
 	"k8s.io/klog/v2"
 	"k8s.io/utils/clock"
@@ -201,4 +202,19 @@ func statusPatch(seen *corev1.Pod, want *corev1.PodStatus) ([]byte, error) {
 		return nil, err
 	}
 	return strategicpatch.CreateTwoWayMergePatch(before, after, corev1.Pod{})
+}
+
+// NewAPI returns the API of an authority that is reached by a client.
+func NewAPI(client typedcorev1.PodsGetter) API { return remote{client} }
+
+type remote struct{ client typedcorev1.PodsGetter }
+
+func (r remote) PatchStatus(ctx context.Context, namespace, name string, patch []byte) (*corev1.Pod, error) {
+	return r.client.Pods(namespace).Patch(ctx, name, types.StrategicMergePatchType, patch, metav1.PatchOptions{}, "status")
+}
+
+func (r remote) Delete(ctx context.Context, namespace, name string, uid types.UID) error {
+	options := metav1.NewDeleteOptions(0)
+	options.Preconditions = metav1.NewUIDPreconditions(string(uid))
+	return r.client.Pods(namespace).Delete(ctx, name, *options)
 }

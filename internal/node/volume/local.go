@@ -14,6 +14,93 @@ import (
 	corev1 "k8s.io/api/core/v1"
 )
 
+// makeEmptyDir makes the directory once; later it belongs to the pod as it is.
+func (v *Volumes) makeEmptyDir(path string, pod *corev1.Pod, source *corev1.EmptyDirVolumeSource) error {
+	if source == nil {
+		source = &corev1.EmptyDirVolumeSource{}
+	}
+	group := int64(-1)
+	if security := pod.Spec.SecurityContext; security != nil && security.FSGroup != nil {
+		group = *security.FSGroup
+	}
+	switch source.Medium {
+	case corev1.StorageMediumDefault:
+		return makeDir(path, group)
+	case corev1.StorageMediumMemory:
+		t := tmpfs{mode: 0o777, size: v.memorySize(pod, source)}
+		if group >= 0 {
+			t.mode, t.gid = 0o2777, group
+		}
+		return t.mount(path)
+	}
+	return fmt.Errorf("unknown storage medium %q", source.Medium)
+}
+
+// memorySize returns the smallest of what limits the volume: its own size, the memory of the pod, that of the node.
+func (v *Volumes) memorySize(pod *corev1.Pod, source *corev1.EmptyDirVolumeSource) int64 {
+	var size int64
+	limit := func(bytes int64) {
+		if bytes > 0 && (size == 0 || bytes < size) {
+			size = bytes
+		}
+	}
+	if v.config.Allocatable != nil {
+		allocatable := v.config.Allocatable()
+		limit(allocatable.Memory().Value())
+	}
+	limit(memoryOf(pod))
+	if source.SizeLimit != nil {
+		limit(source.SizeLimit.Value())
+	}
+	return size
+}
+
+// memoryOf returns what all containers together may use, 0 if one has no limit.
+func memoryOf(pod *corev1.Pod) int64 {
+	var sum int64
+	for i := range pod.Spec.Containers {
+		limit := pod.Spec.Containers[i].Resources.Limits.Memory().Value()
+		if limit == 0 {
+			return 0
+		}
+		sum += limit
+	}
+	for i := range pod.Spec.InitContainers {
+		sum = max(sum, pod.Spec.InitContainers[i].Resources.Limits.Memory().Value())
+	}
+	return sum
+}
+
+// makeDir makes a directory that all may write to, with its group and mode from the moment it can be seen.
+func makeDir(path string, group int64) error {
+	info, err := os.Lstat(path)
+	if err == nil && !info.IsDir() {
+		return fmt.Errorf("%s is not a directory", path)
+	}
+	if !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	// No volume's name has a dot.
+	unfinished := filepath.Join(filepath.Dir(path), "."+filepath.Base(path))
+	if err := os.RemoveAll(unfinished); err != nil {
+		return err
+	}
+	if err := os.MkdirAll(unfinished, 0o700); err != nil {
+		return err
+	}
+	mode := fs.FileMode(0o777)
+	if group >= 0 {
+		mode |= fs.ModeSetgid
+		if err := os.Chown(unfinished, -1, int(group)); err != nil {
+			return err
+		}
+	}
+	if err := os.Chmod(unfinished, mode); err != nil {
+		return err
+	}
+	return os.Rename(unfinished, path)
+}
+
 // checkHostPath holds a path of the machine to the type that the pod wants it to have, and makes it if the type says so.
 func checkHostPath(source *corev1.HostPathVolumeSource) error {
 	path := source.Path

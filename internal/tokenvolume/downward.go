@@ -1,4 +1,4 @@
-package downward
+package tokenvolume
 
 import (
 	"fmt"
@@ -11,9 +11,9 @@ import (
 	"k8s.io/apimachinery/pkg/api/resource"
 )
 
-// Field returns what a fieldRef to a pod's field stands for, in a volume or in the environment. Labels and annotations
+// PodField returns what a fieldRef to a pod's field stands for, in a volume or in the environment. Labels and annotations
 // are one line each, in order.
-func Field(pod *corev1.Pod, fieldPath string) (string, error) {
+func PodField(pod *corev1.Pod, fieldPath string) (string, error) {
 	switch fieldPath {
 	case "metadata.name":
 		return pod.Name, nil
@@ -76,9 +76,9 @@ func podIPs(status *corev1.PodStatus) string {
 	return strings.Join(all, ",")
 }
 
-// Resource returns what a resourceFieldRef stands for, rounded up to whole divisors. container is the one that has
+// ContainerResource returns what a resourceFieldRef stands for, rounded up to whole divisors. container is the one that has
 // the environment; the reference may name another. A limit that is not set is what the node can allocate.
-func Resource(pod *corev1.Pod, container string, ref *corev1.ResourceFieldSelector, allocatable corev1.ResourceList) (string, error) {
+func ContainerResource(pod *corev1.Pod, container string, ref *corev1.ResourceFieldSelector, allocatable corev1.ResourceList) (string, error) {
 	if ref.ContainerName != "" {
 		container = ref.ContainerName
 	}

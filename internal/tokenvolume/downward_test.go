@@ -1,4 +1,4 @@
-package downward_test
+package tokenvolume
 
 import (
 	"testing"
@@ -6,11 +6,9 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-
-	"lanyard.dev/internal/node/downward"
 )
 
-func TestField(t *testing.T) {
+func TestPodField(t *testing.T) {
 	t.Parallel()
 	pod := &corev1.Pod{
 		ObjectMeta: metav1.ObjectMeta{Name: "p", Namespace: "shop", UID: "u", Labels: map[string]string{"app": "x"},
@@ -25,18 +23,18 @@ func TestField(t *testing.T) {
 		"metadata.labels['app']": "x", "metadata.labels['none']": "", "spec.nodeName": "n", "spec.serviceAccountName": "s",
 		"status.hostIP": "10.0.0.1", "status.hostIPs": "10.0.0.1,fd00::2", "status.podIP": "10.1.0.1", "status.podIPs": "10.1.0.1,fd00::1",
 	} {
-		if got, err := downward.Field(pod, path); err != nil || got != want {
+		if got, err := PodField(pod, path); err != nil || got != want {
 			t.Errorf("%s = %q, %v; want %q", path, got, err, want)
 		}
 	}
 	for _, path := range []string{"", "metadata", "metadata.labels['", "metadata.labels['']", "metadata.labels['a", "metadata.name['a']", "status.phase"} {
-		if got, err := downward.Field(pod, path); err == nil {
+		if got, err := PodField(pod, path); err == nil {
 			t.Errorf("%s = %q, want an error", path, got)
 		}
 	}
 }
 
-func TestResource(t *testing.T) {
+func TestContainerResource(t *testing.T) {
 	t.Parallel()
 	pod := &corev1.Pod{Spec: corev1.PodSpec{
 		InitContainers: []corev1.Container{{Name: "i", Resources: corev1.ResourceRequirements{Limits: corev1.ResourceList{"cpu": resource.MustParse("2")}}}},
@@ -53,7 +51,7 @@ func TestResource(t *testing.T) {
 		{"c", "", "limits.ephemeral-storage", "1", "0"},
 	} {
 		ref := &corev1.ResourceFieldSelector{ContainerName: test.of, Resource: test.resource, Divisor: resource.MustParse(test.divisor)}
-		if got, err := downward.Resource(pod, test.container, ref, node); err != nil || got != test.want {
+		if got, err := ContainerResource(pod, test.container, ref, node); err != nil || got != test.want {
 			t.Errorf("%+v: got %q, %v", test, got, err)
 		}
 	}
@@ -63,7 +61,7 @@ func TestResource(t *testing.T) {
 		"unsupported container resource : a.cpu":   {ContainerName: "c", Resource: "a.cpu"},
 		"unsupported container resource : limits.": {ContainerName: "c", Resource: "limits."},
 	} {
-		if got, err := downward.Resource(pod, "c", ref, node); err == nil || err.Error() != want {
+		if got, err := ContainerResource(pod, "c", ref, node); err == nil || err.Error() != want {
 			t.Errorf("got %q, %v; want %q", got, err, want)
 		}
 	}
@@ -75,8 +73,8 @@ func FuzzField(f *testing.F) {
 		f.Add(seed)
 	}
 	f.Fuzz(func(t *testing.T, path string) {
-		_, empty := downward.Field(&corev1.Pod{}, path)
-		_, full := downward.Field(&corev1.Pod{ObjectMeta: metav1.ObjectMeta{Labels: map[string]string{"a": "b"}}}, path)
+		_, empty := PodField(&corev1.Pod{}, path)
+		_, full := PodField(&corev1.Pod{ObjectMeta: metav1.ObjectMeta{Labels: map[string]string{"a": "b"}}}, path)
 		if (empty == nil) != (full == nil) {
 			t.Errorf("%q: %v, %v", path, empty, full)
 		}
