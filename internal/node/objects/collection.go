@@ -9,7 +9,6 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
-	"k8s.io/apimachinery/pkg/apis/meta/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/types"
@@ -17,57 +16,74 @@ import (
 	"k8s.io/client-go/tools/cache"
 )
 
-// patience is how long a reader waits for a watch that has just begun, before it asks for the object itself.
-const patience = 500 * time.Millisecond
+// firstListTimeout is how long a reader waits for a watch that has just begun, before it gets the object itself.
+const firstListTimeout = 500 * time.Millisecond
 
-// refusals bounds how long a refusal is taken for an authority that does not know yet that the pod is on this node.
-func refusals() wait.Backoff {
+// forbiddenRetries returns the back-off of reads that the authority forbids. Right after a pod is bound, an authority may
+// not know yet that the pod is on this node.
+func forbiddenRetries() wait.Backoff {
 	return wait.Backoff{Duration: 100 * time.Millisecond, Factor: 2, Jitter: 0.5, Steps: 5}
 }
 
-// shelf keeps the objects of one kind.
-type shelf[T object] struct {
-	// ctx ends all watches.
-	ctx     context.Context
-	source  source[T]
-	changed func(key)
+// object is a *corev1.Secret, *corev1.ConfigMap or *corev1.ServiceAccount.
+type object interface {
+	metav1.Object
+	comparable
+}
+
+// resource says how to read objects of one type.
+type resource[T object] struct {
+	kind    string // in messages, as kubelets write it
+	plural  string // in URLs
+	example T
+	get     func(ctx context.Context, namespace, name string) (T, error)
+	// isImmutable reports whether the object can no longer change.
+	isImmutable func(T) bool
+}
+
+// collection keeps objects of one type.
+type collection[T object] struct {
+	ctx      context.Context // ends all watches
+	client   cache.Getter
+	resource resource[T]
+	changed  func(key)
 
 	mu    sync.Mutex
 	items map[key]*item[T]
 }
 
-// item is an object that pods hold.
+// item is an object and the pods that hold it.
 type item[T object] struct {
-	cell    *cell[T]
+	object  *watched[T]
 	holders map[types.UID]bool
-	// stop ends the watch; nil while there is none, as for an object that cannot change.
+	// stop ends the watch. It is nil while there is no watch, as for an immutable object.
 	stop context.CancelFunc
 }
 
-func newShelf[T object](ctx context.Context, source source[T], changed func(key)) *shelf[T] {
-	return &shelf[T]{ctx: ctx, source: source, changed: changed, items: map[key]*item[T]{}}
+func newCollection[T object](ctx context.Context, client cache.Getter, r resource[T], changed func(key)) *collection[T] {
+	return &collection[T]{ctx: ctx, client: client, resource: r, changed: changed, items: map[key]*item[T]{}}
 }
 
-func (s *shelf[T]) hold(k key, pod types.UID) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	it := s.items[k]
+func (c *collection[T]) hold(k key, pod types.UID) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	it := c.items[k]
 	if it == nil {
 		it = &item[T]{holders: map[types.UID]bool{}}
-		it.cell = newCell(func(now T) { s.note(k, it, now) })
-		s.items[k] = it
+		it.object = newWatched(func(now T) { c.onChange(k, it, now) })
+		c.items[k] = it
 	}
 	it.holders[pod] = true
-	// An object that cannot change may have been replaced by another of its name: a new pod is the time to look.
+	// An immutable object is not watched, but it may have been deleted and created again before this pod came.
 	if it.stop == nil {
-		s.watch(k, it)
+		c.watch(k, it)
 	}
 }
 
-func (s *shelf[T]) release(k key, pod types.UID) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	it := s.items[k]
+func (c *collection[T]) release(k key, pod types.UID) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	it := c.items[k]
 	if it == nil {
 		return
 	}
@@ -75,186 +91,178 @@ func (s *shelf[T]) release(k key, pod types.UID) {
 	if len(it.holders) > 0 {
 		return
 	}
-	delete(s.items, k)
+	delete(c.items, k)
 	if it.stop != nil {
 		it.stop()
 	}
 }
 
-// note is told of each change of an item.
-func (s *shelf[T]) note(k key, it *item[T], now T) {
+// onChange ends the watch of an immutable object, and notifies the listeners.
+func (c *collection[T]) onChange(k key, it *item[T], now T) {
 	var none T
-	if now != none && s.source.immutable(now) {
-		s.mu.Lock()
+	if now != none && c.resource.isImmutable(now) {
+		c.mu.Lock()
 		if it.stop != nil {
 			it.stop()
 			it.stop = nil
 		}
-		s.mu.Unlock()
+		c.mu.Unlock()
 	}
-	s.changed(k)
+	c.changed(k)
 }
 
-// watch begins a watch of the one object: more a node may not see.
-func (s *shelf[T]) watch(k key, it *item[T]) {
-	ctx, stop := context.WithCancel(s.ctx)
+// watch begins to watch the object, and no other: a node may not list. c.mu is held.
+func (c *collection[T]) watch(k key, it *item[T]) {
+	ctx, stop := context.WithCancel(c.ctx)
 	it.stop = stop
-	selector := fields.OneTermEqualSelector(metav1.ObjectNameField, k.Name).String()
 	reflector := cache.NewReflectorWithOptions(
-		s.source.listWatch(k.namespace, func(o *metav1.ListOptions) { o.FieldSelector = selector }),
-		s.source.example(), it.cell, cache.ReflectorOptions{Name: s.source.name() + " " + k.namespace + "/" + k.Name},
+		cache.NewListWatchFromClient(c.client, c.resource.plural, k.namespace, fields.OneTermEqualSelector(metav1.ObjectNameField, k.Name)),
+		c.resource.example, it.object, cache.ReflectorOptions{Name: c.resource.kind + " " + k.namespace + "/" + k.Name},
 	)
 	go reflector.RunWithContext(ctx)
 }
 
-func (s *shelf[T]) find(k key) *cell[T] {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if it := s.items[k]; it != nil {
-		return it.cell
+// find returns the object that pods hold, nil if none does.
+func (c *collection[T]) find(k key) *watched[T] {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if it := c.items[k]; it != nil {
+		return it.object
 	}
 	return nil
 }
 
-// read returns the object of a cell once its watch has begun, or else what the authority answers.
-func (s *shelf[T]) read(ctx context.Context, k key) (T, error) {
-	c := s.find(k)
-	if c == nil {
-		return s.ask(ctx, k, nil)
+// read returns the object from memory once its watch has begun, and otherwise gets it from the authority.
+func (c *collection[T]) read(ctx context.Context, k key) (T, error) {
+	o := c.find(k)
+	if o == nil {
+		return c.get(ctx, k, nil)
 	}
-	timer := time.NewTimer(patience)
+	timer := time.NewTimer(firstListTimeout)
 	defer timer.Stop()
 	select {
-	case <-c.synced:
-		return s.see(c, k)
+	case <-o.synced:
+		return c.fromMemory(o, k)
 	case <-ctx.Done():
 		var none T
-		return none, s.failure(k, ctx.Err())
+		return none, c.failure(k, ctx.Err())
 	case <-timer.C:
-		return s.ask(ctx, k, c)
+		return c.get(ctx, k, o)
 	}
 }
 
-func (s *shelf[T]) see(c *cell[T], k key) (T, error) {
-	found, ok := c.get()
+func (c *collection[T]) fromMemory(o *watched[T], k key) (T, error) {
+	found, ok := o.get()
 	if !ok {
-		return found, s.notFound(k)
+		return found, c.notFound(k)
 	}
 	return found, nil
 }
 
-// ask gets the object, or has it from the cell if that is quicker. A refusal is not believed at once.
-func (s *shelf[T]) ask(ctx context.Context, k key, c *cell[T]) (T, error) {
+// get gets the object from the authority, and tries again if that forbids it. It returns the object from memory if the watch
+// has seen it meanwhile. o may be nil.
+func (c *collection[T]) get(ctx context.Context, k key, o *watched[T]) (T, error) {
 	var synced <-chan struct{}
-	if c != nil {
-		synced = c.synced
+	if o != nil {
+		synced = o.synced
 	}
-	for retry := refusals(); ; {
-		found, err := s.source.get(ctx, k.namespace, k.Name)
+	for retry := forbiddenRetries(); ; {
+		found, err := c.resource.get(ctx, k.namespace, k.Name)
 		switch {
 		case err == nil:
 			return found, nil
 		case apierrors.IsNotFound(err):
-			return found, s.notFound(k)
+			return found, c.notFound(k)
 		case !apierrors.IsForbidden(err) || retry.Steps == 0:
 			var none T
-			return none, s.failure(k, err)
+			return none, c.failure(k, err)
 		}
 		timer := time.NewTimer(retry.Step())
 		select {
 		case <-timer.C:
 		case <-synced:
 			timer.Stop()
-			return s.see(c, k)
+			return c.fromMemory(o, k)
 		case <-ctx.Done():
 			timer.Stop()
 			var none T
-			return none, s.failure(k, errors.Join(err, ctx.Err()))
+			return none, c.failure(k, errors.Join(err, ctx.Err()))
 		}
 	}
 }
 
-func (s *shelf[T]) notFound(k key) error {
-	return apierrors.NewNotFound(corev1.Resource(s.source.name()), k.Name)
+func (c *collection[T]) notFound(k key) error {
+	return apierrors.NewNotFound(corev1.Resource(c.resource.kind), k.Name)
 }
 
-func (s *shelf[T]) failure(k key, err error) error {
-	return fmt.Errorf("read %s %s/%s: %w", s.source.name(), k.namespace, k.Name, err)
+func (c *collection[T]) failure(k key, err error) error {
+	return fmt.Errorf("read %s %s/%s: %w", c.resource.kind, k.namespace, k.Name, err)
 }
 
-// object is a *corev1.Secret, *corev1.ConfigMap or *corev1.ServiceAccount.
-type object interface {
-	v1.Object
-	comparable
-}
-
-// cell is where a reflector puts the one object it watches.
-type cell[T object] struct {
-	// changed is called, without the lock, when there is another object than before.
+// watched is the store of a reflector that watches a single object.
+type watched[T object] struct {
+	// changed is called, without the lock, when the object differs from the one before.
 	changed func(T)
-	// synced is closed when it is known for the first time whether the object exists.
+	// synced is closed as soon as it is known whether the object exists.
 	synced chan struct{}
 	once   sync.Once
 
 	mu  sync.Mutex
-	now T // nil if there is none
+	now T // nil if the object does not exist
 }
 
-var _ cache.ReflectorStore = (*cell[*nothing])(nil)
+var _ cache.ReflectorStore = (*watched[*corev1.Secret])(nil)
 
-// nothing is a stand-in for the assertion above.
-type nothing struct{ v1.Object }
-
-func newCell[T object](changed func(T)) *cell[T] {
-	return &cell[T]{changed: changed, synced: make(chan struct{})}
+func newWatched[T object](changed func(T)) *watched[T] {
+	return &watched[T]{changed: changed, synced: make(chan struct{})}
 }
 
-// get returns the object, which must not be changed, or false if none is there.
-func (c *cell[T]) get() (T, bool) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
+// get returns the object, which the caller must not change, or false if it does not exist.
+func (w *watched[T]) get() (T, bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
 	var none T
-	return c.now, c.now != none
+	return w.now, w.now != none
 }
 
-func (c *cell[T]) set(next T) {
+func (w *watched[T]) set(next T) {
 	var none T
-	c.mu.Lock()
-	old := c.now
-	c.now = next
-	c.mu.Unlock()
-	c.once.Do(func() { close(c.synced) })
+	w.mu.Lock()
+	old := w.now
+	w.now = next
+	w.mu.Unlock()
+	w.once.Do(func() { close(w.synced) })
 	if old == next || old != none && next != none && old.GetUID() == next.GetUID() && old.GetResourceVersion() == next.GetResourceVersion() {
 		return
 	}
-	c.changed(next)
+	w.changed(next)
 }
 
 // Add implements cache.ReflectorStore.
-func (c *cell[T]) Add(o any) error { return c.Update(o) }
+func (w *watched[T]) Add(o any) error { return w.Update(o) }
 
 // Update implements cache.ReflectorStore.
-func (c *cell[T]) Update(o any) error {
+func (w *watched[T]) Update(o any) error {
 	if next, ok := o.(T); ok {
-		c.set(next)
+		w.set(next)
 	}
 	return nil
 }
 
 // Delete implements cache.ReflectorStore.
-func (c *cell[T]) Delete(any) error {
+func (w *watched[T]) Delete(any) error {
 	var none T
-	c.set(none)
+	w.set(none)
 	return nil
 }
 
 // Replace implements cache.ReflectorStore.
-func (c *cell[T]) Replace(list []any, _ string) error {
+func (w *watched[T]) Replace(list []any, _ string) error {
 	if len(list) == 0 {
-		return c.Delete(nil)
+		return w.Delete(nil)
 	}
-	return c.Update(list[0])
+	return w.Update(list[0])
 }
 
 // Resync implements cache.ReflectorStore.
-func (c *cell[T]) Resync() error { return nil }
+func (w *watched[T]) Resync() error { return nil }

@@ -1,7 +1,7 @@
-// Package objects keeps the secrets, config maps and service accounts that the node's pods name, each by a watch of its own,
-// since a node may read single objects and no lists.
+// Package objects keeps the secrets, config maps and service accounts that the pods of a node name. It watches each object
+// alone, because a node may read single objects but may not list them.
 //
-// Pods share what they name: one watch serves as many pods as there are, and ends with the last of them. Once an object
-// has been seen, it is served from memory, also while the authority cannot be reached. The package knows neither what
-// pods do with the objects nor where they end up; it never writes one.
+// Pods that name the same object share one watch, which ends with the last of them. Once an object has been seen, the Store
+// returns it from memory, also while the authority cannot be reached. The package does not know what pods do with the
+// objects, and never writes one.
 package objects

@@ -20,19 +20,19 @@ import (
 	"lanyard.dev/lanyardtest"
 )
 
-// line is the way to the authority. It counts what is watched, and can be cut.
+// line is a transport to the authority. It counts the watches, and can be cut.
 type line struct {
 	next http.RoundTripper
 
 	mu      sync.Mutex
-	watches map[string]int // by path and selected name, those under way
+	watches map[string]int // those that are open, by path and name of the object
 	began   int
 	gets    int
-	// refuse answers that many requests with 403; cut fails all.
+	// refuse is how many of the next requests are answered with 403. cut makes every request fail.
 	refuse int
 	cut    bool
 	open   map[*http.Request]context.CancelFunc
-	// moved tells that a watch began or ended.
+	// moved receives a value after a watch began or ended.
 	moved chan struct{}
 }
 
@@ -76,7 +76,7 @@ func (l *line) set(change func()) {
 	change()
 }
 
-// hangUp cuts the line and ends what is under way.
+// hangUp cuts the line and ends all open watches.
 func (l *line) hangUp() {
 	l.set(func() {
 		l.cut = true
@@ -99,7 +99,7 @@ func (l *line) everBegan() int {
 	return l.began
 }
 
-func (l *line) underWay() (n int) {
+func (l *line) openWatches() (n int) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for _, watches := range l.watches {
@@ -191,15 +191,15 @@ func (s *scene) await(t *testing.T, name, want string) {
 	}
 }
 
-// settle waits until that many watches are under way, and that many have ever begun.
+// settle waits until want watches are open, and began watches have been opened in all.
 func (s *scene) settle(t *testing.T, want, began int) {
 	t.Helper()
 	deadline := time.After(10 * time.Second)
-	for s.line.underWay() != want || s.line.everBegan() != began {
+	for s.line.openWatches() != want || s.line.everBegan() != began {
 		select {
 		case <-s.line.moved:
 		case <-deadline:
-			t.Fatalf("%d watches are under way and %d began, want %d and %d", s.line.underWay(), s.line.everBegan(), want, began)
+			t.Fatalf("%d watches are open of %d that began, want %d of %d", s.line.openWatches(), s.line.everBegan(), want, began)
 		}
 	}
 }
@@ -228,7 +228,7 @@ func TestStore(t *testing.T) {
 				t.Errorf("%d single reads, want none", s.line.gets)
 			}
 		},
-		"what comes, changes and goes": func(t *testing.T, s *scene) {
+		"an object is created, changed and deleted": func(t *testing.T, s *scene) {
 			s.store.Hold(s.pod("p", nil, []string{"late"}))
 			s.await(t, "late", `configmap "late" not found`)
 			s.put(t, "late", "here", false)
@@ -236,7 +236,7 @@ func TestStore(t *testing.T) {
 			s.remove(t, "late")
 			s.await(t, "late", `configmap "late" not found`)
 		},
-		"what no pod holds": func(t *testing.T, s *scene) {
+		"objects that no pod holds": func(t *testing.T, s *scene) {
 			s.put(t, "aside", "v1", false)
 			if got := s.read(t, "aside"); got != "v1" {
 				t.Error(got)
@@ -258,7 +258,7 @@ func TestStore(t *testing.T) {
 			s.store.Release("p")
 			s.settle(t, 0, 3)
 		},
-		"what cannot change is not watched": func(t *testing.T, s *scene) {
+		"an immutable object is not watched": func(t *testing.T, s *scene) {
 			s.put(t, "fixed", "v1", true)
 			s.store.Hold(s.pod("p", nil, []string{"fixed"}))
 			s.await(t, "fixed", "v1")
@@ -272,7 +272,7 @@ func TestStore(t *testing.T) {
 			s.await(t, "fixed", "v2")
 			s.settle(t, 0, 2)
 		},
-		"the authority is away": func(t *testing.T, s *scene) {
+		"the authority cannot be reached": func(t *testing.T, s *scene) {
 			s.put(t, "kept", "v1", false)
 			s.store.Hold(s.pod("p", nil, []string{"kept"}))
 			s.await(t, "kept", "v1")
@@ -289,7 +289,7 @@ func TestStore(t *testing.T) {
 			s.line.set(func() { s.line.cut = false })
 			s.await(t, "kept", "v2")
 		},
-		"a pod the authority hardly knows": func(t *testing.T, s *scene) {
+		"the authority forbids at first": func(t *testing.T, s *scene) {
 			s.put(t, "new", "v1", false)
 			s.line.set(func() { s.line.refuse = 3 })
 			s.store.Hold(s.pod("p", nil, []string{"new"}))
