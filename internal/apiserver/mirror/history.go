@@ -13,53 +13,54 @@ import (
 )
 
 const (
-	// historyBytes is about what the watch cache of a resource keeps of past events; it keeps up to four times as much
-	// while the size of objects changes, and always a hundred events. A client that is further behind lists again.
+	// historyBytes is about how many bytes of past events the watch cache of a resource keeps. It keeps up to four times as
+	// much while the size of objects changes, and always a hundred events. A client that is further behind lists again.
 	historyBytes = 16 << 20
-	// eventBytes is what an event takes beside the serialized object.
+	// eventBytes is the size of an event without its serialized object.
 	eventBytes = 1 << 10
 )
 
-// bounded is storage whose watch cache keeps a history bounded by bytes. The cache itself bounds it by time: the 75
-// seconds before the latest event, whatever the events take. So the events of its watch are given times between which
-// the bytes pass as well as the seconds: 75 seconds for each historyBytes. While fewer bytes than that come, the times
-// are the real ones.
+// boundedHistory is storage whose watch cache keeps a history that is bounded by bytes. The cache itself bounds its history
+// by time: it keeps the 75 seconds before the latest event, however large the events are. So the events of its watch get
+// later times if they are large: at least 75 seconds pass for each historyBytes. Smaller amounts keep their real times.
 //
-// The cache uses these times for nothing else but its metrics of latency, which are too low during such a burst.
-type bounded struct{ storage.Interface }
+// The cache uses these times for nothing else but its metrics of latency, which are too low while the times are later than
+// the real ones.
+type boundedHistory struct{ storage.Interface }
 
 // Watch implements storage.Interface.
-func (b bounded) Watch(ctx context.Context, key string, opts storage.ListOptions) (watch.Interface, error) {
+func (b boundedHistory) Watch(ctx context.Context, key string, opts storage.ListOptions) (watch.Interface, error) {
 	w, err := b.Interface.Watch(ctx, key, opts)
 	if err != nil || !opts.RecordTimestamps {
 		return w, err
 	}
-	h := &history{}
+	times := &eventTimes{}
 	return watch.Filter(w, func(event watch.Event) (watch.Event, bool) {
 		if timed, ok := event.Object.(storage.WatchEventWithRecordTime); ok {
-			event.Object = &timedObject{Object: timed.Unwrap(), at: h.time(timed)}
+			event.Object = &timedObject{Object: timed.Unwrap(), at: times.next(timed)}
 		}
 		return event, true
 	}), nil
 }
 
-// history keeps the time of the latest event.
-type history struct{ latest time.Time }
+// eventTimes computes the times of successive events.
+type eventTimes struct{ latest time.Time }
 
-// time returns when an event happens: when it did, or as long after the previous one as its bytes take.
-func (h *history) time(event storage.WatchEventWithRecordTime) time.Time {
+// next returns the time of the next event: its real time, or, if that is earlier, the time of the previous event and as much
+// as its bytes take.
+func (t *eventTimes) next(event storage.WatchEventWithRecordTime) time.Time {
 	size := eventBytes
 	if sized, ok := event.Unwrap().(interface{ Size() int }); ok {
 		size += sized.Size()
 	}
-	after := h.latest.Add(cacher.DefaultEventFreshDuration * time.Duration(size) / historyBytes)
-	if h.latest = event.RecordTime(); h.latest.Before(after) {
-		h.latest = after
+	after := t.latest.Add(cacher.DefaultEventFreshDuration * time.Duration(size) / historyBytes)
+	if t.latest = event.RecordTime(); t.latest.Before(after) {
+		t.latest = after
 	}
-	return h.latest
+	return t.latest
 }
 
-// timedObject is an object on its way to the watch cache, which unwraps it.
+// timedObject is an object with the time of its event. The watch cache unwraps it.
 type timedObject struct {
 	runtime.Object
 	at time.Time

@@ -18,26 +18,27 @@ import (
 	"k8s.io/utils/clock"
 )
 
-// Mirror hands out storage that tells a feed of each write, and holds the feeds.
+// Mirror holds the feeds of resources and makes the storage that delivers writes to them.
 type Mirror struct {
-	base  generic.RESTOptionsGetter
-	alone bool
-	feeds map[schema.GroupResource]*Feed
+	base       generic.RESTOptionsGetter
+	soleWriter bool
+	feeds      map[schema.GroupResource]*Feed
 }
 
-// Config says which storage is mirrored.
+// Config configures a Mirror.
 type Config struct {
+	// Base connects to the storage.
 	Base generic.RESTOptionsGetter
-	// SoleWriter says that this process is the only writer of that storage, as with an embedded etcd; then a read may be
-	// served from memory as soon as memory has reached the last write, and is never older than it.
+	// SoleWriter is whether this process is the only writer of the storage, as with an embedded etcd. Reads are then
+	// served from memory once memory has reached the latest write, and feeds need no proof of freshness.
 	SoleWriter bool
-	// MaxLag replaces the constant of that name; 0 does not.
+	// MaxLag is how old the latest proof of freshness may be; 0 means the constant MaxLag.
 	MaxLag time.Duration
 }
 
-// New returns a mirror of the resources.
+// New returns a mirror with a feed for each of the resources.
 func New(c Config, resources ...schema.GroupResource) *Mirror {
-	m := &Mirror{base: c.Base, alone: c.SoleWriter, feeds: map[schema.GroupResource]*Feed{}}
+	m := &Mirror{base: c.Base, soleWriter: c.SoleWriter, feeds: map[schema.GroupResource]*Feed{}}
 	for _, r := range resources {
 		m.feeds[r] = newFeed(r, c)
 	}
@@ -46,14 +47,15 @@ func New(c Config, resources ...schema.GroupResource) *Mirror {
 
 func newFeed(resource schema.GroupResource, c Config) *Feed {
 	f := &Feed{
-		resource: resource, alone: c.SoleWriter, maxLag: cmp.Or(c.MaxLag, MaxLag), pace: usualPace, seen: map[string]version{},
+		resource: resource, soleWriter: c.SoleWriter, maxLag: cmp.Or(c.MaxLag, MaxLag), timing: defaultTiming, delivered: map[string]delivery{},
 		synced: make(chan struct{}), unreadable: make(chan error, 1),
 	}
 	f.setClock(clock.RealClock{})
 	return f
 }
 
-// Feed returns the feed of a resource that New was given. Before Run its store must have been made.
+// Feed returns the feed of a resource, or nil for a resource that was not passed to New. The store of the resource must
+// exist before Run.
 func (m *Mirror) Feed(resource schema.GroupResource) *Feed { return m.feeds[resource] }
 
 // Run runs every feed until ctx ends.
@@ -65,23 +67,23 @@ func (m *Mirror) Run(ctx context.Context) {
 	running.Wait()
 }
 
-// UnreadableError says that storage holds objects that cannot be read.
+// UnreadableError means that the storage holds objects that cannot be read.
 type UnreadableError struct{ Err error }
 
 // Error implements error.
 func (e *UnreadableError) Error() string {
-	return "storage holds what cannot be read: " + e.Err.Error()
+	return "the storage holds objects that cannot be read: " + e.Err.Error()
 }
 
 // Unwrap returns the cause.
 func (e *UnreadableError) Unwrap() error { return e.Err }
 
-// Hint says what to do next.
+// Hint returns what to do next.
 func (e *UnreadableError) Hint() string {
 	return "use the encryption configuration the objects were written with, or restore them from a backup"
 }
 
-// Fresh returns the first of the feeds' errors.
+// Fresh returns ErrStale if one of the feeds is not fresh.
 func (m *Mirror) Fresh() error {
 	for _, f := range m.feeds {
 		if err := f.Fresh(); err != nil {
@@ -91,8 +93,8 @@ func (m *Mirror) Fresh() error {
 	return nil
 }
 
-// WaitSynced returns once every feed has told what was stored at the start. It fails at once with *UnreadableError
-// where that cannot be read.
+// WaitSynced waits until every feed has delivered what was stored at the start. It returns an *UnreadableError at once if
+// that cannot be read.
 func (m *Mirror) WaitSynced(ctx context.Context) error {
 	for r, f := range m.feeds {
 		select {
@@ -116,7 +118,7 @@ func (m *Mirror) GetRESTOptions(resource schema.GroupResource, example runtime.O
 	return options, nil
 }
 
-// decorate builds storage in three layers: etcd, the layer that tells the feed, and the watch cache.
+// decorate builds storage in layers: etcd, the delivery of writes to the feed, and the watch cache.
 func (m *Mirror) decorate(config *storagebackend.ConfigForResource, prefix string, keyFunc func(runtime.Object) (string, error),
 	newFunc, newListFunc func() runtime.Object, attrs storage.AttrFunc, triggers storage.IndexerFuncs, indexers *cache.Indexers,
 ) (storage.Interface, factory.DestroyFunc, error) {
@@ -127,10 +129,10 @@ func (m *Mirror) decorate(config *storagebackend.ConfigForResource, prefix strin
 	feed, ok := m.feeds[config.GroupResource]
 	if ok {
 		feed.raw, feed.prefix, feed.newList = raw, prefix, newListFunc
-		raw = &telling{Interface: raw, feed: feed, newObj: newFunc}
+		raw = &deliveringStorage{Interface: raw, feed: feed, newObj: newFunc}
 	}
 	c, err := cacher.NewCacherFromConfig(cacher.Config{
-		Storage: bounded{raw}, Versioner: storage.APIObjectVersioner{}, GroupResource: config.GroupResource,
+		Storage: boundedHistory{raw}, Versioner: storage.APIObjectVersioner{}, GroupResource: config.GroupResource,
 		EventsHistoryWindow: config.EventsHistoryWindow, ResourcePrefix: prefix, KeyFunc: keyFunc,
 		NewFunc: newFunc, NewListFunc: newListFunc, GetAttrsFunc: attrs, IndexerFuncs: triggers, Indexers: indexers,
 		Codec: config.Codec,
@@ -141,8 +143,8 @@ func (m *Mirror) decorate(config *storagebackend.ConfigForResource, prefix strin
 	}
 	cached := cacher.NewCacheDelegator(c, raw)
 	var top storage.Interface = cached
-	if ok && m.alone {
-		top = &remembering{Interface: cached, feed: feed}
+	if ok && m.soleWriter {
+		top = &cachedReads{Interface: cached, feed: feed}
 	}
 	stop := sync.OnceFunc(func() { cached.Stop(); c.Stop(); closeRaw() })
 	return top, stop, nil

@@ -16,11 +16,11 @@ import (
 	"k8s.io/apimachinery/pkg/watch"
 )
 
-// change is one write as storage orders them.
+// change is one write of an object.
 type change struct {
 	revision uint64
 	name     string
-	gone     bool
+	deleted  bool
 }
 
 func (c change) object() runtime.Object {
@@ -28,26 +28,26 @@ func (c change) object() runtime.Object {
 }
 
 func (c change) event() watch.Event {
-	if c.gone {
+	if c.deleted {
 		return watch.Event{Type: watch.Deleted, Object: c.object()}
 	}
 	return watch.Event{Type: watch.Modified, Object: c.object()}
 }
 
-// remembering listeners hold what they were told, as an index would, and every breach of order they saw.
-type believer struct {
+// orderChecker is a listener that holds what was delivered, as an index does, and records each call that is out of order.
+type orderChecker struct {
 	mu     sync.Mutex
 	holds  map[string]uint64 // name -> revision
 	heard  map[string]uint64 // name -> revision of the last call
-	pruned uint64            // while a prune runs, the revision of its list
+	listed uint64            // the revision of the list while deleteMissing runs
 	faults []string
 }
 
-func newBeliever() *believer {
-	return &believer{holds: map[string]uint64{}, heard: map[string]uint64{}}
+func newOrderChecker() *orderChecker {
+	return &orderChecker{holds: map[string]uint64{}, heard: map[string]uint64{}}
 }
 
-func (b *believer) Set(obj runtime.Object) {
+func (b *orderChecker) Set(obj runtime.Object) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	name, revision := nameOf(obj), revisionOf(obj)
@@ -57,12 +57,12 @@ func (b *believer) Set(obj runtime.Object) {
 	b.holds[name], b.heard[name] = revision, revision
 }
 
-func (b *believer) Delete(obj runtime.Object) {
+func (b *orderChecker) Delete(obj runtime.Object) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	name, revision := nameOf(obj), revisionOf(obj)
-	if b.pruned > 0 {
-		revision = b.pruned // a list says only that the object went before it
+	if b.listed > 0 {
+		revision = b.listed // the list only shows that the object was deleted before it
 	}
 	if revision <= b.heard[name] {
 		b.faults = append(b.faults, fmt.Sprintf("delete %s at %d after %d", name, revision, b.heard[name]))
@@ -79,22 +79,21 @@ func nameOf(obj runtime.Object) string {
 	return m.GetName()
 }
 
-// world is a store with writers in this process and elsewhere, and one feed that follows it.
-type world struct {
+// simulation is a store with writers in this process and in others, and one feed of it.
+type simulation struct {
 	t       testing.TB
 	feed    *Feed
-	listens *believer
+	checker *orderChecker
 
 	history  []change
-	revision uint64 // of the whole store; other resources move it too
-	untold   []change
-	watched  int // how much of history the watch has delivered
+	revision uint64   // of the whole store, which other resources raise as well
+	pending  []change // writes of this process that have not been delivered
+	watched  int      // the number of changes in history that the watch has delivered
 
-	// list is what a list under way has still to tell.
-	listing bool
-	list    []change
-	present map[string]bool
-	at      uint64
+	listing bool            // whether a list is under way
+	list    []change        // its items that have not been delivered
+	present map[string]bool // the keys of all its items
+	at      uint64          // its revision
 }
 
 func feedTo(listeners ...Listener) *Feed {
@@ -105,18 +104,18 @@ func feedTo(listeners ...Listener) *Feed {
 	return f
 }
 
-func newWorld(t testing.TB) *world {
-	b := newBeliever()
-	return &world{t: t, feed: feedTo(b), listens: b, revision: 1}
+func newSimulation(t testing.TB) *simulation {
+	b := newOrderChecker()
+	return &simulation{t: t, feed: feedTo(b), checker: b, revision: 1}
 }
 
 var names = []string{"a", "b", "c"}
 
-// live is what the store holds after the changes given.
+// live returns what the store holds after the changes.
 func live(history []change) map[string]uint64 {
 	holds := map[string]uint64{}
 	for _, c := range history {
-		if c.gone {
+		if c.deleted {
 			delete(holds, c.name)
 		} else {
 			holds[c.name] = c.revision
@@ -125,59 +124,59 @@ func live(history []change) map[string]uint64 {
 	return holds
 }
 
-// step does one thing that choice and detail pick.
-func (w *world) step(choice, detail byte) {
+// step does one thing, which choice and detail select.
+func (w *simulation) step(choice, detail byte) {
 	switch choice % 8 {
 	case 0, 1:
 		w.write(detail, true)
 	case 2:
 		w.write(detail, false)
 	case 3, 4:
-		w.tell(int(detail))
+		w.acknowledge(int(detail))
 	case 5, 6:
-		w.follow(detail)
+		w.deliverNext(detail)
 	case 7:
 		w.relist(detail)
 	}
 }
 
-// write changes the store. A write of this process will be told some time, one of another process never.
-func (w *world) write(detail byte, mine bool) {
+// write changes the store. A write of this process is delivered later; one of another process comes by the watch only.
+func (w *simulation) write(detail byte, mine bool) {
 	name := names[int(detail)%len(names)]
 	_, exists := live(w.history)[name]
 	w.revision += 1 + uint64(detail>>6)
-	c := change{revision: w.revision, name: name, gone: exists && detail&8 != 0}
+	c := change{revision: w.revision, name: name, deleted: exists && detail&8 != 0}
 	w.history = append(w.history, c)
 	if mine {
-		w.untold = append(w.untold, c)
+		w.pending = append(w.pending, c)
 	}
 }
 
-// tell lets one writer return, and holds the feed to its promise: its listeners are not behind that write.
-func (w *world) tell(which int) {
-	if len(w.untold) == 0 {
+// acknowledge lets one write of this process return, and checks that the listener is not behind it.
+func (w *simulation) acknowledge(which int) {
+	if len(w.pending) == 0 {
 		return
 	}
-	which %= len(w.untold)
-	c := w.untold[which]
-	w.untold = slices.Delete(w.untold, which, which+1)
-	w.feed.tellWritten(c.object(), c.gone)
+	which %= len(w.pending)
+	c := w.pending[which]
+	w.pending = slices.Delete(w.pending, which, which+1)
+	w.feed.deliverWritten(c.object(), c.deleted)
 	if w.feed.Latest() < c.revision {
 		w.t.Errorf("latest is %d after a write at %d was acknowledged", w.feed.Latest(), c.revision)
 	}
-	if held, ok := w.listens.holds[c.name]; ok && held < c.revision {
+	if held, ok := w.checker.holds[c.name]; ok && held < c.revision {
 		w.t.Errorf("listener holds %s at %d after its write at %d was acknowledged", c.name, held, c.revision)
-	} else if !ok && !w.goneSince(c) {
+	} else if !ok && !w.deletedSince(c) {
 		w.t.Errorf("listener lacks %s after its write at %d was acknowledged", c.name, c.revision)
 	}
 }
 
-func (w *world) goneSince(c change) bool {
-	return slices.ContainsFunc(w.history, func(h change) bool { return h.gone && h.name == c.name && h.revision >= c.revision })
+func (w *simulation) deletedSince(c change) bool {
+	return slices.ContainsFunc(w.history, func(h change) bool { return h.deleted && h.name == c.name && h.revision >= c.revision })
 }
 
-// follow delivers the next event of the watch, or says that there is none before the store's revision.
-func (w *world) follow(detail byte) {
+// deliverNext delivers the next item of a list or event of the watch, or else a bookmark at the store's revision.
+func (w *simulation) deliverNext(detail byte) {
 	switch {
 	case w.listing:
 		w.continueList()
@@ -190,15 +189,15 @@ func (w *world) follow(detail byte) {
 	}
 }
 
-func (w *world) receive(event watch.Event) {
+func (w *simulation) receive(event watch.Event) {
 	if err := w.feed.receive(event); err != nil {
 		w.t.Errorf("receive %v: %v", event.Type, err)
 	}
 }
 
-// relist begins a list, whose items are told one at a time while writers go on, or ends it early as a broken
-// connection does.
-func (w *world) relist(detail byte) {
+// relist begins a list. Its items are delivered one at a time while writers go on. A list that is under way may be
+// replaced, as it is when the connection breaks.
+func (w *simulation) relist(detail byte) {
 	if w.listing && detail&1 == 0 {
 		w.continueList()
 		return
@@ -211,52 +210,52 @@ func (w *world) relist(detail byte) {
 	w.watched = len(w.history)
 }
 
-func (w *world) continueList() {
+func (w *simulation) continueList() {
 	if len(w.list) > 0 {
-		w.feed.tellListed(w.list[0].object())
+		w.feed.deliverListed(w.list[0].object())
 		w.list = w.list[1:]
 		return
 	}
-	w.listens.pruned = w.at
-	w.feed.prune(w.present, w.at)
-	w.listens.pruned = 0
+	w.checker.listed = w.at
+	w.feed.deleteMissing(w.present, w.at)
+	w.checker.listed = 0
 	w.listing = false
 }
 
-// settle lets everything arrive and compares.
-func (w *world) settle() {
+// settle delivers everything and compares the listener with the store.
+func (w *simulation) settle() {
 	for w.listing {
 		w.continueList()
 	}
-	for w.watched < len(w.history) || len(w.untold) > 0 {
-		if w.watched < len(w.history) && len(w.untold)%2 == 0 {
-			w.follow(1)
-		} else if len(w.untold) > 0 {
-			w.tell(len(w.untold) - 1)
+	for w.watched < len(w.history) || len(w.pending) > 0 {
+		if w.watched < len(w.history) && len(w.pending)%2 == 0 {
+			w.deliverNext(1)
+		} else if len(w.pending) > 0 {
+			w.acknowledge(len(w.pending) - 1)
 		} else {
-			w.follow(1)
+			w.deliverNext(1)
 		}
 	}
 	want := live(w.history)
-	if !maps.Equal(w.listens.holds, want) {
-		w.t.Errorf("listener ends with %v, store with %v", w.listens.holds, want)
+	if !maps.Equal(w.checker.holds, want) {
+		w.t.Errorf("listener ends with %v, store with %v", w.checker.holds, want)
 	}
-	if len(w.feed.seen) != len(want) {
-		w.t.Errorf("feed remembers %d objects of %d: %v", len(w.feed.seen), len(want), w.feed.seen)
+	if len(w.feed.delivered) != len(want) {
+		w.t.Errorf("the feed keeps %d objects of %d: %v", len(w.feed.delivered), len(want), w.feed.delivered)
 	}
-	for _, fault := range w.listens.faults {
+	for _, fault := range w.checker.faults {
 		w.t.Error(fault)
 	}
 }
 
-func (w *world) describe() string { return fmt.Sprintf("history %+v", w.history) }
+func (w *simulation) describe() string { return fmt.Sprintf("history %+v", w.history) }
 
-// TestAnyOrder plays random interleavings of late writers, the watch, broken watches and lists.
+// TestAnyOrder runs random interleavings of writers, the watch, broken watches and lists.
 func TestAnyOrder(t *testing.T) {
 	t.Parallel()
 	for seed := range uint64(3000) {
 		random := rand.New(rand.NewPCG(seed, 1))
-		w := newWorld(t)
+		w := newSimulation(t)
 		for range 5 + random.IntN(60) {
 			w.step(byte(random.Uint32()), byte(random.Uint32()))
 		}
@@ -271,7 +270,7 @@ func FuzzAnyOrder(f *testing.F) {
 	f.Add([]byte{0, 0, 5, 0, 0, 8, 5, 0, 3, 0, 3, 0})
 	f.Add([]byte{0, 0, 0, 8, 3, 1, 7, 1, 7, 0, 3, 0})
 	f.Fuzz(func(t *testing.T, steps []byte) {
-		w := newWorld(t)
+		w := newSimulation(t)
 		for i := 0; i+1 < len(steps); i += 2 {
 			w.step(steps[i], steps[i+1])
 		}
@@ -279,15 +278,15 @@ func FuzzAnyOrder(f *testing.F) {
 	})
 }
 
-// TestConcurrentWriters runs the watch and many writers at once: the feed is asked in an order no one controls.
+// TestConcurrentWriters runs the watch and several writers in parallel.
 func TestConcurrentWriters(t *testing.T) {
 	t.Parallel()
 	for range 20 {
-		b := newBeliever()
+		b := newOrderChecker()
 		f := feedTo(b)
 		var history []change
 		for i := range uint64(400) {
-			history = append(history, change{revision: i + 1, name: strconv.FormatUint(i/2%5, 10), gone: i%2 == 1})
+			history = append(history, change{revision: i + 1, name: strconv.FormatUint(i/2%5, 10), deleted: i%2 == 1})
 		}
 		var running sync.WaitGroup
 		var committed sync.Mutex
@@ -303,7 +302,7 @@ func TestConcurrentWriters(t *testing.T) {
 					c := history[next]
 					next++
 					committed.Unlock()
-					f.tellWritten(c.object(), c.gone)
+					f.deliverWritten(c.object(), c.deleted)
 				}
 			})
 		}
@@ -315,8 +314,8 @@ func TestConcurrentWriters(t *testing.T) {
 			}
 		})
 		running.Wait()
-		if len(b.holds) > 0 || len(f.seen) > 0 || len(b.faults) > 0 {
-			t.Fatalf("listener ends with %v, feed with %v; faults %v", b.holds, f.seen, b.faults)
+		if len(b.holds) > 0 || len(f.delivered) > 0 || len(b.faults) > 0 {
+			t.Fatalf("listener ends with %v, feed with %v; faults %v", b.holds, f.delivered, b.faults)
 		}
 	}
 }

@@ -8,75 +8,75 @@ import (
 	"k8s.io/apiserver/pkg/storage"
 )
 
-// telling is storage that tells a feed of each write before the write returns.
-type telling struct {
+// deliveringStorage is storage that delivers each write to a feed before the write returns.
+type deliveringStorage struct {
 	storage.Interface
 	feed   *Feed
 	newObj func() runtime.Object
 }
 
 // Create implements storage.Interface.
-func (t *telling) Create(ctx context.Context, key string, obj, out runtime.Object, ttl uint64) error {
-	err := t.Interface.Create(ctx, key, obj, out, ttl)
+func (s *deliveringStorage) Create(ctx context.Context, key string, obj, out runtime.Object, ttl uint64) error {
+	err := s.Interface.Create(ctx, key, obj, out, ttl)
 	switch {
 	case storage.IsExist(err):
-		t.tellStored(ctx, key)
+		s.deliverStored(ctx, key)
 	case err == nil && out != nil:
-		t.feed.tellWritten(out, false)
+		s.feed.deliverWritten(out, false)
 	}
 	return err
 }
 
-// tellStored tells of an object that the caller is about to learn of by being refused: whoever wrote it may not have
-// come to tell it yet.
-func (t *telling) tellStored(ctx context.Context, key string) {
-	stored := t.newObj()
-	if err := t.Interface.Get(ctx, key, storage.GetOptions{}, stored); err == nil {
-		t.feed.tellWritten(stored, false)
+// deliverStored delivers the object that made a create fail. From the error the caller learns that the object exists,
+// possibly before the request that created it has delivered it.
+func (s *deliveringStorage) deliverStored(ctx context.Context, key string) {
+	stored := s.newObj()
+	if err := s.Interface.Get(ctx, key, storage.GetOptions{}, stored); err == nil {
+		s.feed.deliverWritten(stored, false)
 	}
 }
 
 // Delete implements storage.Interface.
-func (t *telling) Delete(ctx context.Context, key string, out runtime.Object, preconditions *storage.Preconditions,
+func (s *deliveringStorage) Delete(ctx context.Context, key string, out runtime.Object, preconditions *storage.Preconditions,
 	validate storage.ValidateObjectFunc, cached runtime.Object, opts storage.DeleteOptions,
 ) error {
-	err := t.Interface.Delete(ctx, key, out, preconditions, validate, cached, opts)
+	err := s.Interface.Delete(ctx, key, out, preconditions, validate, cached, opts)
 	if err == nil {
-		t.feed.tellWritten(out, true)
+		s.feed.deliverWritten(out, true)
 	}
 	return err
 }
 
 // GuaranteedUpdate implements storage.Interface.
-func (t *telling) GuaranteedUpdate(ctx context.Context, key string, destination runtime.Object, ignoreNotFound bool,
+func (s *deliveringStorage) GuaranteedUpdate(ctx context.Context, key string, destination runtime.Object, ignoreNotFound bool,
 	preconditions *storage.Preconditions, update storage.UpdateFunc, cached runtime.Object,
 ) error {
-	err := t.Interface.GuaranteedUpdate(ctx, key, destination, ignoreNotFound, preconditions, update, cached)
+	err := s.Interface.GuaranteedUpdate(ctx, key, destination, ignoreNotFound, preconditions, update, cached)
 	if err == nil {
-		t.feed.tellWritten(destination, false)
+		s.feed.deliverWritten(destination, false)
 	}
 	return err
 }
 
-// remembering is storage that answers reads from the watch cache, at the last write this process made. It is right
-// only where no other process writes.
-type remembering struct {
+// cachedReads is storage that answers a read from the watch cache, once the cache has reached the latest write of this
+// process. It is correct only if no other process writes.
+type cachedReads struct {
 	storage.Interface
 	feed *Feed
 }
 
 // Get implements storage.Interface.
-func (r *remembering) Get(ctx context.Context, key string, opts storage.GetOptions, out runtime.Object) error {
-	latest := r.feed.Latest()
+func (s *cachedReads) Get(ctx context.Context, key string, opts storage.GetOptions, out runtime.Object) error {
+	latest := s.feed.Latest()
 	if opts.ResourceVersion != "" || latest == 0 {
-		return r.Interface.Get(ctx, key, opts, out)
+		return s.Interface.Get(ctx, key, opts, out)
 	}
 	cached := opts
 	cached.ResourceVersion = strconv.FormatUint(latest, 10)
-	err := r.Interface.Get(ctx, key, cached, out)
+	err := s.Interface.Get(ctx, key, cached, out)
 	if storage.IsTooLargeResourceVersion(err) {
-		// The cache is behind for longer than it waits. Storage itself is not.
-		return r.Interface.Get(ctx, key, opts, out)
+		// The cache did not reach the revision in the time that it waits. Read from etcd instead.
+		return s.Interface.Get(ctx, key, opts, out)
 	}
 	return err
 }
