@@ -43,8 +43,8 @@ import (
 	"lanyard.dev/internal/apiserver/authn"
 	"lanyard.dev/internal/apiserver/authn/oidc"
 	"lanyard.dev/internal/apiserver/authz"
-	"lanyard.dev/internal/apiserver/connection"
 	"lanyard.dev/internal/apiserver/issuer"
+	"lanyard.dev/internal/apiserver/limits"
 	"lanyard.dev/internal/apiserver/metrics"
 	"lanyard.dev/internal/apiserver/mirror"
 	"lanyard.dev/internal/apiserver/nodeclient"
@@ -140,7 +140,7 @@ func (a *assembly) secure() error {
 	if err != nil {
 		return fmt.Errorf("serving certificate %s with key %s: %w", o.TLSCertFile, o.TLSPrivateKeyFile, err)
 	}
-	a.connections = connection.Limit(o.Listener, connection.Most(), a.config.RequestTimeout+writeGrace)
+	a.connections = limits.NewListener(o.Listener, limits.MaxConnections(), a.config.RequestTimeout+writeGrace)
 	a.config.SecureServing = &genericserver.SecureServingInfo{Listener: a.connections, Cert: serving}
 	if o.ClientCAFile == "" {
 		return nil

@@ -11,14 +11,14 @@ import (
 	genericfilters "k8s.io/apiserver/pkg/server/filters"
 
 	"lanyard.dev/internal/apiserver/ephemeral"
-	"lanyard.dev/internal/apiserver/inflight"
+	"lanyard.dev/internal/apiserver/limits"
 	"lanyard.dev/internal/nodeaccess"
 )
 
 // buildChain wraps the API in what every request goes through.
 func (a *assembly) buildChain(api http.Handler, c *genericserver.Config) http.Handler {
 	a.ephemeral = ephemeral.New(ephemeral.Config{
-		Codecs: a.codecs, Scheme: a.scheme, Admission: c.AdmissionControl, MaxBodyBytes: inflight.SmallBody,
+		Codecs: a.codecs, Scheme: a.scheme, Admission: c.AdmissionControl, MaxBodyBytes: limits.SmallBody,
 	}, api)
 	return wrap(endSessions(endWatches(endEvicted(a.ephemeral, a.evictions), a.stopping), a.stopping), a.authorizer, c, a.connections.Share)
 }
@@ -34,7 +34,7 @@ func (a *assembly) buildChain(api http.Handler, c *genericserver.Config) http.Ha
 func wrap(api http.Handler, az decider, c *genericserver.Config, share func(local net.Addr, remote string)) http.Handler {
 	h := withAuthorization(api, az, c.Serializer)
 	h = withImpersonation(h, az, c.Serializer)
-	h = limits(c).Wrap(h)
+	h = newRequestLimiter(c).Wrap(h)
 	h = filters.WithAudit(h, c.AuditBackend, c.AuditPolicyRuleEvaluator, c.LongRunningFunc)
 	h = withAuthentication(h, c)
 	h = withWarnings(h)
@@ -57,8 +57,8 @@ const (
 	maxBodyBytes = 32 << 20
 )
 
-func limits(c *genericserver.Config) *inflight.Limiter {
-	return inflight.New(inflight.Config{
+func newRequestLimiter(c *genericserver.Config) *limits.RequestLimiter {
+	return limits.NewRequestLimiter(limits.RequestConfig{
 		Reads: c.MaxRequestsInFlight, Writes: c.MaxMutatingRequestsInFlight, Streams: maxStreams,
 		BodyBytes: maxBodyBytes, MaxBodyBytes: c.MaxRequestBodyBytes, LongRunning: c.LongRunningFunc, Serializer: c.Serializer,
 	})

@@ -18,7 +18,7 @@ import (
 	"golang.org/x/net/http2/hpack"
 	"k8s.io/apiserver/pkg/endpoints/request"
 
-	"lanyard.dev/internal/apiserver/connection"
+	"lanyard.dev/internal/apiserver/limits"
 )
 
 // shortDeadline is what tests of deadlines allow for an answer, and patience how long they wait for one to end.
@@ -32,7 +32,7 @@ func slowServer(t *testing.T, handler http.HandlerFunc) (server *httptest.Server
 	t.Helper()
 	ended = make(chan error, 100)
 	server = httptest.NewUnstartedServer(nil)
-	listener := connection.Limit(server.Listener, 100, shortDeadline)
+	listener := limits.NewListener(server.Listener, 100, shortDeadline)
 	server.Listener = listener
 	chain := deadlines{
 		body: shortDeadline, answer: shortDeadline, share: listener.Share,

@@ -19,8 +19,8 @@ import (
 	"lanyard.dev/internal/apiserver/auditlog"
 	"lanyard.dev/internal/apiserver/authn/oidc"
 	"lanyard.dev/internal/apiserver/authz"
-	"lanyard.dev/internal/apiserver/connection"
 	"lanyard.dev/internal/apiserver/ephemeral"
+	"lanyard.dev/internal/apiserver/limits"
 	"lanyard.dev/internal/apiserver/members"
 	"lanyard.dev/internal/apiserver/metrics"
 	"lanyard.dev/internal/apiserver/mirror"
@@ -64,7 +64,7 @@ type assembly struct {
 	config  *genericserver.Config
 	server  *genericserver.GenericAPIServer
 
-	connections *connection.Listener
+	connections *limits.Listener
 
 	members *members.Members // nil where etcd has one member only
 	mirror  *mirror.Mirror

@@ -13,7 +13,7 @@ import (
 	"k8s.io/utils/clock"
 	"k8s.io/utils/lru"
 
-	"lanyard.dev/internal/apiserver/inflight"
+	"lanyard.dev/internal/apiserver/limits"
 	"lanyard.dev/internal/apiserver/outage"
 	"lanyard.dev/internal/token"
 )
@@ -74,7 +74,7 @@ func (g *Guard) admits(remoteAddr, text string) bool {
 	if g.good.has(text) {
 		return true
 	}
-	s, ok := g.sources.Get(inflight.CallerAt(remoteAddr).Name)
+	s, ok := g.sources.Get(limits.CallerAt(remoteAddr).Name)
 	return !ok || s.(*source).forged.TokensAt(g.clock.Now()) >= 1
 }
 
@@ -106,7 +106,7 @@ func genuine(err error) bool {
 }
 
 func (g *Guard) source(remoteAddr string) *source {
-	address := inflight.CallerAt(remoteAddr).Name
+	address := limits.CallerAt(remoteAddr).Name
 	if s, ok := g.sources.Get(address); ok {
 		return s.(*source)
 	}

@@ -1,4 +1,4 @@
-package connection_test
+package limits_test
 
 import (
 	"errors"
@@ -7,7 +7,7 @@ import (
 	"testing"
 	"time"
 
-	"lanyard.dev/internal/apiserver/connection"
+	"lanyard.dev/internal/apiserver/limits"
 )
 
 // fakeListener accepts what a test hands it, and connections it claims to be from wherever the test likes.
@@ -47,7 +47,7 @@ func (c *fakeConn) Close() error         { c.closed = true; return nil }
 func TestShareKnowsConnectionsByBothEnds(t *testing.T) {
 	t.Parallel()
 	fake := &fakeListener{next: make(chan net.Conn, 2)}
-	listener := connection.Limit(fake, 8, time.Second)
+	listener := limits.NewListener(fake, 8, time.Second)
 	first, second := &fakeConn{from: "192.0.2.1:1", to: "192.0.2.8:443"}, &fakeConn{from: "192.0.2.1:1", to: "192.0.2.9:443"}
 	fake.next <- first
 	fake.next <- second
@@ -74,7 +74,7 @@ func TestShareKnowsConnectionsByBothEnds(t *testing.T) {
 func TestRoomForOthers(t *testing.T) {
 	t.Parallel()
 	fake := &fakeListener{next: make(chan net.Conn, 100)}
-	listener := connection.Limit(fake, 8, time.Second)
+	listener := limits.NewListener(fake, 8, time.Second)
 	many, other := make([]*fakeConn, 6), &fakeConn{from: "192.0.2.2:1"}
 	for i := range many {
 		many[i] = &fakeConn{from: "192.0.2.1:1"}
@@ -140,7 +140,7 @@ func TestWritesToSharedConnections(t *testing.T) {
 		raw.from, raw.to = "192.0.2.1:1", "192.0.2.9:443"
 		fake := &fakeListener{next: make(chan net.Conn, 1)}
 		fake.next <- raw
-		listener := connection.Limit(fake, 8, stall)
+		listener := limits.NewListener(fake, 8, stall)
 		c, err := listener.Accept()
 		if err != nil {
 			t.Fatal(err)

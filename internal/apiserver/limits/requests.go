@@ -1,8 +1,9 @@
-package inflight
+package limits
 
 import (
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"slices"
 	"strings"
@@ -18,11 +19,15 @@ import (
 	"k8s.io/apiserver/pkg/endpoints/request"
 )
 
+// SmallBody limits the body of a request that stores no object of its own: a review, a token request, a binding, an
+// eviction, the options of a deletion. The largest that makes sense is a TokenReview of a 16 KiB token.
+const SmallBody = 64 << 10
+
 // retryAfterSeconds is when a refused caller should try again.
 const retryAfterSeconds = 1
 
-// Config says how much may be in flight. Every field is required.
-type Config struct {
+// RequestConfig says how much may be in flight. Every field is required.
+type RequestConfig struct {
 	// Reads and Writes are how many requests of each kind are served at the same time, and Streams how many that last as
 	// long as their caller wants: watches, and conversations with nodes.
 	Reads, Writes, Streams int
@@ -35,16 +40,16 @@ type Config struct {
 	Serializer  runtime.NegotiatedSerializer
 }
 
-// Limiter is the limits of one server.
-type Limiter struct {
-	config                 Config
+// RequestLimiter is the limits of one server.
+type RequestLimiter struct {
+	config                 RequestConfig
 	reads, writes, streams *Pool
 	bodies                 *Pool
 }
 
-// New returns a limiter with nothing in flight.
-func New(c Config) *Limiter {
-	return &Limiter{
+// NewRequestLimiter returns a limiter with nothing in flight.
+func NewRequestLimiter(c RequestConfig) *RequestLimiter {
+	return &RequestLimiter{
 		config: c, reads: NewPool(int64(c.Reads)), writes: NewPool(int64(c.Writes)), streams: NewPool(int64(c.Streams)),
 		bodies: NewPool(c.BodyBytes),
 	}
@@ -52,7 +57,7 @@ func New(c Config) *Limiter {
 
 // Wrap returns a handler that passes on what finds room. Administrators, who can do everything anyway, are not limited,
 // and neither are questions about the server's health: a busy server is not an ill one.
-func (l *Limiter) Wrap(next http.Handler) http.Handler {
+func (l *RequestLimiter) Wrap(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		info, _ := request.RequestInfoFrom(r.Context())
 		caller, _ := request.UserFrom(r.Context())
@@ -77,7 +82,7 @@ func (l *Limiter) Wrap(next http.Handler) http.Handler {
 }
 
 // serve passes a request on while it holds its place and the room for its body.
-func (l *Limiter) serve(w http.ResponseWriter, r *http.Request, info *request.RequestInfo, caller Caller, class Class, next http.Handler) {
+func (l *RequestLimiter) serve(w http.ResponseWriter, r *http.Request, info *request.RequestInfo, caller Caller, class Class, next http.Handler) {
 	places := l.placesFor(r, info)
 	if !places.Acquire(caller, class, 1) {
 		l.turnAway(w, r, info)
@@ -94,7 +99,7 @@ func (l *Limiter) serve(w http.ResponseWriter, r *http.Request, info *request.Re
 	next.ServeHTTP(w, r)
 }
 
-func (l *Limiter) placesFor(r *http.Request, info *request.RequestInfo) *Pool {
+func (l *RequestLimiter) placesFor(r *http.Request, info *request.RequestInfo) *Pool {
 	switch {
 	case l.config.LongRunning(r, info):
 		return l.streams
@@ -109,13 +114,13 @@ func isRead(info *request.RequestInfo) bool {
 }
 
 // turnAway answers that there is no room.
-func (l *Limiter) turnAway(w http.ResponseWriter, r *http.Request, info *request.RequestInfo) {
+func (l *RequestLimiter) turnAway(w http.ResponseWriter, r *http.Request, info *request.RequestInfo) {
 	metrics.RecordDroppedRequest(r, info, metrics.APIServerComponent, !isRead(info))
 	metrics.RecordRequestTermination(r, info, metrics.APIServerComponent, http.StatusTooManyRequests)
 	l.refuse(w, r, info, apierrors.NewTooManyRequests("too many requests at the same time, please try again later", retryAfterSeconds))
 }
 
-func (l *Limiter) refuse(w http.ResponseWriter, r *http.Request, info *request.RequestInfo, err error) {
+func (l *RequestLimiter) refuse(w http.ResponseWriter, r *http.Request, info *request.RequestInfo, err error) {
 	gv := schema.GroupVersion{Group: info.APIGroup, Version: info.APIVersion}
 	responsewriters.ErrorNegotiated(err, l.config.Serializer, gv, w, r)
 }
@@ -154,4 +159,54 @@ func classOf(u user.Info, info *request.RequestInfo) Class {
 		return Vital
 	}
 	return Common
+}
+
+// bodyLimit returns how large the body of a request may be. stored is the limit for objects that are stored; it is
+// Kubernetes' 3 MiB, although etcd takes 1.5 MiB, because an object is smaller in etcd's form than as JSON.
+func bodyLimit(info *request.RequestInfo, stored int64) int64 {
+	switch {
+	case !info.IsResourceRequest, info.Verb == "delete", info.Verb == "deletecollection", isRead(info):
+		return SmallBody
+	case info.APIGroup == "authentication.k8s.io", info.APIGroup == "authorization.k8s.io":
+		return SmallBody
+	}
+	switch info.Subresource {
+	case "token", "binding", "eviction", "exec", "attach", "portforward":
+		return SmallBody
+	}
+	return stored
+}
+
+// bodySize returns what a body is counted as: nothing up to SmallBody, which the limit on places bounds well enough, and
+// the most it may have if its length is not known.
+func (l *RequestLimiter) bodySize(r *http.Request, info *request.RequestInfo) int64 {
+	size := r.ContentLength
+	if size < 0 {
+		size = bodyLimit(info, l.config.MaxBodyBytes)
+	}
+	if size <= SmallBody {
+		return 0
+	}
+	return size
+}
+
+// boundedBody ends a body of unknown length at the limit of its kind.
+type boundedBody struct {
+	io.ReadCloser
+	limit, left int64
+}
+
+// Read implements io.Reader. One byte over the limit is read to learn that the body does not end there.
+func (b *boundedBody) Read(p []byte) (int, error) {
+	if b.left < 0 {
+		return 0, apierrors.NewRequestEntityTooLargeError(fmt.Sprintf("limit is %d", b.limit))
+	}
+	if int64(len(p)) > b.left+1 {
+		p = p[:b.left+1]
+	}
+	n, err := b.ReadCloser.Read(p)
+	if b.left -= int64(n); b.left < 0 {
+		return n - 1, apierrors.NewRequestEntityTooLargeError(fmt.Sprintf("limit is %d", b.limit))
+	}
+	return n, err
 }

@@ -1,4 +1,4 @@
-package inflight
+package limits
 
 import (
 	"net/netip"

@@ -1,4 +1,4 @@
-package inflight
+package limits
 
 import (
 	"bytes"
@@ -32,7 +32,7 @@ type server struct {
 
 func newServer() *server {
 	s := &server{in: make(chan struct{}, 1000), wait: make(chan struct{})}
-	limiter := New(Config{
+	limiter := NewRequestLimiter(RequestConfig{
 		Reads: 16, Writes: 8, Streams: 8, BodyBytes: 8 << 20, MaxBodyBytes: 3 << 20,
 		LongRunning: func(_ *http.Request, info *request.RequestInfo) bool { return info.Verb == "watch" },
 		Serializer:  serializer.NewCodecFactory(runtime.NewScheme()).WithoutConversion(),
@@ -171,7 +171,7 @@ func TestBodyLimits(t *testing.T) {
 
 func TestBodySize(t *testing.T) {
 	t.Parallel()
-	l := New(Config{MaxBodyBytes: 3 << 20})
+	l := NewRequestLimiter(RequestConfig{MaxBodyBytes: 3 << 20})
 	stored, review := &request.RequestInfo{IsResourceRequest: true}, &request.RequestInfo{IsResourceRequest: true, APIGroup: "authorization.k8s.io"}
 	for _, tt := range []struct {
 		info         *request.RequestInfo

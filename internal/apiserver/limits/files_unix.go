@@ -1,6 +1,6 @@
 //go:build unix
 
-package connection
+package limits
 
 import "golang.org/x/sys/unix"
 

@@ -1,5 +1,5 @@
 //go:build !unix
 
-package connection
+package limits
 
 func openFiles() int { return unlimited }

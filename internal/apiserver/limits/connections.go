@@ -1,4 +1,4 @@
-package connection
+package limits
 
 import (
 	"errors"
@@ -12,8 +12,6 @@ import (
 	"github.com/go-logr/logr"
 	"golang.org/x/time/rate"
 	"k8s.io/klog/v2"
-
-	"lanyard.dev/internal/apiserver/inflight"
 )
 
 const (
@@ -22,23 +20,23 @@ const (
 	unlimited = 1 << 20
 )
 
-// Most returns how many connections a server should accept: no more than half of the files that the process may have
+// MaxConnections returns how many connections a server should accept: no more than half of the files that the process may have
 // open, because storage needs files as well and fails without.
-func Most() int { return min(most, openFiles()/2) }
+func MaxConnections() int { return min(most, openFiles()/2) }
 
 // Listener accepts connections while there is room for them, and closes others at once. One address gets half of all
 // connections at most, less where others want many too.
 type Listener struct {
 	net.Listener
 	stall time.Duration
-	room  *inflight.Pool
+	room  *Pool
 	open  sync.Map // by ends, to *conn
 	warn  rate.Sometimes
 }
 
-// Limit returns a listener for at most so many connections. stall is how long one write to a shared connection may take.
-func Limit(l net.Listener, connections int, stall time.Duration) *Listener {
-	return &Listener{Listener: l, stall: stall, room: inflight.NewPool(int64(connections)), warn: rate.Sometimes{Interval: 10 * time.Second}}
+// NewListener returns a listener for at most so many connections. stall is how long one write to a shared connection may take.
+func NewListener(l net.Listener, connections int, stall time.Duration) *Listener {
+	return &Listener{Listener: l, stall: stall, room: NewPool(int64(connections)), warn: rate.Sometimes{Interval: 10 * time.Second}}
 }
 
 // Accept implements net.Listener.
@@ -49,8 +47,8 @@ func (l *Listener) Accept() (net.Conn, error) {
 			return nil, err
 		}
 		remote := accepted.RemoteAddr().String()
-		from := inflight.CallerAt(remote)
-		if l.room.Acquire(from, inflight.Node, 1) {
+		from := CallerAt(remote)
+		if l.room.Acquire(from, Node, 1) {
 			c := &conn{Conn: accepted, listener: l, ends: ends{accepted.LocalAddr().String(), remote}, from: from}
 			l.open.Store(c.ends, c)
 			return c, nil
@@ -79,7 +77,7 @@ type conn struct {
 	net.Conn
 	listener *Listener
 	ends     ends
-	from     inflight.Caller
+	from     Caller
 	closed   sync.Once
 	shared   atomic.Bool
 	bounded  atomic.Bool // its user has set a deadline for writes

@@ -1,6 +1,6 @@
 //go:build unix
 
-package connection
+package limits
 
 import (
 	"testing"
@@ -19,7 +19,7 @@ func TestMostIsHalfOfTheFiles(t *testing.T) {
 	if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &lower); err != nil {
 		t.Fatal(err)
 	}
-	got := Most()
+	got := MaxConnections()
 	if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &before); err != nil {
 		t.Fatal(err)
 	}
