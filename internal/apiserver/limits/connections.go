@@ -15,26 +15,27 @@ import (
 )
 
 const (
-	most = 10_000
-	// unlimited stands for as many files as anybody may open.
+	maxConnections = 10_000
+	// unlimited is the number of open files of a process without a limit.
 	unlimited = 1 << 20
 )
 
-// MaxConnections returns how many connections a server should accept: no more than half of the files that the process may have
-// open, because storage needs files as well and fails without.
-func MaxConnections() int { return min(most, openFiles()/2) }
+// MaxConnections returns how many connections a server should accept: at most half as many as the process may have open
+// files, because the storage fails if it cannot open files.
+func MaxConnections() int { return min(maxConnections, openFiles()/2) }
 
-// Listener accepts connections while there is room for them, and closes others at once. One address gets half of all
-// connections at most, less where others want many too.
+// Listener accepts connections while there is room for them, and closes others at once. One address gets at most half of
+// all connections, and fewer if other addresses want many as well.
 type Listener struct {
 	net.Listener
 	stall time.Duration
 	room  *Pool
-	open  sync.Map // by ends, to *conn
+	open  sync.Map // from endpoints to *conn
 	warn  rate.Sometimes
 }
 
-// NewListener returns a listener for at most so many connections. stall is how long one write to a shared connection may take.
+// NewListener returns a listener that accepts connections from l up to the given number. stall is how long a write to a
+// shared connection may take.
 func NewListener(l net.Listener, connections int, stall time.Duration) *Listener {
 	return &Listener{Listener: l, stall: stall, room: NewPool(int64(connections)), warn: rate.Sometimes{Interval: 10 * time.Second}}
 }
@@ -49,8 +50,8 @@ func (l *Listener) Accept() (net.Conn, error) {
 		remote := accepted.RemoteAddr().String()
 		from := CallerAt(remote)
 		if l.room.Acquire(from, Node, 1) {
-			c := &conn{Conn: accepted, listener: l, ends: ends{accepted.LocalAddr().String(), remote}, from: from}
-			l.open.Store(c.ends, c)
+			c := &conn{Conn: accepted, listener: l, endpoints: endpoints{accepted.LocalAddr().String(), remote}, from: from}
+			l.open.Store(c.endpoints, c)
 			return c, nil
 		}
 		_ = accepted.Close()
@@ -60,30 +61,32 @@ func (l *Listener) Accept() (net.Conn, error) {
 	}
 }
 
-// ends are the addresses of a connection. A client may connect from one address and port to several of the server's.
-type ends struct{ local, remote string }
+// endpoints are the addresses of a connection. Both are needed, because a client may use one address and port for connections
+// to several addresses of the server.
+type endpoints struct{ local, remote string }
 
-// Share tells the listener that the connection between these addresses carries several requests at the same time, as
-// with HTTP/2. A request's own deadline cannot end a write there, because the others wait for the same connection. From
-// now on the connection ends when a write is not taken in time.
+// Share marks the connection between two addresses as one that carries several requests at the same time, as HTTP/2 does.
+// The deadline of one request cannot end a write there, because other requests use the same connection. From now on, the
+// listener closes the connection if a write takes too long.
 func (l *Listener) Share(local net.Addr, remote string) {
-	if c, ok := l.open.Load(ends{local.String(), remote}); ok {
+	if c, ok := l.open.Load(endpoints{local.String(), remote}); ok {
 		c.(*conn).shared.Store(true)
 	}
 }
 
-// conn is a connection that holds its place until it is closed.
+// conn is a connection that holds a place in the listener until it is closed.
 type conn struct {
 	net.Conn
-	listener *Listener
-	ends     ends
-	from     Caller
-	closed   sync.Once
-	shared   atomic.Bool
-	bounded  atomic.Bool // its user has set a deadline for writes
+	listener  *Listener
+	endpoints endpoints
+	from      Caller
+	closed    sync.Once
+	shared    atomic.Bool
+	bounded   atomic.Bool // whether its user has set a deadline for writes
 }
 
-// Write implements net.Conn. After a write that was not taken in time the connection is of no use to anybody.
+// Write implements net.Conn. It closes a shared connection on which a write takes too long, since no request can use it any
+// more.
 func (c *conn) Write(p []byte) (int, error) {
 	if !c.shared.Load() || c.bounded.Load() {
 		return c.Conn.Write(p)
@@ -107,7 +110,7 @@ func (c *conn) SetWriteDeadline(t time.Time) error {
 // Close implements net.Conn.
 func (c *conn) Close() error {
 	c.closed.Do(func() {
-		c.listener.open.CompareAndDelete(c.ends, c)
+		c.listener.open.CompareAndDelete(c.endpoints, c)
 		c.listener.room.Release(c.from, 1)
 	})
 	return c.Conn.Close()

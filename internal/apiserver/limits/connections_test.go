@@ -10,7 +10,7 @@ import (
 	"lanyard.dev/internal/apiserver/limits"
 )
 
-// fakeListener accepts what a test hands it, and connections it claims to be from wherever the test likes.
+// fakeListener accepts the connections that a test sends to next.
 type fakeListener struct {
 	net.Listener
 	next chan net.Conn
@@ -23,7 +23,7 @@ func (l *fakeListener) Accept() (net.Conn, error) {
 	return nil, net.ErrClosed
 }
 
-// fakeConn remembers how often it was written to and which deadlines were set, and fails as the test likes.
+// fakeConn records writes and deadlines. It has the addresses, and returns the errors, that a test sets.
 type fakeConn struct {
 	net.Conn
 	from, to              string
@@ -43,8 +43,8 @@ func (c *fakeConn) RemoteAddr() net.Addr { a, _ := net.ResolveTCPAddr("tcp", c.f
 func (c *fakeConn) LocalAddr() net.Addr  { a, _ := net.ResolveTCPAddr("tcp", c.to); return a }
 func (c *fakeConn) Close() error         { c.closed = true; return nil }
 
-// TestShareKnowsConnectionsByBothEnds: one client may connect from the same address and port to two addresses of the server.
-func TestShareKnowsConnectionsByBothEnds(t *testing.T) {
+// TestShareDistinguishesServerAddresses shares one of two connections that have the same client address and port.
+func TestShareDistinguishesServerAddresses(t *testing.T) {
 	t.Parallel()
 	fake := &fakeListener{next: make(chan net.Conn, 2)}
 	listener := limits.NewListener(fake, 8, time.Second)
@@ -66,12 +66,13 @@ func TestShareKnowsConnectionsByBothEnds(t *testing.T) {
 		}
 	}
 	if len(first.deadlines) != 1 || len(second.deadlines) != 0 {
-		t.Errorf("deadlines of the shared connection: %v, and of the other one: %v", first.deadlines, second.deadlines)
+		t.Errorf("deadlines of the shared connection: %v, of the other one: %v", first.deadlines, second.deadlines)
 	}
 }
 
-// TestRoomForOthers: one address takes half of the connections, and a connection that closes gives its place back.
-func TestRoomForOthers(t *testing.T) {
+// TestConnectionsPerAddress checks that one address gets half of the connections, and that closing a connection releases its
+// place once.
+func TestConnectionsPerAddress(t *testing.T) {
 	t.Parallel()
 	fake := &fakeListener{next: make(chan net.Conn, 100)}
 	listener := limits.NewListener(fake, 8, time.Second)
@@ -97,7 +98,7 @@ func TestRoomForOthers(t *testing.T) {
 			t.Errorf("connection %d of the one address: closed is %v", i, c.closed)
 		}
 	}
-	for range 2 { // the second time gives nothing back
+	for range 2 { // the second call releases nothing
 		_ = accepted[0].Close()
 	}
 	for range 2 {
@@ -108,27 +109,27 @@ func TestRoomForOthers(t *testing.T) {
 	}
 	close(fake.next)
 	if _, err := listener.Accept(); err == nil {
-		t.Error("a place was given back twice")
+		t.Error("a place was released twice")
 	}
 }
 
-// TestWritesToSharedConnections: each has a deadline, unless the user of the connection has set one.
+// TestWritesToSharedConnections checks that each write has a deadline, unless the user of the connection has set one.
 func TestWritesToSharedConnections(t *testing.T) {
 	t.Parallel()
 	broken := errors.New("broken")
 	for _, tt := range []struct {
 		name   string
 		conn   fakeConn
-		before func(net.Conn) // after the connection was accepted
-		alone  bool
+		before func(net.Conn) // is called after the connection was accepted
+		single bool           // whether the connection is not shared
 		err    error
 		writes int
 		bounds int // deadlines set by Write
 		closed bool
 	}{
 		{name: "shared", writes: 1, bounds: 1},
-		{name: "not shared", alone: true, writes: 1},
-		{name: "not shared, too slow", alone: true, conn: fakeConn{writeErr: os.ErrDeadlineExceeded}, err: os.ErrDeadlineExceeded, writes: 1},
+		{name: "not shared", single: true, writes: 1},
+		{name: "not shared, too slow", single: true, conn: fakeConn{writeErr: os.ErrDeadlineExceeded}, err: os.ErrDeadlineExceeded, writes: 1},
 		{name: "deadline set", before: func(c net.Conn) { _ = c.SetWriteDeadline(time.Now()) }, writes: 1},
 		{name: "deadline removed", before: func(c net.Conn) { _ = c.SetWriteDeadline(time.Time{}) }, writes: 1, bounds: 1},
 		{name: "no deadline can be set", conn: fakeConn{deadlineErr: broken}, err: broken, bounds: 1},
@@ -145,10 +146,10 @@ func TestWritesToSharedConnections(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if !tt.alone {
+		if !tt.single {
 			listener.Share(raw.LocalAddr(), raw.from)
 		}
-		listener.Share(raw.LocalAddr(), "192.0.2.1:2") // a connection that is not there
+		listener.Share(raw.LocalAddr(), "192.0.2.1:2") // a connection that does not exist
 		if tt.before != nil {
 			tt.before(c)
 			raw.deadlines = nil

@@ -1,7 +1,11 @@
-// Package limits limits the requests that are served at the same time, and the bytes of their bodies.
+// Package limits bounds what one caller can take of a server: connections, requests in flight, and the memory of request
+// bodies.
 //
-// One caller never holds more than is left free for others, so a newcomer finds room while anything is free, and
-// nodes, Leases and token requests find room that other requests cannot take. A request that finds no room is refused
-// at once with 429 and a Retry-After. The package does not decide who calls or what is allowed: it runs after
-// authentication and before authorization.
+// A Pool divides each of these. One caller never holds more than is left free for others, so a new caller finds room
+// while there is any, and nodes, Leases and token requests find room that other requests cannot take. The listener closes
+// a connection that finds no room; the request limiter refuses a request that finds none with 429 and Retry-After. Nothing
+// waits for room.
+//
+// The package does not decide who a caller is or what it may do: the request limiter runs after authentication and before
+// authorization.
 package limits

@@ -4,7 +4,7 @@ package limits
 
 import "golang.org/x/sys/unix"
 
-// openFiles returns how many files, connections among them, the process may have open.
+// openFiles returns how many files the process may have open. Connections are files.
 func openFiles() int {
 	var limit unix.Rlimit
 	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {

@@ -8,8 +8,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// TestMostIsHalfOfTheFiles does not run beside other tests: it lowers the limit of the process.
-func TestMostIsHalfOfTheFiles(t *testing.T) {
+// TestMaxConnections is not parallel, because it lowers the limit of the process.
+func TestMaxConnections(t *testing.T) {
 	var before unix.Rlimit
 	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &before); err != nil {
 		t.Fatal(err)

@@ -5,33 +5,34 @@ import (
 	"sync"
 )
 
-// Class says how much of a Pool a request may fill.
+// Class is the class of a request. It determines how much of a Pool the request may fill.
 type Class int
 
 const (
-	// Common is every request that is none of the following.
+	// Common is the class of every request that has no other.
 	Common Class = iota
-	// Vital is a Lease or a token request: without them processes lose their identity or their leadership.
+	// Vital is the class of requests for Leases and tokens. Without them, processes lose their leadership or identity.
 	Vital
-	// Node is whatever a node asks.
+	// Node is the class of all requests of nodes.
 	Node
 
 	classes
 )
 
-// Caller is who holds a part of a Pool.
+// Caller identifies the holder of a part of a Pool.
 type Caller struct {
 	// Name is the user, or the source address of a caller without a credential.
 	Name string
-	// Tenant is the namespace of a service account. A user who may create accounts in a namespace can be many callers,
-	// so the callers of one tenant are limited together as well. Empty means none.
+	// Tenant is the namespace of a service account, or empty. A user who may create accounts in a namespace can be many
+	// callers, so the callers of one tenant are limited together as well.
 	Tenant string
-	// Anonymous says that Name is an address, which no user name can collide with.
+	// Anonymous is whether Name is an address. It keeps an address apart from a user with the same name.
 	Anonymous bool
 }
 
-// CallerAt is the caller without a credential at a network address with a port, which does not matter. The addresses of
-// one IPv6 network of 64 bits count as one, because one machine may have all of them, and so do those of loopback.
+// CallerAt returns the caller without a credential at a network address. The port of the address does not matter. All
+// addresses of a /64 network of IPv6 are one caller, because one machine may have all of them, and so are all loopback
+// addresses.
 func CallerAt(address string) Caller {
 	parsed, err := netip.ParseAddrPort(address)
 	if err != nil {
@@ -47,8 +48,8 @@ func CallerAt(address string) Caller {
 	return Caller{Name: ip.String(), Anonymous: true}
 }
 
-// Pool gives out a fixed amount of something: places for requests, or bytes. The zero value gives out nothing. A Pool
-// is safe for concurrent use.
+// Pool divides a fixed amount among callers: places for requests, or bytes. The zero value has nothing to give. A Pool is
+// safe for concurrent use.
 type Pool struct {
 	mu      sync.Mutex
 	limits  [classes]int64
@@ -57,7 +58,7 @@ type Pool struct {
 	tenants map[string]int64
 }
 
-// NewPool returns a pool of the given size. An eighth of it is for nodes alone, and another eighth for nodes and vital
+// NewPool returns a pool of the given size. An eighth of it is reserved for nodes, and another eighth for nodes and vital
 // requests.
 func NewPool(size int64) *Pool {
 	return &Pool{
@@ -69,9 +70,9 @@ func NewPool(size int64) *Pool {
 // Acquire takes n for a caller and reports whether there was room. Each success must be followed by one Release of the
 // same n.
 //
-// A caller may hold as much as stays free for its class, and a tenant twice as much. Alone, a caller gets half of what
-// its class may fill; where many callers want all they can get, they get equal parts, and one part stays free for
-// whoever comes next. A caller that holds nothing is refused only if n does not fit at all.
+// A caller may hold as much as is left free for its class, and a tenant twice as much. So a single caller gets half of
+// what its class may fill. If many callers want as much as possible, they get equal parts, and one part stays free for
+// the next caller. A caller that holds nothing is refused only if n does not fit at all.
 func (p *Pool) Acquire(c Caller, class Class, n int64) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -90,19 +91,19 @@ func (p *Pool) Acquire(c Caller, class Class, n int64) bool {
 	return true
 }
 
-// Release gives back what Acquire took.
+// Release returns n, which Acquire took for c.
 func (p *Pool) Release(c Caller, n int64) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.used -= n
-	put(p.callers, c, -n)
+	add(p.callers, c, -n)
 	if c.Tenant != "" {
-		put(p.tenants, c.Tenant, -n)
+		add(p.tenants, c.Tenant, -n)
 	}
 }
 
-// put adds n to an entry and forgets the entry when nothing is left, so that the map holds current callers only.
-func put[K comparable](held map[K]int64, key K, n int64) {
+// add adds n to an entry and removes the entry when it is 0, so that the map has entries of current callers only.
+func add[K comparable](held map[K]int64, key K, n int64) {
 	if held[key] += n; held[key] == 0 {
 		delete(held, key)
 	}

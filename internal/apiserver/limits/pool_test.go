@@ -9,7 +9,7 @@ func robot(namespace, name string) Caller {
 	return Caller{Name: "system:serviceaccount:" + namespace + ":" + name, Tenant: namespace}
 }
 
-// take acquires one at a time until the pool refuses, and returns how often it did not.
+// take acquires one at a time until the pool refuses, and returns how many it got.
 func take(p *Pool, c Caller, class Class) (taken int) {
 	for p.Acquire(c, class, 1) {
 		taken++
@@ -17,6 +17,7 @@ func take(p *Pool, c Caller, class Class) (taken int) {
 	return taken
 }
 
+// TestOneCallerLeavesRoom checks how much a single caller of each class can hold.
 func TestOneCallerLeavesRoom(t *testing.T) {
 	t.Parallel()
 	for name, tt := range map[string]struct {
@@ -37,13 +38,13 @@ func TestOneCallerLeavesRoom(t *testing.T) {
 				t.Errorf("holds %d of 200, want %d", got, tt.want)
 			}
 			if !p.Acquire(Caller{Name: "other"}, Common, 1) {
-				t.Error("another caller found no room")
+				t.Error("there is no room for another caller")
 			}
 		})
 	}
 }
 
-// A caller that can make accounts without end, in one namespace, leaves room for other namespaces.
+// TestOneTenantLeavesRoom checks how much the accounts of one namespace can hold together.
 func TestOneTenantLeavesRoom(t *testing.T) {
 	t.Parallel()
 	fill := func(p *Pool) (held int) {
@@ -60,11 +61,11 @@ func TestOneTenantLeavesRoom(t *testing.T) {
 		t.Errorf("a thousand accounts of one namespace hold %d of 10, want 6: twice the 3 that were free for the last", held)
 	}
 	if got := take(p, robot("other", "a"), Common); got < 20 {
-		t.Errorf("an account of another namespace got %d places, want at least 20", got)
+		t.Errorf("an account of another namespace holds %d places, want at least 20", got)
 	}
 }
 
-// However many callers take all they can get, one who holds nothing finds room while there is any.
+// TestManyCallersShare checks that callers who take all they can get hold equal parts, and that there is room for one more.
 func TestManyCallersShare(t *testing.T) {
 	t.Parallel()
 	p := NewPool(200)
@@ -85,10 +86,11 @@ func TestManyCallersShare(t *testing.T) {
 		}
 	}
 	if got := take(p, Caller{Name: "late"}, Common); got == 0 {
-		t.Error("a tenth caller found no room")
+		t.Error("there is no room for a tenth caller")
 	}
 }
 
+// TestReservedRoom fills a pool with common and then with vital requests, and checks what is left for others.
 func TestReservedRoom(t *testing.T) {
 	t.Parallel()
 	p := NewPool(200)
@@ -106,11 +108,12 @@ func TestReservedRoom(t *testing.T) {
 		t.Errorf("with vital requests %d of 200 are in use, want 175", p.used)
 	}
 	if !p.Acquire(Caller{Name: "system:node:n"}, Node, 1) {
-		t.Error("a node found no room")
+		t.Error("there is no room for a node")
 	}
 }
 
-func TestReleaseGivesBack(t *testing.T) {
+// TestRelease checks that a released place can be acquired again, and that nothing is kept after the last release.
+func TestRelease(t *testing.T) {
 	t.Parallel()
 	p := NewPool(200)
 	for _, c := range []Caller{robot("ns", "a"), robot("ns", "b"), CallerAt("192.0.2.1:1")} {
@@ -124,10 +127,11 @@ func TestReleaseGivesBack(t *testing.T) {
 		}
 	}
 	if p.used != 0 || len(p.callers) != 0 || len(p.tenants) != 0 {
-		t.Errorf("left after all was released: %d in use, callers %v, tenants %v", p.used, p.callers, p.tenants)
+		t.Errorf("after everything was released: %d in use, callers %v, tenants %v", p.used, p.callers, p.tenants)
 	}
 }
 
+// TestCallerAt checks which addresses are one caller.
 func TestCallerAt(t *testing.T) {
 	t.Parallel()
 	for address, want := range map[string]string{

@@ -19,35 +19,35 @@ import (
 	"k8s.io/apiserver/pkg/endpoints/request"
 )
 
-// SmallBody limits the body of a request that stores no object of its own: a review, a token request, a binding, an
-// eviction, the options of a deletion. The largest that makes sense is a TokenReview of a 16 KiB token.
+// SmallBody is the largest body, in bytes, of a request that does not store the object in its body: a review, a token
+// request, a binding, an eviction, or the options of a deletion. The largest useful one is a TokenReview of a 16 KiB token.
 const SmallBody = 64 << 10
 
-// retryAfterSeconds is when a refused caller should try again.
+// retryAfterSeconds is the Retry-After of a request that found no room.
 const retryAfterSeconds = 1
 
-// RequestConfig says how much may be in flight. Every field is required.
+// RequestConfig configures a RequestLimiter. Every field is required.
 type RequestConfig struct {
-	// Reads and Writes are how many requests of each kind are served at the same time, and Streams how many that last as
-	// long as their caller wants: watches, and conversations with nodes.
+	// Reads and Writes are how many requests of each kind are served at the same time. Streams is how many requests are
+	// served that last as long as the caller wants: watches and sessions with containers.
 	Reads, Writes, Streams int
-	// BodyBytes is how much the bodies of all requests may occupy together, as far as they are larger than SmallBody.
+	// BodyBytes is the total size of the bodies of the requests in flight. Bodies up to SmallBody do not count.
 	BodyBytes int64
-	// MaxBodyBytes limits one body of a kind that is stored.
+	// MaxBodyBytes is the largest body of a request that stores the object in its body.
 	MaxBodyBytes int64
-	// LongRunning picks the streams.
+	// LongRunning reports whether a request is one of Streams.
 	LongRunning request.LongRunningRequestCheck
 	Serializer  runtime.NegotiatedSerializer
 }
 
-// RequestLimiter is the limits of one server.
+// RequestLimiter limits the requests in flight of one server.
 type RequestLimiter struct {
 	config                 RequestConfig
 	reads, writes, streams *Pool
 	bodies                 *Pool
 }
 
-// NewRequestLimiter returns a limiter with nothing in flight.
+// NewRequestLimiter returns a limiter without any request in flight.
 func NewRequestLimiter(c RequestConfig) *RequestLimiter {
 	return &RequestLimiter{
 		config: c, reads: NewPool(int64(c.Reads)), writes: NewPool(int64(c.Writes)), streams: NewPool(int64(c.Streams)),
@@ -55,19 +55,19 @@ func NewRequestLimiter(c RequestConfig) *RequestLimiter {
 	}
 }
 
-// Wrap returns a handler that passes on what finds room. Administrators, who can do everything anyway, are not limited,
-// and neither are questions about the server's health: a busy server is not an ill one.
+// Wrap returns a handler that serves with next the requests that find room. Administrators are not limited, because they
+// can do everything anyway. Health checks are not limited, because a busy server is healthy.
 func (l *RequestLimiter) Wrap(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		info, _ := request.RequestInfoFrom(r.Context())
 		caller, _ := request.UserFrom(r.Context())
 		if info == nil || caller == nil {
-			responsewriters.InternalError(w, r, errors.New("a request came to its limits without its description or its user"))
+			responsewriters.InternalError(w, r, errors.New("the request has no request info or no user: the limits on requests in flight need both"))
 			return
 		}
 		limit := bodyLimit(info, l.config.MaxBodyBytes)
 		if r.ContentLength > limit {
-			l.refuse(w, r, info, apierrors.NewRequestEntityTooLargeError(fmt.Sprintf("limit is %d", limit)))
+			l.writeError(w, r, info, apierrors.NewRequestEntityTooLargeError(fmt.Sprintf("limit is %d", limit)))
 			return
 		}
 		if r.ContentLength < 0 {
@@ -81,17 +81,17 @@ func (l *RequestLimiter) Wrap(next http.Handler) http.Handler {
 	})
 }
 
-// serve passes a request on while it holds its place and the room for its body.
+// serve serves a request with next, which holds a place and the room for its body until next returns.
 func (l *RequestLimiter) serve(w http.ResponseWriter, r *http.Request, info *request.RequestInfo, caller Caller, class Class, next http.Handler) {
-	places := l.placesFor(r, info)
+	places := l.poolFor(r, info)
 	if !places.Acquire(caller, class, 1) {
-		l.turnAway(w, r, info)
+		l.refuse(w, r, info)
 		return
 	}
 	defer places.Release(caller, 1)
 	if size := l.bodySize(r, info); size > 0 {
 		if !l.bodies.Acquire(caller, class, size) {
-			l.turnAway(w, r, info)
+			l.refuse(w, r, info)
 			return
 		}
 		defer l.bodies.Release(caller, size)
@@ -99,7 +99,7 @@ func (l *RequestLimiter) serve(w http.ResponseWriter, r *http.Request, info *req
 	next.ServeHTTP(w, r)
 }
 
-func (l *RequestLimiter) placesFor(r *http.Request, info *request.RequestInfo) *Pool {
+func (l *RequestLimiter) poolFor(r *http.Request, info *request.RequestInfo) *Pool {
 	switch {
 	case l.config.LongRunning(r, info):
 		return l.streams
@@ -113,14 +113,14 @@ func isRead(info *request.RequestInfo) bool {
 	return info.Verb == "get" || info.Verb == "list" || info.Verb == "watch"
 }
 
-// turnAway answers that there is no room.
-func (l *RequestLimiter) turnAway(w http.ResponseWriter, r *http.Request, info *request.RequestInfo) {
+// refuse responds to a request that found no room.
+func (l *RequestLimiter) refuse(w http.ResponseWriter, r *http.Request, info *request.RequestInfo) {
 	metrics.RecordDroppedRequest(r, info, metrics.APIServerComponent, !isRead(info))
 	metrics.RecordRequestTermination(r, info, metrics.APIServerComponent, http.StatusTooManyRequests)
-	l.refuse(w, r, info, apierrors.NewTooManyRequests("too many requests at the same time, please try again later", retryAfterSeconds))
+	l.writeError(w, r, info, apierrors.NewTooManyRequests("too many requests at the same time, please try again later", retryAfterSeconds))
 }
 
-func (l *RequestLimiter) refuse(w http.ResponseWriter, r *http.Request, info *request.RequestInfo, err error) {
+func (l *RequestLimiter) writeError(w http.ResponseWriter, r *http.Request, info *request.RequestInfo, err error) {
 	gv := schema.GroupVersion{Group: info.APIGroup, Version: info.APIVersion}
 	responsewriters.ErrorNegotiated(err, l.config.Serializer, gv, w, r)
 }
@@ -137,7 +137,7 @@ func isAdministrator(u user.Info) bool {
 	return slices.Contains(u.GetGroups(), user.SystemPrivilegedGroup)
 }
 
-// callerOf names who holds what a request takes. Callers without a credential are told apart by their address.
+// callerOf returns the holder of the room that a request takes. A caller without a credential is identified by its address.
 func callerOf(u user.Info, remoteAddr string) Caller {
 	name := u.GetName()
 	if name == user.Anonymous {
@@ -161,8 +161,8 @@ func classOf(u user.Info, info *request.RequestInfo) Class {
 	return Common
 }
 
-// bodyLimit returns how large the body of a request may be. stored is the limit for objects that are stored; it is
-// Kubernetes' 3 MiB, although etcd takes 1.5 MiB, because an object is smaller in etcd's form than as JSON.
+// bodyLimit returns the largest size of a request's body. stored is the limit for objects that are stored. It is
+// Kubernetes' 3 MiB, although etcd stores 1.5 MiB at most, because an object takes less space in etcd than as JSON.
 func bodyLimit(info *request.RequestInfo, stored int64) int64 {
 	switch {
 	case !info.IsResourceRequest, info.Verb == "delete", info.Verb == "deletecollection", isRead(info):
@@ -177,8 +177,8 @@ func bodyLimit(info *request.RequestInfo, stored int64) int64 {
 	return stored
 }
 
-// bodySize returns what a body is counted as: nothing up to SmallBody, which the limit on places bounds well enough, and
-// the most it may have if its length is not known.
+// bodySize returns the size that a body counts with: 0 up to SmallBody, since the limit on places bounds these well enough,
+// and the largest size that is allowed if the length is unknown.
 func (l *RequestLimiter) bodySize(r *http.Request, info *request.RequestInfo) int64 {
 	size := r.ContentLength
 	if size < 0 {
@@ -190,13 +190,13 @@ func (l *RequestLimiter) bodySize(r *http.Request, info *request.RequestInfo) in
 	return size
 }
 
-// boundedBody ends a body of unknown length at the limit of its kind.
+// boundedBody is a body of unknown length. Reading fails beyond the limit.
 type boundedBody struct {
 	io.ReadCloser
 	limit, left int64
 }
 
-// Read implements io.Reader. One byte over the limit is read to learn that the body does not end there.
+// Read implements io.Reader. It reads one byte more than the limit, to find out whether the body ends there.
 func (b *boundedBody) Read(p []byte) (int, error) {
 	if b.left < 0 {
 		return 0, apierrors.NewRequestEntityTooLargeError(fmt.Sprintf("limit is %d", b.limit))

@@ -23,7 +23,7 @@ var (
 	none  = &user.DefaultInfo{Name: user.Anonymous, Groups: []string{user.AllUnauthenticated}}
 )
 
-// server is a limiter in front of a handler that reads the body, tells that it is in, and waits.
+// server is a limiter in front of a handler that reads the body, sends to in, and waits.
 type server struct {
 	handler http.Handler
 	in      chan struct{}
@@ -61,7 +61,7 @@ func (s *server) request(u user.Info, method, path string, body io.Reader) *http
 	return answer
 }
 
-// hold sends requests until one is turned away, and returns how many are held.
+// hold sends requests until one is refused, and returns how many are in flight.
 func (s *server) hold(t *testing.T, u user.Info, method, path string, body func() io.Reader) (held int) {
 	t.Helper()
 	for held < 100 {
@@ -72,7 +72,7 @@ func (s *server) hold(t *testing.T, u user.Info, method, path string, body func(
 			held++
 		case got := <-done:
 			if got.Code != http.StatusTooManyRequests || got.Header().Get("Retry-After") != "1" {
-				t.Fatalf("turned away with %d, Retry-After %q: %s", got.Code, got.Header().Get("Retry-After"), got.Body)
+				t.Fatalf("refused with %d, Retry-After %q: %s", got.Code, got.Header().Get("Retry-After"), got.Body)
 			}
 			return held
 		}
@@ -89,6 +89,7 @@ const (
 	token      = "/api/v1/namespaces/ns/serviceaccounts/a/token"
 )
 
+// TestPlaces checks how many requests of each kind one caller can have in flight.
 func TestPlaces(t *testing.T) {
 	t.Parallel()
 	for name, tt := range map[string]struct {
@@ -118,6 +119,7 @@ func TestPlaces(t *testing.T) {
 	}
 }
 
+// TestBodyBytes checks that large bodies of one caller leave room for other callers.
 func TestBodyBytes(t *testing.T) {
 	t.Parallel()
 	s := newServer()
@@ -127,13 +129,14 @@ func TestBodyBytes(t *testing.T) {
 		t.Errorf("one caller holds %d bodies of 2 MiB, want 2 of the 3 that common requests may have", got)
 	}
 	if got := s.hold(t, jane, "POST", configMaps, empty); got != 1 {
-		t.Errorf("beside them the caller holds %d small requests, want 1, the third of its places", got)
+		t.Errorf("in addition the caller holds %d small requests, want 1, the third of its places", got)
 	}
 	if got := s.hold(t, &user.DefaultInfo{Name: "joe"}, "POST", configMaps, empty); got == 0 {
-		t.Error("a small request found no room")
+		t.Error("there is no room for a small request")
 	}
 }
 
+// TestBodyLimits checks the largest body of each kind of request, with and without a Content-Length.
 func TestBodyLimits(t *testing.T) {
 	t.Parallel()
 	for name, tt := range map[string]struct {
@@ -169,6 +172,7 @@ func TestBodyLimits(t *testing.T) {
 	}
 }
 
+// TestBodySize checks what a body counts as.
 func TestBodySize(t *testing.T) {
 	t.Parallel()
 	l := NewRequestLimiter(RequestConfig{MaxBodyBytes: 3 << 20})
@@ -185,7 +189,8 @@ func TestBodySize(t *testing.T) {
 	}
 }
 
-func TestClasses(t *testing.T) {
+// TestClassOf checks the class of requests.
+func TestClassOf(t *testing.T) {
 	t.Parallel()
 	const leaseGroup = "coordination.k8s.io"
 	for _, tt := range []struct {
@@ -208,15 +213,15 @@ func TestClasses(t *testing.T) {
 	}
 }
 
-// TestUndescribedRequest: a request that lacks what its limits are chosen by is not served.
-func TestUndescribedRequest(t *testing.T) {
+// TestRequestWithoutContext checks that a request without a user or request info is not served.
+func TestRequestWithoutContext(t *testing.T) {
 	t.Parallel()
 	s := newServer()
 	close(s.wait)
 	plain := httptest.NewRequest("GET", configMaps, nil)
 	for name, ctx := range map[string]context.Context{
-		"no description": request.WithUser(plain.Context(), jane),
-		"no user":        request.WithRequestInfo(plain.Context(), &request.RequestInfo{Verb: "get"}),
+		"no request info": request.WithUser(plain.Context(), jane),
+		"no user":         request.WithRequestInfo(plain.Context(), &request.RequestInfo{Verb: "get"}),
 	} {
 		answer := httptest.NewRecorder()
 		s.handler.ServeHTTP(answer, plain.WithContext(ctx))
