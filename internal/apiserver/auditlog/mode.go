@@ -9,6 +9,8 @@ import (
 	"k8s.io/apiserver/pkg/authorization/authorizer"
 	"k8s.io/apiserver/pkg/server/options"
 	"k8s.io/apiserver/plugin/pkg/audit/buffered"
+
+	"lanyard.dev/internal/apiserver/outage"
 )
 
 // The modes are kube-apiserver's.
@@ -59,7 +61,7 @@ type withArrivals struct{ audit.PolicyRuleEvaluator }
 // EvaluatePolicyRule implements audit.PolicyRuleEvaluator.
 func (w withArrivals) EvaluatePolicyRule(attributes authorizer.Attributes) audit.RequestAuditConfig {
 	config := w.PolicyRuleEvaluator.EvaluatePolicyRule(attributes)
-	if asksForHealth(attributes) {
+	if !attributes.IsResourceRequest() && outage.IsHealthCheck(attributes.GetPath()) {
 		if !slices.Contains(config.OmitStages, auditinternal.StageRequestReceived) {
 			config.OmitStages = append(slices.Clone(config.OmitStages), auditinternal.StageRequestReceived)
 		}
@@ -69,12 +71,4 @@ func (w withArrivals) EvaluatePolicyRule(attributes authorizer.Attributes) audit
 		return stage == auditinternal.StageRequestReceived
 	})
 	return config
-}
-
-func asksForHealth(attributes authorizer.Attributes) bool {
-	if attributes.IsResourceRequest() {
-		return false
-	}
-	root, _, _ := strings.Cut(strings.TrimPrefix(attributes.GetPath(), "/"), "/")
-	return root == "livez" || root == "readyz" || root == "healthz"
 }

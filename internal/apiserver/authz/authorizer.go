@@ -3,7 +3,6 @@ package authz
 import (
 	"context"
 	"slices"
-	"strings"
 
 	"k8s.io/apiserver/pkg/authentication/user"
 	"k8s.io/apiserver/pkg/authorization/authorizer"
@@ -45,7 +44,7 @@ func (a *Authorizer) decide(_ context.Context, request authorizer.Attributes) (a
 	if slices.Contains(who.GetGroups(), user.SystemPrivilegedGroup) {
 		return authorizer.DecisionAllow, "", nil
 	}
-	if err := a.fresh(); err != nil && !asksForHealth(request) {
+	if err := a.fresh(); err != nil && !isHealthCheck(request) {
 		return authorizer.DecisionNoOpinion, "", err
 	}
 	decision := a.index.Authorize(rbac.Request{
@@ -69,14 +68,11 @@ func (a *Authorizer) fresh() error {
 	return nil
 }
 
-// asksForHealth picks what is decided by the policy as it was known last: a server that is asked whether it is alive
-// must be able to answer while etcd is away, and gives away nothing else.
-func asksForHealth(request authorizer.Attributes) bool {
-	if request.IsResourceRequest() || request.GetVerb() != "get" {
-		return false
-	}
-	check, _, _ := strings.Cut(strings.TrimPrefix(request.GetPath(), "/"), "/")
-	return check == "livez" || check == "readyz" || check == "healthz"
+// isHealthCheck reports whether a request reads the server's health. Such a request is decided by the latest policy that is
+// known, even if that may be out of date: the server must report its health while etcd is unavailable, and the response
+// contains nothing else.
+func isHealthCheck(request authorizer.Attributes) bool {
+	return !request.IsResourceRequest() && request.GetVerb() == "get" && outage.IsHealthCheck(request.GetPath())
 }
 
 // RulesFor implements authorizer.RuleResolver. A list that may be out of date is none.

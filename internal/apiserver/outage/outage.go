@@ -1,13 +1,19 @@
-// Package outage answers requests that this server cannot decide now, since it cannot confirm that what it knows is up
-// to date.
+// Package outage defines what the server does while it cannot confirm that its knowledge is up to date, as when etcd does
+// not answer.
 //
-// Such a request is neither allowed nor denied. A denial would be wrong and lasting: clients throw a token away that is
-// answered with 401. So the answer is 503 with Retry-After, which clients repeat.
+// It neither allows nor denies a request that it cannot decide. A denial would be wrong, and clients would act on it for
+// good: they throw away a token that is refused with 401. The response is 503 with Retry-After, and clients repeat the
+// request. Health checks are the exception: they are decided, served and recorded as far as possible, so that an operator
+// and a supervisor can see what is wrong.
+//
+// The package is a small one of its own because authentication, authorization, admission and the registries use it, and it
+// depends on none of them.
 package outage
 
 import (
 	"errors"
 	"net/http"
+	"strings"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -15,19 +21,19 @@ import (
 )
 
 const (
-	// retryAfterSeconds is short: most outages are those of one etcd member or one connection.
+	// retryAfterSeconds is short, because most outages concern one etcd member or one connection.
 	retryAfterSeconds = 1
 
 	message = "the server cannot confirm now that what it knows is up to date; try again"
 )
 
-// Error is the reason why nothing can be decided. Its text is for the log; clients are answered with its Status, which
-// gives no detail.
+// Error is the reason why a request cannot be decided. Its text is for the log. Clients receive its Status, which has no
+// details.
 type Error struct{ cause error }
 
 var _ apierrors.APIStatus = &Error{}
 
-// New returns an Error for a cause, or nil for nil.
+// New returns an Error with a cause, or nil if the cause is nil.
 func New(cause error) error {
 	if cause == nil {
 		return nil
@@ -49,14 +55,14 @@ func (*Error) Status() metav1.Status {
 	}
 }
 
-// Of returns the Error in an error's tree, or nil. Where several authenticators were asked, one of them may be unable to
-// decide while the others refuse: then the request is undecided.
+// Of returns the Error in an error's tree, or nil. If one of several authenticators cannot decide and the others refuse,
+// the request is undecided.
 func Of(err error) *Error {
 	var found *Error
 	if errors.As(err, &found) {
 		return found
 	}
-	var several utilerrors.Aggregate // which errors.As does not look into
+	var several utilerrors.Aggregate // errors.As does not look into it
 	if errors.As(err, &several) {
 		for _, one := range several.Errors() {
 			if found = Of(one); found != nil {
@@ -65,4 +71,11 @@ func Of(err error) *Error {
 		}
 	}
 	return nil
+}
+
+// IsHealthCheck reports whether a path that names no resource is that of a health check: /livez, /readyz or /healthz, or a
+// single check below one of them.
+func IsHealthCheck(path string) bool {
+	root, _, _ := strings.Cut(strings.TrimPrefix(path, "/"), "/")
+	return root == "livez" || root == "readyz" || root == "healthz"
 }

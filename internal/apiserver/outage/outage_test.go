@@ -13,6 +13,7 @@ import (
 	"lanyard.dev/internal/apiserver/outage"
 )
 
+// TestOf checks that an Error is found wherever it is in the tree of an error.
 func TestOf(t *testing.T) {
 	t.Parallel()
 	cause, refusal := errors.New("pods: storage is behind"), errors.New("invalid signature")
@@ -37,22 +38,36 @@ func TestOf(t *testing.T) {
 		}
 	}
 	if outage.New(nil) != nil {
-		t.Error("no cause is an outage")
+		t.Error("New(nil) is not nil")
 	}
 }
 
-func TestClientsLearnNoCause(t *testing.T) {
+// TestStatusHidesTheCause checks that the log has the cause and that clients do not.
+func TestStatusHidesTheCause(t *testing.T) {
 	t.Parallel()
 	cause := errors.New("pods: storage is behind")
 	err := outage.New(cause)
 	if !errors.Is(err, cause) || !strings.Contains(err.Error(), cause.Error()) {
-		t.Errorf("the log reads %q", err)
+		t.Errorf("the text for the log is %q", err)
 	}
 	status := outage.Of(err).Status()
 	if !apierrors.IsServiceUnavailable(err) || status.Code != http.StatusServiceUnavailable || status.Details.RetryAfterSeconds != 1 {
 		t.Errorf("status %+v", status)
 	}
 	if text := fmt.Sprintf("%+v %+v", status, status.Details); strings.Contains(text, "pods") || strings.Contains(text, "storage") {
-		t.Errorf("clients read %s", text)
+		t.Errorf("clients receive %s", text)
+	}
+}
+
+// TestIsHealthCheck checks that only the three health checks and what is below them match.
+func TestIsHealthCheck(t *testing.T) {
+	t.Parallel()
+	for path, want := range map[string]bool{
+		"/livez": true, "/readyz": true, "/healthz": true, "/livez/ping": true, "/readyz/": true,
+		"/livezz": false, "/": false, "": false, "/api": false, "/metrics": false, "/api/readyz": false,
+	} {
+		if got := outage.IsHealthCheck(path); got != want {
+			t.Errorf("%q: %v, want %v", path, got, want)
+		}
 	}
 }
