@@ -292,7 +292,7 @@ func (a *assembly) watchAnchors() error {
 	}
 	accounts, pods := remember("serviceaccounts", a.stores.serviceAccounts), remember("pods", a.stores.pods.Pod)
 	secrets, nodes := remember("secrets", a.stores.secrets), remember("nodes", a.stores.nodes)
-	a.anchors = anchor.For(accounts, pods, secrets, nodes)
+	a.anchors = anchor.Remembered(accounts, pods, secrets, nodes)
 	a.issuing = anchor.Stored(accounts, pods, secrets, nodes)
 	return nil
 }

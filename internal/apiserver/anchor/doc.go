@@ -1,5 +1,5 @@
-// Package anchor remembers the objects that bound the lives of tokens: service accounts, pods, secrets and nodes.
+// Package anchor keeps in memory the objects that bound the lives of tokens: service accounts, pods, secrets and nodes.
 //
-// It answers the token verifier from memory, told by feeds that are never behind a write this process acknowledged.
-// It knows no tokens and no HTTP.
+// The token verifier looks them up here. The feeds of package mirror fill the memory, so it is never behind a write that
+// this process has acknowledged. The package knows no tokens and no HTTP.
 package anchor

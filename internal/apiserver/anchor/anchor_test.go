@@ -18,7 +18,7 @@ import (
 	"lanyard.dev/internal/token"
 )
 
-// source is a feed that is fresh or not.
+// source is a feed that is fresh if err is nil.
 type source struct{ err error }
 
 func (s *source) Fresh() error { return s.err }
@@ -36,11 +36,12 @@ func find(t *testing.T, x *anchor.Index, name string) (token.Anchor, bool) {
 	return a, found
 }
 
+// TestIndexFollowsItsFeed creates, recreates and deletes an account.
 func TestIndexFollowsItsFeed(t *testing.T) {
 	t.Parallel()
 	x := anchor.NewIndex(&source{}, nil)
 	if _, found := find(t, x, "robot"); found {
-		t.Error("an empty index knows an account")
+		t.Error("an empty index has an account")
 	}
 	x.Set(account("robot", "first"))
 	if a, found := find(t, x, "robot"); !found || a.UID != "first" {
@@ -55,11 +56,12 @@ func TestIndexFollowsItsFeed(t *testing.T) {
 	}
 	x.Delete(&metav1.PartialObjectMetadata{ObjectMeta: metav1.ObjectMeta{Namespace: "ns", Name: "robot"}})
 	if a, found := find(t, x, "robot"); found {
-		t.Errorf("after a deletion told by name only: %+v", a)
+		t.Errorf("after a deletion with metadata only: %+v", a)
 	}
 }
 
-func TestIndexKeepsWhatBoundsATokensLife(t *testing.T) {
+// TestIndexKeepsAnchorFields checks which fields of a pod the index keeps, and that it copies them.
+func TestIndexKeepsAnchorFields(t *testing.T) {
 	t.Parallel()
 	ends := time.Date(2026, 8, 1, 12, 0, 0, 0, time.UTC)
 	pod := &corev1.Pod{
@@ -68,7 +70,7 @@ func TestIndexKeepsWhatBoundsATokensLife(t *testing.T) {
 	}
 	x := anchor.NewIndex(&source{}, nil)
 	x.Set(pod)
-	// The object belongs to whoever wrote it.
+	// The request that wrote the object may change it.
 	pod.Spec.ServiceAccountName, pod.DeletionTimestamp.Time = "changed", time.Time{}
 	got, _ := find(t, x, "p")
 	want := token.Anchor{UID: "u", DeletionTimestamp: ends, ServiceAccountName: "robot", NodeName: "n1"}
@@ -77,12 +79,13 @@ func TestIndexKeepsWhatBoundsATokensLife(t *testing.T) {
 	}
 }
 
-func TestStaleIndexAnswersNothing(t *testing.T) {
+// TestStaleIndex checks that an index that may be out of date returns an error, whether or not it has the anchor.
+func TestStaleIndex(t *testing.T) {
 	t.Parallel()
 	stale := errors.New("stale")
 	feed := &source{}
 	x := anchor.NewIndex(feed, func(context.Context, types.NamespacedName) (runtime.Object, bool, error) {
-		t.Error("storage was asked by an index that may not answer")
+		t.Error("Find read the storage")
 		return nil, false, nil
 	})
 	x.Set(account("robot", "u"))
@@ -95,8 +98,8 @@ func TestStaleIndexAnswersNothing(t *testing.T) {
 	}
 }
 
-// TestStoredAsksStorage has memory and storage differ in everything.
-func TestStoredAsksStorage(t *testing.T) {
+// TestStored checks that Stored reads the storage, which differs from memory in everything here.
+func TestStored(t *testing.T) {
 	t.Parallel()
 	broken := errors.New("etcd is away")
 	x := anchor.NewIndex(&source{errors.New("stale")}, func(_ context.Context, name types.NamespacedName) (runtime.Object, bool, error) {
@@ -129,15 +132,15 @@ func TestStoredAsksStorage(t *testing.T) {
 			t.Errorf("%s: %+v, %v, %v, want %+v, %v, %v", test.name, got, found, err, test.want, test.found, test.err)
 		}
 	}
-	alone := anchor.NewIndex(&source{}, nil)
-	alone.Set(account("robot", "remembered"))
-	if got, found, err := anchor.Stored(alone, alone, alone, alone).Secret(t.Context(), "ns", "robot"); got.UID != "remembered" || !found || err != nil {
-		t.Errorf("the only writer: %+v, %v, %v", got, found, err)
+	sole := anchor.NewIndex(&source{}, nil)
+	sole.Set(account("robot", "remembered"))
+	if got, found, err := anchor.Stored(sole, sole, sole, sole).Secret(t.Context(), "ns", "robot"); got.UID != "remembered" || !found || err != nil {
+		t.Errorf("the sole writer: %+v, %v, %v", got, found, err)
 	}
 }
 
-// TestWhatIsNoObject is not remembered.
-func TestWhatIsNoObject(t *testing.T) {
+// TestObjectWithoutMetadata checks that an index ignores what has no metadata.
+func TestObjectWithoutMetadata(t *testing.T) {
 	t.Parallel()
 	x := anchor.NewIndex(&source{}, nil)
 	x.Set(&runtime.Unknown{})
@@ -148,27 +151,29 @@ func TestWhatIsNoObject(t *testing.T) {
 	x.Delete(&runtime.Unknown{})
 }
 
-func TestAnchorsAskTheirOwnIndex(t *testing.T) {
+// TestAnchorsUseTheirOwnIndex checks that each method looks into the index of its resource.
+func TestAnchorsUseTheirOwnIndex(t *testing.T) {
 	t.Parallel()
 	of := func(uid, namespace string) *anchor.Index {
 		x := anchor.NewIndex(&source{}, nil)
 		x.Set(&corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: "x", UID: types.UID(uid)}})
 		return x
 	}
-	all := anchor.For(of("account", "ns"), of("pod", "ns"), of("secret", "ns"), of("node", ""))
+	all := anchor.Remembered(of("account", "ns"), of("pod", "ns"), of("secret", "ns"), of("node", ""))
 	ctx := t.Context()
-	for want, ask := range map[string]func() (token.Anchor, bool, error){
+	for want, find := range map[string]func() (token.Anchor, bool, error){
 		"account": func() (token.Anchor, bool, error) { return all.ServiceAccount(ctx, "ns", "x") },
 		"pod":     func() (token.Anchor, bool, error) { return all.Pod(ctx, "ns", "x") },
 		"secret":  func() (token.Anchor, bool, error) { return all.Secret(ctx, "ns", "x") },
 		"node":    func() (token.Anchor, bool, error) { return all.Node(ctx, "x") },
 	} {
-		if a, found, err := ask(); err != nil || !found || a.UID != want {
+		if a, found, err := find(); err != nil || !found || a.UID != want {
 			t.Errorf("%s: got %+v, %v, %v", want, a, found, err)
 		}
 	}
 }
 
+// TestIndexIsSafeForConcurrentUse runs writers and readers in parallel.
 func TestIndexIsSafeForConcurrentUse(t *testing.T) {
 	t.Parallel()
 	x := anchor.NewIndex(&source{}, nil)

@@ -12,16 +12,16 @@ import (
 	"lanyard.dev/internal/token"
 )
 
-// Source tells whether what an index remembers may be trusted now.
+// Source is the feed that fills an index.
 type Source interface {
-	// Fresh returns an error when the memory may be behind other replicas for too long.
+	// Fresh returns an error if the index may be too far behind the writes of other replicas.
 	Fresh() error
 }
 
-// Read returns the object as storage has it now; found is false where storage has none.
+// Read reads an object from storage. found is false if there is none.
 type Read func(ctx context.Context, name types.NamespacedName) (obj runtime.Object, found bool, err error)
 
-// Index remembers the anchors of one resource. It is a mirror.Listener.
+// Index holds the anchors of one resource. It is a mirror.Listener, and safe for concurrent use.
 type Index struct {
 	source Source
 	read   Read
@@ -30,14 +30,14 @@ type Index struct {
 	anchors map[types.NamespacedName]token.Anchor
 }
 
-// NewIndex returns an empty index. read may be nil where this process is the only writer.
+// NewIndex returns an empty index. read is nil if this process is the only writer of the storage.
 func NewIndex(source Source, read Read) *Index {
 	return &Index{source: source, read: read, anchors: map[types.NamespacedName]token.Anchor{}}
 }
 
 // Set implements mirror.Listener.
 func (x *Index) Set(obj runtime.Object) {
-	name, anchor, ok := describe(obj)
+	name, anchor, ok := anchorOf(obj)
 	if !ok {
 		return
 	}
@@ -48,7 +48,7 @@ func (x *Index) Set(obj runtime.Object) {
 
 // Delete implements mirror.Listener.
 func (x *Index) Delete(obj runtime.Object) {
-	name, _, ok := describe(obj)
+	name, _, ok := anchorOf(obj)
 	if !ok {
 		return
 	}
@@ -57,7 +57,8 @@ func (x *Index) Delete(obj runtime.Object) {
 	delete(x.anchors, name)
 }
 
-// Find returns the anchor of that name as it was told last. The error says that neither answer could be trusted.
+// Find returns the anchor with a name, as the feed delivered it last. It returns an error if the index may be out of date:
+// then neither an anchor nor its absence could be trusted.
 func (x *Index) Find(_ context.Context, namespace, name string) (token.Anchor, bool, error) {
 	if err := x.source.Fresh(); err != nil {
 		return token.Anchor{}, false, err
@@ -69,12 +70,13 @@ func (x *Index) Find(_ context.Context, namespace, name string) (token.Anchor, b
 	return anchor, ok, nil
 }
 
-func describe(obj runtime.Object) (types.NamespacedName, token.Anchor, bool) {
+// anchorOf returns the name and the anchor of an object. ok is false if it has no metadata.
+func anchorOf(obj runtime.Object) (name types.NamespacedName, anchor token.Anchor, ok bool) {
 	m, err := meta.Accessor(obj)
 	if err != nil {
 		return types.NamespacedName{}, token.Anchor{}, false
 	}
-	anchor := token.Anchor{UID: string(m.GetUID())}
+	anchor = token.Anchor{UID: string(m.GetUID())}
 	if at := m.GetDeletionTimestamp(); at != nil {
 		anchor.DeletionTimestamp = at.Time
 	}
@@ -84,8 +86,8 @@ func describe(obj runtime.Object) (types.NamespacedName, token.Anchor, bool) {
 	return types.NamespacedName{Namespace: m.GetNamespace(), Name: m.GetName()}, anchor, true
 }
 
-// current returns Find, or where other replicas write what reads storage itself.
-func (x *Index) current() finder {
+// stored returns a finder that reads storage if other replicas write it too, and Find otherwise.
+func (x *Index) stored() finder {
 	if x.read == nil {
 		return x.Find
 	}
@@ -94,29 +96,30 @@ func (x *Index) current() finder {
 		if err != nil || !found {
 			return token.Anchor{}, false, err
 		}
-		_, anchor, ok := describe(obj)
+		_, anchor, ok := anchorOf(obj)
 		return anchor, ok, nil
 	}
 }
 
 type finder func(ctx context.Context, namespace, name string) (token.Anchor, bool, error)
 
-// Anchors is the anchors of every resource a token can hang on. It implements token.Anchors.
+// Anchors finds the anchors of every resource that a token can be bound to. It implements token.Anchors.
 type Anchors struct {
 	accounts, pods, secrets, nodes finder
 }
 
 var _ token.Anchors = Anchors{}
 
-// For returns the anchors to verify by, from memory.
-func For(accounts, pods, secrets, nodes *Index) Anchors {
+// Remembered returns anchors that are read from memory. Tokens are verified with them.
+func Remembered(accounts, pods, secrets, nodes *Index) Anchors {
 	return Anchors{accounts: accounts.Find, pods: pods.Find, secrets: secrets.Find, nodes: nodes.Find}
 }
 
-// Stored is For, but asks storage where other replicas write, since one of them may have made or replaced an object a
-// moment ago. Tokens are issued by it, as one for the UID that has just gone would be of no use, and refused by it.
+// Stored returns anchors that are read from storage if other replicas write it, since one of them may have created or
+// replaced an object a moment ago. Tokens are issued with them, because a token for a UID that has just been deleted would be
+// useless. A token is refused only if they confirm that its anchor is gone.
 func Stored(accounts, pods, secrets, nodes *Index) Anchors {
-	return Anchors{accounts: accounts.current(), pods: pods.current(), secrets: secrets.current(), nodes: nodes.current()}
+	return Anchors{accounts: accounts.stored(), pods: pods.stored(), secrets: secrets.stored(), nodes: nodes.stored()}
 }
 
 // ServiceAccount implements token.Anchors.
