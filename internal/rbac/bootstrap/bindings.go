@@ -1,6 +1,12 @@
 package bootstrap
 
-import rbacv1 "k8s.io/api/rbac/v1"
+import (
+	"cmp"
+	"slices"
+
+	rbacv1 "k8s.io/api/rbac/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+)
 
 const (
 	masters         = "system:masters"
@@ -12,17 +18,16 @@ const (
 	nodeClient      = "kube-apiserver-kubelet-client"
 )
 
-// ClusterRoleBindings returns the default ClusterRoleBindings, each named after
-// the ClusterRole it binds. They are Kubernetes' own but for four: system:node
-// has none; the issuer's discovery document may be read by everybody
-// with or without credentials, as relying parties that verify tokens have none;
-// and who holds a bootstrap token may ask for a certificate as a node and has it
-// approved, as has a node that renews its own, or wants one to serve with; and
-// the authority may use the agents of nodes, as the user its certificate names.
-// Kubernetes leaves those to the installer: kubeadm has such bindings, but for
-// that of serving certificates, under names of its own.
+// ClusterRoleBindings returns the default ClusterRoleBindings, sorted by name, each named after the ClusterRole it binds.
+//
+// They differ from Kubernetes' in these points: system:node is not bound. The discovery document of the issuer can be read
+// without credentials, since relying parties that verify tokens have none. A user with a bootstrap token may request a
+// node's certificate and has it approved, as has a node that renews its certificate or requests one to serve with. The
+// server may use the agents of nodes, as the user that its certificate names. Kubernetes leaves the last two to the
+// installer: kubeadm has such bindings under names of its own, except for serving certificates. The subjects of
+// the controllers' bindings are users (see ControllerUser).
 func ClusterRoleBindings() []*rbacv1.ClusterRoleBinding {
-	return []*rbacv1.ClusterRoleBinding{
+	bindings := append(controllerBindings(),
 		bindGroups("cluster-admin", masters),
 		bindGroups("system:basic-user", authenticated),
 		bindGroups(nodeClientRole, bootstrappers),
@@ -34,6 +39,24 @@ func ClusterRoleBindings() []*rbacv1.ClusterRoleBinding {
 		bindGroups("system:node-bootstrapper", bootstrappers),
 		bindGroups("system:public-info-viewer", authenticated, unauthenticated),
 		bindGroups("system:service-account-issuer-discovery", accounts, authenticated, unauthenticated),
+	)
+	slices.SortFunc(bindings, func(a, b *rbacv1.ClusterRoleBinding) int { return cmp.Compare(a.Name, b.Name) })
+	return bindings
+}
+
+// RoleBindings returns the default RoleBindings, each named after the Role it binds.
+func RoleBindings() []*rbacv1.RoleBinding {
+	nodesCA := bindIn(metav1.NamespacePublic, NodesCAConfigMap, rbacv1.GroupKind, authenticated)
+	bindings := append(controllerSystemBindings(), nodesCA)
+	slices.SortFunc(bindings, func(a, b *rbacv1.RoleBinding) int { return cmp.Compare(a.Name, b.Name) })
+	return bindings
+}
+
+func bindIn(namespace, role, kind, subject string) *rbacv1.RoleBinding {
+	return &rbacv1.RoleBinding{
+		ObjectMeta: metaIn(namespace, role),
+		RoleRef:    rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "Role", Name: role},
+		Subjects:   []rbacv1.Subject{{APIGroup: rbacv1.GroupName, Kind: kind, Name: subject}},
 	}
 }
 

@@ -16,8 +16,8 @@ import (
 
 var update = flag.Bool("update", false, "rewrite testdata from the code")
 
-// defaults is an index of the defaults in which user x has role x in
-// namespace "a" through a RoleBinding, for the roles people get.
+// defaults is an index of the default policy. The users admin, edit and view have the ClusterRole of their name in namespace
+// "a", through a RoleBinding.
 func defaults() *rbac.Index {
 	x := rbac.NewIndex()
 	for _, r := range bootstrap.ClusterRoles() {
@@ -44,7 +44,7 @@ func TestUserRoles(t *testing.T) {
 	x := defaults()
 	for _, c := range []struct {
 		group, resource   string
-		view, edit, admin string // verbs allowed, of all and the two special ones
+		view, edit, admin string // the verbs that are allowed
 	}{
 		{"", "pods", "get list watch", all, all},
 		{"", "pods/log", "get list watch", "get list watch", "get list watch"},
@@ -178,11 +178,12 @@ func TestLabelsAndReferences(t *testing.T) {
 	}
 }
 
-// TestGolden shows each change of the defaults in review: run with -update.
+// TestGolden compares the defaults with a file, so that a review shows each change. Run it with -update to rewrite the file.
 func TestGolden(t *testing.T) {
 	t.Parallel()
 	got, err := yaml.Marshal(map[string]any{
 		"clusterRoles": bootstrap.ClusterRoles(), "clusterRoleBindings": bootstrap.ClusterRoleBindings(),
+		"roles": bootstrap.Roles(), "roleBindings": bootstrap.RoleBindings(),
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -202,7 +203,7 @@ func TestGolden(t *testing.T) {
 	}
 }
 
-func TestWhoJoinsMayAskForItsCertificateAndNoMore(t *testing.T) {
+func TestRightsOfMachinesThatJoin(t *testing.T) {
 	t.Parallel()
 	x := defaults()
 	for _, c := range []struct {
@@ -217,7 +218,7 @@ func TestWhoJoinsMayAskForItsCertificateAndNoMore(t *testing.T) {
 		{"system:bootstrappers", "delete", "", false},
 		{"system:nodes", "create", "selfnodeclient", true},
 		{"system:nodes", "create", "nodeclient", false},
-		{"system:nodes", "create", "", false}, // the node authorizer's to allow
+		{"system:nodes", "create", "", false}, // the node authorizer allows it
 		{"system:authenticated", "create", "nodeclient", false},
 		{"system:authenticated", "create", "", false},
 	} {
@@ -228,5 +229,43 @@ func TestWhoJoinsMayAskForItsCertificateAndNoMore(t *testing.T) {
 		if got != c.want {
 			t.Errorf("%s: %s certificatesigningrequests/%s: allowed %v", c.group, c.verb, c.sub, got)
 		}
+	}
+}
+
+// TestControllerIdentities checks that each controller has a role of its own that is bound to its user and to no other
+// subject, and that its user is no service account, for which tokens can be issued.
+func TestControllerIdentities(t *testing.T) {
+	t.Parallel()
+	const prefix = "system:controller:"
+	bound := map[string]bool{}
+	check := func(binding string, ref rbacv1.RoleRef, subjects []rbacv1.Subject) {
+		bound[ref.Name] = true
+		if len(subjects) != 1 || subjects[0].Kind != rbacv1.UserKind || subjects[0].Name != ref.Name || binding != ref.Name {
+			t.Errorf("binding %s of role %s has the subjects %v", binding, ref.Name, subjects)
+		}
+	}
+	for _, b := range bootstrap.ClusterRoleBindings() {
+		if strings.HasPrefix(b.Name, prefix) {
+			check(b.Name, b.RoleRef, b.Subjects)
+		}
+	}
+	for _, b := range bootstrap.RoleBindings() {
+		if strings.HasPrefix(b.Name, prefix) {
+			check(b.Name, b.RoleRef, b.Subjects)
+		}
+	}
+	for _, name := range []string{
+		bootstrap.CertificateController, bootstrap.ClusterRoleAggregationController, bootstrap.NamespaceController, bootstrap.NodeController,
+		bootstrap.PodGarbageCollector, bootstrap.RootCAPublisher, bootstrap.Scheduler, bootstrap.ServiceAccountController,
+		bootstrap.ServiceAccountTokenController, bootstrap.TokenCleaner,
+	} {
+		user := bootstrap.ControllerUser(name)
+		if !bound[user] || !strings.HasPrefix(user, prefix) {
+			t.Errorf("controller %s has no role that is bound to it", name)
+		}
+		delete(bound, user)
+	}
+	for name := range bound {
+		t.Errorf("role %s is of no controller", name)
 	}
 }

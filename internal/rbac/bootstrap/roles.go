@@ -1,6 +1,7 @@
 package bootstrap
 
 import (
+	"cmp"
 	"slices"
 
 	rbacv1 "k8s.io/api/rbac/v1"
@@ -18,18 +19,18 @@ const (
 	coordination   = "coordination.k8s.io"
 	storage        = "storage.k8s.io"
 
-	// Whoever has one of these has a node's client certificate approved: any node's, or the one that asks itself.
+	// The certificate controller approves a request for a node's client certificate if the requester has one of these roles: the
+	// first for the certificate of any node, the second for that of the requester itself.
 	nodeClientRole     = "system:certificates.k8s.io:certificatesigningrequests:nodeclient"
 	selfNodeClientRole = "system:certificates.k8s.io:certificatesigningrequests:selfnodeclient"
-	// Whoever has this one has the serving certificate of the node approved that it is itself.
+	// It approves a serving certificate for the node that requests it if the node has this role.
 	selfNodeServerRole = "system:certificates.k8s.io:certificatesigningrequests:selfnodeserver"
 
 	kubeletAdminRole = "system:kubelet-api-admin"
 )
 
-// ClusterRoles returns the default ClusterRoles. Those with an aggregationRule
-// (admin, edit, view) also carry the rules it selects among the defaults, so
-// that they work before anything aggregates.
+// ClusterRoles returns the default ClusterRoles, sorted by name. Those with an aggregationRule (admin, edit, view) also carry
+// the rules that it selects among the defaults, so that they work before the aggregation controller runs.
 func ClusterRoles() []*rbacv1.ClusterRole {
 	roles := []*rbacv1.ClusterRole{
 		clusterRole("cluster-admin",
@@ -54,11 +55,24 @@ func ClusterRoles() []*rbacv1.ClusterRole {
 	}
 	roles = append(roles, pathRoles()...)
 	roles = append(roles, certificateRoles()...)
+	roles = append(roles, controllerRoles()...)
 	roles = append(roles, userRoles()...)
 	return aggregated(roles)
 }
 
-// pathRoles grant no objects, only paths.
+// Roles returns the default Roles: those of the controllers that need rights in kube-system alone, and a role that lets every
+// authenticated user read the CA of the nodes, which scrapers of their metrics need. Kubernetes publishes no such CA.
+func Roles() []*rbacv1.Role {
+	nodesCA := &rbacv1.Role{
+		ObjectMeta: metaIn(metav1.NamespacePublic, NodesCAConfigMap),
+		Rules:      []rbacv1.PolicyRule{named(rule(read(), core, "configmaps"), NodesCAConfigMap)},
+	}
+	roles := append(controllerSystemRoles(), nodesCA)
+	slices.SortFunc(roles, func(a, b *rbacv1.Role) int { return cmp.Compare(a.Name, b.Name) })
+	return roles
+}
+
+// pathRoles grant access to paths, and to no objects.
 func pathRoles() []*rbacv1.ClusterRole {
 	get := []string{"get"}
 	health := []string{"/healthz", "/livez", "/readyz"}
@@ -78,7 +92,7 @@ func pathRoles() []*rbacv1.ClusterRole {
 	}
 }
 
-// certificateRoles are for those who approve certificate requests, by hand or by rule, one role a signer. None is bound.
+// certificateRoles allow the approval of certificate requests, one role for each signer. None of them is bound.
 func certificateRoles() []*rbacv1.ClusterRole {
 	const prefix = "system:certificates.k8s.io:"
 	var roles []*rbacv1.ClusterRole
@@ -90,9 +104,8 @@ func certificateRoles() []*rbacv1.ClusterRole {
 	return roles
 }
 
-// NodeRules are Kubernetes' system:node. The role is not bound to anybody: what
-// a node may do depends on the pods it runs, which RBAC cannot express. They
-// are the outer limit of what the node authorizer allows.
+// NodeRules returns the rules of Kubernetes' system:node. The role is not bound: what a node may do depends on the pods it
+// runs, which RBAC cannot express. The rules are the outer limit of what the node authorizer allows.
 func NodeRules() []rbacv1.PolicyRule {
 	update := []string{"update", "patch"}
 	return []rbacv1.PolicyRule{
@@ -141,7 +154,13 @@ func meta(name string) metav1.ObjectMeta {
 	}
 }
 
-// rule lists verbs and resources in order, as Kubernetes stores them.
+func metaIn(namespace, name string) metav1.ObjectMeta {
+	m := meta(name)
+	m.Namespace = namespace
+	return m
+}
+
+// rule returns a rule with sorted verbs and resources, as Kubernetes stores them.
 func rule(verbs []string, group string, resources ...string) rbacv1.PolicyRule {
 	return rbacv1.PolicyRule{
 		Verbs: slices.Sorted(slices.Values(verbs)), APIGroups: []string{group},
