@@ -2,7 +2,6 @@ package auditlog
 
 import (
 	"slices"
-	"strings"
 
 	auditinternal "k8s.io/apiserver/pkg/apis/audit"
 	"k8s.io/apiserver/pkg/audit"
