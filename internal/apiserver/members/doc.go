@@ -1,9 +1,10 @@
-// Package members keeps the connections of storage on etcd members that answer.
+// Package members keeps the storage connected to etcd members that respond.
 //
-// A storage client has a connection to each member and takes them in turn, also the one to a member that is hung or cut
-// off from its peers: the connection is open, and only what is asked there waits. So each member is probed, and while it
-// does not answer and another does, its connections are closed and new ones wait. The client then resends its reads and
-// reopens its watches through the others. A write that was under way fails, as it may or may not have been carried out.
+// An etcd client has a connection to each member and uses them in turn, including the connection to a member that hangs
+// or that is cut off from the others: that connection is open, and only requests on it wait. So this package probes each
+// member. While a member does not respond and another does, it closes the connections to the silent member and holds new
+// ones back. The client then repeats its reads and reopens its watches with the other members. A write that was under way
+// fails, because etcd may or may not have done it.
 //
-// The package knows nothing of what is stored.
+// The package knows nothing about what is stored.
 package members

@@ -11,127 +11,131 @@ import (
 	"k8s.io/klog/v2"
 )
 
-// member is one member, with the connections that storage has to it.
+// member is one etcd member with the connections of the storage to it.
 type member struct {
 	address string
-	client  *clientv3.Client // of the probe alone
+	client  *clientv3.Client // used by the probe only
 
-	mu     sync.Mutex
-	answer time.Time // of the last probe that was answered
-	silent time.Time // the begin of the first probe that was not answered since; zero if there is none
-	conns  map[*conn]struct{}
-	usable chan struct{} // closed while the member may be used
+	mu           sync.Mutex
+	lastResponse time.Time // the end of the latest probe that succeeded
+	silentSince  time.Time // the start of the first probe that failed since then; zero if there is none
+	conns        map[*conn]struct{}
+	usable       chan struct{} // closed while the member may be used
 }
 
 func newMember(address string, client *clientv3.Client) *member {
-	one := &member{address: address, client: client, conns: map[*conn]struct{}{}, usable: make(chan struct{})}
-	close(one.usable)
-	return one
+	m := &member{address: address, client: client, conns: map[*conn]struct{}{}, usable: make(chan struct{})}
+	close(m.usable)
+	return m
 }
 
-// probe reads key by way of the member and its leader, so that a member without a leader fails too.
-func (one *member) probe(ctx context.Context, key string, timeout time.Duration) error {
+// probe reads a key from the member. The read is linearizable, so it also fails if the member has no leader.
+func (m *member) probe(ctx context.Context, key string, timeout time.Duration) error {
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
-	if _, err := one.client.Get(ctx, key, clientv3.WithCountOnly()); silent(err) {
+	if _, err := m.client.Get(ctx, key, clientv3.WithCountOnly()); isSilence(err) {
 		return err
 	}
 	return nil
 }
 
-// answered makes the member usable.
-func (one *member) answered(at time.Time) {
-	one.mu.Lock()
-	defer one.mu.Unlock()
-	one.answer, one.silent = at, time.Time{}
-	if !one.isUsable() {
-		close(one.usable)
-		klog.InfoS("An etcd member answers again", "member", one.address)
+// recordResponse records a probe that succeeded, and makes the member usable.
+func (m *member) recordResponse(at time.Time) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.lastResponse, m.silentSince = at, time.Time{}
+	if !m.isUsable() {
+		close(m.usable)
+		klog.InfoS("An etcd member responds again", "member", m.address)
 	}
 }
 
-func (one *member) missed(began time.Time) {
-	one.mu.Lock()
-	defer one.mu.Unlock()
-	if one.silent.IsZero() {
-		one.silent = began
+// recordSilence records a probe that failed and when it began.
+func (m *member) recordSilence(began time.Time) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.silentSince.IsZero() {
+		m.silentSince = began
 	}
 }
 
-func (one *member) silentSince() (time.Time, bool) {
-	one.mu.Lock()
-	defer one.mu.Unlock()
-	return one.silent, !one.silent.IsZero()
+// silence returns since when the member has not responded; ok is false if it has responded to the latest probe.
+func (m *member) silence() (since time.Time, ok bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.silentSince, !m.silentSince.IsZero()
 }
 
-func (one *member) lastAnswer() time.Time {
-	one.mu.Lock()
-	defer one.mu.Unlock()
-	return one.answer
+func (m *member) response() time.Time {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.lastResponse
 }
 
-// drop closes every connection to the member and has new ones wait. It reports whether the member was in use.
-func (one *member) drop() bool {
-	one.mu.Lock()
-	if !one.isUsable() {
-		one.mu.Unlock()
+// drop closes every connection to the member and makes new ones wait. It reports whether the member was usable.
+func (m *member) drop() bool {
+	m.mu.Lock()
+	if !m.isUsable() {
+		m.mu.Unlock()
 		return false
 	}
-	one.usable = make(chan struct{})
-	dropped := one.conns
-	one.conns = map[*conn]struct{}{}
-	one.mu.Unlock()
+	m.usable = make(chan struct{})
+	dropped := m.conns
+	m.conns = map[*conn]struct{}{}
+	m.mu.Unlock()
 	for c := range dropped {
 		_ = c.Conn.Close()
 	}
 	return true
 }
 
-// isUsable is called with mu held.
-func (one *member) isUsable() bool {
+// isUsable reports whether the member may be used. mu must be held.
+func (m *member) isUsable() bool {
 	select {
-	case <-one.usable:
+	case <-m.usable:
 		return true
 	default:
 		return false
 	}
 }
 
-func (one *member) awaitUsable(ctx context.Context) error {
-	one.mu.Lock()
-	usable := one.usable
-	one.mu.Unlock()
+// awaitUsable waits until the member may be used.
+func (m *member) awaitUsable(ctx context.Context) error {
+	m.mu.Lock()
+	usable := m.usable
+	m.mu.Unlock()
 	select {
 	case <-usable:
 		return nil
 	case <-ctx.Done():
-		return fmt.Errorf("etcd %s does not answer: %w", one.address, ctx.Err())
+		return fmt.Errorf("etcd %s does not respond: %w", m.address, ctx.Err())
 	}
 }
 
-// keep remembers a connection until it is closed. One that was made while the member was dropped is closed at once.
-func (one *member) keep(raw net.Conn) net.Conn {
-	c := &conn{Conn: raw, of: one}
-	one.mu.Lock()
-	defer one.mu.Unlock()
-	if one.isUsable() {
-		one.conns[c] = struct{}{}
+// track returns the connection such that drop closes it. If the member was dropped while the connection was made, it is
+// closed at once.
+func (m *member) track(raw net.Conn) net.Conn {
+	c := &conn{Conn: raw, member: m}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.isUsable() {
+		m.conns[c] = struct{}{}
 	} else {
 		_ = raw.Close()
 	}
 	return c
 }
 
-// conn is a connection of storage to a member.
+// conn is a connection of the storage to a member.
 type conn struct {
 	net.Conn
-	of *member
+	member *member
 }
 
 // Close implements net.Conn.
 func (c *conn) Close() error {
-	c.of.mu.Lock()
-	delete(c.of.conns, c)
-	c.of.mu.Unlock()
+	c.member.mu.Lock()
+	delete(c.member.conns, c)
+	c.member.mu.Unlock()
 	return c.Conn.Close()
 }

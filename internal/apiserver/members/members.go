@@ -19,21 +19,21 @@ import (
 	"k8s.io/klog/v2"
 )
 
-// pace is how members are probed. Together its parts bound the time for which a hung member is used: three seconds, or
-// five where it led and the others must elect first.
-type pace struct {
-	// timeout is how long a member may take to answer one read, and every the time from one to the next.
-	timeout, every time.Duration
+// timing says how members are probed. A member that hangs is used for at most timeout and interval: three seconds. If it
+// is the leader, it takes up to two more until the others have elected a new leader.
+type timing struct {
+	// timeout is how long a member may take to respond, and interval the time from one probe to the next.
+	timeout, interval time.Duration
 }
 
-var usualPace = pace{timeout: 2 * time.Second, every: time.Second}
+var defaultTiming = timing{timeout: 2 * time.Second, interval: time.Second}
 
-// Config says which etcd it is, as the storage's own configuration does.
+// Config names an etcd and the credentials for it, as the configuration of the storage does.
 type Config struct {
-	// Endpoints are the members, each an http or https URL, or host and port.
+	// Endpoints are the members, each as an http or https URL or as host and port.
 	Endpoints                 []string
 	CAFile, CertFile, KeyFile string
-	// Key is read from each member; it need not exist.
+	// Key is the key that probes read. It need not exist.
 	Key string
 }
 
@@ -41,13 +41,13 @@ type Config struct {
 type Members struct {
 	byAddress map[string]*member
 	key       string
-	pace      pace
+	timing    timing
 }
 
-// New connects to nothing yet. It returns nil where there is no other member to use instead, or where a member is
-// reached by a unix socket: what is on this machine is not cut off from it.
+// New returns the members of an etcd. It does not connect to them. It returns nil if there is only one member, because then
+// there is no other to use instead, and if an endpoint is a unix socket, because a local process is not cut off.
 func New(c Config) (*Members, error) {
-	m := &Members{byAddress: map[string]*member{}, key: c.Key, pace: usualPace}
+	m := &Members{byAddress: map[string]*member{}, key: c.Key, timing: defaultTiming}
 	for _, endpoint := range c.Endpoints {
 		address, ok := addressOf(endpoint)
 		if !ok {
@@ -58,7 +58,7 @@ func New(c Config) (*Members, error) {
 	if len(m.byAddress) < 2 {
 		return nil, nil
 	}
-	config := clientv3.Config{DialKeepAliveTime: 10 * time.Second, DialKeepAliveTimeout: usualPace.timeout, Logger: zap.NewNop()}
+	config := clientv3.Config{DialKeepAliveTime: 10 * time.Second, DialKeepAliveTimeout: defaultTiming.timeout, Logger: zap.NewNop()}
 	files := transport.TLSInfo{TrustedCAFile: c.CAFile, CertFile: c.CertFile, KeyFile: c.KeyFile}
 	if c.CAFile != "" || c.CertFile != "" || c.KeyFile != "" {
 		var err error
@@ -93,6 +93,7 @@ func addressOf(endpoint string) (string, bool) {
 // Lookup returns the dialer for the storage's connections.
 func (m *Members) Lookup(egressselector.NetworkContext) (utilnet.DialFunc, error) { return m.dial, nil }
 
+// dial connects to an address. For a member that is not usable it waits until the member is.
 func (m *Members) dial(ctx context.Context, network, address string) (net.Conn, error) {
 	var dialer net.Dialer
 	known := m.byAddress[address]
@@ -106,7 +107,7 @@ func (m *Members) dial(ctx context.Context, network, address string) (net.Conn, 
 	if err != nil {
 		return nil, err
 	}
-	return known.keep(conn), nil
+	return known.track(conn), nil
 }
 
 // Run probes every member until ctx ends, and then frees the probes' connections. It must run once.
@@ -114,11 +115,12 @@ func (m *Members) Run(ctx context.Context) {
 	defer m.close()
 	var running sync.WaitGroup
 	for _, one := range m.byAddress {
-		running.Go(func() { m.watch(ctx, one) })
+		running.Go(func() { m.probeRegularly(ctx, one) })
 	}
 	running.Wait()
 }
 
+// close frees the connections of the probes.
 func (m *Members) close() {
 	for _, one := range m.byAddress {
 		if one != nil {
@@ -127,19 +129,20 @@ func (m *Members) close() {
 	}
 }
 
-func (m *Members) watch(ctx context.Context, one *member) {
-	pause := time.NewTicker(m.pace.every)
+// probeRegularly probes one member until ctx ends.
+func (m *Members) probeRegularly(ctx context.Context, one *member) {
+	pause := time.NewTicker(m.timing.interval)
 	defer pause.Stop()
 	for ctx.Err() == nil {
 		began := time.Now()
-		err := one.probe(ctx, m.key, m.pace.timeout)
+		err := one.probe(ctx, m.key, m.timing.timeout)
 		if ctx.Err() != nil {
 			return
 		}
 		if err == nil {
-			one.answered(time.Now())
+			one.recordResponse(time.Now())
 		} else {
-			one.missed(began)
+			one.recordSilence(began)
 		}
 		m.dropSilent()
 		select {
@@ -149,32 +152,32 @@ func (m *Members) watch(ctx context.Context, one *member) {
 	}
 }
 
-// dropSilent stops the use of each member that has been silent for as long as a probe may take, if another member has
-// answered since: where none does, etcd as a whole is busy or away, and there is nothing better to connect to.
+// dropSilent stops the use of each member that has been silent for the timeout of a probe, if another member has responded
+// since then. If no member responds, etcd as a whole is busy or unavailable, and no connection is better than the others.
 func (m *Members) dropSilent() {
 	for _, one := range m.byAddress {
-		since, ok := one.silentSince()
-		if !ok || time.Since(since) < m.pace.timeout || !m.answeredAfter(since) {
+		since, ok := one.silence()
+		if !ok || time.Since(since) < m.timing.timeout || !m.respondedAfter(since) {
 			continue
 		}
 		if one.drop() {
-			klog.InfoS("An etcd member does not answer; its connections are closed until it does", "member", one.address)
+			klog.InfoS("An etcd member does not respond; its connections are closed until it does", "member", one.address)
 		}
 	}
 }
 
-func (m *Members) answeredAfter(since time.Time) bool {
+func (m *Members) respondedAfter(since time.Time) bool {
 	for _, one := range m.byAddress {
-		if one.lastAnswer().After(since) {
+		if one.response().After(since) {
 			return true
 		}
 	}
 	return false
 }
 
-// silent tells the errors of a member that did not answer, or that has no leader to answer with, from answers. Any
-// other refusal is an answer.
-func silent(err error) bool {
+// isSilence reports whether the error of a probe means that the member did not respond or has no leader. Any other error is
+// a response.
+func isSilence(err error) bool {
 	if errors.Is(err, context.DeadlineExceeded) {
 		return true
 	}

@@ -20,12 +20,12 @@ import (
 	"lanyard.dev/internal/etcd"
 )
 
-// site is two members and a client that reaches both of them through Members, as storage does.
+// site is two members and a client that uses both of them through Members, as the storage does.
 type site struct {
 	members *Members
 	gates   [2]*storagetest.Gate
 	client  *clientv3.Client
-	direct  *clientv3.Client // past members and gates
+	direct  *clientv3.Client // without Members and gates
 }
 
 func newSite(t *testing.T) *site {
@@ -40,7 +40,7 @@ func newSite(t *testing.T) *site {
 	if s.members, err = New(Config{Endpoints: endpoints, Key: "/health"}); err != nil {
 		t.Fatal(err)
 	}
-	s.members.pace = pace{timeout: 500 * time.Millisecond, every: 50 * time.Millisecond}
+	s.members.timing = timing{timeout: 500 * time.Millisecond, interval: 50 * time.Millisecond}
 	ctx, cancel := context.WithCancel(context.Background())
 	var running sync.WaitGroup
 	running.Go(func() { s.members.Run(ctx) })
@@ -59,7 +59,7 @@ func newSite(t *testing.T) *site {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = s.client.Close() })
-	if _, err := s.client.Get(t.Context(), "/key"); err != nil { // it connects no earlier
+	if _, err := s.client.Get(t.Context(), "/key"); err != nil { // the first request connects
 		t.Fatal(err)
 	}
 	if s.direct, err = server.Client(); err != nil {
@@ -71,7 +71,7 @@ func newSite(t *testing.T) *site {
 
 func (s *site) of(i int) *member { return s.members.byAddress[s.gates[i].Addr().String()] }
 
-// connections counts those of the client to a member.
+// connections returns the number of the client's connections to a member.
 func (s *site) connections(i int) int {
 	one := s.of(i)
 	one.mu.Lock()
@@ -95,14 +95,14 @@ func await(t *testing.T, what string, holds func() bool) {
 	}
 }
 
-// TestHungMember hangs one member under reads and watches that are on their way there. None of them may be lost.
+// TestHungMember makes one member hang while reads and watches use it, and checks that none of them is lost.
 func TestHungMember(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
 	await(t, "a connection to each member", func() bool { return s.connections(0) == 1 && s.connections(1) == 1 })
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
-	// Two watches are on streams of their own, one on each connection.
+	// Two watches with streams of their own use one connection each.
 	var watches []clientv3.WatchChan
 	for range 2 {
 		watcher := clientv3.NewWatcher(s.client)
@@ -116,7 +116,7 @@ func TestHungMember(t *testing.T) {
 	if _, err := s.direct.Put(ctx, "/key", "value"); err != nil {
 		t.Fatal(err)
 	}
-	for range 4 { // in turns, so that some are asked of the member that hangs
+	for range 4 { // the connections are used in turn, so some reads use the member that hangs
 		if _, err := s.client.Get(ctx, "/key"); err != nil {
 			t.Errorf("a read while one of two members hangs: %v", err)
 		}
@@ -130,53 +130,54 @@ func TestHungMember(t *testing.T) {
 		t.Errorf("the member that hangs: usable=%v, with %d connections", s.usable(1), s.connections(1))
 	}
 	if !s.usable(0) {
-		t.Error("the member that answers is not used")
+		t.Error("the member that responds is not used")
 	}
 	s.gates[1].Hang(false)
-	await(t, "a connection to the member that answers again", func() bool { return s.usable(1) && s.connections(1) == 1 })
+	await(t, "a connection to the member that responds again", func() bool { return s.usable(1) && s.connections(1) == 1 })
 }
 
-// TestWhoIsDropped plays probes of two members. Where none answers, every connection is kept: there is none better.
-func TestWhoIsDropped(t *testing.T) {
+// TestDropSilent checks after which probes of two members one of them is dropped.
+func TestDropSilent(t *testing.T) {
 	t.Parallel()
 	began := time.Now()
-	long, short := began.Add(-2*usualPace.timeout), began.Add(-usualPace.timeout/2)
+	long, short := began.Add(-2*defaultTiming.timeout), began.Add(-defaultTiming.timeout/2)
 	for _, test := range []struct {
-		name          string
-		silent        time.Time // since when the first member is
-		otherSilent   time.Time
-		otherAnswered time.Time
-		want          bool
+		name           string
+		silent         time.Time // since when the first member has been silent
+		otherSilent    time.Time
+		otherResponded time.Time
+		want           bool
 	}{
-		{"silent, the other has answered since", long, time.Time{}, began, true},
+		{"silent, the other has responded since", long, time.Time{}, began, true},
 		{"silent for less than a probe may take", short, time.Time{}, began, false},
-		{"silent, the other's answer is older", long, time.Time{}, long.Add(-time.Second), false},
+		{"silent, the other's response is older", long, time.Time{}, long.Add(-time.Second), false},
 		{"both silent", long, long, long.Add(-time.Second), false},
 		{"not silent", time.Time{}, time.Time{}, began, false},
 	} {
 		one, other := newMember("one", nil), newMember("other", nil)
-		m := &Members{byAddress: map[string]*member{"one": one, "other": other}, pace: usualPace}
-		other.answered(test.otherAnswered)
+		m := &Members{byAddress: map[string]*member{"one": one, "other": other}, timing: defaultTiming}
+		other.recordResponse(test.otherResponded)
 		for _, missed := range []struct {
 			member *member
 			since  time.Time
 		}{{one, test.silent}, {other, test.otherSilent}} {
 			if !missed.since.IsZero() {
-				missed.member.missed(missed.since)
-				missed.member.missed(began) // a later one does not count
+				missed.member.recordSilence(missed.since)
+				missed.member.recordSilence(began) // only the first counts
 			}
 		}
 		m.dropSilent()
 		if one.isUsable() == test.want || !other.isUsable() {
 			t.Errorf("%s: dropped=%v, the other dropped=%v, want %v, false", test.name, !one.isUsable(), !other.isUsable(), test.want)
 		}
-		if one.answered(began); !one.isUsable() {
-			t.Errorf("%s: not used although it answers again", test.name)
+		if one.recordResponse(began); !one.isUsable() {
+			t.Errorf("%s: not used although it responds again", test.name)
 		}
 	}
 }
 
-func TestWhatIsProbed(t *testing.T) {
+// TestNew checks for which endpoints members are probed.
+func TestNew(t *testing.T) {
 	t.Parallel()
 	for _, test := range []struct {
 		endpoints []string
@@ -198,11 +199,12 @@ func TestWhatIsProbed(t *testing.T) {
 		}
 	}
 	if _, err := New(Config{Endpoints: []string{"https://a:1", "https://b:1"}, CAFile: "/nonexistent/ca"}); err == nil {
-		t.Error("a CA that is not there is no error")
+		t.Error("a missing CA file is no error")
 	}
 }
 
-func TestSilence(t *testing.T) {
+// TestIsSilence checks which errors of a probe mean that the member does not respond.
+func TestIsSilence(t *testing.T) {
 	t.Parallel()
 	for _, test := range []struct {
 		err  error
@@ -215,14 +217,14 @@ func TestSilence(t *testing.T) {
 		{status.Error(codes.PermissionDenied, "etcdserver: permission denied"), false},
 		{errors.Join(io.EOF), false},
 	} {
-		if got := silent(test.err); got != test.want {
+		if got := isSilence(test.err); got != test.want {
 			t.Errorf("%v: silent=%v, want %v", test.err, got, test.want)
 		}
 	}
 }
 
-// TestWhatCannotBeDialed: a member that does not listen, and one that is not usable before the caller gives up.
-func TestWhatCannotBeDialed(t *testing.T) {
+// TestDialFails dials a member that does not listen, and one that is not usable before the context ends.
+func TestDialFails(t *testing.T) {
 	t.Parallel()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -243,6 +245,7 @@ func TestWhatCannotBeDialed(t *testing.T) {
 	}
 }
 
+// TestRunFreesTheProbes checks that Run closes the clients of the probes when it ends.
 func TestRunFreesTheProbes(t *testing.T) {
 	t.Parallel()
 	m, err := New(Config{Endpoints: []string{"http://127.0.0.1:1", "http://127.0.0.1:2"}, Key: "/health"})
