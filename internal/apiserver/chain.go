@@ -10,18 +10,12 @@ import (
 	genericserver "k8s.io/apiserver/pkg/server"
 	genericfilters "k8s.io/apiserver/pkg/server/filters"
 
-	"lanyard.dev/internal/apiserver/ephemeral"
 	"lanyard.dev/internal/apiserver/limits"
 	"lanyard.dev/internal/nodeaccess"
 )
 
-// buildChain wraps the API in what every request goes through.
-func (a *assembly) buildChain(api http.Handler, c *genericserver.Config) http.Handler {
-	a.ephemeral = ephemeral.New(ephemeral.Config{
-		Codecs: a.codecs, Scheme: a.scheme, Admission: c.AdmissionControl, MaxBodyBytes: limits.SmallBody,
-	}, api)
-	return wrap(endSessions(endWatches(endEvicted(a.ephemeral, a.evictions), a.stopping), a.stopping), a.authorizer, c, a.connections.Share)
-}
+// shareFunc is called with the addresses of each request that shares its connection with other requests.
+type shareFunc func(local net.Addr, remote string)
 
 // wrap puts the filters around the API, innermost first. It is the library's own chain without what this server has no
 // use for (tracing, CORS, per-filter latency, flow control by API objects) and without the second goroutine per
@@ -29,9 +23,7 @@ func (a *assembly) buildChain(api http.Handler, c *genericserver.Config) http.Ha
 // deadlines. What that timeout guards besides, headers that late work writes to, withWarnings does. The limits on
 // requests in flight are inside of audit, which records refusals, and outside of impersonation, which would let one
 // caller be many.
-//
-// share is called with the addresses of each request that shares its connection.
-func wrap(api http.Handler, az decider, c *genericserver.Config, share func(local net.Addr, remote string)) http.Handler {
+func wrap(api http.Handler, az decider, c *genericserver.Config, share shareFunc) http.Handler {
 	h := withAuthorization(api, az, c.Serializer)
 	h = withImpersonation(h, az, c.Serializer)
 	h = newRequestLimiter(c).Wrap(h)

@@ -68,8 +68,7 @@ func newRig(t *testing.T) *rig {
 		return made, err
 	})
 	fill(t, r.admin)
-	whole, library, err := server.Handlers(&d.passed)
-	must(t, err)
+	whole, library := server.Handlers(&d.passed)
 	d.whole, d.library = listen(t, whole), listen(t, library)
 	now := time.Now()
 	for name, as := range map[string]struct {

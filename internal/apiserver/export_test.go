@@ -15,17 +15,17 @@ func NewWith(o Options, tables api.Tables) (*Server, error) { return newServer(o
 
 // Listen adds a listener to the feed of a mirrored resource, before Run.
 func (s *Server) Listen(resource schema.GroupResource, l mirror.Listener) {
-	s.mirror.Feed(resource).Listen(l)
+	s.storage.mirror.Feed(resource).Listen(l)
 }
 
 // Handlers returns two handlers of every request. They differ in that one has the ephemeral handler; passed counts what that
 // passes on. Both write to the same audit log.
-func (s *Server) Handlers(passed *atomic.Int64) (whole, library http.Handler, err error) {
-	director := s.server.Handler.Director
-	library = s.buildChain(director, s.config) // its ephemeral handler has no kinds
-	whole = s.buildChain(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+func (s *Server) Handlers(passed *atomic.Int64) (whole, library http.Handler) {
+	director := s.handler.server.Handler.Director
+	library = s.handler.chain(director)
+	whole = s.handler.chain(s.handler.ephemeral.Before(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		passed.Add(1)
 		director.ServeHTTP(w, r)
-	}), s.config)
-	return whole, library, s.addEphemeral(s.stores.Serve(s.backends()).Answered)
+	})))
+	return whole, library
 }

@@ -7,37 +7,14 @@ import (
 	"net/http"
 	"time"
 
-	"k8s.io/apimachinery/pkg/runtime"
-	"k8s.io/apimachinery/pkg/runtime/serializer"
-	"k8s.io/apiserver/pkg/authentication/authenticator"
-	genericserver "k8s.io/apiserver/pkg/server"
 	"k8s.io/klog/v2"
 
-	"lanyard.dev/internal/apiserver/admission/podsecurity"
-	"lanyard.dev/internal/apiserver/anchor"
 	"lanyard.dev/internal/apiserver/api"
 	"lanyard.dev/internal/apiserver/auditlog"
 	"lanyard.dev/internal/apiserver/authn/oidc"
-	"lanyard.dev/internal/apiserver/authz"
-	"lanyard.dev/internal/apiserver/ephemeral"
-	"lanyard.dev/internal/apiserver/limits"
-	"lanyard.dev/internal/apiserver/members"
 	"lanyard.dev/internal/apiserver/metrics"
-	"lanyard.dev/internal/apiserver/mirror"
-	"lanyard.dev/internal/apiserver/nodeclient"
-	"lanyard.dev/internal/apiserver/scheme"
-	"lanyard.dev/internal/controller/accountsecrets"
-	"lanyard.dev/internal/controller/aggregation"
-	"lanyard.dev/internal/controller/certificates"
-	"lanyard.dev/internal/controller/namespace"
-	"lanyard.dev/internal/controller/namespacedefaults"
-	"lanyard.dev/internal/controller/nodeapproval"
-	"lanyard.dev/internal/controller/tokencleaner"
+	"lanyard.dev/internal/apiserver/registry/namespace"
 	"lanyard.dev/internal/deadline"
-	"lanyard.dev/internal/nodeaccess"
-	"lanyard.dev/internal/rbac"
-	"lanyard.dev/internal/signingkey"
-	"lanyard.dev/internal/token"
 )
 
 const (
@@ -51,70 +28,62 @@ const (
 
 // Server is an authority that is ready to run.
 type Server struct {
-	assembly
-	ready chan struct{}
-}
-
-// assembly is a server while it is put together: each step fills in what later ones need.
-type assembly struct {
-	options Options
-	tables  api.Tables
-	scheme  *runtime.Scheme
-	codecs  serializer.CodecFactory
-	config  *genericserver.Config
-	server  *genericserver.GenericAPIServer
-
-	connections *limits.Listener
-
-	members *members.Members // nil where etcd has one member only
-	mirror  *mirror.Mirror
-	stores  *stores
-	anchors anchor.Anchors // to verify by
-	issuing anchor.Anchors // to issue by
-	index   *rbac.Index
-	// evictions tells which certificates of nodes do not count any more.
-	evictions *nodeaccess.Evictions
-
-	keys        *signingkey.Set
-	issuer      *token.Issuer
-	tokens      authenticator.Token
-	people      *oidc.Authenticator        // nil without an authentication configuration
-	podSecurity *podsecurity.Configuration // for namespaces that choose nothing
-	authorizer  *authz.Union
-	audit       *auditlog.Log
+	storage     storage
+	identity    identity
+	controllers controllers
+	handler     handler
+	issuers     *oidc.Authenticator // of users; nil without an authentication configuration
+	audit       *auditlog.Log       // nil if auditing is off
 	metrics     *metrics.Metrics
-	nodes       *nodeclient.Client // connects to none if nothing is configured
-
-	stopping   stopSignal
-	ephemeral  *ephemeral.Handler
-	furnisher  *namespacedefaults.Controller
-	terminator *namespace.Controller
-	aggregator *aggregation.Controller
-	// accountSecrets removes the Secrets that never got a token, with their accounts.
-	accountSecrets *accountsecrets.Controller
-	cleaner        *tokencleaner.Controller
-	approver       *nodeapproval.Controller
-	signer         *certificates.Controller
-	workloads      *workloads
-	ca             certificates.CA // nil if nothing is signed
+	addDefaults namespace.Furnish
+	ready       chan struct{}
 }
 
-// New puts a server together and connects it to etcd. Nothing is served before Run.
+// New returns a server for the options. It reads every file first, then connects to etcd. Run starts serving.
 func New(o Options) (*Server, error) { return newServer(o, api.All()) }
 
+// newServer builds the server from its parts. Each is made from the ones above it and is not changed afterwards, apart from feeds, to
+// which the parts below storage add their listeners.
 func newServer(o Options, tables api.Tables) (*Server, error) {
 	if faults := o.Validate(); len(faults) > 0 {
 		return nil, faults.ToAggregate()
 	}
-	s := &Server{assembly: assembly{options: o, tables: tables, scheme: tables.NewScheme(), metrics: metrics.New(), stopping: make(stopSignal)}, ready: make(chan struct{})}
-	s.codecs = scheme.NewCodecs(s.scheme)
-	steps := []func() error{s.checkKeyFiles, s.loadKeys, s.loadCA, s.loadIssuers, s.loadPodSecurity, s.configure, s.openAudit, s.openStores, s.connectNodes, s.watchWorkloads, s.watchAnchors, s.watchPolicy, s.identify, s.build}
-	for _, step := range steps {
-		if err := step(); err != nil {
-			return nil, err
-		}
+	keys, err := newKeys(&o)
+	if err != nil {
+		return nil, err
 	}
-	return s, nil
+	configuration, err := newConfiguration(&o)
+	if err != nil {
+		return nil, err
+	}
+	storage, err := newStorage(&o, tables, keys.signs)
+	if err != nil {
+		return nil, err
+	}
+	metrics := metrics.New()
+	policy := newPolicy(&storage)
+	identity, err := newIdentity(&o, &keys, configuration.issuers, &storage, metrics)
+	if err != nil {
+		return nil, err
+	}
+	admission, err := newAdmission(storage.stores, policy, identity, configuration.podSecurity)
+	if err != nil {
+		return nil, err
+	}
+	defaults := newNamespaceDefaults(&keys, &storage)
+	handler, err := newHandler(handlerConfig{
+		options: &o, keys: &keys, storage: &storage, policy: policy, identity: identity, admission: admission,
+		audit: configuration.audit, metrics: metrics, addDefaults: defaults.Namespace,
+	})
+	if err != nil {
+		return nil, err
+	}
+	return &Server{
+		storage: storage, identity: identity, handler: handler,
+		controllers: newControllers(&o, &keys, &storage, policy, identity, defaults),
+		issuers:     configuration.issuers, audit: configuration.audit, metrics: metrics,
+		addDefaults: defaults.Namespace, ready: make(chan struct{}),
+	}, nil
 }
 
 // Ready is closed when the server answers requests.
@@ -122,44 +91,36 @@ func (s *Server) Ready() <-chan struct{} { return s.ready }
 
 // EarliestOf is the earliest NotBefore with which a certificate of a node counts; zero if any does. It is known once the
 // server is ready.
-func (s *Server) EarliestOf(node string) (time.Time, error) { return s.evictions.Earliest(node) }
+func (s *Server) EarliestOf(node string) (time.Time, error) {
+	return s.identity.evictions.Earliest(node)
+}
 
 // Run serves until ctx ends, then drains. It returns nil after an orderly end, and StopTimeout after ctx's end at the
 // latest.
 func (s *Server) Run(ctx context.Context) error {
 	defer s.closeAudit()
-	// What the requests under way need outlives ctx until they are done.
+	// The parts that requests under way depend on outlive ctx until these requests are done.
 	background, stop := context.WithCancel(context.WithoutCancel(ctx))
 	defer stop()
-	if s.members != nil {
-		go s.members.Run(background)
-	}
-	go s.mirror.Run(background)
+	s.storage.run(background)
 	if err := s.prepare(ctx); err != nil {
-		_ = deadline.Run(closeTimeout, "close the storage", func() error { s.server.Destroy(); return nil })
+		_ = deadline.Run(closeTimeout, "close the storage", func() error { s.handler.server.Destroy(); return nil })
 		return err
 	}
 	defer context.AfterFunc(ctx, func() {
-		time.Sleep(s.options.ShutdownDelay)
-		close(s.stopping)
+		time.Sleep(s.handler.server.ShutdownDelayDuration)
+		close(s.handler.stopping)
 	})()
-	go s.furnisher.Run(background)
-	go s.terminator.Run(background)
-	go s.aggregator.Run(background)
-	go s.accountSecrets.Run(background)
-	go s.cleaner.Run(background)
-	go s.approver.Run(background)
-	go s.signer.Run(background)
-	s.workloads.run(background)
-	if s.people != nil {
-		go s.people.Run(background)
+	s.controllers.run(background)
+	if s.issuers != nil {
+		go s.issuers.Run(background)
 	}
 
-	prepared := s.server.PrepareRun()
-	s.server.ShutdownTimeout = drainTimeout
+	prepared := s.handler.server.PrepareRun()
+	s.handler.server.ShutdownTimeout = drainTimeout
 	go s.announce(ctx)
 	if err := s.serve(ctx, prepared.RunWithContext); err != nil {
-		return fmt.Errorf("serve on %s: %w", s.options.Listener.Addr(), err)
+		return fmt.Errorf("serve on %s: %w", s.handler.server.SecureServingInfo.Listener.Addr(), err)
 	}
 	return nil
 }
@@ -169,7 +130,7 @@ func (s *Server) StopTimeout() time.Duration { return s.drainLimit() + closeTime
 
 // drainLimit is how long the library's server may take to stop.
 func (s *Server) drainLimit() time.Duration {
-	return s.server.ShutdownDelayDuration + drainTimeout + closeTimeout
+	return s.handler.server.ShutdownDelayDuration + drainTimeout + closeTimeout
 }
 
 // serve runs the library's server. Once told to stop, it waits for requests under way and for the audit log without a
@@ -200,10 +161,10 @@ func (s *Server) closeAudit() {
 func (s *Server) prepare(ctx context.Context) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, startTimeout, errors.New("etcd did not answer in time"))
 	defer cancel()
-	if err := s.mirror.WaitSynced(ctx); err != nil {
+	if err := s.storage.mirror.WaitSynced(ctx); err != nil {
 		return err
 	}
-	return s.bootstrap(ctx)
+	return writeDefaults(ctx, &s.storage, s.addDefaults)
 }
 
 // announce closes ready once the server's own readiness check holds.
@@ -217,7 +178,7 @@ func (s *Server) announce(ctx context.Context) {
 	defer tick.Stop()
 	for {
 		answer := &statusOnly{}
-		s.server.Handler.Director.ServeHTTP(answer, request)
+		s.handler.server.Handler.Director.ServeHTTP(answer, request)
 		if answer.status == http.StatusOK {
 			close(s.ready)
 			s.metrics.Prime()

@@ -12,7 +12,7 @@ import (
 func TestStopOfAServerThatHangs(t *testing.T) {
 	t.Parallel()
 	s := &Server{}
-	s.server = &genericserver.GenericAPIServer{ShutdownDelayDuration: 10*time.Millisecond - drainTimeout - closeTimeout}
+	s.handler.server = &genericserver.GenericAPIServer{ShutdownDelayDuration: 10*time.Millisecond - drainTimeout - closeTimeout}
 	ctx, cancel := context.WithCancel(t.Context())
 	hang := make(chan struct{})
 	defer close(hang)

@@ -1,37 +1,93 @@
 package apiserver
 
 import (
+	"context"
+	"errors"
 	"fmt"
+	"net/http"
 	"path"
 	"slices"
 
+	certificatesv1 "k8s.io/api/certificates/v1"
+	coordinationv1 "k8s.io/api/coordination/v1"
+	corev1 "k8s.io/api/core/v1"
+	rbacv1 "k8s.io/api/rbac/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/apis/meta/internalversion"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/runtime/serializer"
-	"k8s.io/apiserver/pkg/registry/generic"
+	"k8s.io/apiserver/pkg/endpoints/request"
+	"k8s.io/apiserver/pkg/registry/rest"
 	genericserver "k8s.io/apiserver/pkg/server"
 	"k8s.io/apiserver/pkg/server/healthz"
 	"k8s.io/apiserver/pkg/server/options"
 	serverstorage "k8s.io/apiserver/pkg/server/storage"
 	"k8s.io/apiserver/pkg/storage/storagebackend"
+	"k8s.io/utils/clock"
 
 	"lanyard.dev/internal/apiserver/api"
 	"lanyard.dev/internal/apiserver/members"
 	"lanyard.dev/internal/apiserver/mirror"
+	"lanyard.dev/internal/apiserver/registry"
+	"lanyard.dev/internal/apiserver/registry/namespace"
+	"lanyard.dev/internal/apiserver/registry/pod"
+	"lanyard.dev/internal/apiserver/scheme"
 )
 
 // etcdPrefix is where objects are stored, as in Kubernetes.
 const etcdPrefix = "/registry"
 
-// newMembers watches over the members of an etcd that other processes use too. It returns nil where there is one only.
-func newMembers(o *Etcd) (*members.Members, error) {
-	return members.New(members.Config{
-		Endpoints: o.Servers, CAFile: o.CAFile, CertFile: o.CertFile, KeyFile: o.KeyFile, Key: path.Join(etcdPrefix, "health"),
-	})
+// storage is the connection to etcd, and the stores and feeds of every resource.
+type storage struct {
+	tables api.Tables
+	scheme *runtime.Scheme
+	codecs serializer.CodecFactory
+
+	members *members.Members // nil if etcd has one member only
+	mirror  *mirror.Mirror
+	stores  *stores
+
+	// library is the library's configuration with the health checks of etcd and of the encryption.
+	library genericserver.Config
 }
 
-// newMirror connects the configuration to etcd and returns the storage that every store is made on.
-func newMirror(o *Options, etcdMembers *members.Members, config *genericserver.Config, tables api.Tables, s *runtime.Scheme, codecs serializer.CodecFactory) (*mirror.Mirror, error) {
+// newStorage connects to etcd and makes the stores of the tables. signs reports whether this server signs the certificate
+// requests to a signer.
+func newStorage(o *Options, tables api.Tables, signs func(signerName string) bool) (storage, error) {
+	s := tables.NewScheme()
+	codecs := scheme.NewCodecs(s)
+	library := genericserver.NewConfig(codecs)
+	etcdMembers, err := members.New(members.Config{
+		Endpoints: o.Etcd.Servers, CAFile: o.Etcd.CAFile, CertFile: o.Etcd.CertFile, KeyFile: o.Etcd.KeyFile, Key: path.Join(etcdPrefix, "health"),
+	})
+	if err != nil {
+		return storage{}, err
+	}
+	etcd := etcdOptions(o, etcdMembers, library)
+	factory := serverstorage.NewDefaultStorageFactory(etcd.StorageConfig, etcd.DefaultStorageMediaType, codecs,
+		serverstorage.NewDefaultResourceEncodingConfig(s), serverstorage.NewResourceConfig(), tables.Prefixes())
+	for stored, others := range tables.Shared() {
+		factory.AddCohabitatingResources(append([]schema.GroupResource{stored}, others...)...)
+	}
+	if err := etcd.ApplyWithStorageFactoryTo(factory, library); err != nil {
+		return storage{}, fmt.Errorf("set up storage on etcd %v: %w", o.Etcd.Servers, err)
+	}
+	// A new process would not mend an etcd that is down, so this process is alive without etcd. It is not ready without it.
+	library.LivezChecks = slices.DeleteFunc(library.LivezChecks, func(check healthz.HealthChecker) bool { return check.Name() == "etcd" })
+
+	mirrored := mirror.New(mirror.Config{Base: library.RESTOptionsGetter, SoleWriter: o.Etcd.SoleWriter, MaxLag: o.Etcd.MaxLag}, tables.Mirrored()...)
+	library.RESTOptionsGetter = mirrored
+	library.AddReadyzChecks(healthz.NamedCheck("storage-watch", func(*http.Request) error { return mirrored.Fresh() }))
+	made, err := newStores(tables, api.Inputs{Typer: s, Getter: mirrored, Signed: signs, Clock: clock.RealClock{}})
+	if err != nil {
+		return storage{}, err
+	}
+	return storage{tables: tables, scheme: s, codecs: codecs, members: etcdMembers, mirror: mirrored, stores: made, library: *library}, nil
+}
+
+func etcdOptions(o *Options, etcdMembers *members.Members, library *genericserver.Config) *options.EtcdOptions {
 	backend := storagebackend.NewDefaultConfig(etcdPrefix, nil)
 	backend.Transport.ServerList = o.Etcd.Servers
 	backend.Transport.TrustedCAFile = o.Etcd.CAFile
@@ -39,25 +95,152 @@ func newMirror(o *Options, etcdMembers *members.Members, config *genericserver.C
 	if etcdMembers != nil {
 		backend.Transport.EgressLookup = etcdMembers.Lookup
 	}
-	backend.StorageObjectCountTracker = config.StorageObjectCountTracker
+	backend.StorageObjectCountTracker = library.StorageObjectCountTracker
 
 	etcd := options.NewEtcdOptions(backend)
 	etcd.DefaultStorageMediaType = runtime.ContentTypeProtobuf
 	etcd.EncryptionProviderConfigFilepath = o.EncryptionProviderConfig
-	// Nothing here collects orphans, so a deletion must not wait for someone who does.
+	// This server has no garbage collector, so a deletion must not wait for one.
 	etcd.EnableGarbageCollection = false
-
-	factory := serverstorage.NewDefaultStorageFactory(etcd.StorageConfig, etcd.DefaultStorageMediaType, codecs,
-		serverstorage.NewDefaultResourceEncodingConfig(s), serverstorage.NewResourceConfig(), tables.Prefixes())
-	for stored, others := range tables.Shared() {
-		factory.AddCohabitatingResources(append([]schema.GroupResource{stored}, others...)...)
-	}
-	if err := etcd.ApplyWithStorageFactoryTo(factory, config); err != nil {
-		return nil, fmt.Errorf("set up storage on etcd %v: %w", o.Etcd.Servers, err)
-	}
-	// Whether this process is alive does not hang on etcd: to start it anew would not mend that. Whether it is ready does.
-	config.LivezChecks = slices.DeleteFunc(config.LivezChecks, func(check healthz.HealthChecker) bool { return check.Name() == "etcd" })
-	return mirror.New(mirror.Config{Base: config.RESTOptionsGetter, SoleWriter: o.Etcd.SoleWriter, MaxLag: o.Etcd.MaxLag}, tables.Mirrored()...), nil
+	return etcd
 }
 
-var _ generic.RESTOptionsGetter = &mirror.Mirror{}
+// feed returns the feed of a mirrored resource of the core group.
+func (s *storage) feed(resource string) *mirror.Feed { return s.mirror.Feed(corev1.Resource(resource)) }
+
+// run keeps the feeds and the connections to etcd up to date until ctx ends.
+func (s *storage) run(ctx context.Context) {
+	if s.members != nil {
+		go s.members.Run(ctx)
+	}
+	go s.mirror.Run(ctx)
+}
+
+// certificateRequests is a resource for which k8s.io/api has no constructor of the name.
+var certificateRequests = schema.GroupResource{Group: certificatesv1.GroupName, Resource: "certificatesigningrequests"}
+
+// stores are the stored resources of the tables, and those among them that the server itself uses.
+type stores struct {
+	*api.Stores
+
+	namespaces struct {
+		Namespace *registry.Store
+		Status    *registry.Part
+		Finalize  namespace.Finalize
+	}
+	pods struct {
+		Pod     *registry.Store
+		Status  *registry.Part
+		Binding *pod.BindingREST
+	}
+	requests struct {
+		Request          *registry.Store
+		Approval, Status *registry.Part
+	}
+	nodeStatus *registry.Part
+
+	serviceAccounts, secrets, configMaps, nodes, events, leases *registry.Store
+
+	roles, roleBindings, clusterRoles, clusterRoleBindings *registry.Store
+}
+
+// newStores makes every store.
+func newStores(tables api.Tables, in api.Inputs) (*stores, error) {
+	made, err := tables.NewStores(in)
+	if err != nil {
+		return nil, err
+	}
+	s := &stores{Stores: made}
+	return s, errors.Join(
+		pick(made, corev1.Resource("namespaces"), &s.namespaces.Namespace),
+		pick(made, corev1.Resource("namespaces/status"), &s.namespaces.Status),
+		pick(made, corev1.Resource("namespaces/finalize"), &s.namespaces.Finalize),
+		pick(made, corev1.Resource("pods"), &s.pods.Pod),
+		pick(made, corev1.Resource("pods/status"), &s.pods.Status),
+		pick(made, corev1.Resource("pods/binding"), &s.pods.Binding),
+		pick(made, corev1.Resource("nodes"), &s.nodes),
+		pick(made, corev1.Resource("nodes/status"), &s.nodeStatus),
+		pick(made, corev1.Resource("serviceaccounts"), &s.serviceAccounts),
+		pick(made, corev1.Resource("secrets"), &s.secrets),
+		pick(made, corev1.Resource("configmaps"), &s.configMaps),
+		pick(made, corev1.Resource("events"), &s.events),
+		pick(made, coordinationv1.Resource("leases"), &s.leases),
+		pick(made, certificateRequests, &s.requests.Request),
+		pick(made, subresource(certificateRequests, "approval"), &s.requests.Approval),
+		pick(made, subresource(certificateRequests, "status"), &s.requests.Status),
+		pick(made, rbacv1.Resource("roles"), &s.roles),
+		pick(made, rbacv1.Resource("rolebindings"), &s.roleBindings),
+		pick(made, rbacv1.Resource("clusterroles"), &s.clusterRoles),
+		pick(made, rbacv1.Resource("clusterrolebindings"), &s.clusterRoleBindings),
+	)
+}
+
+func pick[T rest.Storage](made *api.Stores, resource schema.GroupResource, into *T) (err error) {
+	*into, err = api.Get[T](made, resource)
+	return err
+}
+
+func subresource(of schema.GroupResource, name string) schema.GroupResource {
+	return schema.GroupResource{Group: of.Group, Resource: of.Resource + "/" + name}
+}
+
+// The following methods read objects for admission and authorization. A store reports a missing object as one of the resource of
+// the request in ctx, which is another resource here; these methods name the resource that they read.
+
+func (s *stores) namespace(ctx context.Context, name string) (*corev1.Namespace, error) {
+	return get[*corev1.Namespace](ctx, s.namespaces.Namespace, corev1.Resource("namespaces"), metav1.NamespaceNone, name)
+}
+
+func (s *stores) serviceAccount(ctx context.Context, namespace, name string) (*corev1.ServiceAccount, error) {
+	return get[*corev1.ServiceAccount](ctx, s.serviceAccounts, corev1.Resource("serviceaccounts"), namespace, name)
+}
+
+func (s *stores) pod(ctx context.Context, namespace, name string) (*corev1.Pod, error) {
+	return get[*corev1.Pod](ctx, s.pods.Pod, corev1.Resource("pods"), namespace, name)
+}
+
+func (s *stores) node(ctx context.Context, name string) (*corev1.Node, error) {
+	return get[*corev1.Node](ctx, s.nodes, corev1.Resource("nodes"), metav1.NamespaceNone, name)
+}
+
+// rules returns the rules of a role of the given kind.
+func (s *stores) rules(ctx context.Context, kind, namespace, name string) ([]rbacv1.PolicyRule, error) {
+	if kind == "ClusterRole" {
+		role, err := get[*rbacv1.ClusterRole](ctx, s.clusterRoles, rbacv1.Resource("clusterroles"), metav1.NamespaceNone, name)
+		if err != nil {
+			return nil, err
+		}
+		return role.Rules, nil
+	}
+	role, err := get[*rbacv1.Role](ctx, s.roles, rbacv1.Resource("roles"), namespace, name)
+	if err != nil {
+		return nil, err
+	}
+	return role.Rules, nil
+}
+
+func get[T runtime.Object](ctx context.Context, store rest.Getter, resource schema.GroupResource, namespace, name string) (T, error) {
+	var none T
+	found, err := store.Get(request.WithNamespace(ctx, namespace), name, &metav1.GetOptions{})
+	switch {
+	case apierrors.IsNotFound(err):
+		return none, apierrors.NewNotFound(resource, name)
+	case err != nil:
+		return none, err
+	}
+	return found.(T), nil
+}
+
+// podsIn returns the pods of a namespace.
+func (s *stores) podsIn(ctx context.Context, namespace string) ([]*corev1.Pod, error) {
+	list, err := s.pods.Pod.List(request.WithNamespace(ctx, namespace), &internalversion.ListOptions{})
+	if err != nil {
+		return nil, err
+	}
+	items := list.(*corev1.PodList).Items
+	found := make([]*corev1.Pod, len(items))
+	for i := range items {
+		found[i] = &items[i]
+	}
+	return found, nil
+}

@@ -33,7 +33,7 @@ func namespaces() Resource {
 		Stored: Objects[*corev1.Namespace]{
 			Strategy: namespace.Strategy(), Default: namespace.SetDefaults, Row: namespace.Row, Fields: namespace.Fields, Adjust: namespace.KeepUntilEmpty,
 		},
-		Serve: func(s *registry.Store, in Inputs) rest.Storage { return namespace.NewREST(s, in.Furnish) },
+		Serve: func(s *registry.Store, b Backends) rest.Storage { return namespace.NewREST(s, b.Furnish) },
 		Parts: []Part{
 			{Name: "status", Store: storePart(namespace.NewStatus)},
 			{Name: "finalize", Store: storePart(namespace.NewFinalize)},

@@ -49,8 +49,8 @@ type Resource struct {
 	Mirrored bool
 	// Prefix is the directory in etcd if it is not Name.
 	Prefix string
-	// Serve returns what is served in place of the store, if the store alone does not do.
-	Serve func(*registry.Store, Inputs) rest.Storage
+	// Serve returns the storage that is served in place of the store; nil serves the store itself.
+	Serve func(*registry.Store, Backends) rest.Storage
 
 	// Answer makes a resource whose objects are answered and never stored.
 	Answer func(Backends) rest.Creater

@@ -23,8 +23,6 @@ import (
 type Inputs struct {
 	Typer  runtime.ObjectTyper
 	Getter generic.RESTOptionsGetter
-	// Furnish is called for each new namespace before its creation is answered.
-	Furnish namespace.Furnish
 	// Signed reports whose certificate requests this server signs.
 	Signed certificatesigningrequest.Signed
 	Clock  clock.PassiveClock
@@ -32,6 +30,8 @@ type Inputs struct {
 
 // Backends are what the resources are made from that need more than a store.
 type Backends struct {
+	// Furnish is called for each new namespace before its creation is answered.
+	Furnish    namespace.Furnish
 	Nodes      podsession.Nodes
 	Authorizer authorizer.UnconditionalAuthorizer
 	Rules      authorizer.RuleResolver
@@ -73,11 +73,7 @@ func (s *Stores) add(e entry, store *registry.Store, in Inputs) {
 	if e.stores() {
 		s.stores[e.groupResource()] = store
 	}
-	var served rest.Storage = store
-	if e.Serve != nil {
-		served = e.Serve(store, in)
-	}
-	s.served[e.WithResource(e.Name)] = served
+	s.served[e.WithResource(e.Name)] = store
 	for _, p := range e.Parts {
 		if p.Store != nil {
 			s.served[e.WithResource(e.Name+"/"+p.Name)] = p.Store(store, in)
@@ -85,8 +81,7 @@ func (s *Stores) add(e entry, store *registry.Store, in Inputs) {
 	}
 }
 
-// Get returns what serves a resource, or a part of one (RESOURCE/PART), as the type that its entry makes. For a resource that is not
-// served by its store alone, Get[*registry.Store] returns the store.
+// Get returns the store of a resource, or a part of one (RESOURCE/PART) as the type that its entry makes.
 func Get[T rest.Storage](s *Stores, resource schema.GroupResource) (T, error) {
 	for _, g := range s.tables {
 		for _, v := range g.Versions {
@@ -96,9 +91,6 @@ func Get[T rest.Storage](s *Stores, resource schema.GroupResource) (T, error) {
 		}
 	}
 	var none T
-	if store, ok := any(s.stores[resource]).(T); ok && s.stores[resource] != nil {
-		return store, nil
-	}
 	return none, fmt.Errorf("the tables of the API have no %s that is a %T", resource, none)
 }
 
@@ -142,6 +134,8 @@ func (s *Stores) Serve(b Backends) Served {
 			made := answered{Creater: e.Answer(b), singular: e.Singular, namespaced: e.Namespaced}
 			paths[e.Name] = made
 			all.Answered = append(all.Answered, Answered{e.WithResource(e.Name), "", e.WithKind(scheme.KindOf(e.Kind)), made})
+		} else if e.Serve != nil {
+			paths[e.Name] = e.Serve(s.stores[e.groupResource()], b)
 		} else {
 			paths[e.Name] = s.served[e.WithResource(e.Name)]
 		}

@@ -10,6 +10,7 @@ package ephemeral
 
 import (
 	"context"
+	"fmt"
 	"net/http"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -41,7 +42,6 @@ type Config struct {
 // Handler answers plain requests for the kinds it knows and passes everything else on.
 type Handler struct {
 	Config
-	next  http.Handler
 	kinds map[Resource]*kind
 }
 
@@ -64,15 +64,26 @@ type create func(ctx context.Context, name string, obj runtime.Object, validate 
 
 type decoders struct{ plain, strict runtime.Decoder }
 
-// New returns a handler in front of next.
-func New(c Config, next http.Handler) *Handler {
-	return &Handler{Config: c, next: next, kinds: map[Resource]*kind{}}
+// Kind is a kind that is never stored. Storage is a rest.Creater that reports its scope, or a rest.NamedCreater for a
+// subresource, which is namespaced.
+type Kind struct {
+	Resource Resource
+	Kind     schema.GroupVersionKind
+	Storage  rest.Storage
 }
 
-// Add serves a resource. storage is a rest.Creater that says its scope, or a rest.NamedCreater for a subresource, which
-// is taken to be namespaced. It is not safe to call
-// once requests are served.
-func (h *Handler) Add(resource Resource, gvk schema.GroupVersionKind, storage rest.Storage) bool {
+// New returns a handler of the kinds.
+func New(c Config, kinds []Kind) (*Handler, error) {
+	h := &Handler{Config: c, kinds: map[Resource]*kind{}}
+	for _, k := range kinds {
+		if !h.add(k.Resource, k.Kind, k.Storage) {
+			return nil, fmt.Errorf("serve %s %s: its storage creates nothing", k.Resource.GroupVersionResource.Resource, k.Resource.Subresource)
+		}
+	}
+	return h, nil
+}
+
+func (h *Handler) add(resource Resource, gvk schema.GroupVersionKind, storage rest.Storage) bool {
 	k := &kind{gvk: gvk, namespaced: true, fresh: storage.New, decoders: h.decodersTo(gvk.GroupVersion())}
 	if s, ok := storage.(rest.Scoper); ok {
 		k.namespaced = s.NamespaceScoped()
@@ -111,24 +122,26 @@ func (h *Handler) decodersTo(gv schema.GroupVersion) map[string]decoders {
 	return found
 }
 
-// ServeHTTP implements http.Handler.
-func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	info, ok := request.RequestInfoFrom(r.Context())
-	if !ok {
-		h.next.ServeHTTP(w, r)
-		return
-	}
-	k := h.find(r, info)
-	if k == nil {
-		h.next.ServeHTTP(w, r)
-		return
-	}
-	q, r, ok := h.read(k, r)
-	if !ok {
-		h.next.ServeHTTP(w, r)
-		return
-	}
-	k.measured(func(w http.ResponseWriter, r *http.Request) { h.serve(k, q, w, r) })(w, r)
+// Before returns a handler that passes the requests that h does not answer on to next.
+func (h *Handler) Before(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		info, ok := request.RequestInfoFrom(r.Context())
+		if !ok {
+			next.ServeHTTP(w, r)
+			return
+		}
+		k := h.find(r, info)
+		if k == nil {
+			next.ServeHTTP(w, r)
+			return
+		}
+		q, r, ok := h.read(k, r)
+		if !ok {
+			next.ServeHTTP(w, r)
+			return
+		}
+		k.measured(func(w http.ResponseWriter, r *http.Request) { h.serve(k, q, w, r) })(w, r)
+	})
 }
 
 // find returns the kind that a request creates, or nil. The verb must be the one that was authorized: a path under

@@ -128,17 +128,14 @@ func newServer(t *testing.T, level audit.Level) *server {
 	s := &server{}
 	known := api.All().NewScheme()
 	codecs := serializer.NewCodecFactory(known)
-	h := ephemeral.New(ephemeral.Config{
+	config := ephemeral.Config{
 		Codecs: codecs, Scheme: known, MaxBodyBytes: limit,
 		Admission: admission.NewChainHandler(
 			plugin{Handler: admission.NewHandler(admission.Create), label: "mutating", mutate: true},
 			plugin{Handler: admission.NewHandler(admission.Create), label: "validating"},
 			plugin{Handler: admission.NewHandler(admission.Delete), label: "other-operation", mutate: true},
 		),
-	}, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		w.WriteHeader(http.StatusTeapot)
-		_, s.passed = io.Copy(w, r.Body)
-	}))
+	}
 	s.review = &storage{fresh: func() runtime.Object { return &authorizationv1.SelfSubjectAccessReview{} }}
 	s.local = &storage{fresh: func() runtime.Object { return &authorizationv1.LocalSubjectAccessReview{} }, namespaced: true}
 	s.token = &storage{fresh: func() runtime.Object { return &authenticationv1.TokenRequest{} }}
@@ -146,27 +143,24 @@ func newServer(t *testing.T, level audit.Level) *server {
 	group := authorizationv1.SchemeGroupVersion
 	tokenRequest := authenticationv1.SchemeGroupVersion.WithKind("TokenRequest")
 	core := corev1.SchemeGroupVersion
-	for resource, add := range map[ephemeral.Resource]func(ephemeral.Resource) bool{
-		{GroupVersionResource: group.WithResource("selfsubjectaccessreviews")}: func(r ephemeral.Resource) bool {
-			return h.Add(r, group.WithKind("SelfSubjectAccessReview"), s.review)
-		},
-		{GroupVersionResource: group.WithResource("localsubjectaccessreviews")}: func(r ephemeral.Resource) bool {
-			return h.Add(r, group.WithKind("LocalSubjectAccessReview"), s.local)
-		},
-		{GroupVersionResource: core.WithResource("serviceaccounts"), Subresource: "token"}: func(r ephemeral.Resource) bool {
-			return h.Add(r, tokenRequest, tokens{noCreate{s.token}, s.token})
-		},
-		{GroupVersionResource: core.WithResource("pods"), Subresource: "token"}: func(r ephemeral.Resource) bool {
-			return h.Add(r, tokenRequest, keeping{tokens{noCreate{s.kept}, s.kept}, s.kept})
-		},
-	} {
-		if !add(resource) {
-			t.Fatalf("%v cannot be served", resource)
-		}
+	account := ephemeral.Resource{GroupVersionResource: core.WithResource("serviceaccounts"), Subresource: "token"}
+	pod := ephemeral.Resource{GroupVersionResource: core.WithResource("pods"), Subresource: "token"}
+	answers, err := ephemeral.New(config, []ephemeral.Kind{
+		{Resource: ephemeral.Resource{GroupVersionResource: group.WithResource("selfsubjectaccessreviews")}, Kind: group.WithKind("SelfSubjectAccessReview"), Storage: s.review},
+		{Resource: ephemeral.Resource{GroupVersionResource: group.WithResource("localsubjectaccessreviews")}, Kind: group.WithKind("LocalSubjectAccessReview"), Storage: s.local},
+		{Resource: account, Kind: tokenRequest, Storage: tokens{noCreate{s.token}, s.token}},
+		{Resource: pod, Kind: tokenRequest, Storage: keeping{tokens{noCreate{s.kept}, s.kept}, s.kept}},
+	})
+	if err != nil {
+		t.Fatal(err)
 	}
-	if h.Add(ephemeral.Resource{}, tokenRequest, noCreate{s.token}) {
+	if _, err := ephemeral.New(config, []ephemeral.Kind{{Kind: tokenRequest, Storage: noCreate{s.token}}}); err == nil {
 		t.Error("a storage that cannot create is served")
 	}
+	h := answers.Before(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.WriteHeader(http.StatusTeapot)
+		_, s.passed = io.Copy(w, r.Body)
+	}))
 	rules := policy.NewPolicyRuleEvaluator(&audit.Policy{Rules: []audit.PolicyRule{{Level: level}}})
 	s.inner = h
 	s.handler = filters.WithAuditInit(filters.WithAudit(h, s, rules, func(*http.Request, *request.RequestInfo) bool { return false }))

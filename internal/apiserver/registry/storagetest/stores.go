@@ -63,9 +63,9 @@ func (s *Storage) Namespaces(getter generic.RESTOptionsGetter, furnish namespace
 		furnish = func(context.Context, string) error { return nil }
 	}
 	namespaces := corev1.Resource("namespaces")
-	made := s.stores(api.Inputs{Getter: getter, Furnish: furnish}, namespaces)
+	made := s.stores(api.Inputs{Getter: getter}, namespaces)
 	return &Namespaces{
-		Namespace: get[*namespace.REST](s, made, namespaces), Status: get[*registry.Part](s, made, part(namespaces, "status")),
+		Namespace: namespace.NewREST(get[*registry.Store](s, made, namespaces), furnish), Status: get[*registry.Part](s, made, part(namespaces, "status")),
 		Finalize: get[namespace.Finalize](s, made, part(namespaces, "finalize")),
 	}
 }

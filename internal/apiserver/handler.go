@@ -1,0 +1,241 @@
+package apiserver
+
+import (
+	"cmp"
+	"fmt"
+	"net/http"
+	"strings"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	apimachineryversion "k8s.io/apimachinery/pkg/version"
+	"k8s.io/apiserver/pkg/admission"
+	apiopenapi "k8s.io/apiserver/pkg/endpoints/openapi"
+	"k8s.io/apiserver/pkg/registry/rest"
+	genericserver "k8s.io/apiserver/pkg/server"
+	"k8s.io/apiserver/pkg/server/healthz"
+	"k8s.io/apiserver/pkg/util/compatibility"
+	restclient "k8s.io/client-go/rest"
+	basecompatibility "k8s.io/component-base/compatibility"
+	"k8s.io/klog/v2"
+
+	"lanyard.dev/internal/apiserver/api"
+	"lanyard.dev/internal/apiserver/auditlog"
+	"lanyard.dev/internal/apiserver/ephemeral"
+	"lanyard.dev/internal/apiserver/issuer"
+	"lanyard.dev/internal/apiserver/limits"
+	"lanyard.dev/internal/apiserver/metrics"
+	"lanyard.dev/internal/apiserver/nodeclient"
+	"lanyard.dev/internal/apiserver/openapi"
+	namespaceregistry "lanyard.dev/internal/apiserver/registry/namespace"
+	"lanyard.dev/internal/version"
+)
+
+// handler is the library's server with the API installed.
+type handler struct {
+	server *genericserver.GenericAPIServer
+	// stopping is to be closed when the server is told to stop.
+	stopping stopSignal
+
+	// ephemeral answers the kinds that are never stored, before the library's REST handlers see a request.
+	ephemeral *ephemeral.Handler
+	// chain wraps a handler in the filters that every request passes.
+	chain func(api http.Handler) http.Handler
+}
+
+// handlerConfig holds what a handler is made from.
+type handlerConfig struct {
+	options   *Options
+	keys      *keys
+	storage   *storage
+	policy    policy
+	identity  identity
+	admission admission.Interface
+	audit     *auditlog.Log // nil if auditing is off
+	metrics   *metrics.Metrics
+	// addDefaults puts the default objects into a new namespace.
+	addDefaults namespaceregistry.Furnish
+}
+
+// newHandler serves the API.
+func newHandler(c handlerConfig) (handler, error) {
+	served, err := c.serve()
+	if err != nil {
+		return handler{}, err
+	}
+	answers, err := c.answer(served.Answered)
+	if err != nil {
+		return handler{}, err
+	}
+	library, share := c.library()
+	stopping := make(stopSignal)
+	chain := func(api http.Handler) http.Handler {
+		api = endSessions(endWatches(endEvicted(api, c.identity.evictions), stopping), stopping)
+		return wrap(api, c.policy.authorizer, library, share)
+	}
+	library.BuildHandlerChainFunc = func(api http.Handler, _ *genericserver.Config) http.Handler { return chain(answers.Before(api)) }
+	server, err := library.Complete(nil).New("lanyard", genericserver.NewEmptyDelegate())
+	if err != nil {
+		return handler{}, err
+	}
+	if err := c.install(server, served.Storage); err != nil {
+		return handler{}, err
+	}
+	if err := c.installPaths(server); err != nil {
+		return handler{}, err
+	}
+	return handler{server: server, stopping: stopping, ephemeral: answers, chain: chain}, nil
+}
+
+// library returns the library's configuration, and the function that notes which connections are shared by several requests.
+func (c *handlerConfig) library() (*genericserver.Config, shareFunc) {
+	l := c.storage.library
+	l.EffectiveVersion = kubernetesVersion{compatibility.DefaultBuildEffectiveVersion()}
+	l.ExternalAddress = c.options.Listener.Addr().String()
+	l.EnableProfiling = false
+	l.ShutdownDelayDuration = c.options.ShutdownDelay
+	l.LongRunningFunc = longRunning
+	l.RequestInfoResolver = requestInfos{genericserver.NewRequestInfoResolver(&l)}
+	// The library requires a configuration here and does not use it.
+	l.LoopbackClientConfig = &restclient.Config{}
+
+	l.Authentication.Authenticator, l.Authentication.APIAudiences = c.identity.requests, c.identity.audiences
+	l.Authorization.Authorizer, l.RuleResolver = c.policy.authorizer, c.policy.authorizer
+	l.AdmissionControl = c.admission
+	if c.audit != nil {
+		l.AuditBackend, l.AuditPolicyRuleEvaluator = c.audit.Backend, c.audit.Policy
+		l.AddReadyzChecks(healthz.NamedCheck("audit-log", func(*http.Request) error { return c.audit.Healthy() }))
+	}
+
+	namer := apiopenapi.NewDefinitionNamer(c.storage.tables.NewPublishedScheme())
+	l.OpenAPIConfig = genericserver.DefaultOpenAPIConfig(openapi.GetOpenAPIDefinitions, namer)
+	l.OpenAPIConfig.Info.Title = "Lanyard"
+	l.OpenAPIV3Config = genericserver.DefaultOpenAPIV3Config(openapi.GetOpenAPIDefinitions, namer)
+	l.OpenAPIV3Config.Info.Title = "Lanyard"
+
+	connections := limits.NewListener(c.options.Listener, limits.MaxConnections(), l.RequestTimeout+writeGrace)
+	l.SecureServing = &genericserver.SecureServingInfo{Listener: connections, Cert: c.keys.serving, ClientCA: c.keys.clients}
+	return &l, connections.Share
+}
+
+// serve returns the resources as they are served.
+func (c *handlerConfig) serve() (api.Served, error) {
+	nodes, err := nodeclient.New(c.options.Nodes, c.storage.stores.node, c.identity.evictions.Admits)
+	if err != nil {
+		return api.Served{}, err
+	}
+	return c.storage.stores.Serve(api.Backends{
+		Furnish: c.addDefaults, Nodes: nodes, Authorizer: c.policy.authorizer, Rules: c.policy.authorizer,
+		Tokens: c.identity.tokens, Audiences: c.identity.audiences, Issuing: c.identity.issuing,
+	}), nil
+}
+
+// answer returns the handler of the kinds that are never stored.
+func (c *handlerConfig) answer(kinds []api.Answered) (*ephemeral.Handler, error) {
+	config := ephemeral.Config{Codecs: c.storage.codecs, Scheme: c.storage.scheme, Admission: c.admission, MaxBodyBytes: limits.SmallBody}
+	var all []ephemeral.Kind
+	for _, kind := range kinds {
+		all = append(all, ephemeral.Kind{
+			Resource: ephemeral.Resource{GroupVersionResource: kind.GroupVersionResource, Subresource: kind.Part},
+			Kind:     kind.Kind, Storage: kind.Storage,
+		})
+	}
+	return ephemeral.New(config, all)
+}
+
+// install serves every group. The kinds that are never stored are installed too, for discovery and OpenAPI.
+func (c *handlerConfig) install(server *genericserver.GenericAPIServer, served map[schema.GroupVersion]map[string]rest.Storage) error {
+	for _, group := range c.storage.tables {
+		info := c.groupInfo(group, served)
+		if len(info.VersionedResourcesStorageMap) == 0 {
+			continue
+		}
+		install := server.InstallAPIGroup
+		if group.Name == corev1.GroupName {
+			install = func(core *genericserver.APIGroupInfo) error { return server.InstallLegacyAPIGroup("/api", core) }
+		}
+		if err := install(info); err != nil {
+			return fmt.Errorf("serve group %q: %w", group.Name, err)
+		}
+	}
+	return nil
+}
+
+// groupInfo describes a group with all its versions. The library sets up the path of a group only once.
+func (c *handlerConfig) groupInfo(group api.Group, served map[schema.GroupVersion]map[string]rest.Storage) *genericserver.APIGroupInfo {
+	s := c.storage
+	info := genericserver.NewDefaultAPIGroupInfo(group.Name, s.scheme, runtime.NewParameterCodec(s.scheme), s.codecs)
+	for _, version := range group.Versions {
+		if resources := served[group.GroupVersion(version)]; len(resources) > 0 {
+			info.VersionedResourcesStorageMap[version.Name] = resources
+		}
+	}
+	return &info
+}
+
+// installPaths serves the paths outside of the API's groups.
+func (c *handlerConfig) installPaths(server *genericserver.GenericAPIServer) error {
+	mux := server.Handler.NonGoRestfulMux
+	mux.NotFoundHandler(notFound(c.storage.codecs))
+	mux.HandleFunc(crdPath, noCRDs(refusal(http.StatusMethodNotAllowed, c.storage.codecs)))
+	c.watchAges()
+	// The library's /metrics has the metrics of the process, which may hold several authorities.
+	mux.Unregister("/metrics")
+	mux.Handle("/metrics", c.metrics.Handler())
+
+	o := c.options.ServiceAccounts
+	if !strings.HasPrefix(o.Issuers[0], "https://") {
+		klog.InfoS("The issuer is not an https URL, so there is no discovery document", "issuer", o.Issuers[0])
+		return nil
+	}
+	jwksURI := cmp.Or(o.JWKSURI, strings.TrimSuffix(o.Issuers[0], "/")+issuer.JWKSPath)
+	publisher, err := issuer.New(o.Issuers[0], jwksURI, c.keys.tokens.Current())
+	if err != nil {
+		return err
+	}
+	publisher.Install(mux)
+	return nil
+}
+
+// watchAges publishes the ages of keys, certificates and feeds as metrics.
+func (c *handlerConfig) watchAges() {
+	o := c.options
+	c.metrics.WatchKeys(c.keys.tokenFiles)
+	serving := metrics.Certificate{Name: "serving", Read: func() ([]byte, error) {
+		chain, _ := c.keys.serving.CurrentCertKeyContent()
+		return chain, nil
+	}}
+	all := []metrics.Certificate{serving}
+	for name, path := range map[string]string{
+		"client-ca": o.ClientCAFile, "signing-ca": o.Signing.CertFile, "kubelet-serving-signing-ca": o.Signing.ServingCertFile,
+		"kubelet-client": o.Nodes.CertFile, "kubelet-serving-ca": o.Nodes.CAFile,
+	} {
+		if path != "" {
+			all = append(all, metrics.CertificateFile(name, path))
+		}
+	}
+	c.metrics.WatchCertificates(all)
+	if !o.Etcd.SoleWriter {
+		feeds := map[string]metrics.ProofAge{}
+		for _, resource := range c.storage.tables.Mirrored() {
+			feeds[resource.String()] = c.storage.mirror.Feed(resource)
+		}
+		c.metrics.WatchFeeds(feeds)
+	}
+}
+
+// kubernetesVersion answers /version with the version of the Kubernetes API and the build of this program. The library knows
+// only what the linker was told.
+type kubernetesVersion struct {
+	basecompatibility.EffectiveVersion
+}
+
+// Info implements basecompatibility.EffectiveVersion.
+func (v kubernetesVersion) Info() *apimachineryversion.Info {
+	info, build := *v.EffectiveVersion.Info(), version.Current()
+	info.Major, info.Minor = build.MajorMinor()
+	info.GitVersion = build.Kubernetes + "+lanyard"
+	info.GitCommit, info.GitTreeState, info.BuildDate = build.Commit, build.TreeState, build.CommitDate
+	return &info
+}

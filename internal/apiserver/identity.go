@@ -1,0 +1,114 @@
+package apiserver
+
+import (
+	"context"
+	"crypto/x509"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/types"
+	apiserverconfig "k8s.io/apiserver/pkg/apis/apiserver"
+	"k8s.io/apiserver/pkg/authentication/authenticator"
+	"k8s.io/apiserver/pkg/authentication/group"
+	"k8s.io/apiserver/pkg/authentication/token/union"
+	"k8s.io/apiserver/pkg/authentication/user"
+	"k8s.io/apiserver/pkg/endpoints/request"
+	"k8s.io/utils/clock"
+
+	"lanyard.dev/internal/apiserver/anchor"
+	"lanyard.dev/internal/apiserver/authn"
+	"lanyard.dev/internal/apiserver/authn/oidc"
+	"lanyard.dev/internal/apiserver/metrics"
+	"lanyard.dev/internal/apiserver/registry"
+	"lanyard.dev/internal/apiserver/registry/serviceaccount"
+	"lanyard.dev/internal/bootstraptoken"
+	"lanyard.dev/internal/nodeaccess"
+	"lanyard.dev/internal/token"
+)
+
+// identity authenticates requests and tokens, and issues the tokens of service accounts.
+type identity struct {
+	requests  authenticator.Request
+	tokens    authenticator.Token
+	audiences authenticator.Audiences
+	issuing   serviceaccount.TokenConfig
+	// evictions knows which certificates of nodes are no longer valid.
+	evictions *nodeaccess.Evictions
+}
+
+// newIdentity returns the identities of callers, as keys, configuration and stored objects give them. Its parts learn of each
+// change of a stored object before the write returns. Verifications and issued tokens are counted in m.
+func newIdentity(o *Options, k *keys, issuers *oidc.Authenticator, s *storage, m *metrics.Metrics) (identity, error) {
+	accounts := &o.ServiceAccounts
+	issuer, err := token.NewIssuer(accounts.Issuers[0], k.tokens, clock.RealClock{})
+	if err != nil {
+		return identity{}, err
+	}
+	verifying, stored := newAnchors(s, o.Etcd.SoleWriter)
+	config := token.VerifierConfig{Issuers: accounts.Issuers, Keys: k.tokens, Anchors: verifying, Clock: clock.RealClock{}}
+	if !o.Etcd.SoleWriter {
+		config.Stored = stored
+	}
+	verifier, err := token.NewVerifier(config)
+	if err != nil {
+		return identity{}, err
+	}
+	secrets := s.feed("secrets")
+	joining := bootstraptoken.NewMemory(secrets, clock.RealClock{})
+	secrets.Listen(joining)
+	evictions := nodeaccess.NewEvictions(secrets)
+	secrets.Listen(evictions)
+
+	audiences := authenticator.Audiences(accounts.audiences())
+	tokens := authn.NewTokens(authn.NewToken(m.CountVerifications(verifier), audiences), joining, audiences)
+	var anonymous *apiserverconfig.AnonymousAuthConfig
+	if issuers != nil {
+		anonymous = issuers.Anonymous()
+		// A review of such a token shows the same groups as a request with it has.
+		tokens = union.New(tokens, group.NewTokenGroupAdder(issuers, []string{user.AllAuthenticated}))
+	}
+	var clients authn.ClientCA
+	if k.clients != nil {
+		clients = func() (x509.VerifyOptions, bool) { return k.clients.VerifyOptions() }
+	}
+	return identity{
+		requests: authn.NewRequest(authn.RequestConfig{
+			Tokens: tokens, CA: clients, Nodes: evictions, Anonymous: anonymous, Guard: authn.NewGuard(clock.RealClock{}),
+		}),
+		tokens: tokens, audiences: audiences, evictions: evictions,
+		issuing: serviceaccount.TokenConfig{
+			Issuer: m.CountIssued(issuer), Anchors: stored, Audiences: audiences,
+			Lifetimes: token.LifetimePolicy{Min: accounts.MinTokenExpiration, Max: accounts.MaxTokenExpiration},
+		},
+	}, nil
+}
+
+// newAnchors returns the objects that tokens are bound to: as verification needs them, and as issuing does, which reads from
+// storage where other processes write too.
+func newAnchors(s *storage, soleWriter bool) (verifying, issuing anchor.Anchors) {
+	index := func(resource string, store *registry.Store) *anchor.Index {
+		var read anchor.Read
+		if !soleWriter {
+			read = readFrom(store)
+		}
+		feed := s.feed(resource)
+		made := anchor.NewIndex(feed, read)
+		feed.Listen(made)
+		return made
+	}
+	accounts, pods := index("serviceaccounts", s.stores.serviceAccounts), index("pods", s.stores.pods.Pod)
+	secrets, nodes := index("secrets", s.stores.secrets), index("nodes", s.stores.nodes)
+	return anchor.Remembered(accounts, pods, secrets, nodes), anchor.Stored(accounts, pods, secrets, nodes)
+}
+
+// readFrom reads from etcd itself, past every cache.
+func readFrom(store *registry.Store) anchor.Read {
+	return func(ctx context.Context, name types.NamespacedName) (runtime.Object, bool, error) {
+		obj, err := store.Get(request.WithNamespace(ctx, name.Namespace), name.Name, &metav1.GetOptions{})
+		if apierrors.IsNotFound(err) {
+			return nil, false, nil
+		}
+		return obj, err == nil, err
+	}
+}

@@ -1,0 +1,174 @@
+package apiserver
+
+import (
+	"cmp"
+	"fmt"
+	"os"
+
+	certificatesv1 "k8s.io/api/certificates/v1"
+	"k8s.io/apiserver/pkg/server/dynamiccertificates"
+	certutil "k8s.io/client-go/util/cert"
+	"k8s.io/klog/v2"
+	"k8s.io/utils/clock"
+
+	"lanyard.dev/internal/apiserver/admission/podsecurity"
+	"lanyard.dev/internal/apiserver/auditlog"
+	"lanyard.dev/internal/apiserver/authn/oidc"
+	"lanyard.dev/internal/apiserver/metrics"
+	"lanyard.dev/internal/controller/certificates"
+	"lanyard.dev/internal/files"
+	"lanyard.dev/internal/pki"
+	"lanyard.dev/internal/signingkey"
+	"lanyard.dev/internal/token"
+)
+
+// keys are the keys and certificates of an authority.
+type keys struct {
+	// tokens signs and verifies the tokens of service accounts.
+	tokens token.KeySource
+	// tokenFiles are the files of the keys in tokens.
+	tokenFiles []metrics.KeyFile
+
+	// serving is the certificate that the authority serves with. The file is read again when it changes.
+	serving dynamiccertificates.CertKeyContentProvider
+	// clients are the CAs of client certificates; nil if none is accepted. The file is read again when it changes.
+	clients dynamiccertificates.CAContentProvider
+	// signing returns the CA that signs certificate requests; nil if the authority signs none. The files are read for each
+	// certificate, so a new CA takes effect without a restart.
+	signing certificates.CA
+
+	// rootCA and nodesCA are the certificates, in PEM, that clients verify the authority and nodes with.
+	rootCA, nodesCA []byte
+}
+
+// newKeys reads and checks every file with a key or a certificate.
+func newKeys(o *Options) (keys, error) {
+	private := o.keyFiles()
+	for _, file := range files.WorldReadable(private...) {
+		klog.ErrorS(nil, "Every user of this machine may read a key file: run chmod o-r", "file", file)
+	}
+	if err := files.CheckUnwritable(private...); err != nil {
+		return keys{}, err
+	}
+	tokens, tokenFiles, err := loadTokenKeys(&o.ServiceAccounts)
+	if err != nil {
+		return keys{}, err
+	}
+	signing, err := loadSigningCA(&o.Signing)
+	if err != nil {
+		return keys{}, err
+	}
+	serving, err := dynamiccertificates.NewDynamicServingContentFromFiles("serving-cert", o.TLSCertFile, o.TLSPrivateKeyFile)
+	if err != nil {
+		return keys{}, fmt.Errorf("serving certificate %s with key %s: %w", o.TLSCertFile, o.TLSPrivateKeyFile, err)
+	}
+	k := keys{tokens: tokens, tokenFiles: tokenFiles, serving: serving, signing: signing}
+	if o.ClientCAFile != "" {
+		if k.clients, err = dynamiccertificates.NewDynamicCAContentFromFile("client-ca-bundle", o.ClientCAFile); err != nil {
+			return keys{}, fmt.Errorf("client CA: %w", err)
+		}
+	}
+	if k.rootCA, err = publicCA(o.RootCAFile); err != nil {
+		return keys{}, fmt.Errorf("root CA: %w", err)
+	}
+	// The serving certificates of nodes are verified with the CA that this server trusts nodes by, or else with the CA that signs them.
+	if k.nodesCA, err = publicCA(cmp.Or(o.Nodes.CAFile, o.Signing.ServingCertFile, o.Signing.CertFile)); err != nil {
+		return keys{}, fmt.Errorf("CA of nodes: %w", err)
+	}
+	return k, nil
+}
+
+// loadTokenKeys reads the key that signs tokens and the further keys whose tokens are accepted.
+func loadTokenKeys(o *ServiceAccounts) (*signingkey.Set, []metrics.KeyFile, error) {
+	signer, err := signingkey.LoadPrivate(o.SigningKeyFile)
+	if err != nil {
+		return nil, nil, err
+	}
+	tokenFiles := []metrics.KeyFile{{Path: o.SigningKeyFile, IDs: []string{signer.ID()}}}
+	var accepted []signingkey.PublicKey
+	for _, path := range o.KeyFiles {
+		found, err := signingkey.LoadPublic(path)
+		if err != nil {
+			return nil, nil, err
+		}
+		accepted = append(accepted, found...)
+		file := metrics.KeyFile{Path: path}
+		for _, key := range found {
+			file.IDs = append(file.IDs, key.ID())
+		}
+		tokenFiles = append(tokenFiles, file)
+	}
+	set, err := signingkey.NewSet(signer, accepted...)
+	return set, tokenFiles, err
+}
+
+// loadSigningCA returns the CA that signs certificate requests, or nil if none is configured. It reads the files once, to report
+// a bad one at the start.
+func loadSigningCA(o *Signing) (certificates.CA, error) {
+	if o.CertFile == "" {
+		return nil, nil
+	}
+	load := func(signerName string) (*pki.Signer, error) {
+		if signerName == certificatesv1.KubeletServingSignerName && o.ServingCertFile != "" {
+			return pki.LoadSigner(o.ServingCertFile, o.ServingKeyFile)
+		}
+		return pki.LoadSigner(o.CertFile, o.KeyFile)
+	}
+	for _, signerName := range []string{certificatesv1.KubeAPIServerClientSignerName, certificatesv1.KubeletServingSignerName} {
+		if _, err := load(signerName); err != nil {
+			return nil, err
+		}
+	}
+	return load, nil
+}
+
+// signs reports whether this server signs the certificate requests to a signer.
+func (k *keys) signs(signerName string) bool {
+	return k.signing != nil && certificates.Signs(signerName)
+}
+
+// publicCA returns the certificates of a file, in PEM, without a private key that is in the same file. It returns nil if
+// no file is named.
+func publicCA(file string) ([]byte, error) {
+	if file == "" {
+		return nil, nil
+	}
+	data, err := os.ReadFile(file)
+	if err != nil {
+		return nil, err
+	}
+	found, err := certutil.ParseCertsPEM(data)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", file, err)
+	}
+	return certutil.EncodeCertificates(found...)
+}
+
+// configuration holds what is read from the operator's configuration files.
+type configuration struct {
+	issuers     *oidc.Authenticator        // of users; nil without an authentication configuration
+	podSecurity *podsecurity.Configuration // for namespaces whose labels choose no standard
+	audit       *auditlog.Log              // nil if auditing is off
+}
+
+// newConfiguration reads the configuration files and opens the audit log.
+func newConfiguration(o *Options) (configuration, error) {
+	var c configuration
+	var err error
+	if o.AuthenticationConfig != "" {
+		accounts := &o.ServiceAccounts
+		c.issuers, err = oidc.Open(oidc.Config{
+			File: o.AuthenticationConfig, Issuers: accounts.Issuers, Audiences: accounts.audiences(), Clock: clock.RealClock{},
+		})
+		if err != nil {
+			return configuration{}, err
+		}
+	}
+	if c.podSecurity, err = podsecurity.ReadConfiguration(o.AdmissionConfig); err != nil {
+		return configuration{}, err
+	}
+	if c.audit, err = auditlog.Open(o.Audit); err != nil {
+		return configuration{}, err
+	}
+	return c, nil
+}
