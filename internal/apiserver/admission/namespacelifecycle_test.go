@@ -1,4 +1,4 @@
-package namespacelifecycle_test
+package admission
 
 import (
 	"context"
@@ -11,13 +11,11 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apiserver/pkg/admission"
 	"k8s.io/apiserver/pkg/authentication/user"
-
-	"lanyard.dev/internal/apiserver/admission/namespacelifecycle"
 )
 
 var errAway = errors.New("etcd is away")
 
-func find(_ context.Context, name string) (*corev1.Namespace, error) {
+func findNamespace(_ context.Context, name string) (*corev1.Namespace, error) {
 	phase := corev1.NamespaceActive
 	switch name {
 	case "missing":
@@ -30,21 +28,21 @@ func find(_ context.Context, name string) (*corev1.Namespace, error) {
 	return &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: name}, Status: corev1.NamespaceStatus{Phase: phase}}, nil
 }
 
-func attributes(gvk schema.GroupVersionKind, resource, namespace, name string, op admission.Operation) admission.Attributes {
+func namespaceAttributes(gvk schema.GroupVersionKind, resource, namespace, name string, op admission.Operation) admission.Attributes {
 	return admission.NewAttributesRecord(nil, nil, gvk, namespace, name, gvk.GroupVersion().WithResource(resource), "", op, nil, false, &user.DefaultInfo{})
 }
 
-func TestAdmit(t *testing.T) {
+func TestNamespaceLifecycle(t *testing.T) {
 	t.Parallel()
 	config := corev1.SchemeGroupVersion.WithKind("ConfigMap")
 	review := schema.GroupVersionKind{Group: "authorization.k8s.io", Version: "v1", Kind: "LocalSubjectAccessReview"}
 	ns := corev1.SchemeGroupVersion.WithKind("Namespace")
 	node := corev1.SchemeGroupVersion.WithKind("Node")
 	in := func(namespace string, op admission.Operation) admission.Attributes {
-		return attributes(config, "configmaps", namespace, "c", op)
+		return namespaceAttributes(config, "configmaps", namespace, "c", op)
 	}
 	on := func(namespace string, op admission.Operation) admission.Attributes {
-		return attributes(ns, "namespaces", namespace, namespace, op)
+		return namespaceAttributes(ns, "namespaces", namespace, namespace, op)
 	}
 	immortal := func(name string) string {
 		return `namespaces "` + name + `" is forbidden: this namespace may not be deleted`
@@ -64,8 +62,8 @@ func TestAdmit(t *testing.T) {
 			`configmaps "c" is forbidden: unable to create new content in namespace ending because it is being terminated`},
 		{"update in an ending namespace", in("ending", admission.Update), ""},
 		{"delete in an ending namespace", in("ending", admission.Delete), ""},
-		{"review in a missing namespace", attributes(review, "localsubjectaccessreviews", "missing", "", admission.Create), ""},
-		{"something in no namespace", attributes(node, "nodes", "", "n", admission.Create), ""},
+		{"review in a missing namespace", namespaceAttributes(review, "localsubjectaccessreviews", "missing", "", admission.Create), ""},
+		{"something in no namespace", namespaceAttributes(node, "nodes", "", "n", admission.Create), ""},
 		{"a new namespace", on("missing", admission.Create), ""},
 		{"update of an ending namespace", on("ending", admission.Update), ""},
 		{"delete of a namespace", on("shop", admission.Delete), ""},
@@ -73,11 +71,11 @@ func TestAdmit(t *testing.T) {
 		{"delete of kube-system", on("kube-system", admission.Delete), immortal("kube-system")},
 		{"delete of kube-public", on("kube-public", admission.Delete), immortal("kube-public")},
 		{"delete of kube-node-lease", on("kube-node-lease", admission.Delete), ""},
-		{"delete of a config map named default", attributes(config, "configmaps", "shop", "default", admission.Delete), ""},
+		{"delete of a config map named default", namespaceAttributes(config, "configmaps", "shop", "default", admission.Delete), ""},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
-			plugin := namespacelifecycle.New(find)
+			plugin := newNamespaceLifecycle(findNamespace)
 			if !plugin.Handles(test.ask.GetOperation()) {
 				t.Fatal("the plugin is not asked")
 			}
@@ -94,8 +92,8 @@ func TestAdmit(t *testing.T) {
 
 func TestEndingNamespaceIsNamedAsTheCause(t *testing.T) {
 	t.Parallel()
-	ask := attributes(corev1.SchemeGroupVersion.WithKind("ConfigMap"), "configmaps", "ending", "c", admission.Create)
-	err := namespacelifecycle.New(find).Admit(t.Context(), ask, nil)
+	ask := namespaceAttributes(corev1.SchemeGroupVersion.WithKind("ConfigMap"), "configmaps", "ending", "c", admission.Create)
+	err := newNamespaceLifecycle(findNamespace).Admit(t.Context(), ask, nil)
 	if !apierrors.IsForbidden(err) || !apierrors.HasStatusCause(err, corev1.NamespaceTerminatingCause) {
 		t.Errorf("clients cannot tell why: %#v", err)
 	}

@@ -1,8 +1,4 @@
-// Package certificates says who may decide about certificate signing requests: to approve or deny one takes the verb
-// approve on its signer, to sign one the verb sign, and nobody may ask for membership in system:masters.
-//
-// It does not know what a request must look like, nor what becomes of it.
-package certificates
+package admission
 
 import (
 	"bytes"
@@ -23,33 +19,32 @@ import (
 	"lanyard.dev/internal/pki"
 )
 
-// Plugin is the admission plugin. It does what Kubernetes' CertificateApproval, CertificateSigning and
-// CertificateSubjectRestriction do.
-type Plugin struct {
+// certificates restricts decisions about certificate signing requests: approving or denying one requires the verb approve on its
+// signer, and signing one the verb sign. It also refuses requests for membership in system:masters. It does what Kubernetes'
+// plugins CertificateApproval, CertificateSigning and CertificateSubjectRestriction do.
+//
+// Whether a request is well formed is checked by the registry.
+type certificates struct {
 	*admission.Handler
 	authorizer authorizer.UnconditionalAuthorizer
-	admits     Admits
+	admits     func(user string, groups, notBefore []string) error
 }
 
-// Admits tells whether a request was made with a certificate that counts: nodeaccess.Evictions.AdmitsUser.
-type Admits func(user string, groups, notBefore []string) error
+var _ admission.ValidationInterface = &certificates{}
 
-var _ admission.ValidationInterface = &Plugin{}
-
-// New returns the plugin.
-func New(az authorizer.UnconditionalAuthorizer, admits Admits) *Plugin {
-	return &Plugin{Handler: admission.NewHandler(admission.Create, admission.Update), authorizer: az, admits: admits}
+func newCertificates(az authorizer.UnconditionalAuthorizer, admits func(user string, groups, notBefore []string) error) *certificates {
+	return &certificates{Handler: admission.NewHandler(admission.Create, admission.Update), authorizer: az, admits: admits}
 }
 
 // Validate implements admission.ValidationInterface.
-func (p *Plugin) Validate(ctx context.Context, a admission.Attributes, _ admission.ObjectInterfaces) error {
+func (p *certificates) Validate(ctx context.Context, a admission.Attributes, _ admission.ObjectInterfaces) error {
 	r, ok := a.GetObject().(*certificatesv1.CertificateSigningRequest)
 	if !ok || a.GetResource().Group != certificatesv1.GroupName {
 		return nil
 	}
 	switch {
 	case a.GetOperation() == admission.Create && a.GetSubresource() == "":
-		return restrict(a, r)
+		return restrictSubject(a, r)
 	case a.GetSubresource() == "approval":
 		return p.demand(ctx, a, "approve")
 	case a.GetSubresource() == "status" && changesStatus(a, r):
@@ -58,8 +53,8 @@ func (p *Plugin) Validate(ctx context.Context, a admission.Attributes, _ admissi
 	return nil
 }
 
-// restrict keeps the group that no policy binds out of certificates.
-func restrict(a admission.Attributes, r *certificatesv1.CertificateSigningRequest) error {
+// restrictSubject refuses certificates for the group system:masters, which no policy restricts.
+func restrictSubject(a admission.Attributes, r *certificatesv1.CertificateSigningRequest) error {
 	if r.Spec.SignerName != certificatesv1.KubeAPIServerClientSignerName {
 		return nil
 	}
@@ -79,14 +74,14 @@ func changesStatus(a admission.Attributes, r *certificatesv1.CertificateSigningR
 		!equality.Semantic.DeepEqual(old.Status.Conditions, r.Status.Conditions)
 }
 
-// demand asks for the verb on the signer that the stored request names: the one in the body may be anything, and will be
-// put back.
-func (p *Plugin) demand(ctx context.Context, a admission.Attributes, verb string) error {
+// demand returns an error unless the user has the verb on the signer of the stored request. The signer in the body may differ, and
+// the registry restores it.
+func (p *certificates) demand(ctx context.Context, a admission.Attributes, verb string) error {
 	old, ok := a.GetOldObject().(*certificatesv1.CertificateSigningRequest)
 	if !ok {
 		return admission.NewForbidden(a, errors.New("no stored request"))
 	}
-	// The controllers that sign may be others' own, so what an evicted node asked for is refused here too. To deny it is
+	// Controllers of other programs may approve and sign too, so requests of evicted nodes are refused here as well. Denying one is
 	// allowed.
 	switch err := p.admits(old.Spec.Username, old.Spec.Groups, old.Spec.Extra[nodeaccess.ExtraNotBefore]); {
 	case err == nil || denies(a):
@@ -95,33 +90,28 @@ func (p *Plugin) demand(ctx context.Context, a admission.Attributes, verb string
 	default:
 		return outage.New(err)
 	}
-	name := old.Spec.SignerName
+	name, who := old.Spec.SignerName, a.GetUserInfo()
 	domain, _, _ := strings.Cut(name, "/")
 	for _, signer := range []string{name, domain + "/*"} {
-		if ok, err := p.allows(ctx, a.GetUserInfo(), verb, signer); err != nil || ok {
+		if who == nil {
+			break
+		}
+		ok, err := allows(ctx, p.authorizer, authorizer.AttributesRecord{
+			User: who, Verb: verb, Name: signer,
+			APIGroup: certificatesv1.GroupName, APIVersion: "*", Resource: "signers", ResourceRequest: true,
+		})
+		if err != nil || ok {
 			return err
 		}
 	}
 	return admission.NewForbidden(a, fmt.Errorf("user not permitted to %s requests with signerName %q", verb, name))
 }
 
-// denies tells whether an update leaves a request denied, and so unsigned for good.
+// denies reports whether an update leaves a request denied. A denied request is never signed.
 func denies(a admission.Attributes) bool {
 	r, ok := a.GetObject().(*certificatesv1.CertificateSigningRequest)
 	return ok && a.GetSubresource() == "approval" &&
 		slices.ContainsFunc(r.Status.Conditions, func(c certificatesv1.CertificateSigningRequestCondition) bool {
 			return c.Type == certificatesv1.CertificateDenied
 		})
-}
-
-// allows returns an error where that cannot be told now.
-func (p *Plugin) allows(ctx context.Context, who user.Info, verb, signerName string) (bool, error) {
-	if who == nil {
-		return false, nil
-	}
-	decision, _, err := p.authorizer.Authorize(ctx, authorizer.AttributesRecord{
-		User: who, Verb: verb, Name: signerName,
-		APIGroup: certificatesv1.GroupName, APIVersion: "*", Resource: "signers", ResourceRequest: true,
-	})
-	return err == nil && decision == authorizer.DecisionAllow, err
 }

@@ -1,6 +1,4 @@
-// Package namespacelifecycle refuses writes into namespaces that are missing or ending, and the removal of those the
-// system lives in.
-package namespacelifecycle
+package admission
 
 import (
 	"context"
@@ -13,20 +11,17 @@ import (
 	"k8s.io/apiserver/pkg/admission"
 )
 
-// Find returns a namespace as it is now, or a not-found API error.
-type Find func(ctx context.Context, name string) (*corev1.Namespace, error)
-
-// Plugin is the admission plugin.
-type Plugin struct {
+// namespaceLifecycle refuses writes into namespaces that are missing or being deleted, and the deletion of the namespaces that the
+// system needs.
+type namespaceLifecycle struct {
 	*admission.Handler
-	find Find
+	find func(ctx context.Context, name string) (*corev1.Namespace, error)
 }
 
-var _ admission.MutationInterface = &Plugin{}
+var _ admission.MutationInterface = &namespaceLifecycle{}
 
-// New returns the plugin.
-func New(find Find) *Plugin {
-	return &Plugin{Handler: admission.NewHandler(admission.Create, admission.Update, admission.Delete), find: find}
+func newNamespaceLifecycle(find func(ctx context.Context, name string) (*corev1.Namespace, error)) *namespaceLifecycle {
+	return &namespaceLifecycle{Handler: admission.NewHandler(admission.Create, admission.Update, admission.Delete), find: find}
 }
 
 // immortal are the namespaces that may not be deleted.
@@ -37,15 +32,15 @@ var (
 	reviewKind    = "LocalSubjectAccessReview"
 )
 
-// Admit implements admission.MutationInterface. It changes nothing, but is asked before plugins that would.
-func (p *Plugin) Admit(ctx context.Context, a admission.Attributes, _ admission.ObjectInterfaces) error {
+// Admit implements admission.MutationInterface. It changes nothing; plugins that admit run before those that validate.
+func (p *namespaceLifecycle) Admit(ctx context.Context, a admission.Attributes, _ admission.ObjectInterfaces) error {
 	if a.GetKind().GroupKind() == namespaceKind {
 		if a.GetOperation() == admission.Delete && immortal.Has(a.GetName()) {
 			return apierrors.NewForbidden(a.GetResource().GroupResource(), a.GetName(), fmt.Errorf("this namespace may not be deleted"))
 		}
 		return nil
 	}
-	// A deletion is always right, and a review makes nothing.
+	// A namespace that is missing or being deleted does not prevent deletions, and a review stores nothing.
 	if a.GetNamespace() == "" || a.GetOperation() == admission.Delete || a.GetKind().Kind == reviewKind {
 		return nil
 	}

@@ -1,4 +1,4 @@
-package onrenew_test
+package admission
 
 import (
 	"context"
@@ -16,16 +16,15 @@ import (
 	"k8s.io/apiserver/pkg/authentication/user"
 	"k8s.io/apiserver/pkg/authorization/authorizer"
 
-	"lanyard.dev/internal/apiserver/admission/onrenew"
 	"lanyard.dev/internal/apiserver/authz"
 	"lanyard.dev/internal/apiserver/outage"
 	"lanyard.dev/internal/podannotation"
 	"lanyard.dev/internal/rbac"
 )
 
-// policy: operator may create pods/exec in shop, one for the pod web alone, other in another namespace, and deployer may
+// execPolicy: operator may create pods/exec in shop, one for the pod web alone, other in another namespace, and deployer may
 // create, patch and update pods and their status. The node may create pods/exec too.
-func policy() *rbac.Index {
+func execPolicy() *rbac.Index {
 	x := rbac.NewIndex()
 	grant := func(namespace, name string, rule rbacv1.PolicyRule) {
 		rule.APIGroups = []string{""}
@@ -52,8 +51,8 @@ func podWith(name, how string) *corev1.Pod {
 	return pod
 }
 
-// TestWhatCannotBeDecidedIsNotRefused has an authorizer that does not know the policy as it is now.
-func TestWhatCannotBeDecidedIsNotRefused(t *testing.T) {
+// TestUndecidedRenewCommand has an authorizer that does not know the policy as it is now.
+func TestUndecidedRenewCommand(t *testing.T) {
 	t.Parallel()
 	undecided := outage.New(errors.New("stale"))
 	unsure := authorizer.AuthorizerFunc(func(context.Context, authorizer.Attributes) (authorizer.Decision, string, error) {
@@ -61,15 +60,15 @@ func TestWhatCannotBeDecidedIsNotRefused(t *testing.T) {
 	})
 	a := admission.NewAttributesRecord(podWith("web", "exec:/bin/reload"), nil, schema.GroupVersionKind{}, "shop", "web",
 		corev1.SchemeGroupVersion.WithResource("pods"), "", admission.Create, nil, false, &user.DefaultInfo{Name: "operator"})
-	if err := onrenew.New(unsure).Validate(t.Context(), a, nil); outage.Of(err) == nil {
+	if err := newRenewCommand(unsure).Validate(t.Context(), a, nil); outage.Of(err) == nil {
 		t.Errorf("got %v, want %v", err, undecided)
 	}
 }
 
-func TestCommandNeedsExec(t *testing.T) {
+func TestRenewCommandNeedsExec(t *testing.T) {
 	t.Parallel()
 	const command = "exec:/bin/reload"
-	plugin := onrenew.New(authz.New(policy()))
+	plugin := newRenewCommand(authz.New(execPolicy()))
 	pods := corev1.SchemeGroupVersion.WithResource("pods")
 	for name, test := range map[string]struct {
 		who      string

@@ -1,8 +1,4 @@
-// Package onrenew admits a pod whose annotation on-renew names a command only from a user who may run commands in the pods
-// of the namespace.
-//
-// It does not know when the command runs, nor that the annotation never changes: the pod registry holds that.
-package onrenew
+package admission
 
 import (
 	"context"
@@ -16,21 +12,21 @@ import (
 	"lanyard.dev/internal/podannotation"
 )
 
-// Plugin is the admission plugin.
-type Plugin struct {
+// renewCommand refuses a pod whose annotation podannotation.OnRenew names a command, unless the user may run commands in the pods
+// of the namespace. The agent of the pod's node runs that command in the pod. The registry keeps the annotation from being changed later.
+type renewCommand struct {
 	*admission.Handler
 	authorizer authorizer.UnconditionalAuthorizer
 }
 
-var _ admission.ValidationInterface = &Plugin{}
+var _ admission.ValidationInterface = &renewCommand{}
 
-// New returns the plugin.
-func New(az authorizer.UnconditionalAuthorizer) *Plugin {
-	return &Plugin{Handler: admission.NewHandler(admission.Create, admission.Update), authorizer: az}
+func newRenewCommand(az authorizer.UnconditionalAuthorizer) *renewCommand {
+	return &renewCommand{Handler: admission.NewHandler(admission.Create, admission.Update), authorizer: az}
 }
 
-// Validate implements admission.ValidationInterface. It sees updates too, so that no way of writing a pod gets past it.
-func (p *Plugin) Validate(ctx context.Context, a admission.Attributes, _ admission.ObjectInterfaces) error {
+// Validate implements admission.ValidationInterface. It covers updates as well, so that it does not depend on the registry.
+func (p *renewCommand) Validate(ctx context.Context, a admission.Attributes, _ admission.ObjectInterfaces) error {
 	if a.GetResource().GroupResource() != corev1.Resource("pods") {
 		return nil
 	}
@@ -48,14 +44,14 @@ func (p *Plugin) Validate(ctx context.Context, a admission.Attributes, _ admissi
 	if _, isNode := nodeaccess.Identify(who.GetName(), who.GetGroups()); isNode {
 		return forbid(a, "a node may not set the annotation %s to a command", podannotation.OnRenew)
 	}
-	decision, _, err := p.authorizer.Authorize(ctx, authorizer.AttributesRecord{
+	allowed, err := allows(ctx, p.authorizer, authorizer.AttributesRecord{
 		User: who, Verb: "create", APIGroup: corev1.GroupName, APIVersion: "v1", Resource: "pods", Subresource: "exec",
 		Namespace: a.GetNamespace(), Name: pod.Name, ResourceRequest: true,
 	})
 	switch {
 	case err != nil:
 		return err
-	case decision != authorizer.DecisionAllow:
+	case !allowed:
 		return forbid(a, "user %q may not create pods/exec in the namespace %q, which the annotation %s needs to run a command", who.GetName(), a.GetNamespace(), podannotation.OnRenew)
 	}
 	return nil

@@ -1,4 +1,4 @@
-package certificates
+package admission
 
 import (
 	"context"
@@ -26,9 +26,9 @@ import (
 
 const client = certificatesv1.KubeAPIServerClientSignerName
 
-// policy: approver and signer may do so for one signer; domain may do both for every signer of kubernetes.io; all may
+// certificatePolicy: approver and signer may do so for one signer; domain may do both for every signer of kubernetes.io; all may
 // for every signer; updater may update the subresources, which is no permission for any signer.
-func policy() *rbac.Index {
+func certificatePolicy() *rbac.Index {
 	x := rbac.NewIndex()
 	bind := func(name string, verbs []string, resource string, names ...string) {
 		x.SetClusterRole(&rbacv1.ClusterRole{ObjectMeta: metav1.ObjectMeta{Name: name}, Rules: []rbacv1.PolicyRule{
@@ -59,7 +59,7 @@ func requestOf(t *testing.T, signerName string, groups ...string) *certificatesv
 	}
 }
 
-func TestDecide(t *testing.T) {
+func TestCertificateDecisions(t *testing.T) {
 	t.Parallel()
 	const mayNotApprove, mayNotSign = "user not permitted to approve requests with signerName", "user not permitted to sign requests with signerName"
 	approve := func(r *certificatesv1.CertificateSigningRequest) {
@@ -95,12 +95,12 @@ func TestDecide(t *testing.T) {
 			old := requestOf(t, c.signer)
 			updated := old.DeepCopy()
 			c.change(updated)
-			check(t, validate(t, c.who, updated, old, c.subresource, admission.Update), c.want)
+			checkRefusal(t, validateRequest(t, c.who, updated, old, c.subresource, admission.Update), c.want)
 		})
 	}
 }
 
-func TestRestrict(t *testing.T) {
+func TestCertificateSubjects(t *testing.T) {
 	t.Parallel()
 	const refusal = "use of kubernetes.io/kube-apiserver-client signer with system:masters group is not allowed"
 	for _, c := range []struct {
@@ -116,26 +116,26 @@ func TestRestrict(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
-			check(t, validate(t, "all", requestOf(t, c.signer, c.groups...), nil, "", admission.Create), c.want)
+			checkRefusal(t, validateRequest(t, "all", requestOf(t, c.signer, c.groups...), nil, "", admission.Create), c.want)
 		})
 	}
 	junk := requestOf(t, client)
 	junk.Spec.Request = []byte("junk")
-	check(t, validate(t, "all", junk, nil, "", admission.Create), "unable to parse csr: PEM block type must be CERTIFICATE REQUEST")
+	checkRefusal(t, validateRequest(t, "all", junk, nil, "", admission.Create), "unable to parse csr: PEM block type must be CERTIFICATE REQUEST")
 }
 
-func TestNobodyIsRefused(t *testing.T) {
+func TestCertificateDecisionWithoutUser(t *testing.T) {
 	t.Parallel()
 	r := requestOf(t, client)
 	a := admission.NewAttributesRecord(r, r, schema.GroupVersionKind{}, "", "r", certificatesv1.SchemeGroupVersion.WithResource("certificatesigningrequests"),
 		"approval", admission.Update, nil, false, nil)
-	if err := New(authz.New(policy()), admits).Validate(t.Context(), a, nil); !apierrors.IsForbidden(err) {
+	if err := newCertificates(authz.New(certificatePolicy()), admits).Validate(t.Context(), a, nil); !apierrors.IsForbidden(err) {
 		t.Errorf("got %v, want forbidden", err)
 	}
 }
 
-// TestWhatCannotBeDecidedIsNotRefused has an authorizer that does not know the policy, and evictions that are not known.
-func TestWhatCannotBeDecidedIsNotRefused(t *testing.T) {
+// TestUndecidedCertificates has an authorizer that does not know the policy, and evictions that are not known.
+func TestUndecidedCertificates(t *testing.T) {
 	t.Parallel()
 	r, undecided, behind := requestOf(t, client), outage.New(errors.New("stale")), errors.New("behind")
 	unsure := authorizer.AuthorizerFunc(func(context.Context, authorizer.Attributes) (authorizer.Decision, string, error) {
@@ -143,16 +143,16 @@ func TestWhatCannotBeDecidedIsNotRefused(t *testing.T) {
 	})
 	a := admission.NewAttributesRecord(r, r, schema.GroupVersionKind{}, "", "r", certificatesv1.SchemeGroupVersion.WithResource("certificatesigningrequests"),
 		"approval", admission.Update, nil, false, &user.DefaultInfo{Name: "approver"})
-	if err := New(unsure, admits).Validate(t.Context(), a, nil); !errors.Is(err, undecided) || apierrors.IsForbidden(err) {
+	if err := newCertificates(unsure, admits).Validate(t.Context(), a, nil); !errors.Is(err, undecided) || apierrors.IsForbidden(err) {
 		t.Errorf("the right to approve: %v, want %v", err, undecided)
 	}
 	unknown := func(string, []string, []string) error { return behind }
-	if err := New(authz.New(policy()), unknown).Validate(t.Context(), a, nil); outage.Of(err) == nil || !errors.Is(err, behind) {
+	if err := newCertificates(authz.New(certificatePolicy()), unknown).Validate(t.Context(), a, nil); outage.Of(err) == nil || !errors.Is(err, behind) {
 		t.Errorf("evictions: %v, want an outage", err)
 	}
 }
 
-func validate(t *testing.T, who string, obj, old *certificatesv1.CertificateSigningRequest, subresource string, operation admission.Operation) error {
+func validateRequest(t *testing.T, who string, obj, old *certificatesv1.CertificateSigningRequest, subresource string, operation admission.Operation) error {
 	t.Helper()
 	var stored runtime.Object
 	if old != nil {
@@ -160,7 +160,7 @@ func validate(t *testing.T, who string, obj, old *certificatesv1.CertificateSign
 	}
 	a := admission.NewAttributesRecord(obj, stored, schema.GroupVersionKind{}, "", obj.Name, certificatesv1.SchemeGroupVersion.WithResource("certificatesigningrequests"),
 		subresource, operation, nil, false, &user.DefaultInfo{Name: who})
-	return New(authz.New(policy()), admits).Validate(t.Context(), a, nil)
+	return newCertificates(authz.New(certificatePolicy()), admits).Validate(t.Context(), a, nil)
 }
 
 // admits knows that node "thief" was evicted at noon.
@@ -176,9 +176,9 @@ type fresh struct{}
 
 func (fresh) Fresh() error { return nil }
 
-// TestEvictedRequesterGetsNothing: a request that a node made with a certificate of before its eviction can be denied, but
+// TestCertificatesOfEvictedNodes: a request that a node made with a certificate of before its eviction can be denied, but
 // no user can approve or sign it.
-func TestEvictedRequesterGetsNothing(t *testing.T) {
+func TestCertificatesOfEvictedNodes(t *testing.T) {
 	t.Parallel()
 	set := func(kind certificatesv1.RequestConditionType) func(*certificatesv1.CertificateSigningRequest) {
 		return func(r *certificatesv1.CertificateSigningRequest) {
@@ -206,12 +206,12 @@ func TestEvictedRequesterGetsNothing(t *testing.T) {
 		c.change(updated)
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
-			check(t, validate(t, "all", updated, stored, c.subresource, admission.Update), c.want)
+			checkRefusal(t, validateRequest(t, "all", updated, stored, c.subresource, admission.Update), c.want)
 		})
 	}
 }
 
-func check(t *testing.T, err error, want string) {
+func checkRefusal(t *testing.T, err error, want string) {
 	t.Helper()
 	switch {
 	case want == "" && err != nil:

@@ -1,9 +1,4 @@
-// Package escalation keeps everyone from granting permissions they do not have.
-//
-// A role may be written by who holds each of its rules in the same scope, or has the verb escalate on it. A binding may
-// be written by who holds each rule of the role it names, or has the verb bind on that role. Members of system:masters
-// may do both.
-package escalation
+package admission
 
 import (
 	"context"
@@ -21,40 +16,44 @@ import (
 	"k8s.io/apiserver/pkg/authorization/authorizer"
 )
 
-// Holdings tells what a user holds. *rbac.Index is one.
-type Holdings interface {
+// Permissions reports the permissions of users; *rbac.Index implements it. Covers reports whether a user has all of the rules in
+// a namespace, or in every namespace if it is empty, and returns those that are missing.
+type Permissions interface {
 	Covers(user string, groups []string, namespace string, rules []rbacv1.PolicyRule) (ok bool, missing []rbacv1.PolicyRule)
 }
 
-// FindRules returns the rules of a role as it is now, or a not-found API error. namespace is empty for cluster roles.
+// FindRules returns the rules of a stored role, or a not-found API error. namespace is empty for cluster roles.
 type FindRules func(ctx context.Context, kind, namespace, name string) ([]rbacv1.PolicyRule, error)
 
-// Plugin is the admission plugin.
-type Plugin struct {
+// escalation refuses to grant permissions that the writer does not have.
+//
+// A user may write a role with rules that the user has in the same scope, or with any rules if the user has the verb escalate
+// on the role. A user may write a binding of a role whose rules the user has, or of any role on which the user has the verb
+// bind. Members of system:masters may write both.
+type escalation struct {
 	*admission.Handler
-	holdings   Holdings
-	authorizer authorizer.UnconditionalAuthorizer
-	find       FindRules
+	permissions Permissions
+	authorizer  authorizer.UnconditionalAuthorizer
+	find        FindRules
 }
 
-var _ admission.ValidationInterface = &Plugin{}
+var _ admission.ValidationInterface = &escalation{}
 
-// New returns the plugin.
-func New(holdings Holdings, az authorizer.UnconditionalAuthorizer, find FindRules) *Plugin {
-	return &Plugin{Handler: admission.NewHandler(admission.Create, admission.Update), holdings: holdings, authorizer: az, find: find}
+func newEscalation(permissions Permissions, az authorizer.UnconditionalAuthorizer, find FindRules) *escalation {
+	return &escalation{Handler: admission.NewHandler(admission.Create, admission.Update), permissions: permissions, authorizer: az, find: find}
 }
 
-// grant is what a write hands out: rules in a namespace, or everywhere if that is empty.
+// grant is what a write grants: rules in the namespace of the request, or in every namespace if that is empty.
 type grant struct {
 	rules []rbacv1.PolicyRule
-	// verb on resource and name lets the caller hand it out all the same.
+	// A caller with verb on the role called name, of the type resource, may grant rules without having them.
 	verb, resource, name string
-	// aggregates says that the rules stand for those of an aggregation rule.
+	// aggregates is true if rules are those that an aggregation rule may grant.
 	aggregates bool
 }
 
 // Validate implements admission.ValidationInterface.
-func (p *Plugin) Validate(ctx context.Context, a admission.Attributes, _ admission.ObjectInterfaces) error {
+func (p *escalation) Validate(ctx context.Context, a admission.Attributes, _ admission.ObjectInterfaces) error {
 	if a.GetResource().Group != rbacv1.GroupName || a.GetSubresource() != "" || privileged(a.GetUserInfo()) {
 		return nil
 	}
@@ -75,7 +74,7 @@ func (p *Plugin) Validate(ctx context.Context, a admission.Attributes, _ admissi
 			return err
 		}
 	}
-	ok, missing := p.holdings.Covers(who.GetName(), who.GetGroups(), a.GetNamespace(), g.rules)
+	ok, missing := p.permissions.Covers(who.GetName(), who.GetGroups(), a.GetNamespace(), g.rules)
 	switch {
 	case ok:
 		return nil
@@ -85,14 +84,14 @@ func (p *Plugin) Validate(ctx context.Context, a admission.Attributes, _ admissi
 	return admission.NewForbidden(a, refusal(who, missing))
 }
 
-// privileged members need no permission, so none can be missing.
+// privileged reports whether a user may do everything.
 func privileged(who user.Info) bool {
 	return who != nil && slices.Contains(who.GetGroups(), user.SystemPrivilegedGroup)
 }
 
-// grantOf returns what the write hands out, or nil for other kinds and for updates that only the garbage collector's
-// fields survive. Every other update counts in full, as in Kubernetes: metadata alone can freeze a default role
-// (autoupdate: "false") or make its rules part of another role (labels). The rules of a binding are read later, so that
+// grantOf returns what a write grants. It returns nil for other kinds, and for updates that change only the fields of the garbage
+// collector. Every other update is taken as a grant of the whole object, as in Kubernetes: metadata alone can freeze a default
+// role (autoupdate: "false") or make its rules part of another role (labels). The rules of a binding are read later, so that
 // a caller who may bind the role does not learn whether it exists.
 func grantOf(a admission.Attributes) *grant {
 	if touchesOwnershipOnly(a.GetObject(), a.GetOldObject()) {
@@ -117,8 +116,8 @@ func grantOf(a admission.Attributes) *grant {
 	return nil
 }
 
-// touchesOwnershipOnly tells whether an update changes nothing but what the garbage collector writes: owner references
-// and finalizers, and managedFields, which record every update.
+// touchesOwnershipOnly reports whether an update changes only what the garbage collector writes: owner references, finalizers,
+// and managedFields, which record every update.
 func touchesOwnershipOnly(obj, old runtime.Object) bool {
 	if obj == nil || old == nil {
 		return false
@@ -138,8 +137,8 @@ func touchesOwnershipOnly(obj, old runtime.Object) bool {
 	return equality.Semantic.DeepEqual(same, old)
 }
 
-// everything is what an aggregation rule hands out: the rules of any role that is labelled for it later. A role that
-// loses its aggregation rule needs it too, since its rules then stay where they would have been taken away.
+// everything is what an aggregation rule grants: the rules of any role that is labelled for it later. An update that removes the
+// aggregation rule also grants everything, since the role then keeps rules that aggregation would have removed.
 var everything = []rbacv1.PolicyRule{
 	{Verbs: []string{"*"}, APIGroups: []string{"*"}, Resources: []string{"*"}},
 	{Verbs: []string{"*"}, NonResourceURLs: []string{"*"}},
@@ -178,17 +177,16 @@ func namespaceOf(resource string, a admission.Attributes) string {
 	return a.GetNamespace()
 }
 
-// exempt asks whether the caller has the verb that makes holding the rules unnecessary. For a binding it is asked in
-// the binding's own namespace, as it grants there.
-func (p *Plugin) exempt(ctx context.Context, a admission.Attributes, g *grant) (bool, error) {
-	decision, _, err := p.authorizer.Authorize(ctx, authorizer.AttributesRecord{
+// exempt reports whether the caller may grant the rules without having them. For a binding, the caller needs that permission in
+// the namespace of the binding.
+func (p *escalation) exempt(ctx context.Context, a admission.Attributes, g *grant) (bool, error) {
+	return allows(ctx, p.authorizer, authorizer.AttributesRecord{
 		User: a.GetUserInfo(), Verb: g.verb, Namespace: a.GetNamespace(), Name: g.name,
 		APIGroup: rbacv1.GroupName, APIVersion: "*", Resource: g.resource, ResourceRequest: true,
 	})
-	return err == nil && decision == authorizer.DecisionAllow, err
 }
 
-// maxNamed bounds how many missing rules an answer names.
+// maxNamed is how many missing rules a refusal lists at most.
 const maxNamed = 20
 
 func refusal(who user.Info, missing []rbacv1.PolicyRule) error {
@@ -204,7 +202,7 @@ func refusal(who user.Info, missing []rbacv1.PolicyRule) error {
 		who.GetName(), groups, strings.Join(lines, "\n"))
 }
 
-// describe prints a rule as Kubernetes does: {APIGroups:["apps"], Resources:["deployments"], Verbs:["get"]}.
+// describe formats a rule as Kubernetes does: {APIGroups:["apps"], Resources:["deployments"], Verbs:["get"]}.
 func describe(rule rbacv1.PolicyRule) string {
 	var parts []string
 	for _, part := range []struct {

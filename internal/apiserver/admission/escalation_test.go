@@ -1,4 +1,4 @@
-package escalation
+package admission
 
 import (
 	"context"
@@ -26,9 +26,9 @@ func rule(verb, group, resource string, names ...string) rbacv1.PolicyRule {
 
 var readPods = rule("get", "", "pods")
 
-// policy: reader holds get pods in ns, cluster-reader everywhere; boss holds everything everywhere; binder may bind the cluster role "root";
+// rolePolicy: reader holds get pods in ns, cluster-reader everywhere; boss holds everything everywhere; binder may bind the cluster role "root";
 // author may escalate roles in ns.
-func policy() *rbac.Index {
+func rolePolicy() *rbac.Index {
 	x := rbac.NewIndex()
 	bind := func(name, namespace string, rules ...rbacv1.PolicyRule) {
 		ref := rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "ClusterRole", Name: name}
@@ -48,12 +48,12 @@ func policy() *rbac.Index {
 	return x
 }
 
-var stored = map[string][]rbacv1.PolicyRule{
+var storedRules = map[string][]rbacv1.PolicyRule{
 	"ClusterRole//root": everything, "Role/ns/pods": {readPods}, "ClusterRole//pods": {readPods}, "ClusterRole//empty": nil,
 }
 
-func find(_ context.Context, kind, namespace, name string) ([]rbacv1.PolicyRule, error) {
-	rules, ok := stored[kind+"/"+namespace+"/"+name]
+func findRules(_ context.Context, kind, namespace, name string) ([]rbacv1.PolicyRule, error) {
+	rules, ok := storedRules[kind+"/"+namespace+"/"+name]
 	if !ok {
 		return nil, apierrors.NewNotFound(rbacv1.Resource(strings.ToLower(kind)+"s"), name)
 	}
@@ -108,7 +108,7 @@ func clusterBinding(name string) *rbacv1.ClusterRoleBinding {
 	return &rbacv1.ClusterRoleBinding{ObjectMeta: metav1.ObjectMeta{Name: "b"}, RoleRef: rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "ClusterRole", Name: name}}
 }
 
-func TestValidate(t *testing.T) {
+func TestEscalation(t *testing.T) {
 	t.Parallel()
 	const held, missing, notAdmin = "", "attempting to grant RBAC permissions not currently held", "must have cluster-admin privileges"
 	for _, c := range []struct {
@@ -172,8 +172,8 @@ func TestValidate(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
-			x := policy()
-			err := New(x, authz.New(x), find).Validate(t.Context(), attributes(c.who, c.groups, c.obj, c.old), nil)
+			x := rolePolicy()
+			err := newEscalation(x, authz.New(x), findRules).Validate(t.Context(), roleAttributes(c.who, c.groups, c.obj, c.old), nil)
 			switch {
 			case c.want == "" && err != nil:
 				t.Errorf("refused: %v", err)
@@ -184,7 +184,7 @@ func TestValidate(t *testing.T) {
 	}
 }
 
-func attributes(who string, groups []string, obj, old runtime.Object) admission.Attributes {
+func roleAttributes(who string, groups []string, obj, old runtime.Object) admission.Attributes {
 	m := obj.(metav1.Object)
 	resource := map[bool]map[bool]string{
 		true:  {true: "roles", false: "rolebindings"},
@@ -198,29 +198,29 @@ func attributes(who string, groups []string, obj, old runtime.Object) admission.
 		rbacv1.SchemeGroupVersion.WithResource(resource), "", operation, nil, false, &user.DefaultInfo{Name: who, Groups: groups})
 }
 
-// TestWhatCannotBeDecidedIsNotRefused has an authorizer that does not know the policy as it is now.
-func TestWhatCannotBeDecidedIsNotRefused(t *testing.T) {
+// TestUndecidedEscalation has an authorizer that does not know the policy as it is now.
+func TestUndecidedEscalation(t *testing.T) {
 	t.Parallel()
 	undecided := outage.New(errors.New("stale"))
 	unsure := authorizer.AuthorizerFunc(func(context.Context, authorizer.Attributes) (authorizer.Decision, string, error) {
 		return authorizer.DecisionNoOpinion, "", undecided
 	})
 	for _, who := range []string{"boss", "nobody"} {
-		err := New(policy(), unsure, find).Validate(t.Context(), attributes(who, nil, role(rule("*", "*", "*")), nil), nil)
+		err := newEscalation(rolePolicy(), unsure, findRules).Validate(t.Context(), roleAttributes(who, nil, role(rule("*", "*", "*")), nil), nil)
 		if !errors.Is(err, undecided) {
 			t.Errorf("%s: %v, want %v", who, err, undecided)
 		}
 	}
-	masters := attributes("root", []string{user.SystemPrivilegedGroup}, role(rule("*", "*", "*")), nil)
-	if err := New(policy(), unsure, find).Validate(t.Context(), masters, nil); err != nil {
+	masters := roleAttributes("root", []string{user.SystemPrivilegedGroup}, role(rule("*", "*", "*")), nil)
+	if err := newEscalation(rolePolicy(), unsure, findRules).Validate(t.Context(), masters, nil); err != nil {
 		t.Errorf("system:masters: %v", err)
 	}
 }
 
-// TestOtherWritesAreNotLookedAt: those of other groups, and of subresources.
-func TestOtherWritesAreNotLookedAt(t *testing.T) {
+// TestEscalationIgnoresOtherWrites: those of other groups, and of subresources.
+func TestEscalationIgnoresOtherWrites(t *testing.T) {
 	t.Parallel()
-	x, obj, nobody := policy(), role(rule("*", "*", "*")), &user.DefaultInfo{Name: "nobody"}
+	x, obj, nobody := rolePolicy(), role(rule("*", "*", "*")), &user.DefaultInfo{Name: "nobody"}
 	for _, other := range []struct {
 		resource    schema.GroupVersionResource
 		subresource string
@@ -229,23 +229,23 @@ func TestOtherWritesAreNotLookedAt(t *testing.T) {
 		{rbacv1.SchemeGroupVersion.WithResource("roles"), "status"},
 	} {
 		a := admission.NewAttributesRecord(obj, nil, schema.GroupVersionKind{}, "ns", "r", other.resource, other.subresource, admission.Create, nil, false, nobody)
-		if err := New(x, authz.New(x), find).Validate(t.Context(), a, nil); err != nil {
+		if err := newEscalation(x, authz.New(x), findRules).Validate(t.Context(), a, nil); err != nil {
 			t.Errorf("%v %s: %v", other.resource, other.subresource, err)
 		}
 	}
 }
 
-func TestNobodyIsRefused(t *testing.T) {
+func TestEscalationWithoutUser(t *testing.T) {
 	t.Parallel()
-	x := policy()
+	x := rolePolicy()
 	m := role()
 	a := admission.NewAttributesRecord(m, nil, schema.GroupVersionKind{}, "ns", "r", rbacv1.SchemeGroupVersion.WithResource("roles"), "", admission.Create, nil, false, nil)
-	if err := New(x, authz.New(x), find).Validate(t.Context(), a, nil); !apierrors.IsForbidden(err) {
+	if err := newEscalation(x, authz.New(x), findRules).Validate(t.Context(), a, nil); !apierrors.IsForbidden(err) {
 		t.Errorf("got %v, want forbidden", err)
 	}
 }
 
-func TestDescribe(t *testing.T) {
+func TestDescribeRule(t *testing.T) {
 	t.Parallel()
 	got := describe(rbacv1.PolicyRule{APIGroups: []string{"", "apps"}, Resources: []string{"deployments"}, Verbs: []string{"get", "list"}})
 	if want := `{APIGroups:["", "apps"], Resources:["deployments"], Verbs:["get", "list"]}`; got != want {
