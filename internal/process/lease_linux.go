@@ -5,9 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
-	"os/exec"
-	"path/filepath"
-	"syscall"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -70,32 +67,6 @@ func (s *supervisor) wait(ctx context.Context, d time.Duration, poke <-chan stru
 	return true
 }
 
-// keepTokens renews the files in time.
-func (s *supervisor) keepTokens(ctx context.Context) {
-	trouble := &trouble{s: s, what: "renew the tokens"}
-	for due := renewAt(s.content); s.waitUntil(ctx, due, s.replace); {
-		got, err := s.renew(ctx)
-		switch {
-		case err == nil:
-			trouble.end()
-			s.refused.Store(false)
-			s.shown.Store(got)
-			due = renewAt(got)
-			s.onRenew(ctx)
-		case ctx.Err() != nil:
-			return
-		default:
-			limit := lastRetry
-			if s.refused.Load() {
-				limit = probeEvery
-			}
-			due = s.Clock.Now().Add(trouble.again(err, limit))
-		}
-	}
-}
-
-func renewAt(c *content) time.Time { return tokenvolume.RenewAt(c.issued, c.expires, rand.Float64()) }
-
 // longestWait is how late a renewal may be after the machine has slept: timers sleep too.
 const longestWait = time.Minute
 
@@ -121,18 +92,6 @@ func (s *supervisor) waitUntil(ctx context.Context, due time.Time, poke <-chan s
 	}
 }
 
-func (s *supervisor) renew(ctx context.Context) (*content, error) {
-	var got *content
-	err := s.ask(ctx, requestTimeout, func(ctx context.Context) (err error) {
-		got, err = s.fetch(ctx, s.pod)
-		return err
-	})
-	if err != nil {
-		return nil, err
-	}
-	return got, tokenvolume.Write(s.root, got.files)
-}
-
 // ask bounds a request. One that was not answered in time may have gone into a connection that is dead, which would take
 // the next one too: that gets a new one. So does the next where the server does not know the caller any more, whose
 // certificate is shown when a connection is made.
@@ -146,59 +105,6 @@ func (s *supervisor) ask(ctx context.Context, limit time.Duration, request func(
 	}
 	return err
 }
-
-// onRenew tells the command, or runs what does.
-func (s *supervisor) onRenew(ctx context.Context) {
-	switch {
-	case s.OnRenew.Signal != 0:
-		_ = s.command.Signal(s.OnRenew.Signal)
-	case len(s.OnRenew.Command) > 0:
-		if err := s.runOnRenew(ctx); err != nil && ctx.Err() == nil {
-			s.say("--on-renew %s: %v", s.OnRenew.Command[0], err)
-		}
-	}
-}
-
-// runOnRenew runs the command of --on-renew as the user, outside of the namespace: it is to tell, not to read.
-func (s *supervisor) runOnRenew(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, onRenewTimeout)
-	defer cancel()
-	command := exec.CommandContext(ctx, s.OnRenew.Command[0], s.OnRenew.Command[1:]...)
-	command.Env = append(s.env[:len(s.env):len(s.env)], fmt.Sprintf("%s=%d", envPID, s.command.Pid))
-	command.Stdout, command.Stderr = s.Stderr, s.Stderr
-	if s.apart == nil {
-		return command.Run()
-	}
-	return s.runApart(command)
-}
-
-// runApart runs a program of another user as the command itself is run, with none of the descriptors to keep.
-func (s *supervisor) runApart(command *exec.Cmd) (err error) {
-	if s.relay != nil && isTerminal(s.Stderr) {
-		command.Stdout, command.Stderr = s.relay.slave, s.relay.slave
-	}
-	if command.Path, err = filepath.Abs(command.Path); err != nil {
-		return err
-	}
-	// The command has the terminal; this one has none.
-	apart := *s.apart
-	apart.terminal = unset
-	command.SysProcAttr = &syscall.SysProcAttr{}
-	apart.attributes(command.SysProcAttr)
-	thread := newThread()
-	defer thread.end()
-	thread.do(func() {
-		if err = apart.cross(); err == nil {
-			err = command.Start()
-		}
-	})
-	if err != nil {
-		return err
-	}
-	return command.Wait()
-}
-
-const envPID = "LANYARD_EXEC_PID"
 
 // keepLease vouches for the Pod.
 func (s *supervisor) keepLease(ctx context.Context) {

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strings"
 	"testing"
 
@@ -42,5 +43,28 @@ func TestProbe(t *testing.T) {
 	server.Close()
 	if _, err := probe(t.Context(), token); err == nil || strings.Contains(err.Error(), token) {
 		t.Errorf("a server that is away: %v", err)
+	}
+}
+
+func TestServer(t *testing.T) {
+	t.Parallel()
+	for host, want := range map[string][]string{
+		"https://[::1]:6443": {"::1", "6443"}, "https://api.example": {"api.example", "443"}, "https://127.0.0.1:7443/": {"127.0.0.1", "7443"},
+		"https://api.example/cluster/a": nil,
+	} {
+		server, err := ServerOf(&rest.Config{Host: host})
+		if err != nil {
+			t.Fatal(err)
+		}
+		got, err := server.environment()
+		if (err != nil) != (want == nil) {
+			t.Errorf("%s: %v, %v", host, got, err)
+		}
+		if want != nil && !slices.Equal(got, []string{serviceHost + "=" + want[0], servicePort + "=" + want[1], servicePortHTTPS + "=" + want[1]}) {
+			t.Errorf("%s: %v", host, got)
+		}
+	}
+	if _, err := ServerOf(&rest.Config{Host: "http://api.example"}); err == nil {
+		t.Error("tokens are sent in the clear")
 	}
 }

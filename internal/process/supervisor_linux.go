@@ -5,23 +5,22 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"syscall"
 	"time"
 
+	"golang.org/x/sync/errgroup"
 	"golang.org/x/sync/semaphore"
 	"golang.org/x/sys/unix"
 	"golang.org/x/time/rate"
 	corev1 "k8s.io/api/core/v1"
 	typedcorev1 "k8s.io/client-go/kubernetes/typed/core/v1"
 	"k8s.io/utils/clock"
-
-	"golang.org/x/sync/errgroup"
-
-	"lanyard.dev/internal/tokenvolume"
 )
 
 // startTimeout bounds all that is asked of the authority before the command starts.
@@ -229,80 +228,6 @@ func maker() string {
 	return fmt.Sprintf("uid %d on %s, process %d", os.Getuid(), host, os.Getpid())
 }
 
-// fill writes the files for the first time.
-func (s *supervisor) fill() error {
-	dir, err := s.open()
-	if err != nil {
-		return fmt.Errorf("open the volume: %w", err)
-	}
-	// The descriptor leads to the mount that can be written to; no path does.
-	s.root, err = os.OpenRoot(fmt.Sprintf("/proc/self/fd/%d", dir.Fd()))
-	if err != nil {
-		return fmt.Errorf("open the volume: %w", err)
-	}
-	if err := tokenvolume.Write(s.root, s.content.files); err != nil {
-		return fmt.Errorf("write the volume: %w", err)
-	}
-	if s.directory == nil {
-		return nil
-	}
-	return s.writeKubeconfig()
-}
-
-func (s *supervisor) open() (*os.File, error) {
-	if s.directory == nil {
-		return s.volume.dir, nil
-	}
-	dir, err := s.directory.open()
-	if err == nil {
-		s.volume = &volume{dir: dir}
-	}
-	return dir, err
-}
-
-// writeKubeconfig puts it beside the volume's directory, where the command's user can read and not replace it.
-func (s *supervisor) writeKubeconfig() error {
-	data, err := s.directory.kubeconfig(s.Server, s.pod.Namespace, s.content.hasCA)
-	if err != nil {
-		return err
-	}
-	path := s.kubeconfigPath()
-	if err := os.WriteFile(path, data, secretMode); err != nil {
-		return err
-	}
-	if s.User.Other {
-		return os.Chown(path, s.User.UID, s.User.GID)
-	}
-	return nil
-}
-
-func (s *supervisor) kubeconfigPath() string { return filepath.Join(s.directory.path, kubeconfigName) }
-
-// Variables that tell the command of its Pod and files.
-const (
-	envPod       = PodNameEnv
-	envNamespace = "LANYARD_POD_NAMESPACE"
-	envDirectory = "LANYARD_SERVICEACCOUNT_DIR"
-	envKube      = "KUBECONFIG"
-)
-
-// environment is the caller's, less what would lead clients to the caller's own credentials, or to another server.
-func (s *supervisor) environment() ([]string, error) {
-	env := without(s.User.environment(s.Env, s.PreserveEnv), envKube, serviceHost, servicePort, servicePortHTTPS, envPod, envNamespace, envDirectory)
-	env = append(env, envPod+"="+s.pod.Name, envNamespace+"="+s.pod.Namespace)
-	if s.directory != nil {
-		return append(env, envDirectory+"="+s.directory.files(), envKube+"="+s.kubeconfigPath()), nil
-	}
-	found, err := s.Server.environment()
-	if err != nil {
-		return nil, &Error{Err: fmt.Errorf("server %s: %w", s.Server.URL, err), Next: "--no-mount hands over a kubeconfig, which can"}
-	}
-	if s.Server.Name != "" {
-		s.say("in-cluster clients will look for the name %s in the server's certificate, not for %s", s.Server.URL.Hostname(), s.Server.Name)
-	}
-	return append(append(env, envDirectory+"="+WellKnown), found...), nil
-}
-
 // removePod is done once.
 func (s *supervisor) removePod() {
 	if s.pod == nil || s.removed {
@@ -355,5 +280,54 @@ func (s *supervisor) guard(ctx context.Context, f func(context.Context)) {
 	err := guarded(func() error { f(ctx); return nil })()
 	if err != nil {
 		s.finish(ending{reason: err.Error(), grace: s.Pod.Grace})
+	}
+}
+
+const (
+	// wordsHeld is how many messages wait for a reader who is slow. More are dropped.
+	wordsHeld = 64
+	// lastWords is how long a supervisor that has nothing else to do waits for them to be written.
+	lastWords = time.Second
+)
+
+// words are written beside everything else: a reader who has stopped reading must not keep the supervisor from its work,
+// of which ending the command is part.
+type words struct {
+	texts   chan string
+	written chan struct{}
+	// raw reports whether lines end with a carriage return too; nil is never. It is set before the first word.
+	raw func() bool
+}
+
+func newWords(to io.Writer) *words {
+	w := &words{texts: make(chan string, wordsHeld), written: make(chan struct{})}
+	go func() {
+		defer close(w.written)
+		for text := range w.texts {
+			for line := range strings.SplitSeq(text, "\n") {
+				end := "\n"
+				if w.raw != nil && w.raw() {
+					end = "\r\n"
+				}
+				fmt.Fprintf(to, "lanyard: %s%s", line, end)
+			}
+		}
+	}()
+	return w
+}
+
+func (w *words) say(text string) {
+	select {
+	case w.texts <- text:
+	default:
+	}
+}
+
+// end is the last call.
+func (w *words) end() {
+	close(w.texts)
+	select {
+	case <-w.written:
+	case <-time.After(lastWords):
 	}
 }

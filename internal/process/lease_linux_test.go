@@ -66,21 +66,3 @@ func TestOneLeaseAtATime(t *testing.T) {
 		t.Errorf("asked for %v", client.Actions())
 	}
 }
-
-// TestDeletePodAgain tries once more where the caller is not known: the next connection may show a newer certificate.
-func TestDeletePodAgain(t *testing.T) {
-	t.Parallel()
-	pod := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: "ns", Name: "p", UID: "1"}}
-	for _, refusals := range []int{1, 2} {
-		client, asked := fake.NewClientset(pod), 0
-		ask := func(ctx context.Context, _ time.Duration, request func(context.Context) error) error {
-			if asked++; asked <= refusals {
-				return apierrors.NewUnauthorized("who?")
-			}
-			return request(ctx)
-		}
-		if err := deletePod(client.CoreV1().Pods("ns"), pod, ask); (err != nil) != (refusals > 1) || asked != 2 {
-			t.Errorf("refused %d times: %v after %d requests", refusals, err, asked)
-		}
-	}
-}

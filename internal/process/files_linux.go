@@ -14,6 +14,7 @@ import (
 	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
 
 	"lanyard.dev/internal/files"
+	"lanyard.dev/internal/tokenvolume"
 )
 
 const (
@@ -159,4 +160,78 @@ func (d *directory) kubeconfig(server Server, namespace string, hasCA bool) ([]b
 		return nil, fmt.Errorf("encode the kubeconfig: %w", err)
 	}
 	return data, nil
+}
+
+// fill writes the files for the first time.
+func (s *supervisor) fill() error {
+	dir, err := s.open()
+	if err != nil {
+		return fmt.Errorf("open the volume: %w", err)
+	}
+	// The descriptor leads to the mount that can be written to; no path does.
+	s.root, err = os.OpenRoot(fmt.Sprintf("/proc/self/fd/%d", dir.Fd()))
+	if err != nil {
+		return fmt.Errorf("open the volume: %w", err)
+	}
+	if err := tokenvolume.Write(s.root, s.content.files); err != nil {
+		return fmt.Errorf("write the volume: %w", err)
+	}
+	if s.directory == nil {
+		return nil
+	}
+	return s.writeKubeconfig()
+}
+
+func (s *supervisor) open() (*os.File, error) {
+	if s.directory == nil {
+		return s.volume.dir, nil
+	}
+	dir, err := s.directory.open()
+	if err == nil {
+		s.volume = &volume{dir: dir}
+	}
+	return dir, err
+}
+
+// writeKubeconfig puts it beside the volume's directory, where the command's user can read and not replace it.
+func (s *supervisor) writeKubeconfig() error {
+	data, err := s.directory.kubeconfig(s.Server, s.pod.Namespace, s.content.hasCA)
+	if err != nil {
+		return err
+	}
+	path := s.kubeconfigPath()
+	if err := os.WriteFile(path, data, secretMode); err != nil {
+		return err
+	}
+	if s.User.Other {
+		return os.Chown(path, s.User.UID, s.User.GID)
+	}
+	return nil
+}
+
+func (s *supervisor) kubeconfigPath() string { return filepath.Join(s.directory.path, kubeconfigName) }
+
+// Variables that tell the command of its Pod and files.
+const (
+	envPod       = PodNameEnv
+	envNamespace = "LANYARD_POD_NAMESPACE"
+	envDirectory = "LANYARD_SERVICEACCOUNT_DIR"
+	envKube      = "KUBECONFIG"
+)
+
+// environment is the caller's, less what would lead clients to the caller's own credentials, or to another server.
+func (s *supervisor) environment() ([]string, error) {
+	env := without(s.User.environment(s.Env, s.PreserveEnv), envKube, serviceHost, servicePort, servicePortHTTPS, envPod, envNamespace, envDirectory)
+	env = append(env, envPod+"="+s.pod.Name, envNamespace+"="+s.pod.Namespace)
+	if s.directory != nil {
+		return append(env, envDirectory+"="+s.directory.files(), envKube+"="+s.kubeconfigPath()), nil
+	}
+	found, err := s.Server.environment()
+	if err != nil {
+		return nil, &Error{Err: fmt.Errorf("server %s: %w", s.Server.URL, err), Next: "--no-mount hands over a kubeconfig, which can"}
+	}
+	if s.Server.Name != "" {
+		s.say("in-cluster clients will look for the name %s in the server's certificate, not for %s", s.Server.URL.Hostname(), s.Server.Name)
+	}
+	return append(append(env, envDirectory+"="+WellKnown), found...), nil
 }
