@@ -48,7 +48,7 @@ func TestLastingClient(t *testing.T) {
 	}
 	first, second, other, elsewhere := config("dev"), config("dev"), config("admin"), config("dev")
 	elsewhere.Host = "https://elsewhere:6443"
-	hangUp := process.Dial(first)
+	closeConnections := process.TrackConnections(first)
 	client, err := lastingClient(first, func() (*rest.Config, error) {
 		if now == nil {
 			return nil, errors.New("there is no kubeconfig")
@@ -60,7 +60,7 @@ func TestLastingClient(t *testing.T) {
 	}
 	for step, test := range []struct{ found, want *rest.Config }{{nil, first}, {first, first}, {second, second}, {&rest.Config{}, second}, {other, second}, {elsewhere, second}, {nil, second}} {
 		now = test.found
-		hangUp()
+		closeConnections()
 		if _, err := client.Discovery().ServerVersion(); err != nil {
 			t.Fatal(step, err)
 		}

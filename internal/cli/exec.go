@@ -21,6 +21,7 @@ import (
 	"lanyard.dev/internal/account"
 	"lanyard.dev/internal/podannotation"
 	"lanyard.dev/internal/process"
+	"lanyard.dev/internal/runas"
 	"lanyard.dev/internal/token"
 )
 
@@ -221,8 +222,8 @@ func (o *execOptions) validateUser() (err error) {
 	if o.uid < -1 || o.gid < -1 || o.uid >= math.MaxInt32 || o.gid >= math.MaxInt32 {
 		return errors.New("--uid and --gid must be numbers of a user and a group")
 	}
-	o.config.User, err = process.LookUpUser(o.user, o.uid, o.gid)
-	return errors.Join(append(process.ValidateCrossing(o.config.PreserveEnv, o.config.KeepFDs), err)...)
+	o.config.User, err = runas.LookUp(o.user, o.uid, o.gid)
+	return errors.Join(append(runas.ValidateInherited(o.config.PreserveEnv, o.config.KeepFDs), err)...)
 }
 
 func (o *execOptions) validateTokens() (err error) {
@@ -268,7 +269,7 @@ func (o *execOptions) start(ctx context.Context) (exitCode int, err error) {
 		o.spec.Namespace = namespace
 	}
 	o.config.Client, o.config.Pod, o.config.Command = client, o.spec, o.command
-	o.config.Env, o.config.Words = os.Environ(), o.err
+	o.config.Env, o.config.Messages = os.Environ(), o.err
 	o.config.Stdin, o.config.Stdout, o.config.Stderr = os.Stdin, os.Stdout, os.Stderr
 	return process.Run(ctx, o.config)
 }
@@ -295,11 +296,11 @@ func (o *execOptions) connect() (client kubernetes.Interface, namespace string, 
 	}
 	// A few requests at the start, and none may wait for its turn.
 	config.QPS = -1
-	o.config.HangUp = process.Dial(config)
+	o.config.CloseConnections = process.TrackConnections(config)
 	if o.config.Server, err = process.ServerOf(config); err != nil {
 		return nil, "", err
 	}
-	if o.config.Probe, err = process.ProbeBy(config); err != nil {
+	if o.config.Probe, err = process.NewProbe(config); err != nil {
 		return nil, "", err
 	}
 	client, err = lastingClient(config, func() (*rest.Config, error) {

@@ -19,7 +19,7 @@ type streams struct {
 // Main runs the command that this process was started with and returns its
 // exit code: 0, 2 for a command line that cannot be understood, else 1.
 func Main() int {
-	if code, ours := process.Trampoline(os.Args); ours {
+	if code, isTrampoline := process.Trampoline(os.Args); isTrampoline {
 		return code
 	}
 	return Run(os.Args[1:], os.Stdin, os.Stdout, os.Stderr)

@@ -20,10 +20,10 @@ import (
 	"lanyard.dev/internal/process"
 )
 
-// commands are what the test binary does in place of a program.
-var commands = map[string]func(){"dashboard": dashboard, "stubborn": stubborn, "counter": counter, "burglar": burglar, "renewing": renewing, "sized": sized}
+// commands are the programs that the test binary can act as.
+var commands = map[string]func(){"dashboard": dashboard, "stubborn": stubborn, "counter": counter, "attacker": attacker, "renewing": renewing, "resizable": resizable}
 
-// dashboard is a program as it would run in a pod. It does what it is told on standard input, a line for each.
+// dashboard is an in-cluster client. It executes the orders on its standard input, one a line.
 func dashboard() {
 	config, err := rest.InClusterConfig()
 	if err != nil {
@@ -83,7 +83,7 @@ func capabilities() (held []string) {
 	return held
 }
 
-// stubborn does not end on SIGTERM.
+// stubborn prints SIGTERM and continues.
 func stubborn() {
 	signals := make(chan os.Signal, 1)
 	signal.Notify(signals, syscall.SIGTERM)
@@ -92,7 +92,7 @@ func stubborn() {
 	select {}
 }
 
-// counter counts what Ctrl-C sends until SIGUSR1, and then reads a line.
+// counter counts SIGINT until SIGUSR1, and then reads a line.
 func counter() {
 	signals := make(chan os.Signal, 8)
 	signal.Notify(signals, syscall.SIGINT, syscall.SIGUSR1)

@@ -12,77 +12,80 @@ import (
 	"k8s.io/utils/clock"
 
 	"lanyard.dev/internal/podannotation"
+	"lanyard.dev/internal/runas"
 	"lanyard.dev/internal/tokenvolume"
 )
 
-// WellKnown is where containers have the files of their service account.
+// WellKnown is the directory in which containers have the files of their service account.
 const WellKnown = "/var/run/secrets/kubernetes.io/serviceaccount"
 
-// PodNameEnv tells a command, and what it starts, that it runs under lanyard exec, and the name of its Pod.
+// PodNameEnv is the variable that holds the name of the Pod. It is set for a command and the processes that it starts.
 const PodNameEnv = "LANYARD_POD_NAME"
 
-// The files that are always there, but the CA's where nobody names one.
+// The files of each volume. ca.crt is missing if neither the authority nor the kubeconfig names a CA.
 const (
 	tokenFile     = "token"
 	caFile        = "ca.crt"
 	namespaceFile = "namespace"
 )
 
-// Config says what is run, and as which service account.
+// Config describes a command and the service account that it runs as.
 type Config struct {
 	Client kubernetes.Interface
-	// HangUp closes Client's connections, so that the next request makes a new one; nil where they cannot be closed.
-	HangUp func()
-	// Probe, where not nil, is asked whether the tokens are still accepted.
+	// CloseConnections closes the connections of Client, so that the next request makes a new one. It may be nil.
+	CloseConnections func()
+	// Probe checks whether the tokens are still accepted. Without it, tokens are replaced only when they are due for renewal.
 	Probe  Probe
 	Server Server
-	// Pod is what the Pod is to be.
+	// Pod describes the Pod that stands for the command.
 	Pod Spec
-	// Command is the program, looked up as a shell does, and its arguments.
+	// Command is the program, which is looked up as a shell does, and its arguments.
 	Command []string
-	// Env is the environment that the command's is made of.
+	// Env is the caller's environment, from which that of the command is made.
 	Env []string
-	// User is who runs the command.
-	User User
-	// PreserveEnv names the variables, and KeepFDs the inherited descriptors from 3 on, that the command of another user
-	// gets besides what a login gives them. With AllowEscalation, set-user-ID programs and file capabilities take effect.
-	// The command of the same user has all that.
+	// User is the user who runs the command.
+	User runas.User
+	// PreserveEnv names the variables, and KeepFDs the inherited descriptors from 3 on, that the command of another user gets
+	// besides those of a login. With AllowEscalation, set-user-ID programs and file capabilities take effect in it. A command
+	// of the same user inherits everything anyway.
 	PreserveEnv     []string
 	KeepFDs         []int
 	AllowEscalation bool
-	// TTL is the life of each token, and Lease the time for which the supervisor vouches for the Pod.
+	// TTL is the lifetime of each token. Lease is the time after which the authority deletes the Pod if the supervisor does not
+	// renew the lease.
 	TTL, Lease time.Duration
 	Audiences  []Audience
 	OnRenew    podannotation.Notice
-	// NoMount hands over a private directory and a kubeconfig instead of mounting.
+	// NoMount gives the command a private directory and a kubeconfig instead of a mounted volume.
 	NoMount bool
-	// Stdin, Stdout and Stderr are the command's.
+	// Stdin, Stdout and Stderr are those of the command.
 	Stdin, Stdout, Stderr *os.File
-	// Words is where the supervisor says what the user has to know.
-	Words io.Writer
+	// Messages receives the supervisor's messages for the user.
+	Messages io.Writer
+	// Clock is the real clock if it is nil.
 	Clock clock.Clock
 }
 
-// Spec says what the Pod is to be.
+// Spec describes the Pod of a command.
 type Spec struct {
 	Namespace      string
 	ServiceAccount string
-	// Name is the Pod's; where it is empty, a new one is made of the command's.
+	// Name is the name of the Pod. If it is empty, the authority generates one from the name of the command.
 	Name     string
 	NodeName string
 	Labels   map[string]string
-	// Grace is how long the command has to end, when the Pod is deleted, before it is killed.
+	// Grace is the time between SIGTERM and SIGKILL when the Pod is deleted.
 	Grace time.Duration
 }
 
-// Audience is one more token, for others than the API server.
+// Audience requests one more token, for a service other than the API server.
 type Audience struct {
 	Name string
-	// Path of the file, below the directory of the other files.
+	// Path is the file of the token, relative to the directory of the other files.
 	Path string
 }
 
-// ParseAudience reads NAME=PATH. A name may hold "=", as URLs do; a path may not.
+// ParseAudience parses NAME=PATH. A name may contain "=", as URLs do; a path may not.
 func ParseAudience(text string) (Audience, error) {
 	at := strings.LastIndexByte(text, '=')
 	if at <= 0 || strings.TrimSpace(text[:at]) != text[:at] {
@@ -95,14 +98,15 @@ func ParseAudience(text string) (Audience, error) {
 	return Audience{Name: text[:at], Path: path}, nil
 }
 
-// ValidateAudiences returns what keeps the tokens from being beside each other and the other files, one error for each.
+// ValidateAudiences checks that the paths conflict neither with each other nor with the other files. It returns one error for each
+// conflict.
 func ValidateAudiences(audiences []Audience) []error {
 	taken := []string{tokenFile, caFile, namespaceFile}
 	var errs []error
 	for _, a := range audiences {
 		for _, other := range taken {
 			if a.Path == other || strings.HasPrefix(a.Path, other+"/") || strings.HasPrefix(other, a.Path+"/") {
-				errs = append(errs, fmt.Errorf("%s=%s: there is %s already", a.Name, a.Path, other))
+				errs = append(errs, fmt.Errorf("%s=%s: the path conflicts with the file %s", a.Name, a.Path, other))
 				break
 			}
 		}
@@ -111,49 +115,30 @@ func ValidateAudiences(audiences []Audience) []error {
 	return errs
 }
 
-// maxDescriptor bounds the numbers of descriptors to keep: the kernel gives no process more by default.
-const maxDescriptor = 1 << 20
-
-// ValidateCrossing returns what is wrong with the variables and descriptors that are to go to another user, one error for
-// each.
-func ValidateCrossing(preserve []string, keep []int) (errs []error) {
-	for _, name := range preserve {
-		if name == "" || strings.ContainsAny(name, "=\x00") {
-			errs = append(errs, fmt.Errorf("%q is not the name of a variable", name))
-		}
-	}
-	for _, descriptor := range keep {
-		if descriptor < 3 || descriptor > maxDescriptor {
-			errs = append(errs, fmt.Errorf("descriptor %d: must be between 3 and %d; 0, 1 and 2 are always kept", descriptor, maxDescriptor))
-		}
-	}
-	return errs
-}
-
-// Error is a failure with the exit code that says what failed, and perhaps the reader's next step.
+// Error is an error with an exit code and, optionally, what its reader can do about it.
 type Error struct {
 	Code int
 	Err  error
 	Next string
 }
 
-// Exit codes of a supervisor that has no command's to return: those of env, nohup and timeout.
+// Exit codes for failures without an exit code of the command. They are those of env, nohup and timeout.
 const (
 	ExitFailed        = 125
 	ExitNotExecutable = 126
 	ExitNotFound      = 127
 
-	// exitSignal and the number of a signal are a shell's exit code for what the signal ended.
+	// exitSignal plus the number of a signal is the exit code of a command that the signal ended, as in a shell.
 	exitSignal = 128
 )
 
 func (e *Error) Error() string { return e.Err.Error() }
 func (e *Error) Unwrap() error { return e.Err }
 
-// Hint returns the next step, or nothing.
+// Hint returns what the reader can do, or "".
 func (e *Error) Hint() string { return e.Next }
 
-// ExitCode returns the exit code of a failure.
+// ExitCode returns the exit code for an error of Run.
 func ExitCode(err error) int {
 	if failure := (*Error)(nil); errors.As(err, &failure) && failure.Code != 0 {
 		return failure.Code

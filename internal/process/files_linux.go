@@ -14,6 +14,7 @@ import (
 	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
 
 	"lanyard.dev/internal/files"
+	"lanyard.dev/internal/runas"
 	"lanyard.dev/internal/tokenvolume"
 )
 
@@ -23,53 +24,55 @@ const (
 	filesName       = "serviceaccount"
 	kubeconfigName  = "kubeconfig"
 
-	// directoryTries bounds how often another supervisor may take a new directory for one that was left behind.
-	directoryTries = 10
-	// unlockedAge is how old a directory must be to have been left behind before it was locked.
+	// directoryAttempts bounds how often another supervisor may remove a new directory, which looks abandoned until it is locked.
+	directoryAttempts = 10
+	// unlockedAge is the age from which a directory without a lock counts as abandoned.
 	unlockedAge = 10 * time.Minute
 )
 
-// directory holds the files where nothing can be mounted. It is locked by its supervisor, so that the next one of the same
-// user can tell that it was left behind.
+// directory is a private directory that holds the files if nothing is mounted. Its supervisor locks it, so that the next
+// supervisor of the same user recognizes an abandoned one.
 type directory struct {
 	path string
 	lock *files.Lock
 }
 
-// newDirectory makes a directory that user alone can read, and removes those that were left behind.
-func newDirectory(user User) (*directory, error) {
+// newDirectory creates a directory that only user can read, and removes abandoned ones.
+func newDirectory(user runas.User) (*directory, error) {
 	base := directoryBase(user)
-	sweepDirectories(base)
-	for range directoryTries {
+	removeAbandoned(base)
+	for range directoryAttempts {
 		d, err := tryDirectory(base, user)
 		if errors.Is(err, files.ErrLocked) || errors.Is(err, fs.ErrNotExist) {
 			continue
 		}
 		return d, err
 	}
-	return nil, fmt.Errorf("no directory could be made in %s", base)
+	return nil, fmt.Errorf("no directory could be created in %s", base)
 }
 
-// directoryBase prefers the user's own runtime directory, which is on a tmpfs. Another user cannot enter that.
-func directoryBase(user User) string {
-	if dir := os.Getenv("XDG_RUNTIME_DIR"); dir != "" && !user.Other && ownDirectory(dir) {
+// directoryBase returns where to create the directory. It prefers the caller's runtime directory, which is on a tmpfs, but
+// which another user cannot enter.
+func directoryBase(user runas.User) string {
+	if dir := os.Getenv("XDG_RUNTIME_DIR"); dir != "" && !user.Other && isOwnDirectory(dir) {
 		return dir
 	}
 	return os.TempDir()
 }
 
-func ownDirectory(path string) bool {
+func isOwnDirectory(path string) bool {
 	info, err := os.Lstat(path)
-	return err == nil && info.IsDir() && owned(info)
+	return err == nil && info.IsDir() && isOwned(info)
 }
 
-func owned(info fs.FileInfo) bool {
+func isOwned(info fs.FileInfo) bool {
 	stat, ok := info.Sys().(*syscall.Stat_t)
 	return ok && int(stat.Uid) == os.Geteuid()
 }
 
-// tryDirectory makes the directory with the user's own one in it: the lock is the supervisor's.
-func tryDirectory(base string, user User) (*directory, error) {
+// tryDirectory creates the directory with one for the files in it. The lock stays outside of the latter, since the user of the
+// command must not reach it.
+func tryDirectory(base string, user runas.User) (*directory, error) {
 	path, err := os.MkdirTemp(base, directoryPrefix)
 	if err != nil {
 		return nil, err
@@ -82,7 +85,7 @@ func tryDirectory(base string, user User) (*directory, error) {
 	files := d.files()
 	err = os.Mkdir(files, 0o700)
 	if err == nil && user.Other {
-		err = letIn(path, files, user)
+		err = grantAccess(path, files, user)
 	}
 	if err != nil {
 		return nil, errors.Join(err, d.remove())
@@ -90,11 +93,11 @@ func tryDirectory(base string, user User) (*directory, error) {
 	return d, nil
 }
 
-// letIn lets another user read what the supervisor, which has more rights, writes. The directory stays the supervisor's:
-// its owner could put things into the supervisor's way.
-func letIn(path, files string, user User) error {
-	// Others may pass through to what only the user's group can open, and only the user can read.
-	return errors.Join(os.Chown(files, unset, user.GID), os.Chmod(files, 0o750), os.Chmod(path, 0o711))
+// grantAccess lets another user read the files. The supervisor remains the owner of the directory, because the owner could
+// create entries that mislead the supervisor, which has more rights.
+func grantAccess(path, files string, user runas.User) error {
+	// Everyone can traverse path. Only the user's group can open files, and only the user can read the token in it.
+	return errors.Join(os.Chown(files, noID, user.GID), os.Chmod(files, 0o750), os.Chmod(path, 0o711))
 }
 
 func (d *directory) files() string { return filepath.Join(d.path, filesName) }
@@ -102,27 +105,27 @@ func (d *directory) files() string { return filepath.Join(d.path, filesName) }
 func (d *directory) open() (*os.File, error) { return os.Open(d.files()) }
 
 func (d *directory) remove() error {
-	// Once the lock is released the directory may be another's to remove.
+	// After the release of the lock, another supervisor may remove the directory.
 	return errors.Join(os.RemoveAll(d.path), d.lock.Release())
 }
 
-// sweepDirectories removes what supervisors of this user that were killed have left. What it cannot remove stays for the
-// next one.
-func sweepDirectories(base string) {
+// removeAbandoned removes the directories of supervisors of this user that were killed. If it cannot remove one, it leaves that
+// to the next supervisor.
+func removeAbandoned(base string) {
 	entries, err := os.ReadDir(base)
 	if err != nil {
 		return
 	}
 	for _, entry := range entries {
 		if entry.IsDir() && strings.HasPrefix(entry.Name(), directoryPrefix) {
-			sweepDirectory(filepath.Join(base, entry.Name()))
+			removeIfAbandoned(filepath.Join(base, entry.Name()))
 		}
 	}
 }
 
-func sweepDirectory(path string) {
+func removeIfAbandoned(path string) {
 	info, err := os.Lstat(path)
-	if err != nil || !info.IsDir() || !owned(info) {
+	if err != nil || !info.IsDir() || !isOwned(info) {
 		return
 	}
 	lock := filepath.Join(path, lockName)
@@ -137,8 +140,8 @@ func sweepDirectory(path string) {
 	_ = held.Release()
 }
 
-// kubeconfig is for clients that do not look for a service account where this one is. It names the files, so that it
-// stays true when they are renewed.
+// kubeconfig returns a kubeconfig for the command. It contains paths instead of contents, so that it remains valid when the
+// files are renewed.
 func (d *directory) kubeconfig(server Server, namespace string, hasCA bool) ([]byte, error) {
 	const name = "lanyard"
 	cluster := clientcmdapi.NewCluster()
@@ -162,13 +165,13 @@ func (d *directory) kubeconfig(server Server, namespace string, hasCA bool) ([]b
 	return data, nil
 }
 
-// fill writes the files for the first time.
-func (s *supervisor) fill() error {
-	dir, err := s.open()
+// writeFiles writes the files for the first time.
+func (s *supervisor) writeFiles() error {
+	dir, err := s.openVolume()
 	if err != nil {
 		return fmt.Errorf("open the volume: %w", err)
 	}
-	// The descriptor leads to the mount that can be written to; no path does.
+	// Only the descriptor leads to the writable mount.
 	s.root, err = os.OpenRoot(fmt.Sprintf("/proc/self/fd/%d", dir.Fd()))
 	if err != nil {
 		return fmt.Errorf("open the volume: %w", err)
@@ -182,7 +185,7 @@ func (s *supervisor) fill() error {
 	return s.writeKubeconfig()
 }
 
-func (s *supervisor) open() (*os.File, error) {
+func (s *supervisor) openVolume() (*os.File, error) {
 	if s.directory == nil {
 		return s.volume.dir, nil
 	}
@@ -193,7 +196,7 @@ func (s *supervisor) open() (*os.File, error) {
 	return dir, err
 }
 
-// writeKubeconfig puts it beside the volume's directory, where the command's user can read and not replace it.
+// writeKubeconfig writes the kubeconfig beside the directory of the files, where the command's user can read but not replace it.
 func (s *supervisor) writeKubeconfig() error {
 	data, err := s.directory.kubeconfig(s.Server, s.pod.Namespace, s.content.hasCA)
 	if err != nil {
@@ -211,7 +214,7 @@ func (s *supervisor) writeKubeconfig() error {
 
 func (s *supervisor) kubeconfigPath() string { return filepath.Join(s.directory.path, kubeconfigName) }
 
-// Variables that tell the command of its Pod and files.
+// The variables in which the command finds its Pod and files.
 const (
 	envPod       = PodNameEnv
 	envNamespace = "LANYARD_POD_NAMESPACE"
@@ -219,19 +222,20 @@ const (
 	envKube      = "KUBECONFIG"
 )
 
-// environment is the caller's, less what would lead clients to the caller's own credentials, or to another server.
+// environment returns the environment of the command. It leaves out the variables that would lead clients to the caller's
+// credentials or to another server.
 func (s *supervisor) environment() ([]string, error) {
-	env := without(s.User.environment(s.Env, s.PreserveEnv), envKube, serviceHost, servicePort, servicePortHTTPS, envPod, envNamespace, envDirectory)
+	env := runas.WithoutVariables(s.User.Environment(s.Env, s.PreserveEnv), envKube, serviceHost, servicePort, servicePortHTTPS, envPod, envNamespace, envDirectory)
 	env = append(env, envPod+"="+s.pod.Name, envNamespace+"="+s.pod.Namespace)
 	if s.directory != nil {
 		return append(env, envDirectory+"="+s.directory.files(), envKube+"="+s.kubeconfigPath()), nil
 	}
-	found, err := s.Server.environment()
+	server, err := s.Server.environment()
 	if err != nil {
-		return nil, &Error{Err: fmt.Errorf("server %s: %w", s.Server.URL, err), Next: "--no-mount hands over a kubeconfig, which can"}
+		return nil, &Error{Err: fmt.Errorf("server %s: %w", s.Server.URL, err), Next: "use --no-mount, which provides a kubeconfig instead"}
 	}
 	if s.Server.Name != "" {
-		s.say("in-cluster clients will look for the name %s in the server's certificate, not for %s", s.Server.URL.Hostname(), s.Server.Name)
+		s.printf("in-cluster clients expect the name %s in the server's certificate, but the kubeconfig says %s", s.Server.URL.Hostname(), s.Server.Name)
 	}
-	return append(append(env, envDirectory+"="+WellKnown), found...), nil
+	return append(append(env, envDirectory+"="+WellKnown), server...), nil
 }

@@ -5,12 +5,14 @@ import (
 	"path/filepath"
 	"testing"
 	"time"
+
+	"lanyard.dev/internal/runas"
 )
 
-func TestSweepDirectories(t *testing.T) {
+func TestRemoveAbandoned(t *testing.T) {
 	t.Parallel()
 	base := t.TempDir()
-	running, err := tryDirectory(base, Self())
+	running, err := tryDirectory(base, runas.Self())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -34,7 +36,7 @@ func TestSweepDirectories(t *testing.T) {
 	if err := os.Symlink(filepath.Join(base, "other"), filepath.Join(base, directoryPrefix+"link")); err != nil {
 		t.Fatal(err)
 	}
-	sweepDirectories(base)
+	removeAbandoned(base)
 	for name, want := range map[string]bool{
 		filepath.Base(running.path): true, directoryPrefix + "dead": false, directoryPrefix + "old": false, directoryPrefix + "new": true,
 		"other": true, "other/lock": true, directoryPrefix + "link": true,

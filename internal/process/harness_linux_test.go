@@ -22,20 +22,21 @@ import (
 
 	"lanyard.dev/internal/podannotation"
 	"lanyard.dev/internal/process"
+	"lanyard.dev/internal/runas"
 	"lanyard.dev/lanyardtest"
 )
 
-// patience bounds every wait for an event that is sure to come, on a machine however slow.
+// patience bounds every wait for an event that certainly comes. It allows for a slow machine.
 const patience = time.Minute
 
-// These in the environment make the test binary a supervisor, with this configuration, or the command of one.
+// These variables make the test binary a supervisor with a JSON order, or the command of a supervisor.
 const (
 	actAsSupervisor = "PROCESS_TEST_SUPERVISOR"
 	actAsCommand    = "PROCESS_TEST_COMMAND"
 )
 
 func TestMain(m *testing.M) {
-	if code, ours := process.Trampoline(os.Args); ours {
+	if code, isTrampoline := process.Trampoline(os.Args); isTrampoline {
 		os.Exit(code)
 	}
 	if name := os.Getenv(actAsCommand); name != "" {
@@ -46,7 +47,7 @@ func TestMain(m *testing.M) {
 		os.Exit(supervise(text))
 	}
 	flag.Parse()
-	// Supervisors start with SIGHUP as most programs do, also where these tests were told to ignore it.
+	// Supervisors must not ignore SIGHUP, even if the tests were started with it ignored.
 	if signal.Ignored(syscall.SIGHUP) {
 		signal.Notify(make(chan os.Signal, 1), syscall.SIGHUP)
 	}
@@ -56,7 +57,7 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// order is what a test wants of its supervisor. Durations may be shorter than the program's flags allow.
+// order configures the supervisor of a test. Durations may be shorter than the flags of lanyard exec allow.
 type order struct {
 	Host          string
 	CA, Cert, Key []byte
@@ -68,8 +69,8 @@ type order struct {
 	OnRenew       podannotation.Notice
 	NoMount       bool
 	UID, GID      int
-	Act           string // the test binary is the command, and does this
-	Arg           string // its argument
+	Act           string // if set, the command is the test binary, which calls this entry of commands
+	Arg           string // argument of that command
 	Preserve      []string
 	Keep          []int
 	Escalate      bool
@@ -82,16 +83,16 @@ func supervise(text string) int {
 	}
 	config := &rest.Config{Host: o.Host, BearerToken: o.Token, QPS: -1}
 	config.CAData, config.CertData, config.KeyData = o.CA, o.Cert, o.Key
-	hangUp := process.Dial(config)
+	closeConnections := process.TrackConnections(config)
 	server, err := process.ServerOf(config)
 	if err != nil {
 		panic(err)
 	}
-	probe, err := process.ProbeBy(config)
+	probe, err := process.NewProbe(config)
 	if err != nil {
 		panic(err)
 	}
-	user, err := process.LookUpUser("", o.UID, o.GID)
+	user, err := runas.LookUp("", o.UID, o.GID)
 	if err != nil {
 		panic(err)
 	}
@@ -101,10 +102,10 @@ func supervise(text string) int {
 		o.Preserve = append(o.Preserve, actAsCommand)
 	}
 	code, err := process.Run(context.Background(), process.Config{
-		Client: kubernetes.NewForConfigOrDie(config), HangUp: hangUp, Probe: probe, Server: server, Pod: o.Spec, Command: o.Command, Env: env, User: user,
+		Client: kubernetes.NewForConfigOrDie(config), CloseConnections: closeConnections, Probe: probe, Server: server, Pod: o.Spec, Command: o.Command, Env: env, User: user,
 		TTL: o.TTL, Lease: o.Lease, Audiences: o.Audiences, OnRenew: o.OnRenew, NoMount: o.NoMount,
 		PreserveEnv: o.Preserve, KeepFDs: o.Keep, AllowEscalation: o.Escalate,
-		Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr, Words: os.Stderr,
+		Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr, Messages: os.Stderr,
 	})
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
@@ -123,19 +124,19 @@ type supervised struct {
 	ended   chan struct{}
 }
 
-// newOrder is one for a new account without rights, by the administrator.
+// newOrder returns an order for a new account without permissions. The supervisor uses the administrator's credentials.
 func newOrder(t *testing.T, authority *lanyardtest.Authority) *order {
 	t.Helper()
 	namespace := authority.Namespace(t)
 	authority.CreateServiceAccount(t, namespace, "worker")
 	o := &order{TTL: time.Hour, Lease: time.Minute, UID: -1, GID: -1}
 	o.Spec = process.Spec{Namespace: namespace, ServiceAccount: "worker", NodeName: "here", Grace: patience}
-	o.by(t, authority.Config())
+	o.useCredentials(t, authority.Config())
 	return o
 }
 
-// by sets whose rights the supervisor uses.
-func (o *order) by(t *testing.T, config *rest.Config) {
+// useCredentials sets the credentials that the supervisor uses.
+func (o *order) useCredentials(t *testing.T, config *rest.Config) {
 	t.Helper()
 	if err := rest.LoadTLSFiles(config); err != nil {
 		t.Fatal(err)
@@ -144,16 +145,16 @@ func (o *order) by(t *testing.T, config *rest.Config) {
 	o.CA, o.Cert, o.Key = config.CAData, config.CertData, config.KeyData
 }
 
-// start runs the supervisor, as the user of that number if it is not -1, on pipes.
+// start starts the supervisor with pipes as its standard input and output. If uid is not -1, the supervisor runs as that user.
 func (o *order) start(t *testing.T, uid int) *supervised {
 	t.Helper()
 	s := o.prepare(t, uid)
-	s.connect()
+	s.startOnPipes()
 	return s
 }
 
-// connect gives the supervisor pipes and starts it.
-func (s *supervised) connect() {
+// startOnPipes starts the supervisor with pipes as its standard input and output.
+func (s *supervised) startOnPipes() {
 	t := s.t
 	t.Helper()
 	var err error
@@ -165,11 +166,12 @@ func (s *supervised) connect() {
 		t.Fatal(err)
 	}
 	s.lines, s.process.Stdout = bufio.NewScanner(out), in
-	s.begin()
+	s.startProcess()
 	_ = in.Close()
 	t.Cleanup(func() { _ = out.Close() })
 }
 
+// prepare returns a supervisor that is not started yet.
 func (o *order) prepare(t *testing.T, uid int) *supervised {
 	t.Helper()
 	if o.Act != "" {
@@ -190,7 +192,7 @@ func (o *order) prepare(t *testing.T, uid int) *supervised {
 	return s
 }
 
-func (s *supervised) begin() {
+func (s *supervised) startProcess() {
 	s.t.Helper()
 	if err := s.process.Start(); err != nil {
 		s.t.Fatal(err)
@@ -202,19 +204,19 @@ func (s *supervised) begin() {
 	})
 }
 
-// line returns the next line of the command's output.
+// line returns the next line that the command prints.
 func (s *supervised) line() string {
 	s.t.Helper()
 	if !s.lines.Scan() {
 		<-s.ended
-		skipWithout(s.t, s.stderr.String())
+		skipWithoutNamespaces(s.t, s.stderr.String())
 		s.t.Fatalf("no more output; standard error:\n%s", s.stderr)
 	}
 	return s.lines.Text()
 }
 
-// skipWithout skips a test where the machine permits no namespaces.
-func skipWithout(t *testing.T, stderr string) {
+// skipWithoutNamespaces skips a test if the machine does not permit namespaces.
+func skipWithoutNamespaces(t *testing.T, stderr string) {
 	t.Helper()
 	if strings.Contains(stderr, "does not permit a private mount namespace") {
 		t.Skipf("needs mount namespaces: %s", stderr)
@@ -228,7 +230,7 @@ func (s *supervised) signal(signal syscall.Signal) {
 	}
 }
 
-// wait returns the exit code.
+// wait returns the exit code of the supervisor.
 func (s *supervised) wait() int {
 	s.t.Helper()
 	select {
@@ -238,6 +240,6 @@ func (s *supervised) wait() int {
 		<-s.ended
 		s.t.Fatalf("the supervisor did not end; standard error:\n%s", s.stderr)
 	}
-	skipWithout(s.t, s.stderr.String())
+	skipWithoutNamespaces(s.t, s.stderr.String())
 	return s.process.ProcessState.ExitCode()
 }

@@ -20,12 +20,12 @@ import (
 	"lanyard.dev/lanyardtest"
 )
 
-// TestNobodyListens has the supervisor speak where nobody reads any more, or nobody reads at the moment: the command is
-// told to end all the same, and the Pod is not left.
-func TestNobodyListens(t *testing.T) {
+// TestMessagesWithoutReader lets the supervisor write messages to a pipe that is closed or full. It must still end the command
+// and delete the Pod.
+func TestMessagesWithoutReader(t *testing.T) {
 	t.Parallel()
 	authority := lanyardtest.Start(t)
-	for name, deafen := range map[string]func(read, write *os.File) error{
+	for name, block := range map[string]func(read, write *os.File) error{
 		"closed": func(read, _ *os.File) error { return read.Close() },
 		"full":   func(_, write *os.File) error { return fill(write) },
 	} {
@@ -40,9 +40,9 @@ func TestNobodyListens(t *testing.T) {
 			defer func() { _, _ = read.Close(), write.Close() }()
 			s := o.prepare(t, -1)
 			s.process.Stderr = write
-			s.connect()
+			s.startOnPipes()
 			name := s.ready()
-			if err := deafen(read, write); err != nil {
+			if err := block(read, write); err != nil {
 				t.Fatal(err)
 			}
 			now := metav1.DeleteOptions{GracePeriodSeconds: ptr.To(int64(0))}
@@ -59,7 +59,8 @@ func TestNobodyListens(t *testing.T) {
 	}
 }
 
-// fill writes to a pipe until it takes no more. It opens the pipe anew: whether writes wait is not for the others to notice.
+// fill writes to a pipe until it is full. It opens the pipe again, because O_NONBLOCK would affect everyone who shares the open
+// file.
 func fill(pipe *os.File) error {
 	descriptor, err := syscall.Open(fmt.Sprintf("/proc/self/fd/%d", pipe.Fd()), syscall.O_WRONLY|syscall.O_NONBLOCK, 0)
 	if err != nil {
@@ -75,7 +76,7 @@ func fill(pipe *os.File) error {
 	return err
 }
 
-// TestNoMountOtherUser has a command that would put things in the way of a supervisor with more rights.
+// TestNoMountOtherUser runs a command that tries to create entries in the directory of a supervisor with more rights.
 func TestNoMountOtherUser(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Skip("needs root")
@@ -110,8 +111,9 @@ func TestNoMountOtherUser(t *testing.T) {
 	}
 }
 
-// road leads to a server. What is on it when it is cut stays on it for ever, as behind a machine that went without a word.
-type road struct {
+// proxy forwards connections to a server. After cut, the connections that exist stay open but carry no data, as if the server's
+// machine had disappeared.
+type proxy struct {
 	net.Listener
 	to string
 
@@ -120,52 +122,52 @@ type road struct {
 	isCut []*bool
 }
 
-func newRoad(t *testing.T, to string) *road {
+func newProxy(t *testing.T, to string) *proxy {
 	t.Helper()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	r := &road{Listener: listener, to: to}
-	go r.serve()
+	p := &proxy{Listener: listener, to: to}
+	go p.serve()
 	t.Cleanup(func() {
 		_ = listener.Close()
-		r.mu.Lock()
-		defer r.mu.Unlock()
-		for _, connection := range r.open {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		for _, connection := range p.open {
 			_ = connection.Close()
 		}
 	})
-	return r
+	return p
 }
 
-func (r *road) serve() {
+func (p *proxy) serve() {
 	for {
-		near, err := r.Accept()
+		near, err := p.Accept()
 		if err != nil {
 			return
 		}
-		far, err := net.Dial("tcp", r.to)
+		far, err := net.Dial("tcp", p.to)
 		if err != nil {
 			_ = near.Close()
 			continue
 		}
 		cut := new(bool)
-		r.mu.Lock()
-		r.open, r.isCut = append(r.open, near, far), append(r.isCut, cut)
-		r.mu.Unlock()
-		go r.carry(near, far, cut)
-		go r.carry(far, near, cut)
+		p.mu.Lock()
+		p.open, p.isCut = append(p.open, near, far), append(p.isCut, cut)
+		p.mu.Unlock()
+		go p.forward(near, far, cut)
+		go p.forward(far, near, cut)
 	}
 }
 
-func (r *road) carry(from, to net.Conn, cut *bool) {
+func (p *proxy) forward(from, to net.Conn, cut *bool) {
 	data := make([]byte, 32<<10)
 	for {
 		count, err := from.Read(data)
-		r.mu.Lock()
+		p.mu.Lock()
 		lost := *cut
-		r.mu.Unlock()
+		p.mu.Unlock()
 		if err == nil && !lost {
 			_, err = to.Write(data[:count])
 		}
@@ -179,15 +181,15 @@ func (r *road) carry(from, to net.Conn, cut *bool) {
 	}
 }
 
-func (r *road) cut() {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	for _, cut := range r.isCut {
+func (p *proxy) cut() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, cut := range p.isCut {
 		*cut = true
 	}
 }
 
-// TestConnectionLost cuts the supervisor's connection without a word. The lease must be renewed over another in time.
+// TestConnectionLost blocks the supervisor's connection without closing it. The lease must be renewed in time over another one.
 func TestConnectionLost(t *testing.T) {
 	t.Parallel()
 	authority := lanyardtest.Start(t)
@@ -196,8 +198,8 @@ func TestConnectionLost(t *testing.T) {
 		t.Fatal(err)
 	}
 	o := newOrder(t, authority)
-	r := newRoad(t, at.Host)
-	o.Host = fmt.Sprintf("https://%s", r.Addr())
+	p := newProxy(t, at.Host)
+	o.Host = fmt.Sprintf("https://%s", p.Addr())
 	o.Act, o.Lease = "stubborn", 6*time.Second
 	s := o.start(t, -1)
 	name := s.ready()
@@ -207,6 +209,6 @@ func TestConnectionLost(t *testing.T) {
 		t.Fatal(err)
 	}
 	before := leaseOf(t, client, o.Spec.Namespace, name)
-	r.cut()
+	p.cut()
 	eventually(t, "the lease is renewed", func() bool { return !leaseOf(t, client, o.Spec.Namespace, name).Equal(before) })
 }

@@ -10,6 +10,8 @@ import (
 	"syscall"
 
 	"golang.org/x/sys/unix"
+
+	"lanyard.dev/internal/runas"
 )
 
 // program is what is executed.
@@ -19,8 +21,8 @@ type program struct {
 	Env  []string
 }
 
-// lookUp finds a command as a shell does. It is done before anything else, so that a slip of the pen makes no Pod.
-func lookUp(name string) (string, error) {
+// findProgram finds a command as a shell does. It runs before everything else, so that a misspelled command creates no Pod.
+func findProgram(name string) (string, error) {
 	path, err := exec.LookPath(name)
 	if err == nil {
 		return path, nil
@@ -28,11 +30,11 @@ func lookUp(name string) (string, error) {
 	if failed := (*exec.Error)(nil); errors.As(err, &failed) {
 		err = failed.Err
 	}
-	return "", notExecuted(name, err)
+	return "", executionFailure(name, err)
 }
 
-// notExecuted gives a failed execution the exit code that shells give it.
-func notExecuted(name string, err error) error {
+// executionFailure returns the error of a program that cannot be executed, with the exit code that shells use.
+func executionFailure(name string, err error) error {
 	if failed := (*fs.PathError)(nil); errors.As(err, &failed) {
 		err = failed.Err
 	}
@@ -43,23 +45,23 @@ func notExecuted(name string, err error) error {
 	return &Error{Code: code, Err: fmt.Errorf("run %s: %w", name, err)}
 }
 
-// launcher brings a command to life in two steps, between which the volume can be filled. Its methods are called one after
-// the other.
+// launcher starts a command in two steps, so that the volume can be filled in between. Its methods must not be called
+// concurrently.
 type launcher interface {
-	// prepare returns the volume that the command will see, or none where there is none to mount.
+	// prepare returns the volume that the command will see, or nil if nothing is mounted.
 	prepare() (*volume, error)
 	start(program) (*os.Process, error)
-	// end gives back what is held, and ends a command that was prepared and not started.
-	end()
+	// release frees resources, and ends a process that was prepared but not started. It does not end the command.
+	release()
 }
 
 // direct starts the command itself, from a thread of its own.
 type direct struct {
-	mount  bool
-	files  []*os.File
-	own    bool   // a process group of its own
-	apart  *apart // for another user's command
-	thread *thread
+	mount     bool
+	files     []*os.File
+	ownGroup  bool             // whether the command gets a process group of its own
+	isolation *runas.Isolation // for a command of another user
+	thread    *thread
 }
 
 func (d *direct) prepare() (v *volume, err error) {
@@ -69,7 +71,7 @@ func (d *direct) prepare() (v *volume, err error) {
 	}
 	d.thread.do(func() {
 		if err = unix.Unshare(unix.CLONE_NEWNS); err != nil {
-			err = refusal(err)
+			err = namespaceRefused(err)
 			return
 		}
 		v, err = mountVolume(WellKnown)
@@ -78,52 +80,42 @@ func (d *direct) prepare() (v *volume, err error) {
 }
 
 func (d *direct) start(p program) (process *os.Process, err error) {
-	attributes := &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, Setpgid: d.own}
+	attributes := &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, Setpgid: d.ownGroup}
 	execute := func() (err error) {
 		process, err = os.StartProcess(p.Path, p.Args, &os.ProcAttr{Env: p.Env, Files: d.files, Sys: attributes})
 		return err
 	}
-	if d.apart == nil {
-		d.thread.do(func() { err = execute() })
-	} else {
-		d.thread.do(func() {
-			if err = d.apart.cross(); err == nil {
-				d.apart.attributes(attributes)
-				err = d.apart.share(execute)
-			}
-		})
+	if d.isolation == nil {
+		if d.thread.do(func() { err = execute() }); err != nil {
+			return nil, executionFailure(p.Path, err)
+		}
+		return process, nil
 	}
+	d.thread.do(func() { err = d.isolation.Start(attributes, execute) })
+	uid := d.isolation.User().UID
 	failed := (*fs.PathError)(nil)
 	switch {
 	case err == nil:
 		return process, nil
-	case errors.Is(err, fs.ErrPermission) && d.apart != nil && os.Geteuid() != 0:
-		return nil, &Error{Err: fmt.Errorf("become user %d: %w", d.apart.user.UID, err), Next: "only root may run commands as another user"}
-	case d.apart == nil, errors.As(err, &failed):
-		return nil, notExecuted(p.Path, err)
+	case errors.Is(err, fs.ErrPermission) && os.Geteuid() != 0:
+		return nil, &Error{Err: fmt.Errorf("become user %d: %w", uid, err), Next: "only root may run commands as another user"}
+	case errors.As(err, &failed):
+		return nil, executionFailure(p.Path, err)
 	}
-	return nil, fmt.Errorf("prepare to run as user %d: %w", d.apart.user.UID, err)
+	return nil, fmt.Errorf("prepare to run as user %d: %w", uid, err)
 }
 
-func (d *direct) end() {
+func (d *direct) release() {
 	if d.thread != nil {
 		d.thread.end()
 	}
 }
 
-func (u User) credential() *syscall.Credential {
-	groups := make([]uint32, 0, len(u.Groups))
-	for _, group := range u.Groups {
-		groups = append(groups, uint32(group))
-	}
-	return &syscall.Credential{Uid: uint32(u.UID), Gid: uint32(u.GID), Groups: groups}
-}
+// mayMount reports whether this process may enter a mount namespace without a user namespace.
+func mayMount() bool { return hasCapability(unix.CAP_SYS_ADMIN) }
 
-// mayMount tells whether this process may enter a mount namespace without a user namespace.
-func mayMount() bool { return holds(unix.CAP_SYS_ADMIN) }
-
-// holds reports whether this process has a capability of the first 32.
-func holds(capability int) bool {
+// hasCapability reports whether this process has a capability, which must be one of the first 32.
+func hasCapability(capability int) bool {
 	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
 	var data [2]unix.CapUserData
 	if err := unix.Capget(&header, &data[0]); err != nil {
@@ -132,8 +124,8 @@ func holds(capability int) bool {
 	return data[0].Effective&(1<<capability) != 0
 }
 
-// thread is one of the system's threads, which does what it is given until it ends. A namespace can be a thread's alone,
-// and a process that is to die with its parent dies with the thread that started it.
+// thread is an operating system thread that runs functions until end. It has two uses: a single thread can enter a mount
+// namespace, and a process with a parent-death signal gets that signal when the thread that started it ends.
 type thread struct {
 	work  chan func()
 	ended chan struct{}
@@ -143,7 +135,7 @@ func newThread() *thread {
 	t := &thread{work: make(chan func()), ended: make(chan struct{})}
 	go func() {
 		defer close(t.ended)
-		// It is never unlocked, so that the runtime ends the thread instead of using it for something else.
+		// Without UnlockOSThread, the runtime ends the thread with the goroutine instead of reusing it.
 		runtime.LockOSThread()
 		for f := range t.work {
 			f()
@@ -152,7 +144,7 @@ func newThread() *thread {
 	return t
 }
 
-// do runs f on the thread and returns when it has returned. A panic is the caller's.
+// do runs f on the thread and returns when f has returned. It passes a panic of f on to the caller.
 func (t *thread) do(f func()) {
 	var panicked any
 	done := make(chan struct{})

@@ -18,71 +18,71 @@ import (
 )
 
 const (
-	firstRetry = time.Second
-	lastRetry  = time.Minute
+	minRetryPause = time.Second
+	maxRetryPause = time.Minute
 
 	requestTimeout = 10 * time.Second
-	onRenewTimeout = time.Minute
 
-	// leaseParts is how many renewals one lease has room for: two may fail.
-	leaseParts = 3
+	// renewalsPerLease is the number of renewals within one lease, of which all but one may fail.
+	renewalsPerLease = 3
 )
 
-// trouble keeps one kind of failure from being told more than once until it is over, and says when to try again.
-type trouble struct {
-	s     *supervisor
-	what  string
-	pause time.Duration
+// retry computes the pauses between attempts of one action. It reports the first failure of a series and the success that ends
+// the series.
+type retry struct {
+	supervisor *supervisor
+	action     string
+	pause      time.Duration
 }
 
-// again reports a failure and returns when to try again, at the latest after the limit.
-func (t *trouble) again(err error, limit time.Duration) time.Duration {
-	if t.pause == 0 {
-		t.s.say("%s: %v; trying again", t.what, err)
-		t.pause = firstRetry
+// failed returns the pause before the next attempt, which is at most limit.
+func (r *retry) failed(err error, limit time.Duration) time.Duration {
+	if r.pause == 0 {
+		r.supervisor.printf("%s: %v; trying again", r.action, err)
+		r.pause = minRetryPause
 	} else {
-		t.pause = min(2*t.pause, lastRetry)
+		r.pause = min(2*r.pause, maxRetryPause)
 	}
-	t.pause = min(t.pause, limit)
-	return t.pause/2 + rand.N(t.pause/2+1)
+	r.pause = min(r.pause, limit)
+	return r.pause/2 + rand.N(r.pause/2+1)
 }
 
-func (t *trouble) end() {
-	if t.pause != 0 {
-		t.s.say("%s: done", t.what)
+func (r *retry) succeeded() {
+	if r.pause != 0 {
+		r.supervisor.printf("%s: done", r.action)
 	}
-	t.pause = 0
+	r.pause = 0
 }
 
-// wait returns false when ctx ends before the time has passed or somebody pokes.
-func (s *supervisor) wait(ctx context.Context, d time.Duration, poke <-chan struct{}) bool {
+// wait returns true after d, or when wake receives a value. It returns false when ctx ends before.
+func (s *supervisor) wait(ctx context.Context, d time.Duration, wake <-chan struct{}) bool {
 	timer := s.Clock.NewTimer(max(d, 0))
 	defer timer.Stop()
 	select {
 	case <-timer.C():
-	case <-poke:
+	case <-wake:
 	case <-ctx.Done():
 		return false
 	}
 	return true
 }
 
-// longestWait is how late a renewal may be after the machine has slept: timers sleep too.
-const longestWait = time.Minute
+// maxTimer is the longest timer. Timers do not run while the machine sleeps, so an action is late by at most this time afterwards.
+const maxTimer = time.Minute
 
-// waitUntil returns false when ctx ends, and true when it is time or somebody pokes.
-func (s *supervisor) waitUntil(ctx context.Context, due time.Time, poke <-chan struct{}) bool {
-	passing := tokenvolume.NewTimeline(s.Clock) // whichever of the two clocks goes on
-	due = passing.Now().Add(due.Sub(s.Clock.Now()))
+// waitUntil returns true at due, or when wake receives a value. It returns false when ctx ends before.
+func (s *supervisor) waitUntil(ctx context.Context, due time.Time, wake <-chan struct{}) bool {
+	timeline := tokenvolume.NewTimeline(s.Clock) // It also advances while the machine sleeps.
+	due = timeline.Now().Add(due.Sub(s.Clock.Now()))
 	for {
-		left := due.Sub(passing.Now())
-		timer := s.Clock.NewTimer(max(min(left, longestWait), 0))
+		left := due.Sub(timeline.Now())
+		timer := s.Clock.NewTimer(max(min(left, maxTimer), 0))
 		select {
 		case <-timer.C():
-			if left <= longestWait {
+			if left <= maxTimer {
 				return true
 			}
-		case <-poke:
+		case <-wake:
 			timer.Stop()
 			return true
 		case <-ctx.Done():
@@ -92,69 +92,73 @@ func (s *supervisor) waitUntil(ctx context.Context, due time.Time, poke <-chan s
 	}
 }
 
-// ask bounds a request. One that was not answered in time may have gone into a connection that is dead, which would take
-// the next one too: that gets a new one. So does the next where the server does not know the caller any more, whose
-// certificate is shown when a connection is made.
-func (s *supervisor) ask(ctx context.Context, limit time.Duration, request func(context.Context) error) error {
+// request calls f with a context that ends after limit. After a request without an answer it closes the connections, since the
+// connection may be dead and the next request would wait on it too. It does the same after status 401, because a connection
+// presents the caller's certificate only when it is made, and the certificate may have been renewed.
+func (s *supervisor) request(ctx context.Context, limit time.Duration, f func(context.Context) error) error {
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
-	err := request(ctx)
+	err := f(ctx)
 	late := err != nil && errors.Is(ctx.Err(), context.DeadlineExceeded)
-	if (late || apierrors.IsUnauthorized(err)) && s.HangUp != nil {
-		s.HangUp()
+	if (late || apierrors.IsUnauthorized(err)) && s.CloseConnections != nil {
+		s.CloseConnections()
 	}
 	return err
 }
 
-// keepLease vouches for the Pod.
+// keepLease renews the Pod's lease.
 func (s *supervisor) keepLease(ctx context.Context) {
 	pod := s.pod
-	trouble := &trouble{s: s, what: "renew the lease of pod " + pod.Namespace + "/" + pod.Name}
-	// The first lease is the authority's to know: a minute, whatever comes after.
-	pause := min(s.Lease, podannotation.FirstLease) / leaseParts
+	retry := &retry{supervisor: s, action: "renew the lease of pod " + pod.Namespace + "/" + pod.Name}
+	// The authority sets the first lease, whatever the length of the following ones is.
+	pause := min(s.Lease, podannotation.FirstLease) / renewalsPerLease
 	for s.wait(ctx, pause, s.resumed) {
-		err := s.vouchOnce(ctx, pod)
+		err := s.renewLease(ctx, pod)
 		switch {
 		case err == nil:
-			trouble.end()
-			pause = s.Lease / leaseParts
+			retry.succeeded()
+			pause = s.Lease / renewalsPerLease
 		case ctx.Err() != nil:
 			return
 		case isGone(err):
-			s.gone(pod)
+			s.terminateForDeletion(pod)
 			return
 		default:
-			pause = trouble.again(err, s.Lease/leaseParts)
+			pause = retry.failed(err, s.Lease/renewalsPerLease)
 		}
 	}
 }
 
-// authorityTime is what the authority's clock shows, by which it judges leases. While this machine sleeps only one of its
-// two clocks goes on, and when its time is corrected only the other is right: the later one keeps the Pod.
+// authorityTime estimates the time of the authority's clock, by which the lease ends. It adds the time since the Pod was
+// created to the creation time. The monotonic clock stops while this machine sleeps, and the wall clock jumps when it is
+// corrected, so authorityTime uses the one that has advanced further: a lease that is too long does less harm than one that is
+// too short.
 func (s *supervisor) authorityTime() time.Time {
 	now := s.Clock.Now()
-	return s.pod.CreationTimestamp.Add(max(now.Sub(s.made), now.Round(0).Sub(s.made.Round(0))))
+	return s.pod.CreationTimestamp.Add(max(now.Sub(s.podCreated), now.Round(0).Sub(s.podCreated.Round(0))))
 }
 
-func (s *supervisor) vouchOnce(ctx context.Context, pod *corev1.Pod) error {
-	if err := s.leasing.Acquire(ctx, 1); err != nil {
+// renewLease extends the lease once and evaluates the Pod in the answer.
+func (s *supervisor) renewLease(ctx context.Context, pod *corev1.Pod) error {
+	if err := s.leaseLock.Acquire(ctx, 1); err != nil {
 		return err
 	}
-	defer s.leasing.Release(1)
-	return s.ask(ctx, min(requestTimeout, s.Lease/leaseParts), func(ctx context.Context) error {
-		now, err := vouch(ctx, s.pods, pod, s.authorityTime().Add(s.Lease))
+	defer s.leaseLock.Release(1)
+	return s.request(ctx, min(requestTimeout, s.Lease/renewalsPerLease), func(ctx context.Context) error {
+		now, err := extendLease(ctx, s.pods, pod, s.authorityTime().Add(s.Lease))
 		if err == nil {
-			s.look(pod, now)
+			s.checkPod(pod, now)
 		}
 		return err
 	})
 }
 
-// watchPod notices at once what keepLease would notice later. Who may not watch does without.
+// watchPod notices the deletion of the Pod at once, instead of at the next renewal of the lease. It is optional: the caller may
+// lack the permission to watch.
 func (s *supervisor) watchPod(ctx context.Context) {
 	pod := s.pod
 	options := metav1.ListOptions{FieldSelector: fields.OneTermEqualSelector(metav1.ObjectNameField, pod.Name).String()}
-	for pause := time.Duration(0); s.wait(ctx, pause, nil); pause = firstRetry + rand.N(lastRetry/4) {
+	for pause := time.Duration(0); s.wait(ctx, pause, nil); pause = minRetryPause + rand.N(maxRetryPause/4) {
 		watched, err := s.pods.Watch(ctx, options)
 		if apierrors.IsForbidden(err) {
 			return
@@ -164,43 +168,43 @@ func (s *supervisor) watchPod(ctx context.Context) {
 		}
 		for event := range watched.ResultChan() {
 			if now, ok := event.Object.(*corev1.Pod); ok {
-				s.noticed(pod, now, event.Type)
+				s.handlePodEvent(pod, now, event.Type)
 			}
 		}
 		watched.Stop()
 	}
 }
 
-func (s *supervisor) noticed(pod, now *corev1.Pod, event watch.EventType) {
+func (s *supervisor) handlePodEvent(pod, now *corev1.Pod, event watch.EventType) {
 	if event == watch.Deleted && now.UID == pod.UID {
-		s.gone(pod)
+		s.terminateForDeletion(pod)
 		return
 	}
-	s.look(pod, now)
+	s.checkPod(pod, now)
 }
 
-// look draws the conclusions from what is under the Pod's name now.
-func (s *supervisor) look(pod, now *corev1.Pod) {
+// checkPod ends the command if the Pod that has the name of pod now is being deleted or is another one.
+func (s *supervisor) checkPod(pod, now *corev1.Pod) {
 	switch {
 	case now.UID != pod.UID:
-		s.gone(pod)
+		s.terminateForDeletion(pod)
 	case now.DeletionTimestamp != nil:
 		grace := s.Pod.Grace
-		// None is what a Pod says that is gone at once. The command is given its time all the same.
+		// A Pod that is deleted at once has a grace period of 0. The command still gets the configured time.
 		if seconds := now.DeletionGracePeriodSeconds; seconds != nil && *seconds > 0 {
 			grace = time.Duration(*seconds) * time.Second
 		}
-		s.finish(ending{fmt.Sprintf("pod %s/%s is being deleted", pod.Namespace, pod.Name), grace})
+		s.terminate(termination{fmt.Sprintf("pod %s/%s is being deleted", pod.Namespace, pod.Name), grace})
 	}
 }
 
-func (s *supervisor) gone(pod *corev1.Pod) {
-	s.finish(ending{fmt.Sprintf("pod %s/%s was deleted, so its tokens are refused", pod.Namespace, pod.Name), s.Pod.Grace})
+func (s *supervisor) terminateForDeletion(pod *corev1.Pod) {
+	s.terminate(termination{fmt.Sprintf("pod %s/%s was deleted, so its tokens are refused", pod.Namespace, pod.Name), s.Pod.Grace})
 }
 
-// report shows the Pod as running, if the caller may.
-func (s *supervisor) report(ctx context.Context) {
+// reportRunning sets the status of the Pod, if the caller has the permission.
+func (s *supervisor) reportRunning(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
 	defer cancel()
-	_ = reportRunning(ctx, s.pods, s.pod, s.Clock.Now())
+	_ = setRunning(ctx, s.pods, s.pod, s.Clock.Now())
 }

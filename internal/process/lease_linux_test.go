@@ -14,8 +14,9 @@ import (
 	"k8s.io/utils/clock"
 )
 
-// TestHangUp gives a request a new connection where the one before it may be dead, or shows a certificate that has ended.
-func TestHangUp(t *testing.T) {
+// TestConnectionsAreClosed checks after which failures the next request gets a new connection: when the connection may be dead,
+// and when it may present an expired certificate.
+func TestConnectionsAreClosed(t *testing.T) {
 	t.Parallel()
 	for name, test := range map[string]struct {
 		limit   time.Duration
@@ -25,44 +26,44 @@ func TestHangUp(t *testing.T) {
 		"answered":     {time.Minute, func(context.Context) error { return nil }, 0},
 		"refused":      {time.Minute, func(context.Context) error { return errors.New("forbidden") }, 0},
 		"not answered": {time.Millisecond, func(ctx context.Context) error { <-ctx.Done(); return ctx.Err() }, 1},
-		"unknown":      {time.Minute, func(context.Context) error { return apierrors.NewUnauthorized("who?") }, 1},
+		"unauthorized": {time.Minute, func(context.Context) error { return apierrors.NewUnauthorized("expired") }, 1},
 	} {
-		hungUp := 0
-		s := &supervisor{Config: Config{HangUp: func() { hungUp++ }}}
-		_ = s.ask(t.Context(), test.limit, test.request)
-		if hungUp != test.want {
-			t.Errorf("%s: hung up %d times", name, hungUp)
+		closed := 0
+		s := &supervisor{Config: Config{CloseConnections: func() { closed++ }}}
+		_ = s.request(t.Context(), test.limit, test.request)
+		if closed != test.want {
+			t.Errorf("%s: closed %d times, want %d", name, closed, test.want)
 		}
 	}
-	if err := (&supervisor{}).ask(t.Context(), time.Second, func(context.Context) error { return apierrors.NewUnauthorized("who?") }); !apierrors.IsUnauthorized(err) {
-		t.Errorf("without a way to hang up: %v", err)
+	if err := (&supervisor{}).request(t.Context(), time.Second, func(context.Context) error { return apierrors.NewUnauthorized("expired") }); !apierrors.IsUnauthorized(err) {
+		t.Errorf("without CloseConnections: %v", err)
 	}
 }
 
-// TestOneLeaseAtATime keeps a renewal from making a lease shorter that is being made longer.
-func TestOneLeaseAtATime(t *testing.T) {
+// TestLeaseLock checks that a renewal waits for the lock, so that it does not shorten a lease that a suspension has extended.
+func TestLeaseLock(t *testing.T) {
 	t.Parallel()
 	pod := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: "ns", Name: "p", UID: "1"}}
 	client := fake.NewClientset(pod)
 	s := &supervisor{
-		Config: Config{Lease: time.Minute, Clock: clock.RealClock{}}, pods: client.CoreV1().Pods("ns"), pod: pod, made: time.Now(),
-		leasing: semaphore.NewWeighted(1), over: make(chan ending, 1),
+		Config: Config{Lease: time.Minute, Clock: clock.RealClock{}}, pods: client.CoreV1().Pods("ns"), pod: pod, podCreated: time.Now(),
+		leaseLock: semaphore.NewWeighted(1), terminations: make(chan termination, 1),
 	}
-	if err := s.leasing.Acquire(t.Context(), 1); err != nil {
+	if err := s.leaseLock.Acquire(t.Context(), 1); err != nil {
 		t.Fatal(err)
 	}
 	ended, cancel := context.WithCancel(t.Context())
 	cancel()
-	if err := s.vouchOnce(ended, pod); !errors.Is(err, context.Canceled) || len(client.Actions()) > 0 {
+	if err := s.renewLease(ended, pod); !errors.Is(err, context.Canceled) || len(client.Actions()) > 0 {
 		t.Errorf("while the lease is held: %v, %v", err, client.Actions())
 	}
-	s.leasing.Release(1)
+	s.leaseLock.Release(1)
 	for range 2 {
-		if err := s.vouchOnce(t.Context(), pod); err != nil {
+		if err := s.renewLease(t.Context(), pod); err != nil {
 			t.Error(err)
 		}
 	}
 	if len(client.Actions()) != 2 {
-		t.Errorf("asked for %v", client.Actions())
+		t.Errorf("got requests %v", client.Actions())
 	}
 }

@@ -14,16 +14,16 @@ import (
 )
 
 const (
-	// tmpfsOptions: a volume holds some tokens and a CA bundle, twice while it is replaced.
+	// tmpfsOptions limit the size of a volume, which holds some tokens and a CA bundle, twice while it is replaced.
 	tmpfsOptions = "mode=0755,size=8m"
-	harmless     = unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOEXEC
+	mountFlags   = unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOEXEC
 )
 
-// volume is where the files are written.
+// volume is a mounted tmpfs.
 type volume struct {
-	// dir can be written to, although the command sees it read-only.
+	// dir is the writable directory, which the command sees read-only.
 	dir *os.File
-	// point keeps others from removing the mount point meanwhile.
+	// point keeps other supervisors from removing the mount point. It may be nil.
 	point *mountPoint
 }
 
@@ -34,14 +34,13 @@ func (v *volume) close() {
 	}
 }
 
-// mountVolume mounts a tmpfs at the path in the caller's mount namespace, which is the calling thread's and must be a new
-// one.
+// mountVolume mounts a tmpfs at path in the mount namespace of the calling thread, which must be a new one.
 func mountVolume(path string) (*volume, error) {
-	// Mounts of the machine go on appearing here, and none from here appear there.
+	// Mounts of the machine still appear in this namespace; mounts of this namespace do not appear outside.
 	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_SLAVE, ""); err != nil {
-		return nil, fmt.Errorf("make the mounts private: %w", err)
+		return nil, fmt.Errorf("separate the mounts from those of the machine: %w", err)
 	}
-	point, err := findMountPoint(path)
+	point, err := acquireMountPoint(path)
 	if err != nil {
 		return nil, err
 	}
@@ -53,13 +52,13 @@ func mountVolume(path string) (*volume, error) {
 	return &volume{dir, point}, nil
 }
 
-// mountTmpfs returns the directory of the tmpfs as it was mounted first, and then covers that mount by one that is
-// read-only. The file system is the same.
+// mountTmpfs mounts a tmpfs at path and returns its writable directory. It then covers the mount by a read-only bind mount of
+// the same file system.
 func mountTmpfs(path string) (*os.File, error) {
-	err := unix.Mount("tmpfs", path, "tmpfs", harmless, tmpfsOptions+",noswap")
+	err := unix.Mount("tmpfs", path, "tmpfs", mountFlags, tmpfsOptions+",noswap")
 	if errors.Is(err, unix.EINVAL) {
-		// Kernels before 6.4 do not know noswap, and user namespaces are not allowed it.
-		err = unix.Mount("tmpfs", path, "tmpfs", harmless, tmpfsOptions)
+		// Kernels before 6.4 do not have noswap, and it is not permitted in user namespaces.
+		err = unix.Mount("tmpfs", path, "tmpfs", mountFlags, tmpfsOptions)
 	}
 	if err != nil {
 		return nil, err
@@ -70,7 +69,7 @@ func mountTmpfs(path string) (*os.File, error) {
 	}
 	err = unix.Mount(path, path, "", unix.MS_BIND, "")
 	if err == nil {
-		err = unix.Mount("", path, "", unix.MS_REMOUNT|unix.MS_BIND|unix.MS_RDONLY|harmless, "")
+		err = unix.Mount("", path, "", unix.MS_REMOUNT|unix.MS_BIND|unix.MS_RDONLY|mountFlags, "")
 	}
 	if err != nil {
 		_ = dir.Close()
@@ -79,13 +78,14 @@ func mountTmpfs(path string) (*os.File, error) {
 	return dir, nil
 }
 
-// original is where a shadow keeps the directory it stands for.
-const original = ".lanyard-original"
+// originalName is the entry of a copy under which the original directory is mounted.
+const originalName = ".lanyard-original"
 
-// shadow mounts over the deepest directory above path that can be listed a copy in which path exists. A directory that
-// cannot is one that supervisors of root made: it goes when the last of these ends, with whatever is mounted there.
-func shadow(path string) error {
-	base, rest, err := deepest(path)
+// mountCopyWith mounts a copy of a directory over the directory itself. In the copy, path exists. It uses the deepest directory
+// above path that this user can list. Supervisors of root create directories that other users cannot list; they must not be
+// used, because the last of these supervisors removes them together with anything mounted there.
+func mountCopyWith(path string) error {
+	base, rest, err := splitExisting(path)
 	if err != nil {
 		return err
 	}
@@ -93,16 +93,16 @@ func shadow(path string) error {
 		base, rest = filepath.Dir(base), filepath.Join(filepath.Base(base), rest)
 	}
 	if base == "/" {
-		return &Error{Err: fmt.Errorf("%s cannot be made", path), Next: "make that directory, as root"}
+		return &Error{Err: fmt.Errorf("%s cannot be created", path), Next: "create that directory as root"}
 	}
-	if err := mountShadow(base, rest); err != nil {
-		return fmt.Errorf("mount a copy of %s that holds %s: %w", base, rest, err)
+	if err := mountCopy(base, rest); err != nil {
+		return fmt.Errorf("mount a copy of %s that contains %s: %w", base, rest, err)
 	}
 	return nil
 }
 
-// deepest splits a path into the deepest directory that exists, with no symbolic links in it, and what is missing.
-func deepest(path string) (base, rest string, err error) {
+// splitExisting splits path into its deepest existing directory, with symbolic links resolved, and the rest.
+func splitExisting(path string) (base, rest string, err error) {
 	for base = path; ; base = filepath.Dir(base) {
 		found, err := filepath.EvalSymlinks(base)
 		if err == nil {
@@ -115,47 +115,48 @@ func deepest(path string) (base, rest string, err error) {
 	}
 }
 
-// stage is where a shadow is made before it is moved to its place. What it stands for must be reached meanwhile.
-const stage = "/tmp"
+// stagingDir is where a copy is built. The copy moves to its place when it is complete, since its original must be reachable
+// until then.
+const stagingDir = "/tmp"
 
-func mountShadow(base, rest string) error {
+func mountCopy(base, rest string) error {
 	entries, err := os.ReadDir(base)
 	if err != nil {
 		return err
 	}
-	if err := unix.Mount("tmpfs", stage, "tmpfs", harmless, tmpfsOptions); err != nil {
+	if err := unix.Mount("tmpfs", stagingDir, "tmpfs", mountFlags, tmpfsOptions); err != nil {
 		return err
 	}
-	hidden := filepath.Join(stage, original)
-	if err := bind(base, hidden); err != nil {
+	original := filepath.Join(stagingDir, originalName)
+	if err := bindMount(base, original); err != nil {
 		return err
 	}
-	own, _, _ := strings.Cut(rest, "/")
+	created, _, _ := strings.Cut(rest, "/")
 	for _, entry := range entries {
-		if entry.Name() == own {
+		if entry.Name() == created {
 			continue
 		}
-		if err := appear(entry, hidden, filepath.Join(stage, entry.Name())); err != nil {
+		if err := copyEntry(entry, original, filepath.Join(stagingDir, entry.Name())); err != nil {
 			return err
 		}
 	}
-	if err := os.MkdirAll(filepath.Join(stage, rest), 0o755); err != nil {
+	if err := os.MkdirAll(filepath.Join(stagingDir, rest), 0o755); err != nil {
 		return err
 	}
-	if err := unix.Mount(stage, base, "", unix.MS_MOVE, ""); err != nil {
+	if err := unix.Mount(stagingDir, base, "", unix.MS_MOVE, ""); err != nil {
 		return err
 	}
-	// What is written here would be lost silently.
-	return unix.Mount("", base, "", unix.MS_REMOUNT|unix.MS_BIND|unix.MS_RDONLY|harmless, "")
+	// Read-only, because the machine would not see new entries of the copy.
+	return unix.Mount("", base, "", unix.MS_REMOUNT|unix.MS_BIND|unix.MS_RDONLY|mountFlags, "")
 }
 
-// appear lets an entry of the hidden directory be found under path. A directory is the same there; a file or socket may be
-// replaced by its maker, which a link follows and a mount would not.
-func appear(entry os.DirEntry, hidden, path string) error {
-	from := filepath.Join(hidden, entry.Name())
+// copyEntry makes an entry of the original directory available under path: a directory by a bind mount, another entry by a
+// symbolic link. A link still leads to the right file when a program replaces the file or socket; a bind mount would not.
+func copyEntry(entry os.DirEntry, original, path string) error {
+	from := filepath.Join(original, entry.Name())
 	switch {
 	case entry.IsDir():
-		return bind(from, path)
+		return bindMount(from, path)
 	case entry.Type()&os.ModeSymlink != 0:
 		target, err := os.Readlink(from)
 		if err != nil {
@@ -163,19 +164,20 @@ func appear(entry os.DirEntry, hidden, path string) error {
 		}
 		return os.Symlink(target, path)
 	}
-	return os.Symlink(filepath.Join(original, entry.Name()), path)
+	return os.Symlink(filepath.Join(originalName, entry.Name()), path)
 }
 
-// bind makes path and lets it be the directory from, with all that is mounted there.
-func bind(from, path string) error {
+// bindMount creates path and mounts the directory from there, with everything below it.
+func bindMount(from, path string) error {
 	if err := os.Mkdir(path, 0o755); err != nil {
 		return err
 	}
 	return unix.Mount(from, path, "", unix.MS_BIND|unix.MS_REC, "")
 }
 
-// refusal says why a namespace could not be had, as far as the kernel's settings tell.
-func refusal(err error) error {
+// namespaceRefused returns the error of a machine that refuses a namespace. It contains the kernel setting that is the reason,
+// if it finds one.
+func namespaceRefused(err error) error {
 	reason := ""
 	for path, forbids := range map[string]string{
 		"/proc/sys/kernel/unprivileged_userns_clone":             "0",
@@ -191,36 +193,38 @@ func refusal(err error) error {
 	}
 	return &Error{
 		Err:  fmt.Errorf("this machine does not permit a private mount namespace to user %d%s: %w", os.Geteuid(), reason, err),
-		Next: "run it as root, or with --no-mount, which hands over a private directory and a kubeconfig instead",
+		Next: "run it as root, or with --no-mount, which provides a private directory and a kubeconfig instead",
 	}
 }
 
-// mountPoint is a directory to mount at. While it is held nobody removes it: to remove the mount point of another
-// namespace is to take that mount away.
+// mountPoint is a directory to mount at. While a supervisor holds a lock on it, no other removes it. To remove the mount point
+// of another namespace would also remove the mount.
 type mountPoint struct {
 	path string
-	// made are the directories of the path that supervisors made, the deepest last; nil for one that is not theirs.
-	made []string
-	// held has a shared lock; nil for one that is in this namespace alone.
-	held *os.File
+	// created are the directories of path that supervisors created, the deepest last.
+	created []string
+	// locked has a shared lock. It is nil if no other namespace can have the mount point.
+	locked *os.File
 }
 
-// mark is the attribute of directories that a supervisor made. Only root can set or see it.
-const mark = "trusted.lanyard.exec"
+// createdAttribute is the extended attribute of directories that a supervisor created. Only root can set or see it.
+const createdAttribute = "trusted.lanyard.exec"
 
 const (
-	// pointMode keeps ordinary users from opening what supervisors make, and so from locking it: a lock of theirs could
-	// keep every supervisor waiting.
-	pointMode = 0o711
-	// pointTries bounds how often others may remove a mount point between its making and its locking.
-	pointTries = 100
-	// lockPause is how long a supervisor needs to remove what it has locked.
+	// mountPointMode keeps other users from opening, and so from locking, the directories that a supervisor of root creates.
+	// Their lock could block all supervisors.
+	mountPointMode = 0o711
+	// mountPointAttempts bounds how often others may remove a mount point between its creation and its locking.
+	mountPointAttempts = 100
+	// lockPause is the time that a supervisor needs to remove a directory that it has locked.
 	lockPause = 5 * time.Millisecond
 )
 
-func findMountPoint(path string) (*mountPoint, error) {
-	for range pointTries {
-		point, err := holdMountPoint(path)
+// acquireMountPoint creates missing directories of path and returns the mount point. If this user cannot create them, it mounts
+// a copy of a parent directory that contains them.
+func acquireMountPoint(path string) (*mountPoint, error) {
+	for range mountPointAttempts {
+		point, err := lockMountPoint(path)
 		switch {
 		case err == nil:
 			return point, nil
@@ -230,63 +234,63 @@ func findMountPoint(path string) (*mountPoint, error) {
 			time.Sleep(lockPause)
 			continue
 		case errors.Is(err, fs.ErrPermission), errors.Is(err, unix.EROFS):
-			return shadowPoint(path)
+			return mountPointInCopy(path)
 		}
 		return nil, err
 	}
-	return unheldPoint(path)
+	return unlockedMountPoint(path)
 }
 
-// unheldPoint is for a directory that somebody else has locked for good. It can be used all the same if no supervisor
-// made it, since then none removes it.
-func unheldPoint(path string) (*mountPoint, error) {
+// unlockedMountPoint returns a directory that another program keeps locked. It can be used without a lock if no supervisor
+// created it, since then none removes it.
+func unlockedMountPoint(path string) (*mountPoint, error) {
 	found, err := filepath.EvalSymlinks(path)
 	if err != nil {
 		return nil, err
 	}
-	if len(marked(found)) > 0 {
-		return nil, fmt.Errorf("%s goes away again and again, or is locked by another program", path)
+	if len(createdDirectories(found)) > 0 {
+		return nil, fmt.Errorf("%s disappears repeatedly, or is locked by another program", path)
 	}
 	return &mountPoint{path: found}, nil
 }
 
-func shadowPoint(path string) (*mountPoint, error) {
-	if err := shadow(path); err != nil {
+func mountPointInCopy(path string) (*mountPoint, error) {
+	if err := mountCopyWith(path); err != nil {
 		return nil, err
 	}
 	found, err := filepath.EvalSymlinks(path)
 	return &mountPoint{path: found}, err
 }
 
-// holdMountPoint makes what is missing of the path and locks its last directory. The lock counts if that is still where
-// the path leads.
-func holdMountPoint(path string) (*mountPoint, error) {
-	if err := makeMarked(path); err != nil {
+// lockMountPoint creates the missing directories of path and locks the last one. It returns fs.ErrNotExist if path leads to
+// another directory afterwards.
+func lockMountPoint(path string) (*mountPoint, error) {
+	if err := createMissing(path); err != nil {
 		return nil, err
 	}
 	found, err := filepath.EvalSymlinks(path)
 	if err != nil {
 		return nil, err
 	}
-	held, err := os.Open(found)
+	locked, err := os.Open(found)
 	if err != nil {
 		return nil, err
 	}
-	if err := lockThere(held, found); err != nil {
-		_ = held.Close()
+	if err := lockDirectory(locked, found); err != nil {
+		_ = locked.Close()
 		return nil, err
 	}
-	return &mountPoint{path: found, made: marked(found), held: held}, nil
+	return &mountPoint{path: found, created: createdDirectories(found), locked: locked}, nil
 }
 
-func lockThere(dir *os.File, path string) error {
+func lockDirectory(dir *os.File, path string) error {
 	if err := unix.Flock(int(dir.Fd()), unix.LOCK_SH|unix.LOCK_NB); err != nil {
 		return err
 	}
-	return isThere(dir, path)
+	return checkSameDirectory(dir, path)
 }
 
-func isThere(dir *os.File, path string) error {
+func checkSameDirectory(dir *os.File, path string) error {
 	opened, err := dir.Stat()
 	if err != nil {
 		return err
@@ -298,9 +302,9 @@ func isThere(dir *os.File, path string) error {
 	return err
 }
 
-// makeMarked makes the directories of path that are missing, with the mark on them.
-func makeMarked(path string) error {
-	base, rest, err := deepest(path)
+// createMissing creates and marks the missing directories of path.
+func createMissing(path string) error {
+	base, rest, err := splitExisting(path)
 	if err != nil || rest == "." {
 		return err
 	}
@@ -309,27 +313,27 @@ func makeMarked(path string) error {
 		missing = append(missing, filepath.Join(base, rest))
 	}
 	for _, dir := range slices.Backward(missing) {
-		err := os.Mkdir(dir, pointMode)
+		err := os.Mkdir(dir, mountPointMode)
 		if errors.Is(err, fs.ErrExist) {
 			continue
 		}
 		if err != nil {
 			return err
 		}
-		if err := os.Chmod(dir, pointMode); err != nil {
+		if err := os.Chmod(dir, mountPointMode); err != nil {
 			return err
 		}
-		// Where the file system takes no mark, the directory stays.
-		_ = unix.Setxattr(dir, mark, []byte("1"), 0)
+		// If the file system does not support the attribute, the directory is not removed later.
+		_ = unix.Setxattr(dir, createdAttribute, []byte("1"), 0)
 	}
 	return nil
 }
 
-// marked returns the last directories of path as far as they are marked, the deepest last.
-func marked(path string) []string {
+// createdDirectories returns path and its parents up to the first one that no supervisor created, the deepest last.
+func createdDirectories(path string) []string {
 	var dirs []string
 	for ; path != "/"; path = filepath.Dir(path) {
-		if size, err := unix.Getxattr(path, mark, nil); err != nil || size == 0 {
+		if size, err := unix.Getxattr(path, createdAttribute, nil); err != nil || size == 0 {
 			break
 		}
 		dirs = append(dirs, path)
@@ -338,20 +342,20 @@ func marked(path string) []string {
 	return dirs
 }
 
-// release gives the mount point back, and removes what supervisors made of it if no other holds it. It must not be called
-// from inside the namespace that mounted there.
+// release unlocks the mount point. If no other supervisor holds it, it removes the directories that supervisors created. It
+// must not be called inside the namespace that mounted there.
 func (p *mountPoint) release() {
-	if p == nil || p.held == nil {
+	if p == nil || p.locked == nil {
 		return
 	}
-	defer func() { _ = p.held.Close() }()
-	if len(p.made) == 0 || unix.Flock(int(p.held.Fd()), unix.LOCK_EX|unix.LOCK_NB) != nil {
+	defer func() { _ = p.locked.Close() }()
+	if len(p.created) == 0 || unix.Flock(int(p.locked.Fd()), unix.LOCK_EX|unix.LOCK_NB) != nil {
 		return
 	}
-	if isThere(p.held, p.path) != nil {
+	if checkSameDirectory(p.locked, p.path) != nil {
 		return
 	}
-	for _, dir := range slices.Backward(p.made) {
+	for _, dir := range slices.Backward(p.created) {
 		if unix.Rmdir(dir) != nil {
 			return
 		}

@@ -9,31 +9,32 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// TestMountPoint has two hold it: the first to go leaves it, the last takes away what was made, and nothing else.
+// TestMountPoint acquires a mount point twice. The first release keeps it; the second removes the directories that were
+// created, and no others.
 func TestMountPoint(t *testing.T) {
 	t.Parallel()
 	base := t.TempDir()
 	path := filepath.Join(base, "a", "b")
-	first, err := findMountPoint(path)
+	first, err := acquireMountPoint(path)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(first.made) != 2 {
-		t.Skip("directories can be marked by root alone, and not on every file system")
+	if len(first.created) != 2 {
+		t.Skip("only root can mark directories, and not on every file system")
 	}
-	for _, dir := range first.made {
-		// Who cannot open it cannot lock it.
-		if info, err := os.Stat(dir); err != nil || info.Mode().Perm() != pointMode {
+	for _, dir := range first.created {
+		// A user who cannot open the directory cannot lock it.
+		if info, err := os.Stat(dir); err != nil || info.Mode().Perm() != mountPointMode {
 			t.Errorf("%s: %v, %v", dir, info, err)
 		}
 	}
-	second, err := findMountPoint(path)
+	second, err := acquireMountPoint(path)
 	if err != nil {
 		t.Fatal(err)
 	}
 	first.release()
 	if _, err := os.Stat(path); err != nil {
-		t.Errorf("while another holds it: %v", err)
+		t.Errorf("the mount point is missing while another supervisor holds it: %v", err)
 	}
 	second.release()
 	if left, err := os.ReadDir(base); err != nil || len(left) > 0 {
@@ -42,31 +43,31 @@ func TestMountPoint(t *testing.T) {
 	if err := os.MkdirAll(path, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	third, err := findMountPoint(path)
+	third, err := acquireMountPoint(path)
 	if err != nil {
 		t.Fatal(err)
 	}
 	third.release()
 	if _, err := os.Stat(path); err != nil {
-		t.Errorf("a directory that was there is not: %v", err)
+		t.Errorf("a directory that existed before was removed: %v", err)
 	}
 }
 
-// TestMountPointLocked has a stranger lock a directory that anybody can open, for good.
+// TestMountPointLocked acquires a directory that another program keeps locked.
 func TestMountPointLocked(t *testing.T) {
 	t.Parallel()
 	path := t.TempDir()
-	stranger, err := os.Open(path)
+	other, err := os.Open(path)
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer func() { _ = stranger.Close() }()
-	if err := unix.Flock(int(stranger.Fd()), unix.LOCK_EX); err != nil {
+	defer func() { _ = other.Close() }()
+	if err := unix.Flock(int(other.Fd()), unix.LOCK_EX); err != nil {
 		t.Fatal(err)
 	}
 	found := make(chan error, 1)
 	go func() {
-		point, err := findMountPoint(path)
+		point, err := acquireMountPoint(path)
 		point.release()
 		found <- err
 	}()
@@ -76,6 +77,6 @@ func TestMountPointLocked(t *testing.T) {
 			t.Error(err)
 		}
 	case <-time.After(time.Minute):
-		t.Error("the supervisor waits for the stranger")
+		t.Error("the supervisor waits for the other program")
 	}
 }

@@ -21,18 +21,18 @@ import (
 )
 
 const (
-	// image stands where a container's image does. Nobody pulls it.
+	// image is the image of the container. It does not exist, and is never pulled.
 	image = "lanyard.dev/process"
-	// madeBy says who on which machine made the Pod; the API server's audit log says which of its users that was.
-	madeBy = "identity.lanyard.dev/made-by"
+	// createdByAnnotation names the machine and its user that created the Pod. The API server's audit log has the user of the API.
+	createdByAnnotation = "identity.lanyard.dev/made-by"
 
-	// maxBase leaves room for "-" and what is generated in names of 63 characters.
+	// maxBase leaves room for "-" and the generated suffix in names of 63 characters.
 	maxBase = 57
 )
 
-// baseName makes a name that objects may have from a command's.
+// baseName derives the name of a Pod and its container from that of a command.
 func baseName(command string) string {
-	fit := func(r rune) rune {
+	replace := func(r rune) rune {
 		switch {
 		case r >= 'a' && r <= 'z', r >= '0' && r <= '9':
 			return r
@@ -41,7 +41,7 @@ func baseName(command string) string {
 		}
 		return '-'
 	}
-	name := strings.Trim(strings.Map(fit, filepath.Base(command)), "-")
+	name := strings.Trim(strings.Map(replace, filepath.Base(command)), "-")
 	name = strings.Trim(name[:min(len(name), maxBase)], "-")
 	if name == "" {
 		return "process"
@@ -49,18 +49,18 @@ func baseName(command string) string {
 	return name
 }
 
-// newPod returns the Pod of a command. It names the program and none of its arguments, which may be secrets. It has no
-// lease yet: until the authority has said when it was made, nobody here knows what the authority's clock shows.
-func newPod(spec Spec, command, maker string) *corev1.Pod {
+// newPod returns the Pod of a command. It contains the name of the program, but not its arguments, which may be secrets. It has no
+// lease yet: the time of the authority's clock is known only when the authority has set the creation time.
+func newPod(spec Spec, command, creator string) *corev1.Pod {
 	base := baseName(command)
 	pod := &corev1.Pod{
 		ObjectMeta: metav1.ObjectMeta{
 			Namespace: spec.Namespace, Name: spec.Name, Labels: spec.Labels,
-			Annotations: map[string]string{podannotation.Process: "true", madeBy: maker},
+			Annotations: map[string]string{podannotation.Process: "true", createdByAnnotation: creator},
 		},
 		Spec: corev1.PodSpec{
 			ServiceAccountName: spec.ServiceAccount,
-			// The files are there whatever the account says: whoever names it here asks for them.
+			// The account may disable mounting. The caller of lanyard exec asks for the files explicitly.
 			AutomountServiceAccountToken:  ptr.To(true),
 			NodeName:                      spec.NodeName,
 			RestartPolicy:                 corev1.RestartPolicyNever,
@@ -74,8 +74,8 @@ func newPod(spec Spec, command, maker string) *corev1.Pod {
 	return pod
 }
 
-// unprivileged is what the strictest Pod Security Standard wants, so that every namespace admits the Pod. It asks for nothing of
-// the machine, whoever the process runs as.
+// unprivileged returns the security context that the strictest Pod Security Standard requires, so that every namespace admits
+// the Pod. It has no effect on the process.
 func unprivileged() *corev1.SecurityContext {
 	return &corev1.SecurityContext{
 		RunAsNonRoot: ptr.To(true), AllowPrivilegeEscalation: ptr.To(false),
@@ -84,25 +84,25 @@ func unprivileged() *corev1.SecurityContext {
 	}
 }
 
-// nameTries is how often a name is generated before one that is free is given up.
-const nameTries = 5
+// createAttempts is how many generated names are tried, since one may be taken.
+const createAttempts = 5
 
-func createPod(ctx context.Context, pods typedcorev1.PodInterface, pod *corev1.Pod) (made *corev1.Pod, err error) {
-	for range nameTries {
-		made, err = pods.Create(ctx, pod, metav1.CreateOptions{})
+func createPod(ctx context.Context, pods typedcorev1.PodInterface, pod *corev1.Pod) (created *corev1.Pod, err error) {
+	for range createAttempts {
+		created, err = pods.Create(ctx, pod, metav1.CreateOptions{})
 		if err == nil || pod.Name != "" || !apierrors.IsAlreadyExists(err) {
 			break
 		}
 	}
 	if err != nil {
-		return nil, refusedPod(pod, fmt.Errorf("make the pod of the process: %w", err))
+		return nil, explainRefusal(pod, fmt.Errorf("create the pod of the process: %w", err))
 	}
-	return made, nil
+	return created, nil
 }
 
-// refusedPod names what is missing for the Pod, where err shows that. Kubernetes refuses a Pod of an unknown account as
-// forbidden, and only the text of the refusal tells it from other reasons.
-func refusedPod(pod *corev1.Pod, err error) error {
+// explainRefusal replaces an error that means that the service account or the namespace does not exist. Kubernetes reports a
+// missing service account as forbidden, so that only the text of the error distinguishes it from other reasons.
+func explainRefusal(pod *corev1.Pod, err error) error {
 	namespace, account := pod.Namespace, pod.Spec.ServiceAccountName
 	var status apierrors.APIStatus
 	switch {
@@ -120,8 +120,8 @@ func refusedPod(pod *corev1.Pod, err error) error {
 	return err
 }
 
-// patchOf returns a patch that changes this very Pod and none that came after it.
-func patchOf(uid types.UID, annotations map[string]string, status *corev1.PodStatus) ([]byte, error) {
+// newPatch returns a patch for the Pod with this UID. It does not apply to a later Pod of the same name.
+func newPatch(uid types.UID, annotations map[string]string, status *corev1.PodStatus) ([]byte, error) {
 	patch := map[string]any{"metadata": map[string]any{"uid": uid}}
 	if annotations != nil {
 		patch["metadata"] = map[string]any{"uid": uid, "annotations": annotations}
@@ -132,22 +132,22 @@ func patchOf(uid types.UID, annotations map[string]string, status *corev1.PodSta
 	return json.Marshal(patch)
 }
 
-// vouch extends the Pod's lease and returns the Pod as it is now.
-func vouch(ctx context.Context, pods typedcorev1.PodInterface, pod *corev1.Pod, until time.Time) (*corev1.Pod, error) {
-	patch, err := patchOf(pod.UID, map[string]string{podannotation.Lease: podannotation.FormatLease(until)}, nil)
+// extendLease sets the end of the Pod's lease and returns the current Pod.
+func extendLease(ctx context.Context, pods typedcorev1.PodInterface, pod *corev1.Pod, until time.Time) (*corev1.Pod, error) {
+	patch, err := newPatch(pod.UID, map[string]string{podannotation.Lease: podannotation.FormatLease(until)}, nil)
 	if err != nil {
 		return nil, err
 	}
 	return pods.Patch(ctx, pod.Name, types.MergePatchType, patch, metav1.PatchOptions{})
 }
 
-// isAbsent reports whether the API server says that there is no such Pod. A proxy in front of it that finds no server
-// answers with the same number, and knows nothing of Pods.
+// isAbsent reports whether err is the API server's answer that the Pod does not exist. A proxy that finds no server answers
+// with the same status code, but without a Kubernetes status.
 func isAbsent(err error) bool {
 	return apierrors.IsNotFound(err) && !apierrors.IsUnexpectedServerError(err)
 }
 
-// isGone reports whether an error of vouch says that the Pod is no more, though another may have its name.
+// isGone reports whether an error of extendLease means that the Pod does not exist any more. Another Pod may have its name.
 func isGone(err error) bool {
 	if isAbsent(err) {
 		return true
@@ -159,15 +159,15 @@ func isGone(err error) bool {
 	return slices.ContainsFunc(status.Status().Details.Causes, func(c metav1.StatusCause) bool { return c.Field == "metadata.uid" })
 }
 
-// reportRunning writes what kubectl get shows. Most callers may not, and the Pod serves its purpose without.
-func reportRunning(ctx context.Context, pods typedcorev1.PodInterface, pod *corev1.Pod, since time.Time) error {
+// setRunning sets the status that kubectl get shows. It is optional: many callers do not have the permission.
+func setRunning(ctx context.Context, pods typedcorev1.PodInterface, pod *corev1.Pod, since time.Time) error {
 	at := metav1.NewTime(since)
 	var conditions []corev1.PodCondition
 	for _, kind := range []corev1.PodConditionType{corev1.PodScheduled, corev1.PodInitialized, corev1.ContainersReady, corev1.PodReady} {
 		conditions = append(conditions, corev1.PodCondition{Type: kind, Status: corev1.ConditionTrue, LastTransitionTime: at})
 	}
 	container := pod.Spec.Containers[0]
-	patch, err := patchOf(pod.UID, nil, &corev1.PodStatus{
+	patch, err := newPatch(pod.UID, nil, &corev1.PodStatus{
 		Phase: corev1.PodRunning, StartTime: &at, Conditions: conditions,
 		ContainerStatuses: []corev1.ContainerStatus{{
 			Name: container.Name, Image: container.Image, Ready: true, Started: ptr.To(true),
@@ -181,32 +181,32 @@ func reportRunning(ctx context.Context, pods typedcorev1.PodInterface, pod *core
 	return err
 }
 
-// deleteTimeout bounds how long the supervisor stays for an authority that does not answer, deleteTry each request.
 const (
+	// deleteTimeout bounds the deletion of the Pod if the authority does not answer, deleteAttempt each request.
 	deleteTimeout = 10 * time.Second
-	deleteTry     = 3 * time.Second
+	deleteAttempt = 3 * time.Second
 	deletePause   = 250 * time.Millisecond
 )
 
-// asking makes a request that has a limit.
-type asking func(ctx context.Context, limit time.Duration, request func(context.Context) error) error
+// requester calls request with a context that ends after the limit, and handles the connection after a failure.
+type requester func(ctx context.Context, limit time.Duration, request func(context.Context) error) error
 
-// deletePod removes the Pod. One that is gone, or another of its name, is not an error. Each request is made by ask.
-func deletePod(pods typedcorev1.PodInterface, pod *corev1.Pod, ask asking) error {
+// deletePod deletes the Pod. It returns nil if the Pod does not exist any more, even if another has its name.
+func deletePod(pods typedcorev1.PodInterface, pod *corev1.Pod, do requester) error {
 	ctx, cancel := context.WithTimeout(context.Background(), deleteTimeout)
 	defer cancel()
 	options := metav1.DeleteOptions{GracePeriodSeconds: ptr.To(int64(0)), Preconditions: metav1.NewUIDPreconditions(string(pod.UID))}
 	pause := time.NewTicker(deletePause)
 	defer pause.Stop()
-	for unknown := false; ; {
-		err := ask(ctx, deleteTry, func(ctx context.Context) error { return pods.Delete(ctx, pod.Name, options) })
+	for refused := false; ; {
+		err := do(ctx, deleteAttempt, func(ctx context.Context) error { return pods.Delete(ctx, pod.Name, options) })
 		switch {
 		case err == nil || isAbsent(err) || apierrors.IsConflict(err):
 			return nil
-		case apierrors.IsForbidden(err) || apierrors.IsUnauthorized(err) && unknown:
+		case apierrors.IsForbidden(err) || apierrors.IsUnauthorized(err) && refused:
 			return err
 		}
-		unknown = apierrors.IsUnauthorized(err) // the next connection may show a newer certificate
+		refused = apierrors.IsUnauthorized(err) // The next connection may present a newer certificate.
 		select {
 		case <-pause.C:
 		case <-ctx.Done():

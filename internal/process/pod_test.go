@@ -29,7 +29,7 @@ func TestBaseName(t *testing.T) {
 	}
 }
 
-// TestGone tells the API server's word from a proxy's.
+// TestGone distinguishes answers of the API server from those of a proxy.
 func TestGone(t *testing.T) {
 	t.Parallel()
 	pods := schema.GroupResource{Resource: "pods"}
@@ -39,7 +39,7 @@ func TestGone(t *testing.T) {
 	}{
 		"no such pod":    {apierrors.NewNotFound(pods, "a"), true},
 		"no such server": {apierrors.NewGenericServerResponse(http.StatusNotFound, "PATCH", pods, "a", "404 page not found", 0, true), false},
-		"away":           {apierrors.NewServiceUnavailable("away"), false},
+		"unavailable":    {apierrors.NewServiceUnavailable("down"), false},
 	} {
 		if got := isGone(test.err); got != test.gone {
 			t.Errorf("%s: %v", name, got)
@@ -47,20 +47,20 @@ func TestGone(t *testing.T) {
 	}
 }
 
-// TestDeletePodAgain tries once more where the caller is not known: the next connection may show a newer certificate.
+// TestDeletePodAgain expects a second attempt after status 401: the next connection may present a newer certificate.
 func TestDeletePodAgain(t *testing.T) {
 	t.Parallel()
 	pod := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: "ns", Name: "p", UID: "1"}}
 	for _, refusals := range []int{1, 2} {
-		client, asked := fake.NewClientset(pod), 0
-		ask := func(ctx context.Context, _ time.Duration, request func(context.Context) error) error {
-			if asked++; asked <= refusals {
-				return apierrors.NewUnauthorized("who?")
+		client, requests := fake.NewClientset(pod), 0
+		do := func(ctx context.Context, _ time.Duration, request func(context.Context) error) error {
+			if requests++; requests <= refusals {
+				return apierrors.NewUnauthorized("expired")
 			}
 			return request(ctx)
 		}
-		if err := deletePod(client.CoreV1().Pods("ns"), pod, ask); (err != nil) != (refusals > 1) || asked != 2 {
-			t.Errorf("refused %d times: %v after %d requests", refusals, err, asked)
+		if err := deletePod(client.CoreV1().Pods("ns"), pod, do); (err != nil) != (refusals > 1) || requests != 2 {
+			t.Errorf("refused %d times: got %v after %d requests", refusals, err, requests)
 		}
 	}
 }

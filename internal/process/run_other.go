@@ -7,10 +7,10 @@ import (
 	"errors"
 )
 
-// Run is for Linux alone.
+// Run returns an error: lanyard exec needs Linux.
 func Run(context.Context, Config) (int, error) {
 	return 0, errors.New("lanyard exec needs Linux")
 }
 
-// Trampoline is for Linux alone.
-func Trampoline([]string) (exitCode int, ours bool) { return 0, false }
+// Trampoline returns false.
+func Trampoline([]string) (exitCode int, isTrampoline bool) { return 0, false }

@@ -18,18 +18,19 @@ import (
 	"k8s.io/client-go/util/connrotation"
 )
 
-// Server is the API server as the command is told of it.
+// Server is the API server as clients inside the command see it.
 type Server struct {
 	URL *url.URL
-	// CA signed its certificate, in PEM; empty stands for the machine's own CAs.
+	// CA holds the certificates in PEM that the server's certificate is verified with. If it is empty, clients use those of the
+	// machine.
 	CA []byte
-	// Name is the certificate's, where that is not the URL's host.
+	// Name is the name in the server's certificate if it differs from the host of URL.
 	Name string
-	// Insecure leaves the certificate unchecked. Only a kubeconfig can say so.
+	// Insecure disables verification of the certificate. Only a kubeconfig can express it.
 	Insecure bool
 }
 
-// ServerOf reads where a client configuration leads.
+// ServerOf returns the server of a client configuration. It returns an error for a server without TLS.
 func ServerOf(config *rest.Config) (Server, error) {
 	base, _, err := rest.DefaultServerUrlFor(config)
 	if err != nil {
@@ -47,9 +48,10 @@ func ServerOf(config *rest.Config) (Server, error) {
 	return s, nil
 }
 
-// Dial lets connections that are made from the configuration be closed, by the function it returns. One whose other end
-// went without a word would keep every request waiting until HTTP/2 gives it up, after 45 seconds.
-func Dial(config *rest.Config) (hangUp func()) {
+// TrackConnections changes config so that the connections of its clients can be closed, with the function it returns. If the
+// server disappears without closing a connection, every request on it waits until HTTP/2 gives the connection up, after 45
+// seconds.
+func TrackConnections(config *rest.Config) (closeConnections func()) {
 	dial := config.Dial
 	if dial == nil {
 		dial = (&net.Dialer{Timeout: dialTimeout, KeepAlive: dialTimeout}).DialContext
@@ -61,8 +63,8 @@ func Dial(config *rest.Config) (hangUp func()) {
 
 const dialTimeout = 30 * time.Second
 
-// environment returns the variables by which in-cluster clients find the server. They name a host and a port, and nothing
-// else.
+// environment returns the variables in which in-cluster clients find the server. They contain a host and a port only, so it
+// returns an error for a server whose URL has a path.
 func (s Server) environment() ([]string, error) {
 	if path := strings.Trim(s.URL.Path, "/"); path != "" {
 		return nil, errors.New("in-cluster clients cannot reach a server below a path")
@@ -82,9 +84,8 @@ const (
 	rootCAConfigMap = "kube-root-ca.crt"
 )
 
-// authorities returns the CA that pods of the namespace are given, or, where the caller may not read that, the one of the
-// kubeconfig.
-func (s Server) authorities(ctx context.Context, client kubernetes.Interface, namespace string) []byte {
+// loadCA returns the CA that pods of the namespace get, or that of the kubeconfig if the caller may not read the former.
+func (s Server) loadCA(ctx context.Context, client kubernetes.Interface, namespace string) []byte {
 	published, err := client.CoreV1().ConfigMaps(namespace).Get(ctx, rootCAConfigMap, metav1.GetOptions{})
 	if err == nil && published.Data[caFile] != "" {
 		return []byte(published.Data[caFile])
@@ -92,15 +93,15 @@ func (s Server) authorities(ctx context.Context, client kubernetes.Interface, na
 	return s.CA
 }
 
-// Probe asks the API server whether it accepts a token. An error means that it did not answer.
+// Probe reports whether the API server accepts a token. An error means that the server did not decide.
 type Probe func(ctx context.Context, token string) (accepted bool, err error)
 
-// maxAnswer bounds what is read of an answer, so that its connection can be used again.
+// maxAnswer is the number of bytes of an answer that are read, so that its connection can be reused.
 const maxAnswer = 64 << 10
 
-// ProbeBy returns a Probe that makes a request with the token itself, since the caller of lanyard exec seldom may review tokens.
-// The answer is about the token alone: a server refuses a token before it looks at what is asked for.
-func ProbeBy(config *rest.Config) (Probe, error) {
+// NewProbe returns a Probe that requests /version with the token. The caller of lanyard exec rarely has permission to create a
+// TokenReview. A server authenticates a request before it authorizes it, so only status 401 means that the token is refused.
+func NewProbe(config *rest.Config) (Probe, error) {
 	anonymous := rest.AnonymousClientConfig(config)
 	base, _, err := rest.DefaultServerUrlFor(anonymous)
 	if err != nil {

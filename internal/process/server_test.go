@@ -11,7 +11,7 @@ import (
 	"k8s.io/client-go/rest"
 )
 
-// What the caller of lanyard exec may do must not be taken for what the token may.
+// TestProbe checks that a probe authenticates with the token only, never with the caller's credentials.
 func TestProbe(t *testing.T) {
 	t.Parallel()
 	const token = "a.secret.token"
@@ -25,7 +25,7 @@ func TestProbe(t *testing.T) {
 	}))
 	defer server.Close()
 	config := &rest.Config{Host: server.URL + "/base", BearerToken: "the caller's", TLSClientConfig: rest.TLSClientConfig{Insecure: true}}
-	probe, err := ProbeBy(config)
+	probe, err := NewProbe(config)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -42,7 +42,7 @@ func TestProbe(t *testing.T) {
 	}
 	server.Close()
 	if _, err := probe(t.Context(), token); err == nil || strings.Contains(err.Error(), token) {
-		t.Errorf("a server that is away: %v", err)
+		t.Errorf("a server that does not answer: %v", err)
 	}
 }
 
@@ -65,6 +65,6 @@ func TestServer(t *testing.T) {
 		}
 	}
 	if _, err := ServerOf(&rest.Config{Host: "http://api.example"}); err == nil {
-		t.Error("tokens are sent in the clear")
+		t.Error("a server without TLS is accepted")
 	}
 }

@@ -13,24 +13,26 @@ import (
 	"time"
 
 	"lanyard.dev/internal/podannotation"
+	"lanyard.dev/internal/runas"
 )
 
-// forwarded are the signals that are meant for the command: all that can be caught, but those that the kernel sends to a
-// process for what it did itself. SIGTTOU is left out: who handles it writes for ever where it may not.
-func forwarded() []os.Signal {
+// forwardedSignals returns the signals that the supervisor forwards to the command: all that a process can catch, except those
+// that the kernel sends for an action of the process itself. SIGTTOU is missing because a process that catches it repeats the
+// write to a terminal for ever.
+func forwardedSignals() []os.Signal {
 	list := []os.Signal{
 		syscall.SIGHUP, syscall.SIGINT, syscall.SIGQUIT, syscall.SIGTERM, syscall.SIGUSR1, syscall.SIGUSR2, syscall.SIGALRM,
 		syscall.SIGCONT, syscall.SIGTSTP, syscall.SIGTTIN, syscall.SIGWINCH, syscall.SIGIO, syscall.SIGPWR,
 	}
-	const firstRealTime, lastRealTime = 35, 64 // 32 to 34 are the C library's
+	const firstRealTime, lastRealTime = 35, 64 // The C library uses 32 to 34.
 	for number := firstRealTime; number <= lastRealTime; number++ {
 		list = append(list, syscall.Signal(number))
 	}
 	return list
 }
 
-// ends tells whether a signal ends a supervisor that has not started its command.
-func ends(s os.Signal) bool {
+// interruptsStart reports whether a signal ends a supervisor that has not started its command yet.
+func interruptsStart(s os.Signal) bool {
 	switch s {
 	case syscall.SIGHUP, syscall.SIGINT, syscall.SIGQUIT, syscall.SIGTERM:
 		return true
@@ -38,12 +40,13 @@ func ends(s os.Signal) bool {
 	return false
 }
 
-// catch collects signals until the function it returns is called. What was ignored stays so, as nohup wants it.
-func catch() (signals chan os.Signal, stop func()) {
+// notifySignals delivers signals until stop is called. A signal that was ignored when the process started stays ignored, as nohup
+// requires.
+func notifySignals() (signals chan os.Signal, stop func()) {
 	signals = make(chan os.Signal, 64)
 	var wanted []os.Signal
-	// SIGPIPE is caught and dropped: it would end the supervisor, and with it the command, when nobody reads its words.
-	for _, s := range append(forwarded(), syscall.SIGPIPE) {
+	// SIGPIPE is caught and dropped. It would end the supervisor, and with it the command, when standard error is closed.
+	for _, s := range append(forwardedSignals(), syscall.SIGPIPE) {
 		if !signal.Ignored(s) {
 			wanted = append(wanted, s)
 		}
@@ -52,7 +55,7 @@ func catch() (signals chan os.Signal, stop func()) {
 	return signals, func() { signal.Stop(signals) }
 }
 
-// watchCommand tells when the command stops or ends, until it has ended.
+// watchCommand delivers the states in which the command stops or ends. It closes the channel when the command has ended.
 func watchCommand(pid int) <-chan syscall.WaitStatus {
 	states := make(chan syscall.WaitStatus, 1)
 	go func() {
@@ -75,7 +78,7 @@ func watchCommand(pid int) <-chan syscall.WaitStatus {
 	return states
 }
 
-// exitCode is a shell's for what a process ended with.
+// exitCode returns the exit code that a shell would report.
 func exitCode(state syscall.WaitStatus) int {
 	if state.Signaled() {
 		return exitSignal + int(state.Signal())
@@ -83,23 +86,23 @@ func exitCode(state syscall.WaitStatus) int {
 	return state.ExitStatus()
 }
 
-// ending is why a command is to end, and how long it has.
-type ending struct {
+// termination is a reason to end the command. grace is the time between SIGTERM and SIGKILL.
+type termination struct {
 	reason string
 	grace  time.Duration
 }
 
-// finish asks for the command's end. The first reason counts.
-func (s *supervisor) finish(e ending) {
+// terminate requests the end of the command. Only the first request counts.
+func (s *supervisor) terminate(t termination) {
 	select {
-	case s.over <- e:
+	case s.terminations <- t:
 	default:
 	}
 }
 
-// attend passes signals on until the command has ended, and returns its exit code.
-func (s *supervisor) attend(signals <-chan os.Signal, states <-chan syscall.WaitStatus) (code int, err error) {
-	over := s.over
+// awaitCommand forwards signals until the command has ended, and returns its exit code.
+func (s *supervisor) awaitCommand(signals <-chan os.Signal, states <-chan syscall.WaitStatus) (code int, err error) {
+	terminations := s.terminations
 	var kill <-chan time.Time
 	for {
 		select {
@@ -108,19 +111,19 @@ func (s *supervisor) attend(signals <-chan os.Signal, states <-chan syscall.Wait
 		case state, ok := <-states:
 			switch {
 			case !ok:
-				return 0, errors.New("the command ended, and nobody knows how")
+				return 0, errors.New("the command ended, but its exit status is unknown")
 			case state.Stopped():
 				s.suspend(state.StopSignal())
 			default:
 				return exitCode(state), nil
 			}
-		case <-s.relay.stops():
+		case <-s.relay.StopRequests():
 			s.stopGroup()
-		case e := <-over:
-			over = nil
+		case t := <-terminations:
+			terminations = nil
 			_ = s.command.Signal(syscall.SIGTERM)
-			s.say("%s; the command is told to end and has %v", e.reason, e.grace)
-			kill = s.Clock.After(e.grace)
+			s.printf("%s; the command was sent SIGTERM and is killed in %v", t.reason, t.grace)
+			kill = s.Clock.After(t.grace)
 		case <-kill:
 			_ = s.command.Signal(syscall.SIGKILL)
 		}
@@ -131,90 +134,91 @@ func (s *supervisor) forward(received os.Signal) {
 	number, ok := received.(syscall.Signal)
 	switch {
 	case !ok || number == syscall.SIGTTIN || number == syscall.SIGPIPE:
-	case s.apart != nil:
-		s.forwardApart(number)
-	case !s.terminal.sends(number):
+	case s.isolation != nil:
+		s.forwardToSession(number)
+	case !s.terminal.Sends(number):
 		_ = s.command.Signal(number)
 	}
 }
 
-// forwardApart passes a signal on to a command in a session of its own, which gets none from the caller's terminal.
-func (s *supervisor) forwardApart(number syscall.Signal) {
+// forwardToSession forwards a signal to a command in a session of its own, which gets no signals from the caller's terminal.
+func (s *supervisor) forwardToSession(number syscall.Signal) {
 	switch {
 	case number == syscall.SIGWINCH && s.relay != nil:
-		s.relay.resize()
+		s.relay.Resize()
 	case number == syscall.SIGTSTP:
 		s.stopGroup()
 	case number == syscall.SIGCONT:
 		s.resumeCommand()
-	case s.terminal.sends(number):
+	case s.terminal.Sends(number):
 		s.signalGroup(number)
 	default:
 		_ = s.command.Signal(number)
 	}
 }
 
-// signalGroup sends a signal to the process group of a command in a session of its own, while the command is there: the
-// number of a group that is gone may be another's.
+// signalGroup sends a signal to the process group of a command in a session of its own. It does so only while the command exists,
+// because the kernel may use the number again for another group.
 func (s *supervisor) signalGroup(number syscall.Signal) {
 	if s.command.Signal(syscall.Signal(0)) == nil {
 		_ = syscall.Kill(-s.command.Pid, number)
 	}
 }
 
-// stopGroup does what Ctrl-Z would do to the command's process group in the caller's session. In its own, the kernel stops
-// it for SIGSTOP alone. A command that handles SIGTSTP gets that, and so does any where no shell would continue it.
+// stopGroup stops the command's process group, as Ctrl-Z would in the caller's session. In a session of its own the group is
+// orphaned, so the kernel stops it by SIGSTOP only. A command that handles SIGTSTP gets SIGTSTP, and so does one without a
+// controlling terminal, since no shell would continue it.
 func (s *supervisor) stopGroup() {
-	if s.terminal == nil || handles(s.command.Pid, syscall.SIGTSTP) {
+	if s.terminal == nil || handlesSignal(s.command.Pid, syscall.SIGTSTP) {
 		s.signalGroup(syscall.SIGTSTP)
 		return
 	}
 	s.signalGroup(syscall.SIGSTOP)
 }
 
-// resumeCommand lets a command go on, and gives it the terminal where that is the supervisor's to give.
+// resumeCommand continues the command and, if the command has a terminal of its own, makes the caller's terminal raw again.
 func (s *supervisor) resumeCommand() {
-	if s.apart == nil {
+	if s.isolation == nil {
 		_ = s.command.Signal(syscall.SIGCONT)
 		return
 	}
-	s.relay.grab()
-	s.relay.resize()
+	s.relay.TakeTerminal()
+	s.relay.Resize()
 	s.signalGroup(syscall.SIGCONT)
 }
 
 const (
-	// suspendTimeout bounds how long Ctrl-Z may wait for a renewal under way, and then for its own.
+	// suspendTimeout bounds how long Ctrl-Z waits for a renewal in progress, and again for the renewal of a suspension.
 	suspendTimeout = time.Second
 	// suspensionsPerSecond bounds how often the command can suspend the supervisor, after the first suspensionBurst times.
 	suspensionsPerSecond, suspensionBurst = 1, 5
 )
 
-// suspend stops the supervisor because the command has stopped, so that the shell takes over, and continues both. As
-// nothing can be renewed meanwhile, the lease is made as long as there is, and nobody makes it shorter before both go on.
+// suspend stops the supervisor after the command has stopped, so that the shell takes over, and later continues both. Nothing
+// can be renewed in between, so it extends the lease to the maximum before, and holds leaseLock so that no renewal shortens it.
 func (s *supervisor) suspend(signal syscall.Signal) {
-	if s.terminal == nil || !stopped(s.command.Pid) {
+	if s.terminal == nil || !isStopped(s.command.Pid) {
 		return
 	}
-	// Each suspension costs the authority two requests, in the caller's name, and another user's command may stop itself
-	// again and again. One that does is continued.
+	// Each suspension makes two requests in the caller's name, and a command of another user can stop itself again and again.
+	// If it does so too often, it is continued.
 	if !s.suspensions.Allow() {
 		s.resumeCommand()
 		return
 	}
 	soon, cancel := context.WithTimeout(context.Background(), suspendTimeout)
-	if s.leasing.Acquire(soon, 1) == nil {
-		defer s.leasing.Release(1)
+	if s.leaseLock.Acquire(soon, 1) == nil {
+		defer s.leaseLock.Release(1)
 	}
 	cancel()
 	soon, cancel = context.WithTimeout(context.Background(), suspendTimeout)
-	_, _ = vouch(soon, s.pods, s.pod, s.authorityTime().Add(podannotation.MaxLease))
+	_, _ = extendLease(soon, s.pods, s.pod, s.authorityTime().Add(podannotation.MaxLease))
 	cancel()
 	if signal == syscall.SIGSTOP {
 		signal = syscall.SIGTSTP
 	}
-	s.relay.release()
-	stopSelf(signal)
+	s.relay.RestoreTerminal()
+	runas.StopSelf(signal)
 	s.resumeCommand()
 	select {
 	case s.resumed <- struct{}{}:
@@ -222,8 +226,8 @@ func (s *supervisor) suspend(signal syscall.Signal) {
 	}
 }
 
-// handles reports whether a process ignores or catches a signal.
-func handles(pid int, number syscall.Signal) bool {
+// handlesSignal reports whether a process ignores or catches a signal.
+func handlesSignal(pid int, number syscall.Signal) bool {
 	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
 	if err != nil {
 		return false
@@ -241,13 +245,13 @@ func handles(pid int, number syscall.Signal) bool {
 	return false
 }
 
-// stopped tells whether a child is stopped now: the news that it was may be old.
-func stopped(pid int) bool {
+// isStopped reports whether a child is stopped now. A wait status may be out of date.
+func isStopped(pid int) bool {
 	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 	if err != nil {
 		return false
 	}
-	// The state follows the name, which is in parentheses and may hold any.
+	// The state follows the name, which is in parentheses and may itself contain parentheses.
 	after := stat[bytes.LastIndexByte(stat, ')')+1:]
 	return len(after) > 1 && after[1] == 'T'
 }

@@ -21,78 +21,81 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	typedcorev1 "k8s.io/client-go/kubernetes/typed/core/v1"
 	"k8s.io/utils/clock"
+
+	"lanyard.dev/internal/runas"
 )
 
-// startTimeout bounds all that is asked of the authority before the command starts.
+// startTimeout bounds all requests to the authority before the command starts.
 const startTimeout = 30 * time.Second
 
 // supervisor runs one command.
 type supervisor struct {
 	Config
-	path     string
+	path     string // of the program
 	pods     typedcorev1.PodInterface
-	terminal *terminal
-	words    *words
+	terminal *runas.ControllingTerminal
+	messages *messages
 	launcher launcher
-	// apart and relay are for the command of another user, relay for one that has a terminal.
-	apart *apart
-	relay *relay
+	// isolation is nil unless another user runs the command. relay is nil unless that command has a terminal.
+	isolation *runas.Isolation
+	relay     *runas.Relay
 
-	// These are set in the course of start.
-	volume    *volume
-	directory *directory
-	root      *os.Root
-	pod       *corev1.Pod
-	made      time.Time // when the pod was made, by this machine's clock
-	content   *content
-	env       []string
-	command   *os.Process
-	removed   bool
-	// shown is the content that the command sees now.
-	shown atomic.Pointer[content]
-	// refused says that the API server refuses the tokens, and replace asks for new ones.
-	refused atomic.Bool
-	replace chan struct{}
+	// start sets these.
+	volume     *volume
+	directory  *directory
+	root       *os.Root
+	pod        *corev1.Pod
+	podCreated time.Time // by this machine's clock
+	content    *content
+	env        []string
+	command    *os.Process
+	podDeleted bool
+	// current is the content that the command sees now.
+	current atomic.Pointer[content]
+	// refused reports whether the API server refuses the tokens. renewNow requests new ones.
+	refused  atomic.Bool
+	renewNow chan struct{}
 
-	// over receives why the command is to end before it does so by itself.
-	over chan ending
-	// leasing is held by who extends the lease.
-	leasing *semaphore.Weighted
-	// resumed asks for a new lease at once.
+	// terminations receives the first reason to end the command.
+	terminations chan termination
+	// leaseLock is held while the lease is extended.
+	leaseLock *semaphore.Weighted
+	// resumed requests a renewal of the lease after a suspension.
 	resumed     chan struct{}
 	suspensions *rate.Limiter
 }
 
-// Run runs the command and returns its exit code: 128 and the signal's number where a signal ended it. When it returns,
-// the Pod is gone and its tokens are refused, unless the authority could not be reached; that is said. An error means
-// that there was no command; ExitCode says with what to exit then.
+// Run runs the command and returns its exit code, which is 128 plus the number of the signal if a signal ended the command.
+// When Run returns, the Pod is deleted and its tokens are refused; a message reports if the authority could not be reached. An
+// error means that the command did not start; ExitCode returns the exit code for it.
 //
-// It takes over the process's signals, and may be called once at a time.
+// Run handles the signals of the process. Only one call may run at a time.
 func Run(ctx context.Context, config Config) (code int, err error) {
-	path, err := lookUp(config.Command[0])
+	path, err := findProgram(config.Command[0])
 	if err != nil {
 		return 0, err
 	}
-	var other *apart
+	var isolation *runas.Isolation
 	if config.User.Other {
-		// The command may begin in another directory.
+		// The command may start in another directory.
 		if path, err = filepath.Abs(path); err != nil {
-			return 0, notExecuted(config.Command[0], err)
+			return 0, executionFailure(config.Command[0], err)
 		}
-		if other, err = newApart(config.User, config.KeepFDs, config.AllowEscalation); err != nil {
+		if isolation, err = runas.NewIsolation(config.User, config.KeepFDs, config.AllowEscalation); err != nil {
 			return 0, err
 		}
 	}
 	s := &supervisor{
-		Config: config, path: path, apart: other, pods: config.Client.CoreV1().Pods(config.Pod.Namespace), terminal: openTerminal(),
-		words: newWords(config.Words), over: make(chan ending, 1), leasing: semaphore.NewWeighted(1), resumed: make(chan struct{}, 1),
-		replace: make(chan struct{}, 1), suspensions: rate.NewLimiter(suspensionsPerSecond, suspensionBurst),
+		Config: config, path: path, isolation: isolation, pods: config.Client.CoreV1().Pods(config.Pod.Namespace),
+		terminal: runas.OpenControllingTerminal(), messages: newMessages(config.Messages), terminations: make(chan termination, 1),
+		leaseLock: semaphore.NewWeighted(1), resumed: make(chan struct{}, 1), renewNow: make(chan struct{}, 1),
+		suspensions: rate.NewLimiter(suspensionsPerSecond, suspensionBurst),
 	}
 	s.Clock = cmp.Or[clock.Clock](s.Clock, clock.RealClock{})
-	s.words.raw = func() bool { return s.relay.grabbed() }
-	signals, stop := catch()
+	s.messages.isRaw = func() bool { return s.relay.IsRaw() }
+	signals, stop := notifySignals()
 	defer stop()
-	defer s.end()
+	defer s.release()
 	return s.run(ctx, signals)
 }
 
@@ -105,19 +108,19 @@ func (s *supervisor) run(ctx context.Context, signals <-chan os.Signal) (code in
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	var upkeep sync.WaitGroup
-	for _, keep := range []func(context.Context){s.keepTokens, s.watchTokens, s.keepLease, s.watchPod, s.report} {
-		upkeep.Go(func() { s.guard(ctx, keep) })
+	for _, task := range []func(context.Context){s.keepTokens, s.probeTokens, s.keepLease, s.watchPod, s.reportRunning} {
+		upkeep.Go(func() { s.runTask(ctx, task) })
 	}
-	// The Pod goes before the upkeep is waited for, but no upkeep begins any more.
+	// The Pod is deleted before the tasks are waited for, but after their context has ended.
 	defer upkeep.Wait()
-	defer s.removePod()
+	defer s.deletePod()
 	defer cancel()
-	defer s.relay.end()
-	s.relay.run(s.command.Pid, func(err error) { s.finish(ending{reason: err.Error(), grace: s.Pod.Grace}) })
-	return s.attend(signals, watchCommand(s.command.Pid))
+	defer s.relay.Close()
+	s.relay.Start(s.command.Pid, func(err error) { s.terminate(termination{reason: err.Error(), grace: s.Pod.Grace}) })
+	return s.awaitCommand(signals, watchCommand(s.command.Pid))
 }
 
-// signalled is a signal that came before there was a command to get it.
+// signalled is the error of a start that a signal interrupted.
 type signalled struct{ signal syscall.Signal }
 
 func (e *signalled) Error() string { return e.signal.String() }
@@ -128,7 +131,7 @@ func (s *supervisor) startUnlessSignalled(ctx context.Context, signals <-chan os
 	ctx, interrupt := context.WithCancelCause(ctx)
 	defer interrupt(nil)
 	started := make(chan error, 1)
-	go func() { started <- guarded(func() error { return s.start(ctx) })() }()
+	go func() { started <- recovered(func() error { return s.start(ctx) })() }()
 	var early *signalled
 	for {
 		select {
@@ -143,7 +146,7 @@ func (s *supervisor) startUnlessSignalled(ctx context.Context, signals <-chan os
 			}
 			return err
 		case received := <-signals:
-			if number, ok := received.(syscall.Signal); ok && ends(received) {
+			if number, ok := received.(syscall.Signal); ok && interruptsStart(received) {
 				early = &signalled{number}
 				interrupt(early)
 			}
@@ -151,18 +154,18 @@ func (s *supervisor) startUnlessSignalled(ctx context.Context, signals <-chan os
 	}
 }
 
-// start does all there is to do until the command runs. What it made is given back by end, whether it fails or not.
+// start starts the command. release frees what start created, also after an error.
 func (s *supervisor) start(ctx context.Context) error {
-	if err := s.choose(); err != nil {
+	if err := s.selectLauncher(); err != nil {
 		return err
 	}
 	group, ctx := errgroup.WithContext(ctx)
-	group.Go(guarded(s.prepare))
-	group.Go(guarded(func() error { return s.acquire(ctx) }))
+	group.Go(recovered(s.prepareVolume))
+	group.Go(recovered(func() error { return s.createPod(ctx) }))
 	if err := group.Wait(); err != nil {
 		return err
 	}
-	if err := s.fill(); err != nil {
+	if err := s.writeFiles(); err != nil {
 		return err
 	}
 	var err error
@@ -173,54 +176,55 @@ func (s *supervisor) start(ctx context.Context) error {
 	return err
 }
 
-// choose finds the way to the namespace that this process may go.
-func (s *supervisor) choose() error {
-	files, own := []*os.File{s.Stdin, s.Stdout, s.Stderr}, s.terminal == nil
+// selectLauncher selects the way to start the command that the capabilities of this process permit.
+func (s *supervisor) selectLauncher() error {
+	files, ownGroup := []*os.File{s.Stdin, s.Stdout, s.Stderr}, s.terminal == nil
 	mayMount := s.NoMount || mayMount()
 	switch {
-	case s.User.Other && (!mayMount || !holds(unix.CAP_SETUID)):
+	case s.User.Other && (!mayMount || !hasCapability(unix.CAP_SETUID)):
 		return &Error{Err: fmt.Errorf("user %d may not become user %d", os.Geteuid(), s.User.UID), Next: "only root may run commands as another user"}
 	case s.User.Other:
 		var err error
-		if s.relay, files, s.apart.terminal, err = newRelay(files, s.terminal, s.User); err != nil {
+		var terminal int
+		if s.relay, files, terminal, err = runas.NewRelay(files, s.terminal, s.User); err != nil {
 			return err
 		}
-		s.launcher = &direct{apart: s.apart, mount: !s.NoMount, files: files}
+		s.isolation.SetTerminal(terminal)
+		s.launcher = &direct{isolation: s.isolation, mount: !s.NoMount, files: files}
 	case mayMount:
-		s.launcher = &direct{mount: !s.NoMount, files: files, own: own}
+		s.launcher = &direct{mount: !s.NoMount, files: files, ownGroup: ownGroup}
 	default:
-		s.launcher = &inUserNamespace{files: files, own: own}
+		s.launcher = &inUserNamespace{files: files, ownGroup: ownGroup}
 	}
 	return nil
 }
 
-func (s *supervisor) prepare() (err error) {
+func (s *supervisor) prepareVolume() (err error) {
 	if s.volume, err = s.launcher.prepare(); err != nil || !s.NoMount {
 		return err
 	}
 	if s.directory, err = newDirectory(s.User); err != nil {
-		return fmt.Errorf("make a private directory: %w", err)
+		return fmt.Errorf("create a private directory: %w", err)
 	}
 	return nil
 }
 
-// acquire makes the Pod and requests what the volume shows. The request for the Pod is not broken off: nobody would know
-// then whether it was made.
-func (s *supervisor) acquire(ctx context.Context) (err error) {
+// createPod creates the Pod and requests the content of the volume. The request for the Pod is not cancelled with ctx, because
+// it would then be unknown whether the Pod exists.
+func (s *supervisor) createPod(ctx context.Context) (err error) {
 	uninterrupted, cancel := context.WithTimeout(context.WithoutCancel(ctx), startTimeout)
 	defer cancel()
-	pod := newPod(s.Pod, s.Command[0], maker())
+	pod := newPod(s.Pod, s.Command[0], describeCreator())
 	if s.pod, err = createPod(uninterrupted, s.pods, pod); err != nil {
 		return err
 	}
-	s.made = s.Clock.Now()
+	s.podCreated = s.Clock.Now()
 	s.content, err = s.fetch(ctx, s.pod)
-	s.shown.Store(s.content)
+	s.current.Store(s.content)
 	return err
 }
 
-// maker says who runs this, on which machine.
-func maker() string {
+func describeCreator() string {
 	host, err := os.Hostname()
 	if err != nil {
 		host = "unknown machine"
@@ -228,24 +232,24 @@ func maker() string {
 	return fmt.Sprintf("uid %d on %s, process %d", os.Getuid(), host, os.Getpid())
 }
 
-// removePod is done once.
-func (s *supervisor) removePod() {
-	if s.pod == nil || s.removed {
+// deletePod deletes the Pod. Further calls have no effect.
+func (s *supervisor) deletePod() {
+	if s.pod == nil || s.podDeleted {
 		return
 	}
-	s.removed = true
-	if err := deletePod(s.pods, s.pod, s.ask); err != nil {
-		s.say("pod %s/%s could not be deleted: %v", s.pod.Namespace, s.pod.Name, err)
-		s.say("the authority removes it, and so ends its tokens, within %v", s.Lease)
+	s.podDeleted = true
+	if err := deletePod(s.pods, s.pod, s.request); err != nil {
+		s.printf("delete pod %s/%s: %v", s.pod.Namespace, s.pod.Name, err)
+		s.printf("the authority deletes the pod, and so invalidates its tokens, within %v", s.Lease)
 	}
 }
 
-// end gives back all that there is, in an order in which the tokens die first.
-func (s *supervisor) end() {
-	s.relay.end()
-	s.removePod()
+// release frees all resources. The Pod comes first, so that the tokens are refused as early as possible.
+func (s *supervisor) release() {
+	s.relay.Close()
+	s.deletePod()
 	if s.launcher != nil {
-		s.launcher.end()
+		s.launcher.release()
 	}
 	if s.root != nil {
 		_ = s.root.Close()
@@ -253,19 +257,15 @@ func (s *supervisor) end() {
 	s.volume.close()
 	if s.directory != nil {
 		if err := s.directory.remove(); err != nil {
-			s.say("remove %s: %v", s.directory.path, err)
+			s.printf("remove %s: %v", s.directory.path, err)
 		}
 	}
-	s.terminal.close()
-	s.words.end()
+	s.terminal.Close()
+	s.messages.close()
 }
 
-func (s *supervisor) say(format string, args ...any) {
-	s.words.say(fmt.Sprintf(format, args...))
-}
-
-// guarded turns a panic into an error, so that the Pod does not outlive it.
-func guarded(f func() error) func() error {
+// recovered returns f with panics turned into errors, so that the supervisor still deletes the Pod.
+func recovered(f func() error) func() error {
 	return func() (err error) {
 		defer func() {
 			if cause := recover(); cause != nil {
@@ -276,58 +276,60 @@ func guarded(f func() error) func() error {
 	}
 }
 
-func (s *supervisor) guard(ctx context.Context, f func(context.Context)) {
-	err := guarded(func() error { f(ctx); return nil })()
+// runTask runs f, and ends the command if f panics.
+func (s *supervisor) runTask(ctx context.Context, f func(context.Context)) {
+	err := recovered(func() error { f(ctx); return nil })()
 	if err != nil {
-		s.finish(ending{reason: err.Error(), grace: s.Pod.Grace})
+		s.terminate(termination{reason: err.Error(), grace: s.Pod.Grace})
 	}
 }
 
 const (
-	// wordsHeld is how many messages wait for a reader who is slow. More are dropped.
-	wordsHeld = 64
-	// lastWords is how long a supervisor that has nothing else to do waits for them to be written.
-	lastWords = time.Second
+	// maxPendingMessages is the number of messages that wait for a slow reader. Further messages are dropped.
+	maxPendingMessages = 64
+	// lastMessagesTimeout bounds how long close waits until the pending messages are written.
+	lastMessagesTimeout = time.Second
 )
 
-// words are written beside everything else: a reader who has stopped reading must not keep the supervisor from its work,
-// of which ending the command is part.
-type words struct {
+// messages writes messages in a goroutine of its own. A reader that no longer reads must not block the supervisor, which could
+// then not end the command.
+type messages struct {
 	texts   chan string
 	written chan struct{}
-	// raw reports whether lines end with a carriage return too; nil is never. It is set before the first word.
-	raw func() bool
+	// isRaw reports whether lines must end with a carriage return too. It is set before the first message, or nil.
+	isRaw func() bool
 }
 
-func newWords(to io.Writer) *words {
-	w := &words{texts: make(chan string, wordsHeld), written: make(chan struct{})}
+func newMessages(to io.Writer) *messages {
+	m := &messages{texts: make(chan string, maxPendingMessages), written: make(chan struct{})}
 	go func() {
-		defer close(w.written)
-		for text := range w.texts {
+		defer close(m.written)
+		for text := range m.texts {
 			for line := range strings.SplitSeq(text, "\n") {
 				end := "\n"
-				if w.raw != nil && w.raw() {
+				if m.isRaw != nil && m.isRaw() {
 					end = "\r\n"
 				}
 				fmt.Fprintf(to, "lanyard: %s%s", line, end)
 			}
 		}
 	}()
-	return w
+	return m
 }
 
-func (w *words) say(text string) {
+// printf writes a message for the user to standard error.
+func (s *supervisor) printf(format string, args ...any) {
 	select {
-	case w.texts <- text:
+	case s.messages.texts <- fmt.Sprintf(format, args...):
 	default:
 	}
 }
 
-// end is the last call.
-func (w *words) end() {
-	close(w.texts)
+// close must be the last call.
+func (m *messages) close() {
+	close(m.texts)
 	select {
-	case <-w.written:
-	case <-time.After(lastWords):
+	case <-m.written:
+	case <-time.After(lastMessagesTimeout):
 	}
 }

@@ -23,17 +23,18 @@ import (
 	"lanyard.dev/lanyardtest"
 )
 
-// nobody is the number of a user without rights on most machines.
+// nobody is the UID of a user without rights on most machines.
 const nobody = 65534
 
-// say gives the dashboard an order and returns its answer.
-func (s *supervised) say(format string, args ...any) string {
+// ask gives the dashboard an order and returns its answer.
+func (s *supervised) ask(format string, args ...any) string {
 	s.t.Helper()
-	s.tell(format, args...)
+	s.order(format, args...)
 	return s.line()
 }
 
-func (s *supervised) tell(format string, args ...any) {
+// order gives the dashboard an order.
+func (s *supervised) order(format string, args ...any) {
 	s.t.Helper()
 	if _, err := fmt.Fprintf(s.stdin, format+"\n", args...); err != nil {
 		s.t.Fatal(err)
@@ -45,12 +46,12 @@ func (s *supervised) ready() string {
 	s.t.Helper()
 	word, pod, _ := strings.Cut(s.line(), " ")
 	if word != "ready" || pod == "" {
-		s.t.Fatalf("the command says %q; standard error:\n%s", word, s.stderr)
+		s.t.Fatalf("the command prints %q; standard error:\n%s", word, s.stderr)
 	}
 	return pod
 }
 
-// status is what the API server answers to a token.
+// status returns the status code with which the API server answers a request with the token.
 func status(t *testing.T, authority *lanyardtest.Authority, token string) int {
 	t.Helper()
 	config := rest.AnonymousClientConfig(authority.Config())
@@ -87,7 +88,7 @@ func eventually(t *testing.T, what string, done func() bool) {
 	}
 }
 
-// users are those as whom supervisors are tried: whoever runs the test, and, if that is root, one who needs a user
+// users returns the users as whom supervisors are tested, by name: the user of the test and, if that is root, one who needs a user
 // namespace.
 func users() map[string]int {
 	if os.Geteuid() != 0 {
@@ -110,13 +111,13 @@ func TestRun(t *testing.T) {
 		}
 	}
 	t.Run("another user", func(t *testing.T) { t.Parallel(); testOtherUser(t, authority) })
-	t.Run("as few rights as documented", func(t *testing.T) { t.Parallel(); testFewRights(t, authority) })
-	t.Run("its account is made again", func(t *testing.T) { t.Parallel(); testAccountMadeAgain(t, authority) })
+	t.Run("with the documented permissions", func(t *testing.T) { t.Parallel(); testDocumentedPermissions(t, authority) })
+	t.Run("its account is deleted and created again", func(t *testing.T) { t.Parallel(); testAccountRecreated(t, authority) })
 	t.Run("ignoring SIGHUP", func(t *testing.T) { t.Parallel(); testNohup(t, authority) })
-	t.Run("killed in the end", func(t *testing.T) { t.Parallel(); testStubborn(t, authority) })
+	t.Run("killed after the grace period", func(t *testing.T) { t.Parallel(); testStubborn(t, authority) })
 }
 
-// testDashboard is a program that needs no change to run without a container.
+// testDashboard runs an in-cluster client without changes.
 func testDashboard(t *testing.T, authority *lanyardtest.Authority, uid int) {
 	o := newOrder(t, authority)
 	authority.Grant(t, o.Spec.Namespace, "worker", rbacv1.PolicyRule{
@@ -126,44 +127,44 @@ func testDashboard(t *testing.T, authority *lanyardtest.Authority, uid int) {
 	o.Spec.Labels = map[string]string{"app": "dashboard"}
 	s := o.start(t, uid)
 	name := s.ready()
-	token := s.say("read token")
-	if got := s.say("get kube-root-ca.crt"); got != "" {
-		t.Errorf("what it may: %v", got)
+	token := s.ask("read token")
+	if got := s.ask("get kube-root-ca.crt"); got != "" {
+		t.Errorf("a request that is allowed: %v", got)
 	}
-	if got := s.say("get other"); got != string(metav1.StatusReasonForbidden) {
-		t.Errorf("what it may not: %v", got)
+	if got := s.ask("get other"); got != string(metav1.StatusReasonForbidden) {
+		t.Errorf("a request that is not allowed: %v", got)
 	}
-	if got := s.say("read namespace"); got != o.Spec.Namespace {
+	if got := s.ask("read namespace"); got != o.Spec.Namespace {
 		t.Errorf("namespace: %q", got)
 	}
-	if got := s.say("read ca.crt"); got != strings.ReplaceAll(string(o.CA), "\n", "|") {
+	if got := s.ask("read ca.crt"); got != strings.ReplaceAll(string(o.CA), "\n", "|") {
 		t.Errorf("ca.crt: %q", got)
 	}
-	if got := s.say("read vault/token"); strings.Count(got, ".") != 2 || got == token {
-		t.Error("there is no other token for the audience")
+	if got := s.ask("read vault/token"); strings.Count(got, ".") != 2 || got == token {
+		t.Error("the audience has no token of its own")
 	}
-	if got := s.say("write mine"); !strings.Contains(got, "read-only file system") {
-		t.Errorf("writing: %v", got)
+	if got := s.ask("write mine"); !strings.Contains(got, "read-only file system") {
+		t.Errorf("write: %v", got)
 	}
-	if got := s.say("env KUBECONFIG"); got != "false " {
+	if got := s.ask("env KUBECONFIG"); got != "false " {
 		t.Errorf("KUBECONFIG: %v", got)
 	}
-	if got := s.say("capabilities"); uid != -1 && got != "[]" {
+	if got := s.ask("capabilities"); uid != -1 && got != "[]" {
 		t.Errorf("capabilities left: %v", got)
 	}
 	if _, err := os.Stat(filepath.Join(process.WellKnown, "token")); err == nil {
-		t.Error("the token has a path outside")
+		t.Error("a path outside of the namespace leads to the token")
 	}
 	checkPod(t, authority, o.Spec.Namespace, name)
 	if code := status(t, authority, token); code != http.StatusForbidden {
-		t.Errorf("before the end: %d", code)
+		t.Errorf("the token while the command runs: status %d", code)
 	}
-	s.tell("exit 7")
+	s.order("exit 7")
 	if code := s.wait(); code != 7 {
 		t.Errorf("exit code %d\n%s", code, s.stderr)
 	}
 	if code := status(t, authority, token); code != http.StatusUnauthorized {
-		t.Errorf("after the end: %d", code)
+		t.Errorf("the token after the end: status %d", code)
 	}
 	if left := pods(t, authority, o.Spec.Namespace); len(left) > 0 {
 		t.Errorf("%d pods are left", len(left))
@@ -194,14 +195,15 @@ func checkPod(t *testing.T, authority *lanyardtest.Authority, namespace, name st
 	}
 }
 
-// testAccountMadeAgain has an hour's token, which is refused once its account has been deleted, though there is another of its name.
-func testAccountMadeAgain(t *testing.T, authority *lanyardtest.Authority) {
+// testAccountRecreated deletes the account and creates another with its name. The token, which has an hour left, is refused and
+// replaced.
+func testAccountRecreated(t *testing.T, authority *lanyardtest.Authority) {
 	o := newOrder(t, authority)
 	o.Act, o.OnRenew = "dashboard", podannotation.Notice{Signal: syscall.SIGHUP}
 	o.Audiences = []process.Audience{{Name: "vault", Path: "vault/token"}}
 	s := o.start(t, -1)
 	name := s.ready()
-	first, vault := s.say("read token"), s.say("read vault/token")
+	first, vault := s.ask("read token"), s.ask("read vault/token")
 	accounts := authority.Client().CoreV1().ServiceAccounts(o.Spec.Namespace)
 	if err := accounts.Delete(t.Context(), "worker", metav1.DeleteOptions{}); err != nil {
 		t.Fatal(err)
@@ -211,42 +213,42 @@ func testAccountMadeAgain(t *testing.T, authority *lanyardtest.Authority) {
 		t.Fatalf("the first token: %d", code)
 	}
 	began := time.Now()
-	if got := s.say("signal"); got != syscall.SIGHUP.String() {
-		t.Errorf("told by %s", got)
+	if got := s.ask("signal"); got != syscall.SIGHUP.String() {
+		t.Errorf("got signal %s", got)
 	}
 	t.Logf("replaced within %v", time.Since(began))
-	if code := status(t, authority, s.say("read token")); code != http.StatusForbidden {
+	if code := status(t, authority, s.ask("read token")); code != http.StatusForbidden {
 		t.Errorf("the new token: %d", code)
 	}
-	if s.say("read vault/token") == vault {
+	if s.ask("read vault/token") == vault {
 		t.Error("the token for another audience is the old one")
 	}
 	events, err := authority.Client().CoreV1().Events(o.Spec.Namespace).List(t.Context(), metav1.ListOptions{FieldSelector: "involvedObject.name=" + name})
 	if err != nil || len(events.Items) != 1 || events.Items[0].Reason != "TokenRefused" {
 		t.Errorf("events %+v, %v", events, err)
 	}
-	s.tell("exit 0")
+	s.order("exit 0")
 	if code := s.wait(); code != 0 || strings.Count(s.stderr.String(), "requesting new ones") != 1 || strings.Contains(s.stderr.String(), first) {
 		t.Errorf("exit code %d, standard error:\n%s", code, s.stderr)
 	}
 }
 
-// testRenewal is told by SIGHUP, sees the new token, and can use it when the old one has expired.
+// testRenewal gets SIGHUP after each renewal, and can use the new token when the old one has expired.
 func testRenewal(t *testing.T, authority *lanyardtest.Authority, uid int) {
 	o := newOrder(t, authority)
 	o.Act, o.TTL, o.OnRenew = "dashboard", 2*time.Second, podannotation.Notice{Signal: syscall.SIGHUP}
 	s := o.start(t, uid)
 	s.ready()
-	first := s.say("read token")
+	first := s.ask("read token")
 	for range 2 {
-		if got := s.say("signal"); got != syscall.SIGHUP.String() {
+		if got := s.ask("signal"); got != syscall.SIGHUP.String() {
 			t.Fatalf("signal %v", got)
 		}
 	}
 	eventually(t, "the first token expires", func() bool { return status(t, authority, first) == http.StatusUnauthorized })
-	// Not by the command's own client, which reads the file once in 50 seconds.
-	eventually(t, "a new token is accepted", func() bool { return status(t, authority, s.say("read token")) == http.StatusForbidden })
-	s.tell("exit 0")
+	// The command's own client would not do: it reads the file every 50 seconds.
+	eventually(t, "a new token is accepted", func() bool { return status(t, authority, s.ask("read token")) == http.StatusForbidden })
+	s.order("exit 0")
 	if code := s.wait(); code != 0 || s.stderr.Len() != 0 {
 		t.Errorf("exit code %d\n%s", code, s.stderr)
 	}
@@ -259,8 +261,8 @@ func testSignals(t *testing.T, authority *lanyardtest.Authority, uid int) {
 	s.ready()
 	for _, signal := range []syscall.Signal{syscall.SIGHUP, syscall.SIGUSR1, syscall.SIGUSR2, syscall.SIGWINCH} {
 		s.signal(signal)
-		if got := s.say("signal"); got != signal.String() {
-			t.Errorf("sent %v, came %v", signal, got)
+		if got := s.ask("signal"); got != signal.String() {
+			t.Errorf("sent %v, got %v", signal, got)
 		}
 	}
 	s.signal(syscall.SIGTERM)
@@ -272,7 +274,7 @@ func testSignals(t *testing.T, authority *lanyardtest.Authority, uid int) {
 	}
 }
 
-// testNohup has a signal that was ignored from the start stay ignored.
+// testNohup checks that a signal which was ignored from the start stays ignored.
 func testNohup(t *testing.T, authority *lanyardtest.Authority) {
 	o := newOrder(t, authority)
 	o.Act = "dashboard"
@@ -282,13 +284,13 @@ func testNohup(t *testing.T, authority *lanyardtest.Authority) {
 		t.Fatal(err)
 	}
 	s.process.Path, s.process.Args = "/bin/sh", []string{"sh", "-c", `trap "" HUP; exec "$0"`, self}
-	s.connect()
+	s.startOnPipes()
 	s.ready()
 	for _, signal := range []syscall.Signal{syscall.SIGHUP, syscall.SIGUSR1} {
 		s.signal(signal)
 	}
-	if got := s.say("signal"); got != syscall.SIGUSR1.String() {
-		t.Errorf("first came %v", got)
+	if got := s.ask("signal"); got != syscall.SIGUSR1.String() {
+		t.Errorf("the first signal is %v", got)
 	}
 	s.signal(syscall.SIGTERM)
 	s.wait()
@@ -310,7 +312,7 @@ func testDeleted(t *testing.T, authority *lanyardtest.Authority, uid int) {
 	}
 }
 
-// testStubborn has a command that does not end when it is told to.
+// testStubborn runs a command that does not end on SIGTERM.
 func testStubborn(t *testing.T, authority *lanyardtest.Authority) {
 	o := newOrder(t, authority)
 	o.Act, o.Spec.Grace = "stubborn", time.Second
@@ -321,14 +323,14 @@ func testStubborn(t *testing.T, authority *lanyardtest.Authority) {
 		t.Fatal(err)
 	}
 	if got := s.line(); got != syscall.SIGTERM.String() {
-		t.Errorf("first came %v", got)
+		t.Errorf("the first signal is %v", got)
 	}
 	if code := s.wait(); code != 128+int(syscall.SIGKILL) {
 		t.Errorf("exit code %d\n%s", code, s.stderr)
 	}
 }
 
-// testKilled kills the supervisor: the command ends with it, and the Pod stays for the authority to remove.
+// testKilled kills the supervisor. The command ends with it, and the Pod remains until the authority deletes it.
 func testKilled(t *testing.T, authority *lanyardtest.Authority, uid int) {
 	o := newOrder(t, authority)
 	o.Act = "dashboard"
@@ -336,7 +338,7 @@ func testKilled(t *testing.T, authority *lanyardtest.Authority, uid int) {
 	s.ready()
 	s.signal(syscall.SIGKILL)
 	if s.lines.Scan() {
-		t.Errorf("the command says %q", s.lines.Text())
+		t.Errorf("the command prints %q", s.lines.Text())
 	}
 	<-s.ended
 	left := pods(t, authority, o.Spec.Namespace)
@@ -356,39 +358,40 @@ func testOtherUser(t *testing.T, authority *lanyardtest.Authority) {
 	o.Act, o.UID, o.GID = "dashboard", 4321, 4322
 	s := o.start(t, -1)
 	s.ready()
-	if got := s.say("ids"); got != "4321 4322 []" {
+	if got := s.ask("ids"); got != "4321 4322 []" {
 		t.Errorf("runs as %v", got)
 	}
-	if got := s.say("capabilities"); got != "[]" {
+	if got := s.ask("capabilities"); got != "[]" {
 		t.Errorf("capabilities left: %v", got)
 	}
-	if got := s.say("read token"); strings.Count(got, ".") != 2 {
+	if got := s.ask("read token"); strings.Count(got, ".") != 2 {
 		t.Errorf("token: %v", got)
 	}
-	s.tell("exit 0")
+	s.order("exit 0")
 	if code := s.wait(); code != 0 {
 		t.Errorf("exit code %d\n%s", code, s.stderr)
 	}
 }
 
-// testFewRights runs with the rights that docs/exec.md names, and no others: the end of the Pod is noticed all the same.
-func testFewRights(t *testing.T, authority *lanyardtest.Authority) {
+// testDocumentedPermissions runs with the permissions that docs/exec.md requires, and no others. The supervisor must still
+// notice the deletion of the Pod.
+func testDocumentedPermissions(t *testing.T, authority *lanyardtest.Authority) {
 	o := newOrder(t, authority)
 	authority.CreateServiceAccount(t, o.Spec.Namespace, "runner")
 	authority.Grant(t, o.Spec.Namespace, "runner",
 		rbacv1.PolicyRule{APIGroups: []string{""}, Resources: []string{"pods"}, Verbs: []string{"create", "patch", "delete"}},
 		rbacv1.PolicyRule{APIGroups: []string{""}, Resources: []string{"serviceaccounts/token"}, ResourceNames: []string{"worker"}, Verbs: []string{"create"}},
 	)
-	o.by(t, authority.As(t, o.Spec.Namespace, "runner"))
+	o.useCredentials(t, authority.As(t, o.Spec.Namespace, "runner"))
 	o.Act, o.Lease, o.Spec.Name = "dashboard", 3*time.Second, "mine"
 	s := o.start(t, -1)
 	if name := s.ready(); name != "mine" {
 		t.Errorf("pod %q", name)
 	}
-	if got := s.say("read ca.crt"); got != strings.ReplaceAll(string(o.CA), "\n", "|") {
+	if got := s.ask("read ca.crt"); got != strings.ReplaceAll(string(o.CA), "\n", "|") {
 		t.Errorf("ca.crt: %q", got)
 	}
-	// Another Pod takes the name, which must not be taken for the first, nor deleted in its place.
+	// Another Pod gets the name. The supervisor must neither mistake it for its own nor delete it.
 	client := authority.Client().CoreV1().Pods(o.Spec.Namespace)
 	if err := client.Delete(t.Context(), "mine", metav1.DeleteOptions{GracePeriodSeconds: ptr.To(int64(0))}); err != nil {
 		t.Fatal(err)
@@ -405,8 +408,9 @@ func testFewRights(t *testing.T, authority *lanyardtest.Authority) {
 	}
 }
 
-// TestAuthorityAway stops the authority under a command, which goes on, with a new token when it is back.
-func TestAuthorityAway(t *testing.T) {
+// TestAuthorityRestarts stops the authority while a command runs. The command continues, and gets a new token when the
+// authority is back.
+func TestAuthorityRestarts(t *testing.T) {
 	t.Parallel()
 	options := lanyardtest.Options{DataDir: t.TempDir(), MinTokenExpiration: time.Second}
 	authority := lanyardtest.StartWith(t, options)
@@ -414,13 +418,13 @@ func TestAuthorityAway(t *testing.T) {
 	o.Act, o.TTL, o.Lease, o.OnRenew = "dashboard", 2*time.Second, 5*time.Second, podannotation.Notice{Signal: syscall.SIGHUP}
 	s := o.start(t, -1)
 	name := s.ready()
-	first := s.say("read token")
+	first := s.ask("read token")
 	port := 0
 	if _, err := fmt.Sscanf(authority.URL(), "https://127.0.0.1:%d", &port); err != nil {
 		t.Fatal(err)
 	}
 	authority.Stop(t)
-	if got := s.say("get other"); got == string(metav1.StatusReasonForbidden) {
+	if got := s.ask("get other"); got == string(metav1.StatusReasonForbidden) {
 		t.Fatalf("the authority answers: %v", got)
 	}
 	options.Port = port
@@ -430,16 +434,16 @@ func TestAuthorityAway(t *testing.T) {
 			t.Logf("standard error:\n%s", s.stderr)
 		}
 	}()
-	// Not by the command's own client, which reads the file once in 50 seconds.
+	// The command's own client would not do: it reads the file every 50 seconds.
 	eventually(t, "a new token is accepted", func() bool {
-		token := s.say("read token")
+		token := s.ask("read token")
 		return token != first && status(t, authority, token) == http.StatusForbidden
 	})
 	// The first lease is a minute; those that follow are shorter.
 	eventually(t, "the lease is renewed", func() bool { return time.Until(leaseOf(t, authority.Client(), o.Spec.Namespace, name)) <= o.Lease })
 	before := leaseOf(t, authority.Client(), o.Spec.Namespace, name)
-	eventually(t, "and again", func() bool { return leaseOf(t, authority.Client(), o.Spec.Namespace, name).After(before) })
-	s.tell("exit 0")
+	eventually(t, "the lease is renewed again", func() bool { return leaseOf(t, authority.Client(), o.Spec.Namespace, name).After(before) })
+	s.order("exit 0")
 	if code := s.wait(); code != 0 {
 		t.Errorf("exit code %d\n%s", code, s.stderr)
 	}
@@ -457,7 +461,7 @@ func leaseOf(t *testing.T, client kubernetes.Interface, namespace, name string) 
 	return podannotation.LeaseEnd(pod, time.Now())
 }
 
-// TestNothingIsLeft starts several at once, which share a mount point, and looks for what they left on the machine.
+// TestNothingIsLeft starts several supervisors at once, which share a mount point, and looks for mounts and Pods that remain.
 func TestNothingIsLeft(t *testing.T) {
 	t.Parallel()
 	authority := lanyardtest.Start(t)
@@ -495,7 +499,7 @@ func TestNothingIsLeft(t *testing.T) {
 	}
 }
 
-// TestNotStarted fails in each way in which a command may not come to life; no Pod is left.
+// TestNotStarted checks each reason for which a command does not start. No Pod may remain.
 func TestNotStarted(t *testing.T) {
 	t.Parallel()
 	authority := lanyardtest.Start(t)
@@ -506,7 +510,7 @@ func TestNotStarted(t *testing.T) {
 	for name, test := range map[string]struct {
 		change func(*order)
 		code   int
-		words  string
+		want   string
 	}{
 		"not found":      {func(o *order) { o.Command = []string{"no-such-program"} }, process.ExitNotFound, "not found"},
 		"not executable": {func(o *order) { o.Command = []string{"/etc/passwd"} }, process.ExitNotExecutable, "permission denied"},
@@ -521,7 +525,7 @@ func TestNotStarted(t *testing.T) {
 			o.Command = []string{"true"}
 			test.change(o)
 			s := o.start(t, -1)
-			if code := s.wait(); code != test.code || !strings.Contains(s.stderr.String(), test.words) {
+			if code := s.wait(); code != test.code || !strings.Contains(s.stderr.String(), test.want) {
 				t.Errorf("exit code %d, want %d\n%s", code, test.code, s.stderr)
 			}
 			if left := pods(t, authority, o.Spec.Namespace); len(left) > 0 {
@@ -531,11 +535,11 @@ func TestNotStarted(t *testing.T) {
 	}
 }
 
-// TestOnlyRootBecomesAnotherUser says so before anything is made, also where nothing is mounted.
+// TestOnlyRootBecomesAnotherUser expects an error before anything is created, with and without a mount.
 func TestOnlyRootBecomesAnotherUser(t *testing.T) {
 	t.Parallel()
 	if os.Geteuid() != 0 {
-		t.Skip("needs root, to run a supervisor as a user who is not")
+		t.Skip("only root can run a supervisor as another user")
 	}
 	authority := lanyardtest.Start(t)
 	for name, noMount := range map[string]bool{"mounted": false, "not mounted": true} {
@@ -551,7 +555,7 @@ func TestOnlyRootBecomesAnotherUser(t *testing.T) {
 	}
 }
 
-// TestNoMount leaves nothing either, and cleans up after one that was killed.
+// TestNoMount checks the files, and that a supervisor removes the directory of one that was killed.
 func TestNoMount(t *testing.T) {
 	t.Setenv("TMPDIR", t.TempDir())
 	t.Setenv("XDG_RUNTIME_DIR", "")
@@ -581,7 +585,7 @@ func TestNoMount(t *testing.T) {
 	s.signal(syscall.SIGKILL)
 	<-s.ended
 	if _, err := os.Stat(dir); err != nil {
-		t.Fatalf("what is left of one that was killed: %v", err)
+		t.Fatalf("the directory of a killed supervisor: %v", err)
 	}
 	o.Command = []string{"true"}
 	if code := o.start(t, -1).wait(); code != 0 {

@@ -18,7 +18,7 @@ import (
 	"lanyard.dev/lanyardtest"
 )
 
-// openPTY returns both ends of a new terminal.
+// openPTY returns both sides of a new pseudo terminal.
 func openPTY(t *testing.T) (master, slave *os.File) {
 	t.Helper()
 	master, err := os.OpenFile("/dev/ptmx", os.O_RDWR|unix.O_NOCTTY, 0)
@@ -42,7 +42,7 @@ func openPTY(t *testing.T) (master, slave *os.File) {
 	return master, slave
 }
 
-// TestTerminal sends Ctrl-C, which must come once, and asks whether the command may read from the terminal.
+// TestTerminal checks that Ctrl-C reaches the command once, and that the command can read from the terminal.
 func TestTerminal(t *testing.T) {
 	t.Parallel()
 	authority := lanyardtest.Start(t)
@@ -63,7 +63,7 @@ func TestTerminal(t *testing.T) {
 			s.process.Stdin, s.process.Stdout = slave, slave
 			s.process.SysProcAttr.Setsid, s.process.SysProcAttr.Setctty = true, true
 			s.lines = bufio.NewScanner(master)
-			s.begin()
+			s.startProcess()
 			s.ready()
 			if _, err := master.WriteString("\x03"); err != nil {
 				t.Fatal(err)
@@ -71,7 +71,7 @@ func TestTerminal(t *testing.T) {
 			for line := ""; !strings.Contains(line, "interrupt"); {
 				line = s.line()
 			}
-			// It is passed on after all that came before.
+			// The supervisor forwards signals in order.
 			s.signal(syscall.SIGUSR1)
 			if got := s.line(); got != "interrupted 1 times" {
 				t.Error(got)
@@ -89,11 +89,12 @@ func TestTerminal(t *testing.T) {
 	}
 }
 
-// onTerminal starts a supervisor of root's, for another user's command, on a terminal of which it returns the far side.
+// onTerminal starts a supervisor of root with a command of another user on a terminal. It returns both sides of the terminal.
+// change is called twice: with the order alone, and with the supervisor before it starts.
 func onTerminal(t *testing.T, authority *lanyardtest.Authority, change func(*order, *supervised)) (s *supervised, master, slave *os.File) {
 	t.Helper()
 	if os.Geteuid() != 0 {
-		t.Skip("needs root, who alone may run commands as another user")
+		t.Skip("only root can run commands as another user")
 	}
 	o := newOrder(t, authority)
 	o.UID, o.GID = otherUID, otherGID
@@ -104,14 +105,14 @@ func onTerminal(t *testing.T, authority *lanyardtest.Authority, change func(*ord
 	s.process.SysProcAttr.Setsid, s.process.SysProcAttr.Setctty = true, true
 	change(o, s)
 	s.lines = bufio.NewScanner(master)
-	s.begin()
-	// A wait for a line ends when nothing holds the near side any more.
+	s.startProcess()
+	// A wait for a line ends when no process holds the slave side any more.
 	late := time.AfterFunc(patience, func() { _, _ = s.process.Process.Kill(), slave.Close() })
 	t.Cleanup(func() { late.Stop() })
 	return s, master, slave
 }
 
-// until reads lines until one is as wanted.
+// until reads lines until one equals want.
 func (s *supervised) until(want string) {
 	s.t.Helper()
 	for line := ""; line != want; line = strings.TrimRight(s.line(), "\r") {
@@ -134,14 +135,14 @@ func settings(t *testing.T, terminal *os.File) unix.Termios {
 	return *got
 }
 
-// TestTerminalOfItsOwn has another user's command type into every terminal that it finds: none of that arrives at the caller's,
-// and the caller's terminal is as it was in the end.
+// TestTerminalOfItsOwn runs the attacker on a terminal. Nothing that it types may reach the caller's terminal, which must have
+// its settings back in the end.
 func TestTerminalOfItsOwn(t *testing.T) {
 	t.Parallel()
 	var before unix.Termios
-	s, _, slave := onTerminal(t, lanyardtest.Start(t), func(o *order, s *supervised) { o.Act = "burglar" })
+	s, _, slave := onTerminal(t, lanyardtest.Start(t), func(o *order, s *supervised) { o.Act = "attacker" })
 	before = settings(t, slave)
-	got := s.found()
+	got := s.attempts()
 	if got["session"] != "true" || got["descriptors"] != "[]" || got["user"] != fmt.Sprintf("%d %d []", otherUID, otherGID) {
 		t.Errorf("the command found %v", got)
 	}
@@ -149,15 +150,16 @@ func TestTerminalOfItsOwn(t *testing.T) {
 		t.Errorf("exit code %d\n%s", code, s.stderr)
 	}
 	if typed, err := unix.IoctlGetInt(int(slave.Fd()), unix.TIOCINQ); err != nil || typed != 0 {
-		t.Errorf("%d bytes wait in the caller's terminal, %v; the command typed into %s", typed, err, got["type"])
+		t.Errorf("%d bytes wait in the caller's terminal, %v; the command could type into %s", typed, err, got["type"])
 	}
 	if after := settings(t, slave); after != before {
 		t.Errorf("the terminal was left as %+v, not %+v", after, before)
 	}
 }
 
-// TestTerminalWhereItIsNot redirects all but one of input, output and error: what is a terminal is the command's own.
-func TestTerminalWhereItIsNot(t *testing.T) {
+// TestTerminalRedirected redirects all but one of standard input, output and error. The one that is a terminal is the command's
+// own.
+func TestTerminalRedirected(t *testing.T) {
 	t.Parallel()
 	authority := lanyardtest.Start(t)
 	script := `test -t 0 && echo input; test -t 1 && echo output; test "$(tty </dev/tty)" != not && echo ours; echo typed >/dev/tty; exit 4`
@@ -193,19 +195,19 @@ func TestTerminalWhereItIsNot(t *testing.T) {
 	}
 }
 
-// sized tells how large its terminal is, at first and when it is told of a change, and ends when it reads a line.
-func sized() {
+// resizable prints the size of its terminal, at first and after each change, and ends when it reads a line.
+func resizable() {
 	changes := make(chan os.Signal, 1)
 	signal.Notify(changes, syscall.SIGWINCH)
-	tell := func() {
+	printSize := func() {
 		size, err := unix.IoctlGetWinsize(0, unix.TIOCGWINSZ)
 		fmt.Println("size", size.Row, size.Col, err)
 	}
-	tell()
+	printSize()
 	fmt.Println("ready", os.Getenv("LANYARD_POD_NAME"))
 	go func() {
 		for range changes {
-			tell()
+			printSize()
 		}
 	}()
 	lines := bufio.NewScanner(os.Stdin)
@@ -216,7 +218,7 @@ func sized() {
 
 func TestTerminalSize(t *testing.T) {
 	t.Parallel()
-	s, master, _ := onTerminal(t, lanyardtest.Start(t), func(o *order, s *supervised) { o.Act = "sized" })
+	s, master, _ := onTerminal(t, lanyardtest.Start(t), func(o *order, s *supervised) { o.Act = "resizable" })
 	resize := func(rows, columns uint16) {
 		if err := unix.IoctlSetWinsize(int(master.Fd()), unix.TIOCSWINSZ, &unix.Winsize{Row: rows, Col: columns}); err != nil {
 			t.Fatal(err)
@@ -233,14 +235,14 @@ func TestTerminalSize(t *testing.T) {
 	}
 }
 
-// TestTerminalRestored ends the supervisor by a signal while every key goes to the command.
+// TestTerminalRestored ends the supervisor by a signal while the terminal is raw.
 func TestTerminalRestored(t *testing.T) {
 	t.Parallel()
-	s, _, slave := onTerminal(t, lanyardtest.Start(t), func(o *order, s *supervised) { o.Act = "sized" })
+	s, _, slave := onTerminal(t, lanyardtest.Start(t), func(o *order, s *supervised) { o.Act = "resizable" })
 	before := settings(t, slave)
 	s.until("size 0 0 <nil>")
 	s.ready()
-	eventually(t, "the terminal is the command's", func() bool { return settings(t, slave).Lflag&unix.ICANON == 0 })
+	eventually(t, "the terminal is raw", func() bool { return settings(t, slave).Lflag&unix.ICANON == 0 })
 	s.signal(syscall.SIGTERM)
 	if code := s.wait(); code != 128+int(syscall.SIGTERM) {
 		t.Errorf("exit code %d\n%s", code, s.stderr)
@@ -250,7 +252,8 @@ func TestTerminalRestored(t *testing.T) {
 	}
 }
 
-// TestTerminalSuspended presses Ctrl-Z under a shell, which gets its terminal as it was, and continues the command.
+// TestTerminalSuspended presses Ctrl-Z under a shell. The shell gets the terminal with its own settings, and continues the
+// command.
 func TestTerminalSuspended(t *testing.T) {
 	t.Parallel()
 	authority := lanyardtest.Start(t)
@@ -260,7 +263,7 @@ func TestTerminalSuspended(t *testing.T) {
 	}
 	shell := `set -m; "$0"; echo "stopped $?, $(stty -a </dev/tty | tr ' ;' '\n\n' | grep -x -e -icanon -e icanon)"; fg >/dev/null; echo "end $?"`
 	s, master, _ := onTerminal(t, authority, func(o *order, s *supervised) {
-		o.Act = "sized"
+		o.Act = "resizable"
 		if s != nil {
 			s.process.Path, s.process.Args = "/bin/sh", []string{"sh", "-c", shell, self}
 		}
@@ -275,18 +278,18 @@ func TestTerminalSuspended(t *testing.T) {
 	s.wait()
 }
 
-// slow is a terminal that takes little at a time and pauses in between, as at the end of a slow line.
-type slow struct {
+// slowReader reads a terminal with pauses, like a slow serial line.
+type slowReader struct {
 	from *os.File
 	pace *time.Ticker
 }
 
-func (s slow) Read(p []byte) (int, error) {
-	<-s.pace.C
-	return s.from.Read(p)
+func (r slowReader) Read(p []byte) (int, error) {
+	<-r.pace.C
+	return r.from.Read(p)
 }
 
-// TestTerminalSlow reads what the command has shown long after the command has ended.
+// TestTerminalSlow reads the command's output long after the command has ended.
 func TestTerminalSlow(t *testing.T) {
 	t.Parallel()
 	const lines = 190
@@ -295,7 +298,7 @@ func TestTerminalSlow(t *testing.T) {
 	})
 	pace := time.NewTicker(1100 * time.Millisecond)
 	defer pace.Stop()
-	s.lines = bufio.NewScanner(slow{master, pace})
+	s.lines = bufio.NewScanner(slowReader{master, pace})
 	for i := range lines {
 		s.until(fmt.Sprintf("line %d, which is one of many that the command has shown before its end", i))
 	}
@@ -305,7 +308,7 @@ func TestTerminalSlow(t *testing.T) {
 	}
 }
 
-// TestTerminalForeground starts a supervisor in the background and brings it to the foreground, of which bash sends no signal.
+// TestTerminalForeground starts a supervisor in the background and brings it to the foreground. Bash sends no signal for that.
 func TestTerminalForeground(t *testing.T) {
 	t.Parallel()
 	bash, err := exec.LookPath("bash")
@@ -317,9 +320,9 @@ func TestTerminalForeground(t *testing.T) {
 		t.Fatal(err)
 	}
 	s, master, _ := onTerminal(t, lanyardtest.Start(t), func(o *order, s *supervised) {
-		o.Act = "sized"
+		o.Act = "resizable"
 		if s != nil {
-			// The terminal that bash gives to its jobs is standard error.
+			// Bash uses standard error as the terminal for job control.
 			s.process.Path, s.process.Args = bash, []string{"bash", "-c", `exec 2>/dev/tty; set -m; "$0" </dev/tty & read; fg >/dev/null; echo "end $?"`, self}
 		}
 	})
@@ -333,8 +336,8 @@ func TestTerminalForeground(t *testing.T) {
 	s.wait()
 }
 
-// TestTerminalStopsItself has a command stop itself again and again where no shell would continue it. Every stop makes the
-// supervisor renew the lease, in the name of the caller.
+// TestTerminalStopsItself runs a command that stops itself again and again while no shell would continue it. Every stop makes the
+// supervisor renew the lease in the caller's name, so their number must be limited.
 func TestTerminalStopsItself(t *testing.T) {
 	t.Parallel()
 	authority := lanyardtest.Start(t)
@@ -360,7 +363,7 @@ func TestTerminalStopsItself(t *testing.T) {
 			break
 		}
 	}
-	// Two for each suspension, and what a pod has in any case: its creation, its state, a lease and its end.
+	// Two for each suspension, besides those of every pod: creation, status, lease and deletion.
 	if most := 2*(5+int(time.Since(began).Seconds())) + 6; changes > most {
 		t.Errorf("%d changes of the pod, want at most %d", changes, most)
 	}

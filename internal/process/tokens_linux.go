@@ -22,17 +22,20 @@ import (
 const (
 	secretMode = 0o600
 	publicMode = 0o644
+
+	// noID leaves the owner or group of a file unchanged.
+	noID = -1
 )
 
-// content is what the volume is to show, and for how long that is good.
+// content is what the volume shows.
 type content struct {
 	files map[string]tokenvolume.File
-	// issued and expires are those of the token that dies first, by this machine's clock.
+	// issued and expires belong to the token that expires first, by this machine's clock.
 	issued, expires time.Time
 	hasCA           bool
 }
 
-// fetch requests all that the volume shows. pod exists.
+// fetch requests the content of the volume. pod must exist.
 func (c *Config) fetch(ctx context.Context, pod *corev1.Pod) (*content, error) {
 	wanted := append([]Audience{{Path: tokenFile}}, c.Audiences...)
 	answers := make([]*authenticationv1.TokenRequest, len(wanted))
@@ -40,25 +43,25 @@ func (c *Config) fetch(ctx context.Context, pod *corev1.Pod) (*content, error) {
 	group, ctx := errgroup.WithContext(ctx)
 	for i, audience := range wanted {
 		group.Go(func() (err error) {
-			answers[i], err = c.request(ctx, pod, audience.Name)
+			answers[i], err = c.requestToken(ctx, pod, audience.Name)
 			return err
 		})
 	}
 	var ca []byte
 	group.Go(func() error {
-		ca = c.Server.authorities(ctx, c.Client, pod.Namespace)
+		ca = c.Server.loadCA(ctx, c.Client, pod.Namespace)
 		return nil
 	})
 	if err := group.Wait(); err != nil {
 		return nil, err
 	}
 	got := &content{files: map[string]tokenvolume.File{}, issued: issued, hasCA: len(ca) > 0}
-	got.files[namespaceFile] = c.file([]byte(pod.Namespace), publicMode)
+	got.files[namespaceFile] = c.newFile([]byte(pod.Namespace), publicMode)
 	if got.hasCA {
-		got.files[caFile] = c.file(ca, publicMode)
+		got.files[caFile] = c.newFile(ca, publicMode)
 	}
 	for i, answer := range answers {
-		got.files[wanted[i].Path] = c.file([]byte(answer.Status.Token), secretMode)
+		got.files[wanted[i].Path] = c.newFile([]byte(answer.Status.Token), secretMode)
 		if expires := issued.Add(lifetime(answer, issued)); got.expires.IsZero() || expires.Before(got.expires) {
 			got.expires = expires
 		}
@@ -66,16 +69,16 @@ func (c *Config) fetch(ctx context.Context, pod *corev1.Pod) (*content, error) {
 	return got, nil
 }
 
-func (c *Config) file(data []byte, mode fs.FileMode) tokenvolume.File {
-	file := tokenvolume.File{Data: data, Mode: mode, UID: unset, GID: unset}
+func (c *Config) newFile(data []byte, mode fs.FileMode) tokenvolume.File {
+	file := tokenvolume.File{Data: data, Mode: mode, UID: noID, GID: noID}
 	if c.User.Other {
 		file.UID, file.GID = c.User.UID, c.User.GID
 	}
 	return file
 }
 
-// request asks for a token that dies with the pod.
-func (c *Config) request(ctx context.Context, pod *corev1.Pod, audience string) (*authenticationv1.TokenRequest, error) {
+// requestToken requests a token that is bound to the Pod.
+func (c *Config) requestToken(ctx context.Context, pod *corev1.Pod, audience string) (*authenticationv1.TokenRequest, error) {
 	request := &authenticationv1.TokenRequest{Spec: authenticationv1.TokenRequestSpec{
 		ExpirationSeconds: ptr.To(int64(c.TTL / time.Second)),
 		BoundObjectRef:    &authenticationv1.BoundObjectReference{APIVersion: "v1", Kind: "Pod", Name: pod.Name, UID: pod.UID},
@@ -87,15 +90,15 @@ func (c *Config) request(ctx context.Context, pod *corev1.Pod, audience string) 
 	answer, err := c.Client.CoreV1().ServiceAccounts(pod.Namespace).CreateToken(ctx, account, request, metav1.CreateOptions{})
 	switch {
 	case err != nil:
-		return nil, fmt.Errorf("request a token of %s/%s: %w", pod.Namespace, account, err)
+		return nil, fmt.Errorf("request a token for %s/%s: %w", pod.Namespace, account, err)
 	case answer.Status.Token == "":
-		return nil, fmt.Errorf("request a token of %s/%s: the answer holds none", pod.Namespace, account)
+		return nil, fmt.Errorf("request a token for %s/%s: the answer contains none", pod.Namespace, account)
 	}
 	return answer, nil
 }
 
-// lifetime is how long a token lives from now. The authority's clock may show another time than this machine's, so what
-// it grants counts for more than when it says that ends.
+// lifetime returns how long a token lives from now. It prefers the granted number of seconds to the expiration time, because the
+// authority's clock may differ from this machine's.
 func lifetime(answer *authenticationv1.TokenRequest, now time.Time) time.Duration {
 	until := answer.Status.ExpirationTimestamp.Sub(now)
 	if granted := answer.Spec.ExpirationSeconds; granted != nil {
@@ -104,35 +107,37 @@ func lifetime(answer *authenticationv1.TokenRequest, now time.Time) time.Duratio
 	return until
 }
 
-// keepTokens renews the files in time.
+// keepTokens renews the files before a token expires, or when renewNow receives a value.
 func (s *supervisor) keepTokens(ctx context.Context) {
-	trouble := &trouble{s: s, what: "renew the tokens"}
-	for due := renewAt(s.content); s.waitUntil(ctx, due, s.replace); {
+	retry := &retry{supervisor: s, action: "renew the tokens"}
+	for due := renewalTime(s.content); s.waitUntil(ctx, due, s.renewNow); {
 		got, err := s.renew(ctx)
 		switch {
 		case err == nil:
-			trouble.end()
+			retry.succeeded()
 			s.refused.Store(false)
-			s.shown.Store(got)
-			due = renewAt(got)
-			s.onRenew(ctx)
+			s.current.Store(got)
+			due = renewalTime(got)
+			s.notifyRenewal(ctx)
 		case ctx.Err() != nil:
 			return
 		default:
-			limit := lastRetry
+			limit := maxRetryPause
 			if s.refused.Load() {
-				limit = probeEvery
+				limit = probeInterval
 			}
-			due = s.Clock.Now().Add(trouble.again(err, limit))
+			due = s.Clock.Now().Add(retry.failed(err, limit))
 		}
 	}
 }
 
-func renewAt(c *content) time.Time { return tokenvolume.RenewAt(c.issued, c.expires, rand.Float64()) }
+func renewalTime(c *content) time.Time {
+	return tokenvolume.RenewAt(c.issued, c.expires, rand.Float64())
+}
 
 func (s *supervisor) renew(ctx context.Context) (*content, error) {
 	var got *content
-	err := s.ask(ctx, requestTimeout, func(ctx context.Context) (err error) {
+	err := s.request(ctx, requestTimeout, func(ctx context.Context) (err error) {
 		got, err = s.fetch(ctx, s.pod)
 		return err
 	})
@@ -142,126 +147,124 @@ func (s *supervisor) renew(ctx context.Context) (*content, error) {
 	return got, tokenvolume.Write(s.root, got.files)
 }
 
-// onRenew tells the command, or runs what does.
-func (s *supervisor) onRenew(ctx context.Context) {
+// onRenewTimeout bounds the command of --on-renew.
+const onRenewTimeout = time.Minute
+
+// notifyRenewal sends the signal of --on-renew to the command, or runs the command of --on-renew.
+func (s *supervisor) notifyRenewal(ctx context.Context) {
 	switch {
 	case s.OnRenew.Signal != 0:
 		_ = s.command.Signal(s.OnRenew.Signal)
 	case len(s.OnRenew.Command) > 0:
 		if err := s.runOnRenew(ctx); err != nil && ctx.Err() == nil {
-			s.say("--on-renew %s: %v", s.OnRenew.Command[0], err)
+			s.printf("--on-renew %s: %v", s.OnRenew.Command[0], err)
 		}
 	}
 }
 
-// runOnRenew runs the command of --on-renew as the user, outside of the namespace: it is to tell, not to read.
+// commandPIDEnv is the variable in which the command of --on-renew finds the process ID of the command.
+const commandPIDEnv = "LANYARD_EXEC_PID"
+
+// runOnRenew runs the command of --on-renew as the command's user, but outside its mount namespace.
 func (s *supervisor) runOnRenew(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, onRenewTimeout)
 	defer cancel()
 	command := exec.CommandContext(ctx, s.OnRenew.Command[0], s.OnRenew.Command[1:]...)
-	command.Env = append(s.env[:len(s.env):len(s.env)], fmt.Sprintf("%s=%d", envPID, s.command.Pid))
+	command.Env = append(s.env[:len(s.env):len(s.env)], fmt.Sprintf("%s=%d", commandPIDEnv, s.command.Pid))
 	command.Stdout, command.Stderr = s.Stderr, s.Stderr
-	if s.apart == nil {
+	if s.isolation == nil {
 		return command.Run()
 	}
-	return s.runApart(command)
+	return s.runIsolated(command)
 }
 
-// runApart runs a program of another user as the command itself is run, with none of the descriptors to keep.
-func (s *supervisor) runApart(command *exec.Cmd) (err error) {
-	if s.relay != nil && isTerminal(s.Stderr) {
-		command.Stdout, command.Stderr = s.relay.slave, s.relay.slave
-	}
+// runIsolated runs a program as another user, separated from the caller as the command itself is. The program gets no terminal and
+// none of the descriptors to keep.
+func (s *supervisor) runIsolated(command *exec.Cmd) (err error) {
+	output := s.relay.Replace(s.Stderr)
+	command.Stdout, command.Stderr = output, output
 	if command.Path, err = filepath.Abs(command.Path); err != nil {
 		return err
 	}
-	// The command has the terminal; this one has none.
-	apart := *s.apart
-	apart.terminal = unset
 	command.SysProcAttr = &syscall.SysProcAttr{}
-	apart.attributes(command.SysProcAttr)
-	thread := newThread()
+	isolation, thread := s.isolation.WithoutTerminal(), newThread()
 	defer thread.end()
-	thread.do(func() {
-		if err = apart.cross(); err == nil {
-			err = command.Start()
-		}
-	})
+	thread.do(func() { err = isolation.Start(command.SysProcAttr, command.Start) })
 	if err != nil {
 		return err
 	}
 	return command.Wait()
 }
 
-const envPID = "LANYARD_EXEC_PID"
-
 const (
-	// probeEvery is how often the API server is asked whether it still accepts the token. A refused token is to be replaced
-	// within 5 seconds, and each probe is a request, and with most policies a line of the audit log.
-	probeEvery = 4 * time.Second
-	// lastProbeRetry bounds the wait after a probe without an answer, lastReplacement the wait after a refusal of a token that
-	// had just replaced a refused one: then a new token is no remedy.
-	lastProbeRetry  = 15 * time.Second
-	lastReplacement = 5 * time.Minute
+	// probeInterval is the time between two probes. It follows from the promise to replace a refused token within 5 seconds. It
+	// is not shorter because each probe is a request and, under most policies, a line in the audit log.
+	probeInterval = 4 * time.Second
+	// maxProbePause bounds the pause after a probe without an answer.
+	maxProbePause = 15 * time.Second
+	// maxReplacePause bounds the pause after a token is refused that has just replaced a refused one. A new token does not help
+	// then.
+	maxReplacePause = 5 * time.Minute
 
 	reasonRefused = "TokenRefused"
 )
 
-// watchTokens has the tokens replaced as soon as the API server does not accept them any more: their account may have been
-// deleted and created again, their key retired, or they were revoked. The token for the API server stands for the others, which
-// have the same account and key. While the API server does not answer, nothing is replaced.
-func (s *supervisor) watchTokens(ctx context.Context) {
+// probeTokens requests new tokens when the API server refuses the current one, because the account was deleted and created again,
+// the key was retired, or the token was revoked. It probes only the token for the API server; the others have the same account
+// and key. Nothing is replaced while the API server does not answer.
+func (s *supervisor) probeTokens(ctx context.Context) {
 	if s.Probe == nil {
 		return
 	}
-	var last string // the token that was refused last
+	var lastRefused string
 	refusals := 0
-	for pause := probeEvery; s.wait(ctx, pause-rand.N(pause/8), nil); { // processes that began together ask apart
-		text := string(s.shown.Load().files[tokenFile].Data)
-		if text == last {
-			pause = probeEvery
-			continue // keepTokens is replacing it
+	// Random pauses spread the probes of processes that start together.
+	for pause := probeInterval; s.wait(ctx, pause-rand.N(pause/8), nil); {
+		token := string(s.current.Load().files[tokenFile].Data)
+		if token == lastRefused {
+			pause = probeInterval
+			continue // keepTokens is replacing it.
 		}
-		accepted, err := s.probe(ctx, text)
+		accepted, err := s.probe(ctx, token)
 		switch {
 		case ctx.Err() != nil:
 			return
 		case err != nil:
-			pause = min(2*pause, lastProbeRetry)
+			pause = min(2*pause, maxProbePause)
 		case accepted:
-			refusals, pause = 0, probeEvery
+			refusals, pause = 0, probeInterval
 		default:
-			pause = min(probeEvery<<min(refusals, 16), lastReplacement)
-			last, refusals = text, refusals+1
-			s.tokensRefused(ctx)
+			pause = min(probeInterval<<min(refusals, 16), maxReplacePause)
+			lastRefused, refusals = token, refusals+1
+			s.replaceTokens(ctx)
 		}
 	}
 }
 
-func (s *supervisor) probe(ctx context.Context, text string) (accepted bool, err error) {
-	err = s.ask(ctx, requestTimeout, func(ctx context.Context) (err error) {
-		accepted, err = s.Probe(ctx, text)
+func (s *supervisor) probe(ctx context.Context, token string) (accepted bool, err error) {
+	err = s.request(ctx, requestTimeout, func(ctx context.Context) (err error) {
+		accepted, err = s.Probe(ctx, token)
 		return err
 	})
 	return accepted, err
 }
 
-// tokensRefused asks for new tokens, unless the tokens are refused because the Pod is gone.
-func (s *supervisor) tokensRefused(ctx context.Context) {
-	if err := s.vouchOnce(ctx, s.pod); isGone(err) {
-		s.gone(s.pod)
+// replaceTokens requests new tokens, unless the old ones are refused because the Pod was deleted.
+func (s *supervisor) replaceTokens(ctx context.Context) {
+	if err := s.renewLease(ctx, s.pod); isGone(err) {
+		s.terminateForDeletion(s.pod)
 		return
 	}
-	s.say("the API server no longer accepts the tokens of pod %s/%s; requesting new ones", s.pod.Namespace, s.pod.Name)
+	s.printf("the API server no longer accepts the tokens of pod %s/%s; requesting new ones", s.pod.Namespace, s.pod.Name)
 	s.refused.Store(true)
 	select {
-	case s.replace <- struct{}{}:
+	case s.renewNow <- struct{}{}:
 	default:
 	}
 	s.recordRefusal(ctx)
 }
 
-// recordRefusal makes an event of the Pod, if the caller may.
+// recordRefusal creates an event of the Pod. It is optional: the caller may lack the permission.
 func (s *supervisor) recordRefusal(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
 	defer cancel()

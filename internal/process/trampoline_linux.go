@@ -13,15 +13,16 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// trampolineArgument is the first argument of a program that is to be Trampoline. Its second is a socket's descriptor.
+// trampolineArgument is the first argument of the program when it runs as the trampoline. The second is the descriptor of a
+// socket.
 const trampolineArgument = "exec-trampoline"
 
-// message is what trampoline and supervisor tell each other, one JSON value in each.
+// message is what trampoline and supervisor send each other, as JSON.
 type message struct {
 	Error string `json:"error,omitempty"`
 	Next  string `json:"next,omitempty"`
 	Code  int    `json:"code,omitempty"`
-	// Errno is the cause of an execution that failed.
+	// Errno is the error number of a failed execve.
 	Errno   syscall.Errno `json:"errno,omitempty"`
 	Program *program      `json:"program,omitempty"`
 }
@@ -33,33 +34,33 @@ func (m message) err() error {
 	return &Error{Code: m.Code, Err: errors.New(m.Error), Next: m.Next}
 }
 
-// inUserNamespace starts the command by way of this very program, started again in namespaces of its own.
+// inUserNamespace starts the command through a trampoline: this program, started again in a user namespace and a mount namespace.
 type inUserNamespace struct {
-	files   []*os.File
-	own     bool
-	thread  *thread
-	process *os.Process
-	socket  *net.UnixConn
-	started bool
+	files    []*os.File
+	ownGroup bool // whether the command gets a process group of its own
+	thread   *thread
+	process  *os.Process
+	socket   *net.UnixConn
+	started  bool
 }
 
 func (n *inUserNamespace) prepare() (*volume, error) {
 	n.thread = newThread()
-	theirs, err := n.connect()
+	descriptor, err := n.connect()
 	if err != nil {
 		return nil, err
 	}
-	err = n.spawn(theirs)
-	_ = unix.Close(theirs)
+	err = n.startTrampoline(descriptor)
+	_ = unix.Close(descriptor)
 	if err != nil {
-		return nil, refusal(err)
+		return nil, namespaceRefused(err)
 	}
-	return n.receive()
+	return n.receiveVolume()
 }
 
-// connect makes a pair of sockets and returns the trampoline's. That keeps its number in the trampoline, since any other
-// might be that of a descriptor which is meant for the command.
-func (n *inUserNamespace) connect() (theirs int, err error) {
+// connect makes a pair of sockets and returns the descriptor for the trampoline. The descriptor keeps its number there, because
+// another number could belong to a descriptor that the command inherits.
+func (n *inUserNamespace) connect() (descriptor int, err error) {
 	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return 0, fmt.Errorf("make a socket: %w", err)
@@ -75,15 +76,15 @@ func (n *inUserNamespace) connect() (theirs int, err error) {
 	return pair[1], nil
 }
 
-func (n *inUserNamespace) spawn(socket int) (err error) {
+func (n *inUserNamespace) startTrampoline(socket int) (err error) {
 	uid, gid := os.Geteuid(), os.Getegid()
 	attributes := &syscall.SysProcAttr{
 		Cloneflags:  syscall.CLONE_NEWUSER | syscall.CLONE_NEWNS,
 		UidMappings: []syscall.SysProcIDMap{{ContainerID: uid, HostID: uid, Size: 1}},
 		GidMappings: []syscall.SysProcIDMap{{ContainerID: gid, HostID: gid, Size: 1}},
-		// A user who is not root keeps no capability over execve but an ambient one.
+		// Of the capabilities of a user other than root, only ambient ones survive execve.
 		AmbientCaps: []uintptr{unix.CAP_SYS_ADMIN},
-		Pdeathsig:   syscall.SIGKILL, Setpgid: n.own,
+		Pdeathsig:   syscall.SIGKILL, Setpgid: n.ownGroup,
 	}
 	argv := []string{os.Args[0], trampolineArgument, strconv.Itoa(socket)}
 	n.thread.do(func() {
@@ -94,32 +95,32 @@ func (n *inUserNamespace) spawn(socket int) (err error) {
 	return err
 }
 
-// receive takes the volume over.
-func (n *inUserNamespace) receive() (*volume, error) {
+// receiveVolume receives the descriptors of the volume from the trampoline.
+func (n *inUserNamespace) receiveVolume() (*volume, error) {
 	text, rights := make([]byte, 4096), make([]byte, unix.CmsgSpace(2*4))
 	count, rightsCount, _, _, err := n.socket.ReadMsgUnix(text, rights)
 	if err != nil {
-		return nil, fmt.Errorf("the process that was to mount ended: %w", err)
+		return nil, fmt.Errorf("the process that mounts the volume ended: %w", err)
 	}
 	var answer message
 	if err := json.Unmarshal(text[:count], &answer); err != nil {
-		return nil, fmt.Errorf("the process that was to mount ended: %w", err)
+		return nil, fmt.Errorf("the process that mounts the volume ended: %w", err)
 	}
 	if err := answer.err(); err != nil {
 		return nil, err
 	}
-	files, err := received(rights[:rightsCount])
+	files, err := receiveFiles(rights[:rightsCount])
 	if err != nil || len(files) == 0 {
-		return nil, errors.Join(errors.New("the process that mounted handed nothing over"), err)
+		return nil, errors.Join(errors.New("the process that mounts the volume sent no descriptors"), err)
 	}
 	v := &volume{dir: files[0]}
 	if len(files) > 1 {
-		v.point = &mountPoint{held: files[1]}
+		v.point = &mountPoint{locked: files[1]}
 	}
 	return v, nil
 }
 
-func received(rights []byte) (files []*os.File, err error) {
+func receiveFiles(rights []byte) (files []*os.File, err error) {
 	messages, err := unix.ParseSocketControlMessage(rights)
 	if err != nil {
 		return nil, err
@@ -137,10 +138,10 @@ func received(rights []byte) (files []*os.File, err error) {
 	return files, nil
 }
 
-// start lets the trampoline become the program. It has, when the socket closes without a word.
+// start makes the trampoline execute the program. If that succeeds, the socket closes without an answer.
 func (n *inUserNamespace) start(p program) (*os.Process, error) {
 	if err := json.NewEncoder(n.socket).Encode(message{Program: &p}); err != nil {
-		return nil, fmt.Errorf("hand the command over: %w", err)
+		return nil, fmt.Errorf("send the command: %w", err)
 	}
 	answer := make([]byte, 4096)
 	count, _ := n.socket.Read(answer)
@@ -153,12 +154,12 @@ func (n *inUserNamespace) start(p program) (*os.Process, error) {
 		return nil, fmt.Errorf("run %s: %w", p.Path, err)
 	}
 	if failed.Errno != 0 {
-		return nil, notExecuted(p.Path, failed.Errno)
+		return nil, executionFailure(p.Path, failed.Errno)
 	}
 	return nil, failed.err()
 }
 
-func (n *inUserNamespace) end() {
+func (n *inUserNamespace) release() {
 	if n.socket != nil {
 		_ = n.socket.Close()
 	}
@@ -171,10 +172,10 @@ func (n *inUserNamespace) end() {
 	}
 }
 
-// Trampoline is the part of inUserNamespace that runs inside the namespaces; the main function calls it first of all with
-// os.Args. It returns false in every process but one that a supervisor started for it. It never has more rights than
-// whoever started it, and does nothing but what that process tells it over a socket it made.
-func Trampoline(args []string) (exitCode int, ours bool) {
+// Trampoline is the part of inUserNamespace that runs inside the namespaces. The main function must call it before anything
+// else, with os.Args. It returns false unless a supervisor started the process as a trampoline. The trampoline has no more
+// rights than the process that started it, and accepts orders only from that process, over a socket between the two.
+func Trampoline(args []string) (exitCode int, isTrampoline bool) {
 	if len(args) != 3 || args[1] != trampolineArgument {
 		return 0, false
 	}
@@ -188,15 +189,15 @@ func Trampoline(args []string) (exitCode int, ours bool) {
 	}
 	unix.CloseOnExec(descriptor)
 	socket := os.NewFile(uintptr(descriptor), "supervisor")
-	// Capabilities are a thread's, and the thread that executes the command must be the one that dropped them.
+	// Capabilities belong to a thread, and the thread that drops them must be the one that executes the command.
 	runtime.LockOSThread()
-	if err := become(socket); err != nil {
-		_ = json.NewEncoder(socket).Encode(describe(err))
+	if err := mountAndExecute(socket); err != nil {
+		_ = json.NewEncoder(socket).Encode(errorMessage(err))
 	}
 	return ExitFailed, true
 }
 
-func describe(err error) message {
+func errorMessage(err error) message {
 	m := message{Error: err.Error()}
 	if failure := (*Error)(nil); errors.As(err, &failure) {
 		m.Code, m.Next = failure.Code, failure.Next
@@ -207,30 +208,30 @@ func describe(err error) message {
 	return m
 }
 
-// executionError is why execve failed.
+// executionError is a failure of execve.
 type executionError struct{ errno syscall.Errno }
 
 func (e *executionError) Error() string { return e.errno.Error() }
 
-// become mounts the volume, hands it over, waits for the command and executes it.
-func become(socket *os.File) error {
+// mountAndExecute mounts the volume, sends its descriptors to the supervisor, waits for the command and executes it.
+func mountAndExecute(socket *os.File) error {
 	v, err := mountVolume(WellKnown)
 	if err != nil {
-		return mountRefused(err)
+		return explainMountError(err)
 	}
 	descriptors := []int{int(v.dir.Fd())}
-	if v.point.held != nil {
-		descriptors = append(descriptors, int(v.point.held.Fd()))
+	if v.point.locked != nil {
+		descriptors = append(descriptors, int(v.point.locked.Fd()))
 	}
 	if err := unix.Sendmsg(int(socket.Fd()), []byte("{}"), unix.UnixRights(descriptors...), nil, 0); err != nil {
-		return fmt.Errorf("hand the volume over: %w", err)
+		return fmt.Errorf("send the descriptors of the volume: %w", err)
 	}
 	var order message
 	if err := json.NewDecoder(socket).Decode(&order); err != nil || order.Program == nil {
-		// The supervisor is gone, or has changed its mind.
-		return errors.New("no command came")
+		// The supervisor has ended or failed.
+		return errors.New("the supervisor sent no command")
 	}
-	if err := dropAll(); err != nil {
+	if err := dropCapabilities(); err != nil {
 		return err
 	}
 	p := order.Program
@@ -239,20 +240,20 @@ func become(socket *os.File) error {
 	return &executionError{errno}
 }
 
-// mountRefused tells a machine that does not permit mounts from one where they went wrong.
-func mountRefused(err error) error {
+// explainMountError adds the reason if the machine does not permit mounts.
+func explainMountError(err error) error {
 	if hinted := (*Error)(nil); errors.As(err, &hinted) {
 		return err
 	}
 	if errors.Is(err, unix.EPERM) || errors.Is(err, unix.EACCES) {
-		return refusal(err)
+		return namespaceRefused(err)
 	}
 	return err
 }
 
-// dropAll leaves the calling thread no capability that a program it executes would have, and lets that program die with
-// the supervisor, as this one was to.
-func dropAll() error {
+// dropCapabilities drops all capabilities that a program which the calling thread executes would have. It then sets the
+// parent-death signal, which the kernel clears when capabilities change, so that the program ends with the supervisor.
+func dropCapabilities() error {
 	if err := unix.Prctl(unix.PR_CAP_AMBIENT, unix.PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0); err != nil {
 		return fmt.Errorf("drop the ambient capabilities: %w", err)
 	}

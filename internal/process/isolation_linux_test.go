@@ -20,41 +20,41 @@ import (
 	"lanyard.dev/lanyardtest"
 )
 
-// otherUID and otherGID are the numbers of a user who is not root and owns nothing.
+// otherUID and otherGID are IDs of a user who is not root and owns no files.
 const otherUID, otherGID = 4321, 4322
 
 // callersKey is a key in the caller's session keyring.
 const callersKey = "lanyard-test-of-the-caller"
 
-// burglar tries what a command may have of the user who started it for another. It prints one line for each attempt.
-func burglar() {
-	tell := func(what string, result any) { fmt.Printf("%s: %v\n", what, result) }
+// attacker is a command of another user. It tries to get at what belongs to the caller, and prints one line for each attempt.
+func attacker() {
+	report := func(what string, result any) { fmt.Printf("%s: %v\n", what, result) }
 	session, _ := unix.Getsid(0)
-	tell("session", session == os.Getpid())
-	tell("continue the supervisor", syscall.Kill(os.Getppid(), syscall.SIGCONT))
-	tell("type", typeInto("/dev/tty", 0, 1, 2))
-	tell("descriptors", inherited())
+	report("session", session == os.Getpid())
+	report("continue the supervisor", syscall.Kill(os.Getppid(), syscall.SIGCONT))
+	report("type", typeInto("/dev/tty", 0, 1, 2))
+	report("descriptors", inherited())
 	var names []string
 	for _, entry := range os.Environ() {
 		name, _, _ := strings.Cut(entry, "=")
 		names = append(names, name)
 	}
 	slices.Sort(names)
-	tell("environment", names)
+	report("environment", names)
 	data, err := os.ReadFile("secret")
-	tell("directory", oneLine(string(data), errors.Unwrap(err)))
-	tell("key", readKey())
-	tell("capabilities", capabilities())
+	report("directory", oneLine(string(data), errors.Unwrap(err)))
+	report("key", readKey())
+	report("capabilities", capabilities())
 	groups, _ := os.Getgroups()
-	tell("user", fmt.Sprint(os.Getuid(), os.Getgid(), groups))
-	tell("umask", fmt.Sprintf("%03o", syscall.Umask(0)))
+	report("user", fmt.Sprint(os.Getuid(), os.Getgid(), groups))
+	report("umask", fmt.Sprintf("%03o", syscall.Umask(0)))
 	if path := os.Args[1]; path != "" {
-		tell("set-user-ID", effectiveUser(path))
+		report("set-user-ID", effectiveUser(path))
 	}
 	fmt.Println("end")
 }
 
-// typeInto tries to put a line into the input of terminals, and says where that went well.
+// typeInto tries to put a line into the input of terminals. It returns the descriptors for which that succeeded.
 func typeInto(path string, descriptors ...int) (done []string) {
 	if tty, err := os.OpenFile(path, os.O_RDWR, 0); err == nil {
 		descriptors = append(descriptors, int(tty.Fd()))
@@ -94,24 +94,24 @@ func readKey() string {
 	return string(data[:count])
 }
 
-// effectiveUser runs a copy of id.
+// effectiveUser runs a copy of the program id and returns the effective UID that it prints.
 func effectiveUser(path string) string {
 	out, err := exec.Command(path, "-u").Output()
 	return oneLine(strings.TrimSpace(string(out)), err)
 }
 
-// caller is a process of root's, which has what another user must not get.
+// caller is a process of root with files, keys and capabilities that another user must not get.
 type caller struct {
-	dir    string // below one that others cannot enter
-	id     string // a set-user-ID program of root's
+	dir    string // below a directory that others cannot enter
+	id     string // a set-user-ID program of root
 	secret *os.File
-	keys   bool // the machine has keyrings
+	keys   bool // whether the machine has keyrings
 }
 
 func newCaller(t *testing.T) *caller {
 	t.Helper()
 	if os.Geteuid() != 0 {
-		t.Skip("needs root, who alone may run commands as another user")
+		t.Skip("only root can run commands as another user")
 	}
 	base := t.TempDir()
 	c := &caller{dir: filepath.Join(base, "closed", "open"), id: filepath.Join(base, "id")}
@@ -134,14 +134,14 @@ func newCaller(t *testing.T) *caller {
 	return c
 }
 
-// start starts the supervisor from a thread that has what programs inherit beside descriptors.
+// start calls start, which starts the supervisor, on a thread with everything that programs inherit besides descriptors.
 func (c *caller) start(t *testing.T, start func()) {
 	t.Helper()
 	var err error
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		runtime.LockOSThread() // for good: the thread ends with the goroutine
+		runtime.LockOSThread() // Never unlocked, so that the thread ends with the goroutine.
 		c.keys, err = c.equip()
 		if err == nil {
 			start()
@@ -153,7 +153,7 @@ func (c *caller) start(t *testing.T, start func()) {
 	}
 }
 
-// equip gives the calling thread a key, capabilities that outlive a change of user, and a mask of modes that masks nothing.
+// equip gives the calling thread a key, capabilities that survive a change of user, and an empty file mode mask.
 func (c *caller) equip() (keys bool, err error) {
 	if _, err = unix.KeyctlInt(unix.KEYCTL_JOIN_SESSION_KEYRING, 0, 0, 0, 0); err == nil {
 		keys = true
@@ -182,8 +182,8 @@ func (c *caller) equip() (keys bool, err error) {
 	)
 }
 
-// found reads what the burglar says.
-func (s *supervised) found() map[string]string {
+// attempts reads the output of attacker: the results by attempt.
+func (s *supervised) attempts() map[string]string {
 	s.t.Helper()
 	all := map[string]string{}
 	for line := s.line(); line != "end"; line = s.line() {
@@ -214,8 +214,8 @@ func (c *caller) check(t *testing.T, got map[string]string, changed map[string]s
 	}
 }
 
-// TestNothingCrosses starts a command of another user from a caller who has all that must stay behind, and has it try
-// each; then again with what may be asked for.
+// TestNothingCrosses starts the attacker as another user, from a caller with everything that must not cross: once without
+// options, once with everything that the caller can allow, and once without a mount.
 func TestNothingCrosses(t *testing.T) {
 	t.Parallel()
 	authority := lanyardtest.Start(t)
@@ -223,8 +223,8 @@ func TestNothingCrosses(t *testing.T) {
 		change func(*order)
 		want   map[string]string
 	}{
-		"nothing asked for": {func(*order) {}, nil},
-		"asked for": {func(o *order) { o.Escalate, o.Keep, o.Preserve = true, []int{4}, []string{"CALLERS_OTHER"} }, map[string]string{
+		"no options": {func(*order) {}, nil},
+		"all options": {func(o *order) { o.Escalate, o.Keep, o.Preserve = true, []int{4}, []string{"CALLERS_OTHER"} }, map[string]string{
 			"descriptors": "[4]", "set-user-ID": "0",
 			"environment": "[CALLERS_OTHER HOME KUBERNETES_SERVICE_HOST KUBERNETES_SERVICE_PORT KUBERNETES_SERVICE_PORT_HTTPS LANYARD_POD_NAME LANYARD_POD_NAMESPACE LANYARD_SERVICEACCOUNT_DIR PATH PROCESS_TEST_COMMAND SHELL]",
 		}},
@@ -236,13 +236,13 @@ func TestNothingCrosses(t *testing.T) {
 			t.Parallel()
 			c := newCaller(t)
 			o := newOrder(t, authority)
-			o.Act, o.Arg, o.UID, o.GID = "burglar", c.id, otherUID, otherGID
+			o.Act, o.Arg, o.UID, o.GID = "attacker", c.id, otherUID, otherGID
 			test.change(o)
 			s := o.prepare(t, -1)
 			s.process.Dir = c.dir
 			s.process.ExtraFiles = []*os.File{c.secret, c.secret, c.secret}
-			c.start(t, s.connect)
-			c.check(t, s.found(), test.want)
+			c.start(t, s.startOnPipes)
+			c.check(t, s.attempts(), test.want)
 			if code := s.wait(); code != 0 {
 				t.Errorf("exit code %d\n%s", code, s.stderr)
 			}
@@ -250,8 +250,8 @@ func TestNothingCrosses(t *testing.T) {
 	}
 }
 
-// TestKeepNothing asks for a descriptor that is not there.
-func TestKeepNothing(t *testing.T) {
+// TestKeepClosedDescriptor asks to keep a descriptor that is not open.
+func TestKeepClosedDescriptor(t *testing.T) {
 	t.Parallel()
 	newCaller(t)
 	o := newOrder(t, lanyardtest.Start(t))
@@ -262,16 +262,16 @@ func TestKeepNothing(t *testing.T) {
 	}
 }
 
-// renewing waits to be ended, and is what runs on a renewal too: then it tries what a burglar tries.
+// renewing waits until it is killed. The command of --on-renew is the same program, which then acts as the attacker.
 func renewing() {
 	if os.Getenv("LANYARD_EXEC_PID") == "" {
 		stubborn()
 	}
-	burglar()
+	attacker()
 }
 
-// TestOnRenewCrosses has the command of --on-renew, which is the other user's as well, try the same.
-func TestOnRenewCrosses(t *testing.T) {
+// TestNothingCrossesToOnRenew runs the attacker as the command of --on-renew, which runs as the other user too.
+func TestNothingCrossesToOnRenew(t *testing.T) {
 	t.Parallel()
 	c := newCaller(t)
 	o := newOrder(t, lanyardtest.StartWith(t, lanyardtest.Options{MinTokenExpiration: time.Second}))
@@ -286,10 +286,10 @@ func TestOnRenewCrosses(t *testing.T) {
 	}
 	t.Cleanup(func() { _ = read.Close() })
 	s.process.Stderr = write
-	c.start(t, s.connect)
+	c.start(t, s.startOnPipes)
 	_ = write.Close()
 	s.lines = bufio.NewScanner(read)
-	got := s.found()
+	got := s.attempts()
 	environment := "[HOME KUBERNETES_SERVICE_HOST KUBERNETES_SERVICE_PORT KUBERNETES_SERVICE_PORT_HTTPS LANYARD_EXEC_PID LANYARD_POD_NAME LANYARD_POD_NAMESPACE LANYARD_SERVICEACCOUNT_DIR PATH PROCESS_TEST_COMMAND SHELL]"
 	c.check(t, got, map[string]string{"environment": environment})
 	s.signal(syscall.SIGKILL)

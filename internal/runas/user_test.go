@@ -1,4 +1,4 @@
-package process
+package runas
 
 import (
 	"strings"
@@ -23,7 +23,7 @@ func TestUserEnvironment(t *testing.T) {
 		"preserved": {User{Other: true, UID: 5}, []string{"LANG", "HOME", "ABSENT"}, []string{"SHELL=/bin/sh", "PATH=/usr/local/bin:/usr/bin:/bin", "HOME=/root", "TERM=vt100", "LANG=C"}},
 		"root":      {User{Other: true}, nil, []string{"HOME=/", "SHELL=/bin/sh", "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "TERM=vt100"}},
 	} {
-		if diff := cmp.Diff(test.want, test.user.environment(env, test.preserve)); diff != "" {
+		if diff := cmp.Diff(test.want, test.user.Environment(env, test.preserve)); diff != "" {
 			t.Errorf("%s: %s", name, diff)
 		}
 	}
@@ -48,12 +48,12 @@ func FuzzFindShell(f *testing.F) {
 	})
 }
 
-func TestValidateCrossing(t *testing.T) {
+func TestValidateInherited(t *testing.T) {
 	t.Parallel()
-	if errs := ValidateCrossing([]string{"LANG", "a.b"}, []int{3, 1 << 20}); errs != nil {
+	if errs := ValidateInherited([]string{"LANG", "a.b"}, []int{3, 1 << 20}); errs != nil {
 		t.Error(errs)
 	}
-	if errs := ValidateCrossing([]string{"", "A=b"}, []int{2, -1, 1<<20 + 1}); len(errs) != 5 {
+	if errs := ValidateInherited([]string{"", "A=b"}, []int{2, -1, 1<<20 + 1}); len(errs) != 5 {
 		t.Error(errs)
 	}
 }
