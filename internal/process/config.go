@@ -115,11 +115,10 @@ func ValidateAudiences(audiences []Audience) []error {
 	return errs
 }
 
-// Error is an error with an exit code and, optionally, what its reader can do about it.
+// Error is an error with an exit code.
 type Error struct {
 	Code int
 	Err  error
-	Next string
 }
 
 // Exit codes for failures without an exit code of the command. They are those of env, nohup and timeout.
@@ -135,12 +134,9 @@ const (
 func (e *Error) Error() string { return e.Err.Error() }
 func (e *Error) Unwrap() error { return e.Err }
 
-// Hint returns what the reader can do, or "".
-func (e *Error) Hint() string { return e.Next }
-
 // ExitCode returns the exit code for an error of Run.
 func ExitCode(err error) int {
-	if failure := (*Error)(nil); errors.As(err, &failure) && failure.Code != 0 {
+	if failure := (*Error)(nil); errors.As(err, &failure) {
 		return failure.Code
 	}
 	return ExitFailed

@@ -14,6 +14,7 @@ import (
 	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
 
 	"lanyard.dev/internal/files"
+	"lanyard.dev/internal/hint"
 	"lanyard.dev/internal/runas"
 	"lanyard.dev/internal/tokenvolume"
 )
@@ -232,7 +233,7 @@ func (s *supervisor) environment() ([]string, error) {
 	}
 	server, err := s.Server.environment()
 	if err != nil {
-		return nil, &Error{Err: fmt.Errorf("server %s: %w", s.Server.URL, err), Next: "use --no-mount, which provides a kubeconfig instead"}
+		return nil, hint.New(fmt.Errorf("server %s: %w", s.Server.URL, err), "use --no-mount, which provides a kubeconfig instead")
 	}
 	if s.Server.Name != "" {
 		s.printf("in-cluster clients expect the name %s in the server's certificate, but the kubeconfig says %s", s.Server.URL.Hostname(), s.Server.Name)

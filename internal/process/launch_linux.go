@@ -11,6 +11,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"lanyard.dev/internal/hint"
 	"lanyard.dev/internal/runas"
 )
 
@@ -55,6 +56,8 @@ type launcher interface {
 	release()
 }
 
+const onlyRootHint = "only root may run commands as another user"
+
 // direct starts the command itself, from a thread of its own.
 type direct struct {
 	mount     bool
@@ -98,7 +101,7 @@ func (d *direct) start(p program) (process *os.Process, err error) {
 	case err == nil:
 		return process, nil
 	case errors.Is(err, fs.ErrPermission) && os.Geteuid() != 0:
-		return nil, &Error{Err: fmt.Errorf("become user %d: %w", uid, err), Next: "only root may run commands as another user"}
+		return nil, hint.New(fmt.Errorf("become user %d: %w", uid, err), onlyRootHint)
 	case errors.As(err, &failed):
 		return nil, executionFailure(p.Path, err)
 	}

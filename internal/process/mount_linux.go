@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"lanyard.dev/internal/hint"
 )
 
 const (
@@ -93,7 +95,7 @@ func mountCopyWith(path string) error {
 		base, rest = filepath.Dir(base), filepath.Join(filepath.Base(base), rest)
 	}
 	if base == "/" {
-		return &Error{Err: fmt.Errorf("%s cannot be created", path), Next: "create that directory as root"}
+		return hint.New(fmt.Errorf("%s cannot be created", path), "create that directory as root")
 	}
 	if err := mountCopy(base, rest); err != nil {
 		return fmt.Errorf("mount a copy of %s that contains %s: %w", base, rest, err)
@@ -191,10 +193,10 @@ func namespaceRefused(err error) error {
 			reason = fmt.Sprintf(" (%s is %s)", setting, forbids)
 		}
 	}
-	return &Error{
-		Err:  fmt.Errorf("this machine does not permit a private mount namespace to user %d%s: %w", os.Geteuid(), reason, err),
-		Next: "run it as root, or with --no-mount, which provides a private directory and a kubeconfig instead",
-	}
+	return hint.New(
+		fmt.Errorf("this machine does not permit a private mount namespace to user %d%s: %w", os.Geteuid(), reason, err),
+		"run it as root, or with --no-mount, which provides a private directory and a kubeconfig instead",
+	)
 }
 
 // mountPoint is a directory to mount at. While a supervisor holds a lock on it, no other removes it. To remove the mount point

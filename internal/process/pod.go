@@ -17,6 +17,7 @@ import (
 	typedcorev1 "k8s.io/client-go/kubernetes/typed/core/v1"
 	"k8s.io/utils/ptr"
 
+	"lanyard.dev/internal/hint"
 	"lanyard.dev/internal/podannotation"
 )
 
@@ -107,15 +108,15 @@ func explainRefusal(pod *corev1.Pod, err error) error {
 	var status apierrors.APIStatus
 	switch {
 	case apierrors.IsForbidden(err) && strings.Contains(err.Error(), fmt.Sprintf("serviceaccount %q not found", account)):
-		return &Error{
-			Err:  fmt.Errorf("service account %s/%s does not exist", namespace, account),
-			Next: fmt.Sprintf("create it with lanyard kubectl create serviceaccount %s -n %s, or name another with --serviceaccount", account, namespace),
-		}
+		return hint.New(
+			fmt.Errorf("service account %s/%s does not exist", namespace, account),
+			fmt.Sprintf("create it with lanyard kubectl create serviceaccount %s -n %s, or name another with --serviceaccount", account, namespace),
+		)
 	case isAbsent(err) && errors.As(err, &status) && status.Status().Details != nil && status.Status().Details.Kind == "namespaces":
-		return &Error{
-			Err:  fmt.Errorf("namespace %s does not exist", namespace),
-			Next: fmt.Sprintf("create it with lanyard kubectl create namespace %s, or name another with --namespace", namespace),
-		}
+		return hint.New(
+			fmt.Errorf("namespace %s does not exist", namespace),
+			fmt.Sprintf("create it with lanyard kubectl create namespace %s, or name another with --namespace", namespace),
+		)
 	}
 	return err
 }

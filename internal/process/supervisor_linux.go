@@ -22,6 +22,7 @@ import (
 	typedcorev1 "k8s.io/client-go/kubernetes/typed/core/v1"
 	"k8s.io/utils/clock"
 
+	"lanyard.dev/internal/hint"
 	"lanyard.dev/internal/runas"
 )
 
@@ -182,7 +183,7 @@ func (s *supervisor) selectLauncher() error {
 	mayMount := s.NoMount || mayMount()
 	switch {
 	case s.User.Other && (!mayMount || !hasCapability(unix.CAP_SETUID)):
-		return &Error{Err: fmt.Errorf("user %d may not become user %d", os.Geteuid(), s.User.UID), Next: "only root may run commands as another user"}
+		return hint.New(fmt.Errorf("user %d may not become user %d", os.Geteuid(), s.User.UID), onlyRootHint)
 	case s.User.Other:
 		var err error
 		var terminal int

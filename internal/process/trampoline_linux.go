@@ -11,6 +11,8 @@ import (
 	"syscall"
 
 	"golang.org/x/sys/unix"
+
+	"lanyard.dev/internal/hint"
 )
 
 // trampolineArgument is the first argument of the program when it runs as the trampoline. The second is the descriptor of a
@@ -20,7 +22,7 @@ const trampolineArgument = "exec-trampoline"
 // message is what trampoline and supervisor send each other, as JSON.
 type message struct {
 	Error string `json:"error,omitempty"`
-	Next  string `json:"next,omitempty"`
+	Hint  string `json:"hint,omitempty"`
 	Code  int    `json:"code,omitempty"`
 	// Errno is the error number of a failed execve.
 	Errno   syscall.Errno `json:"errno,omitempty"`
@@ -31,7 +33,7 @@ func (m message) err() error {
 	if m.Error == "" {
 		return nil
 	}
-	return &Error{Code: m.Code, Err: errors.New(m.Error), Next: m.Next}
+	return &Error{Code: m.Code, Err: hint.New(errors.New(m.Error), m.Hint)}
 }
 
 // inUserNamespace starts the command through a trampoline: this program, started again in a user namespace and a mount namespace.
@@ -198,10 +200,7 @@ func Trampoline(args []string) (exitCode int, isTrampoline bool) {
 }
 
 func errorMessage(err error) message {
-	m := message{Error: err.Error()}
-	if failure := (*Error)(nil); errors.As(err, &failure) {
-		m.Code, m.Next = failure.Code, failure.Next
-	}
+	m := message{Error: err.Error(), Code: ExitCode(err), Hint: hint.Of(err)}
 	if failed := (*executionError)(nil); errors.As(err, &failed) {
 		m.Errno = failed.errno
 	}
@@ -242,10 +241,7 @@ func mountAndExecute(socket *os.File) error {
 
 // explainMountError adds the reason if the machine does not permit mounts.
 func explainMountError(err error) error {
-	if hinted := (*Error)(nil); errors.As(err, &hinted) {
-		return err
-	}
-	if errors.Is(err, unix.EPERM) || errors.Is(err, unix.EACCES) {
+	if hint.Of(err) == "" && (errors.Is(err, unix.EPERM) || errors.Is(err, unix.EACCES)) {
 		return namespaceRefused(err)
 	}
 	return err

@@ -9,6 +9,8 @@ import (
 	"syscall"
 
 	"golang.org/x/sys/unix"
+
+	"lanyard.dev/internal/hint"
 )
 
 // Isolation starts programs as another user and separates them from what belongs to the caller. The package documentation lists
@@ -32,7 +34,7 @@ func NewIsolation(user User, keep []int, allowEscalation bool) (*Isolation, erro
 		// Descriptors that this process opened itself are close-on-exec.
 		flags, err := unix.FcntlInt(uintptr(descriptor), unix.F_GETFD, 0)
 		if err != nil || flags&unix.FD_CLOEXEC != 0 {
-			return nil, &hintedError{fmt.Errorf("descriptor %d to keep is not open", descriptor), fmt.Sprintf("open it for lanyard exec, as in %d<FILE", descriptor)}
+			return nil, hint.New(fmt.Errorf("descriptor %d to keep is not open", descriptor), fmt.Sprintf("open it for lanyard exec, as in %d<FILE", descriptor))
 		}
 	}
 	if err := closeInheritedOnExec(); err != nil {
@@ -216,12 +218,3 @@ func (i *Isolation) enterDirectory() (err error) {
 	}
 	return err
 }
-
-// hintedError is an error with what its reader can do about it.
-type hintedError struct {
-	error
-	hint string
-}
-
-func (e *hintedError) Unwrap() error { return e.error }
-func (e *hintedError) Hint() string  { return e.hint }

@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"lanyard.dev/internal/hint"
 )
 
 const (
@@ -77,7 +79,7 @@ func NewRelay(files []*os.File, controlling *ControllingTerminal, user User) (r 
 	}
 	if err != nil {
 		r.Close()
-		return nil, nil, unset, &hintedError{fmt.Errorf("make a terminal for the command: %w", err), "redirect its standard input, output and error"}
+		return nil, nil, unset, hint.New(fmt.Errorf("make a terminal for the command: %w", err), "redirect its standard input, output and error")
 	}
 	r.controlling = controlling
 	for _, file := range files {
