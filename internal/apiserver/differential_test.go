@@ -27,7 +27,6 @@ import (
 	"lanyard.dev/internal/apiserver"
 	"lanyard.dev/internal/apiserver/api"
 	"lanyard.dev/internal/apiserver/auditlog"
-	"lanyard.dev/internal/apiserver/scheme"
 	"lanyard.dev/internal/nodeaccess"
 )
 
@@ -56,7 +55,7 @@ const everyRequest = "apiVersion: audit.k8s.io/v1\nkind: Policy\nrules: [{level:
 func newRig(t *testing.T) *rig {
 	t.Helper()
 	s := newSite(t)
-	d := &rig{log: s.file("audit.log"), callers: map[string]*http.Client{}, codecs: scheme.NewCodecs(api.All().NewScheme())}
+	d := &rig{log: s.file("audit.log"), callers: map[string]*http.Client{}, codecs: serializer.NewCodecFactory(api.All().NewScheme())}
 	must(t, os.WriteFile(s.file("policy.yaml"), []byte(everyRequest), 0o600))
 	var server *apiserver.Server
 	r := s.startBy(t, func(o *apiserver.Options) {

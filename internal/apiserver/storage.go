@@ -33,7 +33,6 @@ import (
 	"lanyard.dev/internal/apiserver/registry"
 	"lanyard.dev/internal/apiserver/registry/namespace"
 	"lanyard.dev/internal/apiserver/registry/pod"
-	"lanyard.dev/internal/apiserver/scheme"
 )
 
 // etcdPrefix is where objects are stored, as in Kubernetes.
@@ -57,7 +56,7 @@ type storage struct {
 // requests to a signer.
 func newStorage(o *Options, tables api.Tables, signs func(signerName string) bool) (storage, error) {
 	s := tables.NewScheme()
-	codecs := scheme.NewCodecs(s)
+	codecs := serializer.NewCodecFactory(s)
 	library := genericserver.NewConfig(codecs)
 	etcdMembers, err := members.New(members.Config{
 		Endpoints: o.Etcd.Servers, CAFile: o.Etcd.CAFile, CertFile: o.Etcd.CertFile, KeyFile: o.Etcd.KeyFile, Key: path.Join(etcdPrefix, "health"),

@@ -7,7 +7,6 @@ import (
 
 	"lanyard.dev/internal/apiserver/registry"
 	"lanyard.dev/internal/apiserver/registry/event"
-	"lanyard.dev/internal/apiserver/scheme"
 )
 
 // events serves core's events in another form, with stricter rules for new ones.
@@ -22,8 +21,8 @@ func events() Group {
 					s.Check, s.CheckUpdate = event.ValidateStrict, event.ValidateUpdateStrict
 				},
 				Conversions: []func(*runtime.Scheme) error{
-					scheme.Convert(event.ToEventsV1), scheme.Convert(event.FromEventsV1),
-					scheme.Convert(event.ToEventsV1List), scheme.Convert(event.FromEventsV1List),
+					convertWith(event.ToEventsV1), convertWith(event.FromEventsV1),
+					convertWith(event.ToEventsV1List), convertWith(event.FromEventsV1List),
 				},
 				Labels: map[string]string{
 					"regarding.kind": "involvedObject.kind", "regarding.namespace": "involvedObject.namespace",

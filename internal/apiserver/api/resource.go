@@ -12,7 +12,6 @@ import (
 	"k8s.io/apiserver/pkg/storage/names"
 
 	"lanyard.dev/internal/apiserver/registry"
-	"lanyard.dev/internal/apiserver/scheme"
 )
 
 // Tables are the API groups of a server, in the order in which discovery lists them.
@@ -147,7 +146,7 @@ func (o Objects[T]) store(r Resource, gr schema.GroupResource, in Inputs, _ *Sto
 
 func (o Objects[T]) decoding() (internal []runtime.Object, add []func(*runtime.Scheme) error) {
 	if o.Default != nil {
-		add = append(add, scheme.Default(o.Default))
+		add = append(add, defaultWith(o.Default))
 	}
 	return nil, add
 }

@@ -18,6 +18,7 @@ import (
 	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/runtime/serializer"
 	apiopenapi "k8s.io/apiserver/pkg/endpoints/openapi"
 	"k8s.io/kube-openapi/pkg/validation/spec"
 
@@ -28,7 +29,6 @@ import (
 	"lanyard.dev/internal/apiserver/registry/node"
 	"lanyard.dev/internal/apiserver/registry/pod"
 	"lanyard.dev/internal/apiserver/registry/secret"
-	"lanyard.dev/internal/apiserver/scheme"
 )
 
 // TestRoundTrip sends random objects of every kind through every media type: what is decoded is what was encoded,
@@ -36,15 +36,15 @@ import (
 func TestRoundTrip(t *testing.T) {
 	t.Parallel()
 	s := All().NewScheme()
-	codecs := scheme.NewCodecs(s)
+	codecs := serializer.NewCodecFactory(s)
 	for _, version := range All().schemeVersions() {
 		gv := version.GroupVersion
-		if len(version.Internal) > 0 {
+		if len(version.internal) > 0 {
 			continue // TestEventsInBothForms converts between the forms
 		}
-		for _, example := range version.Types {
+		for _, example := range version.types {
 			for _, media := range codecs.SupportedMediaTypes() {
-				gvk := kindOf(t, s, example, gv)
+				gvk := kindIn(t, s, example, gv)
 				t.Run(gvk.Kind+" as "+media.MediaType, func(t *testing.T) {
 					t.Parallel()
 					internal := schema.GroupVersion{Group: gv.Group, Version: runtime.APIVersionInternal}
@@ -79,7 +79,7 @@ func roundTrip(t *testing.T, s *runtime.Scheme, codec runtime.Codec, want runtim
 	}
 }
 
-func kindOf(t *testing.T, s *runtime.Scheme, obj runtime.Object, gv schema.GroupVersion) schema.GroupVersionKind {
+func kindIn(t *testing.T, s *runtime.Scheme, obj runtime.Object, gv schema.GroupVersion) schema.GroupVersionKind {
 	t.Helper()
 	gvks, _, err := s.ObjectKinds(obj)
 	if err != nil {
@@ -217,7 +217,7 @@ func TestFieldLabelsHaveValues(t *testing.T) {
 // TestEventsInBothForms decodes one form and encodes the other, as a server with one storage does.
 func TestEventsInBothForms(t *testing.T) {
 	t.Parallel()
-	codecs := scheme.NewCodecs(All().NewScheme())
+	codecs := serializer.NewCodecFactory(All().NewScheme())
 	for _, media := range codecs.SupportedMediaTypes() {
 		t.Run(media.MediaType, func(t *testing.T) {
 			t.Parallel()

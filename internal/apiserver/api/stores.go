@@ -16,7 +16,6 @@ import (
 	"lanyard.dev/internal/apiserver/registry/namespace"
 	"lanyard.dev/internal/apiserver/registry/podsession"
 	"lanyard.dev/internal/apiserver/registry/serviceaccount"
-	"lanyard.dev/internal/apiserver/scheme"
 )
 
 // Inputs are what stores are made from.
@@ -133,7 +132,7 @@ func (s *Stores) Serve(b Backends) Served {
 		if e.Answer != nil {
 			made := answered{Creater: e.Answer(b), singular: e.Singular, namespaced: e.Namespaced}
 			paths[e.Name] = made
-			all.Answered = append(all.Answered, Answered{e.WithResource(e.Name), "", e.WithKind(scheme.KindOf(e.Kind)), made})
+			all.Answered = append(all.Answered, Answered{e.WithResource(e.Name), "", e.WithKind(kindOf(e.Kind)), made})
 		} else if e.Serve != nil {
 			paths[e.Name] = e.Serve(s.stores[e.groupResource()], b)
 		} else {

@@ -5,8 +5,6 @@ import (
 
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
-
-	"lanyard.dev/internal/apiserver/scheme"
 )
 
 // All returns the tables of every group that the server serves.
@@ -48,11 +46,11 @@ func (t Tables) entries() []entry {
 }
 
 // schemeVersions returns what a scheme registers.
-func (t Tables) schemeVersions() []scheme.Version {
-	var all []scheme.Version
+func (t Tables) schemeVersions() []schemeVersion {
+	var all []schemeVersion
 	for _, g := range t {
 		for _, v := range g.Versions {
-			made := scheme.Version{GroupVersion: g.GroupVersion(v), Types: v.Types}
+			made := schemeVersion{GroupVersion: g.GroupVersion(v), types: v.Types}
 			for _, r := range v.Resources {
 				t.register(&made, r)
 			}
@@ -62,33 +60,33 @@ func (t Tables) schemeVersions() []scheme.Version {
 	return all
 }
 
-func (t Tables) register(v *scheme.Version, r Resource) {
-	v.Types = append(v.Types, r.Kind)
+func (t Tables) register(v *schemeVersion, r Resource) {
+	v.types = append(v.types, r.Kind)
 	if r.List != nil {
-		v.Types = append(v.Types, r.List)
+		v.types = append(v.types, r.List)
 	}
 	if r.Stored != nil {
 		internal, add := r.Stored.decoding()
-		v.Internal, v.Add = append(v.Internal, internal...), append(v.Add, add...)
+		v.internal, v.add = append(v.internal, internal...), append(v.add, add...)
 		labels := r.Stored.labels(r, t)
 		if len(labels) > len(metaLabels) {
-			v.Add = append(v.Add, scheme.FieldLabels(v.WithKind(scheme.KindOf(r.Kind)), labels))
+			v.add = append(v.add, selectBy(v.WithKind(kindOf(r.Kind)), labels))
 		}
 	}
 	for _, p := range r.Parts {
 		if p.Options != nil {
-			v.Types = append(v.Types, p.Options.kind)
-			v.Add = append(v.Add, p.Options.read)
+			v.types = append(v.types, p.Options.kind)
+			v.add = append(v.add, p.Options.read)
 		}
 	}
 }
 
 // NewScheme returns the scheme that the server decodes, defaults, converts and stores with.
-func (t Tables) NewScheme() *runtime.Scheme { return scheme.New(t.schemeVersions()) }
+func (t Tables) NewScheme() *runtime.Scheme { return newScheme(t.schemeVersions()) }
 
 // NewPublishedScheme returns the scheme of the versions that clients see. OpenAPI names are made from it.
 func (t Tables) NewPublishedScheme() *runtime.Scheme {
-	return scheme.NewPublished(t.schemeVersions())
+	return newPublishedScheme(t.schemeVersions())
 }
 
 // Mirrored returns the resources whose listeners learn of a change before the write is answered.
@@ -130,5 +128,5 @@ func parameters[T any, P interface {
 	*T
 	runtime.Object
 }](read func(*url.Values, *T) error) *Options {
-	return &Options{kind: P(new(T)), read: scheme.ReadQuery(read)}
+	return &Options{kind: P(new(T)), read: readQueryWith(read)}
 }

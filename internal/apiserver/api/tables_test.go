@@ -69,7 +69,7 @@ func TestOpenAPIIsGeneratedForTheTables(t *testing.T) {
 	}
 	served := map[string]bool{}
 	for _, v := range All().schemeVersions() {
-		for _, example := range v.Types {
+		for _, example := range v.types {
 			served[reflect.TypeOf(example).Elem().PkgPath()] = true
 		}
 	}

@@ -11,6 +11,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/runtime/serializer"
 	"k8s.io/apimachinery/pkg/util/wait"
 	"k8s.io/apiserver/pkg/endpoints/request"
 	"k8s.io/apiserver/pkg/registry/generic"
@@ -22,7 +23,6 @@ import (
 	"k8s.io/client-go/tools/cache"
 
 	"lanyard.dev/internal/apiserver/api"
-	"lanyard.dev/internal/apiserver/scheme"
 	"lanyard.dev/internal/etcd"
 )
 
@@ -60,7 +60,7 @@ func on(t testing.TB, endpoint string) *Storage {
 	s := tables.NewScheme()
 	backend := storagebackend.NewDefaultConfig("/registry", nil)
 	backend.Transport.ServerList = []string{endpoint}
-	kinds := serverstorage.NewDefaultStorageFactory(*backend, runtime.ContentTypeProtobuf, scheme.NewCodecs(s),
+	kinds := serverstorage.NewDefaultStorageFactory(*backend, runtime.ContentTypeProtobuf, serializer.NewCodecFactory(s),
 		serverstorage.NewDefaultResourceEncodingConfig(s), serverstorage.NewResourceConfig(), tables.Prefixes())
 	for stored, others := range tables.Shared() {
 		kinds.AddCohabitatingResources(append([]schema.GroupResource{stored}, others...)...)
