@@ -1,28 +1,34 @@
 package apiserver
 
 import (
-	"context"
-	"net"
+	"errors"
 	"net/http"
+	"strings"
 
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apiserver/pkg/audit"
+	"k8s.io/apiserver/pkg/authentication/user"
+	"k8s.io/apiserver/pkg/authorization/authorizer"
 	"k8s.io/apiserver/pkg/endpoints/filters"
+	"k8s.io/apiserver/pkg/endpoints/filters/impersonation"
+	"k8s.io/apiserver/pkg/endpoints/handlers/responsewriters"
 	"k8s.io/apiserver/pkg/endpoints/request"
 	genericserver "k8s.io/apiserver/pkg/server"
 	genericfilters "k8s.io/apiserver/pkg/server/filters"
 
+	"lanyard.dev/internal/apiserver/authn"
 	"lanyard.dev/internal/apiserver/limits"
-	"lanyard.dev/internal/nodeaccess"
+	"lanyard.dev/internal/apiserver/outage"
 )
 
-// shareFunc is called with the addresses of each request that shares its connection with other requests.
-type shareFunc func(local net.Addr, remote string)
-
-// wrap puts the filters around the API, innermost first. It is the library's own chain without what this server has no
-// use for (tracing, CORS, per-filter latency, flow control by API objects) and without the second goroutine per
-// request that the library's timeout takes: handlers end by the deadline in their context, reading and writing by
-// deadlines. What that timeout guards besides, headers that late work writes to, withWarnings does. The limits on
-// requests in flight are inside of audit, which records refusals, and outside of impersonation, which would let one
-// caller be many.
+// wrap puts the filters around the API, innermost first. It is the library's chain without the filters that this server does not
+// use (tracing, CORS, latency per filter, flow control by API objects) and without the second goroutine per request of the
+// library's timeout. In its place, handlers end by the deadline in their context, and deadlines bounds reading and writing.
+// The library's timeout also keeps work that outlives the request from changing the headers; withWarnings does that here. The
+// limits on requests in flight are inside of audit, which records refusals, and outside of impersonation, which would let one
+// caller act as many.
 func wrap(api http.Handler, az decider, c *genericserver.Config, share shareFunc) http.Handler {
 	h := withAuthorization(api, az, c.Serializer)
 	h = withImpersonation(h, az, c.Serializer)
@@ -43,7 +49,7 @@ func wrap(api http.Handler, az decider, c *genericserver.Config, share shareFunc
 }
 
 const (
-	// maxStreams is how many watches and conversations with nodes there may be.
+	// maxStreams is how many watches and sessions with nodes there may be at a time.
 	maxStreams = 10_000
 	// maxBodyBytes is how much memory the larger bodies of requests in flight may take together.
 	maxBodyBytes = 32 << 20
@@ -56,47 +62,102 @@ func newRequestLimiter(c *genericserver.Config) *limits.RequestLimiter {
 	})
 }
 
-// endWatches tells the watches under way when the server is to stop. Without it they would be waited for in vain, and
-// then cut off.
-func endWatches(api http.Handler, stopping stopSignal) http.Handler {
+// withoutCommands keeps commands that run in containers out of the log, since a command may hold a password. The filters that log a
+// request use its RequestURI; handlers read r.URL, which stays as it is.
+func withoutCommands(h http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if info, ok := request.RequestInfoFrom(r.Context()); ok && info.Verb == "watch" {
-			r = r.WithContext(request.WithServerShutdownSignal(r.Context(), stopping))
+		if path, _, ok := strings.Cut(r.RequestURI, "?"); ok && strings.Contains(r.URL.Path, "/exec") {
+			r = r.WithContext(r.Context())
+			r.RequestURI = path + "?..."
 		}
-		api.ServeHTTP(w, r)
+		h.ServeHTTP(w, r)
 	})
 }
 
-// endEvicted ends the watches of a node when it is evicted: who has its certificate would go on reading by them.
-func endEvicted(api http.Handler, evictions *nodeaccess.Evictions) http.Handler {
+// withAuthentication identifies the caller.
+func withAuthentication(h http.Handler, c *genericserver.Config) http.Handler {
+	failed := filters.WithFailedAuthenticationAudit(unauthenticated(c.Serializer), c.AuditBackend, c.AuditPolicyRuleEvaluator)
+	return filters.WithAuthentication(h, c.Authentication.Authenticator, failed, c.Authentication.APIAudiences, nil)
+}
+
+// unauthenticated answers a request whose credential was not accepted, without the reason: 503 if the credential cannot be judged
+// now, 429 if it was not examined because of the limit on failures, else 401.
+func unauthenticated(s runtime.NegotiatedSerializer) http.Handler {
+	unauthorized := filters.Unauthorized(s)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		ctx := r.Context()
-		info, ok := request.RequestInfoFrom(ctx)
-		if !ok || info.Verb != "watch" {
-			api.ServeHTTP(w, r)
+		reason := authn.Refusal(r.Context())
+		switch undecided := outage.Of(reason); {
+		case undecided != nil:
+			answerUndecided(undecided, s, w, r)
+		case errors.Is(reason, authn.ErrThrottled):
+			err := apierrors.NewTooManyRequests("too many tokens from this address were refused, please try again later", 1)
+			responsewriters.ErrorNegotiated(err, s, schema.GroupVersion{}, w, r)
+		default:
+			unauthorized.ServeHTTP(w, r)
+		}
+	})
+}
+
+// decider is an authorizer that reports beforehand whether it can decide every request of a user. *authz.Union implements it.
+type decider interface {
+	authorizer.UnconditionalAuthorizer
+	Decides(user.Info) error
+}
+
+// withAuthorization refuses requests that the caller may not make. A request that cannot be decided now is answered with 503; the
+// library's filter would answer with an internal error.
+func withAuthorization(api http.Handler, az decider, serializer runtime.NegotiatedSerializer) http.Handler {
+	decided := filters.WithAuthorization(api, az, serializer)
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		who, _ := request.UserFrom(r.Context())
+		if az.Decides(who) == nil {
+			decided.ServeHTTP(w, r)
 			return
 		}
-		who, ok := request.UserFrom(ctx)
-		if !ok {
-			api.ServeHTTP(w, r)
+		// Some requests of the user can be decided all the same.
+		attributes, err := filters.GetAuthorizerAttributes(r.Context())
+		if err == nil {
+			_, _, err = az.Authorize(r.Context(), attributes)
+		}
+		if undecided := outage.Of(err); undecided != nil {
+			answerUndecided(undecided, serializer, w, r)
 			return
 		}
-		name, groups, notBefore := who.GetName(), who.GetGroups(), who.GetExtra()[nodeaccess.ExtraNotBefore]
-		if node, ok := nodeaccess.Identify(name, groups); ok && len(notBefore) > 0 {
-			evicted, end := context.WithCancel(ctx)
-			defer end()
-			defer evictions.OnEviction(node, end)()
-			if evictions.AdmitsUser(name, groups, notBefore) != nil {
-				end() // since it was authenticated
+		decided.ServeHTTP(w, r)
+	})
+}
+
+// withImpersonation lets callers act as other users if they may. An impersonation that cannot be decided now is answered with 503;
+// the library's filter would deny it.
+func withImpersonation(h http.Handler, az decider, serializer runtime.NegotiatedSerializer) http.Handler {
+	decided := impersonation.WithImpersonation(h, az, serializer)
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if impersonates(r.Header) {
+			who, _ := request.UserFrom(r.Context())
+			if undecided := outage.Of(az.Decides(who)); undecided != nil {
+				answerUndecided(undecided, serializer, w, r)
+				return
 			}
-			r = r.WithContext(evicted)
 		}
-		api.ServeHTTP(w, r)
+		decided.ServeHTTP(w, r)
 	})
 }
 
-// stopSignal is closed when the server is told to stop.
-type stopSignal chan struct{}
+func impersonates(header http.Header) bool {
+	for name := range header {
+		if strings.HasPrefix(name, "Impersonate-") {
+			return true
+		}
+	}
+	return false
+}
 
-// ShuttingDown implements request.ServerShutdownSignal.
-func (s stopSignal) ShuttingDown() <-chan struct{} { return s }
+// answerUndecided answers with 503. It annotates the audit event as the library does if a decision fails.
+func answerUndecided(err *outage.Error, serializer runtime.NegotiatedSerializer, w http.ResponseWriter, r *http.Request) {
+	audit.AddAuditAnnotation(r.Context(), "authorization.k8s.io/reason", "internal error")
+	gv := schema.GroupVersion{Version: "v1"}
+	if info, ok := request.RequestInfoFrom(r.Context()); ok && info.APIVersion != "" {
+		gv = schema.GroupVersion{Group: info.APIGroup, Version: info.APIVersion}
+	}
+	responsewriters.ErrorNegotiated(err, serializer, gv, w, r)
+}

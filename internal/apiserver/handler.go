@@ -1,15 +1,13 @@
 package apiserver
 
 import (
-	"cmp"
 	"fmt"
+	"net"
 	"net/http"
-	"strings"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
-	apimachineryversion "k8s.io/apimachinery/pkg/version"
 	"k8s.io/apiserver/pkg/admission"
 	apiopenapi "k8s.io/apiserver/pkg/endpoints/openapi"
 	"k8s.io/apiserver/pkg/registry/rest"
@@ -17,19 +15,15 @@ import (
 	"k8s.io/apiserver/pkg/server/healthz"
 	"k8s.io/apiserver/pkg/util/compatibility"
 	restclient "k8s.io/client-go/rest"
-	basecompatibility "k8s.io/component-base/compatibility"
-	"k8s.io/klog/v2"
 
 	"lanyard.dev/internal/apiserver/api"
 	"lanyard.dev/internal/apiserver/auditlog"
 	"lanyard.dev/internal/apiserver/ephemeral"
-	"lanyard.dev/internal/apiserver/issuer"
 	"lanyard.dev/internal/apiserver/limits"
 	"lanyard.dev/internal/apiserver/metrics"
 	"lanyard.dev/internal/apiserver/nodeclient"
 	"lanyard.dev/internal/apiserver/openapi"
 	namespaceregistry "lanyard.dev/internal/apiserver/registry/namespace"
-	"lanyard.dev/internal/version"
 )
 
 // handler is the library's server with the API installed.
@@ -57,6 +51,9 @@ type handlerConfig struct {
 	// addDefaults puts the default objects into a new namespace.
 	addDefaults namespaceregistry.Furnish
 }
+
+// shareFunc is called with the addresses of each request that shares its connection with other requests.
+type shareFunc func(local net.Addr, remote string)
 
 // newHandler serves the API.
 func newHandler(c handlerConfig) (handler, error) {
@@ -171,71 +168,5 @@ func (c *handlerConfig) groupInfo(group api.Group, served map[schema.GroupVersio
 			info.VersionedResourcesStorageMap[version.Name] = resources
 		}
 	}
-	return &info
-}
-
-// installPaths serves the paths outside of the API's groups.
-func (c *handlerConfig) installPaths(server *genericserver.GenericAPIServer) error {
-	mux := server.Handler.NonGoRestfulMux
-	mux.NotFoundHandler(notFound(c.storage.codecs))
-	mux.HandleFunc(crdPath, noCRDs(refusal(http.StatusMethodNotAllowed, c.storage.codecs)))
-	c.watchAges()
-	// The library's /metrics has the metrics of the process, which may hold several authorities.
-	mux.Unregister("/metrics")
-	mux.Handle("/metrics", c.metrics.Handler())
-
-	o := c.options.ServiceAccounts
-	if !strings.HasPrefix(o.Issuers[0], "https://") {
-		klog.InfoS("The issuer is not an https URL, so there is no discovery document", "issuer", o.Issuers[0])
-		return nil
-	}
-	jwksURI := cmp.Or(o.JWKSURI, strings.TrimSuffix(o.Issuers[0], "/")+issuer.JWKSPath)
-	publisher, err := issuer.New(o.Issuers[0], jwksURI, c.keys.tokens.Current())
-	if err != nil {
-		return err
-	}
-	publisher.Install(mux)
-	return nil
-}
-
-// watchAges publishes the ages of keys, certificates and feeds as metrics.
-func (c *handlerConfig) watchAges() {
-	o := c.options
-	c.metrics.WatchKeys(c.keys.tokenFiles)
-	serving := metrics.Certificate{Name: "serving", Read: func() ([]byte, error) {
-		chain, _ := c.keys.serving.CurrentCertKeyContent()
-		return chain, nil
-	}}
-	all := []metrics.Certificate{serving}
-	for name, path := range map[string]string{
-		"client-ca": o.ClientCAFile, "signing-ca": o.Signing.CertFile, "kubelet-serving-signing-ca": o.Signing.ServingCertFile,
-		"kubelet-client": o.Nodes.CertFile, "kubelet-serving-ca": o.Nodes.CAFile,
-	} {
-		if path != "" {
-			all = append(all, metrics.CertificateFile(name, path))
-		}
-	}
-	c.metrics.WatchCertificates(all)
-	if !o.Etcd.SoleWriter {
-		feeds := map[string]metrics.ProofAge{}
-		for _, resource := range c.storage.tables.Mirrored() {
-			feeds[resource.String()] = c.storage.mirror.Feed(resource)
-		}
-		c.metrics.WatchFeeds(feeds)
-	}
-}
-
-// kubernetesVersion answers /version with the version of the Kubernetes API and the build of this program. The library knows
-// only what the linker was told.
-type kubernetesVersion struct {
-	basecompatibility.EffectiveVersion
-}
-
-// Info implements basecompatibility.EffectiveVersion.
-func (v kubernetesVersion) Info() *apimachineryversion.Info {
-	info, build := *v.EffectiveVersion.Info(), version.Current()
-	info.Major, info.Minor = build.MajorMinor()
-	info.GitVersion = build.Kubernetes + "+lanyard"
-	info.GitCommit, info.GitTreeState, info.BuildDate = build.Commit, build.TreeState, build.CommitDate
 	return &info
 }

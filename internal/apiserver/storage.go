@@ -12,13 +12,9 @@ import (
 	coordinationv1 "k8s.io/api/coordination/v1"
 	corev1 "k8s.io/api/core/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
-	"k8s.io/apimachinery/pkg/apis/meta/internalversion"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/runtime/serializer"
-	"k8s.io/apiserver/pkg/endpoints/request"
 	"k8s.io/apiserver/pkg/registry/rest"
 	genericserver "k8s.io/apiserver/pkg/server"
 	"k8s.io/apiserver/pkg/server/healthz"
@@ -181,65 +177,4 @@ func pick[T rest.Storage](made *api.Stores, resource schema.GroupResource, into 
 
 func subresource(of schema.GroupResource, name string) schema.GroupResource {
 	return schema.GroupResource{Group: of.Group, Resource: of.Resource + "/" + name}
-}
-
-// The following methods read objects for admission and authorization. A store reports a missing object as one of the resource of
-// the request in ctx, which is another resource here; these methods name the resource that they read.
-
-func (s *stores) namespace(ctx context.Context, name string) (*corev1.Namespace, error) {
-	return get[*corev1.Namespace](ctx, s.namespaces.Namespace, corev1.Resource("namespaces"), metav1.NamespaceNone, name)
-}
-
-func (s *stores) serviceAccount(ctx context.Context, namespace, name string) (*corev1.ServiceAccount, error) {
-	return get[*corev1.ServiceAccount](ctx, s.serviceAccounts, corev1.Resource("serviceaccounts"), namespace, name)
-}
-
-func (s *stores) pod(ctx context.Context, namespace, name string) (*corev1.Pod, error) {
-	return get[*corev1.Pod](ctx, s.pods.Pod, corev1.Resource("pods"), namespace, name)
-}
-
-func (s *stores) node(ctx context.Context, name string) (*corev1.Node, error) {
-	return get[*corev1.Node](ctx, s.nodes, corev1.Resource("nodes"), metav1.NamespaceNone, name)
-}
-
-// rules returns the rules of a role of the given kind.
-func (s *stores) rules(ctx context.Context, kind, namespace, name string) ([]rbacv1.PolicyRule, error) {
-	if kind == "ClusterRole" {
-		role, err := get[*rbacv1.ClusterRole](ctx, s.clusterRoles, rbacv1.Resource("clusterroles"), metav1.NamespaceNone, name)
-		if err != nil {
-			return nil, err
-		}
-		return role.Rules, nil
-	}
-	role, err := get[*rbacv1.Role](ctx, s.roles, rbacv1.Resource("roles"), namespace, name)
-	if err != nil {
-		return nil, err
-	}
-	return role.Rules, nil
-}
-
-func get[T runtime.Object](ctx context.Context, store rest.Getter, resource schema.GroupResource, namespace, name string) (T, error) {
-	var none T
-	found, err := store.Get(request.WithNamespace(ctx, namespace), name, &metav1.GetOptions{})
-	switch {
-	case apierrors.IsNotFound(err):
-		return none, apierrors.NewNotFound(resource, name)
-	case err != nil:
-		return none, err
-	}
-	return found.(T), nil
-}
-
-// podsIn returns the pods of a namespace.
-func (s *stores) podsIn(ctx context.Context, namespace string) ([]*corev1.Pod, error) {
-	list, err := s.pods.Pod.List(request.WithNamespace(ctx, namespace), &internalversion.ListOptions{})
-	if err != nil {
-		return nil, err
-	}
-	items := list.(*corev1.PodList).Items
-	found := make([]*corev1.Pod, len(items))
-	for i := range items {
-		found[i] = &items[i]
-	}
-	return found, nil
 }
