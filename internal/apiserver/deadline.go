@@ -12,23 +12,21 @@ import (
 	"k8s.io/klog/v2"
 )
 
-// writeGrace is how long after its deadline a request may still be told that it failed.
+// writeGrace is how long after the deadline of a request the server may still write that the request failed.
 const writeGrace = 5 * time.Second
 
-// deadlines end the reading of bodies that do not arrive and the writing of answers that nobody reads. The deadline in a
-// request's context does not reach there, and a caller who sends or takes a byte a minute would hold one of the places
-// for requests in flight.
+// deadlines bound the reading of request bodies and the writing of answers. The deadline in a request's context does not
+// interrupt these, so a client that sends or reads a byte a minute would occupy one of the requests in flight.
 //
-// The whole body of a request must have arrived, and the whole answer must have been taken, in time. A watch lasts as
-// long as its caller wants, but each of its writes must be taken within the time of an answer. Conversations with nodes
-// have no deadline: they end with either side. A refusal to begin one has that of an answer.
+// The whole body must arrive, and the client must read the whole answer, in time. A watch has no deadline, but the client must read
+// each of its writes within the time of an answer. A session with a node has no deadline either; the refusal of a session has the
+// one of an answer.
 type deadlines struct {
 	body, answer time.Duration
 	longRunning  request.LongRunningRequestCheck
-	// share is called with the addresses of requests that share their connection, as HTTP/2 has them. A deadline
-	// ends what waits there for the caller to open its window, but not what waits for the connection itself, which must
-	// be bounded as a whole.
-	share func(local net.Addr, remote string)
+	// share is called for requests over HTTP/2, which share connections. A deadline ends a write that waits for the client to open
+	// the window of its stream, but not one that waits for the connection. The connection must bound the latter.
+	share shareFunc
 }
 
 func (d deadlines) wrap(h http.Handler) http.Handler {
@@ -62,8 +60,7 @@ func logDeadline(err error) {
 	}
 }
 
-// sessionWriter is the writer of a conversation. Until there is one, what is written is an ordinary answer: a refusal must
-// be taken in time.
+// sessionWriter is the response writer of a session. It sets a deadline for an answer that refuses the session.
 type sessionWriter struct {
 	http.ResponseWriter
 	timeout time.Duration
@@ -82,7 +79,7 @@ func (s *sessionWriter) WriteHeader(code int) {
 	s.ResponseWriter.WriteHeader(code)
 }
 
-// pacedWriter is the writer of an answer without an end. Each write must be taken in time; between writes no time passes.
+// pacedWriter is the response writer of a watch. It bounds the time of each write, and not the time between writes.
 type pacedWriter struct {
 	http.ResponseWriter
 	timeout time.Duration
@@ -111,7 +108,7 @@ func (p *pacedWriter) Write(data []byte) (int, error) {
 	return p.ResponseWriter.Write(data)
 }
 
-// Hijack implements http.Hijacker. A watch over a WebSocket writes to the connection itself, and is held to the same pace.
+// Hijack implements http.Hijacker. A watch over a WebSocket writes to the connection itself, which has the same bound.
 func (p *pacedWriter) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 	conn, buffered, err := http.NewResponseController(p.ResponseWriter).Hijack()
 	if err != nil {
@@ -121,7 +118,7 @@ func (p *pacedWriter) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 	return paced, bufio.NewReadWriter(buffered.Reader, bufio.NewWriter(paced)), nil
 }
 
-// pacedConn is a connection on which each write must be taken in time.
+// pacedConn is a connection that bounds the time of each write.
 type pacedConn struct {
 	net.Conn
 	timeout time.Duration
@@ -142,7 +139,7 @@ func (p *pacedWriter) Flush() {
 	logDeadline(http.NewResponseController(p.ResponseWriter).Flush())
 }
 
-// giveUp makes the write under way fail, and all later ones.
+// giveUp makes the current write fail, and all later ones.
 func (p *pacedWriter) giveUp() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -151,7 +148,7 @@ func (p *pacedWriter) giveUp() {
 	}
 }
 
-// end bounds what the server itself still writes, and stops the timer for good.
+// end stops the timer for good, and bounds what the server itself writes after the handler.
 func (p *pacedWriter) end() {
 	p.mu.Lock()
 	defer p.mu.Unlock()

@@ -21,13 +21,13 @@ import (
 	"lanyard.dev/internal/apiserver/limits"
 )
 
-// shortDeadline is what tests of deadlines allow for an answer, and patience how long they wait for one to end.
+// shortDeadline is the deadline of answers in these tests. patience is how long the tests wait for an answer to end.
 const (
 	shortDeadline = 300 * time.Millisecond
 	patience      = time.Minute
 )
 
-// slowServer serves /answer, /watch and /session, each by the handler.
+// slowServer serves /answer, /watch and /session, each with the handler.
 func slowServer(t *testing.T, handler http.HandlerFunc) (server *httptest.Server, ended chan error) {
 	t.Helper()
 	ended = make(chan error, 100)
@@ -49,7 +49,7 @@ func slowServer(t *testing.T, handler http.HandlerFunc) (server *httptest.Server
 	return server, ended
 }
 
-// dial connects without any intention to read: its receive buffer is as small as it can be.
+// dial opens a connection that does not read, with the smallest receive buffer.
 func dial(t *testing.T, server *httptest.Server, protocol string) *tls.Conn {
 	t.Helper()
 	plain, err := net.Dial("tcp", server.Listener.Addr().String())
@@ -67,7 +67,7 @@ func dial(t *testing.T, server *httptest.Server, protocol string) *tls.Conn {
 	return conn
 }
 
-// openHTTP2 starts an HTTP/2 connection whose windows are of this size, and requests the path on its first stream.
+// openHTTP2 opens an HTTP/2 connection with windows of this size, and requests the path on its first stream.
 func openHTTP2(t *testing.T, server *httptest.Server, window uint32, path string) {
 	t.Helper()
 	conn := dial(t, server, "h2")
@@ -92,8 +92,8 @@ func openHTTP2(t *testing.T, server *httptest.Server, window uint32, path string
 	}
 }
 
-// TestAnswersThatNobodyReadEnd holds each way in which a caller can keep an answer from being written.
-func TestAnswersThatNobodyReadEnd(t *testing.T) {
+// TestUnreadAnswersEnd covers each way in which a client can keep an answer from being written.
+func TestUnreadAnswersEnd(t *testing.T) {
 	t.Parallel()
 	endless := func(w http.ResponseWriter, _ *http.Request) {
 		chunk := bytes.Repeat([]byte("x"), 1<<16)
@@ -135,8 +135,8 @@ func TestAnswersThatNobodyReadEnd(t *testing.T) {
 	}
 }
 
-// TestHijackedWatchesThatNobodyReadsEnd: a watch over a WebSocket writes to the connection, past the writer of the answer.
-func TestHijackedWatchesThatNobodyReadsEnd(t *testing.T) {
+// TestUnreadHijackedWatchesEnd: a watch over a WebSocket writes to the connection, not to the response writer.
+func TestUnreadHijackedWatchesEnd(t *testing.T) {
 	t.Parallel()
 	writers := map[string]func(net.Conn, *bufio.ReadWriter) io.Writer{
 		"by the connection": func(c net.Conn, _ *bufio.ReadWriter) io.Writer { return c },
@@ -171,8 +171,8 @@ func TestHijackedWatchesThatNobodyReadsEnd(t *testing.T) {
 	}
 }
 
-// TestRefusedSessionsThatNobodyReadsEnd: only what has begun may last.
-func TestRefusedSessionsThatNobodyReadsEnd(t *testing.T) {
+// TestUnreadRefusalsOfSessionsEnd: only a session that has begun has no deadline.
+func TestUnreadRefusalsOfSessionsEnd(t *testing.T) {
 	t.Parallel()
 	server, ended := slowServer(t, func(w http.ResponseWriter, _ *http.Request) {
 		w.WriteHeader(http.StatusForbidden)
@@ -186,7 +186,7 @@ func TestRefusedSessionsThatNobodyReadsEnd(t *testing.T) {
 	}
 }
 
-// TestBodiesThatDoNotArriveEnd holds the deadline of reading.
+// TestBodiesThatDoNotArriveEnd covers the deadline of reading.
 func TestBodiesThatDoNotArriveEnd(t *testing.T) {
 	t.Parallel()
 	server, ended := slowServer(t, func(_ http.ResponseWriter, r *http.Request) { _, _ = io.Copy(io.Discard, r.Body) })
@@ -200,9 +200,9 @@ func TestBodiesThatDoNotArriveEnd(t *testing.T) {
 	}
 }
 
-// TestPatientStreamsLast: a watch or a session in which little happens lasts longer than an answer may take, also on a
-// connection that an earlier answer has left its deadline on, and ends in order.
-func TestPatientStreamsLast(t *testing.T) {
+// TestIdleStreamsLast: a watch or a session with little traffic lasts longer than the deadline of an answer, even on a connection on
+// which an earlier answer has set a deadline, and can be read to its end.
+func TestIdleStreamsLast(t *testing.T) {
 	t.Parallel()
 	server, _ := slowServer(t, func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Path == "/answer" {

@@ -16,7 +16,7 @@ import (
 	"sigs.k8s.io/yaml"
 )
 
-// A probe is a request that is sent to both handlers.
+// probe is a request that is sent to both handlers.
 type probe struct {
 	method, path, query string
 	header              map[string]string
@@ -52,7 +52,7 @@ func ephemeralKinds() []ephemeralKind {
 
 const protobuf = runtime.ContentTypeProtobuf
 
-// tables of what is varied: bodies, in each form they can be written in, and everything else about a request.
+// The tables vary one thing each: bodies, in each form they can be written in, and everything else about a request.
 var (
 	hostileBodies = map[string]func(k ephemeralKind, body map[string]any){
 		"valid":             func(ephemeralKind, map[string]any) {},
@@ -245,7 +245,7 @@ func toJSON(t *testing.T, obj runtime.Object, gvk schema.GroupVersionKind) []byt
 	return text
 }
 
-// toProtobuf returns false for what is no object, or none that has such a form.
+// toProtobuf returns false if text is not an object with a protobuf form.
 func toProtobuf(codecs serializer.CodecFactory, text []byte) ([]byte, bool) {
 	obj, _, err := codecs.UniversalDeserializer().Decode(text, nil, nil)
 	if err != nil {

@@ -30,8 +30,8 @@ import (
 	"lanyard.dev/internal/nodeaccess"
 )
 
-// differences are the requests that the ephemeral handler answers in another way than the library's, by name, each with the
-// reason. There is none: what is unusual about a request makes the library's handler answer it.
+// differences lists, by name, the requests that the ephemeral handler answers differently from the library's handler, each with the
+// reason. There are none, since the ephemeral handler passes every unusual request on to the library's handler.
 var differences = map[string]string{}
 
 func must(t *testing.T, err error) {
@@ -41,7 +41,7 @@ func must(t *testing.T, err error) {
 	}
 }
 
-// rig is one authority with both handlers.
+// rig is an authority with both handlers.
 type rig struct {
 	whole, library *httptest.Server
 	callers        map[string]*http.Client
@@ -93,7 +93,7 @@ func listen(t *testing.T, h http.Handler) *httptest.Server {
 	return s
 }
 
-// client trusts the certificate that both servers of a rig have.
+// client returns a client that trusts the certificate of both servers of a rig.
 func client(s *httptest.Server, certificates ...tls.Certificate) *http.Client {
 	transport := s.Client().Transport.(*http.Transport).Clone()
 	transport.DisableCompression = true
@@ -101,7 +101,7 @@ func client(s *httptest.Server, certificates ...tls.Certificate) *http.Client {
 	return &http.Client{Transport: transport}
 }
 
-// fill makes what the requests name.
+// fill makes the objects that the requests name.
 func fill(t *testing.T, admin *rest.Config) {
 	t.Helper()
 	c, ctx := kubernetes.NewForConfigOrDie(admin).CoreV1(), t.Context()
@@ -118,7 +118,7 @@ func fill(t *testing.T, admin *rest.Config) {
 	must(t, c.Namespaces().Delete(ctx, "ending", metav1.DeleteOptions{}))
 }
 
-// answer is what comes of a probe, without what differs between any two requests.
+// answer is the result of a probe, without the parts that differ between any two requests.
 type answer struct {
 	status  int
 	header  http.Header
@@ -171,7 +171,7 @@ func (d *rig) ask(t *testing.T, to *httptest.Server, p probe, id string) *answer
 	return got
 }
 
-// events returns what was audited, by the ID of the request, once that is the end of each of them.
+// events returns the audit events by the ID of the request, once the last event of each request is there.
 func (d *rig) events(t *testing.T, ids int) map[string][]string {
 	t.Helper()
 	for deadline := time.Now().Add(time.Minute); ; time.Sleep(10 * time.Millisecond) {
@@ -187,7 +187,7 @@ func (d *rig) events(t *testing.T, ids int) map[string][]string {
 			if !strings.HasPrefix(id, "probe-") {
 				continue
 			}
-			// What is refused before the audit of the request begins is one event.
+			// A request that is refused before its audit begins has one event.
 			result, _ := e["responseStatus"].(map[string]any)
 			code, _ := result["code"].(float64)
 			if e["stage"] == "ResponseComplete" || e["stage"] == "ResponseStarted" && code >= 400 {
@@ -207,7 +207,7 @@ func (d *rig) events(t *testing.T, ids int) map[string][]string {
 			return found
 		}
 		if time.Now().After(deadline) {
-			t.Fatalf("%d of %d requests are audited to their end", len(ended), ids)
+			t.Fatalf("%d of %d requests have their last audit event", len(ended), ids)
 		}
 	}
 }

@@ -10,7 +10,7 @@ import (
 	"lanyard.dev/internal/pki"
 )
 
-// What is published in ConfigMaps comes from files that may hold a private key as well, as servers take them.
+// TestPublicCAHoldsNoKey: the CA in ConfigMaps is read from a file that may also hold a private key.
 func TestPublicCAHoldsNoKey(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
@@ -34,7 +34,7 @@ func TestPublicCAHoldsNoKey(t *testing.T) {
 	}
 	for _, file := range []string{filepath.Join(dir, "key"), filepath.Join(dir, "none")} {
 		if got, err := publicCA(file); err == nil {
-			t.Errorf("%s: %d bytes are published", filepath.Base(file), len(got))
+			t.Errorf("%s: got %d bytes, want an error", filepath.Base(file), len(got))
 		}
 	}
 }

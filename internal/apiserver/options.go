@@ -16,75 +16,75 @@ import (
 	"lanyard.dev/internal/token"
 )
 
-// Options are the settings of one authority. File names are read once, at the start, but for certificates, which are
-// read again when they change.
+// Options are the settings of one authority. Files are read once, at the start, except for certificates, which are read again
+// when they change.
 type Options struct {
-	// Listener is where to serve. The server closes it.
+	// Listener accepts the connections that the authority serves. The server closes it.
 	Listener net.Listener
 
 	// TLSCertFile and TLSPrivateKeyFile are the serving certificate with its chain, and its key, in PEM.
 	TLSCertFile, TLSPrivateKeyFile string
 	// ClientCAFile holds the CAs of client certificates; empty accepts none.
 	ClientCAFile string
-	// AuthenticationConfig is an apiserver.config.k8s.io AuthenticationConfiguration: the issuers by whose tokens people
-	// sign in. It is read again when it changes.
+	// AuthenticationConfig is a file with an apiserver.config.k8s.io AuthenticationConfiguration: the issuers of the tokens that
+	// users sign in with. It is read again when it changes.
 	AuthenticationConfig string
-	// AdmissionConfig is an apiserver.config.k8s.io AdmissionConfiguration: which Pod Security Standard namespaces are held to
-	// that choose none.
+	// AdmissionConfig is a file with an apiserver.config.k8s.io AdmissionConfiguration: the Pod Security Standard of namespaces whose
+	// labels choose none.
 	AdmissionConfig string
-	// RootCAFile is what workloads verify the server with: it is published as kube-root-ca.crt in every namespace.
+	// RootCAFile holds the CA that workloads verify the server with. It is published as kube-root-ca.crt in every namespace.
 	RootCAFile string
 
 	Etcd Etcd
-	// ShutdownDelay is how long a server that was told to stop goes on serving, with /readyz failing, before it stops
-	// accepting: load balancers need some time to take it out.
+	// ShutdownDelay is how long the server goes on serving after it was told to stop, with /readyz failing, so that load balancers
+	// can stop sending requests to it.
 	ShutdownDelay time.Duration
-	// EncryptionProviderConfig is an apiserver.config.k8s.io/v1 EncryptionConfiguration.
+	// EncryptionProviderConfig is a file with an apiserver.config.k8s.io/v1 EncryptionConfiguration.
 	EncryptionProviderConfig string
 
 	ServiceAccounts ServiceAccounts
 	Signing         Signing
 	Audit           auditlog.Options
-	// Nodes says how the agents of nodes are connected to, for logs and exec.
+	// Nodes holds the credentials for connections to the agents of nodes, for logs and exec.
 	Nodes nodeclient.Config
 }
 
-// Etcd names the store.
+// Etcd is the store of objects.
 type Etcd struct {
 	Servers []string
-	// CAFile, CertFile and KeyFile secure the connection; all empty for a unix socket.
+	// CAFile, CertFile and KeyFile secure the connection. They are empty for a unix socket.
 	CAFile, CertFile, KeyFile string
-	// SoleWriter says that no other process writes to this etcd.
+	// SoleWriter is true if no other process writes to this etcd.
 	SoleWriter bool
-	// MaxLag replaces mirror.MaxLag. Tests alone set it.
+	// MaxLag replaces mirror.MaxLag if it is not 0. Only tests set it.
 	MaxLag time.Duration
 }
 
-// ServiceAccounts rule tokens.
+// ServiceAccounts are the settings of service account tokens.
 type ServiceAccounts struct {
-	// Issuers are URLs: the first issues, all are accepted.
+	// Issuers are URLs or names. New tokens carry the first; tokens of all are accepted.
 	Issuers []string
-	// SigningKeyFile signs; KeyFiles are accepted besides.
+	// SigningKeyFile holds the key that signs tokens. Tokens signed by the keys in KeyFiles are accepted too.
 	SigningKeyFile string
 	KeyFiles       []string
-	// APIAudiences are the server's own names; empty means the issuers.
+	// APIAudiences are the audiences that mean this server; empty means Issuers.
 	APIAudiences []string
-	// MaxTokenExpiration shortens every longer token; 0 shortens none.
+	// MaxTokenExpiration limits the life of a token; 0 sets no limit. A request for a longer one is answered with a shorter one.
 	MaxTokenExpiration time.Duration
-	// MinTokenExpiration is the least that may be asked for; 0 means Kubernetes' 10 minutes. Tests alone set it.
+	// MinTokenExpiration is the shortest life that a client may request; 0 means Kubernetes' 10 minutes. Only tests set it.
 	MinTokenExpiration time.Duration
 	// JWKSURI replaces the URL of the key set in the discovery document.
 	JWKSURI string
 }
 
-// Signing rules the certificates that are made on request. Without a CA requests stay unsigned.
+// Signing holds the CA that signs certificate requests. Without one, requests stay unsigned.
 type Signing struct {
-	// CertFile and KeyFile are the CA, in PEM. Clients are only known by its certificates if ClientCAFile holds it.
+	// CertFile and KeyFile are the CA, in PEM. The authority accepts its client certificates only if ClientCAFile holds the CA.
 	CertFile, KeyFile string
-	// ServingCertFile and ServingKeyFile are the CA that signs what nodes serve with, if it is another. Clients of the
-	// authority should not trust it: no node can pass for the authority then.
+	// ServingCertFile and ServingKeyFile are the CA that signs the serving certificates of nodes, if it is another one. Clients of the
+	// authority should not trust this CA, so that no node can impersonate the authority.
 	ServingCertFile, ServingKeyFile string
-	// Duration is how long a certificate is valid at the most; 0 means one year.
+	// Duration is how long a certificate is valid at most; 0 means one year.
 	Duration time.Duration
 }
 
@@ -113,7 +113,7 @@ func together(path *field.Path, a, valueOfA, b, valueOfB string) field.ErrorList
 	return field.ErrorList{field.Required(path.Child(missing), fmt.Sprintf("`%v` and `%v` go together", path.Child(a), path.Child(b)))}
 }
 
-// keyFiles are the files that hold a private key, or one that encrypts.
+// keyFiles returns the files that hold a private key or an encryption key.
 func (o *Options) keyFiles() []string {
 	all := []string{
 		o.TLSPrivateKeyFile, o.Etcd.KeyFile, o.ServiceAccounts.SigningKeyFile, o.Signing.KeyFile, o.Signing.ServingKeyFile,

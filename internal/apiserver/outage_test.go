@@ -19,7 +19,7 @@ import (
 	"lanyard.dev/internal/apiserver/registry/storagetest"
 )
 
-// caller makes requests as somebody, and repeats none.
+// caller makes requests as one user, and never repeats a request.
 type caller struct {
 	*http.Client
 	host, token string
@@ -36,7 +36,7 @@ func callerBy(t *testing.T, config *rest.Config, token string, header http.Heade
 	return &caller{client, config.Host, token, header}
 }
 
-// ask sends a POST if there is a body, else a GET.
+// ask sends a POST if body is not empty, else a GET.
 func (c *caller) ask(t *testing.T, path, body string) (*http.Response, string) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
@@ -95,8 +95,8 @@ func tokenOf(t *testing.T, admin *rest.Config, account string) string {
 	return request.Status.Token
 }
 
-// TestOutageIsNoDenial hangs the etcd of a replica, so that the replica cannot tell whether tokens and policy are what it
-// knows. It must neither accept nor refuse: clients throw away what is refused.
+// TestOutageIsNoDenial hangs the etcd of a replica, so that the replica does not know whether its view of tokens and policy is still
+// true. It must neither accept nor refuse a token, since clients throw away a token that is refused.
 func TestOutageIsNoDenial(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
@@ -133,9 +133,9 @@ func TestOutageIsNoDenial(t *testing.T) {
 		{"a bootstrap token", callerBy(t, r.anonymous, "abcdef.0123456789abcdef", nil), "/api", "", 503, ""},
 		{"a forged token", callerBy(t, r.anonymous, forged, nil), "/api", "", 401, "Unauthorized"},
 		{"no token at all", callerBy(t, r.anonymous, "junk", nil), "/api", "", 401, "Unauthorized"},
-		{"nobody", nobody, "/api", "", 503, ""},
-		{"nobody, for life", nobody, "/livez", "", 200, "ok"},
-		{"nobody, for readiness", nobody, "/readyz", "", 500, "[-]storage-watch failed"},
+		{"anonymous", nobody, "/api", "", 503, ""},
+		{"anonymous, for liveness", nobody, "/livez", "", 200, "ok"},
+		{"anonymous, for readiness", nobody, "/readyz", "", 500, "[-]storage-watch failed"},
 		{"the administrator", admin, "/api", "", 200, "APIVersions"},
 		{"the administrator as an account", asApp, "/api", "", 503, ""},
 		{"an account as another", asOther, "/api", "", 503, ""},
@@ -167,7 +167,7 @@ func TestOutageIsNoDenial(t *testing.T) {
 		}
 		for _, internal := range []string{"storage", "watch", "etcd", "feed", "serviceaccounts", "bindings"} {
 			if strings.Contains(text, internal) {
-				t.Errorf("%s: the answer tells of %s: %s", test.name, internal, text)
+				t.Errorf("%s: the answer contains %q: %s", test.name, internal, text)
 			}
 		}
 	}
@@ -184,7 +184,7 @@ func TestOutageIsNoDenial(t *testing.T) {
 	nobody.await(t, "/readyz", http.StatusOK)
 }
 
-// TestShutdownDelay tells a server to stop. It is not ready from then on, and serves until the delay is over.
+// TestShutdownDelay stops a server. It is not ready from then on, and serves until the delay is over.
 func TestShutdownDelay(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
@@ -214,6 +214,6 @@ func TestShutdownDelay(t *testing.T) {
 	select {
 	case <-r.done:
 	case <-time.After(time.Minute):
-		t.Error("the server goes on after the delay")
+		t.Error("the server does not stop after the delay")
 	}
 }

@@ -22,7 +22,7 @@ import (
 	"lanyard.dev/internal/signingkey"
 )
 
-// site is the files that replicas share, and the etcd behind them.
+// site holds the files that replicas share, and their etcd.
 type site struct {
 	dir   string
 	etcd  *etcd.Server
@@ -72,14 +72,14 @@ func (s *site) replica(t *testing.T) (admin *kubernetes.Clientset, bearer func(t
 	return kubernetes.NewForConfigOrDie(r.admin), withToken
 }
 
-// running is one authority of a site, and how it is reached.
+// running is an authority of a site with the configurations of its clients.
 type running struct {
 	anonymous, admin *rest.Config
 	stop             context.CancelFunc
 	done             <-chan struct{} // closed when it has ended
 }
 
-// start starts one authority of the site, with other options than usual if change sets some.
+// start starts an authority of the site. change, if not nil, changes the usual options.
 func (s *site) start(t *testing.T, change func(*apiserver.Options)) *running {
 	t.Helper()
 	return s.startBy(t, change, apiserver.New)
@@ -128,7 +128,7 @@ func (s *site) startBy(t *testing.T, change func(*apiserver.Options), newServer 
 	return r
 }
 
-// Two replicas on one etcd: what one writes the other acts on, the first at once, the other as soon as its watch says.
+// TestReplicas runs two replicas on one etcd. The one that writes acts on the change at once, the other when its watch has delivered it.
 func TestReplicas(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
@@ -181,8 +181,8 @@ func TestReplicas(t *testing.T) {
 	t.Logf("refused by the other replica %v after the delete was answered", time.Since(deleted))
 }
 
-// TestEvictionReachesReplicas has a node evicted at one replica of an authority that signs nothing itself: the other refuses
-// its certificate too, and both take the next one of the external signer, which need not know of the eviction.
+// TestEvictionReachesReplicas evicts a node at one replica of an authority that signs no certificates. The other replica refuses the
+// certificate too, and both accept the next certificate of the external signer, which need not know of the eviction.
 func TestEvictionReachesReplicas(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
@@ -199,7 +199,7 @@ func TestEvictionReachesReplicas(t *testing.T) {
 		_, err = kubernetes.NewForConfigOrDie(config).AuthenticationV1().SelfSubjectReviews().Create(t.Context(), &authenticationv1.SelfSubjectReview{}, metav1.CreateOptions{})
 		return err
 	}
-	// It backdates by five minutes, as is usual.
+	// NewClient backdates the certificate by five minutes, as signers usually do.
 	if err := signIn(second, s.ca); err != nil {
 		t.Fatal(err)
 	}
@@ -208,7 +208,7 @@ func TestEvictionReachesReplicas(t *testing.T) {
 		t.Fatal(err)
 	}
 	if err := signIn(first, s.ca); !apierrors.IsUnauthorized(err) {
-		t.Errorf("at the replica that was told: %v", err)
+		t.Errorf("at the replica that wrote the eviction: %v", err)
 	}
 	evicted := time.Now()
 	for err := signIn(second, s.ca); !apierrors.IsUnauthorized(err); err = signIn(second, s.ca) {
@@ -226,7 +226,7 @@ func TestEvictionReachesReplicas(t *testing.T) {
 	}
 }
 
-// TestReplicasPublishTheAgeOfTheirProofs also shows that each mirrored resource has one.
+// TestReplicasPublishTheAgeOfTheirProofs also shows that each mirrored resource has a proof.
 func TestReplicasPublishTheAgeOfTheirProofs(t *testing.T) {
 	t.Parallel()
 	admin, _ := newSite(t).replica(t)

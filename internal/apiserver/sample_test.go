@@ -27,8 +27,7 @@ import (
 	"lanyard.dev/internal/apiserver/registry"
 )
 
-// claims is a resource of a group of its own, which the server does not have. The Go types are some that k8s.io/api has and OpenAPI is
-// generated for.
+// claims is a resource of a group that the server does not have. Its Go types are in k8s.io/api, and OpenAPI is generated for them.
 var claims = schema.GroupResource{Group: "sample.example.com", Resource: "claims"}
 
 type claim = *corev1.PersistentVolumeClaim
@@ -60,7 +59,7 @@ func sample() api.Group {
 	}}
 }
 
-// known remembers the objects that a feed tells of.
+// known remembers which objects a feed has delivered.
 type known struct {
 	mu    sync.Mutex
 	names map[string]bool
@@ -130,13 +129,13 @@ func volumeOf(t *testing.T, c *unstructured.Unstructured) string {
 	return volume
 }
 
-// TestOneTableEntryIsEnough adds a kind by an entry of a table alone, and meets it everywhere.
+// TestOneTableEntryIsEnough adds a kind by a table entry alone, and finds it in every part of the API.
 func TestOneTableEntryIsEnough(t *testing.T) {
 	t.Parallel()
 	s := startSample(t)
 	t.Run("discovered in both versions", s.discovered)
 	t.Run("defaulted, checked and served in both versions", s.served)
-	t.Run("told before the write returns", s.told)
+	t.Run("delivered before the write returns", s.delivered)
 	t.Run("selected by fields", s.selected)
 	t.Run("listed with its columns", s.listed)
 	t.Run("applied, and described by OpenAPI", s.described)
@@ -187,20 +186,20 @@ func (s *sampled) served(t *testing.T) {
 	}
 }
 
-func (s *sampled) told(t *testing.T) {
+func (s *sampled) delivered(t *testing.T) {
 	for _, version := range []string{"v1", "v1beta1"} {
-		name := "told-" + version
+		name := "delivered-" + version
 		if _, err := s.in("default", version).Create(t.Context(), newClaim(version, name, ""), metav1.CreateOptions{}); err != nil {
 			t.Fatal(err)
 		}
 		if !s.feed.has(name) {
-			t.Errorf("%s: listeners do not know of an object whose creation is answered", version)
+			t.Errorf("%s: a listener does not know an object whose creation has returned", version)
 		}
 		if err := s.in("default", version).Delete(t.Context(), name, metav1.DeleteOptions{}); err != nil {
 			t.Fatal(err)
 		}
 		if s.feed.has(name) {
-			t.Errorf("%s: listeners do not know of a deletion that is answered", version)
+			t.Errorf("%s: a listener does not know of a deletion that has returned", version)
 		}
 	}
 }
@@ -273,6 +272,6 @@ func (s *sampled) emptied(t *testing.T) {
 		t.Fatal(err)
 	}
 	if s.feed.has("ends") {
-		t.Error("an object is left of a namespace that is gone")
+		t.Error("the namespace is gone, and one of its objects is not")
 	}
 }

@@ -20,9 +20,9 @@ import (
 const (
 	// drainTimeout bounds how long a server that was told to stop waits for requests under way.
 	drainTimeout = 3 * time.Second
-	// closeTimeout bounds what comes after the drain: the audit log is flushed and the connections to etcd are closed.
+	// closeTimeout bounds the flush of the audit log and the closing of connections to etcd after the drain.
 	closeTimeout = 2 * time.Second
-	// startTimeout bounds how long the first reading of storage may take.
+	// startTimeout bounds the first reading of storage.
 	startTimeout = time.Minute
 )
 
@@ -86,11 +86,11 @@ func newServer(o Options, tables api.Tables) (*Server, error) {
 	}, nil
 }
 
-// Ready is closed when the server answers requests.
+// Ready returns a channel that is closed when the server answers requests.
 func (s *Server) Ready() <-chan struct{} { return s.ready }
 
-// EarliestOf is the earliest NotBefore with which a certificate of a node counts; zero if any does. It is known once the
-// server is ready.
+// EarliestOf returns the earliest NotBefore of a node's certificates that are still valid, or the zero time if all are. The server
+// must be ready.
 func (s *Server) EarliestOf(node string) (time.Time, error) {
 	return s.identity.evictions.Earliest(node)
 }
@@ -125,16 +125,16 @@ func (s *Server) Run(ctx context.Context) error {
 	return nil
 }
 
-// StopTimeout bounds how long Run goes on after its context has ended.
+// StopTimeout returns how long Run may go on after its context has ended.
 func (s *Server) StopTimeout() time.Duration { return s.drainLimit() + closeTimeout + time.Second }
 
-// drainLimit is how long the library's server may take to stop.
+// drainLimit returns how long the library's server may take to stop.
 func (s *Server) drainLimit() time.Duration {
 	return s.handler.server.ShutdownDelayDuration + drainTimeout + closeTimeout
 }
 
-// serve runs the library's server. Once told to stop, it waits for requests under way and for the audit log without a
-// limit. Requests that wait for a store that hangs are cut off instead.
+// serve runs the library's server. That server, when it stops, waits for requests under way and for the audit log without a
+// limit; serve cuts off requests that are still waiting for etcd after drainLimit.
 func (s *Server) serve(ctx context.Context, run func(context.Context) error) error {
 	ended := make(chan error, 1)
 	go func() { ended <- run(ctx) }()
@@ -157,7 +157,7 @@ func (s *Server) closeAudit() {
 	}
 }
 
-// prepare reads what is stored and adds what every authority has.
+// prepare reads the stored objects and makes the default ones.
 func (s *Server) prepare(ctx context.Context) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, startTimeout, errors.New("etcd did not answer in time"))
 	defer cancel()
@@ -167,7 +167,7 @@ func (s *Server) prepare(ctx context.Context) error {
 	return writeDefaults(ctx, &s.storage, s.addDefaults)
 }
 
-// announce closes ready once the server's own readiness check holds.
+// announce closes ready once the server's readiness check succeeds.
 func (s *Server) announce(ctx context.Context) {
 	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "/readyz", nil)
 	if err != nil {

@@ -8,7 +8,7 @@ import (
 	genericserver "k8s.io/apiserver/pkg/server"
 )
 
-// The library waits for requests under way without a limit, and these may wait for a store that hangs.
+// TestStopOfAServerThatHangs: the library waits for requests under way without a limit, and these may wait for an etcd that hangs.
 func TestStopOfAServerThatHangs(t *testing.T) {
 	t.Parallel()
 	s := &Server{}
@@ -20,16 +20,16 @@ func TestStopOfAServerThatHangs(t *testing.T) {
 	go func() { ended <- s.serve(ctx, func(context.Context) error { <-hang; return nil }) }()
 	select {
 	case err := <-ended:
-		t.Fatalf("ended before it was told to stop: %v", err)
+		t.Fatalf("ended before its context: %v", err)
 	case <-time.After(50 * time.Millisecond):
 	}
 	cancel()
 	select {
 	case err := <-ended:
 		if err != nil {
-			t.Errorf("got %v, want an end in order", err)
+			t.Errorf("got %v, want nil", err)
 		}
 	case <-time.After(time.Minute):
-		t.Error("the server goes on")
+		t.Error("the server does not stop")
 	}
 }

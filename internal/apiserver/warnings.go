@@ -10,16 +10,16 @@ import (
 )
 
 const (
-	// Warnings beyond these bounds help nobody, and clients bound their headers.
+	// Clients bound the size of headers, and more warnings than these are of no use.
 	maxWarningBytes = 4 << 10
 	maxWarnings     = 64
 
 	miscPersistentWarning = 299 // RFC 7234 section 5.5
 )
 
-// withWarnings lets what handles a request add Warning headers. Handlers leave work behind in goroutines of their own
-// when a request's time is up, and that work goes on adding warnings. So they are kept apart from the headers until
-// the answer begins, and then put there by the goroutine that writes it; later ones are dropped.
+// withWarnings adds the warnings that handlers record to the Warning headers of the answer. When the time of a request is up,
+// handlers leave work behind in other goroutines, which may still record warnings. So warnings are kept apart from the headers
+// until the goroutine that writes the answer begins to do so. Later ones are dropped.
 func withWarnings(h http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		recorder := &warnings{}
@@ -30,7 +30,7 @@ func withWarnings(h http.Handler) http.Handler {
 	})
 }
 
-// warnings are the warnings of one request, each once, until they are taken.
+// warnings records the warnings of one request, without duplicates, until they are taken.
 type warnings struct {
 	mu    sync.Mutex
 	taken bool
@@ -64,7 +64,7 @@ func (w *warnings) AddWarning(agent, text string) {
 	w.texts = append(w.texts, header)
 }
 
-// take returns the warnings; from now on none is recorded.
+// take returns the warnings. Later ones are not recorded.
 func (w *warnings) take() []string {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -73,7 +73,7 @@ func (w *warnings) take() []string {
 	return texts
 }
 
-// warningWriter puts the warnings into the headers when the answer begins.
+// warningWriter writes the warnings into the headers when the answer begins.
 type warningWriter struct {
 	http.ResponseWriter
 	warnings *warnings

@@ -57,7 +57,7 @@ func TestWarningsAreBounded(t *testing.T) {
 	}
 }
 
-// Work that a handler left behind adds warnings while the answer is written, and after. The race detector looks on.
+// TestLateWarningsAreDropped records warnings while the answer is written, and after. The race detector checks it.
 func TestLateWarningsAreDropped(t *testing.T) {
 	t.Parallel()
 	var late sync.WaitGroup
