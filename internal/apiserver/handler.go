@@ -61,7 +61,7 @@ func newHandler(c handlerConfig) (handler, error) {
 	if err != nil {
 		return handler{}, err
 	}
-	answers, err := c.answer(served.Answered)
+	answers, err := c.ephemeral(served.Ephemeral)
 	if err != nil {
 		return handler{}, err
 	}
@@ -128,13 +128,13 @@ func (c *handlerConfig) serve() (api.Served, error) {
 	}), nil
 }
 
-// answer returns the handler of the kinds that are never stored.
-func (c *handlerConfig) answer(kinds []api.Answered) (*ephemeral.Handler, error) {
+// ephemeral returns the handler of the kinds that are never stored.
+func (c *handlerConfig) ephemeral(kinds []api.EphemeralKind) (*ephemeral.Handler, error) {
 	config := ephemeral.Config{Codecs: c.storage.codecs, Scheme: c.storage.scheme, Admission: c.admission, MaxBodyBytes: limits.SmallBody}
 	var all []ephemeral.Kind
 	for _, kind := range kinds {
 		all = append(all, ephemeral.Kind{
-			Resource: ephemeral.Resource{GroupVersionResource: kind.GroupVersionResource, Subresource: kind.Part},
+			Resource: ephemeral.Resource{GroupVersionResource: kind.GroupVersionResource, Subresource: kind.Subresource},
 			Kind:     kind.Kind, Storage: kind.Storage,
 		})
 	}

@@ -11,16 +11,16 @@ import (
 func authentication() Group {
 	return Group{Name: authenticationv1.GroupName, Versions: []Version{{
 		Name: "v1",
-		// A TokenRequest is posted to a part of a service account.
+		// A TokenRequest is posted to a subresource of a service account.
 		Types: []runtime.Object{&authenticationv1.TokenRequest{}},
 		Resources: []Resource{
 			{
 				Name: "tokenreviews", Singular: "tokenreview", Kind: &authenticationv1.TokenReview{},
-				Answer: func(b Backends) rest.Creater { return review.NewToken(b.Tokens, b.Audiences) },
+				Ephemeral: func(b Backends) rest.Creater { return review.NewToken(b.Tokens, b.Audiences) },
 			},
 			{
 				Name: "selfsubjectreviews", Singular: "selfsubjectreview", Kind: &authenticationv1.SelfSubjectReview{},
-				Answer: func(Backends) rest.Creater { return &review.SelfREST{} },
+				Ephemeral: func(Backends) rest.Creater { return &review.SelfREST{} },
 			},
 		},
 	}}}

@@ -11,20 +11,20 @@ func authorization() Group {
 	return Group{Name: authorizationv1.GroupName, Versions: []Version{{Name: "v1", Resources: []Resource{
 		{
 			Name: "subjectaccessreviews", Singular: "subjectaccessreview", Kind: &authorizationv1.SubjectAccessReview{},
-			Answer: func(b Backends) rest.Creater { return review.NewSubject(b.Authorizer) },
+			Ephemeral: func(b Backends) rest.Creater { return review.NewSubject(b.Authorizer) },
 		},
 		{
 			Name: "selfsubjectaccessreviews", Singular: "selfsubjectaccessreview", Kind: &authorizationv1.SelfSubjectAccessReview{},
-			Answer: func(b Backends) rest.Creater { return review.NewSelf(b.Authorizer) },
+			Ephemeral: func(b Backends) rest.Creater { return review.NewSelf(b.Authorizer) },
 		},
 		{
 			Name: "localsubjectaccessreviews", Singular: "localsubjectaccessreview", Namespaced: true,
-			Kind:   &authorizationv1.LocalSubjectAccessReview{},
-			Answer: func(b Backends) rest.Creater { return review.NewLocal(b.Authorizer) },
+			Kind:      &authorizationv1.LocalSubjectAccessReview{},
+			Ephemeral: func(b Backends) rest.Creater { return review.NewLocal(b.Authorizer) },
 		},
 		{
 			Name: "selfsubjectrulesreviews", Singular: "selfsubjectrulesreview", Kind: &authorizationv1.SelfSubjectRulesReview{},
-			Answer: func(b Backends) rest.Creater { return review.NewRules(b.Rules) },
+			Ephemeral: func(b Backends) rest.Creater { return review.NewRules(b.Rules) },
 		},
 	}}}}
 }

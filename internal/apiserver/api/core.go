@@ -20,7 +20,7 @@ import (
 func core() Group {
 	return Group{Name: corev1.GroupName, Versions: []Version{{
 		Name: "v1",
-		// A Binding is posted to a part of a pod.
+		// A Binding is posted to a subresource of a pod.
 		Types:     []runtime.Object{&corev1.Binding{}},
 		Resources: []Resource{namespaces(), serviceAccounts(), secrets(), configMaps(), pods(), nodes(), coreEvents()},
 	}}}
@@ -49,7 +49,7 @@ func serviceAccounts() Resource {
 			Strategy: serviceaccount.Strategy(), Row: serviceaccount.Row, Adjust: returnDeleted,
 		},
 		Parts: []Part{
-			{Name: "token", Answer: func(b Backends) AnswerPart { return serviceaccount.NewTokenREST(b.Issuing) }},
+			{Name: "token", Ephemeral: func(b Backends) EphemeralPart { return serviceaccount.NewTokenREST(b.Issuing) }},
 		},
 	}
 }
@@ -82,7 +82,7 @@ func pods() Resource {
 		Stored: Objects[*corev1.Pod]{
 			Strategy: pod.Strategy(), Delete: pod.GracefulDelete, Default: pod.SetDefaults,
 			Row: pod.Row, Fields: pod.Fields, Indexed: []string{"spec.nodeName"}, Adjust: returnDeleted,
-			// Kubernetes accepts this selector too, and matches no pod by it.
+			// Kubernetes too accepts this selector, and no pod matches it.
 			Unselected: []string{"status.podIPs"},
 		},
 		Parts: []Part{
@@ -125,10 +125,10 @@ func coreEvents() Resource {
 	}
 }
 
-// storePart makes a part that needs nothing but the store of its resource.
+// storePart returns the constructor of a subresource that needs only the store of its resource.
 func storePart[T rest.Storage](made func(*registry.Store) T) func(*registry.Store, Inputs) rest.Storage {
 	return func(s *registry.Store, _ Inputs) rest.Storage { return made(s) }
 }
 
-// returnDeleted answers a deletion with the object, where other resources answer with a status.
+// returnDeleted makes the answer to a deletion the object, not a Status as for other resources.
 func returnDeleted(s *registry.Store) { s.ReturnDeletedObject = true }

@@ -9,7 +9,7 @@ import (
 	"lanyard.dev/internal/apiserver/registry/event"
 )
 
-// events serves core's events in another form, with stricter rules for new ones.
+// events serves the events of the core group in another form, with stricter validation of new ones.
 func events() Group {
 	return Group{Name: eventsv1.GroupName, Versions: []Version{{Name: "v1", Resources: []Resource{
 		{

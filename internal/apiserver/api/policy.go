@@ -5,7 +5,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 )
 
-// policy has no resource of its own: an Eviction is posted to a part of a pod.
+// policy has no resources. An Eviction is posted to a subresource of a pod.
 func policy() Group {
 	return Group{Name: policyv1.GroupName, Versions: []Version{{Name: "v1", Types: []runtime.Object{&policyv1.Eviction{}}}}}
 }

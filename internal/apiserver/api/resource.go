@@ -14,13 +14,13 @@ import (
 	"lanyard.dev/internal/apiserver/registry"
 )
 
-// Tables are the API groups of a server, in the order in which discovery lists them.
+// Tables are the API groups of a server, in the order of discovery.
 type Tables []Group
 
 // Group is the table of one API group.
 type Group struct {
 	Name string // "" for the core group
-	// Versions are in the order of preference. Objects are stored as the first.
+	// Versions are in the order of preference. Objects are stored in the first.
 	Versions []Version
 }
 
@@ -28,50 +28,50 @@ type Group struct {
 type Version struct {
 	Name      string
 	Resources []Resource
-	// Types are further kinds of the version, which are bodies of requests to parts of resources, of this group or another.
+	// Types are further kinds of the version: the bodies of requests to subresources, of this group or another.
 	Types []runtime.Object
 }
 
-// Resource declares one resource. Either Stored or Answer is set.
+// Resource declares one resource. Either Stored or Ephemeral is set.
 type Resource struct {
 	Name, Singular         string
 	ShortNames, Categories []string
 	Namespaced             bool
-	// Kind and List are empty objects of the Go types. List is nil for a resource that is only answered.
+	// Kind and List are empty objects of the Go types. List is nil for an ephemeral resource.
 	Kind, List runtime.Object
-	// Columns are those of kubectl get.
+	// Columns are the columns that kubectl get shows.
 	Columns []metav1.TableColumnDefinition
 
 	// Stored makes the store: Objects or SameObjects.
 	Stored Stored
-	// Mirrored says that the listeners of the resource's feed learn of a change before the write is answered.
+	// Mirrored is true if the resource has a feed, whose listeners learn of a change before the write returns.
 	Mirrored bool
-	// Prefix is the directory in etcd if it is not Name.
+	// Prefix is the directory in etcd, if it is not Name.
 	Prefix string
 	// Serve returns the storage that is served in place of the store; nil serves the store itself.
 	Serve func(*registry.Store, Backends) rest.Storage
 
-	// Answer makes a resource whose objects are answered and never stored.
-	Answer func(Backends) rest.Creater
+	// Ephemeral makes a resource whose objects are returned to the client that posts them and never stored.
+	Ephemeral func(Backends) rest.Creater
 
 	Parts []Part
 }
 
-// Part declares a subresource. One of Store, Connect and Answer is set.
+// Part declares a subresource. One of Store, Connect and Ephemeral is set.
 type Part struct {
 	Name string
-	// Store makes a part that reads and writes the store of its resource.
+	// Store makes a subresource that reads and writes the store of its resource.
 	Store func(*registry.Store, Inputs) rest.Storage
-	// Connect makes a part that needs more than the store.
+	// Connect makes a subresource that needs more than the store.
 	Connect func(*registry.Store, Backends) rest.Storage
-	// Answer makes a part whose objects are answered and never stored.
-	Answer func(Backends) AnswerPart
-	// Options are the parameters of requests to the part, if it has any.
+	// Ephemeral makes a subresource whose objects are returned to the client that posts them and never stored.
+	Ephemeral func(Backends) EphemeralPart
+	// Options are the parameters of requests to the subresource, if it has any.
 	Options *Options
 }
 
-// AnswerPart answers objects of a kind that is not stored, posted to a part of another object.
-type AnswerPart interface {
+// EphemeralPart serves a subresource whose objects are not stored.
+type EphemeralPart interface {
 	rest.Storage
 	rest.NamedCreater
 	rest.GroupVersionKindProvider
@@ -83,37 +83,37 @@ type Options struct {
 	read func(*runtime.Scheme) error
 }
 
-// Stored makes the store of a resource and says what decoding its kind needs.
+// Stored declares how the objects of a resource are stored and decoded.
 type Stored interface {
-	// store returns the store of r. made holds the stores of the entries before.
+	// store returns the store of r. made holds the stores of the earlier entries.
 	store(r Resource, gr schema.GroupResource, in Inputs, made *Stores) (*registry.Store, error)
-	// decoding returns the types of r's internal form, if they are not those of r, and what else a scheme registers.
+	// decoding returns the types of the internal form of r, if they are not those of r, and what else a scheme registers.
 	decoding() (internal []runtime.Object, add []func(*runtime.Scheme) error)
-	// labels gives the stored name of each field that a field selector on r may name.
+	// labels returns the stored name of each field that a field selector on r may name.
 	labels(r Resource, all Tables) map[string]string
 }
 
-// Objects is how objects of one kind behave in storage.
+// Objects declares the storage of objects of one kind.
 type Objects[T registry.Object] struct {
-	// Strategy is without the typer, the generator of names, and the scope: they are filled in.
+	// Strategy lacks the typer, the generator of names, and the scope, which store sets.
 	Strategy registry.Strategy[T]
-	// Complete sets what is only known when the store is made; nil does nothing.
+	// Complete, if not nil, sets the parts of the strategy that depend on Inputs.
 	Complete func(*registry.Strategy[T], Inputs)
-	// Delete replaces the delete strategy where Strategy alone does not do: graceful deletion.
+	// Delete, if not nil, returns the strategy of deletion in place of Strategy. Graceful deletion needs it.
 	Delete func(registry.Strategy[T]) rest.RESTDeleteStrategy
-	// Default fills in what an author left out, on every decoding; nil does nothing. It is idempotent.
+	// Default, if not nil, sets the fields that an author left out. It runs on every decoding and is idempotent.
 	Default func(T)
-	// TTL is how long a written object is kept; 0 keeps it for good.
+	// TTL is how long a written object is kept; 0 keeps it until it is deleted.
 	TTL time.Duration
 	Row func(obj T, now time.Time) []any
-	// Fields returns the fields of an object that a field selector may name, the same names for every object. Nil stands for those of
-	// the metadata.
+	// Fields returns the fields of an object that a field selector may name. The names are the same for every object. If Fields is nil,
+	// they are those of the metadata.
 	Fields func(T) fields.Set
 	// Indexed names the fields of Fields by which the watch cache finds objects without a scan.
 	Indexed []string
-	// Unselected are fields that a selector may name although no object has a value for them.
+	// Unselected are fields that a selector may name and that no object has.
 	Unselected []string
-	// Adjust changes the store that was made; nil does nothing.
+	// Adjust, if not nil, changes the store after it is made.
 	Adjust func(*registry.Store)
 }
 
@@ -176,18 +176,17 @@ func (o Objects[T]) labels(r Resource, _ Tables) map[string]string {
 	return known
 }
 
-// SameObjects serves the objects of another resource once more: in another version of its group, or in a group that shows them in
-// another form.
+// SameObjects serves the objects of another resource in another version of its group, or in another form in another group.
 type SameObjects[T registry.Object] struct {
-	// Of is the resource that stores the objects. Its entry comes first.
+	// Of is the resource that stores the objects. Its entry comes earlier.
 	Of schema.GroupResource
-	// Strategy changes how objects are written through this resource; nil leaves the other's strategy.
+	// Strategy, if not nil, changes how objects are written through this resource.
 	Strategy func(*registry.Strategy[T])
 	// Internal and InternalList are the types of the stored objects, if they are not those of this resource.
 	Internal, InternalList runtime.Object
-	// Conversions are between this resource's types and the internal ones.
+	// Conversions are those between this resource's types and the internal ones.
 	Conversions []func(*runtime.Scheme) error
-	// Labels gives the stored name of each field that a selector may name, if the names differ.
+	// Labels holds the stored name of each field that a selector may name, if the names differ.
 	Labels map[string]string
 }
 

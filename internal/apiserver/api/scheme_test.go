@@ -31,8 +31,7 @@ import (
 	"lanyard.dev/internal/apiserver/registry/secret"
 )
 
-// TestRoundTrip sends random objects of every kind through every media type: what is decoded is what was encoded,
-// with defaults.
+// TestRoundTrip encodes random objects of every kind in every media type. The decoded object is the encoded one with defaults.
 func TestRoundTrip(t *testing.T) {
 	t.Parallel()
 	s := All().NewScheme()
@@ -114,7 +113,7 @@ func TestEveryKindHasAnInternalForm(t *testing.T) {
 			t.Errorf("%s: %s", kind, got)
 		}
 		if _, ok := obj.(*eventsv1.Event); ok {
-			t.Error("events are kept in their newer form")
+			t.Error("events are stored in their newer form")
 		}
 	}
 }
@@ -124,7 +123,7 @@ func isMeta(s *runtime.Scheme, gvk schema.GroupVersionKind) bool {
 	return s.AllKnownTypes()[gvk].PkgPath() == "k8s.io/apimachinery/pkg/apis/meta/v1"
 }
 
-func TestPublishedSchemeKeepsTheInternalFormToItself(t *testing.T) {
+func TestPublishedSchemeHasNoInternalForms(t *testing.T) {
 	t.Parallel()
 	published := All().NewPublishedScheme()
 	for gvk := range published.AllKnownTypes() {
@@ -152,7 +151,7 @@ func TestPublishedSchemeKeepsTheInternalFormToItself(t *testing.T) {
 	}
 	for gvk := range published.AllKnownTypes() {
 		if gvk.Version != runtime.APIVersionInternal && !isMeta(published, gvk) && !named[gvk.String()] {
-			t.Errorf("%s has no definition that names it: kubectl explain and apply do not know it", gvk)
+			t.Errorf("%s is named in no definition, so kubectl explain and apply do not know it", gvk)
 		}
 	}
 }
@@ -185,8 +184,8 @@ func TestFieldLabels(t *testing.T) {
 	}
 }
 
-// TestFieldLabelsHaveValues holds a label that is accepted to a field that exists: otherwise a selector would match
-// nothing, and silently.
+// TestFieldLabelsHaveValues checks that each accepted label is a field that exists. Otherwise a selector would silently match
+// nothing.
 func TestFieldLabelsHaveValues(t *testing.T) {
 	t.Parallel()
 	known := map[string]fields.Set{
@@ -200,7 +199,7 @@ func TestFieldLabelsHaveValues(t *testing.T) {
 			continue
 		}
 		for label, stored := range e.Stored.labels(e.Resource, All()) {
-			// Kubernetes takes status.podIPs and has no values for it either. Every object has its metadata, by code of the library.
+			// Kubernetes too accepts status.podIPs and has no values for it. The library adds the fields of the metadata.
 			if !known[e.Name].Has(stored) && label != "status.podIPs" && !slices.Contains(metaLabels, label) {
 				t.Errorf("%s: %s, stored as %s, has no value", e.groupResource(), label, stored)
 			}
@@ -214,7 +213,7 @@ func TestFieldLabelsHaveValues(t *testing.T) {
 	}
 }
 
-// TestEventsInBothForms decodes one form and encodes the other, as a server with one storage does.
+// TestEventsInBothForms decodes one form and encodes the other, as the server does with its one store.
 func TestEventsInBothForms(t *testing.T) {
 	t.Parallel()
 	codecs := serializer.NewCodecFactory(All().NewScheme())
@@ -240,7 +239,7 @@ func TestEventsInBothForms(t *testing.T) {
 			}
 			kept, ok := stored.(*corev1.Event)
 			if !ok || kept.Message != "it runs" || kept.InvolvedObject.Name != "p" || kept.ReportingController != "example.com/agent" {
-				t.Fatalf("kept as %T %+v", stored, stored)
+				t.Fatalf("stored as %T %+v", stored, stored)
 			}
 			data, err = runtime.Encode(as(corev1.SchemeGroupVersion), kept)
 			if err != nil {

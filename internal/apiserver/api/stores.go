@@ -18,37 +18,37 @@ import (
 	"lanyard.dev/internal/apiserver/registry/serviceaccount"
 )
 
-// Inputs are what stores are made from.
+// Inputs are what the stores depend on.
 type Inputs struct {
 	Typer  runtime.ObjectTyper
 	Getter generic.RESTOptionsGetter
-	// Signed reports whose certificate requests this server signs.
+	// Signed reports whether this server signs the certificate requests to a signer.
 	Signed certificatesigningrequest.Signed
 	Clock  clock.PassiveClock
 }
 
-// Backends are what the resources are made from that need more than a store.
+// Backends are what resources that need more than a store depend on.
 type Backends struct {
-	// Furnish is called for each new namespace before its creation is answered.
+	// Furnish is called for each new namespace before its creation returns.
 	Furnish    namespace.Furnish
 	Nodes      podsession.Nodes
 	Authorizer authorizer.UnconditionalAuthorizer
 	Rules      authorizer.RuleResolver
-	// Tokens authenticates the tokens that are reviewed. Audiences are meant where a review names none.
+	// Tokens authenticates the tokens in reviews. Audiences are those of a review that names none.
 	Tokens    authenticator.Token
 	Audiences authenticator.Audiences
-	// Issuing says how tokens are issued.
+	// Issuing issues tokens.
 	Issuing serviceaccount.TokenConfig
 }
 
-// Stores are the stored resources and their parts.
+// Stores are the stored resources and their subresources.
 type Stores struct {
 	tables Tables
 	stores map[schema.GroupResource]*registry.Store
-	served map[schema.GroupVersionResource]rest.Storage // the resource may be of the form RESOURCE/PART
+	served map[schema.GroupVersionResource]rest.Storage // the key may be RESOURCE/SUBRESOURCE
 }
 
-// NewStores makes the stores of the resources, of all if none is named.
+// NewStores makes the stores of the named resources, or of all if none is named.
 func (t Tables) NewStores(in Inputs, resources ...schema.GroupResource) (*Stores, error) {
 	made := &Stores{tables: t, stores: map[schema.GroupResource]*registry.Store{}, served: map[schema.GroupVersionResource]rest.Storage{}}
 	wanted := map[schema.GroupResource]bool{}
@@ -80,7 +80,7 @@ func (s *Stores) add(e entry, store *registry.Store, in Inputs) {
 	}
 }
 
-// Get returns the store of a resource, or a part of one (RESOURCE/PART) as the type that its entry makes.
+// Get returns the store of a resource, or the storage of a RESOURCE/SUBRESOURCE as the type that its entry makes.
 func Get[T rest.Storage](s *Stores, resource schema.GroupResource) (T, error) {
 	for _, g := range s.tables {
 		for _, v := range g.Versions {
@@ -93,7 +93,7 @@ func Get[T rest.Storage](s *Stores, resource schema.GroupResource) (T, error) {
 	return none, fmt.Errorf("the tables of the API have no %s that is a %T", resource, none)
 }
 
-// Namespaced returns the stores that a deleted namespace is emptied of.
+// Namespaced returns the stores of namespaced objects, which a deleted namespace is emptied of.
 func (s *Stores) Namespaced() map[schema.GroupResource]*registry.Store {
 	all := map[schema.GroupResource]*registry.Store{}
 	for _, e := range s.tables.entries() {
@@ -104,23 +104,23 @@ func (s *Stores) Namespaced() map[schema.GroupResource]*registry.Store {
 	return all
 }
 
-// Served lays the resources out as the library installs them.
+// Served holds the resources in the form in which the library installs them.
 type Served struct {
-	// Storage holds the storage of each resource and part, by version.
+	// Storage holds the storage of each resource and subresource, by version.
 	Storage map[schema.GroupVersion]map[string]rest.Storage
-	// Answered are the resources and parts whose objects are answered and never stored.
-	Answered []Answered
+	// Ephemeral are the resources and subresources whose objects are never stored.
+	Ephemeral []EphemeralKind
 }
 
-// Answered is a resource, or a part of one, whose objects are answered and never stored.
-type Answered struct {
+// EphemeralKind is a kind whose objects are returned to the client that posts them and never stored.
+type EphemeralKind struct {
 	schema.GroupVersionResource
-	Part    string // "" for a resource
-	Kind    schema.GroupVersionKind
-	Storage rest.Storage
+	Subresource string // "" for a resource
+	Kind        schema.GroupVersionKind
+	Storage     rest.Storage
 }
 
-// Serve makes the resources that need more than a store, and returns all.
+// Serve makes the resources that need more than a store, and returns all resources.
 func (s *Stores) Serve(b Backends) Served {
 	all := Served{Storage: map[schema.GroupVersion]map[string]rest.Storage{}}
 	for _, e := range s.tables.entries() {
@@ -129,10 +129,10 @@ func (s *Stores) Serve(b Backends) Served {
 			paths = map[string]rest.Storage{}
 			all.Storage[e.GroupVersion] = paths
 		}
-		if e.Answer != nil {
-			made := answered{Creater: e.Answer(b), singular: e.Singular, namespaced: e.Namespaced}
+		if e.Ephemeral != nil {
+			made := ephemeralStorage{Creater: e.Ephemeral(b), singular: e.Singular, namespaced: e.Namespaced}
 			paths[e.Name] = made
-			all.Answered = append(all.Answered, Answered{e.WithResource(e.Name), "", e.WithKind(kindOf(e.Kind)), made})
+			all.Ephemeral = append(all.Ephemeral, EphemeralKind{e.WithResource(e.Name), "", e.WithKind(kindOf(e.Kind)), made})
 		} else if e.Serve != nil {
 			paths[e.Name] = e.Serve(s.stores[e.groupResource()], b)
 		} else {
@@ -141,10 +141,10 @@ func (s *Stores) Serve(b Backends) Served {
 		for _, p := range e.Parts {
 			path := e.Name + "/" + p.Name
 			switch {
-			case p.Answer != nil:
-				made := p.Answer(b)
+			case p.Ephemeral != nil:
+				made := p.Ephemeral(b)
 				paths[path] = made
-				all.Answered = append(all.Answered, Answered{e.WithResource(e.Name), p.Name, made.GroupVersionKind(e.GroupVersion), made})
+				all.Ephemeral = append(all.Ephemeral, EphemeralKind{e.WithResource(e.Name), p.Name, made.GroupVersionKind(e.GroupVersion), made})
 			case p.Connect != nil:
 				paths[path] = p.Connect(s.stores[e.groupResource()], b)
 			default:
@@ -155,24 +155,24 @@ func (s *Stores) Serve(b Backends) Served {
 	return all
 }
 
-// answered serves a resource whose objects are not stored, under the names and in the scope that its entry gives.
-type answered struct {
+// ephemeralStorage serves a resource whose objects are not stored, with the singular name and the scope of its entry.
+type ephemeralStorage struct {
 	rest.Creater
 	singular   string
 	namespaced bool
 }
 
 var (
-	_ rest.Storage              = answered{}
-	_ rest.Scoper               = answered{}
-	_ rest.SingularNameProvider = answered{}
+	_ rest.Storage              = ephemeralStorage{}
+	_ rest.Scoper               = ephemeralStorage{}
+	_ rest.SingularNameProvider = ephemeralStorage{}
 )
 
 // Destroy implements rest.Storage.
-func (answered) Destroy() {}
+func (ephemeralStorage) Destroy() {}
 
 // NamespaceScoped implements rest.Scoper.
-func (a answered) NamespaceScoped() bool { return a.namespaced }
+func (s ephemeralStorage) NamespaceScoped() bool { return s.namespaced }
 
 // GetSingularName implements rest.SingularNameProvider.
-func (a answered) GetSingularName() string { return a.singular }
+func (s ephemeralStorage) GetSingularName() string { return s.singular }

@@ -12,7 +12,7 @@ func All() Tables {
 	return Tables{core(), authentication(), authorization(), certificates(), coordination(), events(), policy(), rbac()}
 }
 
-// entry is a resource with its place in the tables.
+// entry is a resource with its group and version.
 type entry struct {
 	Resource
 	schema.GroupVersion
@@ -22,7 +22,7 @@ func (e entry) groupResource() schema.GroupResource {
 	return schema.GroupResource{Group: e.Group, Resource: e.Name}
 }
 
-// stores reports whether the entry has a store of its own: not that of another resource, and not none.
+// stores reports whether the entry has a store of its own. SameObjects uses the store of another entry.
 func (e entry) stores() bool {
 	_, shared := e.Stored.(interface{ of() schema.GroupResource })
 	return e.Stored != nil && !shared
@@ -45,7 +45,7 @@ func (t Tables) entries() []entry {
 	return all
 }
 
-// schemeVersions returns what a scheme registers.
+// schemeVersions returns what a scheme registers for each version.
 func (t Tables) schemeVersions() []schemeVersion {
 	var all []schemeVersion
 	for _, g := range t {
@@ -89,7 +89,7 @@ func (t Tables) NewPublishedScheme() *runtime.Scheme {
 	return newPublishedScheme(t.schemeVersions())
 }
 
-// Mirrored returns the resources whose listeners learn of a change before the write is answered.
+// Mirrored returns the resources that have a feed, whose listeners learn of a change before the write returns.
 func (t Tables) Mirrored() []schema.GroupResource {
 	var all []schema.GroupResource
 	for _, e := range t.entries() {
@@ -100,7 +100,7 @@ func (t Tables) Mirrored() []schema.GroupResource {
 	return all
 }
 
-// Prefixes returns the directories in etcd of the resources that are not stored under their own name.
+// Prefixes returns the directory in etcd of each resource that is not stored under its own name.
 func (t Tables) Prefixes() map[schema.GroupResource]string {
 	all := map[schema.GroupResource]string{}
 	for _, e := range t.entries() {
@@ -111,7 +111,7 @@ func (t Tables) Prefixes() map[schema.GroupResource]string {
 	return all
 }
 
-// Shared returns, by the resource that stores them, the resources of other groups that serve the same objects.
+// Shared returns the resources of other groups that serve the objects of a resource, by that resource.
 func (t Tables) Shared() map[schema.GroupResource][]schema.GroupResource {
 	all := map[schema.GroupResource][]schema.GroupResource{}
 	for _, e := range t.entries() {
@@ -123,7 +123,7 @@ func (t Tables) Shared() map[schema.GroupResource][]schema.GroupResource {
 	return all
 }
 
-// parameters declares the options of requests to a part and how they are read from the query of a URL.
+// parameters declares the options of requests to a subresource and how they are read from the query of a URL.
 func parameters[T any, P interface {
 	*T
 	runtime.Object

@@ -12,7 +12,7 @@ import (
 	"k8s.io/apiserver/pkg/registry/rest"
 )
 
-// TestScopesOfReviews: of the reviews, the one of a namespace is made in that namespace.
+// TestScopesOfReviews: only LocalSubjectAccessReviews are namespaced.
 func TestScopesOfReviews(t *testing.T) {
 	t.Parallel()
 	stores, err := Tables{authorization(), authentication()}.NewStores(Inputs{})
@@ -20,7 +20,7 @@ func TestScopesOfReviews(t *testing.T) {
 		t.Fatal(err)
 	}
 	namespaced := map[string]bool{}
-	for _, kind := range stores.Serve(Backends{}).Answered {
+	for _, kind := range stores.Serve(Backends{}).Ephemeral {
 		namespaced[kind.Resource] = kind.Storage.(rest.Scoper).NamespaceScoped()
 	}
 	want := map[string]bool{
@@ -32,35 +32,35 @@ func TestScopesOfReviews(t *testing.T) {
 	}
 }
 
-// TestEntriesAreWhole holds each entry to the rules that the types cannot state.
+// TestEntriesAreWhole checks the rules of entries that their types cannot state.
 func TestEntriesAreWhole(t *testing.T) {
 	t.Parallel()
 	for _, e := range All().entries() {
 		name := e.groupResource()
-		if (e.Stored != nil) == (e.Answer != nil) {
-			t.Errorf("%s: one of Stored and Answer is wanted", name)
+		if (e.Stored != nil) == (e.Ephemeral != nil) {
+			t.Errorf("%s: one of Stored and Ephemeral must be set", name)
 		}
 		if e.Singular == "" || e.Kind == nil || (e.List != nil) != (e.Stored != nil) || (len(e.Columns) > 0) != (e.Stored != nil) {
-			t.Errorf("%s: a name, type or column is missing, or is too much", name)
+			t.Errorf("%s: a name, type or column is missing or superfluous", name)
 		}
 		if e.Mirrored && !e.stores() {
 			t.Errorf("%s has no store to mirror", name)
 		}
 		for _, p := range e.Parts {
 			set := 0
-			for _, makes := range []bool{p.Store != nil, p.Connect != nil, p.Answer != nil} {
+			for _, makes := range []bool{p.Store != nil, p.Connect != nil, p.Ephemeral != nil} {
 				if makes {
 					set++
 				}
 			}
 			if set != 1 || p.Name == "" {
-				t.Errorf("%s/%s: one of Store, Connect and Answer is wanted", name, p.Name)
+				t.Errorf("%s/%s: one of Store, Connect and Ephemeral must be set", name, p.Name)
 			}
 		}
 	}
 }
 
-// TestOpenAPIIsGeneratedForTheTables holds the packages that OpenAPI is generated from to those whose types the tables serve.
+// TestOpenAPIIsGeneratedForTheTables compares the packages that OpenAPI is generated from with those whose types the tables serve.
 func TestOpenAPIIsGeneratedForTheTables(t *testing.T) {
 	t.Parallel()
 	text, err := os.ReadFile("../openapi/doc.go")
@@ -79,6 +79,6 @@ func TestOpenAPIIsGeneratedForTheTables(t *testing.T) {
 	}
 	slices.Sort(generated)
 	if want := slices.Sorted(maps.Keys(served)); !slices.Equal(generated, want) {
-		t.Errorf("OpenAPI is generated from %v, and the tables serve types of %v: mend the go:generate line in openapi/doc.go and run it", generated, want)
+		t.Errorf("OpenAPI is generated from %v, and the tables serve types of %v: correct the go:generate line in openapi/doc.go and run it", generated, want)
 	}
 }
