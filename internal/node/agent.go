@@ -20,8 +20,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/fields"
-	"k8s.io/apimachinery/pkg/runtime"
-	"k8s.io/apimachinery/pkg/watch"
+	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/kubernetes/scheme"
 	typedcorev1 "k8s.io/client-go/kubernetes/typed/core/v1"
 	"k8s.io/client-go/tools/cache"
@@ -48,52 +47,74 @@ func Run(ctx context.Context, o Options) error {
 	if os.Geteuid() != 0 {
 		return errNotRoot
 	}
-	release, err := claim(o.RootDir)
+	unlock, err := lockRootDir(o.RootDir)
 	if err != nil {
 		return err
 	}
-	defer release()
-	a := &agent{options: &o, clock: clock.RealClock{}, metrics: metrics.NewKubeRegistry()}
+	defer unlock()
+	return run(ctx, &o, clock.RealClock{})
+}
+
+// run joins the authority, takes the node's name, opens what the agent needs, and runs the agent. It closes what it opened,
+// also if a later step fails. The containers and volumes of pods stay.
+func run(ctx context.Context, o *Options, clock clock.WithTicker) (err error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	if err := a.assemble(ctx); err != nil {
-		return errors.Join(err, a.close())
+	identity, err := join(ctx, o)
+	if err != nil {
+		return err
 	}
-	return errors.Join(a.run(ctx), a.close())
+	// An authority that shuts down waits for open connections. A request that outlives its connection would open another.
+	defer func() { cancel(); identity.connections.CloseAll() }()
+	holder, err := takeLease(ctx, o, identity, clock)
+	if err != nil {
+		return err
+	}
+	endpoint, err := listen(ctx, o, identity.authority, clock)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = endpoint.listener.Close() }()
+	machine, err := readMachine(o.RootDir)
+	if err != nil {
+		return err
+	}
+	runtime, err := dialRuntime(ctx, o, holder.agent, machine.memory)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, runtime.Close()) }()
+	events := newEvents(identity.client, o.NodeName)
+	defer events.broadcaster.Shutdown()
+	relays := newRelays(identity.authority.address())
+	defer relays.CloseAll()
+	agent, err := newAgent(ctx, o, &resources{identity, holder, endpoint, machine, runtime, events.recorder, relays, clock})
+	if err != nil {
+		return err
+	}
+	return agent.run(ctx)
 }
 
-// agent holds the parts of one agent.
-type agent struct {
-	options *Options
-	clock   clock.WithTicker
-
-	identity  *identity
-	id        string // marks what is this agent's, in the runtime and at the authority
-	holder    *holder
-	authority authority
-	addresses []net.IP
-	listener  net.Listener
-	machine   machine // as it was at the start
-	runtime   *cri.Runtime
-	events    record.EventBroadcaster
-	recorder  record.EventRecorder
-	relays    *relays // nil where pods reach the authority by themselves
-	objects   *objects.Store
-	volumes   *volume.Volumes
-	pods      *pod.Pods
-	server    *server.Server
-	register  *registration
-	metrics   metrics.KubeRegistry
+// resources are what run has opened for an agent.
+type resources struct {
+	identity *identity
+	holder   *holder
+	endpoint *endpoint
+	machine  machine // as it was at the start
+	runtime  *cri.Runtime
+	recorder record.EventRecorder
+	relays   *relays
+	clock    clock.WithTicker
 }
 
-// claim makes the root directory and takes it for this process alone.
-func claim(dir string) (release func(), err error) {
+// lockRootDir makes the root directory, and locks it so that no other agent uses it.
+func lockRootDir(dir string) (unlock func(), err error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("make the agent's directory: %w", err)
 	}
 	lock, err := files.TryLock(filepath.Join(dir, "lock"))
 	if errors.Is(err, files.ErrLocked) {
-		return nil, inUse(dir)
+		return nil, errDirectoryInUse(dir)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("lock the agent's directory: %w", err)
@@ -101,81 +122,21 @@ func claim(dir string) (release func(), err error) {
 	return func() { _ = lock.Release() }, nil
 }
 
-func (a *agent) assemble(ctx context.Context) error {
-	for _, step := range []func(context.Context) error{a.connect, a.hold, a.listen, a.dial, a.deliver, a.serve} {
-		if err := step(ctx); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// connect finds the authority and becomes the node.
-func (a *agent) connect(ctx context.Context) (err error) {
-	if a.identity, err = join(ctx, a.options); err != nil {
-		return err
-	}
-	if a.authority, err = parseAuthority(a.identity.config.Host); err != nil {
-		return err
-	}
-	if isNeeded(a.authority.host) {
-		a.relays = newRelays(a.authority.address())
-	}
-	a.events = record.NewBroadcaster()
-	a.events.StartRecordingToSink(&typedcorev1.EventSinkImpl{Interface: a.identity.client.CoreV1().Events("")})
-	a.recorder = a.events.NewRecorder(scheme.Scheme, corev1.EventSource{Component: "lanyard-agent", Host: a.options.NodeName})
-	return nil
-}
-
-// hold makes sure that no other agent runs as this node, before anything of it is written.
-func (a *agent) hold(ctx context.Context) (err error) {
-	if a.id, err = agentID(filepath.Join(a.options.RootDir, "agent-id")); err != nil {
-		return err
-	}
-	a.holder = &holder{
-		leases: a.identity.client.CoordinationV1().Leases(corev1.NamespaceNodeLease), nodes: a.identity.client.CoreV1().Nodes(),
-		name: a.options.NodeName, agent: a.id, bootID: systemInfo().BootID, clock: a.clock,
-	}
-	return a.holder.take(ctx)
-}
-
-// listen takes the address at which the authority will look for this agent. An authority that cannot be reached yet is
-// waited for, as after both machines lost their power.
-func (a *agent) listen(ctx context.Context) (err error) {
-	ip := a.options.NodeIP
-	for delay := pace(10 * time.Second); ip == nil; {
-		if ip, err = a.authority.localAddress(ctx); err == nil {
-			break
-		}
-		klog.ErrorS(err, "Trying again", "authority", a.authority.address())
-		if !pause(ctx, a.clock, delay.Step()) {
-			return context.Cause(ctx)
-		}
-	}
-	a.addresses = []net.IP{ip}
-	a.listener, err = net.Listen("tcp", net.JoinHostPort(ip.String(), strconv.Itoa(a.options.Port)))
+// takeLease returns once no other agent runs as this node. Nothing of the node is written before.
+func takeLease(ctx context.Context, o *Options, identity *identity, clock clock.Clock) (*holder, error) {
+	id, err := agentID(filepath.Join(o.RootDir, "agent-id"))
 	if err != nil {
-		return fmt.Errorf("listen for logs and exec: %w", err)
+		return nil, err
 	}
-	return nil
+	h := &holder{
+		leases: identity.client.CoordinationV1().Leases(corev1.NamespaceNodeLease), nodes: identity.client.CoreV1().Nodes(),
+		name: o.NodeName, agent: id, bootID: systemInfo().BootID, clock: clock,
+	}
+	return h, h.take(ctx)
 }
 
-// dial connects to the container runtime. Whether it answers is the Node's condition, not a reason to end.
-func (a *agent) dial(ctx context.Context) (err error) {
-	if a.machine, err = readMachine(a.options.RootDir); err != nil {
-		return err
-	}
-	a.runtime, err = cri.Dial(ctx, cri.Config{
-		Endpoint: a.options.RuntimeEndpoint, AgentID: a.id, LogDir: filepath.Join(a.options.RootDir, "logs"), CgroupDriver: a.options.CgroupDriver,
-		Memory: a.machine.memory,
-	})
-	if err != nil {
-		return fmt.Errorf("connect to the container runtime at %s: %w", a.options.RuntimeEndpoint, err)
-	}
-	return nil
-}
-
-// agentID returns what marks this agent's containers in the runtime, which others may use too.
+// agentID returns the UUID in the file, which it makes if it is missing. The UUID marks this agent's Lease at the authority,
+// and its containers in the runtime, which other programs may use too.
 func agentID(file string) (string, error) {
 	data, err := os.ReadFile(file)
 	if err == nil {
@@ -191,110 +152,174 @@ func agentID(file string) (string, error) {
 	return id, files.Write(file, []byte(id+"\n"), 0o600)
 }
 
-// deliver puts together what gives pods their volumes and runs them.
-func (a *agent) deliver(ctx context.Context) error {
-	core := a.identity.client.CoreV1()
-	a.objects = objects.New(ctx, core)
-	allocatable := a.machine.capacity(a.options.MaxPods)
-	a.volumes = volume.New(volume.Config{
-		Root: filepath.Join(a.options.RootDir, "volumes"), Objects: a.objects, Request: tokenvolume.RequestBy(core), Clock: a.clock,
-		Review:      tokenvolume.ReviewBy(a.identity.client.AuthenticationV1()),
-		Allocatable: func() corev1.ResourceList { return allocatable },
-		OnRenew:     func(pod *corev1.Pod, volumes []string) { a.pods.Renewed(pod, volumes) },
-		Failed: func(pod *corev1.Pod, err error) {
-			a.recorder.Event(pod, corev1.EventTypeWarning, "FailedRenewal", err.Error())
-		},
-		Refused: func(pod *corev1.Pod, why string) {
-			a.recorder.Eventf(pod, corev1.EventTypeWarning, "TokenRefused", "The pod's token is replaced, since %s", why)
-		},
-	})
-	a.volumes.Register(a.metrics)
-	a.pods = pod.New(pod.Config{
-		Runtime: a.runtime, Volumes: a.volumes, Objects: a.objects, API: pod.NewAPI(core), Recorder: a.recorder, Clock: a.clock,
-		NodeName: a.options.NodeName, HostIPs: a.hostIPs(), Allocatable: allocatable, ServiceEnv: a.authority.env(),
-		Root: filepath.Join(a.options.RootDir, "pods"), OnSandbox: a.relay,
-	})
-	a.pods.Register(a.metrics)
-	a.objects.OnChange(a.pods.ObjectChanged)
-	return nil
+// endpoint is where the authority reaches this agent for logs and exec.
+type endpoint struct {
+	addresses []net.IP
+	listener  net.Listener
 }
 
-// runtimeName waits for the runtime to say what it is: containers' IDs are told with it.
-func (a *agent) runtimeName(ctx context.Context) (string, error) {
-	delay := pace(5 * time.Second)
-	for {
-		name, version, err := a.runtime.Version(ctx)
-		if err == nil {
-			klog.InfoS("The container runtime answers", "endpoint", a.options.RuntimeEndpoint, "name", name, "version", version)
-			return name, nil
+// listen listens at the node's address. If the options name none, it waits until the authority can be reached, for instance
+// after both machines lost their power, and takes the address from which this machine reaches it.
+func listen(ctx context.Context, o *Options, authority authority, clock clock.Clock) (*endpoint, error) {
+	ip := o.NodeIP
+	for delay := retryBackoff(10 * time.Second); ip == nil; {
+		var err error
+		if ip, err = authority.localAddress(ctx); err == nil {
+			break
 		}
-		klog.ErrorS(err, "The container runtime does not answer; trying again", "endpoint", a.options.RuntimeEndpoint)
-		if !pause(ctx, a.clock, delay.Step()) {
-			return "", context.Cause(ctx)
+		klog.ErrorS(err, "Trying again", "authority", authority.address())
+		if !sleep(ctx, clock, delay.Step()) {
+			return nil, context.Cause(ctx)
 		}
 	}
+	listener, err := net.Listen("tcp", net.JoinHostPort(ip.String(), strconv.Itoa(o.Port)))
+	if err != nil {
+		return nil, fmt.Errorf("listen for logs and exec: %w", err)
+	}
+	return &endpoint{[]net.IP{ip}, listener}, nil
 }
 
-func (a *agent) hostIPs() []string {
+func (e *endpoint) ips() []string {
 	var all []string
-	for _, ip := range a.addresses {
+	for _, ip := range e.addresses {
 		all = append(all, ip.String())
 	}
 	return all
 }
 
-// relay lets a pod with a network of its own reach an authority on this machine's loopback.
-func (a *agent) relay(pod *corev1.Pod, sandboxID string, up bool) error {
-	if a.relays == nil || pod.Spec.HostNetwork {
-		return nil
-	}
-	if !up {
-		a.relays.Close(sandboxID)
-		return nil
-	}
-	path, err := a.runtime.NetworkNamespace(context.Background(), sandboxID)
-	if err == nil && path != "" {
-		err = a.relays.Open(sandboxID, path)
-	}
-	if err != nil {
-		klog.ErrorS(err, "The pod cannot reach the authority", "pod", klog.KObj(pod))
-		a.recorder.Eventf(pod, corev1.EventTypeWarning, "AuthorityUnreachable", "the authority cannot be reached from this pod: %v", err)
-	}
-	return err
-}
+func (e *endpoint) port() int32 { return int32(e.listener.Addr().(*net.TCPAddr).Port) }
 
-// serve puts together what kubectl's logs and exec meet, and what the Node says.
-func (a *agent) serve(ctx context.Context) error {
-	certificate, err := a.identity.serving(ctx, a.options, a.addresses)
-	if err != nil {
-		return err
-	}
-	clients, err := a.identity.clientCAs(a.options)
-	if err != nil {
-		return err
-	}
-	pool := x509.NewCertPool()
-	if !pool.AppendCertsFromPEM(clients) {
-		return errors.New("the client CA holds no certificate")
-	}
-	a.server, err = server.New(server.Config{
-		NodeName: a.options.NodeName, Pods: server.View(a.pods.Find), Runtime: a.runtime,
-		Certificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return certificate() },
-		ClientCAs:   func() *x509.CertPool { return pool },
-		Reviews:     a.identity.client.AuthorizationV1().SubjectAccessReviews(), Tokens: a.identity.client.AuthenticationV1().TokenReviews(),
-		Metrics: a.metrics,
+// dialRuntime returns the container runtime, which need not answer yet: a runtime that does not answer is reported in the
+// Node's conditions, and does not end the agent. memory is the machine's, in bytes.
+func dialRuntime(ctx context.Context, o *Options, agentID string, memory int64) (*cri.Runtime, error) {
+	runtime, err := cri.Dial(ctx, cri.Config{
+		Endpoint: o.RuntimeEndpoint, AgentID: agentID, LogDir: filepath.Join(o.RootDir, "logs"), CgroupDriver: o.CgroupDriver, Memory: memory,
 	})
 	if err != nil {
+		return nil, fmt.Errorf("connect to the container runtime at %s: %w", o.RuntimeEndpoint, err)
+	}
+	return runtime, nil
+}
+
+// events writes Events about pods to the authority.
+type events struct {
+	broadcaster record.EventBroadcaster
+	recorder    record.EventRecorder
+}
+
+func newEvents(client kubernetes.Interface, nodeName string) events {
+	broadcaster := record.NewBroadcaster()
+	broadcaster.StartRecordingToSink(&typedcorev1.EventSinkImpl{Interface: client.CoreV1().Events("")})
+	return events{broadcaster, broadcaster.NewRecorder(scheme.Scheme, corev1.EventSource{Component: "lanyard-agent", Host: nodeName})}
+}
+
+// agent is the assembled agent.
+type agent struct {
+	client          typedcorev1.CoreV1Interface
+	nodeName        string
+	runtimeEndpoint string
+	runtime         *cri.Runtime
+	volumes         *volume.Volumes
+	pods            *pod.Pods
+	server          *server.Server
+	listener        net.Listener
+	registration    *registration
+	clock           clock.WithTicker
+}
+
+// newAgent assembles an agent. The volumes listen to changes of the objects, and the pods listen to both: each constructor
+// registers its listener with the parts that it is given.
+func newAgent(ctx context.Context, o *Options, r *resources) (*agent, error) {
+	core, registry := r.identity.client.CoreV1(), metrics.NewKubeRegistry()
+	allocatable := r.machine.capacity(o.MaxPods)
+	objects := objects.New(ctx, core)
+	volumes := newVolumes(o, r, objects, allocatable, registry)
+	pods := pod.New(pod.Config{
+		Runtime: r.runtime, Volumes: volumes, Objects: objects, API: pod.NewAPI(core), Recorder: r.recorder, Clock: r.clock, Metrics: registry,
+		NodeName: o.NodeName, HostIPs: r.endpoint.ips(), Allocatable: allocatable, ServiceEnv: r.identity.authority.env(),
+		Root: filepath.Join(o.RootDir, "pods"), OnSandbox: relaySandboxes(r),
+	})
+	server, err := newServer(ctx, o, r, pods, registry)
+	if err != nil {
+		return nil, err
+	}
+	return &agent{
+		client: core, nodeName: o.NodeName, runtimeEndpoint: o.RuntimeEndpoint, runtime: r.runtime, volumes: volumes, pods: pods,
+		server: server, listener: r.endpoint.listener, registration: newRegistration(o, r), clock: r.clock,
+	}, nil
+}
+
+func newVolumes(o *Options, r *resources, objects *objects.Store, allocatable corev1.ResourceList, registry metrics.KubeRegistry) *volume.Volumes {
+	return volume.New(volume.Config{
+		Root: filepath.Join(o.RootDir, "volumes"), Objects: objects, Clock: r.clock, Allocatable: allocatable, Metrics: registry,
+		Request: tokenvolume.RequestBy(r.identity.client.CoreV1()), Review: tokenvolume.ReviewBy(r.identity.client.AuthenticationV1()),
+		Failed: func(pod *corev1.Pod, err error) {
+			r.recorder.Event(pod, corev1.EventTypeWarning, "FailedRenewal", err.Error())
+		},
+		Refused: func(pod *corev1.Pod, why string) {
+			r.recorder.Eventf(pod, corev1.EventTypeWarning, "TokenRefused", "The pod's token is replaced, since %s", why)
+		},
+	})
+}
+
+// relaySandboxes returns the function that opens and closes the relay of a pod, so that a pod with a network of its own
+// reaches an authority on this machine's loopback. It returns nil if pods reach the authority without a relay.
+func relaySandboxes(r *resources) func(pod *corev1.Pod, sandboxID string, up bool) error {
+	if !isLoopback(r.identity.authority.host) {
+		return nil
+	}
+	return func(pod *corev1.Pod, sandboxID string, up bool) error {
+		if pod.Spec.HostNetwork {
+			return nil
+		}
+		if !up {
+			r.relays.Close(sandboxID)
+			return nil
+		}
+		path, err := r.runtime.NetworkNamespace(context.Background(), sandboxID)
+		if err == nil && path != "" {
+			err = r.relays.Open(sandboxID, path)
+		}
+		if err != nil {
+			klog.ErrorS(err, "The pod cannot reach the authority", "pod", klog.KObj(pod))
+			r.recorder.Eventf(pod, corev1.EventTypeWarning, "AuthorityUnreachable", "the authority cannot be reached from this pod: %v", err)
+		}
 		return err
 	}
+}
+
+// newServer returns the server for logs, exec and metrics.
+func newServer(ctx context.Context, o *Options, r *resources, pods *pod.Pods, registry metrics.KubeRegistry) (*server.Server, error) {
+	pem, err := r.identity.clientCAs(o)
+	if err != nil {
+		return nil, err
+	}
+	clientCAs := x509.NewCertPool()
+	if !clientCAs.AppendCertsFromPEM(pem) {
+		return nil, errors.New("the client CA holds no certificate")
+	}
+	certificate, err := r.identity.servingCertificate(ctx, o, r.endpoint.addresses)
+	if err != nil {
+		return nil, err
+	}
+	return server.New(server.Config{
+		NodeName: o.NodeName, Pods: server.View(pods.Find), Runtime: r.runtime,
+		Certificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return certificate() },
+		ClientCAs:   func() *x509.CertPool { return clientCAs },
+		Reviews:     r.identity.client.AuthorizationV1().SubjectAccessReviews(), Tokens: r.identity.client.AuthenticationV1().TokenReviews(),
+		Metrics: registry,
+	})
+}
+
+func newRegistration(o *Options, r *resources) *registration {
 	observer := &observer{
-		runtime: a.runtime, system: systemInfo(), rootDir: a.options.RootDir, name: a.options.NodeName, addresses: a.addresses,
-		port: int32(a.listener.Addr().(*net.TCPAddr).Port), maxPods: a.options.MaxPods, clock: a.clock,
+		runtime: r.runtime, system: systemInfo(), rootDir: o.RootDir, name: o.NodeName, addresses: r.endpoint.addresses,
+		port: r.endpoint.port(), maxPods: o.MaxPods, clock: r.clock,
 	}
-	a.register = &registration{
-		client: a.identity.client, heartbeats: a.identity.heartbeats, reconnect: a.identity.connections.CloseAll, name: a.options.NodeName, labels: a.options.Labels, observe: observer.status, holder: a.holder, clock: a.clock,
+	return &registration{
+		client: r.identity.client, heartbeats: r.identity.heartbeats, reconnect: r.identity.connections.CloseAll,
+		name: o.NodeName, labels: o.Labels, observe: observer.status, holder: r.holder, clock: r.clock,
 	}
-	return nil
 }
 
 // run runs the parts until ctx ends, or one of them does.
@@ -305,90 +330,65 @@ func (a *agent) run(ctx context.Context) error {
 	parts.Go(func() error { return a.runPods(ctx) })
 	parts.Go(func() error { a.rotateLogs(ctx); return nil })
 	parts.Go(func() error {
-		return a.register.run(ctx, func(node *corev1.Node) {
-			parts.Go(func() error { return a.watchPods(ctx) })
+		return a.registration.run(ctx, func() {
+			parts.Go(func() error { a.watchPods(ctx); return nil })
 		})
 	})
 	return parts.Wait()
 }
 
-// runPods runs the pods once the runtime has said what it is. The node is registered meanwhile: that it is not ready, and
-// why, is what its conditions say.
-func (a *agent) runPods(ctx context.Context) (err error) {
-	if a.pods.RuntimeName, err = a.runtimeName(ctx); err != nil {
-		return nil // ctx has ended
+// runPods waits until the runtime has returned its name, which is a part of containers' IDs, and runs the pods. The node is
+// registered meanwhile, and its conditions report why it is not ready.
+func (a *agent) runPods(ctx context.Context) error {
+	for delay := retryBackoff(5 * time.Second); ; {
+		name, version, err := a.runtime.Version(ctx)
+		if err == nil {
+			klog.InfoS("The container runtime answers", "endpoint", a.runtimeEndpoint, "name", name, "version", version)
+			return a.pods.Run(ctx, name)
+		}
+		klog.ErrorS(err, "The container runtime does not answer; trying again", "endpoint", a.runtimeEndpoint)
+		if !sleep(ctx, a.clock, delay.Step()) {
+			return nil
+		}
 	}
-	return a.pods.Run(ctx)
 }
 
-// rotateEvery is how often it is looked for logs that have become long: as often as kubelets do.
-const rotateEvery = 10 * time.Second
+// logRotationPeriod is how often containers' logs are checked for rotation, the same as kubelet's.
+const logRotationPeriod = 10 * time.Second
 
 func (a *agent) rotateLogs(ctx context.Context) {
-	for pause(ctx, a.clock, rotateEvery) {
+	for sleep(ctx, a.clock, logRotationPeriod) {
 		if err := a.runtime.RotateLogs(ctx); err != nil && ctx.Err() == nil {
 			klog.V(2).InfoS("Not every long log was rotated", "err", err)
 		}
 	}
 }
 
-// watchPods tells of the pods that are bound to this node, as the authority has them.
-func (a *agent) watchPods(ctx context.Context) error {
-	pods := a.identity.client.CoreV1().Pods(metav1.NamespaceAll)
-	mine := fields.OneTermEqualSelector("spec.nodeName", a.options.NodeName).String()
-	store, informer := cache.NewInformerWithOptions(cache.InformerOptions{
-		ListerWatcher: &cache.ListWatch{
-			ListWithContextFunc: func(ctx context.Context, options metav1.ListOptions) (runtime.Object, error) {
-				options.FieldSelector = mine
-				return pods.List(ctx, options)
-			},
-			WatchFuncWithContext: func(ctx context.Context, options metav1.ListOptions) (watch.Interface, error) {
-				options.FieldSelector = mine
-				return pods.Watch(ctx, options)
-			},
-		},
-		ObjectType: &corev1.Pod{},
+// watchPods passes the pods that are bound to this node to the workers, until ctx ends.
+func (a *agent) watchPods(ctx context.Context) {
+	bound := fields.OneTermEqualSelector("spec.nodeName", a.nodeName)
+	_, informer := cache.NewInformerWithOptions(cache.InformerOptions{
+		ListerWatcher: cache.NewListWatchFromClient(a.client.RESTClient(), "pods", metav1.NamespaceAll, bound),
+		ObjectType:    &corev1.Pod{},
 		Handler: cache.ResourceEventHandlerFuncs{
 			AddFunc:    func(obj any) { a.pods.Set(obj.(*corev1.Pod)) },
 			UpdateFunc: func(_, obj any) { a.pods.Set(obj.(*corev1.Pod)) },
-			DeleteFunc: a.removed,
+			DeleteFunc: a.removePod,
 		},
 	})
-	_ = store
 	go func() {
 		if cache.WaitForCacheSync(ctx.Done(), informer.HasSynced) {
 			a.pods.Synced()
 		}
 	}()
 	informer.RunWithContext(ctx)
-	return nil
 }
 
-func (a *agent) removed(obj any) {
+func (a *agent) removePod(obj any) {
 	if last, ok := obj.(cache.DeletedFinalStateUnknown); ok {
 		obj = last.Obj
 	}
 	if pod, ok := obj.(*corev1.Pod); ok {
 		a.pods.Remove(pod.Namespace, pod.Name, pod.UID)
 	}
-}
-
-// close gives back what assemble took. Containers and their volumes stay.
-func (a *agent) close() error {
-	if a.relays != nil {
-		a.relays.CloseAll()
-	}
-	if a.events != nil {
-		a.events.Shutdown()
-	}
-	if a.listener != nil {
-		_ = a.listener.Close()
-	}
-	if a.identity != nil {
-		a.identity.connections.CloseAll() // an authority that ends would wait for them
-	}
-	if a.runtime != nil {
-		return a.runtime.Close()
-	}
-	return nil
 }

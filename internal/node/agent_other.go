@@ -7,7 +7,7 @@ import (
 	"errors"
 )
 
-// Run says that there is no agent for this system.
+// Run returns an error: the agent runs on Linux alone.
 func Run(context.Context, Options) error {
 	return &Error{Err: errors.New("the agent runs on Linux alone"), Next: "this machine can be the authority of agents elsewhere"}
 }

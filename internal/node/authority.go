@@ -19,7 +19,7 @@ import (
 	"k8s.io/klog/v2"
 )
 
-// authority is where the API server is, as pods and this machine see it.
+// authority is the address of the API server, as pods and this machine see it.
 type authority struct{ host, port string }
 
 func parseAuthority(server string) (authority, error) {
@@ -36,7 +36,7 @@ func parseAuthority(server string) (authority, error) {
 
 func (a authority) address() string { return net.JoinHostPort(a.host, a.port) }
 
-// env is how clients in a pod find the authority: as if it were the service "kubernetes" in "default".
+// env returns the variables by which clients in a pod find the authority: those of a service "kubernetes" in "default".
 func (a authority) env() []corev1.EnvVar {
 	target := "tcp://" + a.address()
 	prefix := "KUBERNETES_PORT_" + a.port + "_TCP"
@@ -52,8 +52,8 @@ func (a authority) env() []corev1.EnvVar {
 	}
 }
 
-// localAddress is the address of this machine from which it reaches the authority: where the authority can reach it, unless
-// something between the two translates addresses.
+// localAddress returns the address of this machine from which it reaches the authority. The authority reaches this machine
+// at the same address, unless the network between them translates addresses.
 func (a authority) localAddress(ctx context.Context) (net.IP, error) {
 	dialer := net.Dialer{Timeout: 10 * time.Second}
 	conn, err := dialer.DialContext(ctx, "tcp", a.address())
@@ -68,50 +68,50 @@ func (a authority) localAddress(ctx context.Context) (net.IP, error) {
 	return local.IP, nil
 }
 
+// isLoopback reports whether host is this machine's loopback, which pods with a network of their own do not reach.
+func isLoopback(host string) bool {
+	ip := net.ParseIP(host)
+	return host == "localhost" || ip != nil && ip.IsLoopback()
+}
+
 // relays let pods reach an authority that listens on this machine's loopback address alone, as `lanyard up` does by
-// default: each network namespace has a loopback of its own, so in each pod's the agent listens at the authority's address
-// and passes on what arrives. What it carries is TLS between the pod and the authority.
+// default. Each network namespace has a loopback of its own, so the agent listens at the authority's address in the network
+// namespace of each pod, and forwards connections. It terminates nothing: TLS is between the pod and the authority.
 type relays struct {
 	address string // host:port of the authority
 	dialer  net.Dialer
-	places  chan struct{} // of all pods
+	slots   chan struct{} // one for each connection of all pods
 
 	mu   sync.Mutex
 	open map[string]*relay // by sandbox
 }
 
 const (
-	// maxRelayed bounds the connections of one pod.
-	maxRelayed = 256
+	// podConnections bounds the connections of one pod.
+	podConnections = 256
 
-	// Each connection takes two file descriptors of the agent, and a third of an authority in the same process. All pods
-	// together take at most half of what the process may have.
-	descriptorsEach = 6
-	mostRelayed     = 8192
+	// A connection takes two file descriptors of the agent, and a third of an authority in the same process. With
+	// descriptorsEach, all pods together take at most half of the descriptors that the process may have.
+	descriptorsEach    = 6
+	maxNodeConnections = 8192
 )
 
-// allRelayed is how many connections of all pods there may be.
-func allRelayed() int {
+// nodeConnections returns how many connections all pods together may have.
+func nodeConnections() int {
 	var limit unix.Rlimit
 	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
-		return maxRelayed
+		return podConnections
 	}
-	return int(min(max(limit.Cur/descriptorsEach, maxRelayed), mostRelayed))
+	return int(min(max(limit.Cur/descriptorsEach, podConnections), maxNodeConnections))
 }
 
 func newRelays(address string) *relays {
 	return &relays{
-		address: address, dialer: net.Dialer{Timeout: 10 * time.Second}, places: make(chan struct{}, allRelayed()), open: map[string]*relay{},
+		address: address, dialer: net.Dialer{Timeout: 10 * time.Second}, slots: make(chan struct{}, nodeConnections()), open: map[string]*relay{},
 	}
 }
 
-// isNeeded tells whether pods cannot reach the authority at host by themselves.
-func isNeeded(host string) bool {
-	ip := net.ParseIP(host)
-	return host == "localhost" || ip != nil && ip.IsLoopback()
-}
-
-// Open listens in a sandbox's network namespace, unless that is done already.
+// Open listens in a sandbox's network namespace. It does nothing if it listens there already.
 func (r *relays) Open(sandboxID, namespacePath string) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -123,7 +123,7 @@ func (r *relays) Open(sandboxID, namespacePath string) error {
 		return fmt.Errorf("listen at %s in the network of sandbox %s: %w", r.address, sandboxID, err)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
-	one := &relay{listener: listener, dial: r.dial, cancel: cancel, places: make(chan struct{}, maxRelayed), shared: r.places}
+	one := &relay{listener: listener, dial: r.dial, cancel: cancel, podSlots: make(chan struct{}, podConnections), nodeSlots: r.slots}
 	r.open[sandboxID] = one
 	go one.serve(ctx)
 	return nil
@@ -153,13 +153,13 @@ func (r *relays) CloseAll() {
 	}
 }
 
-// relay carries the connections of one pod.
+// relay forwards the connections of one pod.
 type relay struct {
 	listener net.Listener
 	dial     func(context.Context) (net.Conn, error)
 	cancel   context.CancelFunc
-	// A connection takes a place of the pod's, and one that all pods share.
-	places, shared chan struct{}
+	// Each connection takes a slot of both.
+	podSlots, nodeSlots chan struct{}
 }
 
 func (r *relay) close() {
@@ -178,53 +178,53 @@ func (r *relay) serve(ctx context.Context) {
 			select {
 			case <-ctx.Done():
 				return
-			case <-time.After(100 * time.Millisecond): // as with too many open files
+			case <-time.After(100 * time.Millisecond): // for instance, too many files are open
 			}
 			continue
 		}
-		if !take(r.places, r.shared) {
+		if !takeSlots(r.podSlots, r.nodeSlots) {
 			_ = conn.Close()
 			continue
 		}
 		go func() {
-			defer func() { <-r.places; <-r.shared }()
-			r.carry(ctx, conn)
+			defer func() { <-r.podSlots; <-r.nodeSlots }()
+			r.forward(ctx, conn)
 		}()
 	}
 }
 
-// take takes a place of each, or none.
-func take(places, shared chan struct{}) bool {
+// takeSlots takes a slot of each, or of neither.
+func takeSlots(pod, node chan struct{}) bool {
 	select {
-	case places <- struct{}{}:
+	case pod <- struct{}{}:
 	default:
 		return false
 	}
 	select {
-	case shared <- struct{}{}:
+	case node <- struct{}{}:
 		return true
 	default:
-		<-places
+		<-pod
 		return false
 	}
 }
 
-func (r *relay) carry(ctx context.Context, pod net.Conn) {
+func (r *relay) forward(ctx context.Context, pod net.Conn) {
 	defer pod.Close()
 	authority, err := r.dial(ctx)
 	if err != nil {
-		return // the pod sees a connection that is closed, and tries again
+		return // the pod sees a closed connection, and tries again
 	}
 	defer authority.Close()
 	defer context.AfterFunc(ctx, func() { _, _ = pod.Close(), authority.Close() })()
 	var both sync.WaitGroup
-	both.Go(func() { pass(authority, pod) })
-	both.Go(func() { pass(pod, authority) })
+	both.Go(func() { copyConn(authority, pod) })
+	both.Go(func() { copyConn(pod, authority) })
 	both.Wait()
 }
 
-// pass copies until from ends, and then says so to to.
-func pass(to, from net.Conn) {
+// copyConn copies until from ends, and then closes the writing side of to.
+func copyConn(to, from net.Conn) {
 	_, err := io.Copy(to, from)
 	if half, ok := to.(interface{ CloseWrite() error }); ok && err == nil {
 		_ = half.CloseWrite()
@@ -233,18 +233,19 @@ func pass(to, from net.Conn) {
 	_, _ = to.Close(), from.Close()
 }
 
-// listenIn listens in another network namespace. A socket belongs for good to the namespace it was made in, so only its
-// making happens there.
+// listenIn listens in another network namespace. A socket stays in the namespace in which it was made, so only the call to
+// Listen happens there.
 func listenIn(namespacePath, address string) (listener net.Listener, err error) {
 	enterErr := inNetwork(namespacePath, func() { listener, err = net.Listen("tcp", address) })
 	return listener, errors.Join(enterErr, err)
 }
 
-// inNetwork calls do in another network namespace, on a thread that ends with it.
+// inNetwork calls do in another network namespace, on a thread that ends afterwards.
 func inNetwork(namespacePath string, do func()) error {
 	done := make(chan error)
 	go func() {
-		runtime.LockOSThread() // and never unlock: the thread must not serve others afterwards
+		// The thread is never unlocked, so that it ends with the goroutine: no other goroutine may run in that namespace.
+		runtime.LockOSThread()
 		err := enter(namespacePath)
 		if err == nil {
 			do()

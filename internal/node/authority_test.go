@@ -13,7 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// emptyNetwork returns the path of a new network namespace in which nothing but loopback is up.
+// emptyNetwork returns the path of a new network namespace whose only interface is loopback.
 func emptyNetwork(t *testing.T) string {
 	t.Helper()
 	if os.Getuid() != 0 {
@@ -57,7 +57,7 @@ func unshareNetwork() (*os.File, error) {
 	return os.Open("/proc/thread-self/ns/net")
 }
 
-// echo is an authority that says again what it hears, until the connection's other half ends.
+// echo starts an authority that echoes what it reads.
 func echo(t *testing.T) (address string) {
 	t.Helper()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
@@ -99,7 +99,7 @@ func TestRelay(t *testing.T) {
 	}
 	r := newRelays(address)
 	t.Cleanup(r.CloseAll)
-	for range 2 { // opening is idempotent
+	for range 2 { // Open is idempotent
 		if err := r.Open("sandbox", network); err != nil {
 			t.Fatal(err)
 		}
@@ -146,7 +146,7 @@ func TestRelayIsBounded(t *testing.T) {
 		_, err := io.ReadFull(conn, make([]byte, 1))
 		return err
 	}
-	for range maxRelayed {
+	for range podConnections {
 		conn, err := dialIn(t, network, address)
 		if err != nil {
 			t.Fatal(err)
@@ -160,37 +160,37 @@ func TestRelayIsBounded(t *testing.T) {
 		err = say(conn)
 	}
 	if err == nil {
-		t.Error("one pod took more connections than a pod gets")
+		t.Error("one pod has more connections than it may have")
 	}
 }
 
-func TestPlaces(t *testing.T) {
+func TestTakeSlots(t *testing.T) {
 	t.Parallel()
 	one, other, shared := make(chan struct{}, 2), make(chan struct{}, 2), make(chan struct{}, 3)
 	for i, want := range []bool{true, true, false} {
-		if got := take(one, shared); got != want {
+		if got := takeSlots(one, shared); got != want {
 			t.Errorf("connection %d of the first pod: %v, want %v", i+1, got, want)
 		}
 	}
-	if !take(other, shared) || take(other, shared) {
-		t.Error("the second pod did not get just the place that was left")
+	if !takeSlots(other, shared) || takeSlots(other, shared) {
+		t.Error("the second pod did not get exactly the slot that was left")
 	}
 	if len(other) != 1 || len(shared) != 3 {
-		t.Errorf("refusals keep places: %d, %d", len(other), len(shared))
+		t.Errorf("refused connections keep slots: %d, %d", len(other), len(shared))
 	}
-	if n := allRelayed(); n < maxRelayed || n > mostRelayed {
+	if n := nodeConnections(); n < podConnections || n > maxNodeConnections {
 		t.Errorf("%d connections of all pods", n)
 	}
 }
 
-func TestRelayIsNeeded(t *testing.T) {
+func TestIsLoopback(t *testing.T) {
 	t.Parallel()
 	for host, want := range map[string]bool{
 		"127.0.0.1": true, "127.1.2.3": true, "::1": true, "localhost": true,
 		"192.0.2.7": false, "authority.example.com": false, "0.0.0.0": false,
 	} {
-		if got := isNeeded(host); got != want {
-			t.Errorf("%s: needed %v, want %v", host, got, want)
+		if got := isLoopback(host); got != want {
+			t.Errorf("%s: loopback %v, want %v", host, got, want)
 		}
 	}
 }

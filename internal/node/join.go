@@ -1,3 +1,5 @@
+//go:build linux
+
 package node
 
 import (
@@ -28,28 +30,30 @@ const (
 	userPrefix = "system:node:"
 	nodesGroup = "system:nodes"
 
-	// One agent speaks for hundreds of pods; what protects the authority is how the agent spreads its work.
+	// One agent sends the requests of hundreds of pods. It protects the authority by spreading its work over time, rather than
+	// by a low limit here.
 	clientQPS, clientBurst = 200, 400
 )
 
-// identity is how an agent proves to be its node.
+// identity connects to the authority as the node.
 type identity struct {
-	// config connects to the authority as the node.
-	config *rest.Config
-	client kubernetes.Interface
-	// heartbeats is for the Lease: its requests end in time for another attempt.
+	config    *rest.Config
+	authority authority
+	client    kubernetes.Interface
+	// heartbeats writes the Lease. Its requests have a timeout that leaves time for another attempt.
 	heartbeats kubernetes.Interface
-	// connections are those of both.
+	// connections are the connections of both clients.
 	connections *connrotation.Dialer
 }
 
-// servingPatience is how long an agent waits for a certificate to serve with before it registers without.
-const servingPatience = 5 * time.Second
+// servingTimeout is how long an agent waits for a serving certificate before it registers without one.
+const servingTimeout = 5 * time.Second
 
-// heartbeatTimeout leaves a Lease time for a second attempt, on a connection that lives, before it has ended.
+// heartbeatTimeout bounds a renewal of the Lease, so that the agent can try again on a new connection before the Lease expires.
 const heartbeatTimeout = leaseDuration / 4
 
-// join gets the agent its identity. Without a certificate of its own it asks for one by the bootstrap token, and waits.
+// join returns the agent's identity. If the options name a bootstrap kubeconfig and the node has no certificate yet, it
+// requests one with the bootstrap token, and waits until the authority has signed it.
 func join(ctx context.Context, o *Options) (*identity, error) {
 	file := o.Kubeconfig
 	if file == "" {
@@ -68,6 +72,10 @@ func join(ctx context.Context, o *Options) (*identity, error) {
 }
 
 func newIdentity(config *rest.Config) (*identity, error) {
+	authority, err := parseAuthority(config.Host)
+	if err != nil {
+		return nil, err
+	}
 	config = rest.CopyConfig(config)
 	config.UserAgent = "lanyard-agent"
 	config.ContentType, config.AcceptContentTypes = runtime.ContentTypeProtobuf, runtime.ContentTypeProtobuf+","+runtime.ContentTypeJSON
@@ -78,26 +86,26 @@ func newIdentity(config *rest.Config) (*identity, error) {
 	if err != nil {
 		return nil, fmt.Errorf("connect to %s: %w", config.Host, err)
 	}
-	soon := rest.CopyConfig(config)
-	soon.Timeout = heartbeatTimeout
-	heartbeats, err := kubernetes.NewForConfig(soon)
+	short := rest.CopyConfig(config)
+	short.Timeout = heartbeatTimeout
+	heartbeats, err := kubernetes.NewForConfig(short)
 	if err != nil {
 		return nil, fmt.Errorf("connect to %s: %w", config.Host, err)
 	}
-	return &identity{config, client, heartbeats, connections}, nil
+	return &identity{config, authority, client, heartbeats, connections}, nil
 }
 
-// enrol has a client certificate for the node made and renewed, and returns a configuration that uses it.
+// enrol requests and renews a client certificate for the node, and returns a configuration that uses it.
 func enrol(ctx context.Context, o *Options, bootstrap *rest.Config) (*rest.Config, error) {
 	store, err := certificateStore(o, "client")
 	if err != nil {
 		return nil, err
 	}
-	if err := isOf(store, o); err != nil {
+	if err := checkNodeName(store, o); err != nil {
 		return nil, err
 	}
 	own := rest.AnonymousClientConfig(bootstrap)
-	own.CertFile, own.KeyFile = store.CurrentPath(), store.CurrentPath() // read again as they change
+	own.CertFile, own.KeyFile = store.CurrentPath(), store.CurrentPath() // the client reads them again when they change
 	manager, err := certificate.NewManager(&certificate.Config{
 		Ctx: &ctx, Name: "node client certificate", SignerName: certificatesv1.KubeAPIServerClientKubeletSignerName,
 		Template: nodeRequest(o.NodeName), GetUsages: certificate.DefaultKubeletClientGetUsages, CertificateStore: store,
@@ -118,11 +126,12 @@ func enrol(ctx context.Context, o *Options, bootstrap *rest.Config) (*rest.Confi
 	return own, awaitCertificate(ctx, manager)
 }
 
-// isOf refuses the certificate of another node: with it, everything would be refused by the authority.
-func isOf(store certificate.Store, o *Options) error {
+// checkNodeName returns an error if the stored certificate is for another node: with it, the authority would refuse every
+// request about this node.
+func checkNodeName(store certificate.Store, o *Options) error {
 	current, err := store.Current()
 	if err != nil || current.Leaf == nil || current.Leaf.Subject.CommonName == userPrefix+o.NodeName {
-		return nil // none yet, or one that will be replaced
+		return nil // there is no certificate yet, or it will be replaced
 	}
 	return &Error{
 		Err:  fmt.Errorf("the certificate in %s is that of %q, not of node %q", certificateDir(o), current.Leaf.Subject.CommonName, o.NodeName),
@@ -154,9 +163,10 @@ func nodeRequest(nodeName string) *x509.CertificateRequest {
 	return &x509.CertificateRequest{Subject: pkix.Name{CommonName: userPrefix + nodeName, Organization: []string{nodesGroup}}}
 }
 
-// serving returns how to find the certificate that the agent serves with. The files that were named are read as they change;
-// else the authority is asked for one, and until it has signed, no connection succeeds.
-func (id *identity) serving(ctx context.Context, o *Options, addresses []net.IP) (func() (*tls.Certificate, error), error) {
+// servingCertificate returns a function that returns the current serving certificate. It is in the files that the options
+// name, which are read again when they change. Otherwise the agent requests a certificate, and no connection succeeds before
+// the authority has signed it.
+func (id *identity) servingCertificate(ctx context.Context, o *Options, addresses []net.IP) (func() (*tls.Certificate, error), error) {
 	if o.ServingCertFile != "" {
 		files, err := openCertificateFiles(o.ServingCertFile, o.ServingKeyFile)
 		if err != nil {
@@ -179,10 +189,10 @@ func (id *identity) serving(ctx context.Context, o *Options, addresses []net.IP)
 		return nil, fmt.Errorf("serving certificate in %s: %w", certificateDir(o), err)
 	}
 	manager.Start()
-	// The node should not be ready before kubectl's logs can reach it; nor should pods wait for somebody's approval.
-	soon, cancel := context.WithTimeout(ctx, servingPatience)
+	// A ready node should serve logs, but pods should not wait until an administrator approves the request.
+	limited, cancel := context.WithTimeout(ctx, servingTimeout)
 	defer cancel()
-	if err := awaitCertificate(soon, manager); err != nil && ctx.Err() == nil {
+	if err := awaitCertificate(limited, manager); err != nil && ctx.Err() == nil {
 		klog.InfoS("There is no serving certificate yet: kubectl logs and exec do not reach this node until the authority has signed one", "node", o.NodeName)
 	}
 	return func() (*tls.Certificate, error) {
@@ -193,7 +203,7 @@ func (id *identity) serving(ctx context.Context, o *Options, addresses []net.IP)
 	}, nil
 }
 
-// clientCAs returns the certificates of who may connect to the agent, in PEM.
+// clientCAs returns the CA certificates of the clients that may connect to the agent, in PEM.
 func (id *identity) clientCAs(o *Options) ([]byte, error) {
 	file := o.ClientCAFile
 	if file == "" && len(id.config.CAData) > 0 {
@@ -212,16 +222,17 @@ func (id *identity) clientCAs(o *Options) ([]byte, error) {
 	return pem, nil
 }
 
-// certificateFiles are a certificate and its key, read again for each connection: whoever renews them tells nobody.
+// certificateFiles are a certificate and its key. They are read again for each connection, because the agent is not notified
+// when another program renews them.
 type certificateFiles struct {
 	certFile, keyFile string
 
-	mu        sync.Mutex
-	last      *tls.Certificate
-	complaint string // said already
+	mu     sync.Mutex
+	last   *tls.Certificate
+	logged string // the last error, so that it is logged once
 }
 
-// openCertificateFiles fails if there is no certificate in them now.
+// openCertificateFiles returns an error if the files hold no certificate.
 func openCertificateFiles(certFile, keyFile string) (*certificateFiles, error) {
 	f := &certificateFiles{certFile: certFile, keyFile: keyFile}
 	var err error
@@ -237,16 +248,17 @@ func (f *certificateFiles) read() (*tls.Certificate, error) {
 	return &pair, nil
 }
 
-// current is what the files hold, or the last that they held: there is a moment when one of them has been renewed.
+// current returns the certificate in the files. While the files do not fit together, since only one of them has been renewed,
+// it returns the certificate that they held before.
 func (f *certificateFiles) current() (*tls.Certificate, error) {
 	now, err := f.read()
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	switch {
 	case err == nil:
-		f.last, f.complaint = now, ""
-	case err.Error() != f.complaint:
-		f.complaint = err.Error()
+		f.last, f.logged = now, ""
+	case err.Error() != f.logged:
+		f.logged = err.Error()
 		klog.ErrorS(err, "Serving with the certificate that was there before")
 	}
 	return f.last, nil

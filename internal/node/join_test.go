@@ -1,3 +1,5 @@
+//go:build linux
+
 package node
 
 import (
@@ -31,22 +33,22 @@ func TestCertificateOfAnotherNode(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := isOf(store, o); err != nil {
+	if err := checkNodeName(store, o); err != nil {
 		t.Errorf("no certificate yet: %v", err)
 	}
 	if _, err := store.Update(pair.CertPEM, pair.KeyPEM); err != nil {
 		t.Fatal(err)
 	}
-	if err := isOf(store, o); err != nil {
+	if err := checkNodeName(store, o); err != nil {
 		t.Errorf("the node's own: %v", err)
 	}
 	o.NodeName = "renamed"
 	var hinted *Error
-	if err := isOf(store, o); !errors.As(err, &hinted) || hinted.Hint() == "" {
+	if err := checkNodeName(store, o); !errors.As(err, &hinted) || hinted.Hint() == "" {
 		t.Errorf("another node's: %v", err)
 	}
-	if err := isOf(broken{}, o); err != nil {
-		t.Errorf("one that cannot be read is asked for again, not refused: %v", err)
+	if err := checkNodeName(broken{}, o); err != nil {
+		t.Errorf("an unreadable certificate must be requested again, not refused: %v", err)
 	}
 }
 
@@ -55,7 +57,7 @@ type broken struct{ certificate.Store }
 
 func (broken) Current() (*tls.Certificate, error) { return nil, errors.New("not PEM") }
 
-// TestCertificateFiles follows the files as they are renewed, and serves on while they do not fit together.
+// TestCertificateFiles renews the files one after the other. While they do not fit together, the former certificate is used.
 func TestCertificateFiles(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()

@@ -1,3 +1,5 @@
+//go:build linux
+
 package node
 
 import (
@@ -15,41 +17,42 @@ import (
 	"k8s.io/utils/clock"
 )
 
-// agentAnnotation on a node's Lease names the agent that holds it. The holderIdentity cannot: it is the node's name, as that
-// of every kubelet.
+// agentAnnotation on a node's Lease is the ID of the agent that holds it. The Lease's holderIdentity is the node's name, as
+// for kubelets, and cannot tell two agents of one name apart.
 const agentAnnotation = "identity.lanyard.dev/agent"
 
 const (
-	// lookEvery is how often another's Lease is looked at, to see whether it is renewed.
-	lookEvery = time.Second
-	// silence is how long a Lease that seems to have ended must not be renewed before it is taken over. It outlasts the pause
-	// between two renewals, so that a machine whose clock is behind is not taken for dead. One that has not ended is left
-	// the time it has.
-	silence = renewEvery + renewEvery/4
+	// pollPeriod is how often an agent reads another agent's Lease to see whether it is renewed.
+	pollPeriod = time.Second
+	// minSilence is how long a Lease that looks expired must not be renewed before it is taken over. It is longer than the
+	// time between two renewals: a holder whose clock is behind writes renewals that look old, but it does write them. A
+	// Lease that has not expired is taken over only after it has.
+	minSilence = renewPeriod + renewPeriod/4
 )
 
-// holder keeps a node's name to one agent: two machines with one host name would overwrite each other's Node for ever. The
-// agent that holds the Lease keeps it, and another takes it over only when it has seen that nobody renews it.
+// holder makes sure that one agent at a time uses a node's name: two machines of one host name would overwrite each other's
+// Node again and again. The agent that holds the Lease keeps it. Another agent takes the Lease over only after it has seen
+// for a while that it is not renewed.
 type holder struct {
 	leases coordinationclient.LeaseInterface
 	nodes  corev1client.NodeInterface
 	name   string
-	// agent is the same after every start from the same root directory, bootID on the same machine until its next start.
-	agent, bootID string
-	clock         clock.Clock
+	agent  string // this agent's ID, the same after each start from the same root directory
+	bootID string // the machine's, the same until the machine is started again
+	clock  clock.Clock
 }
 
-// take returns once the Lease is this agent's to write, at once if it was before. The error says that another agent lives, or
-// that ctx has ended. An authority that cannot be reached is waited for.
+// take returns once this agent may write the Lease: at once if it held the Lease before. It waits for an authority that
+// cannot be reached. It returns an error if another agent renews the Lease, or if ctx ends.
 func (h *holder) take(ctx context.Context) error {
 	found, err := h.read(ctx)
 	if err != nil || found == nil || h.isOwn(found) {
 		return err
 	}
-	// Agents have not always annotated their Leases.
-	former := found.Annotations[agentAnnotation] == "" && h.sameMachine(ctx)
+	// Earlier versions of the agent did not annotate their Leases.
+	former := found.Annotations[agentAnnotation] == "" && h.isThisMachine(ctx)
 	if !former {
-		klog.InfoS("The Lease of this node is another agent's; waiting to see whether that one lives", "node", h.name)
+		klog.InfoS("Another agent holds the Lease of this node; waiting to see whether it renews it", "node", h.name)
 	}
 	for {
 		if !former {
@@ -59,7 +62,7 @@ func (h *holder) take(ctx context.Context) error {
 		}
 		err = h.claim(ctx, found)
 		if apierrors.IsConflict(err) {
-			return h.errInUse() // it was renewed meanwhile
+			return h.errInUse() // the other agent has renewed it
 		}
 		if err == nil || ctx.Err() != nil {
 			return err
@@ -73,9 +76,9 @@ func (h *holder) isOwn(l *coordinationv1.Lease) bool {
 	return l.Annotations[agentAnnotation] == h.agent
 }
 
-// read returns the Lease, nil if there is none.
+// read returns the Lease, or nil if there is none. It waits for an authority that cannot be reached.
 func (h *holder) read(ctx context.Context) (*coordinationv1.Lease, error) {
-	for delay := pace(10 * time.Second); ; {
+	for delay := retryBackoff(10 * time.Second); ; {
 		found, err := h.leases.Get(ctx, h.name, metav1.GetOptions{})
 		switch {
 		case err == nil:
@@ -84,30 +87,30 @@ func (h *holder) read(ctx context.Context) (*coordinationv1.Lease, error) {
 			return nil, nil
 		}
 		klog.ErrorS(err, "Could not read the Lease of the node; trying again", append([]any{"node", h.name}, hintOn(err)...)...)
-		if !pause(ctx, h.clock, delay.Step()) {
+		if !sleep(ctx, h.clock, delay.Step()) {
 			return nil, context.Cause(ctx)
 		}
 	}
 }
 
-// sameMachine tells whether the Node was last reported by this very machine, since its last start.
-func (h *holder) sameMachine(ctx context.Context) bool {
+// isThisMachine reports whether this machine, since it was last started, wrote the Node's status.
+func (h *holder) isThisMachine(ctx context.Context) bool {
 	node, err := h.nodes.Get(ctx, h.name, metav1.GetOptions{})
 	return err == nil && h.bootID != "" && node.Status.NodeInfo.BootID == h.bootID
 }
 
-// awaitSilence returns the Lease once it was not renewed for long enough, or nil once it is gone. What counts is whether it
-// changes while this agent looks on, by this machine's monotonic clock: two machines' clocks need not agree.
+// awaitSilence returns the Lease once it has not been renewed for long enough, or nil once it is deleted. It measures with
+// this machine's monotonic clock whether the Lease changes, because the clocks of two machines need not agree.
 func (h *holder) awaitSilence(ctx context.Context, found *coordinationv1.Lease) (*coordinationv1.Lease, error) {
-	wait := silence
+	wait := minSilence
 	if renewed := found.Spec.RenewTime; renewed != nil {
 		wait = min(max(wait, renewed.Add(leaseDuration).Sub(h.clock.Now())), leaseDuration)
 	}
 	for since := h.clock.Now(); h.clock.Since(since) < wait; {
-		if !pause(ctx, h.clock, lookEvery) {
+		if !sleep(ctx, h.clock, pollPeriod) {
 			return nil, context.Cause(ctx)
 		}
-		asked := h.clock.Now()
+		began := h.clock.Now()
 		now, err := h.read(ctx)
 		switch {
 		case err != nil || now == nil:
@@ -115,15 +118,15 @@ func (h *holder) awaitSilence(ctx context.Context, found *coordinationv1.Lease) 
 		case now.ResourceVersion != found.ResourceVersion:
 			return nil, h.errInUse()
 		}
-		// While the authority was away, nobody could renew.
-		if away := h.clock.Since(asked); away > lookEvery {
+		// While the authority could not be reached, the other agent could not renew the Lease either.
+		if away := h.clock.Since(began); away > pollPeriod {
 			since = h.clock.Now()
 		}
 	}
 	return found, nil
 }
 
-// claim writes this agent into the Lease, unless it has changed.
+// claim makes this agent the holder of the Lease. It returns a conflict if the Lease has changed.
 func (h *holder) claim(ctx context.Context, found *coordinationv1.Lease) error {
 	mine := found.DeepCopy()
 	h.mark(mine)
@@ -136,8 +139,9 @@ func (h *holder) mark(l *coordinationv1.Lease) {
 	metav1.SetMetaDataAnnotation(&l.ObjectMeta, agentAnnotation, h.agent)
 }
 
-// keep marks each renewal as this agent's. It refuses to overwrite another's, and tells lost: either both agents started at
-// once and the other was first, or this one was silent for so long that it was taken for dead.
+// keep returns a function that marks each renewal of the Lease as this agent's. If another agent holds the Lease, the
+// function calls lost and returns an error: either both agents started at the same time and the other was first, or this
+// agent did not renew the Lease for so long that the other took it over.
 func (h *holder) keep(lost func(error)) lease.ProcessLeaseFunc {
 	return func(l *coordinationv1.Lease) error {
 		if l.Annotations[agentAnnotation] != "" && !h.isOwn(l) {

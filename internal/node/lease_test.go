@@ -1,3 +1,5 @@
+//go:build linux
+
 package node
 
 import (
@@ -17,7 +19,7 @@ import (
 	"lanyard.dev/lanyardtest"
 )
 
-// TestHolder has an agent come to a node whose Lease says something about an earlier one.
+// TestHolder starts an agent on a node that has a Lease already.
 func TestHolder(t *testing.T) {
 	t.Parallel()
 	authority := lanyardtest.Start(t)
@@ -25,14 +27,15 @@ func TestHolder(t *testing.T) {
 	const own, other = "own-id", "other-id"
 	for _, test := range []struct {
 		name string
-		// agent marks the Lease; "-" is a Lease without mark, as kubelets keep, and "" none at all.
+		// agent is the agent in the Lease's annotation; "-" is a Lease without annotation, as kubelets write it, and "" is no
+		// Lease.
 		agent string
-		// ago is when it was last renewed, by the clock of its holder.
+		// ago is how long ago the Lease was renewed, by the clock of its holder.
 		ago time.Duration
-		// bootID is the Node's; renews whether its holder lives, goes whether it gives the Lease up.
+		// bootID is the Node's. If renews is set, the holder renews the Lease during the test, and if goes is set, it deletes it.
 		bootID       string
 		renews, goes bool
-		// waits is for how long nobody must renew it before it is taken over.
+		// waits is how long the Lease must not be renewed before it is taken over.
 		waits time.Duration
 	}{
 		{"none", "", 0, "", false, false, 0},
@@ -42,7 +45,7 @@ func TestHolder(t *testing.T) {
 		{"another's that lives with a clock behind", other, time.Hour, "", true, false, 0},
 		{"another's that is silent", other, 0, "", false, false, leaseDuration},
 		{"another's that was silent for a while", other, 15 * time.Second, "", false, false, leaseDuration - 15*time.Second},
-		{"another's that has ended", other, time.Hour, "", false, false, silence},
+		{"another's that has ended", other, time.Hour, "", false, false, minSilence},
 		{"another's with a clock ahead", other, -time.Hour, "", false, false, leaseDuration},
 		{"another's that is given up", other, 0, "", false, true, 0},
 		{"another's on this machine", other, 0, "this boot", true, false, 0},
@@ -86,7 +89,7 @@ func TestHolder(t *testing.T) {
 				}
 				return
 			}
-			if err != nil || waited < test.waits || waited > test.waits+2*lookEvery {
+			if err != nil || waited < test.waits || waited > test.waits+2*pollPeriod {
 				t.Errorf("got %v after %v, want the Lease after %v", err, waited, test.waits)
 			}
 			if found, err := leases.Get(t.Context(), name, metav1.GetOptions{}); test.agent != "" && !test.goes && (err != nil || !h.isOwn(found)) {
@@ -96,7 +99,8 @@ func TestHolder(t *testing.T) {
 	}
 }
 
-// takeWith has the Lease taken while the clock goes on, and returns how far it went. meanwhile is done at each look.
+// takeWith calls take and steps the clock until it returns, and returns how far the clock went. It calls meanwhile before
+// each step.
 func takeWith(t *testing.T, h *holder, now *testingclock.FakeClock, meanwhile func()) (time.Duration, error) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
@@ -107,11 +111,11 @@ func takeWith(t *testing.T, h *holder, now *testingclock.FakeClock, meanwhile fu
 		select {
 		case err := <-done:
 			return now.Since(began), err
-		case <-time.After(time.Millisecond): // until the next look is waited for
+		case <-time.After(time.Millisecond): // until take waits for the clock
 		}
 		if now.HasWaiters() {
 			meanwhile()
-			now.Step(lookEvery)
+			now.Step(pollPeriod)
 		}
 	}
 }
@@ -129,8 +133,7 @@ func renew(t *testing.T, client kubernetes.Interface, name string) {
 	}
 }
 
-// TestAgentEndsWhereAnotherHasItsLease: of two agents that start at once the first keeps the Lease, and one that was taken
-// for dead does not take it back.
+// TestAgentEndsWhereAnotherHasItsLease starts two agents of one name at once. The first keeps the Lease, and the second ends.
 func TestAgentEndsWhereAnotherHasItsLease(t *testing.T) {
 	t.Parallel()
 	authority := lanyardtest.Start(t)
@@ -147,7 +150,7 @@ func TestAgentEndsWhereAnotherHasItsLease(t *testing.T) {
 	ctx, stop := context.WithTimeout(t.Context(), time.Minute)
 	defer stop()
 	first, second := make(chan error, 1), make(chan error, 1)
-	go func() { first <- registrations("a").run(ctx, func(*corev1.Node) {}) }()
+	go func() { first <- registrations("a").run(ctx, func() {}) }()
 	leases := authority.Client().CoordinationV1().Leases(corev1.NamespaceNodeLease)
 	for held := false; !held; {
 		found, err := leases.Get(ctx, "n", metav1.GetOptions{})
@@ -159,7 +162,7 @@ func TestAgentEndsWhereAnotherHasItsLease(t *testing.T) {
 			}
 		}
 	}
-	go func() { second <- registrations("b").run(ctx, func(*corev1.Node) {}) }()
+	go func() { second <- registrations("b").run(ctx, func() {}) }()
 	if err := <-second; err == nil || errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("the second agent ended with %v, want that another has the Lease", err)
 	}

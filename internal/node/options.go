@@ -13,32 +13,35 @@ import (
 
 // Options are the settings of one agent.
 type Options struct {
-	// Kubeconfig says where the authority is, and holds the node's own client certificate, or names its file.
+	// Kubeconfig is a file with the address of the authority and the node's own client certificate, or the name of its file.
+	// Exactly one of Kubeconfig and BootstrapKubeconfig is set.
 	Kubeconfig string
-	// BootstrapKubeconfig holds a bootstrap token instead, by which the agent asks for a certificate of its own. It is used
-	// while there is none.
+	// BootstrapKubeconfig is a file with a bootstrap token, with which the agent requests a certificate of its own. The token
+	// is used while there is no certificate in RootDir.
 	BootstrapKubeconfig string
 
 	// NodeName is the name of the Node object.
 	NodeName string
-	// NodeIP is where the authority reaches this agent; nil means the address from which this machine reaches the authority.
+	// NodeIP is the address at which the authority reaches this agent. If nil, it is the address from which this machine
+	// reaches the authority.
 	NodeIP net.IP
 	Labels map[string]string
-	// MaxPods is how many pods the node says it runs at the most.
+	// MaxPods is the Node's capacity for pods.
 	MaxPods int
 
-	// RootDir holds everything that the agent keeps: certificates, volumes, logs of pods.
+	// RootDir is the absolute path of the directory for everything that the agent keeps: certificates, volumes, logs of pods.
 	RootDir string
 	// RuntimeEndpoint is the CRI socket, as "unix:///run/containerd/containerd.sock".
 	RuntimeEndpoint string
-	// CgroupDriver is "cgroupfs" or "systemd"; empty asks the runtime.
+	// CgroupDriver is "cgroupfs", "systemd", or empty to use the runtime's.
 	CgroupDriver string
 
-	// Port is where kubectl's logs and exec arrive; 0 takes a free one.
+	// Port is the port for logs and exec; 0 takes a free one.
 	Port int
-	// ServingCertFile and ServingKeyFile serve there; empty asks the authority for a certificate.
+	// ServingCertFile and ServingKeyFile are the certificate and key of that port. If empty, the agent requests a certificate
+	// from the authority.
 	ServingCertFile, ServingKeyFile string
-	// ClientCAFile holds the CA of who may connect there; empty means the CA of the kubeconfig.
+	// ClientCAFile is the CA of the clients that may connect to that port. If empty, it is the CA of the kubeconfig.
 	ClientCAFile string
 }
 
@@ -81,14 +84,13 @@ func (o *Options) ValidateMachine() error {
 	return errors.Join(errs...)
 }
 
-// runtimeSockets are where container runtimes listen by default.
+// runtimeSockets are the sockets at which container runtimes listen by default.
 var runtimeSockets = []string{"/run/containerd/containerd.sock", "/run/crio/crio.sock"}
 
-// NoRuntime as a runtime endpoint means that no agent is wanted.
+// NoRuntime is the runtime endpoint of a machine that runs no agent.
 const NoRuntime = "none"
 
-// FindRuntime returns the endpoint of a container runtime of this machine; ok is false where none listens at its usual
-// place.
+// FindRuntime returns the endpoint of a container runtime of this machine. ok is false if none listens at its default socket.
 func FindRuntime() (endpoint string, ok bool) {
 	for _, path := range runtimeSockets {
 		if info, err := os.Stat(path); err == nil && info.Mode()&os.ModeSocket != 0 {
@@ -98,10 +100,10 @@ func FindRuntime() (endpoint string, ok bool) {
 	return "", false
 }
 
-// RuntimeSockets is a list of the usual places, for messages.
+// RuntimeSockets returns the default sockets, separated by commas, for messages.
 func RuntimeSockets() string { return strings.Join(runtimeSockets, ", ") }
 
-// Error is why an agent cannot run, with the reader's next step.
+// Error is the reason why an agent cannot run, and what the user can do about it.
 type Error struct {
 	Err  error
 	Next string
@@ -113,7 +115,7 @@ func (e *Error) Error() string { return e.Err.Error() }
 // Unwrap returns the cause.
 func (e *Error) Unwrap() error { return e.Err }
 
-// Hint says what the reader can do about it.
+// Hint returns what the user can do about the error.
 func (e *Error) Hint() string { return e.Next }
 
 var errNotRoot = &Error{
@@ -121,6 +123,6 @@ var errNotRoot = &Error{
 	Next: "run it as root; lanyard exec gives a process its identity without",
 }
 
-func inUse(dir string) error {
+func errDirectoryInUse(dir string) error {
 	return &Error{Err: fmt.Errorf("another agent uses %s", dir), Next: "end that one, or choose another directory with --root-dir"}
 }

@@ -1,3 +1,5 @@
+//go:build linux
+
 package node
 
 import (
@@ -20,23 +22,23 @@ import (
 )
 
 const (
-	// observeEvery is how often the machine and the runtime are looked at, reportEvery how often the Node's status is
-	// written where nothing changed: the Lease says more often that the agent lives.
-	observeEvery = 10 * time.Second
-	reportEvery  = 5 * time.Minute
+	// observePeriod is how often the agent looks at the machine and the runtime. It writes an unchanged status once in each
+	// reportPeriod: the Lease shows more often that the agent lives.
+	observePeriod = 10 * time.Second
+	reportPeriod  = 5 * time.Minute
 
 	leaseDuration = 40 * time.Second
-	renewEvery    = leaseDuration / 4
+	renewPeriod   = leaseDuration / 4
 )
 
-// observe returns the status of the node as it is now. It keeps the times of transitions of what was.
-type observe func(ctx context.Context, was *corev1.NodeStatus) corev1.NodeStatus
+// observe returns the status of the node. The times of transitions of the former status are kept.
+type observe func(ctx context.Context, former *corev1.NodeStatus) corev1.NodeStatus
 
-// registration keeps the Node object and its Lease.
+// registration keeps the Node object and its Lease up to date.
 type registration struct {
 	client kubernetes.Interface
-	// heartbeats writes the Lease. When that fails again and again, reconnect is called: a connection may have died without a
-	// word.
+	// heartbeats writes the Lease. When that fails several times, reconnect is called: the connection may be dead without
+	// having been closed.
 	heartbeats kubernetes.Interface
 	reconnect  func()
 	name       string
@@ -45,29 +47,28 @@ type registration struct {
 	holder     *holder
 	clock      clock.Clock
 
-	reported time.Time
-	node     *corev1.Node // as last read or written
+	reported time.Time // when the status was last written
 }
 
-// run registers the node, trying until it succeeds, and keeps it true until ctx ends. registered is called once. The error
-// says that another agent has the node's Lease.
-func (r *registration) run(outer context.Context, registered func(*corev1.Node)) error {
+// run registers the node, trying until it succeeds, calls registered once, and then keeps the Node and its Lease up to date
+// until ctx ends. It returns an error if another agent has taken the node's Lease.
+func (r *registration) run(outer context.Context, registered func()) error {
 	ctx, end := context.WithCancelCause(outer)
 	defer end(nil)
-	backoff := pace(10 * time.Second)
+	backoff := retryBackoff(10 * time.Second)
 	for {
 		err := r.register(ctx)
 		if err == nil {
 			break
 		}
 		klog.ErrorS(err, "Could not register the node; trying again", append([]any{"node", r.name}, hintOn(err)...)...)
-		if !pause(ctx, r.clock, backoff.Step()) {
+		if !sleep(ctx, r.clock, backoff.Step()) {
 			return nil
 		}
 	}
-	registered(r.node)
+	registered()
 	go r.lease(end).Run(ctx)
-	for pause(ctx, r.clock, wait.Jitter(observeEvery, 0.1)) {
+	for sleep(ctx, r.clock, wait.Jitter(observePeriod, 0.1)) {
 		if err := r.report(ctx); err != nil && ctx.Err() == nil {
 			klog.ErrorS(err, "Could not report the status of the node", "node", r.name)
 		}
@@ -78,7 +79,7 @@ func (r *registration) run(outer context.Context, registered func(*corev1.Node))
 	return context.Cause(ctx)
 }
 
-// hintOn says what to do about a refusal that trying again does not mend.
+// hintOn returns what to do about an error that a further attempt does not solve, as a key and a value for the log.
 func hintOn(err error) []any {
 	if !apierrors.IsUnauthorized(err) {
 		return nil
@@ -86,14 +87,14 @@ func hintOn(err error) []any {
 	return []any{"hint", "the authority refuses this node's certificate: if the node was evicted, end the agent, remove the directory pki in its root directory, and join again with a bootstrap token"}
 }
 
-// pace is how long to wait between attempts at what others must come back for: at first a fifth of a second, then ever
-// longer, up to longest, and never quite the same.
-func pace(longest time.Duration) wait.Backoff {
+// retryBackoff returns the waits between attempts at something that another machine must bring back. They grow from a fifth
+// of a second to longest, with jitter.
+func retryBackoff(longest time.Duration) wait.Backoff {
 	return wait.Backoff{Duration: 200 * time.Millisecond, Factor: 2, Jitter: 0.5, Steps: 7, Cap: longest}
 }
 
-// pause waits, and reports whether ctx goes on.
-func pause(ctx context.Context, c clock.Clock, d time.Duration) bool {
+// sleep waits for d. It returns false if ctx ends first.
+func sleep(ctx context.Context, c clock.Clock, d time.Duration) bool {
 	timer := c.NewTimer(d)
 	defer timer.Stop()
 	select {
@@ -104,11 +105,11 @@ func pause(ctx context.Context, c clock.Clock, d time.Duration) bool {
 	}
 }
 
-// register makes the Node, or takes over the one that is there.
+// register creates the Node, or takes over an existing one.
 func (r *registration) register(ctx context.Context) error {
 	status := r.observe(ctx, &corev1.NodeStatus{})
 	node := &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: r.name, Labels: r.allLabels(status)}, Status: status}
-	made, err := r.client.CoreV1().Nodes().Create(ctx, node, metav1.CreateOptions{})
+	created, err := r.client.CoreV1().Nodes().Create(ctx, node, metav1.CreateOptions{})
 	if apierrors.IsAlreadyExists(err) {
 		return r.takeOver(ctx)
 	}
@@ -116,8 +117,8 @@ func (r *registration) register(ctx context.Context) error {
 		return fmt.Errorf("register node %s: %w", r.name, err)
 	}
 	klog.InfoS("Registered the node", "node", r.name)
-	r.node, r.reported = made, r.clock.Now()
-	if len(made.Status.Conditions) == 0 {
+	r.reported = r.clock.Now()
+	if len(created.Status.Conditions) == 0 {
 		return r.report(ctx)
 	}
 	return nil
@@ -142,34 +143,33 @@ func (r *registration) takeOver(ctx context.Context) error {
 	}
 	maps.Copy(wanted.Labels, r.allLabels(r.observe(ctx, &found.Status)))
 	if !equality.Semantic.DeepEqual(found.Labels, wanted.Labels) {
-		if wanted, err = r.client.CoreV1().Nodes().Update(ctx, wanted, metav1.UpdateOptions{}); err != nil {
+		if _, err = r.client.CoreV1().Nodes().Update(ctx, wanted, metav1.UpdateOptions{}); err != nil {
 			return fmt.Errorf("label node %s: %w", r.name, err)
 		}
 	}
-	r.node, r.reported = wanted, time.Time{}
+	r.reported = time.Time{}
 	return r.report(ctx)
 }
 
-// report writes the status when it changed, or was not written for long. A node that somebody deleted is registered again.
+// report writes the status if it has changed, or was last written long ago. It registers the node again if the Node was
+// deleted.
 func (r *registration) report(ctx context.Context) error {
-	fresh, err := r.client.CoreV1().Nodes().Get(ctx, r.name, metav1.GetOptions{})
+	found, err := r.client.CoreV1().Nodes().Get(ctx, r.name, metav1.GetOptions{})
 	if apierrors.IsNotFound(err) {
 		return r.register(ctx)
 	}
 	if err != nil {
 		return fmt.Errorf("read node %s: %w", r.name, err)
 	}
-	r.node = fresh
-	wanted := fresh.DeepCopy()
-	wanted.Status = r.observe(ctx, &fresh.Status)
-	if sameButForHeartbeats(&fresh.Status, &wanted.Status) && r.clock.Since(r.reported) < reportEvery {
+	wanted := found.DeepCopy()
+	wanted.Status = r.observe(ctx, &found.Status)
+	if sameButForHeartbeats(&found.Status, &wanted.Status) && r.clock.Since(r.reported) < reportPeriod {
 		return nil
 	}
-	written, _, err := nodeutil.PatchNodeStatus(r.client.CoreV1(), types.NodeName(r.name), fresh, wanted)
-	if err != nil {
+	if _, _, err := nodeutil.PatchNodeStatus(r.client.CoreV1(), types.NodeName(r.name), found, wanted); err != nil {
 		return fmt.Errorf("report the status of node %s: %w", r.name, err)
 	}
-	r.node, r.reported = written, r.clock.Now()
+	r.reported = r.clock.Now()
 	return nil
 }
 
@@ -183,7 +183,7 @@ func sameButForHeartbeats(a, b *corev1.NodeStatus) bool {
 	return equality.Semantic.DeepEqual(a, b)
 }
 
-// lease says that the agent lives. lost is called when another agent has the Lease.
+// lease returns the controller that renews the Lease. It calls lost when another agent has taken the Lease.
 func (r *registration) lease(lost func(error)) lease.Controller {
-	return lease.NewController(r.clock, r.heartbeats, r.name, int32(leaseDuration/time.Second), r.reconnect, renewEvery, r.name, corev1.NamespaceNodeLease, r.holder.keep(lost))
+	return lease.NewController(r.clock, r.heartbeats, r.name, int32(leaseDuration/time.Second), r.reconnect, renewPeriod, r.name, corev1.NamespaceNodeLease, r.holder.keep(lost))
 }

@@ -23,16 +23,16 @@ import (
 	"lanyard.dev/internal/node/cri"
 )
 
-// version is what the Node says of its agent: the Kubernetes whose pods it runs.
+// version is the Node's kubelet version: the version of Kubernetes whose pods the agent runs.
 const version = "v1.37.2+lanyard"
 
-// containerRuntime is what the Node's conditions depend on.
+// containerRuntime is the part of the container runtime on which the Node's conditions depend.
 type containerRuntime interface {
 	Version(ctx context.Context) (name, version string, err error)
 	Status(ctx context.Context) (cri.Status, error)
 }
 
-// observer finds the status of the node.
+// observer determines the status of the node.
 type observer struct {
 	runtime   containerRuntime
 	system    corev1.NodeSystemInfo
@@ -45,9 +45,9 @@ type observer struct {
 }
 
 // status implements observe.
-func (o *observer) status(ctx context.Context, was *corev1.NodeStatus) corev1.NodeStatus {
-	status := *was.DeepCopy()
-	status.NodeInfo = o.info(ctx, was)
+func (o *observer) status(ctx context.Context, former *corev1.NodeStatus) corev1.NodeStatus {
+	status := *former.DeepCopy()
+	status.NodeInfo = o.info(ctx, former)
 	status.Addresses = o.nodeAddresses()
 	status.DaemonEndpoints.KubeletEndpoint.Port = o.port
 	m, err := readMachine(o.rootDir)
@@ -56,15 +56,15 @@ func (o *observer) status(ctx context.Context, was *corev1.NodeStatus) corev1.No
 		status.Allocatable = status.Capacity.DeepCopy()
 	}
 	for _, condition := range append(pressures(&m, err), o.ready(ctx, err)) {
-		status.Conditions = o.transition(status.Conditions, condition)
+		status.Conditions = o.setCondition(status.Conditions, condition)
 	}
 	return status
 }
 
-func (o *observer) info(ctx context.Context, was *corev1.NodeStatus) corev1.NodeSystemInfo {
+func (o *observer) info(ctx context.Context, former *corev1.NodeStatus) corev1.NodeSystemInfo {
 	info := o.system
 	info.KubeletVersion = version
-	info.ContainerRuntimeVersion = was.NodeInfo.ContainerRuntimeVersion
+	info.ContainerRuntimeVersion = former.NodeInfo.ContainerRuntimeVersion
 	if name, version, err := o.runtime.Version(ctx); err == nil {
 		info.ContainerRuntimeVersion = name + "://" + version
 	}
@@ -79,7 +79,7 @@ func (o *observer) nodeAddresses() []corev1.NodeAddress {
 	return append(all, corev1.NodeAddress{Type: corev1.NodeHostName, Address: o.name})
 }
 
-// ready says whether pods can be run here.
+// ready returns the Ready condition: whether the node can run pods. machine is the error of reading the machine.
 func (o *observer) ready(ctx context.Context, machine error) corev1.NodeCondition {
 	not := func(message string) corev1.NodeCondition {
 		return corev1.NodeCondition{Type: corev1.NodeReady, Status: corev1.ConditionFalse, Reason: "KubeletNotReady", Message: message}
@@ -98,7 +98,8 @@ func (o *observer) ready(ctx context.Context, machine error) corev1.NodeConditio
 	return corev1.NodeCondition{Type: corev1.NodeReady, Status: corev1.ConditionTrue, Reason: "KubeletReady", Message: "the agent is ready to run pods"}
 }
 
-// pressures says what the machine is short of. Nothing is evicted for it.
+// pressures returns the conditions for a lack of memory, disk and process IDs. The agent evicts no pod because of them. err
+// is the error of reading the machine.
 func pressures(m *machine, err error) []corev1.NodeCondition {
 	condition := func(kind corev1.NodeConditionType, low bool, what string) corev1.NodeCondition {
 		c := corev1.NodeCondition{Type: kind, Status: corev1.ConditionFalse, Reason: "KubeletHasSufficient" + what, Message: "the node has enough of it"}
@@ -117,8 +118,8 @@ func pressures(m *machine, err error) []corev1.NodeCondition {
 	}
 }
 
-// transition replaces the condition of that type, and keeps since when it has been what it is.
-func (o *observer) transition(all []corev1.NodeCondition, c corev1.NodeCondition) []corev1.NodeCondition {
+// setCondition replaces the condition of c's type. It keeps the time of the last transition if the status is unchanged.
+func (o *observer) setCondition(all []corev1.NodeCondition, c corev1.NodeCondition) []corev1.NodeCondition {
 	now := metav1.NewTime(o.clock.Now())
 	c.LastHeartbeatTime, c.LastTransitionTime = now, now
 	i := slices.IndexFunc(all, func(old corev1.NodeCondition) bool { return old.Type == c.Type })
@@ -132,7 +133,7 @@ func (o *observer) transition(all []corev1.NodeCondition, c corev1.NodeCondition
 	return all
 }
 
-// machine is what the agent reads of the machine it runs on.
+// machine is the state of the machine that the agent runs on.
 type machine struct {
 	memory, memoryAvailable  int64 // bytes
 	disk, diskFree           uint64
@@ -140,15 +141,15 @@ type machine struct {
 	processes, processesFree int64
 }
 
-// A machine that has less than this left reports pressure: kubelet's own thresholds.
+// A machine that has less than this available reports pressure. The thresholds are kubelet's.
 const (
-	leastMemory         = 100 << 20
-	leastDiskPercent    = 10
-	leastInodesPercent  = 5
-	leastProcessPercent = 5
+	minMemory         = 100 << 20
+	minDiskPercent    = 10
+	minInodesPercent  = 5
+	minProcessPercent = 5
 )
 
-// readMachine looks at memory, processes, and the disk that dir is on.
+// readMachine reads the state of memory and processes, and of the disk that dir is on.
 func readMachine(dir string) (machine, error) {
 	var m machine
 	if err := m.readMemory(); err != nil {
@@ -171,7 +172,7 @@ func (m *machine) readMemory() error {
 	fields := parseMeminfo(data)
 	m.memory, m.memoryAvailable = fields["MemTotal"], fields["MemAvailable"]
 	if m.memory == 0 {
-		return fmt.Errorf("/proc/meminfo says nothing of MemTotal")
+		return fmt.Errorf("/proc/meminfo has no MemTotal")
 	}
 	return nil
 }
@@ -217,15 +218,15 @@ func (m *machine) readProcesses() error {
 	return nil
 }
 
-func (m *machine) lowOnMemory() bool { return m.memoryAvailable < leastMemory }
+func (m *machine) lowOnMemory() bool { return m.memoryAvailable < minMemory }
 
 func (m *machine) lowOnDisk() bool {
-	return m.diskFree*100 < m.disk*leastDiskPercent || m.inodesFree*100 < m.inodes*leastInodesPercent
+	return m.diskFree*100 < m.disk*minDiskPercent || m.inodesFree*100 < m.inodes*minInodesPercent
 }
 
-func (m *machine) lowOnProcesses() bool { return m.processesFree*100 < m.processes*leastProcessPercent }
+func (m *machine) lowOnProcesses() bool { return m.processesFree*100 < m.processes*minProcessPercent }
 
-// capacity is what pods can have, all in all.
+// capacity returns the resources that all pods together can use.
 func (m *machine) capacity(maxPods int) corev1.ResourceList {
 	return corev1.ResourceList{
 		corev1.ResourceCPU:              *resource.NewQuantity(int64(runtime.NumCPU()), resource.DecimalSI),
@@ -235,7 +236,7 @@ func (m *machine) capacity(maxPods int) corev1.ResourceList {
 	}
 }
 
-// systemInfo is what does not change while the machine runs.
+// systemInfo returns the properties of the machine that do not change while it runs.
 func systemInfo() corev1.NodeSystemInfo {
 	info := corev1.NodeSystemInfo{
 		OperatingSystem: runtime.GOOS, Architecture: runtime.GOARCH, OSImage: osImage(),
@@ -248,7 +249,7 @@ func systemInfo() corev1.NodeSystemInfo {
 	return info
 }
 
-// firstLine returns "" for a file that cannot be read: what it says is for people.
+// firstLine returns the first line of a file, or "" if the file cannot be read: the line is only shown to users.
 func firstLine(path string) string {
 	data, err := os.ReadFile(path)
 	if err != nil {

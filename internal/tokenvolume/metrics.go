@@ -2,13 +2,7 @@ package tokenvolume
 
 import compbasemetrics "k8s.io/component-base/metrics"
 
-// Registry is where metrics are registered. Every KubeRegistry of component-base is one.
-type Registry interface {
-	MustRegister(...compbasemetrics.Registerable)
-	CustomMustRegister(...compbasemetrics.StableCollector)
-}
-
-// metrics count nothing until they are registered.
+// metrics count nothing unless they are registered.
 type metrics struct{ requests, renewals, reviews *compbasemetrics.CounterVec }
 
 func newMetrics() *metrics {
@@ -52,14 +46,13 @@ func result(err error) string {
 	return "success"
 }
 
-// Register makes the metrics part of a registry. It belongs before the first Get, and may be called once.
-func (t *Tokens) Register(registry Registry) {
+func (t *Tokens) register(registry compbasemetrics.KubeRegistry) {
 	registry.MustRegister(t.metrics.requests, t.metrics.renewals, t.metrics.reviews)
 	registry.CustomMustRegister(&expiry{tokens: t, desc: compbasemetrics.NewDesc("lanyard_token_earliest_expiry_seconds",
 		"Seconds until the first of the pods' tokens ends; below 0 if one has ended. Absent where there is no token.", nil, nil, compbasemetrics.ALPHA, "")})
 }
 
-// expiry is computed when it is asked for.
+// expiry computes the time until the first expiry at each collection.
 type expiry struct {
 	compbasemetrics.BaseStableCollector
 	tokens *Tokens

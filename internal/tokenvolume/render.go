@@ -35,8 +35,8 @@ type Renderer struct {
 	Objects Objects
 	// Token returns a pod's token. Tokens.Get is such a function.
 	Token func(context.Context, *corev1.Pod, *corev1.ServiceAccountTokenProjection) (string, error)
-	// Allocatable returns what the node has to give; nil stands for nothing.
-	Allocatable func() corev1.ResourceList
+	// Allocatable are the node's resources. A container without a limit has these as its limits in the downward API.
+	Allocatable corev1.ResourceList
 }
 
 // Backed reports whether the volume is one that Render makes.
@@ -161,11 +161,7 @@ func (r *Renderer) value(pod *corev1.Pod, item *corev1.DownwardAPIVolumeFile) (s
 	case item.FieldRef != nil:
 		return PodField(pod, item.FieldRef.FieldPath)
 	case item.ResourceFieldRef != nil:
-		var allocatable corev1.ResourceList
-		if r.Allocatable != nil {
-			allocatable = r.Allocatable()
-		}
-		return ContainerResource(pod, "", item.ResourceFieldRef, allocatable)
+		return ContainerResource(pod, "", item.ResourceFieldRef, r.Allocatable)
 	}
 	return "", fmt.Errorf("%q refers to no field", item.Path)
 }

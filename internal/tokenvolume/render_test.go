@@ -52,7 +52,7 @@ func renderer() *Renderer {
 			}
 			return "token of " + pod.Name + " for " + source.Audience, nil
 		},
-		Allocatable: func() corev1.ResourceList { return corev1.ResourceList{"cpu": resource.MustParse("4")} },
+		Allocatable: corev1.ResourceList{"cpu": resource.MustParse("4")},
 	}
 }
 

@@ -10,6 +10,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
+	compbasemetrics "k8s.io/component-base/metrics"
 	"k8s.io/klog/v2"
 	"k8s.io/utils/clock"
 )
@@ -44,8 +45,10 @@ type TokensConfig struct {
 	// Refused is told why the authority does not accept a pod's token any more, before a new one is requested. It must not
 	// block, nor call Tokens.
 	Refused func(pod types.UID, why string)
-	// Random returns numbers from 0 to 1; if nil, good ones.
+	// Random returns numbers from 0 to 1. It is rand.Float64 if nil.
 	Random func() float64
+	// Metrics, where not nil, is where the metrics are registered.
+	Metrics compbasemetrics.KubeRegistry
 }
 
 // Tokens holds the tokens of pods and renews them before they end, or as soon as the authority does not accept them any more.
@@ -101,10 +104,14 @@ func NewTokens(config TokensConfig) *Tokens {
 	if config.Random == nil {
 		config.Random = rand.Float64
 	}
-	return &Tokens{
+	t := &Tokens{
 		config: config, time: NewTimeline(config.Clock), metrics: newMetrics(), slots: make(chan struct{}, inFlight), wake: make(chan struct{}, 1),
 		doubt: make(chan struct{}, 1), held: map[wanted]*held{},
 	}
+	if config.Metrics != nil {
+		t.register(config.Metrics)
+	}
+	return t
 }
 
 func (t *Tokens) now() time.Time { return t.time.Now() }

@@ -458,9 +458,8 @@ func TestAdopt(t *testing.T) {
 func TestMetrics(t *testing.T) {
 	simulate(t, func(t *testing.T) {
 		var a authority
-		tokens := running(t, TokensConfig{Request: a.request})
 		registry := compbasemetrics.NewKubeRegistry()
-		tokens.Register(registry)
+		tokens := running(t, TokensConfig{Request: a.request, Metrics: registry})
 		get(t, tokens, podNamed("p"), projection("", 3600))
 		elapse(50 * time.Minute)
 		left, _ := tokens.untilExpiry()

@@ -18,7 +18,7 @@ import (
 	"lanyard.dev/internal/node/nodetest"
 )
 
-// onContainerd is a node whose containers are real; the rest of it is as in the other tests.
+// onContainerd returns a node whose containers run on a real containerd. Its other parts are the fakes of the other tests.
 func onContainerd(t *testing.T) *node {
 	t.Helper()
 	nodetest.Require(t)
@@ -30,13 +30,13 @@ func onContainerd(t *testing.T) *node {
 	n := newNode(t)
 	n.stop()
 	config := n.pods.Config
-	config.Runtime, config.Clock, config.Root = r, clock.RealClock{}, filepath.Join(c.Dir(), "pods")
+	config.Runtime, config.Clock, config.Metrics, config.Root = r, clock.RealClock{}, nil, filepath.Join(c.Dir(), "pods")
 	n.pods = New(config)
 	n.pods.Synced()
 	n.api.watcher = n.pods
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
-	go func() { done <- n.pods.Run(ctx) }()
+	go func() { done <- n.pods.Run(ctx, "containerd") }()
 	t.Cleanup(func() {
 		cancel()
 		if err := <-done; err != nil {
@@ -49,7 +49,7 @@ func onContainerd(t *testing.T) *node {
 	return n
 }
 
-// awaitReal awaits what comes about in real time.
+// awaitReal waits in real time until the condition holds.
 func (n *node) awaitReal(what string, condition func() bool) {
 	n.t.Helper()
 	err := wait.PollUntilContextTimeout(n.t.Context(), 10*time.Millisecond, time.Minute, true, func(context.Context) (bool, error) { return condition(), nil })

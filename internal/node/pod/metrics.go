@@ -7,19 +7,13 @@ import (
 	"lanyard.dev/internal/node/cri"
 )
 
-// Registry is where metrics are registered. Every KubeRegistry of component-base is one.
-type Registry interface {
-	MustRegister(...compbasemetrics.Registerable)
-	CustomMustRegister(...compbasemetrics.StableCollector)
-}
-
-// metrics count nothing until they are registered.
+// metrics count nothing unless they are registered.
 type metrics struct{ operations *compbasemetrics.CounterVec }
 
 func newMetrics() *metrics {
 	return &metrics{operations: compbasemetrics.NewCounterVec(&compbasemetrics.CounterOpts{
 		Name: "lanyard_runtime_operations_total", StabilityLevel: compbasemetrics.ALPHA,
-		Help: "What the agent had the container runtime do, by operation (list, run_sandbox, start_container, pull_image) and result (success, error).",
+		Help: "Operations of the container runtime for the agent, by operation (list, run_sandbox, start_container, pull_image) and result (success, error).",
 	}, []string{"operation", "result"})}
 }
 
@@ -31,8 +25,7 @@ func (m *metrics) done(operation string, err error) {
 	m.operations.WithLabelValues(operation, result).Inc()
 }
 
-// Register makes the metrics part of a registry. It belongs before Run, and may be called once.
-func (p *Pods) Register(registry Registry) {
+func (p *Pods) register(registry compbasemetrics.KubeRegistry) {
 	registry.MustRegister(p.metrics.operations)
 	registry.CustomMustRegister(&census{
 		pods: p,
@@ -43,7 +36,7 @@ func (p *Pods) Register(registry Registry) {
 	})
 }
 
-// census is taken when it is asked for.
+// census counts pods and containers at each collection.
 type census struct {
 	compbasemetrics.BaseStableCollector
 	pods               *Pods
@@ -63,7 +56,8 @@ func (c *census) CollectWithStability(ch chan<- compbasemetrics.Metric) {
 	ch <- compbasemetrics.NewLazyConstMetric(c.containers, compbasemetrics.GaugeValue, float64(running))
 }
 
-// count returns how many pods are in which phase, by the status that they have, or are to have, at the authority.
+// count returns the number of pods in each phase, by the status that they have or will have at the authority, and the number
+// of running containers.
 func (p *Pods) count() (phases map[corev1.PodPhase]int, running int) {
 	phases = map[corev1.PodPhase]int{}
 	p.mu.Lock()

@@ -4,7 +4,6 @@ import (
 	"testing"
 
 	corev1 "k8s.io/api/core/v1"
-	compbasemetrics "k8s.io/component-base/metrics"
 	"k8s.io/component-base/metrics/testutil"
 
 	"lanyard.dev/internal/node/cri"
@@ -13,11 +12,9 @@ import (
 func TestMetrics(t *testing.T) {
 	t.Parallel()
 	n := newNode(t)
-	registry := compbasemetrics.NewKubeRegistry()
-	n.pods.Register(registry)
 	value := func(name string, labels map[string]string) float64 {
 		t.Helper()
-		found, err := registry.Gather()
+		found, err := n.metrics.Gather()
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -19,8 +19,11 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/strategicpatch"
 	"k8s.io/apimachinery/pkg/util/wait"
+	compbasemetrics "k8s.io/component-base/metrics"
 	testingclock "k8s.io/utils/clock/testing"
 	"k8s.io/utils/ptr"
+
+	"lanyard.dev/internal/nodeaccess"
 )
 
 var t0 = time.Date(2026, 6, 1, 12, 0, 0, 0, time.UTC)
@@ -33,7 +36,10 @@ type fakeVolumes struct {
 	mu       sync.Mutex
 	fail     error
 	existing []types.UID
+	onRenew  func(*corev1.Pod, []string)
 }
+
+func (v *fakeVolumes) OnRenew(f func(*corev1.Pod, []string)) { v.onRenew = f }
 
 func (v *fakeVolumes) SetUp(_ context.Context, pod *corev1.Pod) (map[string]string, error) {
 	v.mu.Lock()
@@ -63,8 +69,9 @@ type fakeObjects struct {
 	configMaps map[string]*corev1.ConfigMap
 }
 
-func (o *fakeObjects) Hold(*corev1.Pod)  {}
-func (o *fakeObjects) Release(types.UID) {}
+func (o *fakeObjects) Hold(*corev1.Pod)                            {}
+func (o *fakeObjects) Release(types.UID)                           {}
+func (o *fakeObjects) OnChange(func(string, nodeaccess.Reference)) {}
 
 func (o *fakeObjects) Secret(_ context.Context, namespace, name string) (*corev1.Secret, error) {
 	o.mu.Lock()
@@ -211,6 +218,7 @@ type node struct {
 	objects *fakeObjects
 	api     *fakeAPI
 	events  *eventLog
+	metrics compbasemetrics.KubeRegistry
 	root    string
 	// refusals is how many sandboxes more are told of in vain.
 	refusals atomic.Int32
@@ -236,8 +244,9 @@ func newNode(t *testing.T) *node {
 func (n *node) begin() {
 	n.t.Helper()
 	n.stop()
+	n.metrics = compbasemetrics.NewKubeRegistry()
 	n.pods = New(Config{
-		Runtime: n.runtime, RuntimeName: "containerd", Volumes: n.volumes, Objects: n.objects, API: n.api, Recorder: n.events, Clock: n.clock,
+		Runtime: n.runtime, Volumes: n.volumes, Objects: n.objects, API: n.api, Recorder: n.events, Clock: n.clock, Metrics: n.metrics,
 		NodeName: "node", HostIPs: []string{"192.0.2.1"}, Root: n.root,
 		ServiceEnv: []corev1.EnvVar{{Name: "KUBERNETES_SERVICE_HOST", Value: "192.0.2.9"}},
 		OnSandbox: func(_ *corev1.Pod, id string, up bool) error {
@@ -257,7 +266,7 @@ func (n *node) begin() {
 	n.api.mu.Unlock()
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
-	go func() { done <- n.pods.Run(ctx) }()
+	go func() { done <- n.pods.Run(ctx, "containerd") }()
 	var once sync.Once
 	n.stop = func() {
 		once.Do(func() {

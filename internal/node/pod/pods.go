@@ -15,6 +15,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/tools/record"
+	compbasemetrics "k8s.io/component-base/metrics"
 	"k8s.io/klog/v2"
 	"k8s.io/utils/clock"
 
@@ -25,28 +26,33 @@ import (
 
 // Config is what the workers work with.
 type Config struct {
-	Runtime     Runtime
-	RuntimeName string // as in containerID: containerd; it may be set until Run
-	Volumes     Volumes
-	Objects     Objects
-	API         API
-	Recorder    record.EventRecorder
-	Clock       clock.WithTicker
+	Runtime Runtime
 
-	NodeName    string
-	HostIPs     []string
-	Allocatable corev1.ResourceList // what env may take as the limit of a container that has none
-	ServiceEnv  []corev1.EnvVar     // in every container, whatever enableServiceLinks says
-	Root        string              // a directory for the pods' files: etc-hosts, termination logs
+	Volumes  Volumes
+	Objects  Objects
+	API      API
+	Recorder record.EventRecorder
+	Clock    clock.WithTicker
 
-	// OnSandbox, where not nil, is told when a sandbox has come up or is found running, and before it is stopped or when it
-	// is found dead. It must not block for long. Where it cannot do what it does for one that is up, it is told again.
+	// Metrics, where not nil, is where the metrics are registered.
+	Metrics compbasemetrics.KubeRegistry
+
+	NodeName string
+	HostIPs  []string
+	// Allocatable are the node's resources. A container without a limit has these as its limits in the downward API.
+	Allocatable corev1.ResourceList
+	// ServiceEnv are the variables of the authority's service. Every container gets them, also without enableServiceLinks.
+	ServiceEnv []corev1.EnvVar
+	// Root is a directory for the pods' files: etc-hosts, termination logs.
+	Root string
+
+	// OnSandbox, where not nil, is called with up when a sandbox has started or is found running, and without before it is
+	// stopped, or when it is found dead. If it returns an error for a running sandbox, it is called again later. It must not
+	// block for long.
 	OnSandbox func(pod *corev1.Pod, sandboxID string, up bool) error
-	// OnNotified, where not nil, is told how the pod's on-renew annotation was carried out on a container.
-	OnNotified func(pod *corev1.Pod, container string, err error)
 }
 
-// Pods runs the pods of one node. Its methods may be called from anywhere; Set, Remove and Renewed do not block.
+// Pods runs the pods of one node. Its methods may be called concurrently. Set, Remove and Renewed do not block.
 type Pods struct {
 	Config
 	metrics *metrics
@@ -58,14 +64,17 @@ type Pods struct {
 	// pulls and starts bound how much is pulled and started at once.
 	pulls, starts chan struct{}
 	group         sync.WaitGroup
-	files         *files // from Run on
+
+	// Run sets these before it starts a worker.
+	files       *files
+	runtimeName string
 
 	mu      sync.Mutex
 	running context.Context // nil before Run
 	workers map[types.UID]*worker
 }
 
-// New returns the workers of a node that has no pods yet.
+// New returns the workers of a node without pods. It registers listeners with config.Objects and config.Volumes.
 func New(config Config) *Pods {
 	atOnce := max(2*runtime.NumCPU(), 4)
 	p := &Pods{
@@ -74,17 +83,23 @@ func New(config Config) *Pods {
 	}
 	p.status = newPublisher(config.API, config.Clock)
 	p.relist = newRelist(config.Runtime, config.Clock, p.observe, func(err error) { p.metrics.done("list", err) })
+	if config.Metrics != nil {
+		p.register(config.Metrics)
+	}
+	config.Objects.OnChange(p.objectChanged)
+	config.Volumes.OnRenew(p.renewed)
 	return p
 }
 
-// Run works until ctx ends. The pods go on running then.
-func (p *Pods) Run(ctx context.Context) error {
+// Run runs the pods until ctx ends. Their containers go on running then. runtimeName is the prefix of containers' IDs in a
+// pod's status, for instance "containerd".
+func (p *Pods) Run(ctx context.Context, runtimeName string) error {
 	f, err := openFiles(p.Root)
 	if err != nil {
 		return err
 	}
 	defer f.close()
-	p.files = f
+	p.files, p.runtimeName = f, runtimeName
 	p.group.Go(func() { p.status.run(ctx) })
 	p.group.Go(func() { p.relist.run(ctx) })
 	p.group.Go(func() { p.recover(ctx) })
@@ -174,9 +189,9 @@ func (p *Pods) Remove(namespace, name string, uid types.UID) {
 	}
 }
 
-// ObjectChanged tells that a Secret or ConfigMap came, changed or went, so that what failed for want of it is tried again
-// at once.
-func (p *Pods) ObjectChanged(namespace string, _ nodeaccess.Reference) {
+// objectChanged wakes the workers of a namespace in which a Secret or ConfigMap was created, changed or deleted, so that
+// they retry at once what failed without it.
+func (p *Pods) objectChanged(namespace string, _ nodeaccess.Reference) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for _, w := range p.workers {
@@ -311,6 +326,8 @@ type Volumes interface {
 	TearDown(ctx context.Context, uid types.UID) error
 	// Existing returns the pods that have volumes on this machine.
 	Existing() ([]types.UID, error)
+	// OnRenew registers a function that is called when a token in a pod's volumes has been replaced.
+	OnRenew(func(pod *corev1.Pod, volumes []string))
 }
 
 // Objects reads what the node's pods name. What does not exist is an apierrors.IsNotFound error.
@@ -321,6 +338,8 @@ type Objects interface {
 	Release(uid types.UID)
 	Secret(ctx context.Context, namespace, name string) (*corev1.Secret, error)
 	ConfigMap(ctx context.Context, namespace, name string) (*corev1.ConfigMap, error)
+	// OnChange registers a function that is called when an object that a pod holds was created, changed or deleted.
+	OnChange(func(namespace string, changed nodeaccess.Reference))
 }
 
 // API is what the workers write to the authority. An object that is gone, or was replaced by another of its name, is an

@@ -14,12 +14,12 @@ import (
 	"lanyard.dev/internal/podannotation"
 )
 
-// notifyTimeout bounds a command that is run on a renewal.
+// notifyTimeout bounds a command of an on-renew annotation.
 const notifyTimeout = 30 * time.Second
 
-// Renewed tells that volumes of the pod have new content. It says so in an event if tokens are among it, and does what the
-// pod's on-renew annotation said when the pod was started to the running containers that mount one of the volumes.
-func (p *Pods) Renewed(pod *corev1.Pod, volumes []string) {
+// renewed records an event for volumes of the pod whose token was replaced, and carries out the on-renew annotation that the
+// pod had when it was started: in each running container that mounts one of the volumes.
+func (p *Pods) renewed(pod *corev1.Pod, volumes []string) {
 	if tokens := tokenVolumes(pod, volumes); len(tokens) > 0 {
 		p.normal(pod, reasonTokenRenewed, "Renewed the token in volume %s", strings.Join(tokens, ", "))
 	}
@@ -29,12 +29,12 @@ func (p *Pods) Renewed(pod *corev1.Pod, volumes []string) {
 	if w == nil || ctx == nil || ctx.Err() != nil {
 		return
 	}
-	how, ok := w.notice()
+	notice, ok := w.notice()
 	if !ok {
 		return
 	}
-	for _, run := range w.mountersOf(volumes) {
-		p.group.Go(func() { p.notify(ctx, pod, run, how) })
+	for _, run := range w.containersThatMount(volumes) {
+		p.group.Go(func() { p.notify(ctx, pod, run, notice) })
 	}
 }
 
@@ -50,20 +50,20 @@ func tokenVolumes(pod *corev1.Pod, volumes []string) []string {
 	return all
 }
 
-// notice returns what is done to the pod's containers: what its annotation said when the pod was started. One that was
-// changed since does not count, for who may write to a pod's object may not run commands in it.
-func (w *worker) notice() (how podannotation.Notice, ok bool) {
+// notice returns the on-renew annotation as it was when the pod was started. A later change of the annotation has no effect,
+// because permission to write a pod's object is not permission to run commands in its containers.
+func (w *worker) notice() (notice podannotation.Notice, ok bool) {
 	_, _, held := w.look()
 	live := (&situation{held: held}).live()
 	if live == nil || live.OnRenew == "" {
 		return podannotation.Notice{}, false
 	}
-	how, err := podannotation.ParseNotice(live.OnRenew)
-	return how, err == nil // else it was told of when the pod came
+	notice, err := podannotation.ParseNotice(live.OnRenew)
+	return notice, err == nil // otherwise an event was recorded when the pod was admitted
 }
 
-// mountersOf returns the running containers that mount one of the volumes.
-func (w *worker) mountersOf(volumes []string) []cri.Container {
+// containersThatMount returns the running containers that mount one of the volumes.
+func (w *worker) containersThatMount(volumes []string) []cri.Container {
 	pod, _, held := w.look()
 	var all []cri.Container
 	for _, run := range held.Containers {
@@ -75,27 +75,24 @@ func (w *worker) mountersOf(volumes []string) []cri.Container {
 	return all
 }
 
-// notify tells one container, and then everybody how that went.
-func (p *Pods) notify(ctx context.Context, pod *corev1.Pod, run cri.Container, how podannotation.Notice) {
-	err := p.deliver(ctx, run.ID, how)
+// notify carries out the notice in one container, and records the result in an event.
+func (p *Pods) notify(ctx context.Context, pod *corev1.Pod, run cri.Container, notice podannotation.Notice) {
+	err := p.deliver(ctx, run.ID, notice)
 	if ctx.Err() != nil {
 		return
 	}
 	if err != nil {
 		p.warningOf(pod, run.Name, reasonRenewUnnotified, "Did not tell the container of the renewal: %v", err)
 	} else {
-		p.normalOf(pod, run.Name, reasonRenewNotified, "Told the container of the renewal by %s", how)
-	}
-	if p.OnNotified != nil {
-		p.OnNotified(pod, run.Name, err)
+		p.normalOf(pod, run.Name, reasonRenewNotified, "Told the container of the renewal by %s", notice)
 	}
 }
 
-func (p *Pods) deliver(ctx context.Context, id string, how podannotation.Notice) error {
-	if how.Command == nil {
-		return p.Runtime.Signal(ctx, id, how.Signal)
+func (p *Pods) deliver(ctx context.Context, id string, notice podannotation.Notice) error {
+	if notice.Command == nil {
+		return p.Runtime.Signal(ctx, id, notice.Signal)
 	}
-	code, _, err := p.Runtime.Exec(ctx, id, how.Command, notifyTimeout)
+	code, _, err := p.Runtime.Exec(ctx, id, notice.Command, notifyTimeout)
 	switch {
 	case errors.Is(err, cri.ErrTimedOut):
 		return fmt.Errorf("the command took longer than %v", notifyTimeout)

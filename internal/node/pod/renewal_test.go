@@ -29,8 +29,8 @@ func TestRenewed(t *testing.T) {
 				p.Spec.Containers = append(p.Spec.Containers, corev1.Container{Name: "other", Image: "app:1"})
 			}))
 			pod := n.awaitPod("pod runs", "web", isPhase(corev1.PodRunning))
-			n.pods.Renewed(pod, []string{"scratch"})
-			n.pods.Renewed(pod, []string{"token"})
+			n.volumes.onRenew(pod, []string{"scratch"})
+			n.volumes.onRenew(pod, []string{"token"})
 			n.await("event", func() bool { return n.events.has(test.event) })
 			if got := strings.Join(n.runtime.signals, ","); got != test.want {
 				t.Errorf("did %q, want %q", got, test.want)
@@ -71,7 +71,7 @@ func TestRenewedAsStarted(t *testing.T) {
 			pod := n.awaitPod("pod runs", "web", isPhase(corev1.PodRunning)).DeepCopy()
 			annotate(pod, test.after)
 			n.pods.Set(pod)
-			n.pods.Renewed(pod, []string{"token"})
+			n.volumes.onRenew(pod, []string{"token"})
 			n.pods.mu.Lock()
 			w := n.pods.workers[pod.UID]
 			n.pods.mu.Unlock()

@@ -348,7 +348,7 @@ func (w *worker) publish(ctx context.Context, s *situation) {
 		was = &s.pod.Status
 	}
 	status := s.status(&details{
-		was: was, waiting: w.waiting, runtimeName: w.RuntimeName, hostIPs: w.HostIPs,
+		was: was, waiting: w.waiting, runtimeName: w.runtimeName, hostIPs: w.HostIPs,
 		message: func(c *corev1.Container, run *cri.Container) string { return w.lastWords(ctx, s.pod, c, run) },
 	})
 	w.said = &status

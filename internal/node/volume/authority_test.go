@@ -20,8 +20,8 @@ import (
 	"lanyard.dev/lanyardtest"
 )
 
-// TestWithARealAuthority mounts the volume that admission gives a pod, has its token renewed and taken over, and deletes
-// the pod.
+// TestWithARealAuthority mounts the volume that admission adds to a pod, waits until its token is renewed, takes the token
+// over with a new Volumes, and deletes the pod.
 func TestWithARealAuthority(t *testing.T) {
 	asRoot(t)
 	authority := lanyardtest.StartWith(t, lanyardtest.Options{MinTokenExpiration: time.Second})
@@ -40,9 +40,9 @@ func TestWithARealAuthority(t *testing.T) {
 	renewed := make(chan string, 10)
 	config := Config{
 		Root: filepath.Join(t.TempDir(), "pods"), Objects: objects.New(t.Context(), client.CoreV1()), Request: tokenvolume.RequestBy(client.CoreV1()),
-		OnRenew: func(_ *corev1.Pod, volumes []string) { renewed <- volumes[0] },
 	}
 	v := New(config)
+	v.OnRenew(func(_ *corev1.Pod, volumes []string) { renewed <- volumes[0] })
 	end := run(t, v)
 	dir := setUp(t, v, pod)[name]
 	token := filepath.Join(dir, "token")
@@ -81,7 +81,7 @@ func TestWithARealAuthority(t *testing.T) {
 	}
 }
 
-// TestAnAccountIsMadeAgain deletes and creates the account of a running pod, as a node with a node's rights sees it.
+// TestAnAccountIsMadeAgain deletes and creates the account of a running pod, while the volumes use the permissions of a node.
 func TestAnAccountIsMadeAgain(t *testing.T) {
 	asRoot(t)
 	authority := lanyardtest.Start(t)
@@ -106,17 +106,17 @@ func TestAnAccountIsMadeAgain(t *testing.T) {
 		t.Fatal(err)
 	}
 	store := objects.New(t.Context(), client.CoreV1())
-	told, renewed := make(chan string, 10), make(chan string, 10)
+	reasons, renewed := make(chan string, 10), make(chan string, 10)
 	v := New(Config{
 		Root: filepath.Join(t.TempDir(), "pods"), Objects: store,
 		Request: tokenvolume.RequestBy(client.CoreV1()), Review: tokenvolume.ReviewBy(client.AuthenticationV1()),
-		OnRenew: func(_ *corev1.Pod, volumes []string) {
-			for _, volume := range volumes {
-				renewed <- volume
-			}
-		},
-		Refused: func(_ *corev1.Pod, why string) { told <- why },
+		Refused: func(_ *corev1.Pod, why string) { reasons <- why },
 		Failed:  func(_ *corev1.Pod, err error) { t.Logf("failed: %v", err) },
+	})
+	v.OnRenew(func(_ *corev1.Pod, volumes []string) {
+		for _, volume := range volumes {
+			renewed <- volume
+		}
 	})
 	run(t, v)
 	paths := setUp(t, v, pod)
@@ -125,7 +125,7 @@ func TestAnAccountIsMadeAgain(t *testing.T) {
 		file := filepath.Join(dir, "token")
 		files[file] = content(t, file)
 	}
-	awaitAccount := func() { // the watch has begun
+	awaitAccount := func() { // until the watch has begun
 		for range 1000 {
 			if store.Account(namespace, "dashboard-sa") != "" {
 				return
@@ -160,8 +160,8 @@ func TestAnAccountIsMadeAgain(t *testing.T) {
 	}
 	for range files {
 		// A review may come between the deletion and the creation.
-		if why := <-told; why != "its service account was deleted and created again" && why != "the authority refuses it" {
-			t.Errorf("told that %s", why)
+		if why := <-reasons; why != "its service account was deleted and created again" && why != "the authority refuses it" {
+			t.Errorf("refused because %s", why)
 		}
 	}
 }

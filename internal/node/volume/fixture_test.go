@@ -122,15 +122,16 @@ func (w *world) request(_ context.Context, namespace, account string, r *authent
 }
 
 func (w *world) volumes() *Volumes {
-	return New(Config{
+	v := New(Config{
 		Root: w.root, Objects: w, Request: w.request,
-		OnRenew: func(pod *corev1.Pod, volumes []string) {
-			w.do(func() { w.renewed = append(w.renewed, pod.Name+" "+strings.Join(volumes, ",")) })
-		},
 		Failed: func(pod *corev1.Pod, err error) {
 			w.do(func() { w.failed = append(w.failed, pod.Name+" "+err.Error()) })
 		},
 	})
+	v.OnRenew(func(pod *corev1.Pod, volumes []string) {
+		w.do(func() { w.renewed = append(w.renewed, pod.Name+" "+strings.Join(volumes, ",")) })
+	})
+	return v
 }
 
 // run has volumes be refreshed in a bubble of simulated time, until end is called.

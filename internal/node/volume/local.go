@@ -44,10 +44,7 @@ func (v *Volumes) memorySize(pod *corev1.Pod, source *corev1.EmptyDirVolumeSourc
 			size = bytes
 		}
 	}
-	if v.config.Allocatable != nil {
-		allocatable := v.config.Allocatable()
-		limit(allocatable.Memory().Value())
-	}
+	limit(v.config.Allocatable.Memory().Value())
 	limit(memoryOf(pod))
 	if source.SizeLimit != nil {
 		limit(source.SizeLimit.Value())

@@ -221,8 +221,11 @@ func (v *Volumes) tellRenewed(pod *corev1.Pod, volumes []string) {
 		return
 	}
 	klog.V(2).InfoS("Token renewed", "pod", klog.KObj(pod), "volumes", volumes)
-	if v.config.OnRenew != nil {
-		v.config.OnRenew(pod, volumes)
+	v.mu.Lock()
+	listeners := v.listeners
+	v.mu.Unlock()
+	for _, f := range listeners {
+		f(pod, volumes)
 	}
 }
 

@@ -18,6 +18,7 @@ import (
 	utilerrors "k8s.io/apimachinery/pkg/util/errors"
 	"k8s.io/apimachinery/pkg/util/validation"
 	"k8s.io/client-go/util/workqueue"
+	compbasemetrics "k8s.io/component-base/metrics"
 	"k8s.io/klog/v2"
 	"k8s.io/utils/clock"
 
@@ -46,14 +47,15 @@ type Config struct {
 	Review tokenvolume.Review
 	// Clock is the real one if nil.
 	Clock clock.WithTicker
-	// Allocatable returns what the node has to give, for pods that ask for their limits and have none.
-	Allocatable func() corev1.ResourceList
-	// OnRenew is told when a token in a pod's volumes has been replaced, after the files have been. It must not block.
-	OnRenew func(pod *corev1.Pod, volumes []string)
-	// Failed is told once of each new reason why a token cannot be renewed or a volume not brought up to date while the
-	// pod runs. The error is fit for an event. It must not block.
+	// Allocatable are the node's resources. A container without a limit has these as its limits in the downward API.
+	Allocatable corev1.ResourceList
+	// Metrics, where not nil, is where the metrics of token renewal are registered.
+	Metrics compbasemetrics.KubeRegistry
+	// Failed is called when a token cannot be renewed, or a volume cannot be updated while the pod runs: once for each new
+	// reason. The error is the text of an event. Failed must not block.
 	Failed func(pod *corev1.Pod, err error)
-	// Refused is told why the authority does not accept a pod's token any more, before there is a new one. It must not block.
+	// Refused is called with the reason when the authority no longer accepts a pod's token, before the token is replaced. It
+	// must not block.
 	Refused func(pod *corev1.Pod, why string)
 }
 
@@ -65,8 +67,9 @@ type Volumes struct {
 	// queue holds the pods whose API-backed volumes may be out of date.
 	queue workqueue.TypedRateLimitingInterface[types.UID]
 
-	mu   sync.Mutex
-	pods map[types.UID]*tracked
+	mu        sync.Mutex
+	pods      map[types.UID]*tracked
+	listeners []func(pod *corev1.Pod, volumes []string)
 }
 
 // tracked is a pod whose volumes are kept up to date.
@@ -84,7 +87,7 @@ type tracked struct {
 	references map[nodeaccess.Reference]bool
 }
 
-// New returns Volumes that know of no pod yet.
+// New returns the volumes of a node without pods. It registers a listener with config.Objects.
 func New(config Config) *Volumes {
 	if config.Clock == nil {
 		config.Clock = clock.RealClock{}
@@ -92,15 +95,20 @@ func New(config Config) *Volumes {
 	v := &Volumes{config: config, pods: map[types.UID]*tracked{}, queue: newQueue(config.Clock)}
 	v.tokens = tokenvolume.NewTokens(tokenvolume.TokensConfig{
 		Request: config.Request, Review: config.Review, Account: config.Objects.Account, Clock: config.Clock,
-		Renewed: v.queue.Add, Failed: v.tokenFailed, Refused: v.tokenRefused,
+		Metrics: config.Metrics, Renewed: v.queue.Add, Failed: v.tokenFailed, Refused: v.tokenRefused,
 	})
 	v.renderer = &tokenvolume.Renderer{Objects: config.Objects, Token: v.tokens.Get, Allocatable: config.Allocatable}
 	config.Objects.OnChange(v.changed)
 	return v
 }
 
-// Register makes the metrics of token renewal part of a registry. It belongs before the first SetUp.
-func (v *Volumes) Register(registry tokenvolume.Registry) { v.tokens.Register(registry) }
+// OnRenew registers f, which is called when a token in a pod's volumes has been replaced, after the files have been written.
+// f must not block.
+func (v *Volumes) OnRenew(f func(pod *corev1.Pod, volumes []string)) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.listeners = append(v.listeners, f)
+}
 
 // SetUp makes the pod's volumes and returns their paths on the machine by name. It may be called any number of times; from
 // the first on, also if that failed, the pod's API-backed volumes are kept up to date until TearDown.
