@@ -11,8 +11,8 @@ import (
 	"k8s.io/apimachinery/pkg/api/resource"
 )
 
-// PodField returns what a fieldRef to a pod's field stands for, in a volume or in the environment. Labels and annotations
-// are one line each, in order.
+// PodField returns the value of a fieldRef, in a volume or in the environment. All labels, or all annotations, are one line
+// each, sorted by key. The pod must have the status that is to be shown.
 func PodField(pod *corev1.Pod, fieldPath string) (string, error) {
 	switch fieldPath {
 	case "metadata.name":
@@ -22,9 +22,9 @@ func PodField(pod *corev1.Pod, fieldPath string) (string, error) {
 	case "metadata.uid":
 		return string(pod.UID), nil
 	case "metadata.labels":
-		return lines(pod.Labels), nil
+		return formatMap(pod.Labels), nil
 	case "metadata.annotations":
-		return lines(pod.Annotations), nil
+		return formatMap(pod.Annotations), nil
 	case "spec.nodeName":
 		return pod.Spec.NodeName, nil
 	case "spec.serviceAccountName":
@@ -41,7 +41,7 @@ func PodField(pod *corev1.Pod, fieldPath string) (string, error) {
 	return subscripted(pod, fieldPath)
 }
 
-// subscripted answers metadata.labels['KEY'] and metadata.annotations['KEY']; a key that is not there is empty.
+// subscripted returns the value of metadata.labels['KEY'] or metadata.annotations['KEY'], "" if the key does not exist.
 func subscripted(pod *corev1.Pod, fieldPath string) (string, error) {
 	for prefix, values := range map[string]map[string]string{"metadata.labels['": pod.Labels, "metadata.annotations['": pod.Annotations} {
 		key, found := strings.CutPrefix(fieldPath, prefix)
@@ -52,7 +52,7 @@ func subscripted(pod *corev1.Pod, fieldPath string) (string, error) {
 	return "", fmt.Errorf("unsupported fieldPath: %v", fieldPath)
 }
 
-func lines(values map[string]string) string {
+func formatMap(values map[string]string) string {
 	var all []string
 	for _, key := range slices.Sorted(maps.Keys(values)) {
 		all = append(all, key+"="+strconv.Quote(values[key]))
@@ -76,8 +76,9 @@ func podIPs(status *corev1.PodStatus) string {
 	return strings.Join(all, ",")
 }
 
-// ContainerResource returns what a resourceFieldRef stands for, rounded up to whole divisors. container is the one that has
-// the environment; the reference may name another. A limit that is not set is what the node can allocate.
+// ContainerResource returns the value of a resourceFieldRef, rounded up to whole divisors. container is the container whose
+// environment has the reference, which may name another container. The value of a limit that is not set is the allocatable
+// resource of the node.
 func ContainerResource(pod *corev1.Pod, container string, ref *corev1.ResourceFieldSelector, allocatable corev1.ResourceList) (string, error) {
 	if ref.ContainerName != "" {
 		container = ref.ContainerName
@@ -116,7 +117,7 @@ func resourcesOf(pod *corev1.Pod, container string) *corev1.ResourceRequirements
 	return nil
 }
 
-// divide rounds up. CPU is counted in thousandths, so that a divisor may be 1m.
+// divide returns the quotient, rounded up. It counts CPU in thousandths, because the divisor may be 1m.
 func divide(name corev1.ResourceName, quantity, divisor resource.Quantity) string {
 	if divisor.Sign() <= 0 {
 		divisor = *resource.NewQuantity(1, resource.DecimalSI)

@@ -9,7 +9,7 @@ func newMetrics() *metrics {
 	return &metrics{
 		requests: compbasemetrics.NewCounterVec(&compbasemetrics.CounterOpts{
 			Name: "lanyard_token_requests_total", StabilityLevel: compbasemetrics.ALPHA,
-			Help: "Tokens that the agent asked the authority for, by reason (initial, renewal) and result (success, error).",
+			Help: "Tokens that the agent requested from the authority, by reason (initial, renewal) and result (success, error).",
 		}, []string{"reason", "result"}),
 		renewals: compbasemetrics.NewCounterVec(&compbasemetrics.CounterOpts{
 			Name: "lanyard_token_renewals_total", StabilityLevel: compbasemetrics.ALPHA,
@@ -17,7 +17,7 @@ func newMetrics() *metrics {
 		}, []string{"result"}),
 		reviews: compbasemetrics.NewCounterVec(&compbasemetrics.CounterOpts{
 			Name: "lanyard_token_reviews_total", StabilityLevel: compbasemetrics.ALPHA,
-			Help: "Reviews of pods' tokens that the agent asked the authority for, by result (accepted, refused, error). Refused tokens are replaced at once.",
+			Help: "Reviews of pods' tokens that the agent requested from the authority, by result (accepted, refused, error). Refused tokens are replaced at once.",
 		}, []string{"result"}),
 	}
 }
@@ -49,7 +49,7 @@ func result(err error) string {
 func (t *Tokens) register(registry compbasemetrics.KubeRegistry) {
 	registry.MustRegister(t.metrics.requests, t.metrics.renewals, t.metrics.reviews)
 	registry.CustomMustRegister(&expiry{tokens: t, desc: compbasemetrics.NewDesc("lanyard_token_earliest_expiry_seconds",
-		"Seconds until the first of the pods' tokens ends; below 0 if one has ended. Absent where there is no token.", nil, nil, compbasemetrics.ALPHA, "")})
+		"Seconds until the first of the pods' tokens expires; below 0 if one has expired. Absent if there is no token.", nil, nil, compbasemetrics.ALPHA, "")})
 }
 
 // expiry computes the time until the first expiry at each collection.

@@ -4,5 +4,5 @@ package tokenvolume
 
 import "io/fs"
 
-// sameAccess holds: modes and owners mean nothing here.
+// sameAccess returns true: modes and owners have no meaning on this system.
 func sameAccess(fs.FileInfo, File) bool { return true }

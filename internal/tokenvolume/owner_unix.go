@@ -7,6 +7,7 @@ import (
 	"syscall"
 )
 
+// sameAccess reports whether a file has the mode and the owner that it should have.
 func sameAccess(info fs.FileInfo, file File) bool {
 	stat, ok := info.Sys().(*syscall.Stat_t)
 	return ok && info.Mode().Perm() == file.Mode &&

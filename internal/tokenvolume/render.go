@@ -12,19 +12,21 @@ import (
 	utilerrors "k8s.io/apimachinery/pkg/util/errors"
 )
 
-// MaxSource is how many bytes a volume may have for each of its sources. An object holds 1 MiB at most, but may be named
-// several times, and a pod's fields any number of times.
-const MaxSource = 2 << 20
+// MaxSourceSize is how many bytes a volume may hold for each of its sources. An object has at most 1 MiB, but a source may
+// name its keys several times, and the pod's fields any number of times.
+const MaxSourceSize = 2 << 20
 
-// mostSources bounds how many of a volume's sources bring room with them: what a volume holds, its node's memory holds.
-const mostSources = 16
+// maxCountedSources bounds the size of a volume with many sources, because the node holds the files of volumes in memory.
+const maxCountedSources = 16
 
-// Room is how many bytes a volume may hold.
-func Room(volume *corev1.Volume) int { return MaxSource * min(Sources(volume), mostSources) }
+// SizeLimit returns how many bytes the files of a volume may have in all.
+func SizeLimit(volume *corev1.Volume) int {
+	return MaxSourceSize * min(Sources(volume), maxCountedSources)
+}
 
-var errTooLarge = fmt.Errorf("volume holds more than %d MiB per source, or %d MiB in all", MaxSource>>20, mostSources*MaxSource>>20)
+var errTooLarge = fmt.Errorf("volume holds more than %d MiB per source, or %d MiB in all", MaxSourceSize>>20, maxCountedSources*MaxSourceSize>>20)
 
-// Objects reads what a pod's volumes name. What does not exist is an apierrors.IsNotFound error.
+// Objects reads the objects that a pod's volumes name. If an object does not exist, the error is apierrors.IsNotFound.
 type Objects interface {
 	Secret(ctx context.Context, namespace, name string) (*corev1.Secret, error)
 	ConfigMap(ctx context.Context, namespace, name string) (*corev1.ConfigMap, error)
@@ -33,14 +35,14 @@ type Objects interface {
 // Renderer makes the files of API-backed volumes.
 type Renderer struct {
 	Objects Objects
-	// Token returns a pod's token. Tokens.Get is such a function.
+	// Token returns a pod's token, as Tokens.Get does.
 	Token func(context.Context, *corev1.Pod, *corev1.ServiceAccountTokenProjection) (string, error)
 	// Allocatable are the node's resources. A container without a limit has these as its limits in the downward API.
 	Allocatable corev1.ResourceList
 }
 
-// Backed reports whether the volume is one that Render makes.
-func Backed(volume *corev1.Volume) bool {
+// IsAPIBacked reports whether Render makes the files of the volume.
+func IsAPIBacked(volume *corev1.Volume) bool {
 	return volume.Projected != nil || volume.Secret != nil || volume.ConfigMap != nil || volume.DownwardAPI != nil
 }
 
@@ -66,9 +68,9 @@ func TokenSources(volume *corev1.Volume) []*corev1.ServiceAccountTokenProjection
 	return sources
 }
 
-// Render returns the files of one of the pod's volumes. All faults are reported at once.
+// Render returns the files of one of the pod's volumes, by path. The error contains every fault.
 func (r *Renderer) Render(ctx context.Context, pod *corev1.Pod, volume *corev1.Volume) (map[string]File, error) {
-	s := &sheet{pod: pod, files: map[string]File{}, picked: map[string]bool{}, defaultMode: apiDefaultMode, user: commonUser(pod), room: Room(volume)}
+	s := &fileSet{pod: pod, files: map[string]File{}, explicit: map[string]bool{}, defaultMode: apiDefaultMode, user: commonUser(pod), remaining: SizeLimit(volume)}
 	if security := pod.Spec.SecurityContext; security != nil {
 		s.group = security.FSGroup
 	}
@@ -76,14 +78,14 @@ func (r *Renderer) Render(ctx context.Context, pod *corev1.Pod, volume *corev1.V
 	case volume.Projected != nil:
 		s.mode(volume.Projected.DefaultMode)
 		for i := range volume.Projected.Sources {
-			s.note(r.project(ctx, s, &volume.Projected.Sources[i]))
+			s.addFault(r.project(ctx, s, &volume.Projected.Sources[i]))
 		}
 	case volume.Secret != nil:
 		s.mode(volume.Secret.DefaultMode)
-		s.note(r.secret(ctx, s, volume.Secret.SecretName, volume.Secret.Items, volume.Secret.Optional))
+		s.addFault(r.secret(ctx, s, volume.Secret.SecretName, volume.Secret.Items, volume.Secret.Optional))
 	case volume.ConfigMap != nil:
 		s.mode(volume.ConfigMap.DefaultMode)
-		s.note(r.configMap(ctx, s, volume.ConfigMap.Name, volume.ConfigMap.Items, volume.ConfigMap.Optional))
+		s.addFault(r.configMap(ctx, s, volume.ConfigMap.Name, volume.ConfigMap.Items, volume.ConfigMap.Optional))
 	case volume.DownwardAPI != nil:
 		s.mode(volume.DownwardAPI.DefaultMode)
 		r.downward(s, volume.DownwardAPI.Items)
@@ -93,7 +95,7 @@ func (r *Renderer) Render(ctx context.Context, pod *corev1.Pod, volume *corev1.V
 	return s.files, utilerrors.NewAggregate(s.faults)
 }
 
-func (r *Renderer) project(ctx context.Context, s *sheet, source *corev1.VolumeProjection) error {
+func (r *Renderer) project(ctx context.Context, s *fileSet, source *corev1.VolumeProjection) error {
 	switch {
 	case source.ServiceAccountToken != nil:
 		text, err := r.Token(ctx, s.pod, source.ServiceAccountToken)
@@ -112,22 +114,22 @@ func (r *Renderer) project(ctx context.Context, s *sheet, source *corev1.VolumeP
 	return errors.New("projected volume source is not supported")
 }
 
-func (r *Renderer) secret(ctx context.Context, s *sheet, name string, items []corev1.KeyToPath, optional *bool) error {
-	mayMiss := optional != nil && *optional
+func (r *Renderer) secret(ctx context.Context, s *fileSet, name string, items []corev1.KeyToPath, optional *bool) error {
+	isOptional := optional != nil && *optional
 	secret, err := r.Objects.Secret(ctx, s.pod.Namespace, name)
-	if err != nil && mayMiss && apierrors.IsNotFound(err) {
+	if err != nil && isOptional && apierrors.IsNotFound(err) {
 		return nil
 	}
 	if err != nil {
 		return err
 	}
-	return s.keys(secret.Data, items, mayMiss, "references non-existent secret key: %s")
+	return s.keys(secret.Data, items, isOptional, "references non-existent secret key: %s")
 }
 
-func (r *Renderer) configMap(ctx context.Context, s *sheet, name string, items []corev1.KeyToPath, optional *bool) error {
-	mayMiss := optional != nil && *optional
+func (r *Renderer) configMap(ctx context.Context, s *fileSet, name string, items []corev1.KeyToPath, optional *bool) error {
+	isOptional := optional != nil && *optional
 	configMap, err := r.Objects.ConfigMap(ctx, s.pod.Namespace, name)
-	if err != nil && mayMiss && apierrors.IsNotFound(err) {
+	if err != nil && isOptional && apierrors.IsNotFound(err) {
 		return nil
 	}
 	if err != nil {
@@ -140,16 +142,16 @@ func (r *Renderer) configMap(ctx context.Context, s *sheet, name string, items [
 	for key, value := range configMap.Data {
 		data[key] = []byte(value)
 	}
-	return s.keys(data, items, mayMiss, "configmap references non-existent config key: %s")
+	return s.keys(data, items, isOptional, "configmap references non-existent config key: %s")
 }
 
-func (r *Renderer) downward(s *sheet, items []corev1.DownwardAPIVolumeFile) {
+func (r *Renderer) downward(s *fileSet, items []corev1.DownwardAPIVolumeFile) {
 	for i := range items {
 		value, err := r.value(s.pod, &items[i])
 		if err == nil {
-			err = s.pick(items[i].Path, []byte(value), items[i].Mode)
+			err = s.putExplicit(items[i].Path, []byte(value), items[i].Mode)
 		}
-		s.note(err)
+		s.addFault(err)
 		if errors.Is(err, errTooLarge) {
 			return
 		}
@@ -166,11 +168,11 @@ func (r *Renderer) value(pod *corev1.Pod, item *corev1.DownwardAPIVolumeFile) (s
 	return "", fmt.Errorf("%q refers to no field", item.Path)
 }
 
-// apiDefaultMode is the mode of files whose volume asks for none.
+// apiDefaultMode is the mode of files in a volume without a defaultMode.
 const apiDefaultMode fs.FileMode = 0o644
 
-// commonUser returns the user that the pod's spec sets for every container, or nil if it sets none or several. The user of
-// an image does not count: a program may change it as it starts.
+// commonUser returns the user that the pod's spec sets for all containers, or nil if they have different users or none. The
+// user of an image does not count, because a program may change it when it starts.
 func commonUser(pod *corev1.Pod) *int64 {
 	var common *int64
 	for _, c := range slices.Concat(pod.Spec.InitContainers, pod.Spec.Containers) {
@@ -193,34 +195,35 @@ func runAsUser(pod *corev1.Pod, container *corev1.Container) *int64 {
 	return nil
 }
 
-// sheet collects the files of one volume.
-type sheet struct {
+// fileSet collects the files of one volume.
+type fileSet struct {
 	pod         *corev1.Pod
 	user, group *int64
 	defaultMode fs.FileMode
-	room        int // for more files, in bytes
+	remaining   int // for more files, in bytes
 
 	files map[string]File
-	// picked are the paths that the pod's spec names; of two sources for such a path neither can be right. Where whole
-	// objects have a key in common, the later one covers the earlier, as in Kubernetes.
-	picked map[string]bool
-	faults []error
+	// explicit are the paths that the pod's spec names. Two sources with the same explicit path are an error. If two whole
+	// objects have a key in common, the later source replaces the file of the earlier, as in Kubernetes.
+	explicit map[string]bool
+	faults   []error
 }
 
-func (s *sheet) note(err error) {
+func (s *fileSet) addFault(err error) {
 	if err != nil {
 		s.faults = append(s.faults, err)
 	}
 }
 
-func (s *sheet) mode(mode *int32) {
+func (s *fileSet) mode(mode *int32) {
 	if mode != nil {
 		s.defaultMode = fs.FileMode(*mode) & fs.ModePerm
 	}
 }
 
-// keys puts all keys of an object under their own names, or those that items pick under the paths these name.
-func (s *sheet) keys(data map[string][]byte, items []corev1.KeyToPath, mayMiss bool, missing string) error {
+// keys adds the keys of an object: all of them under their own names, or only those in items under their paths. missing is
+// the format of the error for an item without a key.
+func (s *fileSet) keys(data map[string][]byte, items []corev1.KeyToPath, isOptional bool, missing string) error {
 	if len(items) == 0 {
 		for key, value := range data {
 			if err := s.put(key, value, nil); err != nil {
@@ -231,34 +234,34 @@ func (s *sheet) keys(data map[string][]byte, items []corev1.KeyToPath, mayMiss b
 	}
 	for i := range items {
 		value, ok := data[items[i].Key]
-		if !ok && mayMiss {
+		if !ok && isOptional {
 			continue
 		}
 		if !ok {
 			return fmt.Errorf(missing, items[i].Key)
 		}
-		if err := s.pick(items[i].Path, value, items[i].Mode); err != nil {
+		if err := s.putExplicit(items[i].Path, value, items[i].Mode); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func (s *sheet) pick(name string, data []byte, mode *int32) error {
+func (s *fileSet) putExplicit(name string, data []byte, mode *int32) error {
 	clean, err := CleanPath(name)
 	if err != nil {
 		return err
 	}
-	if s.picked[clean] {
+	if s.explicit[clean] {
 		return fmt.Errorf("conflicting duplicate paths: %q", clean)
 	}
-	s.picked[clean] = true
+	s.explicit[clean] = true
 	return s.put(clean, data, mode)
 }
 
-// put gives a file to the pod's group, if it has one, and lets that read it: what a container cannot write it need not
-// be able to write.
-func (s *sheet) put(name string, data []byte, mode *int32) error {
+// put adds a file. If the pod has a group, the file belongs to it and the group can read it. The group need not be able to
+// write, because the volume is read-only in containers.
+func (s *fileSet) put(name string, data []byte, mode *int32) error {
 	clean, err := CleanPath(name)
 	if err != nil {
 		return err
@@ -270,7 +273,7 @@ func (s *sheet) put(name string, data []byte, mode *int32) error {
 	if s.group != nil {
 		file.Mode, file.GID = file.Mode|0o440, int(*s.group)
 	}
-	if s.room += len(s.files[clean].Data) - len(data); s.room < 0 {
+	if s.remaining += len(s.files[clean].Data) - len(data); s.remaining < 0 {
 		return errTooLarge
 	}
 	s.files[clean] = file
@@ -281,13 +284,13 @@ func (s *sheet) put(name string, data []byte, mode *int32) error {
 // read the file. Otherwise every user of the containers can: an image may start as root and become another user.
 // A mode that the volume asks for is used as it is, except that the pod's group can always read. The API fills in
 // apiDefaultMode where the volume asks for none, so that mode counts as none.
-func (s *sheet) putToken(name, text string) error {
+func (s *fileSet) putToken(name, text string) error {
 	var mode *int32
 	if s.defaultMode == apiDefaultMode && (s.user != nil || s.group != nil) {
 		private := int32(0o600)
 		mode = &private
 	}
-	if err := s.pick(name, []byte(text), mode); err != nil {
+	if err := s.putExplicit(name, []byte(text), mode); err != nil {
 		return err
 	}
 	if s.user != nil {

@@ -14,17 +14,17 @@ import (
 	"k8s.io/apimachinery/pkg/api/resource"
 )
 
-// shelf holds the objects that exist.
-type shelf map[string]map[string]string
+// fakeObjects are the objects that exist, by KIND/NAMESPACE/NAME.
+type fakeObjects map[string]map[string]string
 
-func (s shelf) find(kind, namespace, name string) (map[string]string, error) {
+func (s fakeObjects) find(kind, namespace, name string) (map[string]string, error) {
 	if data, ok := s[kind+"/"+namespace+"/"+name]; ok {
 		return data, nil
 	}
 	return nil, apierrors.NewNotFound(corev1.Resource(kind), name)
 }
 
-func (s shelf) Secret(_ context.Context, namespace, name string) (*corev1.Secret, error) {
+func (s fakeObjects) Secret(_ context.Context, namespace, name string) (*corev1.Secret, error) {
 	found, err := s.find("secret", namespace, name)
 	secret := &corev1.Secret{Data: map[string][]byte{}}
 	for key, value := range found {
@@ -33,14 +33,14 @@ func (s shelf) Secret(_ context.Context, namespace, name string) (*corev1.Secret
 	return secret, err
 }
 
-func (s shelf) ConfigMap(_ context.Context, namespace, name string) (*corev1.ConfigMap, error) {
+func (s fakeObjects) ConfigMap(_ context.Context, namespace, name string) (*corev1.ConfigMap, error) {
 	found, err := s.find("configmap", namespace, name)
 	return &corev1.ConfigMap{Data: found, BinaryData: map[string][]byte{"binary": {0, 1}}}, err
 }
 
 func renderer() *Renderer {
 	return &Renderer{
-		Objects: shelf{
+		Objects: fakeObjects{
 			"secret/shop/login":               {"user": "u", "password": "p"},
 			"configmap/shop/kube-root-ca.crt": {"ca.crt": "CA"},
 			"configmap/shop/more":             {"user": "other"},
@@ -64,7 +64,7 @@ func keyTo(key, path string, mode *int32) []corev1.KeyToPath {
 
 func named(name string) corev1.LocalObjectReference { return corev1.LocalObjectReference{Name: name} }
 
-// show writes files as "MODE UID:GID CONTENT".
+// show returns the files as "MODE UID:GID CONTENT", by path.
 func show(files map[string]File) map[string]string {
 	shown := map[string]string{}
 	for name, f := range files {
@@ -77,7 +77,7 @@ func projected(mode *int32, sources ...corev1.VolumeProjection) corev1.VolumeSou
 	return corev1.VolumeSource{Projected: &corev1.ProjectedVolumeSource{DefaultMode: mode, Sources: sources}}
 }
 
-// access is the volume that every pod gets.
+// access is the volume that admission adds to every pod.
 func access() corev1.VolumeSource {
 	return projected(number[int32](0o644),
 		corev1.VolumeProjection{ServiceAccountToken: &corev1.ServiceAccountTokenProjection{Path: "token"}},
@@ -101,7 +101,7 @@ func TestRender(t *testing.T) {
 		group  *int64
 		want   map[string]string
 	}{
-		"what every pod gets": {access(), nil, map[string]string{
+		"the volume of every pod": {access(), nil, map[string]string{
 			"token": "0644 -1:-1 token of p for ", "ca.crt": "0644 -1:-1 CA", "namespace": "0644 -1:-1 shop"}},
 		"with a group": {access(), number[int64](2000), map[string]string{
 			"token": "0640 -1:2000 token of p for ", "ca.crt": "0644 -1:2000 CA", "namespace": "0644 -1:2000 shop"}},
@@ -141,8 +141,8 @@ func TestRender(t *testing.T) {
 	}
 }
 
-// Only the pod's spec, not an image, can say who reads a token: a program may become another user as it starts. The cases of
-// the first five are those of Kubernetes' end-to-end test of tokens.
+// TestTokenMode tests the owners and modes of tokens. They depend on the pod's spec and not on an image, because a program may
+// become another user when it starts. The first five cases are those of Kubernetes' end-to-end test of tokens.
 func TestTokenMode(t *testing.T) {
 	t.Parallel()
 	runAs := func(user int64) corev1.Container {
@@ -218,7 +218,8 @@ func TestRenderRefuses(t *testing.T) {
 	}
 }
 
-// A volume's file system has room for so much, and a small pod can ask for far more, which must not be held in memory first.
+// TestRenderIsBounded renders a small pod's volume that is much larger than its file system may be. Render must not hold all of
+// it in memory.
 func TestRenderIsBounded(t *testing.T) {
 	t.Parallel()
 	pod := &corev1.Pod{}

@@ -17,43 +17,43 @@ import (
 	"lanyard.dev/internal/token"
 )
 
-// Request asks the authority for a token of an account and returns the request with its status filled in.
+// Request requests a token of a service account from the authority. It returns the request with its status.
 type Request func(ctx context.Context, namespace, account string, request *authenticationv1.TokenRequest) (*authenticationv1.TokenRequest, error)
 
-// RequestBy asks with a client's credentials.
+// RequestBy returns a Request that uses a client.
 func RequestBy(client typedcorev1.ServiceAccountsGetter) Request {
 	return func(ctx context.Context, namespace, account string, request *authenticationv1.TokenRequest) (*authenticationv1.TokenRequest, error) {
 		return client.ServiceAccounts(namespace).CreateToken(ctx, account, request, metav1.CreateOptions{})
 	}
 }
 
-// wanted is a token as a pod asks for it. Volumes of a pod that want the same share one.
-type wanted struct {
+// tokenSpec identifies a token of a pod. Volumes of a pod with the same tokenSpec share one token.
+type tokenSpec struct {
 	pod      types.UID
-	audience string // "" leaves it to the authority
+	audience string // "" is the authority's default
 	lifetime time.Duration
 }
 
-func want(pod *corev1.Pod, source *corev1.ServiceAccountTokenProjection) wanted {
+func specOf(pod *corev1.Pod, source *corev1.ServiceAccountTokenProjection) tokenSpec {
 	lifetime := token.DefaultLifetime
 	if source.ExpirationSeconds != nil {
 		lifetime = time.Duration(min(*source.ExpirationSeconds, int64(token.MaxLifetime/time.Second))) * time.Second
 	}
-	return wanted{pod.UID, source.Audience, lifetime}
+	return tokenSpec{pod.UID, source.Audience, lifetime}
 }
 
-// bearer is the pod a token is for.
-type bearer struct{ namespace, name, account string }
+// podRef is the pod of a token.
+type podRef struct{ namespace, name, account string }
 
-func bearerOf(pod *corev1.Pod) bearer {
+func podRefOf(pod *corev1.Pod) podRef {
 	account := pod.Spec.ServiceAccountName
 	if account == "" {
 		account = "default"
 	}
-	return bearer{pod.Namespace, pod.Name, account}
+	return podRef{pod.Namespace, pod.Name, account}
 }
 
-func tokenRequest(w wanted, b bearer) *authenticationv1.TokenRequest {
+func tokenRequest(w tokenSpec, b podRef) *authenticationv1.TokenRequest {
 	seconds := int64(w.lifetime / time.Second)
 	request := &authenticationv1.TokenRequest{Spec: authenticationv1.TokenRequestSpec{
 		ExpirationSeconds: &seconds,
@@ -65,32 +65,32 @@ func tokenRequest(w wanted, b bearer) *authenticationv1.TokenRequest {
 	return request
 }
 
-// grant is a token and when it holds, by this machine's clock.
-type grant struct {
+// issuedToken is a token with its times by this machine's clock.
+type issuedToken struct {
 	text            string
 	issued, expires time.Time
 	traits
 }
 
-// granted reads an answer to a request that was sent at the given time. How long the token lives is taken from the
-// answer, when that begins from this machine's clock: then it does not matter what the authority's clock shows.
-func granted(answer *authenticationv1.TokenRequest, sent time.Time) (grant, error) {
+// parseAnswer reads the answer to a request that was sent at the given time. The token's lifetime is the answer's, but it
+// begins when the request was sent, so that the clocks of authority and machine need not agree.
+func parseAnswer(answer *authenticationv1.TokenRequest, sent time.Time) (issuedToken, error) {
 	if answer.Status.Token == "" || len(answer.Status.Token) > token.MaxSize {
-		return grant{}, errors.New("the authority's answer holds no token")
+		return issuedToken{}, errors.New("the authority's answer holds no token")
 	}
 	lifetime := lifetimeOf(answer, sent)
 	if lifetime < time.Second {
-		return grant{}, fmt.Errorf("the authority's token lives for %v", lifetime)
+		return issuedToken{}, fmt.Errorf("the authority's token lives for %v", lifetime)
 	}
-	g := grant{text: answer.Status.Token, issued: sent, expires: sent.Add(lifetime)}
+	g := issuedToken{text: answer.Status.Token, issued: sent, expires: sent.Add(lifetime)}
 	if decoded, err := token.Decode(g.text); err == nil {
 		g.traits = traitsOf(decoded)
 	}
 	return g, nil
 }
 
-// lifetimeOf returns the shortest of what the token says itself and of what the authority made of the request. Only
-// where neither is there do the two clocks have to agree.
+// lifetimeOf returns the shorter of the lifetime in the token's claims and the lifetime in the answer's spec. If both are
+// missing, it takes the expiration time in the answer's status, for which the two clocks have to agree.
 func lifetimeOf(answer *authenticationv1.TokenRequest, sent time.Time) time.Duration {
 	var lifetime time.Duration
 	if seconds := answer.Spec.ExpirationSeconds; seconds != nil {
@@ -110,35 +110,36 @@ func lifetimeOf(answer *authenticationv1.TokenRequest, sent time.Time) time.Dura
 	return lifetime
 }
 
-// skew is how far ahead of this machine's clock a token may have been issued to be taken over.
+// skew is how far in the future, by this machine's clock, a token may have been issued that is taken over.
 const skew = time.Minute
 
-// takeOver reads a token that an earlier agent left. It is of use if it was issued to this pod, for what is wanted, and
-// still holds. A shorter life than asked for is what an authority with a limit grants; a longer one was never asked for.
-func takeOver(text string, w wanted, b bearer, now time.Time) (grant, bool) {
+// takeOver reads a token that an earlier agent has left. It returns false unless the token was issued to this pod with this
+// audience and is still valid. A lifetime shorter than the requested one is accepted, because the authority may limit it. A
+// longer one is not: the authority never grants that.
+func takeOver(text string, w tokenSpec, b podRef, now time.Time) (issuedToken, bool) {
 	decoded, err := token.Decode(text)
 	if err != nil || decoded.Claims == nil || decoded.Claims.Kubernetes == nil || decoded.Claims.Kubernetes.Pod == nil {
-		return grant{}, false
+		return issuedToken{}, false
 	}
 	c := decoded.Claims
 	k := c.Kubernetes
 	if k.Pod.UID != string(w.pod) || k.Pod.Name != b.name || k.Namespace != b.namespace || k.ServiceAccount.Name != b.account {
-		return grant{}, false
+		return issuedToken{}, false
 	}
 	if w.audience != "" && (len(c.Audience) != 1 || c.Audience[0] != w.audience) {
-		return grant{}, false
+		return issuedToken{}, false
 	}
 	issued, expires := time.Unix(c.IssuedAt, 0), c.ExpiresAt()
 	lifetime := expires.Sub(issued)
 	if c.IssuedAt == 0 || lifetime <= 0 || lifetime > w.lifetime || issued.After(now.Add(skew)) || !now.Before(expires) {
-		return grant{}, false
+		return issuedToken{}, false
 	}
-	return grant{text, issued, expires, traitsOf(decoded)}, true
+	return issuedToken{text, issued, expires, traitsOf(decoded)}, true
 }
 
-// isOver reports whether an error says that the pod is no more. Its UID never comes back, so nor does its token.
-// A refusal for want of permission is no such proof: an authority that has just started may not know the pod yet.
-func isOver(err error, pod string) bool {
+// isPodGone reports whether an error means that the pod no longer exists. No later pod has its UID, so its token is never
+// issued again. A Forbidden error does not mean that: an authority that has just started may not know the pod yet.
+func isPodGone(err error, pod string) bool {
 	var status apierrors.APIStatus
 	if !errors.As(err, &status) || !apierrors.IsNotFound(err) && !apierrors.IsConflict(err) {
 		return false

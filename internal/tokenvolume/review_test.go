@@ -14,21 +14,21 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 )
 
-// holder is a node with many pods, whose tokens are reviewed.
-type holder struct {
+// fakeNode is a node with many pods whose tokens are reviewed.
+type fakeNode struct {
 	authority *authority
 	tokens    *Tokens
 	pods      []*corev1.Pod
-	first     map[types.UID]string // their first tokens
+	first     map[types.UID]string // the pods' first tokens
 
 	mu      sync.Mutex
-	refused []string // what was told, by pod
+	refused []string // "POD: REASON", in the order of the calls
 	renewed map[types.UID]int
 }
 
-func newHolder(t *testing.T, pods int, source *corev1.ServiceAccountTokenProjection) *holder {
+func newFakeNode(t *testing.T, pods int, source *corev1.ServiceAccountTokenProjection) *fakeNode {
 	t.Helper()
-	h := &holder{authority: &authority{key: "key-1"}, first: map[types.UID]string{}, renewed: map[types.UID]int{}}
+	h := &fakeNode{authority: &authority{key: "key-1"}, first: map[types.UID]string{}, renewed: map[types.UID]int{}}
 	h.tokens = running(t, TokensConfig{
 		Request: h.authority.request, Review: h.authority.review,
 		Account: func(_, name string) types.UID {
@@ -52,8 +52,8 @@ func newHolder(t *testing.T, pods int, source *corev1.ServiceAccountTokenProject
 	return h
 }
 
-// replaced counts the pods that have another token than their first.
-func (h *holder) replaced(t *testing.T, source *corev1.ServiceAccountTokenProjection) int {
+// replaced returns the number of pods that no longer have their first token.
+func (h *fakeNode) replaced(t *testing.T, source *corev1.ServiceAccountTokenProjection) int {
 	t.Helper()
 	n := 0
 	for _, pod := range h.pods {
@@ -64,7 +64,7 @@ func (h *holder) replaced(t *testing.T, source *corev1.ServiceAccountTokenProjec
 	return n
 }
 
-// TestRefusedTokensAreReplaced goes through the reasons for which an authority ceases to accept tokens that have not ended.
+// TestRefusedTokensAreReplaced tests each reason for which an authority ceases to accept tokens that have not expired.
 func TestRefusedTokensAreReplaced(t *testing.T) {
 	t.Parallel()
 	const all = 500
@@ -83,11 +83,11 @@ func TestRefusedTokensAreReplaced(t *testing.T) {
 		"the node is made again":    {own, func(a *authority) { a.node = "node-2" }, 15 * time.Second, all, "the authority refuses it"},
 		"another audience changes":  {vault, func(a *authority) { a.audience = "https://other" }, time.Minute, 0, ""},
 		"nothing changes":           {own, func(*authority) {}, 10 * time.Minute, 0, ""},
-		"the authority is not sure": {own, func(a *authority) { a.account, a.key, a.unsure = "a", "key-2", errors.New("service unavailable") }, 10 * time.Minute, 0, ""},
+		"the authority is not sure": {own, func(a *authority) { a.account, a.key, a.reviewError = "a", "key-2", errors.New("service unavailable") }, 10 * time.Minute, 0, ""},
 	} {
 		t.Run(name, func(t *testing.T) {
 			simulate(t, func(t *testing.T) {
-				h := newHolder(t, all, test.source)
+				h := newFakeNode(t, all, test.source)
 				asked, reviewed := h.authority.count(), h.authority.reviews()
 				h.authority.set(test.change)
 				h.authority.set(func(a *authority) { a.delay, a.most = 5*time.Millisecond, 0 })
@@ -97,17 +97,17 @@ func TestRefusedTokensAreReplaced(t *testing.T) {
 					t.Errorf("%d tokens were replaced within %v, want %d", got, test.within, test.want)
 				}
 				if len(h.refused) != test.want {
-					t.Errorf("told of %d refusals, want %d: %.100q", len(h.refused), test.want, h.refused)
+					t.Errorf("%d refusals were reported, want %d: %.100q", len(h.refused), test.want, h.refused)
 				}
-				for _, told := range h.refused {
-					if _, why, _ := strings.Cut(told, ": "); why != test.why {
-						t.Fatalf("told %q, want %q", told, test.why)
+				for _, reported := range h.refused {
+					if _, why, _ := strings.Cut(reported, ": "); why != test.why {
+						t.Fatalf("reported %q, want %q", reported, test.why)
 					}
 				}
 				if requests := h.authority.count() - asked; requests != test.want || h.authority.most > inFlight {
 					t.Errorf("%d requests, %d at once; want %d, %d at once", requests, h.authority.most, test.want, inFlight)
 				}
-				// One review in four seconds, whatever the number of pods, and one for each token that there is a reason to doubt.
+				// One review in four seconds, independent of the number of pods, and one for each suspect token.
 				if reviews, most := h.authority.reviews()-reviewed, test.want+int(test.within/reviewEvery)+1; reviews > most {
 					t.Errorf("%d reviews, want at most %d", reviews, most)
 				}
@@ -116,12 +116,12 @@ func TestRefusedTokensAreReplaced(t *testing.T) {
 	}
 }
 
-// An account may be created again long after it was deleted, when its tokens are refused already and requests for new ones
-// wait after failures.
+// TestAnAccountIsMadeAgainAfterAWhile creates an account again long after it was deleted, when its tokens have been refused
+// and requests for new ones are in their back-off.
 func TestAnAccountIsMadeAgainAfterAWhile(t *testing.T) {
 	simulate(t, func(t *testing.T) {
 		source := projection("", 3600)
-		h := newHolder(t, 3, source)
+		h := newFakeNode(t, 3, source)
 		h.authority.set(func(a *authority) { a.account, a.failure = "gone", errors.New("service account does not exist") })
 		elapse(5 * time.Minute)
 		if got := h.replaced(t, source); got != 0 {
@@ -136,11 +136,11 @@ func TestAnAccountIsMadeAgainAfterAWhile(t *testing.T) {
 	})
 }
 
-// One token that is revoked is found in its turn, and does not bring the others to a review.
+// TestARevokedTokenIsReplaced revokes a single token. The routine reviews find it, and the other tokens do not become suspect.
 func TestARevokedTokenIsReplaced(t *testing.T) {
 	simulate(t, func(t *testing.T) {
 		source := projection("", 3600)
-		h := newHolder(t, 3, source)
+		h := newFakeNode(t, 3, source)
 		before := 0
 		h.authority.set(func(a *authority) { a.revoked, before = map[string]bool{"2": true}, len(a.reviewed) })
 		elapse(3 * reviewEvery)
@@ -153,11 +153,12 @@ func TestARevokedTokenIsReplaced(t *testing.T) {
 	})
 }
 
-// A token that was issued before the account was deleted may arrive after its new account was seen.
+// TestATokenOfTheFormerAccountThatArrivesLate has the answer to a request arrive after the account has been deleted and
+// created again.
 func TestATokenOfTheFormerAccountThatArrivesLate(t *testing.T) {
 	simulate(t, func(t *testing.T) {
 		source := projection("", 3600)
-		h := newHolder(t, 1, source) // whose review has just been
+		h := newFakeNode(t, 1, source) // its token has just been reviewed
 		h.authority.set(func(a *authority) { a.account, a.delay = "former", time.Second })
 		late := h.tokens.config.Request
 		h.tokens.config.Request = func(ctx context.Context, namespace, account string, r *authenticationv1.TokenRequest) (*authenticationv1.TokenRequest, error) {
@@ -175,10 +176,10 @@ func TestATokenOfTheFormerAccountThatArrivesLate(t *testing.T) {
 	})
 }
 
-// While a new token is no remedy, as for a pod that ends, requests become rare.
+// TestAnAuthorityThatRefusesWhatItIssues has new tokens be refused as well, as for a pod that ends. Requests become rare.
 func TestAnAuthorityThatRefusesWhatItIssues(t *testing.T) {
 	simulate(t, func(t *testing.T) {
-		h := newHolder(t, 1, projection("", 3600))
+		h := newFakeNode(t, 1, projection("", 3600))
 		h.authority.set(func(a *authority) { a.revoked = map[string]bool{} })
 		for i := range 1000 {
 			h.authority.revoked[fmt.Sprint(i)] = true
@@ -191,22 +192,22 @@ func TestAnAuthorityThatRefusesWhatItIssues(t *testing.T) {
 	})
 }
 
-// An authority that is away is asked ever more seldom, and soon again once it is back.
+// TestReviewsDuringAnOutage has reviews become rare during an outage, and resume soon after it.
 func TestReviewsDuringAnOutage(t *testing.T) {
 	simulate(t, func(t *testing.T) {
 		source := projection("", 3*24*3600)
-		h := newHolder(t, 100, source)
-		h.authority.set(func(a *authority) { a.unsure, a.reviewed = errors.New("connection refused"), nil })
+		h := newFakeNode(t, 100, source)
+		h.authority.set(func(a *authority) { a.reviewError, a.reviewed = errors.New("connection refused"), nil })
 		h.tokens.mu.Lock()
-		for _, held := range h.tokens.held {
-			held.suspect = true
+		for _, managed := range h.tokens.managed {
+			managed.suspect = true
 		}
 		h.tokens.mu.Unlock()
 		elapse(10 * time.Minute)
 		if n := h.authority.reviews(); n < 40 || n > 100 {
 			t.Errorf("%d reviews in 10 minutes, want one in about 10 seconds", n)
 		}
-		h.authority.set(func(a *authority) { a.unsure, a.key = nil, "key-2" })
+		h.authority.set(func(a *authority) { a.reviewError, a.key = nil, "key-2" })
 		elapse(lastReviewRetry + 10*time.Second)
 		if got := h.replaced(t, source); got != 100 {
 			t.Errorf("%d of 100 tokens were replaced after the outage", got)
@@ -214,11 +215,12 @@ func TestReviewsDuringAnOutage(t *testing.T) {
 	})
 }
 
-// Tokens that an earlier agent left are reviewed before their turn: the authority may have begun anew together with the agent.
+// TestAdoptedTokensAreReviewed adopts tokens of an earlier agent. They are reviewed at once, because the authority may have
+// been set up again together with the agent.
 func TestAdoptedTokensAreReviewed(t *testing.T) {
 	simulate(t, func(t *testing.T) {
 		source := projection("", 3600)
-		h, next := newHolder(t, 200, source), newHolder(t, 0, source)
+		h, next := newFakeNode(t, 200, source), newFakeNode(t, 0, source)
 		next.authority.set(func(a *authority) {
 			a.asked, a.revoked = make([]time.Time, 1000), map[string]bool{}
 			for i := range 201 {

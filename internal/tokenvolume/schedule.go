@@ -8,7 +8,7 @@ import (
 	"k8s.io/utils/clock"
 )
 
-// Run renews tokens until ctx ends, and returns when no request is under way any more.
+// Run renews tokens until ctx ends. It returns when all requests have ended.
 func (t *Tokens) Run(ctx context.Context) {
 	var renewals sync.WaitGroup
 	defer renewals.Wait()
@@ -16,7 +16,7 @@ func (t *Tokens) Run(ctx context.Context) {
 		renewals.Go(func() { t.reviewAll(ctx) })
 	}
 	for {
-		h, wait := t.due()
+		h, wait := t.nextDue()
 		if h == nil {
 			if !t.pause(ctx, wait, t.wake) {
 				return
@@ -39,9 +39,9 @@ func (t *Tokens) Run(ctx context.Context) {
 	}
 }
 
-// pauseAfter returns the time until the next renewal may start. Pods with a refused token are locked out, so that they wait
-// less.
-func (t *Tokens) pauseAfter(h *held) time.Duration {
+// pauseAfter returns the time until the next renewal may start. It is shorter after the renewal of a refused token, because
+// the pod cannot use the API until it has a new one.
+func (t *Tokens) pauseAfter(h *managed) time.Duration {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if h.refused {
@@ -50,35 +50,36 @@ func (t *Tokens) pauseAfter(h *held) time.Duration {
 	return spacing
 }
 
-// due returns the token that has waited longest to be renewed and marks it busy, or else how long none will be due.
-func (t *Tokens) due() (*held, time.Duration) {
+// nextDue returns the token that is longest overdue for renewal and marks it busy. If no token is due, it returns nil and how
+// long none will be.
+func (t *Tokens) nextDue() (*managed, time.Duration) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	now := t.now()
 	for {
 		first := t.earliest()
 		if first == nil {
-			return nil, longestPause
+			return nil, maxPause
 		}
 		if wait := first.next.Sub(now); wait > 0 {
-			return nil, min(wait, longestPause)
+			return nil, min(wait, maxPause)
 		}
 		select {
 		case first.busy <- struct{}{}:
 			return first, 0
 		default:
-			// It is being requested, which sets the time anew.
+			// The request that is under way sets the time again.
 			first.next = now.Add(firstRetry)
 		}
 	}
 }
 
-// earliest returns the token that is to be requested next. A node has hundreds of them and renews one every few
-// seconds, so looking at each costs less than keeping an order would.
-func (t *Tokens) earliest() *held {
-	var first *held
-	for _, h := range t.held {
-		if h.over || h.next.IsZero() {
+// earliest returns the token that is to be requested next. A node has hundreds of tokens and renews one every few seconds, so
+// a scan of all costs less than keeping them in order. t.mu is held.
+func (t *Tokens) earliest() *managed {
+	var first *managed
+	for _, h := range t.managed {
+		if h.podGone || h.next.IsZero() {
 			continue
 		}
 		if first == nil || h.next.Before(first.next) {
@@ -88,6 +89,7 @@ func (t *Tokens) earliest() *held {
 	return first
 }
 
+// pause waits until the time has passed or wake receives a value. It returns false if ctx ends first.
 func (t *Tokens) pause(ctx context.Context, wait time.Duration, wake <-chan struct{}) bool {
 	timer := t.config.Clock.NewTimer(wait)
 	defer timer.Stop()
@@ -100,7 +102,7 @@ func (t *Tokens) pause(ctx context.Context, wait time.Duration, wake <-chan stru
 	return true
 }
 
-func (t *Tokens) renew(ctx context.Context, h *held) {
+func (t *Tokens) renew(ctx context.Context, h *managed) {
 	err := t.request(ctx, h, "renewal")
 	switch {
 	case err == nil:
@@ -114,12 +116,12 @@ func (t *Tokens) renew(ctx context.Context, h *held) {
 	}
 }
 
-// untilExpiry returns how long all tokens hold, or false if there are none.
+// untilExpiry returns the time until the first token expires. ok is false if there is no token.
 func (t *Tokens) untilExpiry() (left time.Duration, ok bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	for _, h := range t.held {
-		if h.text == "" || h.over {
+	for _, h := range t.managed {
+		if h.text == "" || h.podGone {
 			continue
 		}
 		if own := h.expires.Sub(t.now()); !ok || own < left {
@@ -130,39 +132,39 @@ func (t *Tokens) untilExpiry() (left time.Duration, ok bool) {
 }
 
 const (
-	// maxAge is when a token is renewed at the latest, however long it lives.
+	// maxAge is the age at which a token is renewed at the latest, however long it is valid.
 	maxAge = 24 * time.Hour
-	// spread is the part of the time until then by which the renewal may come earlier. Tokens that were issued in the same
-	// second are renewed over a quarter of it, and further apart each time.
-	spread = 0.25
+	// renewalJitter is the part of a token's age at renewal by which the renewal may come earlier. Renewals of tokens that
+	// were issued at the same time are spread over this part, and further with each renewal.
+	renewalJitter = 0.25
 )
 
-// RenewAt returns when a token is to be renewed: at 80 % of its life or 24 h after it was issued, whichever is first, or up
-// to a quarter of that earlier. jitter, from 0 to 1, says how much earlier.
+// RenewAt returns when to renew a token: after 80 % of its lifetime or 24 hours, whichever comes first, and earlier by up to
+// a quarter of that time. jitter, from 0 to 1, is the part of this quarter.
 func RenewAt(issued, expires time.Time, jitter float64) time.Time {
 	age := max(0, min(expires.Sub(issued)/5*4, maxAge))
-	early := time.Duration(float64(age) * spread * min(max(jitter, 0), 1))
+	early := time.Duration(float64(age) * renewalJitter * min(max(jitter, 0), 1))
 	return issued.Add(age - early)
 }
 
-// Timeline tells how old tokens are. It begins as the wall clock and never goes back: between two readings as much time
-// passes as went by on the monotonic clock, which stands still while a machine sleeps, or on the wall clock, which may be
-// set, whichever is more. So a token is renewed early where the two differ, and never late.
+// Timeline is the time by which tokens are renewed. It begins as the wall clock and never goes back. Between two readings it
+// advances by the time that has passed on the monotonic clock, which stops while a machine sleeps, or on the wall clock, which
+// may be set, whichever is longer. So if the two clocks differ, tokens are renewed early, and never late.
 type Timeline struct {
 	clock clock.PassiveClock
 
 	mu      sync.Mutex
-	read    time.Time // the clock at the last reading
-	reading time.Time
+	read    time.Time // the clock's time at the last call of Now
+	reading time.Time // what Now last returned
 }
 
-// NewTimeline returns a timeline that follows a clock.
+// NewTimeline returns a Timeline that follows a clock.
 func NewTimeline(c clock.PassiveClock) *Timeline {
 	now := c.Now()
 	return &Timeline{clock: c, read: now, reading: now.Round(0)}
 }
 
-// Now is the present. It is safe for concurrent use.
+// Now returns the current time. It is safe for concurrent use.
 func (l *Timeline) Now() time.Time {
 	l.mu.Lock()
 	defer l.mu.Unlock()

@@ -32,8 +32,8 @@ func TestRenewAt(t *testing.T) {
 	}
 }
 
-// twoClocks is a wall clock that a test sets and a monotonic one that a sleeping machine stops. As with the real clock,
-// Since measures by the latter. It knows the times that Now has returned.
+// twoClocks is a wall clock that a test sets, and a monotonic clock that stops while a machine sleeps. As with the real clock,
+// Since measures with the monotonic clock. noted holds the times that Now has returned.
 type twoClocks struct {
 	wall      time.Time
 	monotonic time.Duration

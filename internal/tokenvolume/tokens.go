@@ -16,34 +16,34 @@ import (
 )
 
 const (
-	// inFlight is how many requests may be under way at once.
+	// inFlight is the maximum number of concurrent requests.
 	inFlight = 4
-	// spacing is the least time between the starts of two renewals of tokens that hold, so that no outage ends in a burst.
+	// spacing is the minimum time between the starts of two renewals of valid tokens, so that an outage does not end in a burst.
 	spacing = 50 * time.Millisecond
-	// requestTimeout bounds one request, the wait for others not counted.
+	// requestTimeout bounds one request, without the time that it waits for other requests.
 	requestTimeout = 15 * time.Second
-	// longestPause bounds how late it is noticed that the clock was set or the machine slept.
-	longestPause = time.Minute
+	// maxPause bounds the delay until Run notices that the clock was set, or that the machine slept.
+	maxPause = time.Minute
 	// firstRetry and lastRetry bound the wait after a failure.
 	firstRetry, lastRetry = time.Second, time.Minute
 )
 
-// TokensConfig says what Tokens works with.
+// TokensConfig configures Tokens. Only Request is required.
 type TokensConfig struct {
 	Request Request
-	// Review, where not nil, is asked whether the authority still accepts the tokens.
+	// Review, where not nil, finds out whether the authority still accepts the tokens.
 	Review Review
-	// Account, where not nil, returns the UID of a service account as far as it is known, or "". It must not block.
+	// Account, where not nil, returns the UID of a service account, or "" if it is not known. It must not block.
 	Account func(namespace, name string) types.UID
 	// Clock is the real one if nil.
 	Clock clock.Clock
-	// Renewed is told of a pod whose token has been replaced before its end. It must not block.
+	// Renewed, where not nil, is called for a pod whose token has been replaced before it expired. It must not block.
 	Renewed func(pod types.UID)
-	// Failed is told that a pod's token could not be renewed: once when that begins, and once more if the token has
-	// ended meanwhile. The error names neither token nor credential. It must not block.
+	// Failed, where not nil, is called when a pod's token cannot be renewed: at the first failure, and again if the token has
+	// expired. The error contains neither a token nor a credential. Failed must not block.
 	Failed func(pod types.UID, err error)
-	// Refused is told why the authority does not accept a pod's token any more, before a new one is requested. It must not
-	// block, nor call Tokens.
+	// Refused, where not nil, is called with the reason when the authority no longer accepts a pod's token, before a new one is
+	// requested. It must not block, and must not call Tokens.
 	Refused func(pod types.UID, why string)
 	// Random returns numbers from 0 to 1. It is rand.Float64 if nil.
 	Random func() float64
@@ -51,52 +51,53 @@ type TokensConfig struct {
 	Metrics compbasemetrics.KubeRegistry
 }
 
-// Tokens holds the tokens of pods and renews them before they end, or as soon as the authority does not accept them any more.
+// Tokens holds the tokens of pods. It renews them before they expire, and replaces those that the authority no longer
+// accepts.
 type Tokens struct {
 	config  TokensConfig
 	time    *Timeline
 	metrics *metrics
-	// slots is full while as many requests are under way as may be.
+	// slots holds a value for each request that is under way.
 	slots chan struct{}
-	// wake tells Run that there is something new to wait for.
+	// wake ends the pause of Run when a token must be requested earlier than before.
 	wake chan struct{}
-	// doubt tells reviewAll that there is a token to review.
-	doubt chan struct{}
+	// reviewWake ends the pause of reviewAll when there is a token to review.
+	reviewWake chan struct{}
 
-	mu   sync.Mutex
-	held map[wanted]*held
-	// swept is when a token was last reviewed without a reason; until reviewAfter none is.
-	swept, reviewAfter time.Time
-	reviewFailures     int
-	// reviews counts those that were answered.
+	mu      sync.Mutex
+	managed map[tokenSpec]*managed
+	// lastRoutine is when a token was last reviewed without a reason. No token is reviewed before reviewAfter.
+	lastRoutine, reviewAfter time.Time
+	reviewFailures           int
+	// reviews is the number of reviews that the authority has answered.
 	reviews uint64
 }
 
-// held is a token that a pod wants. What may change is guarded by Tokens.mu.
-type held struct {
-	wanted
-	bearer
-	// busy is full while somebody requests this token.
+// managed is a token that a pod uses. Tokens.mu guards the fields that change.
+type managed struct {
+	tokenSpec
+	podRef
+	// busy holds a value while this token is being requested.
 	busy chan struct{}
 
-	grant
-	// next is when the token is requested again; zero while it has never been there.
+	issuedToken
+	// next is when the token is requested again. It is zero before the first token has been issued.
 	next     time.Time
 	failures int
 	failure  error
-	told     news
-	// refused says that the authority does not accept the token, suspect that this is to be found out, and reviewed is the
-	// number of its last review.
+	reported severity
+	// refused is set if the authority does not accept the token, and suspect if a review is to find out whether it does.
 	refused, suspect bool
-	reviewed         uint64
-	// replaced says that the token replaced a refused one, and replacements how many such did not help.
+	// reviewed is the value of Tokens.reviews after the token's last review.
+	reviewed uint64
+	// replaced is set if the token replaced a refused one. replacements counts the replacements that were refused as well.
 	replaced     bool
 	replacements int
-	// over says that the pod is no more: nothing is requested any longer.
-	over bool
+	// podGone is set if the pod no longer exists. The token is not requested again.
+	podGone bool
 }
 
-// NewTokens returns Tokens that hold nothing yet.
+// NewTokens returns Tokens without any token.
 func NewTokens(config TokensConfig) *Tokens {
 	if config.Clock == nil {
 		config.Clock = clock.RealClock{}
@@ -106,7 +107,7 @@ func NewTokens(config TokensConfig) *Tokens {
 	}
 	t := &Tokens{
 		config: config, time: NewTimeline(config.Clock), metrics: newMetrics(), slots: make(chan struct{}, inFlight), wake: make(chan struct{}, 1),
-		doubt: make(chan struct{}, 1), held: map[wanted]*held{},
+		reviewWake: make(chan struct{}, 1), managed: map[tokenSpec]*managed{},
 	}
 	if config.Metrics != nil {
 		t.register(config.Metrics)
@@ -116,10 +117,10 @@ func NewTokens(config TokensConfig) *Tokens {
 
 func (t *Tokens) now() time.Time { return t.time.Now() }
 
-// Get returns the pod's token for a source: the one that is there while it holds, else a new one. It is renewed from then
-// on until Forget.
+// Get returns the pod's token for a source: the current one while it is valid, and otherwise a new one. From the first call
+// on, Run renews the token until Forget.
 func (t *Tokens) Get(ctx context.Context, pod *corev1.Pod, source *corev1.ServiceAccountTokenProjection) (string, error) {
-	h := t.hold(pod, source)
+	h := t.manage(pod, source)
 	select {
 	case h.busy <- struct{}{}:
 		defer func() { <-h.busy }()
@@ -143,33 +144,34 @@ func (t *Tokens) Get(ctx context.Context, pod *corev1.Pod, source *corev1.Servic
 	return h.text, nil
 }
 
-// current answers Get without a request where it can: a token that holds, or the latest failure while its back-off lasts.
-func (t *Tokens) current(h *held) (text string, err error, done bool) {
+// current returns, without a request, what Get returns: a token while it is valid, or the last failure during its back-off.
+// done is false if Get must request a token.
+func (t *Tokens) current(h *managed) (text string, err error, done bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	now := t.now()
 	switch {
 	case h.text != "" && now.Before(h.expires):
-		return h.text, nil, true // also if it is refused: Run replaces it
-	case h.failure != nil && (h.over || now.Before(h.next)):
+		return h.text, nil, true // also if the token is refused: Run replaces it
+	case h.failure != nil && (h.podGone || now.Before(h.next)):
 		return "", h.failure, true
 	}
 	return "", nil, false
 }
 
-// Adopt takes over a token that an earlier agent left, if it is what the source asks for and holds, and has it reviewed. It
-// reports whether Get now has a token to return.
+// Adopt takes over a token that an earlier agent has left, if it is valid and matches the source, and marks it for review. It
+// reports whether there is a token that Get can return.
 func (t *Tokens) Adopt(pod *corev1.Pod, source *corev1.ServiceAccountTokenProjection, text string) bool {
-	h := t.hold(pod, source)
+	h := t.manage(pod, source)
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if h.text != "" {
 		return true
 	}
-	found, ok := takeOver(text, h.wanted, h.bearer, t.now())
+	found, ok := takeOver(text, h.tokenSpec, h.podRef, t.now())
 	if ok {
-		t.keep(h, found)
-		h.suspect = true // much may have happened since
+		t.store(h, found)
+		h.suspect = true // the authority may have ceased to accept it
 	}
 	return ok
 }
@@ -178,35 +180,35 @@ func (t *Tokens) Adopt(pod *corev1.Pod, source *corev1.ServiceAccountTokenProjec
 func (t *Tokens) Forget(pod types.UID) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	for key, h := range t.held {
+	for key, h := range t.managed {
 		if key.pod == pod {
-			h.over = true
-			delete(t.held, key)
+			h.podGone = true
+			delete(t.managed, key)
 		}
 	}
 }
 
-func (t *Tokens) hold(pod *corev1.Pod, source *corev1.ServiceAccountTokenProjection) *held {
-	key := want(pod, source)
+func (t *Tokens) manage(pod *corev1.Pod, source *corev1.ServiceAccountTokenProjection) *managed {
+	key := specOf(pod, source)
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	h := t.held[key]
+	h := t.managed[key]
 	if h == nil {
-		h = &held{wanted: key, bearer: bearerOf(pod), busy: make(chan struct{}, 1)}
-		t.held[key] = h
+		h = &managed{tokenSpec: key, podRef: podRefOf(pod), busy: make(chan struct{}, 1)}
+		t.managed[key] = h
 	}
 	return h
 }
 
-// request asks for a token and keeps what came of it. The caller has the token's busy and a slot.
-func (t *Tokens) request(ctx context.Context, h *held, reason string) error {
+// request requests a token and stores the result. The caller holds the token's busy and a slot.
+func (t *Tokens) request(ctx context.Context, h *managed, reason string) error {
 	limited, cancel := context.WithTimeout(ctx, requestTimeout)
 	defer cancel()
 	sent := t.now()
-	answer, err := t.config.Request(limited, h.namespace, h.account, tokenRequest(h.wanted, h.bearer))
-	var found grant
+	answer, err := t.config.Request(limited, h.namespace, h.account, tokenRequest(h.tokenSpec, h.podRef))
+	var found issuedToken
 	if err == nil {
-		found, err = granted(answer, sent)
+		found, err = parseAnswer(answer, sent)
 	}
 	t.metrics.requested(reason, err)
 	if err != nil && ctx.Err() != nil {
@@ -221,64 +223,64 @@ func (t *Tokens) request(ctx context.Context, h *held, reason string) error {
 		t.fail(h, err)
 		return err
 	}
-	t.keep(h, found)
+	t.store(h, found)
 	return nil
 }
 
-func (t *Tokens) keep(h *held, found grant) {
+func (t *Tokens) store(h *managed, found issuedToken) {
 	if h.replaced = h.refused; h.refused {
-		t.suspectLike(h.traits, found.traits)
+		t.suspectSimilar(h.traits, found.traits)
 	}
-	h.grant, h.failures, h.failure, h.told, h.refused = found, 0, nil, nothing, false
-	// The account may have been created again while the token was on its way.
-	h.suspect = t.isOfFormerAccount(found, h.bearer)
+	h.issuedToken, h.failures, h.failure, h.reported, h.refused = found, 0, nil, unreported, false
+	// The account may have been deleted and created again while the answer was on its way.
+	h.suspect = t.isOfFormerAccount(found, h.podRef)
 	h.next = RenewAt(found.issued, found.expires, t.config.Random())
-	poke(t.wake)
-	poke(t.doubt)
+	wakeUp(t.wake)
+	wakeUp(t.reviewWake)
 }
 
-func (t *Tokens) fail(h *held, err error) {
+func (t *Tokens) fail(h *managed, err error) {
 	h.failure = err
-	// A token that has never been there is asked for by Get alone, whose caller decides when and for how long.
+	// Run renews tokens only. Before the first token has been issued, the caller of Get decides when to try again.
 	if h.text == "" {
 		return
 	}
-	if isOver(err, h.name) {
-		h.over = true
+	if isPodGone(err, h.name) {
+		h.podGone = true
 		return
 	}
 	h.next = t.now().Add(retryAfter(h.failures, t.config.Random()))
 	h.failures++
 }
 
-// retryAfter doubles the wait with each failure. jitter, from 0 to 1, takes away up to half of it.
+// retryAfter returns the wait after a failure. It doubles with each failure. jitter, from 0 to 1, shortens it by up to half.
 func retryAfter(failures int, jitter float64) time.Duration {
 	wait := min(firstRetry<<min(failures, 16), lastRetry)
 	return wait - time.Duration(jitter*float64(wait)/2)
 }
 
-// news is how bad a failing renewal has become.
-type news int
+// severity is the state of a failing renewal.
+type severity int
 
 const (
-	nothing news = iota
-	failing
-	ended
+	unreported severity = iota
+	expiring
+	expired
 )
 
 var errEnded = errors.New("the token has ended")
 
-// report tells of a failed renewal once, and once more when the token has ended.
-func (t *Tokens) report(h *held, err error) {
+// report reports a failed renewal once, and again when the token has expired.
+func (t *Tokens) report(h *managed, err error) {
 	t.mu.Lock()
-	now, over := failing, h.over
+	now, podGone := expiring, h.podGone
 	if !t.now().Before(h.expires) {
-		now, err = ended, fmt.Errorf("%w: %w", errEnded, err)
+		now, err = expired, fmt.Errorf("%w: %w", errEnded, err)
 	}
-	old := h.told
-	h.told = max(old, now)
+	old := h.reported
+	h.reported = max(old, now)
 	t.mu.Unlock()
-	if over || now <= old {
+	if podGone || now <= old {
 		return
 	}
 	klog.ErrorS(err, "Token not renewed", "pod", klog.KRef(h.namespace, h.name), "audience", h.audience)

@@ -24,32 +24,33 @@ import (
 	"lanyard.dev/internal/token"
 )
 
-// authority answers token requests as the real one does, by a clock that may be wrong.
+// authority answers token requests as a real authority does. Its clock may be wrong.
 type authority struct {
 	mu sync.Mutex
-	// asked holds the time of each request.
+	// asked are the times of the requests.
 	asked []time.Time
 	specs []authenticationv1.TokenRequestSpec
-	// failure is what requests are answered with, if set.
+	// failure, where not nil, is the answer to every request.
 	failure error
-	// skew is how far its clock is ahead, limit the longest life it grants, delay how long it takes.
+	// skew is how far its clock is ahead, limit the longest lifetime that it grants, delay the time that a request takes.
 	skew, limit, delay time.Duration
 	underWay, most     int
-	// key, account, node and audience are what tokens have now. Others are refused, and so are those that revoked names by jti.
+	// key, account, node and audience are those of new tokens. Tokens with other values are refused, and so are the tokens whose
+	// jti is in revoked.
 	key, account, node, audience string
 	revoked                      map[string]bool
-	// reviewed holds the time of each review; no review is answered while unsure is set.
-	reviewed []time.Time
-	unsure   error
+	// reviewed are the times of the reviews. reviewError, where not nil, is the answer to every review.
+	reviewed    []time.Time
+	reviewError error
 }
 
-// review answers as the real one does.
+// review answers a review as a real authority does.
 func (a *authority) review(_ context.Context, text, audience string) (bool, error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.reviewed = append(a.reviewed, time.Now())
-	if a.unsure != nil {
-		return false, a.unsure
+	if a.reviewError != nil {
+		return false, a.reviewError
 	}
 	decoded, err := token.Decode(text)
 	if err != nil {
@@ -107,7 +108,7 @@ func (a *authority) set(change func(*authority)) {
 	change(a)
 }
 
-// reviews is how many reviews have been asked for.
+// reviews returns the number of reviews.
 func (a *authority) reviews() int {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -126,7 +127,7 @@ func claims(namespace, account string, pod *authenticationv1.BoundObjectReferenc
 		namespace, account, audience, issued.Unix(), expires.Unix(), id, namespace, account, pod.Name, pod.UID)
 }
 
-// signed returns a token in form only.
+// signed returns a token whose signature is not valid.
 func signed(payload string) string { return signedBy("", payload) }
 
 func signedBy(key, payload string) string {
@@ -145,19 +146,19 @@ func projection(audience string, seconds int64) *corev1.ServiceAccountTokenProje
 	return &corev1.ServiceAccountTokenProjection{Audience: audience, ExpirationSeconds: &seconds, Path: "token"}
 }
 
-// running has Tokens renew in a bubble of simulated time, until the test ends.
+// running returns Tokens that run in a bubble of simulated time until the test ends.
 func running(t *testing.T, config TokensConfig) *Tokens {
 	t.Helper()
 	tokens := NewTokens(config)
 	ctx, cancel := context.WithCancel(t.Context())
-	ended := make(chan struct{})
+	expired := make(chan struct{})
 	go func() {
-		defer close(ended)
+		defer close(expired)
 		tokens.Run(ctx)
 	}()
 	t.Cleanup(func() {
 		cancel()
-		<-ended
+		<-expired
 	})
 	return tokens
 }
@@ -177,7 +178,7 @@ func simulate(t *testing.T, test func(t *testing.T)) {
 	synctest.Test(t, test)
 }
 
-// elapse lets simulated time pass and waits until all that is due has been done.
+// elapse lets simulated time pass, and waits until all goroutines of the bubble are idle.
 func elapse(d time.Duration) {
 	time.Sleep(d)
 	synctest.Wait()
@@ -190,7 +191,7 @@ func TestGetAsksOnceAndForThePod(t *testing.T) {
 		pod := podNamed("dashboard")
 		first := get(t, tokens, pod, projection("", 3607))
 		if again := get(t, tokens, pod, projection("", 3607)); again != first {
-			t.Error("another token was returned while the first holds")
+			t.Error("another token was returned while the first is valid")
 		}
 		if other := get(t, tokens, pod, projection("vault", 600)); other == first {
 			t.Error("one token was returned for two audiences")
@@ -235,7 +236,7 @@ func TestTokenIsRenewedInTime(t *testing.T) {
 				}
 				elapse(test.to - test.from + 2*time.Second)
 				if a.count() != 2 || renewed != 1 || get(t, tokens, pod, projection("", test.seconds)) == first {
-					t.Errorf("%d requests, told of %d renewals; want 2 and 1", a.count(), renewed)
+					t.Errorf("%d requests and %d reported renewals; want 2 and 1", a.count(), renewed)
 				}
 				tokens.Forget(pod.UID)
 				elapse(48 * time.Hour)
@@ -252,7 +253,7 @@ func TestManyPodsAreRenewedWithoutABurst(t *testing.T) {
 	const pods = 500
 	for name, test := range map[string]struct {
 		seconds int64
-		// most requests in any second; 500 in the shortest window of 10-minute tokens are 4.2 a second on average
+		// most is the maximum number of requests in any second. 500 renewals of 10-minute tokens are 4.2 per second on average.
 		most    int
 		periods int
 	}{
@@ -288,20 +289,20 @@ func TestManyPodsAreRenewedWithoutABurst(t *testing.T) {
 	}
 }
 
-// TestAuthorityAway has the authority fail for hours and return. Nobody spins, each pod is told of twice, and all tokens
-// are new soon after.
+// TestAuthorityAway has the authority fail for hours. Requests do not become frequent, each pod's failure is reported twice,
+// and all tokens are renewed soon after the authority is back.
 func TestAuthorityAway(t *testing.T) {
 	simulate(t, func(t *testing.T) {
 		const pods = 100
 		var a authority
-		told := map[types.UID]int{}
+		reported := map[types.UID]int{}
 		var mu sync.Mutex
 		tokens := running(t, TokensConfig{Request: a.request, Failed: func(uid types.UID, err error) {
 			mu.Lock()
 			defer mu.Unlock()
-			told[uid]++
+			reported[uid]++
 			if strings.Contains(err.Error(), "secret-signature") || strings.Contains(err.Error(), "eyJ") {
-				t.Errorf("the error tells the token: %v", err)
+				t.Errorf("the error contains the token: %v", err)
 			}
 		}})
 		for i := range pods {
@@ -310,20 +311,20 @@ func TestAuthorityAway(t *testing.T) {
 		a.set(func(a *authority) { a.failure, a.asked = errors.New("connection refused"), nil })
 		elapse(59 * time.Minute)
 		if got := get(t, tokens, podNamed("7"), projection("", 3600)); got == "" {
-			t.Error("the old token is not served while it holds")
+			t.Error("Get does not return the old token while it is valid")
 		}
 		elapse(time.Minute)
 		before := a.count()
 		elapse(time.Hour)
-		// Every token is asked for every 30 to 60 seconds.
+		// Every token is requested every 30 to 60 seconds.
 		if tries := a.count() - before; tries < pods*60 || tries > pods*130 {
 			t.Errorf("%d requests in an hour for %d pods", tries, pods)
 		}
 		if _, err := tokens.Get(t.Context(), podNamed("7"), projection("", 3600)); err == nil || !strings.Contains(err.Error(), "connection refused") {
 			t.Errorf("got %v after the token has ended", err)
 		}
-		if len(told) != pods || told["uid-of-7"] != 2 {
-			t.Errorf("told of %d pods, %d times of one; want %d and 2", len(told), told["uid-of-7"], pods)
+		if len(reported) != pods || reported["uid-of-7"] != 2 {
+			t.Errorf("failures of %d pods were reported, of one pod %d times; want %d and 2", len(reported), reported["uid-of-7"], pods)
 		}
 		a.set(func(a *authority) { a.failure, a.asked = nil, nil })
 		elapse(time.Minute + 10*time.Second)
@@ -358,7 +359,7 @@ func TestRequestsInFlightAreBounded(t *testing.T) {
 	})
 }
 
-func TestAHangingAuthorityHoldsNobodyForever(t *testing.T) {
+func TestAHangingAuthorityDoesNotBlockForever(t *testing.T) {
 	simulate(t, func(t *testing.T) {
 		a := authority{delay: time.Hour}
 		tokens := running(t, TokensConfig{Request: a.request})
@@ -463,13 +464,13 @@ func TestMetrics(t *testing.T) {
 		get(t, tokens, podNamed("p"), projection("", 3600))
 		elapse(50 * time.Minute)
 		left, _ := tokens.untilExpiry()
-		want := fmt.Sprintf(`# HELP lanyard_token_earliest_expiry_seconds [ALPHA] Seconds until the first of the pods' tokens ends; below 0 if one has ended. Absent where there is no token.
+		want := fmt.Sprintf(`# HELP lanyard_token_earliest_expiry_seconds [ALPHA] Seconds until the first of the pods' tokens expires; below 0 if one has expired. Absent if there is no token.
 # TYPE lanyard_token_earliest_expiry_seconds gauge
 lanyard_token_earliest_expiry_seconds %v
 # HELP lanyard_token_renewals_total [ALPHA] Renewals of pods' tokens, by result (success, error). Programs that read their token only once are refused some time after a success.
 # TYPE lanyard_token_renewals_total counter
 lanyard_token_renewals_total{result="success"} 1
-# HELP lanyard_token_requests_total [ALPHA] Tokens that the agent asked the authority for, by reason (initial, renewal) and result (success, error).
+# HELP lanyard_token_requests_total [ALPHA] Tokens that the agent requested from the authority, by reason (initial, renewal) and result (success, error).
 # TYPE lanyard_token_requests_total counter
 lanyard_token_requests_total{reason="initial",result="success"} 1
 lanyard_token_requests_total{reason="renewal",result="success"} 1
@@ -480,7 +481,7 @@ lanyard_token_requests_total{reason="renewal",result="success"} 1
 	})
 }
 
-// FuzzTakeOver holds that no text is taken over that is not this pod's, whatever it is made of.
+// FuzzTakeOver checks that takeOver accepts no text but a valid token of this pod.
 func FuzzTakeOver(f *testing.F) {
 	now := time.Unix(1_800_000_000, 0)
 	self := &authenticationv1.BoundObjectReference{Name: "p", UID: "u"}
@@ -488,7 +489,7 @@ func FuzzTakeOver(f *testing.F) {
 	f.Add(signed(claims("shop", "a", self, "vault", now.Add(-time.Hour), now.Add(time.Second), 1)))
 	f.Add("a.b.c")
 	f.Fuzz(func(t *testing.T, text string) {
-		found, ok := takeOver(text, wanted{"u", "vault", time.Hour}, bearer{"shop", "p", "a"}, now)
+		found, ok := takeOver(text, tokenSpec{"u", "vault", time.Hour}, podRef{"shop", "p", "a"}, now)
 		if ok && (found.text != text || !found.expires.After(now) || found.expires.Sub(found.issued) > time.Hour) {
 			t.Errorf("took over a token of %v to %v", found.issued, found.expires)
 		}

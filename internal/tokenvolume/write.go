@@ -14,17 +14,17 @@ import (
 	"time"
 )
 
-// File is what a volume holds under one path.
+// File is a file in a volume.
 type File struct {
 	Data []byte
-	// Mode has permission bits only. It is set whatever the umask is.
+	// Mode has permission bits only. The umask has no effect on it.
 	Mode fs.FileMode
-	// UID and GID own the file; -1 leaves what the file system gives.
+	// UID and GID own the file. -1 does not change the owner.
 	UID, GID int
 }
 
-// tree is what Write needs of an *os.Root: nothing in the directory can lead out of it.
-type tree interface {
+// volumeDir are the methods of an *os.Root that Write uses. With an *os.Root, no link in the directory leads out of it.
+type volumeDir interface {
 	FS() fs.FS
 	Lstat(name string) (fs.FileInfo, error)
 	Mkdir(name string, perm fs.FileMode) error
@@ -32,47 +32,46 @@ type tree interface {
 	OpenFile(name string, flag int, perm fs.FileMode) (*os.File, error)
 	ReadFile(name string) ([]byte, error)
 	Readlink(name string) (string, error)
-	Remove(name string) error
 	RemoveAll(name string) error
 	Rename(oldname, newname string) error
 	Symlink(oldname, newname string) error
 }
 
-var _ tree = (*os.Root)(nil)
+var _ volumeDir = (*os.Root)(nil)
 
 const (
 	dataLink    = "..data"
 	newDataLink = "..data_tmp"
-	// reserved is how the names begin that a volume keeps for itself.
-	reserved = ".."
+	// reservedPrefix is the prefix of the names that a volume uses for itself.
+	reservedPrefix = ".."
 )
 
-// Write makes files, and nothing else, what the volume at root shows. Readers see all old files or all new ones. Once it
-// returns nil, the old ones exist no more; where it fails or is killed, the next Write completes or undoes what it did.
-// Nothing is written where content, modes and owners are what they should be.
+// Write replaces all files of the volume at root by files. Readers see all old files or all new ones. When Write returns nil,
+// the old files have been removed. If it fails or is killed, the next Write completes or undoes its changes. It writes no
+// file if content, modes and owners are already correct.
 //
-// A volume may have one writer at a time. Paths are as CleanPath wants them.
+// A volume may have one writer at a time. CleanPath must accept the paths.
 func Write(root *os.Root, files map[string]File) error { return write(root, files) }
 
-func write(root tree, files map[string]File) error {
+func write(root volumeDir, files map[string]File) error {
 	files, err := cleanFiles(files)
 	if err != nil {
 		return err
 	}
 	current := currentVersion(root)
-	if current == "" || !holds(root, current, files) {
-		if current, err = replace(root, files); err != nil {
+	if current == "" || !versionHolds(root, current, files) {
+		if current, err = writeVersion(root, files); err != nil {
 			return err
 		}
 	}
-	if err := link(root, topLevel(files)); err != nil {
+	if err := linkNames(root, topLevelNames(files)); err != nil {
 		return err
 	}
-	return sweep(root, current, topLevel(files))
+	return removeStale(root, current, topLevelNames(files))
 }
 
-// replace makes a new version and lets ..data point to it, in one step.
-func replace(root tree, files map[string]File) (version string, err error) {
+// writeVersion writes the files into a new directory, and replaces the link ..data atomically.
+func writeVersion(root volumeDir, files map[string]File) (version string, err error) {
 	if version, err = makeVersion(root); err != nil {
 		return "", err
 	}
@@ -86,17 +85,17 @@ func replace(root tree, files map[string]File) (version string, err error) {
 			return "", fmt.Errorf("write %q: %w", name, err)
 		}
 	}
-	return version, point(root, version)
+	return version, setDataLink(root, version)
 }
 
-func point(root tree, version string) error {
+func setDataLink(root volumeDir, version string) error {
 	if err := root.RemoveAll(newDataLink); err != nil {
 		return err
 	}
 	if err := root.Symlink(version, newDataLink); err != nil {
 		return err
 	}
-	// A directory in the link's place is none of Write's, and a rename cannot replace it.
+	// Write never makes a directory of this name, and a rename cannot replace one.
 	if info, err := root.Lstat(dataLink); err == nil && info.IsDir() {
 		if err := root.RemoveAll(dataLink); err != nil {
 			return err
@@ -106,9 +105,9 @@ func point(root tree, version string) error {
 }
 
 // makeVersion returns the name of a new and empty directory.
-func makeVersion(root tree) (string, error) {
+func makeVersion(root volumeDir) (string, error) {
 	for range 100 {
-		name := fmt.Sprintf("%s.%09d", time.Now().UTC().Format(reserved+"2006_01_02_15_04_05"), rand.IntN(1e9))
+		name := fmt.Sprintf("%s.%09d", time.Now().UTC().Format(reservedPrefix+"2006_01_02_15_04_05"), rand.IntN(1e9))
 		err := root.Mkdir(name, 0o755)
 		if errors.Is(err, fs.ErrExist) {
 			continue
@@ -116,13 +115,13 @@ func makeVersion(root tree) (string, error) {
 		if err != nil {
 			return "", err
 		}
-		return name, openUp(root, name)
+		return name, makeReadable(root, name)
 	}
 	return "", errors.New("no name is left for a new version")
 }
 
-// create makes a file that nobody but this process can read until its owner is set.
-func create(root tree, version, name string, file File) error {
+// create makes a file. Only this user can read it before its owner is set.
+func create(root volumeDir, version, name string, file File) error {
 	if err := makeParents(root, version, path.Dir(name)); err != nil {
 		return err
 	}
@@ -140,7 +139,7 @@ func create(root tree, version, name string, file File) error {
 	return errors.Join(err, f.Close())
 }
 
-func makeParents(root tree, version, dir string) error {
+func makeParents(root volumeDir, version, dir string) error {
 	if dir == "." {
 		return nil
 	}
@@ -148,15 +147,15 @@ func makeParents(root tree, version, dir string) error {
 		return err
 	}
 	for ; dir != "."; dir = path.Dir(dir) {
-		if err := openUp(root, path.Join(version, dir)); err != nil {
+		if err := makeReadable(root, path.Join(version, dir)); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// openUp gives a directory the mode that the umask may have narrowed.
-func openUp(root tree, dir string) error {
+// makeReadable sets the mode of a directory, which the umask may have restricted.
+func makeReadable(root volumeDir, dir string) error {
 	if runtime.GOOS == "windows" {
 		return nil
 	}
@@ -167,8 +166,8 @@ func openUp(root tree, dir string) error {
 	return errors.Join(d.Chmod(0o755), d.Close())
 }
 
-// link lets each name in the volume's directory point into ..data.
-func link(root tree, names map[string]bool) error {
+// linkNames links each name in the volume's directory to the file or directory of that name in ..data.
+func linkNames(root volumeDir, names map[string]bool) error {
 	for name := range names {
 		target := path.Join(dataLink, name)
 		if found, err := root.Readlink(name); err == nil && found == target {
@@ -184,8 +183,8 @@ func link(root tree, names map[string]bool) error {
 	return nil
 }
 
-// sweep removes every other version, finished or not, and links to what is no more.
-func sweep(root tree, current string, names map[string]bool) error {
+// removeStale removes every other version, complete or not, and links to files that no longer exist.
+func removeStale(root volumeDir, current string, names map[string]bool) error {
 	entries, err := fs.ReadDir(root.FS(), ".")
 	if err != nil {
 		return err
@@ -193,7 +192,7 @@ func sweep(root tree, current string, names map[string]bool) error {
 	for _, entry := range entries {
 		name := entry.Name()
 		stale := entry.Type()&fs.ModeSymlink != 0 && !names[name]
-		if strings.HasPrefix(name, reserved) {
+		if strings.HasPrefix(name, reservedPrefix) {
 			stale = name != dataLink && name != current
 		}
 		if !stale {
@@ -206,11 +205,11 @@ func sweep(root tree, current string, names map[string]bool) error {
 	return nil
 }
 
-// currentVersion returns the directory that ..data points to, or nothing if that is no version.
-func currentVersion(root tree) string {
+// currentVersion returns the name of the directory to which ..data links, or "" if it does not link to a version.
+func currentVersion(root volumeDir) string {
 	target, err := root.Readlink(dataLink)
 	if err != nil || target == dataLink || target == newDataLink || strings.ContainsAny(target, "/\\") ||
-		!strings.HasPrefix(target, reserved) || len(target) <= len(reserved) {
+		!strings.HasPrefix(target, reservedPrefix) || len(target) <= len(reservedPrefix) {
 		return ""
 	}
 	if info, err := root.Lstat(target); err != nil || !info.IsDir() {
@@ -219,15 +218,15 @@ func currentVersion(root tree) string {
 	return target
 }
 
-// holds reports whether a version has these files, with their modes and owners, and no others.
-func holds(root tree, version string, files map[string]File) bool {
+// versionHolds reports whether a version has exactly these files, with their modes and owners.
+func versionHolds(root volumeDir, version string, files map[string]File) bool {
 	found := 0
 	err := fs.WalkDir(root.FS(), version, func(name string, entry fs.DirEntry, err error) error {
 		if err != nil || entry.IsDir() {
 			return err
 		}
-		file, wanted := files[strings.TrimPrefix(name, version+"/")]
-		if !wanted || !entry.Type().IsRegular() || !same(root, name, file) {
+		file, expected := files[strings.TrimPrefix(name, version+"/")]
+		if !expected || !entry.Type().IsRegular() || !isSameFile(root, name, file) {
 			return fs.ErrNotExist
 		}
 		found++
@@ -236,7 +235,7 @@ func holds(root tree, version string, files map[string]File) bool {
 	return err == nil && found == len(files)
 }
 
-func same(root tree, name string, file File) bool {
+func isSameFile(root volumeDir, name string, file File) bool {
 	info, err := root.Lstat(path.Clean(name))
 	if err != nil || info.Size() != int64(len(file.Data)) || !sameAccess(info, file) {
 		return false
@@ -251,8 +250,8 @@ const (
 	maxName = 255
 )
 
-// CleanPath returns a path of a file in a volume in its one spelling, or says why no file can have it. What it returns is
-// relative, stays below the volume's directory, and takes none of the names that the volume itself needs.
+// CleanPath returns the canonical form of a file's path in a volume, or an error if a file must not have that path. The result
+// is relative, leads to a place below the volume's directory, and uses none of the names that the volume reserves.
 func CleanPath(name string) (string, error) {
 	switch {
 	case name == "":
@@ -281,7 +280,8 @@ func CleanPath(name string) (string, error) {
 	return clean, nil
 }
 
-// cleanFiles returns the files under clean names, each with nothing in its way.
+// cleanFiles returns the files by their clean paths. Two files of one path, or a file with the path of a directory, are an
+// error.
 func cleanFiles(files map[string]File) (map[string]File, error) {
 	clean := make(map[string]File, len(files))
 	for name, file := range files {
@@ -307,8 +307,8 @@ func cleanFiles(files map[string]File) (map[string]File, error) {
 	return clean, nil
 }
 
-// topLevel returns what of the files is seen in the volume's directory itself.
-func topLevel(files map[string]File) map[string]bool {
+// topLevelNames returns the names of the files and directories that are seen in the volume's directory itself.
+func topLevelNames(files map[string]File) map[string]bool {
 	top := make(map[string]bool, len(files))
 	for name := range files {
 		first, _, _ := strings.Cut(name, "/")

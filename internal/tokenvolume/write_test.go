@@ -25,7 +25,7 @@ func openRoot(t testing.TB) *os.Root {
 	return root
 }
 
-// text returns files of one content and mode 0640, owned as they fall.
+// text returns files with the content "CONTENT in NAME" and mode 0640, without owners.
 func text(content string, names ...string) map[string]File {
 	files := map[string]File{}
 	for _, name := range names {
@@ -34,7 +34,7 @@ func text(content string, names ...string) map[string]File {
 	return files
 }
 
-// checkHolds compares all that is in a volume with what should be: the files under their paths, one version, and links.
+// checkHolds checks that a volume contains the files, one version, the links, and nothing else.
 func checkHolds(t *testing.T, root *os.Root, files map[string]File) {
 	t.Helper()
 	for name, want := range files {
@@ -51,7 +51,7 @@ func checkHolds(t *testing.T, root *os.Root, files map[string]File) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := append(slices.Collect(maps.Keys(topLevel(files))), "..data", version)
+	want := append(slices.Collect(maps.Keys(topLevelNames(files))), "..data", version)
 	checkEntries(t, root, want...)
 }
 
@@ -148,7 +148,7 @@ func TestWriteSetsOwners(t *testing.T) {
 	}
 }
 
-// TestWriteHealsWhatWasPlanted fills the volume with what an attacker or another program might leave there.
+// TestWriteHealsWhatWasPlanted puts files, links and directories into the volume that an attacker or another program might leave there.
 func TestWriteHealsWhatWasPlanted(t *testing.T) {
 	t.Parallel()
 	outside := t.TempDir()
@@ -186,7 +186,7 @@ func TestWriteHealsWhatWasPlanted(t *testing.T) {
 	}
 }
 
-// TestWriteDoesNotTrustAVersion lets the current version hold a link where a file should be.
+// TestWriteDoesNotTrustAVersion replaces a file of the current version by a link.
 func TestWriteDoesNotTrustAVersion(t *testing.T) {
 	t.Parallel()
 	root := openRoot(t)
@@ -212,13 +212,13 @@ func TestWriteDoesNotTrustAVersion(t *testing.T) {
 
 var errCrash = errors.New("crash")
 
-// mortal lets a number of changes happen and then none any more, as if the process had been killed.
-type mortal struct {
+// crashingDir allows a number of changes and then fails, as if the process had been killed.
+type crashingDir struct {
 	*os.Root
 	left int
 }
 
-func (m *mortal) step(change func() error) error {
+func (m *crashingDir) step(change func() error) error {
 	if m.left <= 0 {
 		return errCrash
 	}
@@ -226,32 +226,28 @@ func (m *mortal) step(change func() error) error {
 	return change()
 }
 
-func (m *mortal) Mkdir(name string, perm fs.FileMode) error {
+func (m *crashingDir) Mkdir(name string, perm fs.FileMode) error {
 	return m.step(func() error { return m.Root.Mkdir(name, perm) })
 }
 
-func (m *mortal) MkdirAll(name string, perm fs.FileMode) error {
+func (m *crashingDir) MkdirAll(name string, perm fs.FileMode) error {
 	return m.step(func() error { return m.Root.MkdirAll(name, perm) })
 }
 
-func (m *mortal) Remove(name string) error {
-	return m.step(func() error { return m.Root.Remove(name) })
-}
-
-func (m *mortal) RemoveAll(name string) error {
+func (m *crashingDir) RemoveAll(name string) error {
 	return m.step(func() error { return m.Root.RemoveAll(name) })
 }
 
-func (m *mortal) Rename(from, to string) error {
+func (m *crashingDir) Rename(from, to string) error {
 	return m.step(func() error { return m.Root.Rename(from, to) })
 }
 
-func (m *mortal) Symlink(to, name string) error {
+func (m *crashingDir) Symlink(to, name string) error {
 	return m.step(func() error { return m.Root.Symlink(to, name) })
 }
 
-// OpenFile leaves a file behind that is still empty when the last step is spent on it.
-func (m *mortal) OpenFile(name string, flag int, perm fs.FileMode) (f *os.File, err error) {
+// OpenFile leaves an empty file behind if it is the last step.
+func (m *crashingDir) OpenFile(name string, flag int, perm fs.FileMode) (f *os.File, err error) {
 	err = m.step(func() error {
 		f, err = m.Root.OpenFile(name, flag, perm)
 		return err
@@ -274,7 +270,7 @@ func TestWriteKilledAnywhere(t *testing.T) {
 			if err := Write(root, before); err != nil {
 				t.Fatal(err)
 			}
-			err := write(&mortal{Root: root, left: steps}, after)
+			err := write(&crashingDir{Root: root, left: steps}, after)
 			if done = err == nil; !done && !strings.Contains(err.Error(), "crash") && !errors.Is(err, os.ErrClosed) {
 				t.Fatalf("after %d steps: %v", steps, err)
 			}
@@ -292,7 +288,7 @@ func TestWriteKilledAnywhere(t *testing.T) {
 	}
 }
 
-// readOne returns the one word that all files of a version begin with.
+// readOne returns the words with which the files of a version begin: one word, if the files are of one Write.
 func readOne(t *testing.T, dir string, names ...string) string {
 	t.Helper()
 	version, err := os.OpenRoot(filepath.Join(dir, "..data"))
@@ -315,8 +311,8 @@ func readOne(t *testing.T, dir string, names ...string) string {
 	return strings.Join(slices.Sorted(maps.Keys(words)), " and ")
 }
 
-// TestWriteIsNeverSeenHalf reads while versions replace each other. A version that is removed while it is read is read
-// anew, as any client must.
+// TestWriteIsNeverSeenHalf reads while versions replace each other. If a version is removed while it is read, the reader reads
+// again, as clients do.
 func TestWriteIsNeverSeenHalf(t *testing.T) {
 	t.Parallel()
 	root := openRoot(t)
@@ -377,7 +373,7 @@ func TestWriteRefuses(t *testing.T) {
 	checkEntries(t, root)
 }
 
-// FuzzCleanPath holds that a path that is taken stays inside, has one spelling, and can be written.
+// FuzzCleanPath checks that an accepted path stays inside the volume, has one canonical form, and can be written.
 func FuzzCleanPath(f *testing.F) {
 	for _, seed := range []string{"token", "a/../b", "..data", "a//b/.", "/x", "a/..b/c", "\\..\\x"} {
 		f.Add(seed)
@@ -400,65 +396,65 @@ func FuzzCleanPath(f *testing.F) {
 	})
 }
 
-// failingDisk is a tree whose step number `at` fails. Errors of looking at what is there are left out: Write takes them for
-// absence.
-type failingDisk struct {
+// failingDir is a directory in which step number `at` fails. Lstat, Readlink and reads do not fail: Write treats their errors
+// as missing files.
+type failingDir struct {
 	*os.Root
 	at, steps int
 }
 
 var errStep = errors.New("the disk fails")
 
-func (f *failingDisk) step() error {
+func (f *failingDir) step() error {
 	if f.steps++; f.steps == f.at {
 		return errStep
 	}
 	return nil
 }
 
-func (f *failingDisk) Mkdir(name string, mode fs.FileMode) error {
+func (f *failingDir) Mkdir(name string, mode fs.FileMode) error {
 	if err := f.step(); err != nil {
 		return err
 	}
 	return f.Root.Mkdir(name, mode)
 }
 
-func (f *failingDisk) MkdirAll(name string, mode fs.FileMode) error {
+func (f *failingDir) MkdirAll(name string, mode fs.FileMode) error {
 	if err := f.step(); err != nil {
 		return err
 	}
 	return f.Root.MkdirAll(name, mode)
 }
 
-func (f *failingDisk) OpenFile(name string, flag int, mode fs.FileMode) (*os.File, error) {
+func (f *failingDir) OpenFile(name string, flag int, mode fs.FileMode) (*os.File, error) {
 	if err := f.step(); err != nil {
 		return nil, err
 	}
 	return f.Root.OpenFile(name, flag, mode)
 }
 
-func (f *failingDisk) RemoveAll(name string) error {
+func (f *failingDir) RemoveAll(name string) error {
 	if err := f.step(); err != nil {
 		return err
 	}
 	return f.Root.RemoveAll(name)
 }
 
-func (f *failingDisk) Rename(from, to string) error {
+func (f *failingDir) Rename(from, to string) error {
 	if err := f.step(); err != nil {
 		return err
 	}
 	return f.Root.Rename(from, to)
 }
 
-func (f *failingDisk) Symlink(from, to string) error {
+func (f *failingDir) Symlink(from, to string) error {
 	if err := f.step(); err != nil {
 		return err
 	}
 	return f.Root.Symlink(from, to)
 }
 
-// TestEveryFailureOfAStepIsReported lets each step of a Write fail in turn, and then repeats the Write.
+// TestEveryFailureOfAStepIsReported has each step of a Write fail in turn, and then repeats the Write.
 func TestEveryFailureOfAStepIsReported(t *testing.T) {
 	t.Parallel()
 	before, after := text("old", "token", "gone", "deep/er/file"), text("new", "token", "deep/er/file", "added")
@@ -470,7 +466,7 @@ func TestEveryFailureOfAStepIsReported(t *testing.T) {
 		if err := root.Symlink("nowhere", "stray"); err != nil {
 			t.Fatal(err)
 		}
-		disk := &failingDisk{Root: root, at: at}
+		disk := &failingDir{Root: root, at: at}
 		err := write(disk, after)
 		if disk.steps < at {
 			if err != nil {
@@ -482,7 +478,7 @@ func TestEveryFailureOfAStepIsReported(t *testing.T) {
 			return
 		}
 		if !errors.Is(err, errStep) {
-			// What clears up after a failure may fail unnoticed, as it is done again by the next Write.
+			// The clean-up after a failure may fail as well, without an error: the next Write repeats it.
 			t.Errorf("step %d failed, and Write returned %v", at, err)
 		}
 		token, err := root.ReadFile("token")

@@ -73,7 +73,7 @@ func checkTmpfs(path string) error {
 // mountBacked mounts the file system of an API-backed volume, with room for old and new content, which are there together
 // while they are exchanged. Programs can be run from it only if one of its files may be.
 func mountBacked(path string, volume *corev1.Volume) error {
-	t := tmpfs{flags: unix.MS_NOSUID | unix.MS_NODEV, mode: 0o755, size: 2 * int64(tokenvolume.Room(volume))}
+	t := tmpfs{flags: unix.MS_NOSUID | unix.MS_NODEV, mode: 0o755, size: 2 * int64(tokenvolume.SizeLimit(volume))}
 	if !mayExecute(volume) {
 		t.flags |= unix.MS_NOEXEC
 	}

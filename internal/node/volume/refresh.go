@@ -125,7 +125,7 @@ func (v *Volumes) refreshAll(ctx context.Context, t *tracked, dir podDir, pod *c
 		volume := &pod.Spec.Volumes[i]
 		place := dir.volume(kindOf(volume), volume.Name)
 		// What SetUp has not mounted is its business.
-		if !tokenvolume.Backed(volume) || t.gone.Err() != nil || !isMounted(place) {
+		if !tokenvolume.IsAPIBacked(volume) || t.gone.Err() != nil || !isMounted(place) {
 			continue
 		}
 		fresh, err := v.fill(ctx, place, pod, volume)

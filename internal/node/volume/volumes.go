@@ -159,7 +159,7 @@ func (v *Volumes) setUp(ctx context.Context, t *tracked, dir podDir, pod *corev1
 
 func (v *Volumes) setUpOne(ctx context.Context, dir podDir, pod *corev1.Pod, volume *corev1.Volume) (path string, renewed bool, err error) {
 	switch source := &volume.VolumeSource; {
-	case tokenvolume.Backed(volume):
+	case tokenvolume.IsAPIBacked(volume):
 		return v.setUpBacked(ctx, dir, pod, volume)
 	case source.HostPath != nil:
 		return source.HostPath.Path, false, checkHostPath(source.HostPath)
