@@ -26,8 +26,8 @@ import (
 	"lanyard.dev/internal/nodeaccess"
 )
 
-// world is what an agent's volumes need: objects, an authority that issues tokens, and somebody who listens.
-type world struct {
+// fakeCluster has objects and an authority that issues tokens, and records what Volumes reports.
+type fakeCluster struct {
 	root string
 
 	mu         sync.Mutex
@@ -41,9 +41,9 @@ type world struct {
 	failed     []string
 }
 
-func newWorld(t *testing.T) *world {
+func newFakeCluster(t *testing.T) *fakeCluster {
 	t.Helper()
-	w := &world{root: filepath.Join(t.TempDir(), "pods"), held: map[types.UID]bool{}}
+	w := &fakeCluster{root: filepath.Join(t.TempDir(), "pods"), held: map[types.UID]bool{}}
 	w.secrets = map[string]map[string][]byte{"login": {"user": []byte("u")}}
 	w.configMaps = map[string]map[string]string{"kube-root-ca.crt": {"ca.crt": "CA 1"}}
 	t.Cleanup(func() {
@@ -58,7 +58,7 @@ func newWorld(t *testing.T) *world {
 	return w
 }
 
-func (w *world) Secret(_ context.Context, _, name string) (*corev1.Secret, error) {
+func (w *fakeCluster) Secret(_ context.Context, _, name string) (*corev1.Secret, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if data, ok := w.secrets[name]; ok {
@@ -67,7 +67,7 @@ func (w *world) Secret(_ context.Context, _, name string) (*corev1.Secret, error
 	return nil, apierrors.NewNotFound(corev1.Resource("secret"), name)
 }
 
-func (w *world) ConfigMap(_ context.Context, _, name string) (*corev1.ConfigMap, error) {
+func (w *fakeCluster) ConfigMap(_ context.Context, _, name string) (*corev1.ConfigMap, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if data, ok := w.configMaps[name]; ok {
@@ -76,23 +76,23 @@ func (w *world) ConfigMap(_ context.Context, _, name string) (*corev1.ConfigMap,
 	return nil, apierrors.NewNotFound(corev1.Resource("configmap"), name)
 }
 
-func (w *world) Account(string, string) types.UID { return "" }
+func (w *fakeCluster) Account(string, string) types.UID { return "" }
 
-func (w *world) Hold(pod *corev1.Pod) { w.do(func() { w.held[pod.UID] = true }) }
+func (w *fakeCluster) Hold(pod *corev1.Pod) { w.do(func() { w.held[pod.UID] = true }) }
 
-func (w *world) Release(uid types.UID) { w.do(func() { delete(w.held, uid) }) }
+func (w *fakeCluster) Release(uid types.UID) { w.do(func() { delete(w.held, uid) }) }
 
-func (w *world) OnChange(f func(string, nodeaccess.Reference)) {
+func (w *fakeCluster) OnChange(f func(string, nodeaccess.Reference)) {
 	w.do(func() { w.listeners = append(w.listeners, f) })
 }
 
-func (w *world) do(change func()) {
+func (w *fakeCluster) do(change func()) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	change()
 }
 
-func (w *world) setConfigMap(name string, data map[string]string) {
+func (w *fakeCluster) setConfigMap(name string, data map[string]string) {
 	w.do(func() {
 		w.configMaps[name] = data
 		if data == nil {
@@ -104,7 +104,7 @@ func (w *world) setConfigMap(name string, data map[string]string) {
 	}
 }
 
-func (w *world) request(_ context.Context, namespace, account string, r *authenticationv1.TokenRequest) (*authenticationv1.TokenRequest, error) {
+func (w *fakeCluster) request(_ context.Context, namespace, account string, r *authenticationv1.TokenRequest) (*authenticationv1.TokenRequest, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.away {
@@ -121,7 +121,7 @@ func (w *world) request(_ context.Context, namespace, account string, r *authent
 	return r, nil
 }
 
-func (w *world) volumes() *Volumes {
+func (w *fakeCluster) volumes() *Volumes {
 	v := New(Config{
 		Root: w.root, Objects: w, Request: w.request,
 		Failed: func(pod *corev1.Pod, err error) {
@@ -134,7 +134,7 @@ func (w *world) volumes() *Volumes {
 	return v
 }
 
-// run has volumes be refreshed in a bubble of simulated time, until end is called.
+// run runs v in a bubble of simulated time until end is called.
 func run(t *testing.T, v *Volumes) (end func()) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
@@ -151,7 +151,7 @@ func run(t *testing.T, v *Volumes) (end func()) {
 	return end
 }
 
-// elapse lets simulated time pass and waits until all that is due has been done.
+// elapse lets simulated time pass, and waits until all goroutines of the bubble are idle.
 func elapse(d time.Duration) {
 	time.Sleep(d)
 	synctest.Wait()
@@ -167,7 +167,7 @@ func asRoot(t *testing.T) {
 
 func number[T any](n T) *T { return &n }
 
-// dashboard is a pod with the volume that every pod gets, and these.
+// dashboard returns a pod with the volume that admission adds to every pod, and more volumes.
 func dashboard(more ...corev1.Volume) *corev1.Pod {
 	access := corev1.Volume{Name: "access", VolumeSource: corev1.VolumeSource{Projected: &corev1.ProjectedVolumeSource{Sources: []corev1.VolumeProjection{
 		{ServiceAccountToken: &corev1.ServiceAccountTokenProjection{Path: "token", ExpirationSeconds: number[int64](3607)}},
@@ -211,13 +211,13 @@ func content(t *testing.T, path string) string {
 
 type tokenRequest = authenticationv1.TokenRequest
 
-func (w *world) count() int {
+func (w *fakeCluster) count() int {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return w.issued
 }
 
-func (w *world) told(list *[]string) []string {
+func (w *fakeCluster) recorded(list *[]string) []string {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return slices.Clone(*list)

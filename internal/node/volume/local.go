@@ -14,7 +14,8 @@ import (
 	corev1 "k8s.io/api/core/v1"
 )
 
-// makeEmptyDir makes the directory once; later it belongs to the pod as it is.
+// makeEmptyDir makes the directory of an emptyDir volume. It does not change a directory that exists already, because the pod
+// may have changed it.
 func (v *Volumes) makeEmptyDir(path string, pod *corev1.Pod, source *corev1.EmptyDirVolumeSource) error {
 	if source == nil {
 		source = &corev1.EmptyDirVolumeSource{}
@@ -36,7 +37,8 @@ func (v *Volumes) makeEmptyDir(path string, pod *corev1.Pod, source *corev1.Empt
 	return fmt.Errorf("unknown storage medium %q", source.Medium)
 }
 
-// memorySize returns the smallest of what limits the volume: its own size, the memory of the pod, that of the node.
+// memorySize returns the smallest limit of the volume: its own size limit, the memory limit of the pod, and the memory of the
+// node.
 func (v *Volumes) memorySize(pod *corev1.Pod, source *corev1.EmptyDirVolumeSource) int64 {
 	var size int64
 	limit := func(bytes int64) {
@@ -52,7 +54,7 @@ func (v *Volumes) memorySize(pod *corev1.Pod, source *corev1.EmptyDirVolumeSourc
 	return size
 }
 
-// memoryOf returns what all containers together may use, 0 if one has no limit.
+// memoryOf returns the memory limit of all containers together, 0 if one has no limit.
 func memoryOf(pod *corev1.Pod) int64 {
 	var sum int64
 	for i := range pod.Spec.Containers {
@@ -68,7 +70,7 @@ func memoryOf(pod *corev1.Pod) int64 {
 	return sum
 }
 
-// makeDir makes a directory that all may write to, with its group and mode from the moment it can be seen.
+// makeDir makes a directory that all users may write to. The directory has its group and mode from the moment it exists.
 func makeDir(path string, group int64) error {
 	info, err := os.Lstat(path)
 	if err == nil && !info.IsDir() {
@@ -77,7 +79,7 @@ func makeDir(path string, group int64) error {
 	if !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	// No volume's name has a dot.
+	// Names of volumes have no dot, so this is not the directory of another volume.
 	unfinished := filepath.Join(filepath.Dir(path), "."+filepath.Base(path))
 	if err := os.RemoveAll(unfinished); err != nil {
 		return err
@@ -98,7 +100,8 @@ func makeDir(path string, group int64) error {
 	return os.Rename(unfinished, path)
 }
 
-// checkHostPath holds a path of the machine to the type that the pod wants it to have, and makes it if the type says so.
+// checkHostPath returns an error if the path does not have the type that the source requires. It makes a missing directory or
+// file if the type says so.
 func checkHostPath(source *corev1.HostPathVolumeSource) error {
 	path := source.Path
 	switch {
@@ -113,14 +116,14 @@ func checkHostPath(source *corev1.HostPathVolumeSource) error {
 	case corev1.HostPathUnset:
 		return nil
 	case corev1.HostPathDirectoryOrCreate:
-		if err := orCreate(path, func() error { return os.MkdirAll(path, 0o755) }); err != nil {
+		if err := createIfMissing(path, func() error { return os.MkdirAll(path, 0o755) }); err != nil {
 			return err
 		}
 		return checkType(path, corev1.HostPathDirectory, "directory")
 	case corev1.HostPathDirectory:
 		return checkType(path, corev1.HostPathDirectory, "directory")
 	case corev1.HostPathFileOrCreate:
-		if err := orCreate(path, func() error { return createFile(path) }); err != nil {
+		if err := createIfMissing(path, func() error { return createFile(path) }); err != nil {
 			return err
 		}
 		return checkType(path, corev1.HostPathFile, "file")
@@ -136,7 +139,7 @@ func checkHostPath(source *corev1.HostPathVolumeSource) error {
 	return fmt.Errorf("%s is an invalid volume type", *source.Type)
 }
 
-func orCreate(path string, create func() error) error {
+func createIfMissing(path string, create func() error) error {
 	if _, err := os.Stat(path); !errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
@@ -151,16 +154,16 @@ func createFile(path string) error {
 	return f.Close()
 }
 
-func checkType(path string, want corev1.HostPathType, words string) error {
+func checkType(path string, want corev1.HostPathType, description string) error {
 	info, err := os.Stat(path)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		return fmt.Errorf("hostPath %s doesn't exist", path)
 	case err != nil:
-		return fmt.Errorf("hostPath type check failed, %s is not a %s, unable to determine its type: %w", path, words, err)
+		return fmt.Errorf("hostPath type check failed, %s is not a %s, unable to determine its type: %w", path, description, err)
 	}
 	if got := typeOf(info.Mode()); got != want {
-		return fmt.Errorf("hostPath type check failed: %s is not a %s, it's a %s", path, words, got)
+		return fmt.Errorf("hostPath type check failed: %s is not a %s, it's a %s", path, description, got)
 	}
 	return nil
 }

@@ -18,11 +18,11 @@ import (
 	"lanyard.dev/internal/tokenvolume"
 )
 
-// tmpfs is a file system in memory.
+// tmpfs are the parameters of a file system in memory.
 type tmpfs struct {
 	flags uintptr
 	mode  uint32
-	gid   int64 // 0 is root's
+	gid   int64
 	size  int64 // in bytes; 0 leaves it to the kernel
 }
 
@@ -34,8 +34,8 @@ func (t tmpfs) options() string {
 	return options
 }
 
-// mount mounts it at path, where it makes a directory, unless it is there already. What is in it is never swapped out
-// where the kernel can promise that (6.4 and later).
+// mount makes a directory at path and mounts the file system there, unless a tmpfs is mounted there already. From Linux 6.4
+// on, its content is never written to swap.
 func (t tmpfs) mount(path string) error {
 	if err := os.MkdirAll(path, 0o700); err != nil {
 		return err
@@ -65,13 +65,13 @@ func checkTmpfs(path string) error {
 		return os.NewSyscallError("statfs", err)
 	}
 	if stat.Type != unix.TMPFS_MAGIC {
-		return fmt.Errorf("%s has another file system than tmpfs", path)
+		return fmt.Errorf("the file system at %s is not a tmpfs", path)
 	}
 	return nil
 }
 
-// mountBacked mounts the file system of an API-backed volume, with room for old and new content, which are there together
-// while they are exchanged. Programs can be run from it only if one of its files may be.
+// mountBacked mounts the file system of an API-backed volume. Its size allows for the old and the new content, which exist
+// together while one replaces the other. It is mounted noexec unless the mode of a file makes it executable.
 func mountBacked(path string, volume *corev1.Volume) error {
 	t := tmpfs{flags: unix.MS_NOSUID | unix.MS_NODEV, mode: 0o755, size: 2 * int64(tokenvolume.SizeLimit(volume))}
 	if !mayExecute(volume) {
@@ -82,35 +82,35 @@ func mountBacked(path string, volume *corev1.Volume) error {
 
 func mayExecute(volume *corev1.Volume) bool {
 	found := false
-	look := func(mode *int32) { found = found || mode != nil && *mode&0o111 != 0 }
-	keys := func(items []corev1.KeyToPath) {
+	check := func(mode *int32) { found = found || mode != nil && *mode&0o111 != 0 }
+	checkItems := func(items []corev1.KeyToPath) {
 		for i := range items {
-			look(items[i].Mode)
+			check(items[i].Mode)
 		}
 	}
 	fields := func(items []corev1.DownwardAPIVolumeFile) {
 		for i := range items {
-			look(items[i].Mode)
+			check(items[i].Mode)
 		}
 	}
 	switch {
 	case volume.Secret != nil:
-		look(volume.Secret.DefaultMode)
-		keys(volume.Secret.Items)
+		check(volume.Secret.DefaultMode)
+		checkItems(volume.Secret.Items)
 	case volume.ConfigMap != nil:
-		look(volume.ConfigMap.DefaultMode)
-		keys(volume.ConfigMap.Items)
+		check(volume.ConfigMap.DefaultMode)
+		checkItems(volume.ConfigMap.Items)
 	case volume.DownwardAPI != nil:
-		look(volume.DownwardAPI.DefaultMode)
+		check(volume.DownwardAPI.DefaultMode)
 		fields(volume.DownwardAPI.Items)
 	case volume.Projected != nil:
-		look(volume.Projected.DefaultMode)
+		check(volume.Projected.DefaultMode)
 		for _, source := range volume.Projected.Sources {
 			switch {
 			case source.Secret != nil:
-				keys(source.Secret.Items)
+				checkItems(source.Secret.Items)
 			case source.ConfigMap != nil:
-				keys(source.ConfigMap.Items)
+				checkItems(source.ConfigMap.Items)
 			case source.DownwardAPI != nil:
 				fields(source.DownwardAPI.Items)
 			}
@@ -119,8 +119,8 @@ func mayExecute(volume *corev1.Volume) bool {
 	return found
 }
 
-// remove unmounts and removes all that is in the pod's directory, and the directory. It goes through no link and into no
-// mount; where one cannot be unmounted, nothing is removed.
+// remove unmounts all file systems in the pod's directory and removes the directory. It follows no link and enters no mount.
+// If a file system cannot be unmounted, it removes nothing.
 func (d podDir) remove() error {
 	if info, err := os.Lstat(d.path()); errors.Is(err, fs.ErrNotExist) {
 		return nil
@@ -146,8 +146,8 @@ func (d podDir) remove() error {
 	return errors.Join(root.RemoveAll(d.name), root.Close())
 }
 
-// unmount unmounts the innermost first. The content of API-backed volumes is removed before that, since a mount may live
-// on in another mount namespace.
+// unmount unmounts the file systems in the pod's directory, the innermost first. It removes the content of API-backed
+// volumes before, because the file system may stay mounted in another mount namespace.
 func (d podDir) unmount() error {
 	mounts, err := mountinfo.GetMounts(mountinfo.PrefixFilter(d.path()))
 	if err != nil {
@@ -157,7 +157,7 @@ func (d podDir) unmount() error {
 	var faults []error
 	for _, mount := range mounts {
 		if mount.FSType == "tmpfs" && d.isBacked(mount.Mountpoint) {
-			faults = append(faults, empty(mount.Mountpoint))
+			faults = append(faults, removeContents(mount.Mountpoint))
 		}
 		faults = append(faults, unmount(mount.Mountpoint))
 	}
@@ -170,7 +170,7 @@ func (d podDir) isBacked(mountpoint string) bool {
 	return inside && !strings.Contains(name, "/") && slices.Contains([]kind{projected, secret, configMap, downwardAPI}, kind(k))
 }
 
-func empty(dir string) error {
+func removeContents(dir string) error {
 	root, err := os.OpenRoot(dir)
 	if err != nil {
 		return err
@@ -184,7 +184,8 @@ func empty(dir string) error {
 	return errors.Join(faults...)
 }
 
-// unmount lets a mount that is in use go as soon as it is no longer. That is no mount any more is no error.
+// unmount unmounts a file system. If the file system is in use, it is detached, and unmounted when it no longer is. It is no
+// error if nothing is mounted at path.
 func unmount(path string) error {
 	err := unix.Unmount(path, unix.UMOUNT_NOFOLLOW)
 	if errors.Is(err, unix.EBUSY) {

@@ -28,35 +28,35 @@ import (
 )
 
 const (
-	// workers is how many pods are refreshed at once.
-	workers = 4
-	// refreshTimeout bounds how long one pod is at it.
+	// refreshWorkers is the number of pods that are refreshed at the same time.
+	refreshWorkers = 4
+	// refreshTimeout bounds the refresh of one pod.
 	refreshTimeout = time.Minute
 )
 
-// spread lets pods that failed together try again apart.
-type spread struct {
+// jittered adds jitter to a rate limiter, so that pods that failed at the same time try again at different times.
+type jittered struct {
 	workqueue.TypedRateLimiter[types.UID]
 }
 
-func (s spread) When(uid types.UID) time.Duration {
+func (s jittered) When(uid types.UID) time.Duration {
 	wait := s.TypedRateLimiter.When(uid)
 	return wait/2 + rand.N(wait/2+1)
 }
 
 func newQueue(clock clock.WithTicker) workqueue.TypedRateLimitingInterface[types.UID] {
 	limiter := workqueue.NewTypedItemExponentialFailureRateLimiter[types.UID](time.Second, time.Minute)
-	return workqueue.NewTypedRateLimitingQueueWithConfig(spread{limiter}, workqueue.TypedRateLimitingQueueConfig[types.UID]{Clock: clock})
+	return workqueue.NewTypedRateLimitingQueueWithConfig(jittered{limiter}, workqueue.TypedRateLimitingQueueConfig[types.UID]{Clock: clock})
 }
 
-// Run renews tokens and writes what has changed, for all pods, until ctx ends. It may be called once.
+// Run renews tokens and updates the volumes of all pods until ctx ends. It may be called once.
 func (v *Volumes) Run(ctx context.Context) {
 	defer context.AfterFunc(ctx, v.queue.ShutDown)()
 	defer v.queue.ShutDown()
 	var all sync.WaitGroup
 	defer all.Wait()
 	all.Go(func() { v.tokens.Run(ctx) })
-	for range workers {
+	for range refreshWorkers {
 		all.Go(func() {
 			for v.refreshNext(ctx) {
 			}
@@ -76,14 +76,14 @@ func (v *Volumes) refreshNext(ctx context.Context) bool {
 		v.queue.Forget(uid)
 	case ctx.Err() != nil:
 		return false
-	// What is missing is waited for: its coming is a change.
+	// When a missing object is created, objectChanged queues the pod again.
 	case !onlyMissing(err):
 		v.queue.AddRateLimited(uid)
 	}
 	return true
 }
 
-// onlyMissing reports whether nothing failed but that objects do not exist.
+// onlyMissing reports whether the error only means that objects do not exist.
 func onlyMissing(err error) bool {
 	var all utilerrors.Aggregate
 	if errors.As(err, &all) {
@@ -92,7 +92,7 @@ func onlyMissing(err error) bool {
 	return apierrors.IsNotFound(err)
 }
 
-// refresh brings all API-backed volumes of a pod up to date.
+// refresh updates all API-backed volumes of a pod.
 func (v *Volumes) refresh(ctx context.Context, uid types.UID) error {
 	v.mu.Lock()
 	t := v.pods[uid]
@@ -111,24 +111,24 @@ func (v *Volumes) refresh(ctx context.Context, uid types.UID) error {
 	ctx, cancel := context.WithTimeout(ctx, refreshTimeout)
 	defer cancel()
 	renewed, err := v.refreshAll(ctx, t, podAt(root, uid), pod)
-	v.tellRenewed(pod, renewed)
+	v.notifyRenewed(pod, renewed)
 	return err
 }
 
 func (v *Volumes) refreshAll(ctx context.Context, t *tracked, dir podDir, pod *corev1.Pod) (renewed []string, err error) {
-	t.work.Lock()
-	defer t.work.Unlock()
-	ctx, cancel := t.during(ctx)
+	t.writeMu.Lock()
+	defer t.writeMu.Unlock()
+	ctx, cancel := t.untilRemoved(ctx)
 	defer cancel()
 	var faults []error
 	for i := range pod.Spec.Volumes {
 		volume := &pod.Spec.Volumes[i]
-		place := dir.volume(kindOf(volume), volume.Name)
-		// What SetUp has not mounted is its business.
-		if !tokenvolume.IsAPIBacked(volume) || t.gone.Err() != nil || !isMounted(place) {
+		mountpoint := dir.volume(kindOf(volume), volume.Name)
+		// SetUp mounts and fills new volumes.
+		if !tokenvolume.IsAPIBacked(volume) || t.gone.Err() != nil || !isMounted(mountpoint) {
 			continue
 		}
-		fresh, err := v.fill(ctx, place, pod, volume)
+		fresh, err := v.fill(ctx, mountpoint, pod, volume)
 		if err != nil {
 			faults = append(faults, fmt.Errorf("MountVolume.SetUp failed for volume %q : %w", volume.Name, err))
 		}
@@ -138,15 +138,15 @@ func (v *Volumes) refreshAll(ctx context.Context, t *tracked, dir podDir, pod *c
 	}
 	err = utilerrors.NewAggregate(faults)
 	if t.gone.Err() == nil && ctx.Err() == nil {
-		v.tellFailed(t, pod, err)
+		v.reportFailure(t, pod, err)
 	}
 	return renewed, err
 }
 
-// fill writes what the volume should hold now. renewed says that a token that was there has been replaced. The caller
-// holds the pod's work.
-func (v *Volumes) fill(ctx context.Context, place string, pod *corev1.Pod, volume *corev1.Volume) (renewed bool, err error) {
-	root, err := os.OpenRoot(place)
+// fill writes the current content of the volume. renewed reports whether a token in the volume has been replaced. The caller
+// holds the pod's writeMu.
+func (v *Volumes) fill(ctx context.Context, dir string, pod *corev1.Pod, volume *corev1.Volume) (renewed bool, err error) {
+	root, err := os.OpenRoot(dir)
 	if err != nil {
 		return false, err
 	}
@@ -172,7 +172,8 @@ func (v *Volumes) fill(ctx context.Context, place string, pod *corev1.Pod, volum
 	return renewed, nil
 }
 
-// readToken returns the token that the volume holds, or nothing if there is none that could be one.
+// readToken returns the clean path and the content of a token's file. text is "" if there is no such file, or if its content
+// cannot be a token.
 func readToken(root *os.Root, name string) (clean, text string) {
 	clean, err := tokenvolume.CleanPath(name)
 	if err != nil {
@@ -190,9 +191,10 @@ func readToken(root *os.Root, name string) (clean, text string) {
 	return clean, string(data)
 }
 
-// isFilled reports whether a volume has been written before. Containers may write there, so no link is followed out of it.
-func isFilled(place string) bool {
-	root, err := os.OpenRoot(place)
+// isFilled reports whether a volume has been written before. It follows no link out of the volume, because containers may
+// have written there.
+func isFilled(dir string) bool {
+	root, err := os.OpenRoot(dir)
 	if err != nil {
 		return false
 	}
@@ -201,8 +203,8 @@ func isFilled(place string) bool {
 	return err == nil && info.IsDir()
 }
 
-// changed queues the pods that name an object. A service account is in no volume, but what tokens are worth depends on it.
-func (v *Volumes) changed(namespace string, ref nodeaccess.Reference) {
+// objectChanged queues the pods that name an object. No volume contains a service account, but tokens depend on it.
+func (v *Volumes) objectChanged(namespace string, ref nodeaccess.Reference) {
 	if ref.Kind == nodeaccess.ServiceAccount {
 		v.tokens.AccountChanged(namespace, ref.Name)
 		return
@@ -216,7 +218,7 @@ func (v *Volumes) changed(namespace string, ref nodeaccess.Reference) {
 	}
 }
 
-func (v *Volumes) tellRenewed(pod *corev1.Pod, volumes []string) {
+func (v *Volumes) notifyRenewed(pod *corev1.Pod, volumes []string) {
 	if len(volumes) == 0 {
 		return
 	}
@@ -229,18 +231,18 @@ func (v *Volumes) tellRenewed(pod *corev1.Pod, volumes []string) {
 	}
 }
 
-// tellFailed tells of a failure that is another than the last. The caller holds the pod's work.
-func (v *Volumes) tellFailed(t *tracked, pod *corev1.Pod, err error) {
+// reportFailure reports a failure, unless it is the same as the last one. The caller holds the pod's writeMu.
+func (v *Volumes) reportFailure(t *tracked, pod *corev1.Pod, err error) {
 	text := ""
 	if err != nil {
 		text = err.Error()
 	}
-	news := text != "" && text != t.failure
+	isNew := text != "" && text != t.failure
 	t.failure = text
-	if !news {
+	if !isNew {
 		return
 	}
-	klog.ErrorS(err, "Volumes not brought up to date", "pod", klog.KObj(pod))
+	klog.ErrorS(err, "Volumes not updated", "pod", klog.KObj(pod))
 	if v.config.Failed != nil {
 		v.config.Failed(pod, err)
 	}

@@ -26,24 +26,25 @@ import (
 	"lanyard.dev/internal/tokenvolume"
 )
 
-// Objects keeps what pods name. *objects.Store does.
+// Objects keeps the objects that pods name, as *objects.Store does.
 type Objects interface {
 	tokenvolume.Objects
-	// Hold keeps what the pod names until Release.
+	// Hold keeps the objects that the pod names until Release.
 	Hold(pod *corev1.Pod)
 	Release(pod types.UID)
-	OnChange(func(namespace string, changed nodeaccess.Reference))
-	// Account returns the UID of a service account that a pod holds, or "" if it is not known or does not exist.
+	// OnChange registers a function that is called when an object that a pod holds was created, changed or deleted.
+	OnChange(func(namespace string, objectChanged nodeaccess.Reference))
+	// Account returns the UID of a service account that a pod holds, or "" if the UID is not known or the account does not exist.
 	Account(namespace, name string) types.UID
 }
 
-// Config says what Volumes works with.
+// Config configures Volumes. Root, Objects and Request are required.
 type Config struct {
-	// Root is the directory of all pods' volumes. It is made if it is missing, and closed to all but root.
+	// Root is the directory of all pods' volumes. Volumes makes it if it is missing, and makes it accessible to root alone.
 	Root    string
 	Objects Objects
 	Request tokenvolume.Request
-	// Review, where not nil, is asked whether the authority still accepts the tokens.
+	// Review, where not nil, finds out whether the authority still accepts the tokens.
 	Review tokenvolume.Review
 	// Clock is the real one if nil.
 	Clock clock.WithTicker
@@ -64,7 +65,7 @@ type Volumes struct {
 	config   Config
 	tokens   *tokenvolume.Tokens
 	renderer *tokenvolume.Renderer
-	// queue holds the pods whose API-backed volumes may be out of date.
+	// queue contains the pods whose API-backed volumes may be out of date.
 	queue workqueue.TypedRateLimitingInterface[types.UID]
 
 	mu        sync.Mutex
@@ -74,12 +75,12 @@ type Volumes struct {
 
 // tracked is a pod whose volumes are kept up to date.
 type tracked struct {
-	// gone ends whatever is done for the pod.
+	// gone ends, by remove, when the pod's volumes are torn down.
 	gone   context.Context
 	remove context.CancelFunc
-	// work is held by who changes files of the pod.
-	work sync.Mutex
-	// failure is what was told last.
+	// writeMu is held while files of the pod are changed. It guards failure.
+	writeMu sync.Mutex
+	// failure is the last failure that was reported.
 	failure string
 
 	// Guarded by Volumes.mu.
@@ -98,7 +99,7 @@ func New(config Config) *Volumes {
 		Metrics: config.Metrics, Renewed: v.queue.Add, Failed: v.tokenFailed, Refused: v.tokenRefused,
 	})
 	v.renderer = &tokenvolume.Renderer{Objects: config.Objects, Token: v.tokens.Get, Allocatable: config.Allocatable}
-	config.Objects.OnChange(v.changed)
+	config.Objects.OnChange(v.objectChanged)
 	return v
 }
 
@@ -110,10 +111,10 @@ func (v *Volumes) OnRenew(f func(pod *corev1.Pod, volumes []string)) {
 	v.listeners = append(v.listeners, f)
 }
 
-// SetUp makes the pod's volumes and returns their paths on the machine by name. It may be called any number of times; from
-// the first on, also if that failed, the pod's API-backed volumes are kept up to date until TearDown.
+// SetUp makes the pod's volumes and returns their paths on the machine by name. It may be called several times. From the
+// first call on, also if it failed, the pod's API-backed volumes are kept up to date until TearDown.
 //
-// A volume that has content already is served with that where it cannot be brought up to date at once.
+// If a volume has content already and cannot be updated, SetUp succeeds and tries again later.
 func (v *Volumes) SetUp(ctx context.Context, pod *corev1.Pod) (map[string]string, error) {
 	if err := checkNames(pod); err != nil {
 		return nil, err
@@ -124,10 +125,10 @@ func (v *Volumes) SetUp(ctx context.Context, pod *corev1.Pod) (map[string]string
 	}
 	v.config.Objects.Hold(pod)
 	t := v.track(pod)
-	t.work.Lock()
+	t.writeMu.Lock()
 	paths, renewed, err := v.setUp(ctx, t, podAt(root, pod.UID), pod)
-	t.work.Unlock()
-	v.tellRenewed(pod, renewed)
+	t.writeMu.Unlock()
+	v.notifyRenewed(pod, renewed)
 	return paths, err
 }
 
@@ -138,7 +139,7 @@ func (v *Volumes) setUp(ctx context.Context, t *tracked, dir podDir, pod *corev1
 	if err := os.MkdirAll(dir.volumes(), 0o700); err != nil {
 		return nil, nil, err
 	}
-	ctx, cancel := t.during(ctx)
+	ctx, cancel := t.untilRemoved(ctx)
 	defer cancel()
 	paths = map[string]string{}
 	var faults []error
@@ -170,7 +171,7 @@ func (v *Volumes) setUpOne(ctx context.Context, dir podDir, pod *corev1.Pod, vol
 	return "", false, errors.New("volume type is not supported")
 }
 
-// setUpBacked mounts and fills the volume. One that is filled already is good enough when that fails.
+// setUpBacked mounts and fills the volume. A failure to fill a volume that has been filled before is not an error.
 func (v *Volumes) setUpBacked(ctx context.Context, dir podDir, pod *corev1.Pod, volume *corev1.Volume) (path string, renewed bool, err error) {
 	path = dir.volume(kindOf(volume), volume.Name)
 	if err := mountBacked(path, volume); err != nil {
@@ -186,8 +187,8 @@ func (v *Volumes) setUpBacked(ctx context.Context, dir podDir, pod *corev1.Pod, 
 	return path, renewed, err
 }
 
-// TearDown removes the pod's volumes and all that was in them, but for what a hostPath leads to. No container of the pod
-// may run any more. Of a pod that has none it does nothing.
+// TearDown removes the pod's volumes with their content, except the paths of hostPath volumes. No container of the pod may be
+// running. If the pod has no volumes, TearDown does nothing.
 func (v *Volumes) TearDown(_ context.Context, uid types.UID) error {
 	if err := checkUID(uid); err != nil {
 		return err
@@ -197,8 +198,8 @@ func (v *Volumes) TearDown(_ context.Context, uid types.UID) error {
 		return err
 	}
 	if t := v.untrack(uid); t != nil {
-		t.work.Lock()
-		defer t.work.Unlock()
+		t.writeMu.Lock()
+		defer t.writeMu.Unlock()
 	}
 	v.tokens.Forget(uid)
 	v.config.Objects.Release(uid)
@@ -208,7 +209,7 @@ func (v *Volumes) TearDown(_ context.Context, uid types.UID) error {
 	return nil
 }
 
-// Existing returns the pods that have volumes on this machine, whoever made them.
+// Existing returns the pods that have volumes on this machine, including those that an earlier agent has made.
 func (v *Volumes) Existing() ([]types.UID, error) {
 	entries, err := os.ReadDir(v.config.Root)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -251,14 +252,14 @@ func (v *Volumes) untrack(uid types.UID) *tracked {
 	return t
 }
 
-// during returns a context that also ends when the pod is removed.
-func (t *tracked) during(ctx context.Context) (context.Context, context.CancelFunc) {
+// untilRemoved returns a context that also ends when the pod is removed.
+func (t *tracked) untilRemoved(ctx context.Context) (context.Context, context.CancelFunc) {
 	ctx, cancel := context.WithCancel(ctx)
 	stop := context.AfterFunc(t.gone, cancel)
 	return ctx, func() { stop(); cancel() }
 }
 
-// kind is the directory of all volumes of one kind.
+// kind is the type of a volume, as the name of a directory.
 type kind string
 
 const (
@@ -286,7 +287,7 @@ func kindOf(volume *corev1.Volume) kind {
 // podDir is the directory of one pod.
 type podDir struct{ root, name string }
 
-// podAt takes a UID that checkUID has passed, and a root that links lead to no more.
+// podAt returns the directory of a pod. checkUID must have accepted the UID, and root must be a path without links.
 func podAt(root string, uid types.UID) podDir { return podDir{root, string(uid)} }
 
 func (d podDir) path() string    { return filepath.Join(d.root, d.name) }
@@ -299,7 +300,7 @@ func (d podDir) volume(k kind, name string) string {
 // maxUID is longer than any UID in use; the authority's are 36 characters.
 const maxUID = 128
 
-// checkUID refuses a UID that cannot be the name of a directory of its own. UIDs come from outside.
+// checkUID returns an error if the UID is not the name of a directory below the root. UIDs come from outside the agent.
 func checkUID(uid types.UID) error {
 	if len(uid) == 0 || len(uid) > maxUID {
 		return fmt.Errorf("pod UID has %d characters, want 1 to %d", len(uid), maxUID)
@@ -330,8 +331,8 @@ func checkNames(pod *corev1.Pod) error {
 	return nil
 }
 
-// root makes the directory of all pods, closes it to others and returns its path without links, as the kernel names
-// mounts in it.
+// root makes the directory of all pods, makes it accessible to this user alone, and returns its path without links: the
+// kernel lists mounts by such paths.
 func (v *Volumes) root() (string, error) {
 	if !filepath.IsAbs(v.config.Root) {
 		return "", errors.New("the directory of volumes is not an absolute path")

@@ -22,7 +22,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 )
 
-// checkAccess holds a file to its mode, owner and group.
+// checkAccess checks the mode, the owner and the group of a file.
 func checkAccess(t *testing.T, path string, mode fs.FileMode, uid, gid uint32) {
 	t.Helper()
 	info, err := os.Stat(path)
@@ -47,7 +47,7 @@ func mountOf(t *testing.T, path string) *mountinfo.Info {
 
 func TestVolumesOfAPod(t *testing.T) {
 	asRoot(t)
-	w := newWorld(t)
+	w := newFakeCluster(t)
 	v := w.volumes()
 	host := t.TempDir()
 	pod := dashboard(
@@ -98,7 +98,7 @@ func TestVolumesOfAPod(t *testing.T) {
 
 func TestGroupOfAPod(t *testing.T) {
 	asRoot(t)
-	v := newWorld(t).volumes()
+	v := newFakeCluster(t).volumes()
 	pod := dashboard(
 		volumeOf("disk", corev1.VolumeSource{EmptyDir: &corev1.EmptyDirVolumeSource{}}),
 		volumeOf("memory", corev1.VolumeSource{EmptyDir: &corev1.EmptyDirVolumeSource{Medium: "Memory"}}))
@@ -110,10 +110,10 @@ func TestGroupOfAPod(t *testing.T) {
 	checkAccess(t, paths["memory"], 0o777|fs.ModeSetgid, 0, 2000)
 }
 
-// TestTakeOver ends an agent and starts another: nothing is mounted, requested or emptied anew.
+// TestTakeOver sets the volumes of a pod up again with a new agent. It mounts nothing, requests no token and removes no file.
 func TestTakeOver(t *testing.T) {
 	asRoot(t)
-	w := newWorld(t)
+	w := newFakeCluster(t)
 	pod := dashboard(volumeOf("disk", corev1.VolumeSource{EmptyDir: &corev1.EmptyDirVolumeSource{}}),
 		volumeOf("memory", corev1.VolumeSource{EmptyDir: &corev1.EmptyDirVolumeSource{Medium: "Memory"}}))
 	paths := setUp(t, w.volumes(), pod)
@@ -135,7 +135,7 @@ func TestTakeOver(t *testing.T) {
 	}
 	again := setUp(t, next, pod)
 	if again["access"] != paths["access"] || mountOf(t, paths["access"]).ID != mount {
-		t.Error("it was mounted anew")
+		t.Error("the volume was mounted again")
 	}
 	if content(t, filepath.Join(paths["access"], "token")) != token || w.count() != 1 {
 		t.Errorf("%d tokens were issued, want the one to go on", w.count())
@@ -146,7 +146,7 @@ func TestTakeOver(t *testing.T) {
 			t.Error("the pod's work is lost")
 		}
 	}
-	// A new agent that can neither reach the authority nor read an object still serves what is there.
+	// A new agent that can neither reach the authority nor read an object uses the existing content.
 	w.do(func() { w.configMaps = nil })
 	if _, err := w.volumes().SetUp(t.Context(), pod); err != nil {
 		t.Error(err)
@@ -155,7 +155,7 @@ func TestTakeOver(t *testing.T) {
 
 func TestTearDownLeavesWhatIsNotThePods(t *testing.T) {
 	asRoot(t)
-	w := newWorld(t)
+	w := newFakeCluster(t)
 	v := w.volumes()
 	host := t.TempDir()
 	treasure := filepath.Join(host, "treasure")
@@ -165,7 +165,7 @@ func TestTearDownLeavesWhatIsNotThePods(t *testing.T) {
 	pod := dashboard(volumeOf("disk", corev1.VolumeSource{EmptyDir: &corev1.EmptyDirVolumeSource{}}),
 		volumeOf("host", corev1.VolumeSource{HostPath: &corev1.HostPathVolumeSource{Path: host}}))
 	paths := setUp(t, v, pod)
-	// What a container can leave in its directory: links to the machine's files, and with the right propagation mounts.
+	// A container can leave links to the machine's files in its directory, and, with the right propagation, mounts.
 	if err := os.Symlink(host, filepath.Join(paths["disk"], "link")); err != nil {
 		t.Fatal(err)
 	}
@@ -176,7 +176,7 @@ func TestTearDownLeavesWhatIsNotThePods(t *testing.T) {
 	if err := unix.Mount(host, inner, "", unix.MS_BIND, ""); err != nil {
 		t.Fatal(err)
 	}
-	// A file in use must not keep the token: neither its mount nor its content.
+	// An open file must not keep the mount or the content of the token's volume.
 	token, err := os.Open(filepath.Join(paths["access"], "token"))
 	if err != nil {
 		t.Fatal(err)
@@ -213,10 +213,10 @@ func TestSetUpRefuses(t *testing.T) {
 		"one twice":    {func(p *corev1.Pod) { p.Spec.Volumes = append(p.Spec.Volumes, p.Spec.Volumes[0]) }, "is there twice"},
 		"no object": {func(p *corev1.Pod) { p.Spec.Volumes[0].Projected.Sources[1].ConfigMap.Name = "none" },
 			`MountVolume.SetUp failed for volume "access" : configmap "none" not found`},
-		"a kind we have not": {func(p *corev1.Pod) {
+		"an unsupported type": {func(p *corev1.Pod) {
 			p.Spec.Volumes[0].VolumeSource = corev1.VolumeSource{NFS: &corev1.NFSVolumeSource{}}
 		}, "volume type is not supported"},
-		"a medium we have not": {func(p *corev1.Pod) {
+		"an unsupported medium": {func(p *corev1.Pod) {
 			p.Spec.Volumes[0].VolumeSource = corev1.VolumeSource{EmptyDir: &corev1.EmptyDirVolumeSource{Medium: "HugePages"}}
 		}, `unknown storage medium "HugePages"`},
 		"no such path": {func(p *corev1.Pod) {
@@ -225,7 +225,7 @@ func TestSetUpRefuses(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			v := newWorld(t).volumes()
+			v := newFakeCluster(t).volumes()
 			pod := dashboard()
 			test.change(pod)
 			if checkUID(pod.UID) == nil {
@@ -243,7 +243,7 @@ func TestSetUpRefuses(t *testing.T) {
 func TestFilesStayFresh(t *testing.T) {
 	asRoot(t)
 	synctest.Test(t, func(t *testing.T) {
-		w := newWorld(t)
+		w := newFakeCluster(t)
 		v := w.volumes()
 		run(t, v)
 		pod := dashboard()
@@ -261,8 +261,8 @@ func TestFilesStayFresh(t *testing.T) {
 		}
 
 		elapse(50 * time.Minute)
-		if content(t, token) == first || !slices.Equal(w.told(&w.renewed), []string{"dashboard access"}) {
-			t.Errorf("told of renewals %q", w.told(&w.renewed))
+		if content(t, token) == first || !slices.Equal(w.recorded(&w.renewed), []string{"dashboard access"}) {
+			t.Errorf("reported renewals %q", w.recorded(&w.renewed))
 		}
 		mounts := mountOf(t, paths["access"])
 		entries, err := os.ReadDir(mounts.Mountpoint)
@@ -272,8 +272,8 @@ func TestFilesStayFresh(t *testing.T) {
 
 		w.setConfigMap("kube-root-ca.crt", nil)
 		elapse(10 * time.Minute)
-		if want := []string{`dashboard MountVolume.SetUp failed for volume "access" : configmap "kube-root-ca.crt" not found`}; !slices.Equal(w.told(&w.failed), want) {
-			t.Errorf("told of failures %q", w.told(&w.failed))
+		if want := []string{`dashboard MountVolume.SetUp failed for volume "access" : configmap "kube-root-ca.crt" not found`}; !slices.Equal(w.recorded(&w.failed), want) {
+			t.Errorf("reported failures %q", w.recorded(&w.failed))
 		}
 
 		tearDown(t, v, pod.UID)
@@ -285,11 +285,11 @@ func TestFilesStayFresh(t *testing.T) {
 	})
 }
 
-// TestAuthorityAwayAtTheStart takes over a pod whose token has ended, and has it renewed when the authority returns.
+// TestAuthorityAwayAtTheStart takes over a pod whose token has expired. The token is renewed when the authority is back.
 func TestAuthorityAwayAtTheStart(t *testing.T) {
 	asRoot(t)
 	synctest.Test(t, func(t *testing.T) {
-		w := newWorld(t)
+		w := newFakeCluster(t)
 		pod := dashboard()
 		earlier := w.volumes()
 		defer earlier.queue.ShutDown()
@@ -305,21 +305,21 @@ func TestAuthorityAwayAtTheStart(t *testing.T) {
 			t.Error("the token changed")
 		}
 		elapse(time.Hour)
-		if n := len(w.told(&w.failed)); n == 0 || n > 2 {
-			t.Errorf("told of failures %q", w.told(&w.failed))
+		if n := len(w.recorded(&w.failed)); n == 0 || n > 2 {
+			t.Errorf("reported failures %q", w.recorded(&w.failed))
 		}
 		w.do(func() { w.away = false })
 		elapse(2 * time.Minute)
-		if content(t, token) == first || !slices.Equal(w.told(&w.renewed), []string{"dashboard access"}) {
-			t.Errorf("told of renewals %q", w.told(&w.renewed))
+		if content(t, token) == first || !slices.Equal(w.recorded(&w.renewed), []string{"dashboard access"}) {
+			t.Errorf("reported renewals %q", w.recorded(&w.renewed))
 		}
 	})
 }
 
-// TestTearDownDoesNotWait removes a pod whose token is being asked for in vain.
+// TestTearDownDoesNotWait removes a pod while the request for its token hangs.
 func TestTearDownDoesNotWait(t *testing.T) {
 	asRoot(t)
-	w := newWorld(t)
+	w := newFakeCluster(t)
 	asked := make(chan struct{})
 	config := w.volumes().config
 	config.Request = func(ctx context.Context, _, _ string, r *tokenRequest) (*tokenRequest, error) {
@@ -387,7 +387,7 @@ func TestHostPath(t *testing.T) {
 	}
 }
 
-// FuzzCheckUID holds that a UID that is taken is the name of a directory right below the root.
+// FuzzCheckUID checks that an accepted UID is the name of a directory directly below the root.
 func FuzzCheckUID(f *testing.F) {
 	for _, seed := range []string{"6f1c2f6e-0000-4000-8000-000000000001", "..", "a/b", "", "a\x00"} {
 		f.Add(seed)
@@ -402,24 +402,24 @@ func FuzzCheckUID(f *testing.F) {
 	})
 }
 
-// TestIsFilled takes a link that a container put into a volume for nothing that was written.
+// TestIsFilled checks that a link out of a volume, which a container may have made, does not count as content.
 func TestIsFilled(t *testing.T) {
 	t.Parallel()
-	place := t.TempDir()
-	if isFilled(place) || isFilled(filepath.Join(place, "absent")) {
+	dir := t.TempDir()
+	if isFilled(dir) || isFilled(filepath.Join(dir, "absent")) {
 		t.Error("nothing was written")
 	}
-	link := filepath.Join(place, "..data")
+	link := filepath.Join(dir, "..data")
 	if err := os.Symlink(t.TempDir(), link); err != nil {
 		t.Fatal(err)
 	}
-	if isFilled(place) {
-		t.Error("what is outside was taken for what was written")
+	if isFilled(dir) {
+		t.Error("a link out of the volume counts as content")
 	}
-	if err := errors.Join(os.Remove(link), os.Mkdir(filepath.Join(place, "..2026"), 0o700), os.Symlink("..2026", link)); err != nil {
+	if err := errors.Join(os.Remove(link), os.Mkdir(filepath.Join(dir, "..2026"), 0o700), os.Symlink("..2026", link)); err != nil {
 		t.Fatal(err)
 	}
-	if !isFilled(place) {
-		t.Error("what was written was not found")
+	if !isFilled(dir) {
+		t.Error("the content was not found")
 	}
 }
