@@ -24,15 +24,15 @@ import (
 	"lanyard.dev/internal/token"
 )
 
-// Reviews asks the authority what a user may do.
+// Reviews creates SubjectAccessReviews.
 type Reviews interface {
 	Create(ctx context.Context, review *authorizationv1.SubjectAccessReview, opts metav1.CreateOptions) (*authorizationv1.SubjectAccessReview, error)
 }
 
-// reviewTimeout bounds waiting for the authority's answer.
+// reviewTimeout bounds the wait for the authority's answer.
 const reviewTimeout = 10 * time.Second
 
-// byCertificate knows users by client certificates of the CAs.
+// byCertificate authenticates users by client certificates of the CAs.
 func byCertificate(cas func() *x509.CertPool) authenticator.Request {
 	certificates := x509request.NewDynamic(func() (x509.VerifyOptions, bool) {
 		options := x509request.DefaultVerifyOptions()
@@ -42,20 +42,20 @@ func byCertificate(cas func() *x509.CertPool) authenticator.Request {
 	return group.NewAuthenticatedGroupAdder(certificates)
 }
 
-// allowed lets through who the authority says may use this verb on the node's subresource. Nothing is remembered: a right
-// that was taken away is gone.
-func (s *Server) allowed(verb, subresource string, h http.HandlerFunc) http.Handler {
+// authorized calls h if the authority allows the user the verb on the node's subresource. It caches no answer, so that a
+// revoked permission has no effect any more.
+func (s *Server) authorized(verb, subresource string, h http.HandlerFunc) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		who, err := s.users.identify(r)
+		who, err := s.clients.identify(r)
 		if err != nil {
-			unidentified(w, err)
+			writeAuthenticationError(w, err)
 			return
 		}
 		asks := fmt.Sprintf("user=%s, verb=%s, resource=nodes, subresource=%s", who.GetName(), verb, subresource)
 		may, err := s.review(r.Context(), who, verb, subresource)
 		switch {
 		case err != nil:
-			klog.ErrorS(err, "The authority did not say whether a request to this node is allowed", "user", who.GetName(), "verb", verb, "subresource", subresource)
+			klog.ErrorS(err, "The authority did not authorize a request to this node", "user", who.GetName(), "verb", verb, "subresource", subresource)
 			http.Error(w, "Authorization error ("+asks+")", http.StatusInternalServerError)
 		case !may:
 			http.Error(w, "Forbidden ("+asks+")", http.StatusForbidden)
@@ -65,9 +65,9 @@ func (s *Server) allowed(verb, subresource string, h http.HandlerFunc) http.Hand
 	})
 }
 
-// unidentified answers a request of which it is not known who sent it. An authority that does not answer is not the token's
-// fault: a client must not throw the token away.
-func unidentified(w http.ResponseWriter, err error) {
+// writeAuthenticationError answers a request whose user is not known. If the authority does not answer, the status is not 401,
+// because clients discard a token that is answered with 401.
+func writeAuthenticationError(w http.ResponseWriter, err error) {
 	switch {
 	case errors.Is(err, errUnauthorized):
 		http.Error(w, "Unauthorized", http.StatusUnauthorized)
@@ -75,7 +75,7 @@ func unidentified(w http.ResponseWriter, err error) {
 		w.Header().Set("Retry-After", "1")
 		http.Error(w, "Too many requests", http.StatusTooManyRequests)
 	default:
-		klog.ErrorS(err, "The authority did not say whose token a request to this node has")
+		klog.ErrorS(err, "The authority did not review the token of a request to this node")
 		w.Header().Set("Retry-After", "1")
 		http.Error(w, "The authority does not answer", http.StatusServiceUnavailable)
 	}
@@ -100,51 +100,51 @@ func (s *Server) review(ctx context.Context, who user.Info, verb, subresource st
 	return answer.Status.Allowed && !answer.Status.Denied, nil
 }
 
-// TokenReviews asks the authority whose token it is.
+// TokenReviews creates TokenReviews.
 type TokenReviews interface {
 	Create(ctx context.Context, review *authenticationv1.TokenReview, opts metav1.CreateOptions) (*authenticationv1.TokenReview, error)
 }
 
 var (
-	// errUnauthorized says that a request has no credential, or one that does not hold.
+	// errUnauthorized is the error of a request without a valid credential.
 	errUnauthorized = errors.New("unauthorized")
-	// errTooMany says that reviews of tokens are asked for faster than this node asks the authority.
+	// errTooMany is the error of a request whose token cannot be reviewed because of the bounds below.
 	errTooMany = errors.New("too many requests")
 )
 
-// Whoever reaches the node can show it tokens, and each costs the authority a review. These bound how many: in a second and at
-// once from one address, and at once in all.
+// Anyone who reaches the node can send it tokens, and each token costs the authority a review. These constants bound the
+// reviews.
 const (
+	// The rate of reviews for one client address.
 	reviewsPerSecond, reviewBurst = 20, 40
-	reviewsAtOnceOfOne            = 4
-	reviewsAtOnce                 = 16
-	// addresses is how many are remembered, those that asked last.
-	addresses = 4096
+	// Concurrent reviews for one address, and for all.
+	addressReviews, nodeReviews = 4, 16
+	// maxAddresses is the number of addresses whose rate is remembered: those that sent a token last.
+	maxAddresses = 4096
 )
 
-// identifier knows users by client certificates and bearer tokens. It remembers no answer: a token that the authority refuses
-// from now on is refused here.
-type identifier struct {
+// clientAuthenticator authenticates users by client certificates and bearer tokens. It caches no review.
+type clientAuthenticator struct {
 	certificates authenticator.Request
 	reviews      TokenReviews
-	sources      *lru.Cache // of *source by address
-	underWay     chan struct{}
+	addresses    *lru.Cache // of *clientAddress, by address
+	slots        chan struct{}
 }
 
-// source is what is known of one address.
-type source struct {
-	rate     flowcontrol.PassiveRateLimiter
-	underWay chan struct{}
+// clientAddress bounds the reviews for one address.
+type clientAddress struct {
+	rate  flowcontrol.PassiveRateLimiter
+	slots chan struct{}
 }
 
-func newIdentifier(certificates authenticator.Request, reviews TokenReviews) *identifier {
-	return &identifier{certificates, reviews, lru.New(addresses), make(chan struct{}, reviewsAtOnce)}
+func newClientAuthenticator(certificates authenticator.Request, reviews TokenReviews) *clientAuthenticator {
+	return &clientAuthenticator{certificates, reviews, lru.New(maxAddresses), make(chan struct{}, nodeReviews)}
 }
 
-// identify returns who sent the request: errUnauthorized if that is not known, errTooMany, or that the authority does not answer.
-// A credential that does not hold is not passed over for another one.
-func (i *identifier) identify(r *http.Request) (user.Info, error) {
-	response, ok, err := i.certificates.AuthenticateRequest(r)
+// identify returns the user of the request. The error is errUnauthorized, errTooMany, or another one if the authority does not
+// answer. A request with an invalid certificate is refused, even if it has a valid token.
+func (a *clientAuthenticator) identify(r *http.Request) (user.Info, error) {
+	response, ok, err := a.certificates.AuthenticateRequest(r)
 	switch {
 	case err != nil:
 		return nil, errUnauthorized
@@ -155,12 +155,12 @@ func (i *identifier) identify(r *http.Request) (user.Info, error) {
 	if !ok {
 		return nil, errUnauthorized
 	}
-	// It is not passed on with the session, to the container runtime.
+	// The container runtime, to which a session is proxied, must not get the token.
 	r.Header.Del("Authorization")
-	return i.review(r, text)
+	return a.review(r, text)
 }
 
-// bearer returns the request's token, false if it has none or one that cannot be a token.
+// bearer returns the request's bearer token. ok is false if there is none, or if its text cannot be a token.
 func bearer(r *http.Request) (text string, ok bool) {
 	values := r.Header.Values("Authorization")
 	if len(values) != 1 {
@@ -173,16 +173,16 @@ func bearer(r *http.Request) (text string, ok bool) {
 	return text, true
 }
 
-func (i *identifier) review(r *http.Request, text string) (user.Info, error) {
-	from := i.source(r.RemoteAddr)
+func (a *clientAuthenticator) review(r *http.Request, text string) (user.Info, error) {
+	from := a.address(r.RemoteAddr)
 	if !from.rate.TryAccept() {
 		return nil, errTooMany
 	}
-	// Where the authority is slow, one address must not take every place.
-	for _, places := range []chan struct{}{from.underWay, i.underWay} {
+	// While the authority is slow, one address must not take all slots of the node.
+	for _, slots := range []chan struct{}{from.slots, a.slots} {
 		select {
-		case places <- struct{}{}:
-			defer func() { <-places }()
+		case slots <- struct{}{}:
+			defer func() { <-slots }()
 		default:
 			return nil, errTooMany
 		}
@@ -191,7 +191,7 @@ func (i *identifier) review(r *http.Request, text string) (user.Info, error) {
 	defer cancel()
 	// No audience is named: the token must be for the authority itself, as for a kubelet.
 	review := &authenticationv1.TokenReview{Spec: authenticationv1.TokenReviewSpec{Token: text}}
-	answer, err := i.reviews.Create(ctx, review, metav1.CreateOptions{})
+	answer, err := a.reviews.Create(ctx, review, metav1.CreateOptions{})
 	if err != nil {
 		return nil, fmt.Errorf("review a token: %w", err)
 	}
@@ -209,18 +209,18 @@ func userIn(found *authenticationv1.UserInfo) user.Info {
 	return info
 }
 
-func (i *identifier) source(remote string) *source {
+func (a *clientAuthenticator) address(remote string) *clientAddress {
 	address := addressOf(remote)
-	if known, ok := i.sources.Get(address); ok {
-		return known.(*source)
+	if known, ok := a.addresses.Get(address); ok {
+		return known.(*clientAddress)
 	}
-	fresh := &source{flowcontrol.NewTokenBucketPassiveRateLimiter(reviewsPerSecond, reviewBurst), make(chan struct{}, reviewsAtOnceOfOne)}
-	i.sources.Add(address, fresh)
+	fresh := &clientAddress{flowcontrol.NewTokenBucketPassiveRateLimiter(reviewsPerSecond, reviewBurst), make(chan struct{}, addressReviews)}
+	a.addresses.Add(address, fresh)
 	return fresh
 }
 
-// addressOf leaves out the port. The addresses of one IPv6 network of 64 bits count as one, because one machine may have all
-// of them.
+// addressOf returns the address without its port. An IPv6 address is reduced to its /64 network, because one machine may have
+// all addresses of that network.
 func addressOf(remote string) string {
 	parsed, err := netip.ParseAddrPort(remote)
 	if err != nil {

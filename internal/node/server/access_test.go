@@ -24,7 +24,7 @@ import (
 	"lanyard.dev/internal/pki"
 )
 
-// reviews answers all alike, and keeps what it was asked.
+// reviews gives the same answer to every review, and records the reviews.
 type reviews struct {
 	answer authorizationv1.SubjectAccessReviewStatus
 	err    error
@@ -37,12 +37,12 @@ func (r *reviews) Create(_ context.Context, review *authorizationv1.SubjectAcces
 	return review, r.err
 }
 
-// owners knows whose some tokens are.
-type owners map[string]authenticationv1.UserInfo
+// fakeTokens are the valid tokens and their users.
+type fakeTokens map[string]authenticationv1.UserInfo
 
 var errAway = errors.New("away")
 
-func (o owners) Create(_ context.Context, review *authenticationv1.TokenReview, _ metav1.CreateOptions) (*authenticationv1.TokenReview, error) {
+func (o fakeTokens) Create(_ context.Context, review *authenticationv1.TokenReview, _ metav1.CreateOptions) (*authenticationv1.TokenReview, error) {
 	if review.Spec.Token == "outage" {
 		return nil, errAway
 	}
@@ -53,12 +53,12 @@ func (o owners) Create(_ context.Context, review *authenticationv1.TokenReview, 
 	return review, nil
 }
 
-// noRuntime fails the test that reaches it.
+// noRuntime panics if a request reaches it.
 type noRuntime struct{ server.Runtime }
 
 func handler(t *testing.T, r *reviews, cas *x509.CertPool) http.Handler {
 	t.Helper()
-	return handlerFor(t, r, owners{}, cas)
+	return handlerFor(t, r, fakeTokens{}, cas)
 }
 
 func handlerFor(t *testing.T, r *reviews, tokens server.TokenReviews, cas *x509.CertPool) http.Handler {
@@ -147,7 +147,7 @@ func TestAccess(t *testing.T) {
 
 func TestTokens(t *testing.T) {
 	t.Parallel()
-	tokens := owners{"good": {
+	tokens := fakeTokens{"good": {
 		Username: "system:serviceaccount:monitoring:prometheus", UID: "u", Groups: []string{"system:serviceaccounts", "system:authenticated"},
 		Extra: map[string]authenticationv1.ExtraValue{"authentication.kubernetes.io/credential-id": {"JTI=1"}},
 	}}
@@ -209,10 +209,10 @@ func TestTokens(t *testing.T) {
 	}
 }
 
-// Whoever reaches the node must not make it flood the authority, nor keep others out.
+// TestTokensOfOneAddressAreBounded checks that a client with invalid tokens can neither flood the authority nor keep others out.
 func TestTokensOfOneAddressAreBounded(t *testing.T) {
 	t.Parallel()
-	h := handlerFor(t, &reviews{answer: authorizationv1.SubjectAccessReviewStatus{Allowed: true}}, owners{"good": {Username: "x"}}, x509.NewCertPool())
+	h := handlerFor(t, &reviews{answer: authorizationv1.SubjectAccessReviewStatus{Allowed: true}}, fakeTokens{"good": {Username: "x"}}, x509.NewCertPool())
 	ask := func(address, token string) int {
 		r := httptest.NewRequestWithContext(t.Context(), "GET", "/metrics", nil)
 		r.RemoteAddr = address
@@ -234,22 +234,23 @@ func TestTokensOfOneAddressAreBounded(t *testing.T) {
 	}
 }
 
-// slowOwners does not answer for bad tokens before its context ends.
-type slowOwners struct {
-	owners
+// slowTokens does not answer the review of the token "bad" before its context ends.
+type slowTokens struct {
+	fakeTokens
 	asked chan struct{}
 }
 
-func (o slowOwners) Create(ctx context.Context, review *authenticationv1.TokenReview, options metav1.CreateOptions) (*authenticationv1.TokenReview, error) {
+func (o slowTokens) Create(ctx context.Context, review *authenticationv1.TokenReview, options metav1.CreateOptions) (*authenticationv1.TokenReview, error) {
 	if review.Spec.Token == "bad" {
 		o.asked <- struct{}{}
 		<-ctx.Done()
 		return nil, ctx.Err()
 	}
-	return o.owners.Create(ctx, review, options)
+	return o.fakeTokens.Create(ctx, review, options)
 }
 
-// While the authority is slow, one address, or one machine's IPv6 network, must not keep the others out.
+// TestTokensOfOneAddressLeaveRoom checks that, while the authority is slow, neither one address nor one machine's IPv6 network
+// keeps others out.
 func TestTokensOfOneAddressLeaveRoom(t *testing.T) {
 	t.Parallel()
 	for name, address := range map[string]func(int) string{
@@ -259,7 +260,7 @@ func TestTokensOfOneAddressLeaveRoom(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			ctx, end := context.WithCancel(t.Context())
-			tokens := slowOwners{owners{"good": {Username: "x"}}, make(chan struct{}, 40)}
+			tokens := slowTokens{fakeTokens{"good": {Username: "x"}}, make(chan struct{}, 40)}
 			h := handlerFor(t, &reviews{answer: authorizationv1.SubjectAccessReviewStatus{Allowed: true}}, tokens, x509.NewCertPool())
 			ask := func(address, token string) int {
 				r := httptest.NewRequestWithContext(ctx, "GET", "/metrics", nil)
@@ -273,15 +274,15 @@ func TestTokensOfOneAddressLeaveRoom(t *testing.T) {
 			for i := range cap(codes) {
 				go func() { codes <- ask(address(i), "bad") }()
 			}
-			// Each of them holds a place from now on, or was turned away.
+			// Each request has either taken a slot, or is refused.
 			for range cap(codes) - 4 {
 				select {
 				case code := <-codes:
 					if code != http.StatusTooManyRequests {
-						t.Errorf("turned away with %d", code)
+						t.Errorf("refused with %d", code)
 					}
 				case <-time.After(time.Minute):
-					t.Fatalf("%d reviews of one caller are under way", len(tokens.asked))
+					t.Fatalf("%d reviews of one client are under way", len(tokens.asked))
 				}
 			}
 			if code := ask("192.0.2.2:1", "good"); code != http.StatusOK {
@@ -298,6 +299,6 @@ func TestTokensOfOneAddressLeaveRoom(t *testing.T) {
 func TestNewWantsAll(t *testing.T) {
 	t.Parallel()
 	if _, err := server.New(server.Config{NodeName: "n"}); err == nil {
-		t.Error("a server of nothing")
+		t.Error("New accepts an incomplete Config")
 	}
 }

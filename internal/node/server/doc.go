@@ -1,9 +1,10 @@
-// Package server serves what a node's agent shows of its pods over HTTPS, at a kubelet's paths: the logs of a container, a
-// command in it, its own terminal, the ports of a pod; and whether the agent lives, and its metrics.
+// Package server serves the node's HTTPS endpoint, at the paths of a kubelet: the logs of containers, exec, attach and
+// port-forward, the agent's health and its metrics.
 //
-// Who connects shows a client certificate of the CA, or a bearer token, which the authority reviews. The authority is asked, for
-// each request, whether that user may do this to this node; without an answer nobody may. No answer is remembered. What runs in containers is reached by the container runtime's
-// streaming server, on loopback and nowhere else.
+// A client authenticates with a certificate of the client CA, or with a bearer token that the authority reviews. For each
+// request, the server asks the authority whether the user may do this on this node, and denies the request if there is no
+// answer. It caches no answer. The server reaches containers through the streaming server of the container runtime, on
+// loopback only.
 //
-// The package runs nothing, reads no log and knows no runtime: Pods and Runtime do.
+// The package runs no container and reads no log: the interfaces Pods and Runtime do.
 package server

@@ -22,59 +22,59 @@ import (
 	"lanyard.dev/internal/podoptions"
 )
 
-// Pods finds containers. Errors that are to be told with a status of their own are those of the API; View has a kubelet's.
+// Pods finds containers. An error that is an apierrors.APIStatus is returned to the client with its status.
 type Pods interface {
-	// Logged returns the ID of the container whose logs are meant: the present one or the last, or with previous the one
-	// before it.
-	Logged(namespace, pod, container string, previous bool) (id string, err error)
-	// Running returns the ID of a container that runs.
-	Running(namespace, pod, container string) (id string, err error)
-	// Sandbox returns the ID of the sandbox that a pod runs in.
+	// LogContainer returns the ID of the container whose logs are to be served: the current or the last one, or, with previous,
+	// the one before.
+	LogContainer(namespace, pod, container string, previous bool) (id string, err error)
+	// RunningContainer returns the ID of a running container.
+	RunningContainer(namespace, pod, container string) (id string, err error)
+	// Sandbox returns the ID of the pod's sandbox.
 	Sandbox(namespace, pod string) (id string, err error)
 }
 
 // Runtime is the container runtime.
 type Runtime interface {
-	// Logs writes the logs of a container until they end, and with Follow until the container does or ctx.
+	// Logs writes the logs of a container. With Follow, it returns when the container or ctx ends.
 	Logs(ctx context.Context, containerID string, options *corev1.PodLogOptions, stdout, stderr io.Writer) error
-	// ExecURL, AttachURL and PortForwardURL return where the runtime serves this one session, on loopback.
+	// ExecURL, AttachURL and PortForwardURL return the URL, on loopback, at which the runtime serves this session.
 	ExecURL(ctx context.Context, containerID string, command []string, streams podoptions.Streams) (*url.URL, error)
 	AttachURL(ctx context.Context, containerID string, streams podoptions.Streams) (*url.URL, error)
 	PortForwardURL(ctx context.Context, sandboxID string, ports []int32) (*url.URL, error)
 }
 
-// Config is what a server is made of. All of it is needed but Metrics.
+// Config configures a server. All fields but Metrics are required.
 type Config struct {
 	NodeName string
 	Pods     Pods
 	Runtime  Runtime
-	// Certificate returns what to serve with; it is asked for each connection.
+	// Certificate returns the serving certificate. It is called for each connection.
 	Certificate func(*tls.ClientHelloInfo) (*tls.Certificate, error)
-	// ClientCAs returns the CAs of client certificates, nil if there is none now; it is asked for each request.
+	// ClientCAs returns the CAs of client certificates, or nil if there is none. It is called for each request.
 	ClientCAs func() *x509.CertPool
-	// Reviews asks the authority: kubernetes.Interface's AuthorizationV1().SubjectAccessReviews().
+	// Reviews authorizes requests: AuthorizationV1().SubjectAccessReviews() of a client.
 	Reviews Reviews
-	// Tokens asks the authority whose a bearer token is: kubernetes.Interface's AuthenticationV1().TokenReviews().
+	// Tokens authenticates bearer tokens: AuthenticationV1().TokenReviews() of a client.
 	Tokens TokenReviews
-	// Metrics are served at /metrics.
+	// Metrics, where not nil, are served at /metrics.
 	Metrics metrics.Gatherer
 }
 
 const (
 	headerTimeout = 10 * time.Second
 	idleTimeout   = 90 * time.Second
-	// answerTimeout bounds an answer that is neither a log nor a session.
+	// answerTimeout bounds an answer that is neither logs nor a session.
 	answerTimeout = time.Minute
-	// maxHeader bounds a request: a command comes in its first line.
+	// maxHeader bounds the header of a request. The command of exec is in the request line.
 	maxHeader = 512 << 10
-	// stopTimeout bounds how long sessions and answers may take to end once the server is to stop.
+	// stopTimeout bounds how long sessions and answers may take to end when the server stops.
 	stopTimeout = 3 * time.Second
 )
 
 // Server serves one node.
 type Server struct {
 	Config
-	users    *identifier
+	clients  *clientAuthenticator
 	sessions sync.WaitGroup
 }
 
@@ -84,16 +84,16 @@ func New(c Config) (*Server, error) {
 		return nil, errors.New("the node's server is not fully configured")
 	}
 	s := &Server{Config: c}
-	s.users = newIdentifier(byCertificate(c.ClientCAs), c.Tokens)
+	s.clients = newClientAuthenticator(byCertificate(c.ClientCAs), c.Tokens)
 	return s, nil
 }
 
-// Serve serves on l, which it closes, until ctx ends; sessions under way end with it. It returns nil then.
+// Serve serves on l, which it closes, until ctx ends. Open sessions end with it, and Serve returns nil.
 func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 	server := &http.Server{
 		Handler: s.Handler(), BaseContext: func(net.Listener) context.Context { return ctx },
 		ReadHeaderTimeout: headerTimeout, IdleTimeout: idleTimeout, MaxHeaderBytes: maxHeader,
-		ErrorLog: log.New(quietLog{}, "", 0),
+		ErrorLog: log.New(connectionLog{}, "", 0),
 	}
 	stopped := make(chan struct{})
 	defer context.AfterFunc(ctx, func() {
@@ -108,7 +108,8 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 	return nil
 }
 
-// tls leaves it to each request whether it needs a client certificate, and to verify it. SPDY needs HTTP/1.1.
+// tls returns a configuration that requests a client certificate and does not require or verify it: each request does that.
+// HTTP/2 is not offered because SPDY needs HTTP/1.1.
 func (s *Server) tls() *tls.Config {
 	return &tls.Config{
 		MinVersion: tls.VersionTLS13, NextProtos: []string{"http/1.1"},
@@ -132,37 +133,37 @@ func (s *Server) stop(server *http.Server) {
 	}
 }
 
-// quietLog takes what net/http says of connections that go wrong.
-type quietLog struct{}
+// connectionLog logs net/http's errors of connections.
+type connectionLog struct{}
 
 // Write implements io.Writer.
-func (quietLog) Write(p []byte) (int, error) {
-	klog.V(2).InfoS("Connection to the node's server", "said", strings.TrimSpace(string(p)))
+func (connectionLog) Write(p []byte) (int, error) {
+	klog.V(2).InfoS("Error of a connection to the node's server", "err", strings.TrimSpace(string(p)))
 	return len(p), nil
 }
 
-// Handler returns all that is served. A session needs the right to create, also where it begins as a GET, as a WebSocket
-// does: who may only read would get a shell by it.
+// Handler returns the handler of all paths. A session requires the verb create, also if it begins with a GET, as WebSockets
+// do: otherwise permission to read would be enough to get a shell.
 func (s *Server) Handler() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte("ok")) })
-	mux.Handle("GET /containerLogs/{namespace}/{pod}/{container}", s.allowed("get", "proxy", s.logs))
+	mux.Handle("GET /containerLogs/{namespace}/{pod}/{container}", s.authorized("get", "proxy", s.logs))
 	for path, session := range map[string]http.HandlerFunc{
 		"/exec/{namespace}/{pod}/{container}": s.exec, "/attach/{namespace}/{pod}/{container}": s.attach, "/portForward/{namespace}/{pod}": s.portForward,
 	} {
-		mux.Handle("GET "+path, s.allowed("create", "proxy", session))
-		mux.Handle("POST "+path, s.allowed("create", "proxy", session))
+		mux.Handle("GET "+path, s.authorized("create", "proxy", session))
+		mux.Handle("POST "+path, s.authorized("create", "proxy", session))
 	}
 	if s.Metrics != nil {
 		handler := metrics.HandlerFor(s.Metrics, metrics.HandlerOpts{ErrorHandling: metrics.ContinueOnError})
-		mux.Handle("GET /metrics", s.allowed("get", "metrics", handler.ServeHTTP))
+		mux.Handle("GET /metrics", s.authorized("get", "metrics", handler.ServeHTTP))
 	}
-	return bounded(mux, answerTimeout)
+	return withDeadlines(mux, answerTimeout)
 }
 
-// bounded ends the reading of bodies that do not arrive, and the writing of answers that nobody reads, after a time. Logs
-// lift the bound when they begin, and sessions when they take over the connection: both last as long as somebody looks on.
-func bounded(h http.Handler, timeout time.Duration) http.Handler {
+// withDeadlines bounds the time to read the request's body and to write the answer. Logs and sessions remove the bound when
+// they begin, because they last as long as the client wants.
+func withDeadlines(h http.Handler, timeout time.Duration) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		controller, deadline := http.NewResponseController(w), time.Now().Add(timeout)
 		if r.ContentLength != 0 {
@@ -173,13 +174,14 @@ func bounded(h http.Handler, timeout time.Duration) http.Handler {
 	})
 }
 
-// named is what a request's path names.
-func named(r *http.Request) (namespace, pod, container string) {
+// pathNames returns the names in a request's path.
+func pathNames(r *http.Request) (namespace, pod, container string) {
 	return r.PathValue("namespace"), r.PathValue("pod"), r.PathValue("container")
 }
 
-// refuse tells why a request is not served, with the status the error has if it is one of the API.
-func refuse(w http.ResponseWriter, err error) {
+// writeError answers a request with an error. The status is that of the error if it is an apierrors.APIStatus, and otherwise
+// 500.
+func writeError(w http.ResponseWriter, err error) {
 	status := http.StatusInternalServerError
 	if known := apierrors.APIStatus(nil); errors.As(err, &known) && known.Status().Code != 0 {
 		status = int(known.Status().Code)

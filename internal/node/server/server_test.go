@@ -9,11 +9,11 @@ import (
 	"time"
 )
 
-// TestAnswersEnd: neither a caller who reads no answer nor one who sends no body keeps a request from ending.
+// TestAnswersEnd checks that a request ends also if the client does not read the answer or does not send the body.
 func TestAnswersEnd(t *testing.T) {
 	t.Parallel()
 	ended := make(chan struct{}, 2)
-	server := httptest.NewServer(bounded(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	server := httptest.NewServer(withDeadlines(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		defer func() { ended <- struct{}{} }()
 		if _, err := io.Copy(io.Discard, r.Body); err != nil {
 			return

@@ -24,12 +24,12 @@ func (s *Server) exec(w http.ResponseWriter, r *http.Request) {
 		err = fmt.Errorf("you must specify at least one command for the container")
 	}
 	if err != nil {
-		refuse(w, apierrors.NewBadRequest(err.Error()))
+		writeError(w, apierrors.NewBadRequest(err.Error()))
 		return
 	}
-	namespace, pod, container := named(r)
-	s.converse(w, r, func(ctx context.Context) (*url.URL, error) {
-		id, err := s.Pods.Running(namespace, pod, container)
+	namespace, pod, container := pathNames(r)
+	s.proxySession(w, r, func(ctx context.Context) (*url.URL, error) {
+		id, err := s.Pods.RunningContainer(namespace, pod, container)
 		if err != nil {
 			return nil, err
 		}
@@ -40,12 +40,12 @@ func (s *Server) exec(w http.ResponseWriter, r *http.Request) {
 func (s *Server) attach(w http.ResponseWriter, r *http.Request) {
 	streams, _, err := podoptions.ParseStreams(r.URL.Query())
 	if err != nil {
-		refuse(w, apierrors.NewBadRequest(err.Error()))
+		writeError(w, apierrors.NewBadRequest(err.Error()))
 		return
 	}
-	namespace, pod, container := named(r)
-	s.converse(w, r, func(ctx context.Context) (*url.URL, error) {
-		id, err := s.Pods.Running(namespace, pod, container)
+	namespace, pod, container := pathNames(r)
+	s.proxySession(w, r, func(ctx context.Context) (*url.URL, error) {
+		id, err := s.Pods.RunningContainer(namespace, pod, container)
 		if err != nil {
 			return nil, err
 		}
@@ -56,11 +56,11 @@ func (s *Server) attach(w http.ResponseWriter, r *http.Request) {
 func (s *Server) portForward(w http.ResponseWriter, r *http.Request) {
 	ports, err := podoptions.ParsePorts(r.URL.Query())
 	if err != nil {
-		refuse(w, apierrors.NewBadRequest(err.Error()))
+		writeError(w, apierrors.NewBadRequest(err.Error()))
 		return
 	}
-	namespace, pod, _ := named(r)
-	s.converse(w, r, func(ctx context.Context) (*url.URL, error) {
+	namespace, pod, _ := pathNames(r)
+	s.proxySession(w, r, func(ctx context.Context) (*url.URL, error) {
 		id, err := s.Pods.Sandbox(namespace, pod)
 		if err != nil {
 			return nil, err
@@ -69,27 +69,29 @@ func (s *Server) portForward(w http.ResponseWriter, r *http.Request) {
 	})
 }
 
-// converse joins the caller and the runtime until one of them hangs up, or the server is to stop.
-func (s *Server) converse(w http.ResponseWriter, r *http.Request, find func(context.Context) (*url.URL, error)) {
+// proxySession connects the client with the runtime until one of them closes the connection, or the server stops.
+func (s *Server) proxySession(w http.ResponseWriter, r *http.Request, find func(context.Context) (*url.URL, error)) {
 	target, err := find(r.Context())
 	if err == nil {
-		err = local(target)
+		err = checkLoopback(target)
 	}
 	if err != nil {
-		refuse(w, err)
+		writeError(w, err)
 		return
 	}
 	s.sessions.Add(1)
 	defer s.sessions.Done()
-	// The library logs the URL, which is a key to the session; what it says is of no use without.
+	// The proxy library logs the URL, which gives access to the session. Its log lines are useless without the URL, so they are
+	// discarded.
 	ctx := klog.NewContext(r.Context(), klog.Logger{})
-	handler := proxy.NewUpgradeAwareHandler(target, &http.Transport{DialContext: dialer(ctx)}, false, true, responder{})
+	handler := proxy.NewUpgradeAwareHandler(target, &http.Transport{DialContext: loopbackDialer(ctx)}, false, true, responder{})
 	handler.UseLocationHost = true
 	handler.ServeHTTP(w, r.WithContext(ctx))
 }
 
-// local refuses a URL that is not of this machine: whoever speaks to a runtime speaks to its containers.
-func local(target *url.URL) error {
+// checkLoopback returns an error if the URL is not on this machine's loopback: a server elsewhere could pretend to be the
+// runtime.
+func checkLoopback(target *url.URL) error {
 	host := target.Hostname()
 	if ip := net.ParseIP(host); target.Scheme != "http" || host != "localhost" && (ip == nil || !ip.IsLoopback()) {
 		return fmt.Errorf("the container runtime's streaming server is at %s://%s: only http on loopback is connected to", target.Scheme, target.Host)
@@ -97,19 +99,20 @@ func local(target *url.URL) error {
 	return nil
 }
 
-// dialer connects to loopback, whatever names stand for, for as long as ctx lasts.
-func dialer(ctx context.Context) func(context.Context, string, string) (net.Conn, error) {
+// loopbackDialer returns a function that connects to loopback addresses only, also if a name resolves to another one. The
+// connections are closed when ctx ends.
+func loopbackDialer(ctx context.Context) func(context.Context, string, string) (net.Conn, error) {
 	return func(dialing context.Context, network, address string) (net.Conn, error) {
-		plain := net.Dialer{Timeout: headerTimeout, ControlContext: onlyLoopback}
+		plain := net.Dialer{Timeout: headerTimeout, ControlContext: allowLoopback}
 		conn, err := plain.DialContext(dialing, network, address)
 		if err != nil {
 			return nil, err
 		}
-		return &lasting{Conn: conn, forget: context.AfterFunc(ctx, func() { _ = conn.Close() })}, nil
+		return &sessionConn{Conn: conn, stopWatching: context.AfterFunc(ctx, func() { _ = conn.Close() })}, nil
 	}
 }
 
-func onlyLoopback(_ context.Context, _, address string, _ syscall.RawConn) error {
+func allowLoopback(_ context.Context, _, address string, _ syscall.RawConn) error {
 	host, _, err := net.SplitHostPort(address)
 	if ip := net.ParseIP(host); err != nil || ip == nil || !ip.IsLoopback() {
 		return fmt.Errorf("%s is not loopback", address)
@@ -117,43 +120,43 @@ func onlyLoopback(_ context.Context, _, address string, _ syscall.RawConn) error
 	return nil
 }
 
-// lasting is a connection that ends with its session.
-type lasting struct {
+// sessionConn is a connection that is closed when its session ends.
+type sessionConn struct {
 	net.Conn
-	forget func() bool
+	stopWatching func() bool
 }
 
 // Close implements net.Conn.
-func (l *lasting) Close() error {
-	l.forget()
+func (l *sessionConn) Close() error {
+	l.stopWatching()
 	return l.Conn.Close()
 }
 
-// responder tells of what goes wrong before the caller and the runtime are joined.
+// responder answers errors that occur before the client and the runtime are connected.
 type responder struct{}
 
 // Error implements proxy.ErrorResponder.
-func (responder) Error(w http.ResponseWriter, _ *http.Request, err error) { refuse(w, err) }
+func (responder) Error(w http.ResponseWriter, _ *http.Request, err error) { writeError(w, err) }
 
-// logs serves what a container wrote.
+// logs serves the logs of a container.
 func (s *Server) logs(w http.ResponseWriter, r *http.Request) {
 	options, err := logOptions(r)
 	if err != nil {
-		refuse(w, err)
+		writeError(w, err)
 		return
 	}
-	namespace, pod, container := named(r)
-	id, err := s.Pods.Logged(namespace, pod, container, options.Previous)
+	namespace, pod, container := pathNames(r)
+	id, err := s.Pods.LogContainer(namespace, pod, container, options.Previous)
 	if err != nil {
-		refuse(w, err)
+		writeError(w, err)
 		return
 	}
-	_ = http.NewResponseController(w).SetWriteDeadline(time.Time{}) // see bounded
-	out := &flushed{w: w}
-	stdout, stderr := chosenStreams(options, out)
+	_ = http.NewResponseController(w).SetWriteDeadline(time.Time{}) // see withDeadlines
+	out := &flushWriter{w: w}
+	stdout, stderr := selectStreams(options, out)
 	err = s.Runtime.Logs(r.Context(), id, options, stdout, stderr)
-	if err != nil && !out.begun && r.Context().Err() == nil {
-		refuse(w, apierrors.NewBadRequest(err.Error()))
+	if err != nil && !out.started && r.Context().Err() == nil {
+		writeError(w, apierrors.NewBadRequest(err.Error()))
 	}
 }
 
@@ -168,8 +171,8 @@ func logOptions(r *http.Request) (*corev1.PodLogOptions, error) {
 	return options, nil
 }
 
-// chosenStreams sends what is not asked for nowhere.
-func chosenStreams(o *corev1.PodLogOptions, out io.Writer) (stdout, stderr io.Writer) {
+// selectStreams returns out for each stream that the options select, and io.Discard for the other.
+func selectStreams(o *corev1.PodLogOptions, out io.Writer) (stdout, stderr io.Writer) {
 	switch {
 	case o.Stream != nil && *o.Stream == corev1.LogStreamStdout:
 		return out, io.Discard
@@ -179,16 +182,16 @@ func chosenStreams(o *corev1.PodLogOptions, out io.Writer) (stdout, stderr io.Wr
 	return out, out
 }
 
-// flushed sends what is written at once: someone may be looking on.
-type flushed struct {
-	w     http.ResponseWriter
-	begun bool
+// flushWriter flushes after each write, because the client may follow the logs.
+type flushWriter struct {
+	w       http.ResponseWriter
+	started bool
 }
 
 // Write implements io.Writer.
-func (f *flushed) Write(p []byte) (int, error) {
-	if !f.begun {
-		f.begun = true
+func (f *flushWriter) Write(p []byte) (int, error) {
+	if !f.started {
+		f.started = true
 		f.w.Header().Set("Content-Type", "text/plain")
 	}
 	n, err := f.w.Write(p)

@@ -10,14 +10,14 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
-// View tells of a pod as the agent knows it: with its present status, and the ID of its sandbox, "" if it has none. It
-// answers for Pods in a kubelet's words.
+// View returns a pod with its current status, and the ID of its sandbox, which is "" if no sandbox is ready. ok is false if
+// there is no such pod. A View implements Pods with the errors of a kubelet.
 type View func(namespace, name string) (pod *corev1.Pod, sandbox string, ok bool)
 
 var _ Pods = View(nil)
 
-// Logged implements Pods.
-func (v View) Logged(namespace, name, container string, previous bool) (string, error) {
+// LogContainer implements Pods.
+func (v View) LogContainer(namespace, name, container string, previous bool) (string, error) {
 	pod, _, ok := v(namespace, name)
 	if !ok {
 		return "", notFound("pod %q does not exist", name)
@@ -26,15 +26,16 @@ func (v View) Logged(namespace, name, container string, previous bool) (string, 
 	if !ok {
 		return "", notStarted(pod, container)
 	}
-	id, problem := logged(status, previous)
+	id, problem := logContainerOf(status, previous)
 	if problem != "" {
 		return "", apierrors.NewBadRequest(fmt.Sprintf(problem, container, name))
 	}
-	return bare(id), nil
+	return bareID(id), nil
 }
 
-// logged returns the container that has the logs, or why there are none, to be formatted with the names.
-func logged(s *corev1.ContainerStatus, previous bool) (id, problem string) {
+// logContainerOf returns the ID of the container whose logs are to be served. If there is none, problem is a format with two
+// verbs, for the names of container and pod.
+func logContainerOf(s *corev1.ContainerStatus, previous bool) (id, problem string) {
 	last := ""
 	if t := s.LastTerminationState.Terminated; t != nil {
 		last = t.ContainerID
@@ -68,8 +69,8 @@ func waiting(reason string) string {
 	return "container %q in pod %q is waiting to start: " + strings.ReplaceAll(reason, "%", "%%")
 }
 
-// Running implements Pods.
-func (v View) Running(namespace, name, container string) (string, error) {
+// RunningContainer implements Pods.
+func (v View) RunningContainer(namespace, name, container string) (string, error) {
 	pod, _, ok := v(namespace, name)
 	if !ok {
 		return "", notFound("pod does not exist")
@@ -77,7 +78,7 @@ func (v View) Running(namespace, name, container string) (string, error) {
 	status, ok := statusOf(pod, container)
 	switch {
 	case ok && status.State.Running != nil:
-		return bare(status.ContainerID), nil
+		return bareID(status.ContainerID), nil
 	case ok && status.State.Terminated != nil:
 		return "", apierrors.NewBadRequest(fmt.Sprintf("container %q in pod %q is terminated", container, name))
 	}
@@ -109,7 +110,8 @@ func statusOf(pod *corev1.Pod, container string) (*corev1.ContainerStatus, bool)
 	return nil, false
 }
 
-// notStarted tells a container that has no status yet from one that the pod does not have.
+// notStarted returns the error for a container without a status: either the container has not been started yet, or the pod has
+// no such container.
 func notStarted(pod *corev1.Pod, container string) error {
 	for _, all := range [][]corev1.Container{pod.Spec.Containers, pod.Spec.InitContainers} {
 		for i := range all {
@@ -121,8 +123,8 @@ func notStarted(pod *corev1.Pod, container string) error {
 	return notFound("container %q not found in pod %q", container, pod.Name)
 }
 
-// bare takes the runtime's name off an ID, as in "containerd://ID".
-func bare(id string) string {
+// bareID returns a container ID without the runtime's name, for instance ID for "containerd://ID".
+func bareID(id string) string {
 	if _, after, ok := strings.Cut(id, "://"); ok {
 		return after
 	}

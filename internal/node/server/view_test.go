@@ -50,18 +50,18 @@ func TestView(t *testing.T) {
 				if err != nil {
 					got = err.Error()
 					if !apierrors.IsBadRequest(err) && !apierrors.IsNotFound(err) {
-						t.Errorf("%s: %v is the node's fault", what, err)
+						t.Errorf("%s: %v is an internal error", what, err)
 					}
 				}
 				if want != "" && got != want {
 					t.Errorf("%s: got %s, want %s", what, got, want)
 				}
 			}
-			check("logs", test.logs, func() (string, error) { return view.Logged("ns", "p", "c", false) })
-			check("previous logs", test.previous, func() (string, error) { return view.Logged("ns", "p", "c", true) })
-			check("running", test.running, func() (string, error) { return view.Running("ns", "p", "c") })
+			check("logs", test.logs, func() (string, error) { return view.LogContainer("ns", "p", "c", false) })
+			check("previous logs", test.previous, func() (string, error) { return view.LogContainer("ns", "p", "c", true) })
+			check("running", test.running, func() (string, error) { return view.RunningContainer("ns", "p", "c") })
 			check("sandbox", `pod "p" is not running`, func() (string, error) { return view.Sandbox("ns", "p") })
-			check("no such container", `container "d" not found in pod "p"`, func() (string, error) { return view.Logged("ns", "p", "d", false) })
+			check("no such container", `container "d" not found in pod "p"`, func() (string, error) { return view.LogContainer("ns", "p", "d", false) })
 		})
 	}
 }
@@ -69,10 +69,10 @@ func TestView(t *testing.T) {
 func TestViewOfNothing(t *testing.T) {
 	t.Parallel()
 	nothing := server.View(func(_, _ string) (*corev1.Pod, string, bool) { return nil, "", false })
-	if _, err := nothing.Logged("ns", "p", "c", false); !apierrors.IsNotFound(err) || err.Error() != `pod "p" does not exist` {
+	if _, err := nothing.LogContainer("ns", "p", "c", false); !apierrors.IsNotFound(err) || err.Error() != `pod "p" does not exist` {
 		t.Error(err)
 	}
-	if _, err := nothing.Running("ns", "p", "c"); !apierrors.IsNotFound(err) {
+	if _, err := nothing.RunningContainer("ns", "p", "c"); !apierrors.IsNotFound(err) {
 		t.Error(err)
 	}
 	if _, err := nothing.Sandbox("ns", "p"); !apierrors.IsNotFound(err) {
@@ -80,7 +80,7 @@ func TestViewOfNothing(t *testing.T) {
 	}
 	unstarted := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: "p"}, Spec: corev1.PodSpec{Containers: []corev1.Container{{Name: "c"}}}}
 	view := server.View(func(_, _ string) (*corev1.Pod, string, bool) { return unstarted, "s", true })
-	if _, err := view.Logged("ns", "p", "c", false); !apierrors.IsBadRequest(err) || err.Error() != `container "c" in pod "p" is not available` {
+	if _, err := view.LogContainer("ns", "p", "c", false); !apierrors.IsBadRequest(err) || err.Error() != `container "c" in pod "p" is not available` {
 		t.Error(err)
 	}
 	if id, err := view.Sandbox("ns", "p"); err != nil || id != "s" {
