@@ -1,6 +1,6 @@
-// Package crilog reads the log that a container runtime writes for a container, and follows it while it is written and
-// rotated.
+// Package crilog reads the log that a container runtime writes for a container, in the format of CRI. It can follow the log
+// while the runtime writes and rotates it.
 //
-// Every file is opened below an os.Root, once: what is read is what was checked, whatever links others put into the directory
-// of logs meanwhile. The format is the one that CRI prescribes. The package does not know the runtime, nor where logs are.
+// Each file is opened once, below an os.Root, so that the file that is read is the file that was checked, whatever links
+// another process puts into the directory. The package knows neither the runtime nor the directory of the logs.
 package crilog

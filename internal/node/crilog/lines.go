@@ -9,25 +9,26 @@ import (
 )
 
 const (
-	// maxLine bounds what is held of one line, in bytes; a longer one is passed on in parts. Runtimes cut at 16 KiB by default.
+	// maxLine bounds how many bytes of one line are buffered. A longer line is written in parts. By default, runtimes cut lines
+	// at 16 KiB.
 	maxLine = 256 << 10
 
-	// timestampFormat is that of kubectl logs --timestamps, with a fixed width.
+	// timestampFormat is the format of kubectl logs --timestamps, with a fixed width.
 	timestampFormat = "2006-01-02T15:04:05.000000000Z07:00"
 )
 
-// errEnough ends the reading when all that was asked for is written.
-var errEnough = errors.New("the limit is reached")
+// errLimitReached ends the reading when LimitBytes have been written.
+var errLimitReached = errors.New("the limit is reached")
 
-// header is what a line says of itself: TIMESTAMP STREAM TAGS, each with a space behind it.
+// header is the beginning of a line: TIMESTAMP STREAM TAGS, each followed by a space.
 type header struct {
 	at     time.Time
 	stderr bool
-	// partial is a line that the container has not ended with it.
+	// partial is set if the container's line goes on in the next line of the log.
 	partial bool
 }
 
-// parseHeader splits a line from its header. ok is false for what no runtime writes.
+// parseHeader splits a line into header and content. ok is false if the line does not have the format of CRI.
 func parseHeader(line []byte) (h header, content []byte, ok bool) {
 	stamp, rest, ok := bytes.Cut(line, []byte(" "))
 	if !ok {
@@ -49,27 +50,28 @@ func parseHeader(line []byte) (h header, content []byte, ok bool) {
 	return header{at: at, stderr: string(stream) == "stderr", partial: string(first) == "P"}, content, true
 }
 
-// lines puts lines together from what is read, and writes what is asked for of them.
+// lines assembles lines from the data that is read, and writes those that the Options select.
 type lines struct {
 	Options
-	left    int64 // bytes that may still be written
-	pending []byte
-	// begun is the header of a line of which a part was passed on; nil at the start of a line. skip drops the rest of it.
-	begun *header
-	skip  bool
-	// inside is whether the last part that was written has not ended its line.
-	inside bool
+	remaining int64 // bytes that may still be written
+	pending   []byte
+	// current is the header of the line of which a part has been read, nil at the start of a line. skip is set if that line is
+	// not written.
+	current *header
+	skip    bool
+	// midLine is set if the last content that was written did not end with a newline.
+	midLine bool
 }
 
 func newLines(o Options) *lines {
-	l := &lines{Options: o, left: math.MaxInt64}
+	l := &lines{Options: o, remaining: math.MaxInt64}
 	if o.LimitBytes != nil {
-		l.left = *o.LimitBytes
+		l.remaining = *o.LimitBytes
 	}
 	return l
 }
 
-// add takes what was read. It returns errEnough or the error of a writer.
+// add adds data that was read. It returns errLimitReached, or the error of a writer.
 func (l *lines) add(data []byte) error {
 	for len(data) > 0 {
 		end := bytes.IndexByte(data, '\n')
@@ -85,35 +87,35 @@ func (l *lines) add(data []byte) error {
 		if !ended && len(l.pending) < maxLine {
 			continue
 		}
-		if err := l.pass(ended); err != nil {
+		if err := l.emit(ended); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// flush passes on a line that has no end.
+// flush writes a last line that has no newline.
 func (l *lines) flush() error {
 	if len(l.pending) == 0 {
 		return nil
 	}
-	return l.pass(true)
+	return l.emit(true)
 }
 
-// pass writes what is pending: a line, or a part of one.
-func (l *lines) pass(ended bool) error {
+// emit writes the pending data: a line, or a part of one. ended reports whether it is the end of the line.
+func (l *lines) emit(ended bool) error {
 	content := l.pending
 	defer func() { l.pending = l.pending[:0] }()
-	if l.begun == nil && !l.skip {
+	if l.current == nil && !l.skip {
 		h, rest, ok := parseHeader(content)
 		if ok {
-			l.begun, content = &h, rest
+			l.current, content = &h, rest
 		}
 		l.skip = !ok || h.at.Before(l.Since)
 	}
-	h, skip := l.begun, l.skip
+	h, skip := l.current, l.skip
 	if ended {
-		l.begun, l.skip = nil, false
+		l.current, l.skip = nil, false
 	}
 	if skip {
 		return nil
@@ -129,23 +131,23 @@ func (l *lines) write(h *header, content []byte) error {
 	if h.stderr {
 		to = l.Stderr
 	}
-	if l.Timestamps && !l.inside {
+	if l.Timestamps && !l.midLine {
 		content = append(append(h.at.AppendFormat(nil, timestampFormat), ' '), content...)
 	}
-	l.inside = len(content) > 0 && content[len(content)-1] != '\n'
+	l.midLine = len(content) > 0 && content[len(content)-1] != '\n'
 	if to == nil {
 		return nil
 	}
-	content = content[:min(int64(len(content)), l.left)]
+	content = content[:min(int64(len(content)), l.remaining)]
 	count, err := to.Write(content)
-	l.left -= int64(count)
+	l.remaining -= int64(count)
 	switch {
 	case err != nil:
 		return err
 	case count < len(content):
 		return io.ErrShortWrite
-	case l.left <= 0:
-		return errEnough
+	case l.remaining <= 0:
+		return errLimitReached
 	}
 	return nil
 }

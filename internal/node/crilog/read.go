@@ -12,52 +12,53 @@ import (
 	"time"
 )
 
-// Options say what of a log is read, and where it goes.
+// Options select what of a log is read, and where it is written.
 type Options struct {
-	// TailLines is how many lines before the end are begun with; nil is all.
+	// TailLines is the number of lines before the end with which Read begins. If nil, Read begins with the first line.
 	TailLines *int64
-	// LimitBytes bounds what is written; nil does not.
+	// LimitBytes, where not nil, bounds the number of bytes that are written.
 	LimitBytes *int64
-	// Since leaves out what is older.
+	// Since excludes older lines.
 	Since      time.Time
 	Timestamps bool
-	// Stdout and Stderr get what the container wrote there. A nil one leaves that out.
+	// Stdout and Stderr receive what the container wrote to these streams. If one is nil, that stream is discarded.
 	Stdout, Stderr io.Writer
 
-	// Running, where not nil, has the log followed while it returns true. Then it is read to its end.
+	// Running, where not nil, reports whether the container still runs. Read follows the log while it does, and then reads to
+	// the end of the log.
 	Running func(ctx context.Context) (bool, error)
 }
 
 const (
-	block = 32 << 10
-	// followPause is how late a follower learns of what is written, and runningPause how late of the container's end.
+	blockSize = 32 << 10
+	// followPause is the period in which a followed log is read, and runningPause the period in which Running is called.
 	followPause  = 100 * time.Millisecond
 	runningPause = time.Second
 )
 
-// Read writes the log of this name below dir. An error that is fs.ErrNotExist says that there is none. It ends when ctx does.
+// Read writes the log of this name below dir. If there is no such log, the error is fs.ErrNotExist. Read ends when ctx does.
 func Read(ctx context.Context, dir *os.Root, name string, o Options) error {
 	f, err := open(dir, name)
 	if err != nil {
 		return err
 	}
-	r := &reader{dir: dir, name: name, file: f, lines: newLines(o), data: make([]byte, block)}
+	r := &reader{dir: dir, name: name, file: f, lines: newLines(o), data: make([]byte, blockSize)}
 	defer func() { _ = r.file.Close() }()
-	nothing := func(n *int64) bool { return n != nil && *n <= 0 }
-	if nothing(o.LimitBytes) || nothing(o.TailLines) && o.Running == nil {
+	isZero := func(n *int64) bool { return n != nil && *n <= 0 }
+	if isZero(o.LimitBytes) || isZero(o.TailLines) && o.Running == nil {
 		return nil
 	}
 	err = r.seek(ctx)
 	if err == nil {
 		err = r.read(ctx)
 	}
-	if errors.Is(err, errEnough) {
+	if errors.Is(err, errLimitReached) {
 		return nil
 	}
 	return err
 }
 
-// open opens a regular file, and waits for nobody who would write to another kind.
+// open opens a regular file. It does not block if the file is a named pipe.
 func open(dir *os.Root, name string) (*os.File, error) {
 	f, err := dir.OpenFile(name, os.O_RDONLY|syscall.O_NONBLOCK, 0)
 	if err != nil {
@@ -83,7 +84,7 @@ type reader struct {
 	data  []byte
 }
 
-// seek goes to where the last lines begin.
+// seek moves to the start of the last TailLines lines.
 func (r *reader) seek(ctx context.Context) error {
 	if r.lines.TailLines == nil {
 		return nil
@@ -99,17 +100,18 @@ func (r *reader) seek(ctx context.Context) error {
 	return err
 }
 
-// tail returns where the last count lines of size bytes begin. What has no end is no line.
+// tail returns the offset at which the last count lines of the first size bytes begin. Text after the last newline does not
+// count as a line.
 func tail(ctx context.Context, f io.ReaderAt, size, count int64) (int64, error) {
-	data := make([]byte, block)
+	data := make([]byte, blockSize)
 	for right := size; right > 0; {
 		if err := ctx.Err(); err != nil {
 			return 0, err
 		}
-		left := max(right-block, 0)
+		left := max(right-blockSize, 0)
 		part := data[:right-left]
 		if n, err := f.ReadAt(part, left); n < len(part) {
-			return 0, err // it was cut short meanwhile
+			return 0, err // the file was truncated meanwhile
 		}
 		for end := bytes.LastIndexByte(part, '\n'); end >= 0; end = bytes.LastIndexByte(part[:end], '\n') {
 			if count--; count < 0 {
@@ -121,13 +123,13 @@ func tail(ctx context.Context, f io.ReaderAt, size, count int64) (int64, error) 
 	return 0, nil
 }
 
-// read reads to the end, and with Running on from there.
+// read reads to the end of the log. With Running, it follows the log until the container has ended.
 func (r *reader) read(ctx context.Context) error {
 	pause := time.NewTicker(followPause)
 	defer pause.Stop()
 	var asked time.Time
 	for running := r.lines.Running != nil; ; {
-		if err := r.toEnd(ctx); err != nil {
+		if err := r.readToEnd(ctx); err != nil {
 			return err
 		}
 		if !running {
@@ -145,7 +147,7 @@ func (r *reader) read(ctx context.Context) error {
 				return err
 			}
 			asked = time.Now()
-			continue // what was written before the answer
+			continue // read what was written before Running returned
 		}
 		select {
 		case <-ctx.Done():
@@ -155,8 +157,8 @@ func (r *reader) read(ctx context.Context) error {
 	}
 }
 
-// toEnd reads what there is.
-func (r *reader) toEnd(ctx context.Context) error {
+// readToEnd reads to the current end of the file.
+func (r *reader) readToEnd(ctx context.Context) error {
 	for ctx.Err() == nil {
 		count, err := r.file.Read(r.data)
 		if failed := r.lines.add(r.data[:count]); failed != nil {
@@ -172,12 +174,12 @@ func (r *reader) toEnd(ctx context.Context) error {
 	return ctx.Err()
 }
 
-// rotated goes on to the log that was begun under the name, if there is another now. The runtime does not write to the old
-// one any more once there is a new one: it is read to its end first.
+// rotated reports whether the log was rotated, and then continues with the new file. It first reads the old file to its end:
+// the runtime does not write to it once the new file exists.
 func (r *reader) rotated(ctx context.Context) (bool, error) {
 	now, err := r.dir.Stat(r.name)
 	if errors.Is(err, fs.ErrNotExist) {
-		return false, nil // it is being rotated
+		return false, nil // the log is being rotated
 	}
 	if err != nil {
 		return false, err
@@ -195,7 +197,7 @@ func (r *reader) rotated(ctx context.Context) (bool, error) {
 	}
 	old := r.file
 	defer func() { _ = old.Close() }()
-	err = r.toEnd(ctx)
+	err = r.readToEnd(ctx)
 	r.file = next
 	return true, errors.Join(err, r.lines.flush())
 }

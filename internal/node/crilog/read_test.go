@@ -21,7 +21,7 @@ import (
 	"lanyard.dev/internal/node/crilog"
 )
 
-// patience bounds every wait for what is sure to come.
+// patience bounds every wait.
 const patience = time.Minute
 
 func stamp(second int) string { return fmt.Sprintf("2026-11-01T12:00:%02d.000000001Z", second) }
@@ -30,7 +30,7 @@ func record(second int, stream, tag, text string) string {
 	return stamp(second) + " " + stream + " " + tag + " " + text + "\n"
 }
 
-// directory holds a log.
+// directory is a directory with a log.
 type directory struct {
 	t    *testing.T
 	path string
@@ -106,7 +106,7 @@ func TestRead(t *testing.T) {
 	}
 }
 
-// marked writes what comes to it with a mark.
+// marked writes "2:" before each write.
 type marked struct{ to *bytes.Buffer }
 
 // Write implements io.Writer.
@@ -115,7 +115,7 @@ func (m marked) Write(data []byte) (int, error) {
 	return m.to.Write(data)
 }
 
-// TestReadNoLog has other things than a regular file below the directory under the log's name.
+// TestReadNoLog reads names that are not a regular file below the directory.
 func TestReadNoLog(t *testing.T) {
 	t.Parallel()
 	d := newDirectory(t, "")
@@ -140,11 +140,11 @@ func TestReadNoLog(t *testing.T) {
 
 // follower follows a log.
 type follower struct {
-	t     *testing.T
-	mu    sync.Mutex
-	out   bytes.Buffer
-	over  bool // the container has ended
-	ended chan error
+	t        *testing.T
+	mu       sync.Mutex
+	out      bytes.Buffer
+	hasEnded bool // the container has ended
+	ended    chan error
 }
 
 func (d *directory) follow(ctx context.Context, o crilog.Options) *follower {
@@ -153,7 +153,7 @@ func (d *directory) follow(ctx context.Context, o crilog.Options) *follower {
 	o.Running = func(context.Context) (bool, error) {
 		f.mu.Lock()
 		defer f.mu.Unlock()
-		return !f.over, nil
+		return !f.hasEnded, nil
 	}
 	go func() { f.ended <- crilog.Read(ctx, d.root, "log", o) }()
 	return f
@@ -195,7 +195,7 @@ func TestFollow(t *testing.T) {
 	f.await("one\n")
 	d.append("wo\n")
 	f.await("one\ntwo\n")
-	// What the runtime writes before it begins the new log is in the old one.
+	// The runtime writes to the old log until it has made the new one.
 	if err := d.root.Rename("log", "log.1"); err != nil {
 		t.Fatal(err)
 	}
@@ -210,7 +210,7 @@ func TestFollow(t *testing.T) {
 	f.await("one\ntwo\nthree\nfour\n")
 	d.append(record(5, "stdout", "F", "five"))
 	f.mu.Lock()
-	f.over = true
+	f.hasEnded = true
 	f.mu.Unlock()
 	if err := <-f.ended; err != nil || f.text() != "one\ntwo\nthree\nfour\nfive\n" {
 		t.Errorf("%q, %v", f.text(), err)
@@ -252,7 +252,7 @@ func TestFollowEnds(t *testing.T) {
 	f.await("one\n")
 	cancel()
 	if err := <-f.ended; !errors.Is(err, context.Canceled) {
-		t.Errorf("a reader that has enough: %v", err)
+		t.Errorf("after the end of its context Read returned %v", err)
 	}
 	limited := d.follow(t.Context(), crilog.Options{LimitBytes: ptr.To[int64](6)})
 	limited.await("one\n")
@@ -262,8 +262,8 @@ func TestFollowEnds(t *testing.T) {
 	}
 }
 
-// FuzzRead reads what a runtime, or who writes in its place, may have written: no more than is there is written on, and the
-// lines are the same wherever reading begins.
+// FuzzRead reads what a runtime, or an attacker in its place, may have written. Read must not write more than the log contains,
+// and must write the same lines wherever it begins.
 func FuzzRead(f *testing.F) {
 	f.Add([]byte(record(1, "stdout", "F", "one")+record(2, "stderr", "P:y", "two")), int64(1), int64(3))
 	f.Add([]byte("\n\n 2026-11-01T12:00:00Z stdout\n2026-11-01T12:00:00Z stdout F"), int64(2), int64(0))
