@@ -2,12 +2,16 @@ package authn_test
 
 import (
 	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/base64"
 	"errors"
 	"fmt"
+	"math/big"
 	"net/http"
 	"net/http/httptest"
 	"slices"
@@ -15,7 +19,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/google/go-cmp/cmp"
 	"k8s.io/apimachinery/pkg/apis/asn1"
 	"k8s.io/apiserver/pkg/authentication/authenticator"
 	"k8s.io/apiserver/pkg/authentication/user"
@@ -26,6 +29,59 @@ import (
 	"lanyard.dev/internal/nodeaccess"
 	"lanyard.dev/internal/token"
 )
+
+// authority is a CA of client certificates.
+type authority struct {
+	key  *ecdsa.PrivateKey
+	root *x509.Certificate
+}
+
+func newAuthority(t *testing.T) *authority {
+	t.Helper()
+	key := newKey(t)
+	template := &x509.Certificate{
+		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "ca"}, IsCA: true, BasicConstraintsValid: true,
+		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour), KeyUsage: x509.KeyUsageCertSign,
+	}
+	return &authority{key: key, root: sign(t, template, template, key, key)}
+}
+
+func newKey(t *testing.T) *ecdsa.PrivateKey {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return key
+}
+
+func sign(t *testing.T, template, parent *x509.Certificate, subject, signer *ecdsa.PrivateKey) *x509.Certificate {
+	t.Helper()
+	der, err := x509.CreateCertificate(rand.Reader, template, parent, &subject.PublicKey, signer)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err := x509.ParseCertificate(der)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+// issue makes a client certificate that is valid for so long from now.
+func (a *authority) issue(t *testing.T, subject pkix.Name, valid time.Duration) *x509.Certificate {
+	t.Helper()
+	return sign(t, &x509.Certificate{
+		SerialNumber: big.NewInt(2), Subject: subject, NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(valid),
+		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
+	}, a.root, newKey(t), a.key)
+}
+
+func (a *authority) options() x509.VerifyOptions {
+	roots := x509.NewCertPool()
+	roots.AddCert(a.root)
+	return x509.VerifyOptions{Roots: roots, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}}
+}
 
 // verifier knows one good token, "good", for the audience api or other.
 type verifier struct{}
@@ -285,52 +341,5 @@ func TestCredentialsStayOutOfErrors(t *testing.T) {
 	r = bearer("Bearer good")
 	if _, ok, _ := auth.AuthenticateRequest(r); !ok || r.Header.Get("Authorization") != "" {
 		t.Errorf("accepted=%v, and the handlers still see %q", ok, r.Header.Get("Authorization"))
-	}
-}
-
-func TestToken(t *testing.T) {
-	t.Parallel()
-	tokens := authn.NewToken(verifier{}, []string{"api"})
-	for _, test := range []struct {
-		name, text string
-		audiences  authenticator.Audiences
-		ok         bool
-		err        error
-		want       authenticator.Audiences
-	}{
-		{"the server's own audience", "good", nil, true, nil, []string{"api"}},
-		{"asked for another", "good", []string{"nobody", "other"}, true, nil, []string{"other"}},
-		{"asked for one it has not", "good", []string{"nobody"}, false, token.ErrAudience, nil},
-		{"an empty list means the server's", "good", authenticator.Audiences{}, true, nil, []string{"api"}},
-		{"expired", "expired", nil, false, token.ErrExpired, nil},
-		{"foreign", "foreign", nil, false, nil, nil},
-		{"no JWT", "opaque", nil, false, nil, nil},
-	} {
-		t.Run(test.name, func(t *testing.T) {
-			t.Parallel()
-			ctx := t.Context()
-			if test.audiences != nil {
-				ctx = authenticator.WithAudiences(ctx, test.audiences)
-			}
-			response, ok, err := tokens.AuthenticateToken(ctx, test.text)
-			if ok != test.ok || !errors.Is(err, test.err) {
-				t.Fatalf("got %v, %v, want %v, %v", ok, err, test.ok, test.err)
-			}
-			if !ok {
-				if response != nil {
-					t.Errorf("refused, with response %+v", response)
-				}
-				return
-			}
-			if diff := cmp.Diff(test.want, response.Audiences); diff != "" {
-				t.Errorf("audiences (-want +got):\n%s", diff)
-			}
-			if got := response.User.GetExtra()[token.ExtraCredentialID]; !slices.Equal(got, []string{"JTI=1"}) {
-				t.Errorf("credential id %q", got)
-			}
-			if response.User.GetUID() != "u" {
-				t.Errorf("UID %q", response.User.GetUID())
-			}
-		})
 	}
 }

@@ -6,11 +6,60 @@ import (
 	"slices"
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
 	"k8s.io/apiserver/pkg/authentication/authenticator"
 
 	"lanyard.dev/internal/apiserver/authn"
 	"lanyard.dev/internal/bootstraptoken"
+	"lanyard.dev/internal/token"
 )
+
+func TestToken(t *testing.T) {
+	t.Parallel()
+	tokens := authn.NewToken(verifier{}, []string{"api"})
+	for _, test := range []struct {
+		name, text string
+		audiences  authenticator.Audiences
+		ok         bool
+		err        error
+		want       authenticator.Audiences
+	}{
+		{"the server's own audience", "good", nil, true, nil, []string{"api"}},
+		{"asked for another", "good", []string{"nobody", "other"}, true, nil, []string{"other"}},
+		{"asked for one it has not", "good", []string{"nobody"}, false, token.ErrAudience, nil},
+		{"an empty list means the server's", "good", authenticator.Audiences{}, true, nil, []string{"api"}},
+		{"expired", "expired", nil, false, token.ErrExpired, nil},
+		{"foreign", "foreign", nil, false, nil, nil},
+		{"no JWT", "opaque", nil, false, nil, nil},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			ctx := t.Context()
+			if test.audiences != nil {
+				ctx = authenticator.WithAudiences(ctx, test.audiences)
+			}
+			response, ok, err := tokens.AuthenticateToken(ctx, test.text)
+			if ok != test.ok || !errors.Is(err, test.err) {
+				t.Fatalf("got %v, %v, want %v, %v", ok, err, test.ok, test.err)
+			}
+			if !ok {
+				if response != nil {
+					t.Errorf("refused, with response %+v", response)
+				}
+				return
+			}
+			if diff := cmp.Diff(test.want, response.Audiences); diff != "" {
+				t.Errorf("audiences (-want +got):\n%s", diff)
+			}
+			if got := response.User.GetExtra()[token.ExtraCredentialID]; !slices.Equal(got, []string{"JTI=1"}) {
+				t.Errorf("credential id %q", got)
+			}
+			if response.User.GetUID() != "u" {
+				t.Errorf("UID %q", response.User.GetUID())
+			}
+		})
+	}
+}
 
 // known verifies the one token it holds.
 type known struct {
