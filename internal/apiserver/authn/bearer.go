@@ -14,21 +14,21 @@ import (
 const (
 	authorizationHeader = "Authorization"
 	protocolHeader      = "Sec-Websocket-Protocol"
-	// protocolPrefix opens the subprotocol by which a browser, which cannot set an Authorization header on a WebSocket,
-	// presents a bearer token. The token follows in base64url.
+	// protocolPrefix begins the subprotocol in which a browser presents a bearer token, since it cannot set an Authorization
+	// header on a WebSocket. The token follows in base64url.
 	protocolPrefix = "base64url.bearer.authorization.k8s.io."
 )
 
-// A credential that cannot be read is refused. The words never quote it.
+// These errors refuse a credential that cannot be read. They never quote it.
 var (
 	errAuthorization = errors.New(`the Authorization header is not of the form "Bearer TOKEN"`)
 	errProtocol      = errors.New("the WebSocket subprotocol with a bearer token cannot be read")
-	errUnknownToken  = errors.New("no authenticator knows the bearer token")
+	errUnknownToken  = errors.New("no authenticator recognizes the bearer token")
 )
 
-// bearerToken returns the bearer token that a request presents: in its Authorization header, or, if it has none and is
-// for a WebSocket, as a subprotocol. Without either the token is empty. An error says that what is there is no
-// credential: such a request is not one without a credential.
+// bearerToken returns the bearer token of a request, or "" if there is none. The token is in the Authorization header or, if
+// the request has none and is for a WebSocket, in a subprotocol. An error means that a credential is present and cannot be
+// read: such a request must not be taken for one without a credential.
 func bearerToken(r *http.Request) (string, error) {
 	if values := r.Header[authorizationHeader]; len(values) > 0 {
 		return authorizationToken(values)
@@ -42,22 +42,24 @@ func bearerToken(r *http.Request) (string, error) {
 	return protocolToken(r.Header)
 }
 
-// authorizationToken reads an Authorization header by RFC 6750 section 2.1, with the scheme in any case.
+// authorizationToken parses an Authorization header as RFC 6750, section 2.1, defines it. The case of the scheme does not
+// matter.
 func authorizationToken(values []string) (string, error) {
 	if len(values) != 1 {
 		return "", errAuthorization
 	}
 	scheme, token, ok := strings.Cut(values[0], " ")
-	if !ok || !strings.EqualFold(scheme, "Bearer") || token == "" || strings.ContainsFunc(token, outsideTokens) {
+	if !ok || !strings.EqualFold(scheme, "Bearer") || token == "" || strings.ContainsFunc(token, invalidInToken) {
 		return "", errAuthorization
 	}
 	return token, nil
 }
 
-// outsideTokens reports whether a token cannot hold a character: white space, control characters, or beyond ASCII.
-func outsideTokens(c rune) bool { return c <= ' ' || c >= utf8.RuneSelf-1 }
+// invalidInToken reports whether a token cannot contain a character: white space, control characters, or beyond ASCII.
+func invalidInToken(c rune) bool { return c <= ' ' || c >= utf8.RuneSelf-1 }
 
-// protocolToken requires a second subprotocol: the server must answer with one, and it must not be that with the token.
+// protocolToken returns the token of a WebSocket subprotocol. A second subprotocol is required, because the server must
+// select one in its response, and must not select the one with the token.
 func protocolToken(h http.Header) (string, error) {
 	var tokens, others int
 	var token string
@@ -74,12 +76,13 @@ func protocolToken(h http.Header) (string, error) {
 		token = string(text)
 		tokens++
 	}
-	if tokens != 1 || others == 0 || token == "" || strings.ContainsFunc(token, outsideTokens) {
+	if tokens != 1 || others == 0 || token == "" || strings.ContainsFunc(token, invalidInToken) {
 		return "", errProtocol
 	}
 	return token, nil
 }
 
+// protocols returns the WebSocket subprotocols of a request.
 func protocols(h http.Header) (all []string) {
 	for _, line := range h[protocolHeader] {
 		for protocol := range strings.SplitSeq(line, ",") {
@@ -98,8 +101,8 @@ func hasTokenProtocol(h http.Header) bool {
 	return false
 }
 
-// removeTokenProtocol takes a bearer token out of the WebSocket subprotocols, so that neither a handler nor the node that
-// a request is passed on to sees it, whichever credential was accepted.
+// removeTokenProtocol removes a bearer token from the WebSocket subprotocols, so that neither a handler nor a node to which
+// the request is forwarded receives it, whichever credential was accepted.
 func removeTokenProtocol(h http.Header) {
 	if !hasTokenProtocol(h) {
 		return
@@ -135,6 +138,6 @@ func (b *bearer) AuthenticateRequest(r *http.Request) (*authenticator.Response, 
 	if err == nil && !ok {
 		err = errUnknownToken
 	}
-	b.guard.record(r.RemoteAddr, text, err)
+	b.guard.recordResult(r.RemoteAddr, text, err)
 	return response, err == nil, err
 }

@@ -11,6 +11,7 @@ import (
 	"lanyard.dev/internal/token"
 )
 
+// FuzzBearerToken checks that a token is read only without an error, and that it can be removed.
 func FuzzBearerToken(f *testing.F) {
 	f.Add("Bearer x", "")
 	f.Add("", "v1, "+protocolPrefix+"Z29vZA")
@@ -25,19 +26,19 @@ func FuzzBearerToken(f *testing.F) {
 			t.Fatalf("%q, %q: token %q, %v", authorization, protocol, text, err)
 		}
 		if _, names := token.Names(text); len(names) > token.MaxSize {
-			t.Fatal("a name is longer than a token")
+			t.Fatal("an id is longer than a token")
 		}
 		removeTokenProtocol(r.Header)
 		if hasTokenProtocol(r.Header) && strings.HasPrefix(strings.TrimSpace(protocol), protocolPrefix) {
-			t.Fatalf("a token stays in %q", r.Header[protocolHeader])
+			t.Fatalf("there is still a token in %q", r.Header[protocolHeader])
 		}
 	})
 }
 
-// TestTokensOfOddCharacters: only what can be in a token is taken for one.
-func TestTokensOfOddCharacters(t *testing.T) {
+// TestTokenCharacters checks which characters a token may contain.
+func TestTokenCharacters(t *testing.T) {
 	t.Parallel()
-	const tokens = "!~" // the first and the last letter that a token may have
+	const tokens = "!~" // the first and the last character that a token may contain
 	for text, want := range map[string]bool{tokens: true, "a b": false, "a\tb": false, "a\x7f": false, "a\u0080": false, "\u00f6": false} {
 		got, err := authorizationToken([]string{"Bearer " + text})
 		if (err == nil) != want || want && got != text {
@@ -51,7 +52,8 @@ func TestTokensOfOddCharacters(t *testing.T) {
 	}
 }
 
-func TestOtherProtocolsStay(t *testing.T) {
+// TestRemoveTokenProtocol checks that only the subprotocol with the token is removed.
+func TestRemoveTokenProtocol(t *testing.T) {
 	t.Parallel()
 	secret := protocolPrefix + "Z29vZA"
 	for _, tt := range []struct{ sent, left []string }{

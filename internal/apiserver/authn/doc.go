@@ -1,6 +1,6 @@
-// Package authn tells who makes a request: it presents the token verifier and client certificates as the library's
-// authenticators.
+// Package authn identifies the caller of a request. It presents the token verifier and the verification of client
+// certificates as the library's authenticators.
 //
-// Requests are identified by client certificate or bearer token; one that brings neither is anonymous. It decides
-// nothing about what anyone may do.
+// A caller is identified by a client certificate or a bearer token. A request without either is anonymous. The package
+// does not decide what a caller may do.
 package authn

@@ -18,79 +18,79 @@ import (
 	"lanyard.dev/internal/token"
 )
 
-// ErrThrottled says that a token was not looked at, because too many forged ones came from the same address. It may be
-// good: the caller should try again.
-var ErrThrottled = errors.New("too many tokens from this address were no tokens of this server")
+// ErrThrottled means that a token was not verified, because too many forged tokens came from the same address. The token may
+// be valid: the caller should try again.
+var ErrThrottled = errors.New("too many tokens from this address were not issued by this server")
 
 const (
-	// forgedPerSecond is how many forged tokens of one address are verified in a second, after the first forgedBurst.
+	// forgedPerSecond is how many forged tokens of one address are verified per second, after the first forgedBurst.
 	forgedPerSecond, forgedBurst = 50, 500
-	// linesPerMinute is how many refusals of one address are logged in a minute, after the first linesBurst, and
-	// allPerSecond how many of all addresses in a second.
+	// linesPerMinute is how many refusals of one address are logged per minute, after the first linesBurst. allPerSecond is
+	// how many refusals of all addresses are logged per second, after the first allBurst.
 	linesPerMinute, linesBurst = 6, 10
 	allPerSecond, allBurst     = 5, 50
 	// sourcesKept is how many addresses are remembered.
 	sourcesKept = 4096
-	// tokensKept is how many tokens are remembered to have been good, up to twice as many while new ones come.
+	// tokensKept is how many valid tokens are remembered at least. At most twice as many are.
 	tokensKept = 8192
 )
 
-// Guard limits, per source address, what refused credentials cost: the verification of forged tokens, and lines in the
-// log. A token that was good before is always looked at, so clients that share an address with an attacker go on. A new
-// token from such an address may have to be presented again: ErrThrottled is no refusal of the token.
+// Guard limits, for each source address, what refused credentials cost: verifications of forged tokens, and lines in the log.
+// A token that was valid before is always verified, so an attacker does not stop clients at the same address. Such a client may
+// have to present a new token again: ErrThrottled does not refuse the token.
 type Guard struct {
 	clock clock.PassiveClock
 	warn  func(line string)
 
-	good    *goodTokens
-	sources *lru.Cache // of *source by address
+	valid   *tokenMemory
+	sources *lru.Cache // from addresses to *source
 	lines   *rate.Limiter
-	// unlogged counts the refusals without a line of addresses that are not remembered any more.
+	// unlogged counts refusals that were not logged, of addresses that are not in sources any more.
 	unlogged atomic.Int64
 }
 
-// source is what is known of one address.
+// source is the state of one address.
 type source struct {
 	forged, lines *rate.Limiter
-	unlogged      atomic.Int64 // refusals since the last line
+	unlogged      atomic.Int64 // refusals that were not logged since the last line
 }
 
-// NewGuard returns a guard that logs warnings.
+// NewGuard returns a guard that logs refusals as warnings.
 func NewGuard(c clock.PassiveClock) *Guard {
-	// klog.Warning has no level where klog writes through slog.
+	// klog.Warning loses its level if klog writes to an slog.Handler.
 	return newGuard(c, func(line string) { slog.New(logr.ToSlogHandler(klog.Background())).Warn(line) })
 }
 
 func newGuard(c clock.PassiveClock, warn func(string)) *Guard {
-	g := &Guard{clock: c, warn: warn, good: newGoodTokens(), lines: rate.NewLimiter(allPerSecond, allBurst)}
+	g := &Guard{clock: c, warn: warn, valid: newTokenMemory(), lines: rate.NewLimiter(allPerSecond, allBurst)}
 	g.sources = lru.NewWithEvictionFunc(sourcesKept, func(_ lru.Key, value any) {
 		g.unlogged.Add(value.(*source).unlogged.Load())
 	})
 	return g
 }
 
-// admits reports whether a token may be verified.
+// admits reports whether a token from an address may be verified.
 func (g *Guard) admits(remoteAddr, text string) bool {
-	if g.good.has(text) {
+	if g.valid.has(text) {
 		return true
 	}
 	s, ok := g.sources.Get(limits.CallerAt(remoteAddr).Name)
 	return !ok || s.(*source).forged.TokensAt(g.clock.Now()) >= 1
 }
 
-// record takes note of how the verification of a token ended.
-func (g *Guard) record(remoteAddr, text string, err error) {
+// recordResult records the result of verifying a token.
+func (g *Guard) recordResult(remoteAddr, text string, err error) {
 	switch {
 	case err == nil:
-		g.good.add(text)
-	case !genuine(err):
+		g.valid.add(text)
+	case !isGenuine(err):
 		g.source(remoteAddr).forged.AllowN(g.clock.Now(), 1)
 	}
 }
 
-// genuine reports whether a refused token was issued by a key of this server, or may have been: it has ended, or nothing
-// can be said now. Refusing it again costs little, and whoever holds it is a client and not a forger.
-func genuine(err error) bool {
+// isGenuine reports whether this server issued a refused token, or may have issued it: it has expired, its object is gone, or
+// it cannot be decided now. Refusing it again costs little, and its holder is a client and not an attacker.
+func isGenuine(err error) bool {
 	if outage.Of(err) != nil {
 		return true
 	}
@@ -105,6 +105,7 @@ func genuine(err error) bool {
 	return false
 }
 
+// source returns the state of an address, which it creates if necessary.
 func (g *Guard) source(remoteAddr string) *source {
 	address := limits.CallerAt(remoteAddr).Name
 	if s, ok := g.sources.Get(address); ok {
@@ -114,56 +115,58 @@ func (g *Guard) source(remoteAddr string) *source {
 		forged: rate.NewLimiter(forgedPerSecond, forgedBurst),
 		lines:  rate.NewLimiter(linesPerMinute/60.0, linesBurst),
 	}
-	g.sources.Add(address, s) // of two that come at the same time one is forgotten, which loses one count
+	g.sources.Add(address, s) // if two requests create it at the same time, one count is lost
 	return s
 }
 
-// line calls write with the number of refusals that were not logged before, unless too many lines were written lately.
-func (g *Guard) line(remoteAddr string, write func(unlogged int64) string) {
+// logRefusal logs a line, unless there were too many lines lately. line returns the text; its argument is the number of
+// refusals that were not logged before.
+func (g *Guard) logRefusal(remoteAddr string, line func(unlogged int64) string) {
 	s, now := g.source(remoteAddr), g.clock.Now()
 	if !s.lines.AllowN(now, 1) || !g.lines.AllowN(now, 1) {
 		s.unlogged.Add(1)
 		return
 	}
-	g.warn(write(s.unlogged.Swap(0) + g.unlogged.Swap(0)))
+	g.warn(line(s.unlogged.Swap(0) + g.unlogged.Swap(0)))
 }
 
-// goodTokens remembers which tokens were good, by a hash with a secret seed. It holds no token, and nothing is accepted
-// because of it.
-type goodTokens struct {
+// tokenMemory remembers which tokens were valid. It holds hashes with a secret seed and no tokens, and no token is accepted
+// because of it. It forgets in two generations and not in the order of use, as an LRU cache does, because every request
+// looks here: a lookup takes a read lock only, and does not allocate.
+type tokenMemory struct {
 	seed maphash.Seed
 
-	mu            sync.RWMutex
-	current, last map[uint64]struct{}
+	mu                sync.RWMutex
+	current, previous map[uint64]struct{}
 }
 
-func newGoodTokens() *goodTokens {
-	return &goodTokens{seed: maphash.MakeSeed(), current: map[uint64]struct{}{}}
+func newTokenMemory() *tokenMemory {
+	return &tokenMemory{seed: maphash.MakeSeed(), current: map[uint64]struct{}{}}
 }
 
-func (g *goodTokens) has(text string) bool {
-	h := maphash.String(g.seed, text)
-	g.mu.RLock()
-	defer g.mu.RUnlock()
-	_, now := g.current[h]
-	_, before := g.last[h]
+func (m *tokenMemory) has(text string) bool {
+	h := maphash.String(m.seed, text)
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	_, now := m.current[h]
+	_, before := m.previous[h]
 	return now || before
 }
 
-// add remembers a token. When as many new ones have come as are kept, those that were not seen since the last such
-// moment are forgotten.
-func (g *goodTokens) add(text string) {
-	h := maphash.String(g.seed, text)
-	g.mu.RLock()
-	_, known := g.current[h]
-	g.mu.RUnlock()
+// add remembers a token. Each time tokensKept new tokens have been added, it forgets the tokens that were not added since the
+// time before.
+func (m *tokenMemory) add(text string) {
+	h := maphash.String(m.seed, text)
+	m.mu.RLock()
+	_, known := m.current[h]
+	m.mu.RUnlock()
 	if known {
 		return
 	}
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	if len(g.current) >= tokensKept {
-		g.current, g.last = map[uint64]struct{}{}, g.current
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if len(m.current) >= tokensKept {
+		m.current, m.previous = map[uint64]struct{}{}, m.current
 	}
-	g.current[h] = struct{}{}
+	m.current[h] = struct{}{}
 }

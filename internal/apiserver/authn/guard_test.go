@@ -18,11 +18,11 @@ import (
 	"lanyard.dev/internal/token"
 )
 
-// counting is an authenticator of tokens that counts what it looks at. It knows those that start with "good", refuses
-// those that start with "gone" as tokens of an account that is gone, and has never heard of others.
-type counting struct{ verified int }
+// countingTokens is an authenticator that counts verifications. It accepts tokens that begin with "good", and refuses those
+// that begin with "gone" because their account is gone, and all others because of their signature.
+type countingTokens struct{ verified int }
 
-func (c *counting) AuthenticateToken(_ context.Context, text string) (*authenticator.Response, bool, error) {
+func (c *countingTokens) AuthenticateToken(_ context.Context, text string) (*authenticator.Response, bool, error) {
 	c.verified++
 	switch {
 	case strings.HasPrefix(text, "good"):
@@ -33,23 +33,23 @@ func (c *counting) AuthenticateToken(_ context.Context, text string) (*authentic
 	return nil, false, token.ErrBadSignature
 }
 
-// guarded is a server behind a guard, at a time that the test sets.
-type guarded struct {
+// guardedServer is an authenticator with a guard and a clock that the test sets.
+type guardedServer struct {
 	clock  *clocktesting.FakePassiveClock
-	tokens counting
+	tokens countingTokens
 	lines  []string
 	auth   authenticator.Request
 }
 
-func newGuarded() *guarded {
-	g := &guarded{clock: clocktesting.NewFakePassiveClock(time.Now())}
+func newGuardedServer() *guardedServer {
+	g := &guardedServer{clock: clocktesting.NewFakePassiveClock(time.Now())}
 	guard := newGuard(g.clock, func(line string) { g.lines = append(g.lines, line) })
 	g.auth = NewRequest(RequestConfig{Tokens: &g.tokens, Guard: guard})
 	return g
 }
 
-// present returns why a token from an address is refused, or nil.
-func (g *guarded) present(address, text string) error {
+// present sends a request with a token from an address, and returns why it is refused, or nil.
+func (g *guardedServer) present(address, text string) error {
 	r := httptest.NewRequest(http.MethodGet, "/api/v1/pods?secret=query", nil)
 	r.RemoteAddr = address
 	r.Header.Set("Authorization", "Bearer "+text)
@@ -58,11 +58,11 @@ func (g *guarded) present(address, text string) error {
 	return Refusal(r.Context())
 }
 
-// TestForgedTokensAreBounded: beyond the limit a forged token costs no verification, and harms neither other addresses
-// nor those at the same address who are known, or hold a token that has ended.
-func TestForgedTokensAreBounded(t *testing.T) {
+// TestForgedTokensAreThrottled checks that forged tokens beyond the limit are not verified, and that they do not stop clients
+// at other addresses, nor clients at the same address whose token was valid before.
+func TestForgedTokensAreThrottled(t *testing.T) {
 	t.Parallel()
-	g := newGuarded()
+	g := newGuardedServer()
 	const attacker, other = "192.0.2.1:1000", "192.0.2.2:1000"
 	if err := g.present(attacker, "good-known"); err != nil {
 		t.Fatal(err)
@@ -93,10 +93,10 @@ func TestForgedTokensAreBounded(t *testing.T) {
 	}
 }
 
-// TestEndedTokensAreNotForged: clients whose account is gone do not lock out others at their address.
-func TestEndedTokensAreNotForged(t *testing.T) {
+// TestGenuineTokensAreNotThrottled checks that clients whose account is gone do not stop others at their address.
+func TestGenuineTokensAreNotThrottled(t *testing.T) {
 	t.Parallel()
-	g := newGuarded()
+	g := newGuardedServer()
 	for i := range 2 * forgedBurst {
 		if err := g.present("192.0.2.1:1", fmt.Sprintf("gone-%d", i)); !errors.Is(err, token.ErrAccountGone) {
 			t.Fatalf("token %d: %v", i, err)
@@ -107,12 +107,12 @@ func TestEndedTokensAreNotForged(t *testing.T) {
 	}
 }
 
-// TestRefusalsAreTraceable: a line says where a refused credential came from, and nothing that should not be there.
-func TestRefusalsAreTraceable(t *testing.T) {
+// TestRefusalLine checks that the line about a refusal names its origin, escapes it, and contains no credential.
+func TestRefusalLine(t *testing.T) {
 	t.Parallel()
 	segment := func(s string) string { return base64.RawURLEncoding.EncodeToString([]byte(s)) }
 	text := segment(`{"alg":"ES256","kid":"key-1"}`) + "." + segment(`{"iss":"i","jti":"id\u001b`+strings.Repeat("x", 100)+`"}`) + ".c2lnbmF0dXJl"
-	g := newGuarded()
+	g := newGuardedServer()
 	_ = g.present("192.0.2.1:4711", text)
 	want := `Refused the credential of a request reason="invalid signature" client="192.0.2.1:4711" userAgent="agent \x1b[31m\n\"x\"" method="GET" path="/api/v1/pods" kid="key-1" jti="id\x1b` + strings.Repeat("x", maxID-3) + `"`
 	if len(g.lines) != 1 || g.lines[0] != want {
@@ -126,10 +126,10 @@ func TestRefusalsAreTraceable(t *testing.T) {
 	}
 }
 
-// TestLinesAreBounded: neither one address nor many fill the log, and what is not logged is counted.
+// TestLinesAreBounded checks that neither one address nor many can fill the log, and that refusals without a line are counted.
 func TestLinesAreBounded(t *testing.T) {
 	t.Parallel()
-	g := newGuarded()
+	g := newGuardedServer()
 	for range 1000 {
 		_ = g.present("192.0.2.1:1", "gone")
 	}
@@ -139,39 +139,39 @@ func TestLinesAreBounded(t *testing.T) {
 	g.clock.SetTime(g.clock.Now().Add(time.Minute))
 	_ = g.present("192.0.2.1:2", "gone")
 	if last := g.lines[len(g.lines)-1]; !strings.HasSuffix(last, fmt.Sprintf(" unlogged=%d", 1000-linesBurst)) {
-		t.Errorf("the next line is %q, want it to count the %d before", last, 1000-linesBurst)
+		t.Errorf("the next line is %q, want the count %d in it", last, 1000-linesBurst)
 	}
-	g = newGuarded()
+	g = newGuardedServer()
 	for i := range 2 * sourcesKept {
 		_ = g.present(fmt.Sprintf("10.0.%d.%d:1", i>>8, i&255), "gone")
 	}
 	if len(g.lines) != allBurst {
 		t.Errorf("%d lines for refusals of many addresses, want %d", len(g.lines), allBurst)
 	}
-	guard := g.auth.(*explained).guard
+	guard := g.auth.(*loggingRequest).guard
 	if kept, counted := guard.sources.Len(), guard.unlogged.Load(); kept != sourcesKept || counted == 0 {
-		t.Errorf("%d addresses are remembered, want %d; %d refusals of others are counted", kept, sourcesKept, counted)
+		t.Errorf("%d addresses are remembered, want %d; %d refusals of other addresses are counted", kept, sourcesKept, counted)
 	}
 }
 
-// TestGoodTokensAreBounded: the tokens remembered are bounded, and one in use is not forgotten.
-func TestGoodTokensAreBounded(t *testing.T) {
+// TestTokenMemoryIsBounded checks that old tokens are forgotten, and that a token in use is not.
+func TestTokenMemoryIsBounded(t *testing.T) {
 	t.Parallel()
-	g := newGoodTokens()
+	g := newTokenMemory()
 	for i := range 5 * tokensKept {
 		g.add(fmt.Sprint(i))
 		g.add("in use")
 	}
-	if n := len(g.current) + len(g.last); n > 2*tokensKept {
+	if n := len(g.current) + len(g.previous); n > 2*tokensKept {
 		t.Errorf("%d tokens are remembered, want at most %d", n, 2*tokensKept)
 	}
 	if !g.has("in use") || g.has("0") {
-		t.Errorf("remembers the token in use: %v, one long unused: %v", g.has("in use"), g.has("0"))
+		t.Errorf("remembers the token in use: %v, a token not used for long: %v", g.has("in use"), g.has("0"))
 	}
 }
 
-func BenchmarkGoodTokens(b *testing.B) {
-	g, text := newGoodTokens(), strings.Repeat("x", 1000)
+func BenchmarkTokenMemory(b *testing.B) {
+	g, text := newTokenMemory(), strings.Repeat("x", 1000)
 	g.add(text)
 	b.ReportAllocs()
 	for b.Loop() {
@@ -182,10 +182,10 @@ func BenchmarkGoodTokens(b *testing.B) {
 	}
 }
 
-// TestGoodTokensAreRemembered until twice as many others as are kept have come.
-func TestGoodTokensAreRemembered(t *testing.T) {
+// TestTokenMemory checks that a token is remembered until twice tokensKept others have been added.
+func TestTokenMemory(t *testing.T) {
 	t.Parallel()
-	g := newGoodTokens()
+	g := newTokenMemory()
 	others := 0
 	g.add("good")
 	for _, want := range []bool{true, false} {
@@ -200,18 +200,18 @@ func TestGoodTokensAreRemembered(t *testing.T) {
 			t.Errorf("after %d others: remembered %v, want %v", others, got, want)
 		}
 	}
-	if n := len(g.current) + len(g.last); n > 2*tokensKept {
+	if n := len(g.current) + len(g.previous); n > 2*tokensKept {
 		t.Errorf("%d are remembered, want at most %d", n, 2*tokensKept)
 	}
 }
 
-// TestNobodyIsRefused: a request that no authenticator knows or refuses has no user, so it does not go on.
-func TestNobodyIsRefused(t *testing.T) {
+// TestRequestWithoutOpinion checks that a request is refused if no authenticator accepts or refuses it.
+func TestRequestWithoutOpinion(t *testing.T) {
 	t.Parallel()
 	silent := authenticator.RequestFunc(func(*http.Request) (*authenticator.Response, bool, error) { return nil, false, nil })
-	e := &explained{Request: silent, guard: newGuard(clocktesting.NewFakePassiveClock(time.Now()), func(string) {})}
+	a := &loggingRequest{Request: silent, guard: newGuard(clocktesting.NewFakePassiveClock(time.Now()), func(string) {})}
 	r := httptest.NewRequest(http.MethodGet, "/api", nil)
-	if _, ok, err := e.AuthenticateRequest(r); ok || err != nil || !errors.Is(Refusal(r.Context()), errNoCredential) {
+	if _, ok, err := a.AuthenticateRequest(r); ok || err != nil || !errors.Is(Refusal(r.Context()), errNoCredential) {
 		t.Errorf("got %v, %v with the reason %v, want %v", ok, err, Refusal(r.Context()), errNoCredential)
 	}
 }

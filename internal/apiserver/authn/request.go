@@ -23,48 +23,50 @@ import (
 	"lanyard.dev/internal/token"
 )
 
-// ClientCA gives the options to verify client certificates with; false when there are none now.
+// ClientCA returns the options for verifying client certificates, or false if there are none now.
 type ClientCA func() (x509.VerifyOptions, bool)
 
-// RequestConfig says how requests are authenticated.
+// RequestConfig configures the authentication of requests.
 type RequestConfig struct {
 	Tokens authenticator.Token
-	// CA may be nil: then no client certificate is accepted.
+	// CA is nil if no client certificate is accepted.
 	CA ClientCA
-	// Nodes tells whether the certificate of a node still counts; nil means that all do.
+	// Nodes decides whether the certificate of a node is still accepted. If it is nil, all are.
 	Nodes NodeCertificates
-	// Anonymous says which requests may be anonymous; nil means all.
+	// Anonymous is the configuration of anonymous requests. If it is nil, all requests may be anonymous.
 	Anonymous *apiserver.AnonymousAuthConfig
 	Guard     *Guard
 }
 
-// NewRequest returns the authenticator of every request. A credential that does not hold, or cannot be read, is refused
-// and never taken for anonymous; the reason is logged and kept for Refusal, and the authenticator itself returns no error.
+// NewRequest returns the authenticator of all requests. It refuses a credential that is not valid or cannot be read; such a
+// request is never anonymous. It logs the reason and keeps it for Refusal, and returns no error itself.
 func NewRequest(c RequestConfig) authenticator.Request {
-	var known []authenticator.Request
+	var byCredential []authenticator.Request
 	if c.CA != nil {
-		known = append(known, x509request.NewDynamic(x509request.VerifyOptionFunc(c.CA), certificateUser(c.Nodes)))
+		byCredential = append(byCredential, x509request.NewDynamic(x509request.VerifyOptionFunc(c.CA), certificateUser(c.Nodes)))
 	}
-	known = append(known, &bearer{tokens: c.Tokens, guard: c.Guard})
-	all := group.NewAuthenticatedGroupAdder(union.New(known...))
-	without := c.Anonymous
-	if without == nil {
-		without = &apiserver.AnonymousAuthConfig{Enabled: true}
+	byCredential = append(byCredential, &bearer{tokens: c.Tokens, guard: c.Guard})
+	all := group.NewAuthenticatedGroupAdder(union.New(byCredential...))
+	withoutCredential := c.Anonymous
+	if withoutCredential == nil {
+		withoutCredential = &apiserver.AnonymousAuthConfig{Enabled: true}
 	}
-	if without.Enabled {
-		all = union.NewFailOnError(all, anonymous.NewAuthenticator(without.Conditions))
+	if withoutCredential.Enabled {
+		all = union.NewFailOnError(all, anonymous.NewAuthenticator(withoutCredential.Conditions))
 	}
-	return &explained{Request: all, guard: c.Guard}
+	return &loggingRequest{Request: all, guard: c.Guard}
 }
 
-// NodeCertificates tells whether a certificate of a node still counts: nodeaccess.ErrEvicted says that it does not, and
-// any other error that this is not known. *nodeaccess.Evictions does.
+// NodeCertificates decides whether the certificate of a node is accepted. *nodeaccess.Evictions implements it.
 type NodeCertificates interface {
+	// Admits returns nil for a certificate that is accepted, nodeaccess.ErrEvicted for one that is not, and another error if
+	// that is not known now.
 	Admits(node string, notBefore time.Time) error
 }
 
-// certificateUser returns how a certificate names a user: by its common name, with its organizations as groups. One of a
-// node must be admitted by nodes, if that is not nil, and says in the user's extra since when it is valid.
+// certificateUser returns the conversion of a certificate into a user: the common name is the user's name, and the
+// organizations are its groups. If nodes is not nil, it must admit the certificates of nodes, and the user's extra holds since
+// when such a certificate is valid.
 func certificateUser(nodes NodeCertificates) x509request.UserConversion {
 	return x509request.UserConversionFunc(func(chain []*x509.Certificate) (*authenticator.Response, bool, error) {
 		response, ok, err := x509request.CommonNameUserConversion(chain)
@@ -91,9 +93,9 @@ func certificateUser(nodes NodeCertificates) x509request.UserConversion {
 	})
 }
 
-var errNoCredential = errors.New("the request brings no credential")
+var errNoCredential = errors.New("the request has no credential")
 
-// The longest parts of a line about a refusal; what is longer is cut. A caller chooses the text.
+// These are the longest parts of the log line about a refusal. Longer parts are cut, because a caller chooses their text.
 const (
 	maxReason = 512
 	maxPath   = 256
@@ -103,23 +105,23 @@ const (
 
 type refusalKey struct{}
 
-// Refusal returns why the credential of a request was refused, or nil.
+// Refusal returns the reason why the credential of a request was refused, or nil.
 func Refusal(ctx context.Context) error {
 	err, _ := ctx.Value(refusalKey{}).(error)
 	return err
 }
 
-// explained logs why requests are refused, and leaves the reason in their context for the answer. The library's filter,
-// which would log each at ERROR without saying where it came from, sees no error but an absent user.
-type explained struct {
+// loggingRequest logs why requests are refused, and stores the reason in their contexts. It returns no error to the library's
+// filter, which would log each one at level ERROR and without the address of the client.
+type loggingRequest struct {
 	authenticator.Request
 	guard *Guard
 }
 
-// AuthenticateRequest implements authenticator.Request. It takes tokens out of the request; of one that is refused the
-// Authorization header stays, because the audit log tells by it what kind of credential was tried.
-func (e *explained) AuthenticateRequest(r *http.Request) (*authenticator.Response, bool, error) {
-	response, ok, err := e.Request.AuthenticateRequest(r)
+// AuthenticateRequest implements authenticator.Request. It removes tokens from the request. If the request is refused, the
+// Authorization header stays, because the audit log takes the kind of the credential from it.
+func (a *loggingRequest) AuthenticateRequest(r *http.Request) (*authenticator.Response, bool, error) {
+	response, ok, err := a.Request.AuthenticateRequest(r)
 	if ok && err == nil {
 		r.Header.Del(authorizationHeader)
 		removeTokenProtocol(r.Header)
@@ -128,20 +130,20 @@ func (e *explained) AuthenticateRequest(r *http.Request) (*authenticator.Respons
 	if err == nil {
 		err = errNoCredential
 	}
-	e.guard.line(r.RemoteAddr, func(unlogged int64) string { return refusalLine(r, err, unlogged) })
+	a.guard.logRefusal(r.RemoteAddr, func(unlogged int64) string { return refusalLine(r, err, unlogged) })
 	removeTokenProtocol(r.Header)
 	*r = *r.WithContext(context.WithValue(r.Context(), refusalKey{}, err))
 	return nil, false, nil
 }
 
-// refusalLine describes a refused request. It says nothing of its query, which may hold a command, and of its token only
-// which key should have signed it and how its issuer calls it, if that can be read.
+// refusalLine returns the log line about a refused request. It does not contain the query, which may hold a command, and of
+// the token only the id of the signing key (kid) and the token's own id (jti), if they can be read.
 func refusalLine(r *http.Request, err error, unlogged int64) string {
 	var line strings.Builder
 	line.WriteString("Refused the credential of a request")
-	add := func(name, value string, most int) {
+	add := func(name, value string, limit int) {
 		if value != "" {
-			line.WriteString(" " + name + "=" + strconv.QuoteToASCII(value[:min(len(value), most)]))
+			line.WriteString(" " + name + "=" + strconv.QuoteToASCII(value[:min(len(value), limit)]))
 		}
 	}
 	add("reason", err.Error(), maxReason)
@@ -149,7 +151,7 @@ func refusalLine(r *http.Request, err error, unlogged int64) string {
 	add("userAgent", r.UserAgent(), maxAgent)
 	add("method", r.Method, maxID)
 	add("path", r.URL.Path, maxPath)
-	text, _ := bearerToken(r) // empty, and so without names, if it cannot be read
+	text, _ := bearerToken(r) // empty if it cannot be read
 	kid, jti := token.Names(text)
 	add("kid", kid, maxID)
 	add("jti", jti, maxID)

@@ -30,7 +30,7 @@ import (
 	"lanyard.dev/internal/token"
 )
 
-// authority is a CA of client certificates.
+// authority is a CA that issues client certificates.
 type authority struct {
 	key  *ecdsa.PrivateKey
 	root *x509.Certificate
@@ -68,7 +68,7 @@ func sign(t *testing.T, template, parent *x509.Certificate, subject, signer *ecd
 	return c
 }
 
-// issue makes a client certificate that is valid for so long from now.
+// issue returns a client certificate that is valid for the given time from now.
 func (a *authority) issue(t *testing.T, subject pkix.Name, valid time.Duration) *x509.Certificate {
 	t.Helper()
 	return sign(t, &x509.Certificate{
@@ -83,7 +83,7 @@ func (a *authority) options() x509.VerifyOptions {
 	return x509.VerifyOptions{Roots: roots, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}}
 }
 
-// verifier knows one good token, "good", for the audience api or other.
+// verifier accepts one token, "good", for the audiences api and other.
 type verifier struct{}
 
 func (verifier) Verify(_ context.Context, text string, audiences []string) (token.Identity, error) {
@@ -151,6 +151,7 @@ func withCertificate(r *http.Request, c *x509.Certificate) *http.Request {
 	return r
 }
 
+// TestRequest checks who the caller is, for each kind of credential and for malformed ones.
 func TestRequest(t *testing.T) {
 	t.Parallel()
 	ca := newAuthority(t)
@@ -211,7 +212,7 @@ func TestRequest(t *testing.T) {
 			auth := newRequest(test.ca)
 			response, ok, err := auth.AuthenticateRequest(test.request)
 			if strings.Contains(test.request.Header.Get("Sec-WebSocket-Protocol"), protocolOf("")) {
-				t.Error("handlers still see the WebSocket token")
+				t.Error("handlers receive the WebSocket token")
 			}
 			if reason := authn.Refusal(test.request.Context()); (test.user == refused) != (reason != nil) {
 				t.Errorf("the reason of a refusal is %v", reason)
@@ -235,7 +236,7 @@ func TestRequest(t *testing.T) {
 	}
 }
 
-// evicting refuses node "thief", whatever its certificate, and remembers what it was asked.
+// evicting refuses the node "thief", cannot decide about the node "unknown", and records its calls.
 type evicting struct{ asked []string }
 
 func (e *evicting) Admits(node string, notBefore time.Time) error {
@@ -249,10 +250,11 @@ func (e *evicting) Admits(node string, notBefore time.Time) error {
 	return nil
 }
 
-var errBehind = errors.New("what was written is not known")
+var errBehind = errors.New("the latest writes are not known")
 
-// TestCertificatesThatNameNoNode has one without a name, one that cannot be read, and one of a node where evictions are nobody's business.
-func TestCertificatesThatNameNoNode(t *testing.T) {
+// TestUnusualCertificates checks a certificate without a name, one that cannot be converted, and one of a node while evictions
+// are not configured.
+func TestUnusualCertificates(t *testing.T) {
 	t.Parallel()
 	ca := newAuthority(t)
 	clients := func() (x509.VerifyOptions, bool) { return ca.options(), true }
@@ -274,11 +276,11 @@ func TestCertificatesThatNameNoNode(t *testing.T) {
 	thief := ca.issue(t, pkix.Name{CommonName: "system:node:thief", Organization: []string{"system:nodes"}}, time.Hour)
 	response, ok, err := newRequestWith(clients, nil).AuthenticateRequest(withCertificate(bearer(""), thief))
 	if err != nil || !ok || response.User.GetName() != "system:node:thief" || len(response.User.GetExtra()[nodeaccess.ExtraNotBefore]) != 0 {
-		t.Errorf("a node where none is evicted: %+v, %v, %v", response, ok, err)
+		t.Errorf("a node without evictions: %+v, %v, %v", response, ok, err)
 	}
 }
 
-// TestUnknownEvictions: a node's certificate is neither good nor bad while evictions are not known.
+// TestUnknownEvictions checks that a node's certificate is neither accepted nor refused while evictions are not known.
 func TestUnknownEvictions(t *testing.T) {
 	t.Parallel()
 	ca := newAuthority(t)
@@ -294,7 +296,7 @@ func TestUnknownEvictions(t *testing.T) {
 	}
 }
 
-// TestCertificatesOfNodes: only those of nodes are asked about, and a refusal does not turn into anonymous.
+// TestCertificatesOfNodes checks that evictions concern nodes only, and that an evicted node is not anonymous.
 func TestCertificatesOfNodes(t *testing.T) {
 	t.Parallel()
 	ca := newAuthority(t)
@@ -329,7 +331,7 @@ func TestCertificatesOfNodes(t *testing.T) {
 	}
 }
 
-// TestCredentialsStayOutOfErrors also sees to it that the header is gone from a request that goes on.
+// TestCredentialsStayOutOfErrors checks that a refusal does not quote the token, and that handlers do not receive it.
 func TestCredentialsStayOutOfErrors(t *testing.T) {
 	t.Parallel()
 	auth := newRequest(nil)
@@ -340,6 +342,6 @@ func TestCredentialsStayOutOfErrors(t *testing.T) {
 	}
 	r = bearer("Bearer good")
 	if _, ok, _ := auth.AuthenticateRequest(r); !ok || r.Header.Get("Authorization") != "" {
-		t.Errorf("accepted=%v, and the handlers still see %q", ok, r.Header.Get("Authorization"))
+		t.Errorf("accepted=%v, and handlers receive %q", ok, r.Header.Get("Authorization"))
 	}
 }

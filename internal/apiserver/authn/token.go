@@ -14,7 +14,7 @@ import (
 	"lanyard.dev/internal/token"
 )
 
-// Verifier decides whether a token holds now. *token.Verifier is one.
+// Verifier verifies tokens. *token.Verifier implements it.
 type Verifier interface {
 	Verify(ctx context.Context, text string, audiences []string) (token.Identity, error)
 }
@@ -27,14 +27,14 @@ type Token struct {
 
 var _ authenticator.Token = &Token{}
 
-// NewToken returns an authenticator that accepts tokens for the audiences in the request's context, or, where that
-// names none, for those of the API server.
+// NewToken returns an authenticator that accepts tokens for the audiences in the context of the request or, if it has none,
+// for the given audiences, which are those of the API server.
 func NewToken(verifier Verifier, audiences authenticator.Audiences) *Token {
 	return &Token{verifier: verifier, audiences: audiences}
 }
 
-// AuthenticateToken implements authenticator.Token. A token of another issuer is no error: another authenticator may
-// know it.
+// AuthenticateToken implements authenticator.Token. A token of another issuer is no error, because another authenticator may
+// accept it.
 func (t *Token) AuthenticateToken(ctx context.Context, text string) (*authenticator.Response, bool, error) {
 	audiences, ok := authenticator.AudiencesFrom(ctx)
 	if !ok || len(audiences) == 0 {
@@ -56,8 +56,8 @@ func userOf(id token.Identity) user.Info {
 	return &user.DefaultInfo{Name: id.Name, UID: id.UID, Groups: Authenticated(id.Groups), Extra: id.Extra}
 }
 
-// Authenticated returns the groups with that of everyone who is known. Each authenticator of tokens adds it, and not
-// that of requests alone, since a token review must show the same groups that a request with the token is decided by.
+// Authenticated returns the groups with system:authenticated. The authenticators of tokens add that group themselves, so that
+// a token review shows the same groups as those that a request with the token has.
 func Authenticated(groups []string) []string {
 	if slices.Contains(groups, user.AllAuthenticated) {
 		return groups
@@ -65,7 +65,7 @@ func Authenticated(groups []string) []string {
 	return append(slices.Clip(groups), user.AllAuthenticated)
 }
 
-// BootstrapTokens verifies bootstrap tokens. *bootstraptoken.Memory does.
+// BootstrapTokens verifies bootstrap tokens. *bootstraptoken.Memory implements it.
 type BootstrapTokens interface {
 	Verify(bootstraptoken.Token) (bootstraptoken.Entry, error)
 }
@@ -75,10 +75,10 @@ type Bootstrap struct{ tokens BootstrapTokens }
 
 var _ authenticator.Token = &Bootstrap{}
 
-// NewBootstrap returns an authenticator that accepts bootstrap tokens and has no opinion on anything else.
+// NewBootstrap returns an authenticator that accepts bootstrap tokens and has no opinion about other tokens.
 func NewBootstrap(tokens BootstrapTokens) *Bootstrap { return &Bootstrap{tokens: tokens} }
 
-// AuthenticateToken implements authenticator.Token. The form is checked before anything else.
+// AuthenticateToken implements authenticator.Token.
 func (b *Bootstrap) AuthenticateToken(_ context.Context, text string) (*authenticator.Response, bool, error) {
 	token, ok := bootstraptoken.Parse(text)
 	if !ok {
@@ -94,8 +94,8 @@ func (b *Bootstrap) AuthenticateToken(_ context.Context, text string) (*authenti
 	return &authenticator.Response{User: &user.DefaultInfo{Name: entry.User(), Groups: Authenticated(entry.Groups)}}, true, nil
 }
 
-// NewTokens returns the authenticator of every kind of bearer token: those of service accounts, and bootstrap tokens,
-// which are for the API server alone, known by the given audiences.
+// NewTokens returns an authenticator of the tokens of service accounts and of bootstrap tokens. Bootstrap tokens are valid for
+// the API server only, whose audiences are given.
 func NewTokens(accounts authenticator.Token, bootstrap BootstrapTokens, audiences authenticator.Audiences) authenticator.Token {
 	return union.New(authenticator.WrapAudienceAgnosticToken(audiences, NewBootstrap(bootstrap)), accounts)
 }

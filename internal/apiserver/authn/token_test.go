@@ -14,6 +14,7 @@ import (
 	"lanyard.dev/internal/token"
 )
 
+// TestToken checks which audiences a token is accepted for, and which tokens are left to other authenticators.
 func TestToken(t *testing.T) {
 	t.Parallel()
 	tokens := authn.NewToken(verifier{}, []string{"api"})
@@ -26,8 +27,8 @@ func TestToken(t *testing.T) {
 	}{
 		{"the server's own audience", "good", nil, true, nil, []string{"api"}},
 		{"asked for another", "good", []string{"nobody", "other"}, true, nil, []string{"other"}},
-		{"asked for one it has not", "good", []string{"nobody"}, false, token.ErrAudience, nil},
-		{"an empty list means the server's", "good", authenticator.Audiences{}, true, nil, []string{"api"}},
+		{"asked for one that it does not have", "good", []string{"nobody"}, false, token.ErrAudience, nil},
+		{"an empty list means the server's own", "good", authenticator.Audiences{}, true, nil, []string{"api"}},
 		{"expired", "expired", nil, false, token.ErrExpired, nil},
 		{"foreign", "foreign", nil, false, nil, nil},
 		{"no JWT", "opaque", nil, false, nil, nil},
@@ -61,27 +62,28 @@ func TestToken(t *testing.T) {
 	}
 }
 
-// known verifies the one token it holds.
-type known struct {
+// oneToken accepts one bootstrap token.
+type oneToken struct {
 	token string
 	err   error
 }
 
-func (k known) Verify(t bootstraptoken.Token) (bootstraptoken.Entry, error) {
+func (k oneToken) Verify(t bootstraptoken.Token) (bootstraptoken.Entry, error) {
 	if t.Reveal() != k.token {
 		return bootstraptoken.Entry{}, bootstraptoken.ErrUnknown
 	}
 	return bootstraptoken.Entry{ID: t.ID(), Groups: []string{bootstraptoken.Group}}, k.err
 }
 
-// others stands for every other authenticator: it notes what it is asked.
-type others struct{ asked []string }
+// otherTokens is another authenticator. It records the tokens that it receives.
+type otherTokens struct{ received []string }
 
-func (o *others) AuthenticateToken(_ context.Context, text string) (*authenticator.Response, bool, error) {
-	o.asked = append(o.asked, text)
+func (o *otherTokens) AuthenticateToken(_ context.Context, text string) (*authenticator.Response, bool, error) {
+	o.received = append(o.received, text)
 	return nil, false, nil
 }
 
+// TestBootstrapTokens checks which bootstrap tokens are accepted, and what other authenticators receive.
 func TestBootstrapTokens(t *testing.T) {
 	t.Parallel()
 	const good = "abcdef.0123456789abcdef"
@@ -94,29 +96,29 @@ func TestBootstrapTokens(t *testing.T) {
 		user       string
 		err        error
 	}{
-		{"holds", good, nil, nil, "system:bootstrap:abcdef", nil},
-		{"holds for the API server", good, api, nil, "system:bootstrap:abcdef", nil},
-		{"is not for others", good, authenticator.Audiences{"vault"}, nil, "", nil},
+		{"valid", good, nil, nil, "system:bootstrap:abcdef", nil},
+		{"valid for the API server", good, api, nil, "system:bootstrap:abcdef", nil},
+		{"not valid for others", good, authenticator.Audiences{"vault"}, nil, "", nil},
 		{"unknown", "abcdef.0123456789abcdee", nil, nil, "", bootstraptoken.ErrUnknown},
 		{"refused", good, nil, expired, "", expired},
 		{"another form", "abcdef.0123", nil, nil, "", nil},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
-			rest := &others{}
+			rest := &otherTokens{}
 			ctx := t.Context()
 			if test.audiences != nil {
 				ctx = authenticator.WithAudiences(ctx, test.audiences)
 			}
-			response, ok, err := authn.NewTokens(rest, known{good, test.fault}, api).AuthenticateToken(ctx, test.give)
+			response, ok, err := authn.NewTokens(rest, oneToken{good, test.fault}, api).AuthenticateToken(ctx, test.give)
 			if ok != (test.user != "") || (err != nil) != (test.err != nil) || err != nil && !errors.Is(err, test.err) {
 				t.Fatalf("got %v, %v", ok, err)
 			}
 			if ok && (response.User.GetName() != test.user || !slices.Equal(response.User.GetGroups(), []string{"system:bootstrappers", "system:authenticated"})) {
 				t.Errorf("got %+v", response.User)
 			}
-			if ok == (len(rest.asked) > 0) {
-				t.Errorf("others were asked %q", rest.asked)
+			if ok == (len(rest.received) > 0) {
+				t.Errorf("other authenticators received %q", rest.received)
 			}
 		})
 	}
