@@ -14,13 +14,13 @@ import (
 	"lanyard.dev/internal/rbac"
 )
 
-// Source tells whether the index may be trusted now.
+// Source is a feed that fills an index.
 type Source interface {
-	// Fresh returns an error when the index may be behind other replicas for too long.
+	// Fresh returns an error if the index may be too far behind the writes of other replicas.
 	Fresh() error
 }
 
-// Authorizer decides requests by an rbac index.
+// Authorizer decides requests with an rbac index.
 type Authorizer struct {
 	authorizer.AuthorizerFunc
 	index   *rbac.Index
@@ -32,7 +32,7 @@ var (
 	_ authorizer.RuleResolver = &Authorizer{}
 )
 
-// New returns an authorizer over index, which the sources keep up to date.
+// New returns an authorizer that uses an index, which the sources fill.
 func New(index *rbac.Index, sources ...Source) *Authorizer {
 	a := &Authorizer{index: index, sources: sources}
 	a.AuthorizerFunc = a.decide
@@ -61,7 +61,7 @@ func (a *Authorizer) decide(_ context.Context, request authorizer.Attributes) (a
 	return authorizer.DecisionNoOpinion, decision.Reason(), nil
 }
 
-// fresh returns an outage.Error when nothing can be decided now.
+// fresh returns an outage.Error if the index may be out of date.
 func (a *Authorizer) fresh() error {
 	for _, s := range a.sources {
 		if err := s.Fresh(); err != nil {
@@ -78,7 +78,7 @@ func isHealthCheck(request authorizer.Attributes) bool {
 	return !request.IsResourceRequest() && request.GetVerb() == "get" && outage.IsHealthCheck(request.GetPath())
 }
 
-// RulesFor implements authorizer.RuleResolver. A list that may be out of date is none.
+// RulesFor implements authorizer.RuleResolver. It returns no rules if the index may be out of date.
 func (a *Authorizer) RulesFor(_ context.Context, who user.Info, namespace string) ([]authorizer.ResourceRuleInfo, []authorizer.NonResourceRuleInfo, bool, error) {
 	if err := a.fresh(); err != nil {
 		return nil, nil, true, err
@@ -97,16 +97,16 @@ func (a *Authorizer) RulesFor(_ context.Context, who user.Info, namespace string
 	return resource, paths, false, nil
 }
 
-// Policy tells an index what one resource's feed tells. It is a mirror.Listener.
+// Policy fills an index with the objects of one kind. It is a mirror.Listener.
 type Policy struct {
 	index *rbac.Index
 	kind  rbac.Kind
 }
 
-// NewPolicy returns the listener for one kind of policy object.
+// NewPolicy returns the listener for the objects of one kind.
 func NewPolicy(index *rbac.Index, kind rbac.Kind) *Policy { return &Policy{index: index, kind: kind} }
 
-// Set implements mirror.Listener. The index keeps what it is given, so it is given a copy.
+// Set implements mirror.Listener. It copies the object, because the index keeps it.
 func (p *Policy) Set(obj runtime.Object) {
 	switch o := obj.DeepCopyObject().(type) {
 	case *rbacv1.Role:
@@ -126,6 +126,6 @@ func (p *Policy) Delete(obj runtime.Object) {
 	if err != nil {
 		return
 	}
-	// Feeds keep the order of changes, so the index need not remember at which version the object went.
+	// A feed delivers changes in order, so the index does not need the version of the deletion.
 	p.index.Delete(rbac.Ref{Kind: p.kind, Namespace: m.GetNamespace(), Name: m.GetName()}, "")
 }

@@ -15,12 +15,12 @@ import (
 	"lanyard.dev/internal/rbac"
 )
 
-// source is a feed that is fresh or not.
+// source is a feed that is fresh if err is nil.
 type source struct{ err error }
 
 func (s *source) Fresh() error { return s.err }
 
-// set tells index of objects as the feeds would.
+// set adds objects to an index, as feeds do.
 func set(index *rbac.Index, objects ...runtime.Object) {
 	for _, o := range objects {
 		authz.NewPolicy(index, kindOf(o)).Set(o)
@@ -71,7 +71,7 @@ func policy() *rbac.Index {
 	return index
 }
 
-// TestAuthorize asks one question per attribute that the adapter carries over: each answer hangs on that attribute.
+// TestAuthorize has at least one request for each attribute that is passed to the index, whose decision depends on it.
 func TestAuthorize(t *testing.T) {
 	t.Parallel()
 	account := &user.DefaultInfo{Name: "system:serviceaccount:ns:robot"}
@@ -122,6 +122,7 @@ func TestAuthorize(t *testing.T) {
 	}
 }
 
+// TestStalePolicyAllowsNothing checks that an index that may be out of date allows administrators only.
 func TestStalePolicyAllowsNothing(t *testing.T) {
 	t.Parallel()
 	stale := errors.New("stale")
@@ -140,15 +141,15 @@ func TestStalePolicyAllowsNothing(t *testing.T) {
 	if len(resource)+len(paths) > 0 || !incomplete || !errors.Is(err, stale) {
 		t.Errorf("rules of a stale index: %v, %v, incomplete=%v, %v", resource, paths, incomplete, err)
 	}
-	// The administrator repairs what is broken.
+	// An administrator must be able to repair the server.
 	ask.User = &user.DefaultInfo{Name: "admin", Groups: []string{user.SystemPrivilegedGroup}}
 	if decision, _, err := az.Authorize(t.Context(), ask); decision != authorizer.DecisionAllow || err != nil {
 		t.Errorf("administrator: %v, %v", decision, err)
 	}
 }
 
-// TestHealthIsDecidedByTheLastPolicy asks a stale authorizer for what a policy allows that allows everything.
-func TestHealthIsDecidedByTheLastPolicy(t *testing.T) {
+// TestHealthChecksDuringAnOutage checks that health checks alone are decided by an index that may be out of date.
+func TestHealthChecksDuringAnOutage(t *testing.T) {
 	t.Parallel()
 	index := rbac.NewIndex()
 	all := []rbacv1.PolicyRule{
@@ -175,13 +176,14 @@ func TestHealthIsDecidedByTheLastPolicy(t *testing.T) {
 			t.Errorf("%s %s, resource=%v: %v, %v, want allowed=%v", test.verb, test.path, test.resource, decision, err, test.want)
 		}
 	}
-	// A policy that allows nothing allows no health either.
+	// A policy that allows nothing does not allow health checks.
 	ask := authorizer.AttributesRecord{User: &user.DefaultInfo{Name: "other"}, Verb: "get", Path: "/livez"}
 	if decision, _, err := az.Authorize(t.Context(), ask); decision != authorizer.DecisionNoOpinion || err != nil {
 		t.Errorf("another user: %v, %v", decision, err)
 	}
 }
 
+// TestRulesFor checks how the rules of the index are listed.
 func TestRulesFor(t *testing.T) {
 	t.Parallel()
 	az := authz.New(policy(), &source{})
@@ -202,7 +204,8 @@ func TestRulesFor(t *testing.T) {
 	}
 }
 
-func TestPolicyFollowsItsFeed(t *testing.T) {
+// TestPolicyDelete checks that the deletion of each kind takes a permission away.
+func TestPolicyDelete(t *testing.T) {
 	t.Parallel()
 	account := &user.DefaultInfo{Name: "system:serviceaccount:ns:robot"}
 	role := authorizer.AttributesRecord{User: account, Verb: "get", Namespace: "ns", Resource: "pods", Name: "one", ResourceRequest: true}
@@ -219,7 +222,7 @@ func TestPolicyFollowsItsFeed(t *testing.T) {
 			t.Parallel()
 			index := policy()
 			az := authz.New(index)
-			// What a list finds missing is told with the version that was last seen.
+			// A deletion that a list reveals is delivered with the last version that was known.
 			authz.NewPolicy(index, test.kind).Delete(&metav1.PartialObjectMetadata{ObjectMeta: meta(test.namespace, test.name, "1")})
 			if decision, _, _ := az.Authorize(t.Context(), test.ask); decision != authorizer.DecisionNoOpinion {
 				t.Errorf("after the removal: %v", decision)
@@ -228,12 +231,13 @@ func TestPolicyFollowsItsFeed(t *testing.T) {
 	}
 }
 
-func TestPolicyCopiesWhatItIsTold(t *testing.T) {
+// TestPolicyCopiesObjects checks that a later change of an object does not change the index.
+func TestPolicyCopiesObjects(t *testing.T) {
 	t.Parallel()
 	index := rbac.NewIndex()
 	role := &rbacv1.ClusterRole{ObjectMeta: meta("", "logs", "3"), Rules: rule("get", "apps", "things/log")}
 	set(index, role, &rbacv1.ClusterRoleBinding{ObjectMeta: meta("", "cb", "4"), RoleRef: ref("ClusterRole", "logs"), Subjects: robot()})
-	role.Rules[0].Verbs[0] = "delete" // the object belongs to the request that wrote it
+	role.Rules[0].Verbs[0] = "delete" // the request that wrote the object may change it
 	rules, _, _, _ := authz.New(index).RulesFor(t.Context(), &user.DefaultInfo{Name: "system:serviceaccount:ns:robot"}, "")
 	if len(rules) != 1 || rules[0].GetVerbs()[0] != "get" {
 		t.Errorf("got %v", rules)

@@ -1,5 +1,5 @@
-// Package authz presents the node rules and the rbac index as the library's authorizer, and feeds the latter.
+// Package authz presents the rules for nodes and the rbac index as the library's authorizer, and fills the index from feeds.
 //
-// It decides nothing itself, save that the group system:masters may do everything: that group comes with
-// the local administrator's certificate, and no policy can lock its holder out.
+// It makes one decision itself: members of the group system:masters may do everything. The certificate of the local
+// administrator has that group, and no policy can take its permissions away.
 package authz

@@ -14,7 +14,7 @@ import (
 	"lanyard.dev/internal/nodeaccess"
 )
 
-// Node decides the requests of nodes by the pods that they run. It has no opinion on anybody else's.
+// Node decides the requests of nodes by the pods that they run. It has no opinion on other requests.
 type Node struct {
 	authorizer.AuthorizerFunc
 	rules *nodeaccess.Rules
@@ -23,7 +23,7 @@ type Node struct {
 
 var _ authorizer.Authorizer = &Node{}
 
-// NewNode returns an authorizer of nodes. The rules follow pods.
+// NewNode returns an authorizer of nodes. pods is the feed from which the rules know the pods.
 func NewNode(rules *nodeaccess.Rules, pods Source) *Node {
 	n := &Node{rules: rules, pods: pods}
 	n.AuthorizerFunc = n.decide
@@ -53,7 +53,8 @@ func (n *Node) decide(_ context.Context, request authorizer.Attributes) (authori
 	return authorizer.DecisionNoOpinion, decision.Reason, outage.New(err)
 }
 
-// selectedNode is the node whose pods alone a list or watch asks for. A selector that cannot be read selects none.
+// selectedNode returns the node of a list or watch that is restricted to the pods of one node. It returns "" if the request has
+// no such field selector, or one that cannot be parsed.
 func selectedNode(request authorizer.Attributes) string {
 	requirements, err := request.GetFieldSelector()
 	if err != nil {
@@ -67,7 +68,7 @@ func selectedNode(request authorizer.Attributes) string {
 	return ""
 }
 
-// Union asks the authorizer of nodes, then that of policy.
+// Union allows a request if the authorizer of nodes or the one of the policy allows it.
 type Union struct {
 	authorizer.AuthorizerFunc
 	node   *Node
@@ -79,7 +80,7 @@ var (
 	_ authorizer.RuleResolver = &Union{}
 )
 
-// NewUnion returns the authorizer of every request.
+// NewUnion returns the authorizer of all requests.
 func NewUnion(node *Node, policy *Authorizer) *Union {
 	u := &Union{node: node, policy: policy}
 	u.AuthorizerFunc = u.decide
@@ -101,8 +102,8 @@ func (u *Union) decide(ctx context.Context, request authorizer.Attributes) (auth
 	return decision, reason + second, errors.Join(err, err2)
 }
 
-// Decides returns an outage.Error when some requests of the user cannot be decided now. Those of system:masters always
-// are.
+// Decides returns an outage.Error if some requests of the user cannot be decided now. Requests of system:masters can always be
+// decided.
 func (u *Union) Decides(who user.Info) error {
 	if who == nil || slices.Contains(who.GetGroups(), user.SystemPrivilegedGroup) {
 		return nil
@@ -115,10 +116,10 @@ func (u *Union) Decides(who user.Info) error {
 	return u.policy.fresh()
 }
 
-// errNodeRules says why the list of a node's rules is not complete.
+// errNodeRules is the reason why the list of a node's rules is incomplete.
 var errNodeRules = errors.New("node authorizer does not support user rule resolution")
 
-// RulesFor implements authorizer.RuleResolver. What a node may do for the pods it runs is not in the list.
+// RulesFor implements authorizer.RuleResolver. The list does not contain what a node may do because of the pods that it runs.
 func (u *Union) RulesFor(ctx context.Context, who user.Info, namespace string) ([]authorizer.ResourceRuleInfo, []authorizer.NonResourceRuleInfo, bool, error) {
 	resource, paths, incomplete, err := u.policy.RulesFor(ctx, who, namespace)
 	if _, ok := nodeaccess.Identify(who.GetName(), who.GetGroups()); ok {

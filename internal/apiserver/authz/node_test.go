@@ -22,8 +22,8 @@ func nodeUser(name string) *user.DefaultInfo {
 	return &user.DefaultInfo{Name: name, Groups: []string{"system:nodes", "system:authenticated"}}
 }
 
-// union decides over one pod, on node one, with the secret "key", and one rule for all nodes: they may read secrets
-// called "shared".
+// union returns an authorizer with one pod, which is on node one and uses the secret "key". By policy, all nodes may read
+// secrets with the name "shared".
 func union(source *source) *authz.Union {
 	graph := nodeaccess.NewGraph(source)
 	graph.Set(keyPod("one"))
@@ -43,6 +43,7 @@ func keyPod(node string) *corev1.Pod {
 	return pod
 }
 
+// TestUnion checks requests of nodes that the pod allows, that the policy allows, and that nothing allows.
 func TestUnion(t *testing.T) {
 	t.Parallel()
 	ask := authorizer.AttributesRecord{User: nodeUser("system:node:one"), Verb: "get", Resource: "secrets", Namespace: "shop", Name: "key", ResourceRequest: true}
@@ -87,6 +88,7 @@ func listPods(selector string, fault error) func(*authorizer.AttributesRecord) {
 	}
 }
 
+// TestStaleGraph checks that no request is allowed by a pod that may be gone.
 func TestStaleGraph(t *testing.T) {
 	t.Parallel()
 	stale := errors.New("stale")
@@ -96,6 +98,7 @@ func TestStaleGraph(t *testing.T) {
 	}
 }
 
+// TestRulesOfANodeAreIncomplete checks that the list of a node's rules is marked as incomplete.
 func TestRulesOfANodeAreIncomplete(t *testing.T) {
 	t.Parallel()
 	for who, want := range map[*user.DefaultInfo]bool{nodeUser("system:node:one"): true, nodeUser("someone"): false} {
@@ -106,8 +109,8 @@ func TestRulesOfANodeAreIncomplete(t *testing.T) {
 	}
 }
 
-// TestReadersSeeAPodWholeOrNotAtAll moves a pod back and forth: each node must see it or not, whatever else happens.
-func TestReadersSeeAPodWholeOrNotAtAll(t *testing.T) {
+// TestConcurrentReaders reads the graph while a pod moves between two nodes. A third node must never have access.
+func TestConcurrentReaders(t *testing.T) {
 	t.Parallel()
 	graph := nodeaccess.NewGraph(&source{})
 	graph.Set(keyPod("one"))
@@ -122,7 +125,7 @@ func TestReadersSeeAPodWholeOrNotAtAll(t *testing.T) {
 				default:
 				}
 				if third, err := graph.Belongs("three", nodeaccess.Secret, "shop", "key"); third || err != nil {
-					t.Error("a node that never had the pod sees its secret")
+					t.Error("a node that never had the pod may read its secret")
 				}
 				if _, err := graph.Belongs("one", nodeaccess.Secret, "shop", "key"); err != nil {
 					t.Error(err)
@@ -137,12 +140,12 @@ func TestReadersSeeAPodWholeOrNotAtAll(t *testing.T) {
 	close(stop)
 	readers.Wait()
 	if ok, _ := graph.Belongs("two", nodeaccess.Secret, "shop", "key"); ok {
-		t.Error("the node it left still sees its secret")
+		t.Error("the node that the pod has left may still read its secret")
 	}
 }
 
-// TestWhoseRequestsAreDecided sets the feed of pods apart from that of the policy.
-func TestWhoseRequestsAreDecided(t *testing.T) {
+// TestDecides checks whose requests can be decided while the feed of pods or that of the policy is stale.
+func TestDecides(t *testing.T) {
 	t.Parallel()
 	fresh, stale := &source{}, &source{errors.New("stale")}
 	person, master := &user.DefaultInfo{Name: "jane"}, &user.DefaultInfo{Name: "admin", Groups: []string{user.SystemPrivilegedGroup}}
@@ -159,14 +162,14 @@ func TestWhoseRequestsAreDecided(t *testing.T) {
 		{"a node, pods stale", stale, fresh, nodeUser("system:node:one"), false},
 		{"a node, policy stale", fresh, stale, nodeUser("system:node:one"), false},
 		{"an administrator", stale, stale, master, true},
-		{"nobody", stale, stale, nil, true},
+		{"no user", stale, stale, nil, true},
 	} {
 		az := authz.NewUnion(authz.NewNode(nodeaccess.NewRules(nodeaccess.NewGraph(test.pods), nil), test.pods), authz.New(rbac.NewIndex(), test.policy))
 		if err := az.Decides(test.who); (err == nil) != test.want || err != nil && outage.Of(err) == nil {
 			t.Errorf("%s: %v, want decided=%v", test.name, err, test.want)
 		}
 	}
-	// What a node may do by name alone does not depend on pods.
+	// What a node may do because of its name does not depend on pods.
 	az := authz.NewUnion(authz.NewNode(nodeaccess.NewRules(nodeaccess.NewGraph(stale), nil), stale), authz.New(rbac.NewIndex(), stale))
 	ask := authorizer.AttributesRecord{User: nodeUser("system:node:one"), Verb: "get", Resource: "nodes", Name: "one", ResourceRequest: true}
 	if decision, _, err := az.Authorize(t.Context(), ask); decision != authorizer.DecisionAllow || err != nil {

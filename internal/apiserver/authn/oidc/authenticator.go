@@ -24,45 +24,46 @@ import (
 const (
 	reloadEvery = 5 * time.Second
 
-	// healthyWithin is how long the issuers of a changed file may take to answer before it is put off.
-	healthyWithin = 30 * time.Second
-	healthPoll    = 100 * time.Millisecond
+	// healthTimeout is how long the issuers of a changed file may take to respond.
+	healthTimeout  = 30 * time.Second
+	healthInterval = 100 * time.Millisecond
 
-	// lameFor is how long requests under way may still use the keys of a configuration that was replaced.
-	lameFor = time.Minute
+	// retireAfter is how long requests that are under way may use the keys of a configuration that was replaced.
+	retireAfter = time.Minute
 )
 
-// Config says where the configuration is.
+// Config configures an Authenticator.
 type Config struct {
+	// File is the AuthenticationConfiguration.
 	File string
-	// Issuers are this server's own, which the configuration must not name.
+	// Issuers are the issuers of this server, which the file must not name.
 	Issuers []string
-	// Audiences are this server's own names: what a token that is accepted here is good for.
+	// Audiences are the audiences of this server. Tokens that are accepted are valid for these.
 	Audiences authenticator.Audiences
-	// Every is how often the file is looked at; 0 means every five seconds.
+	// Every is how often the file is read again; 0 means every five seconds.
 	Every time.Duration
 	Clock clock.WithTicker
 }
 
-// Authenticator accepts tokens of the issuers that a file names. It accepts none before Run.
+// Authenticator accepts tokens of the issuers in a file. It accepts none before Run.
 type Authenticator struct {
 	Config
 	loader  *loader
 	first   *apiserver.AuthenticationConfiguration
-	data    []byte // the content that was looked at last
+	data    []byte // the content of the file that was handled last
 	current atomic.Pointer[generation]
 }
 
 var _ authenticator.Token = &Authenticator{}
 
-// generation is what one content of the file amounts to.
+// generation is the authenticators of one content of the file.
 type generation struct {
 	token  authenticator.Token
 	checks []oidc.AuthenticatorTokenWithHealthCheck
 	end    context.CancelFunc
 }
 
-// Open reads the configuration and returns every fault of it.
+// Open reads the file. The error lists every fault in it.
 func Open(c Config) (*Authenticator, error) {
 	if c.Every == 0 {
 		c.Every = reloadEvery
@@ -78,11 +79,11 @@ func Open(c Config) (*Authenticator, error) {
 	return a, nil
 }
 
-// Anonymous is what the configuration says of requests without credentials, or nil. It holds until the next start.
+// Anonymous returns the configuration of requests without credentials, or nil. It does not change after Open.
 func (a *Authenticator) Anonymous() *apiserver.AnonymousAuthConfig { return a.first.Anonymous }
 
-// AuthenticateToken implements authenticator.Token. A token of an issuer that is not named is no error: another
-// authenticator may know it.
+// AuthenticateToken implements authenticator.Token. A token of an issuer that is not in the file is no error, because another
+// authenticator may accept it.
 func (a *Authenticator) AuthenticateToken(ctx context.Context, text string) (*authenticator.Response, bool, error) {
 	now := a.current.Load()
 	if now == nil {
@@ -91,12 +92,12 @@ func (a *Authenticator) AuthenticateToken(ctx context.Context, text string) (*au
 	return now.token.AuthenticateToken(ctx, text)
 }
 
-// Run keeps the content of the file in force until ctx ends. A content that is at fault, or whose issuers do not answer,
-// changes nothing.
+// Run applies the content of the file, and each change of it, until ctx ends. A change is not applied if it has a fault or if
+// an issuer does not respond.
 func (a *Authenticator) Run(ctx context.Context) {
 	first, err := a.build(ctx, a.first)
 	if err != nil {
-		klog.ErrorS(err, "Could not take up the authentication configuration", "file", a.File)
+		klog.ErrorS(err, "Could not apply the authentication configuration", "file", a.File)
 	} else {
 		a.current.Store(first)
 	}
@@ -112,8 +113,8 @@ func (a *Authenticator) Run(ctx context.Context) {
 	}
 }
 
-// reload takes the file up if it has changed. What could not be read is looked at again; what is at fault is not, until
-// it changes.
+// reload applies the file if it has changed. If the file cannot be read or an issuer does not respond, the next call tries
+// again. If the content has a fault, the next call waits for another content.
 func (a *Authenticator) reload(ctx context.Context) {
 	data, err := read(a.File)
 	if err != nil {
@@ -126,7 +127,7 @@ func (a *Authenticator) reload(ctx context.Context) {
 	switch retry, err := a.replace(ctx, data); {
 	case err == nil:
 		a.data = data
-		klog.InfoS("Took up a changed authentication configuration", "file", a.File)
+		klog.InfoS("Applied the changed authentication configuration", "file", a.File)
 	case ctx.Err() != nil:
 	default:
 		klog.ErrorS(err, "Keeping the earlier authentication configuration", "file", a.File)
@@ -136,14 +137,15 @@ func (a *Authenticator) reload(ctx context.Context) {
 	}
 }
 
-// replace puts a new content in force once all its issuers answer.
+// replace applies a new content once all its issuers respond. retry reports whether another attempt with the same content may
+// succeed.
 func (a *Authenticator) replace(ctx context.Context, data []byte) (retry bool, err error) {
 	config, err := a.loader.load(data)
 	if err != nil {
 		return false, err
 	}
 	if !equality.Semantic.DeepEqual(config.Anonymous, a.first.Anonymous) {
-		return false, errors.New("anonymous: a change takes a restart")
+		return false, errors.New("anonymous: a change requires a restart")
 	}
 	next, err := a.build(ctx, config)
 	if err != nil {
@@ -154,12 +156,12 @@ func (a *Authenticator) replace(ctx context.Context, data []byte) (retry bool, e
 		return true, err
 	}
 	if old := a.current.Swap(next); old != nil {
-		time.AfterFunc(lameFor, old.end)
+		time.AfterFunc(retireAfter, old.end)
 	}
 	return false, nil
 }
 
-// build starts an authenticator for each issuer. They find their issuer's keys by themselves, sooner or later.
+// build starts an authenticator for each issuer. The authenticators fetch the keys of their issuers in the background.
 func (a *Authenticator) build(ctx context.Context, config *apiserver.AuthenticationConfiguration) (*generation, error) {
 	ctx, end := context.WithCancel(ctx)
 	g := &generation{end: end}
@@ -178,16 +180,17 @@ func (a *Authenticator) build(ctx context.Context, config *apiserver.Authenticat
 			return nil, fmt.Errorf("issuer %s: %w", c.Issuer.URL, err)
 		}
 		g.checks = append(g.checks, made)
-		tokens = append(tokens, guard(made, c))
+		tokens = append(tokens, restrict(made, c))
 	}
 	g.token = authenticator.WrapAudienceAgnosticToken(a.Audiences, union.NewFailOnError(tokens...))
 	return g, nil
 }
 
+// awaitHealthy waits until every issuer has responded.
 func (a *Authenticator) awaitHealthy(ctx context.Context, g *generation) error {
-	deadline := a.Clock.NewTimer(healthyWithin)
+	deadline := a.Clock.NewTimer(healthTimeout)
 	defer deadline.Stop()
-	tick := a.Clock.NewTicker(healthPoll)
+	tick := a.Clock.NewTicker(healthInterval)
 	defer tick.Stop()
 	for {
 		err := g.health()
@@ -213,16 +216,16 @@ func (g *generation) health() error {
 	return nil
 }
 
-// bundle is a CA bundle that does not change.
+// bundle is a constant CA bundle.
 type bundle string
 
 // CurrentCABundleContent implements oidc.CAContentProvider.
 func (b bundle) CurrentCABundleContent() []byte { return []byte(b) }
 
-// loader reads AuthenticationConfigurations, of every version that the library knows.
+// loader parses AuthenticationConfigurations of every version that the library supports.
 type loader struct {
 	compiler authenticationcel.Compiler
-	// own are the issuers of this server, which no other may pretend to be.
+	// own are the issuers of this server, which a configuration must not name.
 	own []string
 }
 
@@ -238,7 +241,7 @@ func read(file string) ([]byte, error) {
 	return data, nil
 }
 
-// load returns the configuration in data, or every fault at once. An unknown field is a fault.
+// load parses a configuration. The error lists every fault; an unknown field is a fault.
 func (l *loader) load(data []byte) (*apiserver.AuthenticationConfiguration, error) {
 	config, err := configfile.Decode[*apiserver.AuthenticationConfiguration](data)
 	if err != nil {

@@ -31,7 +31,7 @@ import (
 
 const header = "apiVersion: apiserver.config.k8s.io/v1\nkind: AuthenticationConfiguration\n"
 
-// claims take the groups over with a prefix, and the name as it is.
+// claims maps the groups with a prefix and the name without one.
 const claims = `
     username: {claim: sub, prefix: ""}
     groups: {claim: groups, prefix: "idp:"}`
@@ -61,7 +61,7 @@ func save(t *testing.T, path string, entries ...string) {
 	}
 }
 
-// start runs an authenticator and waits until every issuer has answered.
+// start runs an authenticator and waits until every issuer has responded.
 func start(t *testing.T, path string) *Authenticator {
 	t.Helper()
 	a, err := Open(Config{File: path, Issuers: []string{"https://own.example"}, Audiences: []string{"api"}, Every: time.Millisecond, Clock: clock.RealClock{}})
@@ -80,7 +80,7 @@ func eventually(t *testing.T, holds func() bool) {
 	t.Helper()
 	err := wait.PollUntilContextTimeout(t.Context(), time.Millisecond, 30*time.Second, true, func(context.Context) (bool, error) { return holds(), nil })
 	if err != nil {
-		t.Fatal("it never came true")
+		t.Fatal("the condition did not become true")
 	}
 }
 
@@ -96,6 +96,7 @@ func signIn(t *testing.T, a *Authenticator, text string) (string, error) {
 	return fmt.Sprint(response.User.GetName(), " ", response.User.GetGroups()), nil
 }
 
+// TestSignIn checks which tokens of two issuers are accepted, and as which user.
 func TestSignIn(t *testing.T) {
 	t.Parallel()
 	one, two, unknown := startIssuer(t), startIssuer(t), startIssuer(t)
@@ -143,7 +144,9 @@ func TestSignIn(t *testing.T) {
 }
 
 // TestAnIssuerThatDoesNotAnswer asks about its tokens before its keys are known, and after it has gone.
-func TestAnIssuerThatDoesNotAnswer(t *testing.T) {
+// TestIssuerIsUnavailable checks that a token is neither accepted nor refused if its key cannot be read, and that a forged token
+// is refused.
+func TestIssuerIsUnavailable(t *testing.T) {
 	t.Parallel()
 	away := startIssuer(t)
 	away.Close()
@@ -173,7 +176,7 @@ func TestAnIssuerThatDoesNotAnswer(t *testing.T) {
 	_, rest, _ := strings.Cut(i.token(t, nil), ".")
 	header := base64.RawURLEncoding.EncodeToString([]byte(`{"alg":"failed to verify signature: fetching keys ","kid":"first"}`))
 	if _, err := signIn(t, b, header+"."+rest); err == nil || !strings.Contains(err.Error(), "fetching keys") || outage.Of(err) != nil {
-		t.Errorf("forged, with the words of an outage: %v, want a refusal that quotes them", err)
+		t.Errorf("forged, with the text of an outage: %v, want a refusal that quotes them", err)
 	}
 	i.Close()
 	i.rotate(t, "second")
@@ -182,7 +185,7 @@ func TestAnIssuerThatDoesNotAnswer(t *testing.T) {
 	}
 }
 
-// TestReservedNames holds that system:masters does not come from an issuer, unless the configuration makes it so.
+// TestReservedNames checks that an issuer cannot name system:masters, unless the configuration has a prefix or an expression.
 func TestReservedNames(t *testing.T) {
 	t.Parallel()
 	i := startIssuer(t)
@@ -200,6 +203,7 @@ func TestReservedNames(t *testing.T) {
 	}
 }
 
+// TestOtherAudience checks that tokens are not accepted for the audience of another server.
 func TestOtherAudience(t *testing.T) {
 	t.Parallel()
 	i := startIssuer(t)
@@ -210,6 +214,7 @@ func TestOtherAudience(t *testing.T) {
 	}
 }
 
+// TestKeyRotation checks that tokens are accepted after the issuer has changed its key.
 func TestKeyRotation(t *testing.T) {
 	t.Parallel()
 	i := startIssuer(t)
@@ -223,6 +228,7 @@ func TestKeyRotation(t *testing.T) {
 	}
 }
 
+// TestReload checks that a changed file is applied, and that one with a fault is not.
 func TestReload(t *testing.T) {
 	t.Parallel()
 	one, two := startIssuer(t), startIssuer(t)
@@ -252,6 +258,7 @@ func TestReload(t *testing.T) {
 	}
 }
 
+// TestOpenRefuses checks the errors of files that Open does not accept.
 func TestOpenRefuses(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct{ text, want string }{
@@ -275,10 +282,11 @@ func TestOpenRefuses(t *testing.T) {
 		}
 	}
 	if _, err := Open(Config{File: filepath.Join(t.TempDir(), "none")}); err == nil {
-		t.Error("opened a file that is not there")
+		t.Error("Open accepts a file that does not exist")
 	}
 }
 
+// FuzzLoad checks that every issuer of an accepted configuration uses https, has an audience, and is another server.
 func FuzzLoad(f *testing.F) {
 	l := newLoader([]string{"https://own.example"})
 	f.Add([]byte(header + "jwt: [{issuer: {url: 'https://a.example', audiences: [a]}, claimMappings: {username: {claim: sub, prefix: ''}}}]\n"))
@@ -341,7 +349,7 @@ func (i *issuer) ca() string {
 	return string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: i.Certificate().Raw}))
 }
 
-// token is good for lanyard and an hour, unless claims say otherwise.
+// token returns a token for the audience lanyard that is valid for an hour. claims replace and add claims.
 func (i *issuer) token(t *testing.T, claims map[string]any) string {
 	t.Helper()
 	i.mu.Lock()

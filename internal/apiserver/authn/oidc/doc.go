@@ -1,6 +1,6 @@
-// Package oidc lets people sign in with tokens of other issuers, as an AuthenticationConfiguration says: it loads the
-// file, keeps what it says in force, and takes it up again when it changes.
+// Package oidc authenticates users with tokens of other issuers, as an AuthenticationConfiguration file defines them. It loads
+// the file, and loads it again when it changes.
 //
-// Verifying and mapping a token is the library's work. The package does not know this server's own tokens, nor what
-// anyone may do.
+// The library verifies the tokens and maps their claims to users. This package does not know the tokens of this server, and
+// does not decide what a user may do.
 package oidc
