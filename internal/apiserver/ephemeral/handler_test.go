@@ -30,16 +30,16 @@ import (
 	"lanyard.dev/internal/apiserver/ephemeral"
 )
 
-// storage answers a kind with what it was asked, or with err.
+// storage creates a kind: it records the object and returns it, or returns err.
 type storage struct {
-	fresh      func() runtime.Object
+	newObject  func() runtime.Object
 	namespaced bool
 	err        error
-	asked      runtime.Object
+	created    runtime.Object
 	name       string
 }
 
-func (s *storage) New() runtime.Object   { return s.fresh() }
+func (s *storage) New() runtime.Object   { return s.newObject() }
 func (s *storage) Destroy()              {}
 func (s *storage) NamespaceScoped() bool { return s.namespaced }
 
@@ -47,28 +47,28 @@ func (s *storage) Create(ctx context.Context, obj runtime.Object, validate rest.
 	if err := validate(ctx, obj); err != nil {
 		return nil, err
 	}
-	s.asked = obj.DeepCopyObject()
+	s.created = obj.DeepCopyObject()
 	return obj, s.err
 }
 
-// PreserveRequestObjectMetaSystemFieldsOnSubresourceCreate counts for subresources only.
+// PreserveRequestObjectMetaSystemFieldsOnSubresourceCreate has an effect for subresources only.
 func (s *storage) PreserveRequestObjectMetaSystemFieldsOnSubresourceCreate() bool { return true }
 
 // tokens is the storage of a subresource.
 type tokens struct {
 	rest.Storage
-	asked *storage
+	storage *storage
 }
 
-// keeping is one that reads the system fields of metadata.
+// keeping is the storage of a subresource that receives the system fields of the metadata.
 type keeping struct {
 	tokens
 	rest.SubresourceObjectMetaPreserver
 }
 
 func (s tokens) Create(ctx context.Context, name string, obj runtime.Object, validate rest.ValidateObjectFunc, o *metav1.CreateOptions) (runtime.Object, error) {
-	s.asked.name = name
-	return s.asked.Create(ctx, obj, validate, o)
+	s.storage.name = name
+	return s.storage.Create(ctx, obj, validate, o)
 }
 
 // plugin refuses objects with a label.
@@ -100,14 +100,13 @@ func (p plugin) Validate(_ context.Context, a admission.Attributes, _ admission.
 	return nil
 }
 
-// server has a review without a namespace, one with, and tokens of accounts and pods; those of pods keep the system fields
-// of metadata. Every other request is answered with 418
-// and its own body.
+// server serves a review without a namespace, one in a namespace, and tokens of accounts and pods. The storage of the tokens of
+// pods receives the system fields of the metadata. The response to every other request is 418 with the body of the request.
 type server struct {
 	handler, inner             http.Handler // with and without audit
 	review, local, token, kept *storage
 	warnings, bodies           []string
-	passed                     error // of reading the body of a request that was passed on
+	readErr                    error // of reading the body of a request that was passed on
 }
 
 func (s *server) AddWarning(_, text string) { s.warnings = append(s.warnings, text) }
@@ -136,16 +135,16 @@ func newServer(t *testing.T, level audit.Level) *server {
 			plugin{Handler: admission.NewHandler(admission.Delete), label: "other-operation", mutate: true},
 		),
 	}
-	s.review = &storage{fresh: func() runtime.Object { return &authorizationv1.SelfSubjectAccessReview{} }}
-	s.local = &storage{fresh: func() runtime.Object { return &authorizationv1.LocalSubjectAccessReview{} }, namespaced: true}
-	s.token = &storage{fresh: func() runtime.Object { return &authenticationv1.TokenRequest{} }}
-	s.kept = &storage{fresh: s.token.fresh}
+	s.review = &storage{newObject: func() runtime.Object { return &authorizationv1.SelfSubjectAccessReview{} }}
+	s.local = &storage{newObject: func() runtime.Object { return &authorizationv1.LocalSubjectAccessReview{} }, namespaced: true}
+	s.token = &storage{newObject: func() runtime.Object { return &authenticationv1.TokenRequest{} }}
+	s.kept = &storage{newObject: s.token.newObject}
 	group := authorizationv1.SchemeGroupVersion
 	tokenRequest := authenticationv1.SchemeGroupVersion.WithKind("TokenRequest")
 	core := corev1.SchemeGroupVersion
 	account := ephemeral.Resource{GroupVersionResource: core.WithResource("serviceaccounts"), Subresource: "token"}
 	pod := ephemeral.Resource{GroupVersionResource: core.WithResource("pods"), Subresource: "token"}
-	answers, err := ephemeral.New(config, []ephemeral.Kind{
+	kinds, err := ephemeral.New(config, []ephemeral.Kind{
 		{Resource: ephemeral.Resource{GroupVersionResource: group.WithResource("selfsubjectaccessreviews")}, Kind: group.WithKind("SelfSubjectAccessReview"), Storage: s.review},
 		{Resource: ephemeral.Resource{GroupVersionResource: group.WithResource("localsubjectaccessreviews")}, Kind: group.WithKind("LocalSubjectAccessReview"), Storage: s.local},
 		{Resource: account, Kind: tokenRequest, Storage: tokens{noCreate{s.token}, s.token}},
@@ -155,11 +154,11 @@ func newServer(t *testing.T, level audit.Level) *server {
 		t.Fatal(err)
 	}
 	if _, err := ephemeral.New(config, []ephemeral.Kind{{Kind: tokenRequest, Storage: noCreate{s.token}}}); err == nil {
-		t.Error("a storage that cannot create is served")
+		t.Error("a storage that cannot create was added")
 	}
-	h := answers.Before(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	h := kinds.Before(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		w.WriteHeader(http.StatusTeapot)
-		_, s.passed = io.Copy(w, r.Body)
+		_, s.readErr = io.Copy(w, r.Body)
 	}))
 	rules := policy.NewPolicyRuleEvaluator(&audit.Policy{Rules: []audit.PolicyRule{{Level: level}}})
 	s.inner = h
@@ -167,7 +166,7 @@ func newServer(t *testing.T, level audit.Level) *server {
 	return s
 }
 
-// noCreate hides that a storage can create, and its scope.
+// noCreate hides the Create method of a storage, and its scope.
 type noCreate struct{ rest.Storage }
 
 func (s *server) do(r *http.Request) *httptest.ResponseRecorder {
@@ -178,9 +177,9 @@ func (s *server) do(r *http.Request) *httptest.ResponseRecorder {
 	}
 	ctx := request.WithUser(request.WithRequestInfo(r.Context(), info), &user.DefaultInfo{Name: "jane"})
 	ctx = warning.WithWarningRecorder(ctx, s)
-	answer := httptest.NewRecorder()
-	s.handler.ServeHTTP(answer, r.WithContext(ctx))
-	return answer
+	response := httptest.NewRecorder()
+	s.handler.ServeHTTP(response, r.WithContext(ctx))
+	return response
 }
 
 const (
@@ -194,8 +193,8 @@ func post(path, body string) *http.Request {
 	return httptest.NewRequest(http.MethodPost, path, strings.NewReader(body))
 }
 
-// TestWhatIsServed: only creation at exactly the path that was authorized, in the scope of the kind.
-func TestWhatIsServed(t *testing.T) {
+// TestPaths checks that a kind is created only at its own path, in its scope.
+func TestPaths(t *testing.T) {
 	t.Parallel()
 	s := newServer(t, audit.LevelNone)
 	for _, tt := range []struct {
@@ -229,15 +228,15 @@ func TestWhatIsServed(t *testing.T) {
 	if s.token.name != "cart" {
 		t.Errorf("the token is for %q", s.token.name)
 	}
-	undescribed := httptest.NewRecorder()
-	s.handler.ServeHTTP(undescribed, post(reviews, "{}"))
-	if undescribed.Code == http.StatusCreated {
-		t.Error("a request without a description is served")
+	withoutInfo := httptest.NewRecorder()
+	s.handler.ServeHTTP(withoutInfo, post(reviews, "{}"))
+	if withoutInfo.Code == http.StatusCreated {
+		t.Error("a request without request info is served")
 	}
 }
 
-// TestVerbThatWasAuthorized: a request that another verb was authorized for is not served, whatever its method and path.
-func TestVerbThatWasAuthorized(t *testing.T) {
+// TestRequestInfo checks that a request is served only if its request info, which authorization used, is that of a create.
+func TestRequestInfo(t *testing.T) {
 	t.Parallel()
 	s := newServer(t, audit.LevelNone)
 	good := request.RequestInfo{
@@ -268,21 +267,21 @@ func TestVerbThatWasAuthorized(t *testing.T) {
 		"token with fourth part":  {"POST", with(account, func(i *request.RequestInfo) { i.Parts = append(i.Parts, "x") }), 418},
 		"token in no namespace":   {"POST", with(account, func(i *request.RequestInfo) { i.Namespace = "" }), 418},
 		"review with a namespace": {"POST", with(good, func(i *request.RequestInfo) { i.Namespace = "shop" }), 418},
-		"not known at all":        {"POST", nil, 418},
+		"no request info":         {"POST", nil, 418},
 	} {
 		r := httptest.NewRequest(tt.method, reviews, strings.NewReader("{}"))
 		if tt.info != nil {
 			r = r.WithContext(request.WithRequestInfo(r.Context(), tt.info))
 		}
-		answer := httptest.NewRecorder()
-		s.inner.ServeHTTP(answer, r)
-		if answer.Code != tt.want {
-			t.Errorf("%s: %d %s, want %d", name, answer.Code, answer.Body, tt.want)
+		response := httptest.NewRecorder()
+		s.inner.ServeHTTP(response, r)
+		if response.Code != tt.want {
+			t.Errorf("%s: %d %s, want %d", name, response.Code, response.Body, tt.want)
 		}
 	}
 }
 
-// TestBodies: which bodies are answered, and which are passed on whole.
+// TestBodies checks which bodies are served, and that others are passed on whole.
 func TestBodies(t *testing.T) {
 	t.Parallel()
 	const unknown, twice = `{"spec":{"secret":1}}`, `{"spec":{"resourceAttributes":{"verb":"a","verb":"b"}}}`
@@ -306,7 +305,7 @@ func TestBodies(t *testing.T) {
 		{name: "over the limit", path: reviews, body: "{}" + strings.Repeat(" ", limit-1), want: 418},
 		{name: "unknown field", path: reviews, body: unknown, want: 418},
 		{name: "field twice", path: reviews, body: twice, want: 418},
-		{name: "unknown field, warned of", path: reviews + "?fieldValidation=Warn", body: unknown, want: 418},
+		{name: "unknown field, warning", path: reviews + "?fieldValidation=Warn", body: unknown, want: 418},
 		{name: "unknown field, strict", path: reviews + "?fieldValidation=Strict", body: unknown, want: 418},
 		{name: "unknown field, ignored", path: reviews + "?fieldValidation=Ignore", body: unknown, want: 201},
 		{name: "wrong directive", path: reviews + "?fieldValidation=Nonsense", body: "{}", want: 418},
@@ -331,37 +330,37 @@ func TestBodies(t *testing.T) {
 			if got.Code == http.StatusTeapot && got.Body.String() != tt.body {
 				t.Errorf("%d bytes of the body are passed on, want %d", got.Body.Len(), len(tt.body))
 			}
-			if asked := s.review.asked != nil || s.local.asked != nil; asked != (tt.want == 201) {
-				t.Errorf("the storage was asked: %v", asked)
+			if created := s.review.created != nil || s.local.created != nil; created != (tt.want == 201) {
+				t.Errorf("the object was created: %v", created)
 			}
 		})
 	}
 }
 
-// broken is a body whose reading fails.
-type broken struct{ err error }
+// brokenBody is a body that cannot be read.
+type brokenBody struct{ err error }
 
-func (b broken) Read([]byte) (int, error) { return 0, b.err }
+func (b brokenBody) Read([]byte) (int, error) { return 0, b.err }
 
-// TestErrors: the library's handler meets the same faults; those of the storage reach the caller.
+// TestErrors checks that the library's handler receives requests that cannot be read, and the caller the errors of the storage.
 func TestErrors(t *testing.T) {
 	t.Parallel()
 	s := newServer(t, audit.LevelNone)
 	for _, fault := range []error{io.ErrUnexpectedEOF, apierrors.NewRequestEntityTooLargeError("limit is 1")} {
-		got := s.do(httptest.NewRequest("POST", reviews, io.MultiReader(strings.NewReader("{"), broken{fault})))
-		if got.Code != http.StatusTeapot || got.Body.String() != "{" || s.passed != fault {
-			t.Errorf("a body that ends with %v: %d %q is passed on, then %v", fault, got.Code, got.Body, s.passed)
+		got := s.do(httptest.NewRequest("POST", reviews, io.MultiReader(strings.NewReader("{"), brokenBody{fault})))
+		if got.Code != http.StatusTeapot || got.Body.String() != "{" || s.readErr != fault {
+			t.Errorf("a body that ends with %v: %d %q is passed on, then %v", fault, got.Code, got.Body, s.readErr)
 		}
 	}
 	for _, accept := range []string{"text/html", "application/json;as=Table;v=v1;g=meta.k8s.io,application/json", "application/json;sv=v1"} {
 		r := post(reviews, "{}")
 		r.Header.Set("Accept", accept)
 		if got := s.do(r); got.Code != http.StatusTeapot || got.Body.String() != "{}" {
-			t.Errorf("an answer as %s: %d %s, want it passed on", accept, got.Code, got.Body)
+			t.Errorf("Accept: %s: %d %s, want it passed on", accept, got.Code, got.Body)
 		}
 	}
-	if s.review.asked != nil {
-		t.Error("the storage was asked")
+	if s.review.created != nil {
+		t.Error("an object was created")
 	}
 	s.review.err = apierrors.NewUnauthorized("no")
 	if got := s.do(post(reviews, "{}")); got.Code != http.StatusUnauthorized {
@@ -369,7 +368,7 @@ func TestErrors(t *testing.T) {
 	}
 }
 
-// TestSystemFields reach only a storage of a subresource that asks for them.
+// TestSystemFields checks that only a subresource whose storage keeps the system fields receives them.
 func TestSystemFields(t *testing.T) {
 	t.Parallel()
 	s := newServer(t, audit.LevelNone)
@@ -381,14 +380,14 @@ func TestSystemFields(t *testing.T) {
 		if got := s.do(post(path, body)); got.Code != http.StatusCreated {
 			t.Fatalf("%s: %d %s", path, got.Code, got.Body)
 		}
-		m := tt.storage.asked.(metav1.Object)
+		m := tt.storage.created.(metav1.Object)
 		if string(m.GetUID()) != tt.uid || m.GetManagedFields() != nil {
 			t.Errorf("%s: UID %q, managed fields %v, want %q and none", path, m.GetUID(), m.GetManagedFields(), tt.uid)
 		}
 	}
 }
 
-// TestAuditedBodies are those of the levels that ask for them.
+// TestAuditedBodies checks at which audit levels the body is recorded.
 func TestAuditedBodies(t *testing.T) {
 	t.Parallel()
 	for level, want := range map[audit.Level]int{audit.LevelNone: 0, audit.LevelMetadata: 0, audit.LevelRequest: 1, audit.LevelRequestResponse: 1} {

@@ -15,42 +15,42 @@ import (
 	"k8s.io/apiserver/pkg/endpoints/handlers/negotiation"
 )
 
-// question is a request that was read without a fault.
-type question struct {
+// createRequest is a request that was read and is valid.
+type createRequest struct {
 	obj     runtime.Object
 	options *metav1.CreateOptions
 }
 
-// read reads a request of the plain form. It returns false for every other request, which the library's handler is to
-// answer, with the whole body still to be read from the request that read returns.
-func (h *Handler) read(k *kind, r *http.Request) (question, *http.Request, bool) {
+// read reads an ordinary request. It returns false for a request that the library's handler must serve; the whole body can
+// then be read from the request that it returns.
+func (h *Handler) read(k *kind, r *http.Request) (createRequest, *http.Request, bool) {
 	options, ok := parseOptions(r)
-	if !ok || !h.wantsPlainAnswer(r) {
-		return question{}, r, false
+	if !ok || !h.wantsObject(r) {
+		return createRequest{}, r, false
 	}
-	by, ok := k.decodersFor(r)
+	decoders, ok := k.decodersOf(r)
 	if !ok {
-		return question{}, r, false
+		return createRequest{}, r, false
 	}
 	body, err := io.ReadAll(io.LimitReader(r.Body, h.MaxBodyBytes+1))
 	if err == nil && int64(len(body)) <= h.MaxBodyBytes {
-		if obj, ok := k.decode(body, by, options); ok {
+		if obj, ok := k.decode(body, decoders, options); ok {
 			_ = r.Body.Close()
-			return question{obj, options}, r, true
+			return createRequest{obj, options}, r, true
 		}
 	}
-	again := r.WithContext(r.Context())
-	again.Body = replayed{io.MultiReader(bytes.NewReader(body), r.Body), r.Body}
-	return question{}, again, false
+	unread := r.WithContext(r.Context())
+	unread.Body = replayedBody{io.MultiReader(bytes.NewReader(body), r.Body), r.Body}
+	return createRequest{}, unread, false
 }
 
-// replayed is a body whose beginning was read before.
-type replayed struct {
+// replayedBody is a body whose beginning was read before and is read again.
+type replayedBody struct {
 	io.Reader
 	io.Closer
 }
 
-// parseOptions returns false for parameters that are refused.
+// parseOptions returns the options in the query of a request, or false if they are invalid.
 func parseOptions(r *http.Request) (*metav1.CreateOptions, bool) {
 	options := &metav1.CreateOptions{}
 	if r.URL.RawQuery != "" {
@@ -65,20 +65,23 @@ func parseOptions(r *http.Request) (*metav1.CreateOptions, bool) {
 	return options, true
 }
 
-// wantsPlainAnswer tells whether the answer is to be the object itself, in a form that is served: no table, no metadata alone.
-func (h *Handler) wantsPlainAnswer(r *http.Request) bool {
-	form, _, err := negotiation.NegotiateOutputMediaType(r, h.Codecs, anyForm{})
-	return err == nil && form.Convert == nil && form.UseServerVersion == "" && form.Stream == ""
+// wantsObject reports whether the response is the whole object in a media type that is served, and not a table or metadata.
+func (h *Handler) wantsObject(r *http.Request) bool {
+	mediaType, _, err := negotiation.NegotiateOutputMediaType(r, h.Codecs, anyMediaType{})
+	return err == nil && mediaType.Convert == nil && mediaType.UseServerVersion == "" && mediaType.Stream == ""
 }
 
-// anyForm finds the form that is wanted most, whether or not it can be had.
-type anyForm struct{}
+// anyMediaType allows every option of a media type, so that the one that the client prefers is found.
+type anyMediaType struct{}
 
-func (anyForm) AllowsMediaTypeTransform(string, string, *schema.GroupVersionKind) bool { return true }
-func (anyForm) AllowsServerVersion(string) bool                                        { return true }
-func (anyForm) AllowsStreamSchema(string) bool                                         { return true }
+func (anyMediaType) AllowsMediaTypeTransform(string, string, *schema.GroupVersionKind) bool {
+	return true
+}
+func (anyMediaType) AllowsServerVersion(string) bool { return true }
+func (anyMediaType) AllowsStreamSchema(string) bool  { return true }
 
-func (k *kind) decodersFor(r *http.Request) (decoders, bool) {
+// decodersOf returns the decoders for the Content-Type of a request.
+func (k *kind) decodersOf(r *http.Request) (decoders, bool) {
 	mediaType := r.Header.Get("Content-Type")
 	if mediaType == "" {
 		mediaType = runtime.ContentTypeJSON
@@ -94,15 +97,15 @@ func (k *kind) decodersFor(r *http.Request) (decoders, bool) {
 	return found, ok
 }
 
-// decode returns false for a body that is refused, for one that is warned of, and for one with owner references, since the
-// library removes those that are repeated.
-func (k *kind) decode(body []byte, by decoders, options *metav1.CreateOptions) (runtime.Object, bool) {
-	decoder := by.strict
+// decode returns false for a body that is invalid or causes a warning, and for one with owner references, because the
+// library's handler removes repeated ones.
+func (k *kind) decode(body []byte, d decoders, options *metav1.CreateOptions) (runtime.Object, bool) {
+	decoder := d.strict
 	if options.FieldValidation == metav1.FieldValidationIgnore {
-		decoder = by.plain
+		decoder = d.lenient
 	}
 	defaultKind := k.gvk
-	obj, gvk, err := decoder.Decode(body, &defaultKind, k.fresh())
+	obj, gvk, err := decoder.Decode(body, &defaultKind, k.newObject())
 	if err != nil || gvk == nil || *gvk != k.gvk {
 		return nil, false
 	}
