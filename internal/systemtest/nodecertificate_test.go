@@ -47,13 +47,13 @@ func TestNodeMustShowItsOwnCertificate(t *testing.T) {
 		certificate *tls.Certificate
 		says        string
 	}{
-		"another node":           {servingOf(t, s.nodes, "system:node:two", "system:nodes"), `that of "system:node:two"`},
-		"no node":                {servingOf(t, s.nodes, "one", "system:nodes"), `that of "one"`},
-		"no group":               {servingOf(t, s.nodes, "system:node:one"), `that of "system:node:one"`},
-		"more groups":            {servingOf(t, s.nodes, "system:node:one", "system:nodes", "x"), `that of "system:node:one"`},
+		"another node":           {servingOf(t, s.nodes, "system:node:two", "system:nodes"), `belongs to "system:node:two"`},
+		"no node":                {servingOf(t, s.nodes, "one", "system:nodes"), `belongs to "one"`},
+		"no group":               {servingOf(t, s.nodes, "system:node:one"), `belongs to "system:node:one"`},
+		"more groups":            {servingOf(t, s.nodes, "system:node:one", "system:nodes", "x"), `belongs to "system:node:one"`},
 		"another CA":             {foreign, "unknown authority"},
 		"the clients' CA":        {servingOf(t, s.ca, "system:node:one", "system:nodes"), "unknown authority"},
-		"the authority's":        {parsePair(t, authority), `that of "lanyard-serving"`},
+		"the authority's":        {parsePair(t, authority), `belongs to "lanyard-serving"`},
 		"the node's as a client": {parsePair(t, client), "certificate"},
 	} {
 		s.serving.Store(test.certificate)
@@ -217,7 +217,7 @@ func TestNoWayToTheNode(t *testing.T) {
 	createPod(t, s.authority, s.namespace, two)
 	check("not bound, with a default container", logs("annotated"), "")
 	s.report(0)
-	check("no port", logs(s.pod.Name), "says no port to reach it at")
+	check("no port", logs(s.pod.Name), "reports no port")
 	s.report(1)
 	check("nobody there", logs(s.pod.Name), "refused")
 }

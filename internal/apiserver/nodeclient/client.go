@@ -12,6 +12,7 @@ import (
 	"os"
 	"slices"
 	"strconv"
+	"sync"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -21,19 +22,19 @@ import (
 	"lanyard.dev/internal/nodeaccess"
 )
 
-// dialTimeout bounds connecting, and then the TLS handshake.
+// dialTimeout bounds the time for connecting, and the time for the TLS handshake after it.
 const dialTimeout = 10 * time.Second
 
-// Config names the files, in PEM. They are read for each connection, so that new ones count without a restart.
+// Config names PEM files. They are read for each connection, so a change needs no restart.
 type Config struct {
-	// CertFile and KeyFile are the client certificate that nodes know the authority by.
+	// CertFile and KeyFile are the client certificate by which nodes identify the authority.
 	CertFile, KeyFile string
 	// CAFile holds the CAs of the nodes' serving certificates.
 	CAFile string
 }
 
-// Validate returns every fault of the configuration, which is at path. A configuration without any file is valid: the authority
-// then connects to no node.
+// Validate returns every fault of the configuration. path is the path of the configuration. A configuration without any file is
+// valid: the authority then does not connect to nodes.
 func (c Config) Validate(path *field.Path) field.ErrorList {
 	var faults field.ErrorList
 	for _, other := range []struct{ name, value string }{{"keyFile", c.KeyFile}, {"caFile", c.CAFile}} {
@@ -50,20 +51,20 @@ func (c Config) Validate(path *field.Path) field.ErrorList {
 	return faults
 }
 
-// Nodes finds a Node as it is now.
+// Nodes returns the current state of a Node.
 type Nodes func(ctx context.Context, name string) (*corev1.Node, error)
 
-// Admits tells whether a certificate of a node still counts, by its NotBefore.
+// Admits returns an error if a certificate of a node is not accepted because of its NotBefore.
 type Admits func(node string, notBefore time.Time) error
 
-// Client connects to nodes. A nil Client connects to none and says so.
+// Client connects to nodes. A nil Client is valid: its Connect returns an error that names the missing flags.
 type Client struct {
 	config Config
 	nodes  Nodes
 	admits Admits
 }
 
-// New returns a client, nil if nothing is configured. It reads the files once, so that bad ones are known at once.
+// New returns a client, or nil if nothing is configured. It reads the files once, to report a fault in them at the start.
 func New(c Config, nodes Nodes, admits Admits) (*Client, error) {
 	if c == (Config{}) {
 		return nil, nil
@@ -74,16 +75,16 @@ func New(c Config, nodes Nodes, admits Admits) (*Client, error) {
 	return &Client{config: c, nodes: nodes, admits: admits}, nil
 }
 
-// Connection is the way to one node, for one session.
+// Connection is a connection to one node, for one session.
 type Connection struct {
-	// Host is address and port.
+	// Host is the address and the port of the node.
 	Host string
 	// Transport makes TLS connections to Host that end with the session's context.
 	Transport *http.Transport
 }
 
-// Connect returns the way to a node. What is opened on it is closed when ctx, that of the session, ends. The error is one
-// of the API's.
+// Connect returns a connection to a node. ctx is the context of the session: when it ends, the connection is closed. The error
+// is an API status.
 func (c *Client) Connect(ctx context.Context, node string) (*Connection, error) {
 	if c == nil {
 		return nil, apierrors.NewServiceUnavailable("this authority has no credentials for nodes: " +
@@ -104,14 +105,14 @@ func (c *Client) Connect(ctx context.Context, node string) (*Connection, error) 
 	return &Connection{Host: host, Transport: c.transport(ctx, node, security)}, nil
 }
 
-// endpoint is where a node says it is reached.
+// endpoint returns the address and the port that a node reports.
 func endpoint(node *corev1.Node) (string, error) {
 	port := node.Status.DaemonEndpoints.KubeletEndpoint.Port
 	if port <= 0 || port > 65535 {
-		return "", fmt.Errorf("node %s says no port to reach it at (status.daemonEndpoints.kubeletEndpoint)", node.Name)
+		return "", fmt.Errorf("node %s reports no port (status.daemonEndpoints.kubeletEndpoint)", node.Name)
 	}
 	if len(node.Status.Addresses) == 0 {
-		return "", fmt.Errorf("node %s says no address to reach it at (status.addresses)", node.Name)
+		return "", fmt.Errorf("node %s reports no address (status.addresses)", node.Name)
 	}
 	address := node.Status.Addresses[0].Address
 	internal := slices.IndexFunc(node.Status.Addresses, func(a corev1.NodeAddress) bool { return a.Type == corev1.NodeInternalIP })
@@ -119,13 +120,14 @@ func endpoint(node *corev1.Node) (string, error) {
 		address = node.Status.Addresses[internal].Address
 	}
 	host := net.JoinHostPort(address, strconv.Itoa(int(port)))
-	// What a node says is in no way checked when it is written, and the library cannot do with a URL that is none.
+	// A node may write any address into its status. The library requires one that can be part of a URL.
 	if parsed, err := url.Parse("https://" + host); err != nil || parsed.Host != host {
-		return "", fmt.Errorf("node %s says that it is at %q, which is no host of a URL (status.addresses)", node.Name, address)
+		return "", fmt.Errorf("node %s reports the address %q, which cannot be the host of a URL (status.addresses)", node.Name, address)
 	}
 	return host, nil
 }
 
+// load reads the files.
 func (c Config) load() (*tls.Config, error) {
 	certificate, err := tls.LoadX509KeyPair(c.CertFile, c.KeyFile)
 	if err != nil {
@@ -137,7 +139,7 @@ func (c Config) load() (*tls.Config, error) {
 	}
 	roots := x509.NewCertPool()
 	if !roots.AppendCertsFromPEM(bundle) {
-		return nil, fmt.Errorf("CA of nodes %s: it holds no certificate", c.CAFile)
+		return nil, fmt.Errorf("CA of nodes %s: the file contains no certificate", c.CAFile)
 	}
 	return &tls.Config{
 		MinVersion: tls.VersionTLS13, Certificates: []tls.Certificate{certificate}, RootCAs: roots,
@@ -145,27 +147,74 @@ func (c Config) load() (*tls.Config, error) {
 	}, nil
 }
 
-// transport makes connections for one session; they are too few, and last too long, to be shared.
+// transport returns a transport for one session. Sessions do not share connections: they are few, and each lasts long.
 func (c *Client) transport(ctx context.Context, node string, security *tls.Config) *http.Transport {
 	s := &session{ctx: ctx}
 	security.VerifyConnection = func(state tls.ConnectionState) error {
-		if err := names(node, state); err != nil {
+		if err := verifyName(node, state); err != nil {
 			return err
 		}
 		if err := c.admits(node, state.PeerCertificates[0].NotBefore); err != nil {
 			return err
 		}
-		return s.established()
+		return s.removeDeadline()
 	}
 	return &http.Transport{DialContext: s.dial, TLSClientConfig: security, DisableKeepAlives: true, DisableCompression: true}
 }
 
-// names refuses a certificate that is not the node's own. That it is a valid one was verified before.
-func names(node string, state tls.ConnectionState) error {
+// verifyName returns an error unless the certificate names the node. The certificate itself has been verified before.
+func verifyName(node string, state tls.ConnectionState) error {
 	subject := state.PeerCertificates[0].Subject
 	name, ok := nodeaccess.Identify(subject.CommonName, subject.Organization)
 	if !ok || name != node || len(subject.Organization) != 1 {
-		return fmt.Errorf("the certificate at node %s is that of %q", node, cmp.Or(subject.CommonName, "nobody"))
+		return fmt.Errorf("the certificate that node %s presented belongs to %q", node, cmp.Or(subject.CommonName, "no name"))
 	}
 	return nil
+}
+
+// session opens the connection of one session.
+type session struct {
+	ctx context.Context
+
+	mu   sync.Mutex
+	conn net.Conn
+}
+
+// dial connects within dialTimeout. The connection has a deadline until the TLS handshake is complete. It is closed when the
+// session ends, even if its user has hijacked it for another protocol.
+func (s *session) dial(ctx context.Context, network, address string) (net.Conn, error) {
+	conn, err := (&net.Dialer{Timeout: dialTimeout}).DialContext(ctx, network, address)
+	if err != nil {
+		return nil, err
+	}
+	if err := conn.SetDeadline(time.Now().Add(dialTimeout)); err != nil {
+		_ = conn.Close()
+		return nil, err
+	}
+	s.mu.Lock()
+	s.conn = conn
+	s.mu.Unlock()
+	return &sessionConn{Conn: conn, stop: context.AfterFunc(s.ctx, func() { _ = conn.Close() })}, nil
+}
+
+// removeDeadline removes the deadline of the handshake.
+func (s *session) removeDeadline() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.conn == nil {
+		return nil
+	}
+	return s.conn.SetDeadline(time.Time{})
+}
+
+// sessionConn is a connection that is closed when its session ends.
+type sessionConn struct {
+	net.Conn
+	stop func() bool // stops waiting for the end of the session
+}
+
+// Close implements net.Conn.
+func (c *sessionConn) Close() error {
+	c.stop()
+	return c.Conn.Close()
 }

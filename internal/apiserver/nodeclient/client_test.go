@@ -40,6 +40,7 @@ func node(port int32, addresses ...corev1.NodeAddress) *corev1.Node {
 	return n
 }
 
+// TestEndpoint checks which address and port of a node are used, and the errors if there is none.
 func TestEndpoint(t *testing.T) {
 	t.Parallel()
 	internal, host := corev1.NodeAddress{Type: corev1.NodeInternalIP, Address: "10.0.0.1"}, corev1.NodeAddress{Type: corev1.NodeHostName, Address: "host"}
@@ -51,12 +52,12 @@ func TestEndpoint(t *testing.T) {
 		"internal first": {node(1, host, internal, six), "10.0.0.1:1", ""},
 		"any":            {node(1, host), "host:1", ""},
 		"IPv6":           {node(65535, six), "[fd00::1]:65535", ""},
-		"no port":        {node(0, internal), "", "says no port"},
-		"bad port":       {node(65536, internal), "", "says no port"},
-		"no address":     {node(1), "", "says no address"},
-		"no host":        {node(1, corev1.NodeAddress{Type: corev1.NodeInternalIP, Address: "["}), "", "is no host of a URL"},
-		"a user":         {node(1, corev1.NodeAddress{Type: corev1.NodeInternalIP, Address: "root@10.0.0.1"}), "", "is no host of a URL"},
-		"a path":         {node(1, corev1.NodeAddress{Type: corev1.NodeInternalIP, Address: "10.0.0.1/x?"}), "", "is no host of a URL"},
+		"no port":        {node(0, internal), "", "reports no port"},
+		"bad port":       {node(65536, internal), "", "reports no port"},
+		"no address":     {node(1), "", "reports no address"},
+		"no host":        {node(1, corev1.NodeAddress{Type: corev1.NodeInternalIP, Address: "["}), "", "cannot be the host of a URL"},
+		"a user":         {node(1, corev1.NodeAddress{Type: corev1.NodeInternalIP, Address: "root@10.0.0.1"}), "", "cannot be the host of a URL"},
+		"a path":         {node(1, corev1.NodeAddress{Type: corev1.NodeInternalIP, Address: "10.0.0.1/x?"}), "", "cannot be the host of a URL"},
 	} {
 		got, err := endpoint(test.node)
 		if got != test.want || (err == nil) != (test.fault == "") || err != nil && !strings.Contains(err.Error(), test.fault) {
@@ -65,7 +66,8 @@ func TestEndpoint(t *testing.T) {
 	}
 }
 
-func TestNames(t *testing.T) {
+// TestVerifyName checks that only a certificate of the node itself is accepted.
+func TestVerifyName(t *testing.T) {
 	t.Parallel()
 	for _, test := range []struct {
 		name   string
@@ -83,7 +85,7 @@ func TestNames(t *testing.T) {
 		{"", nil, false},
 	} {
 		cert := &x509.Certificate{Subject: pkix.Name{CommonName: test.name, Organization: test.groups}}
-		if err := names("n", tls.ConnectionState{PeerCertificates: []*x509.Certificate{cert}}); (err == nil) != test.ok {
+		if err := verifyName("n", tls.ConnectionState{PeerCertificates: []*x509.Certificate{cert}}); (err == nil) != test.ok {
 			t.Errorf("%s of %v: %v", test.name, test.groups, err)
 		}
 	}
@@ -91,6 +93,7 @@ func TestNames(t *testing.T) {
 
 func anyCertificate(string, time.Time) error { return nil }
 
+// TestConfig checks which combinations of files are valid, and that New reports unreadable files.
 func TestConfig(t *testing.T) {
 	t.Parallel()
 	whole, _ := files(t)
@@ -106,7 +109,7 @@ func TestConfig(t *testing.T) {
 		c := whole
 		change(&c)
 		if len(c.Validate(path)) == 0 {
-			t.Errorf("%s is taken", name)
+			t.Errorf("%s is valid", name)
 		}
 	}
 	if faults := append(whole.Validate(path), Config{}.Validate(path)...); len(faults) > 0 {
@@ -125,6 +128,7 @@ func TestConfig(t *testing.T) {
 	}
 }
 
+// TestConnect checks the errors without a configuration and without a node.
 func TestConnect(t *testing.T) {
 	t.Parallel()
 	var none *Client
@@ -142,8 +146,7 @@ func TestConnect(t *testing.T) {
 	}
 }
 
-// TestConnectionEndsWithItsSession has a node that never speaks: neither reading from it nor shaking hands with it may
-// outlast the session.
+// TestConnectionEndsWithItsSession connects to a node that never sends anything. Reading ends when the session ends.
 func TestConnectionEndsWithItsSession(t *testing.T) {
 	t.Parallel()
 	c, _ := files(t)
@@ -160,11 +163,11 @@ func TestConnectionEndsWithItsSession(t *testing.T) {
 		t.Fatal(err)
 	}
 	ctx, end := context.WithCancel(t.Context())
-	way, err := client.Connect(ctx, "n")
+	connection, err := client.Connect(ctx, "n")
 	if err != nil {
 		t.Fatal(err)
 	}
-	conn, err := way.Transport.DialContext(t.Context(), "tcp", way.Host)
+	conn, err := connection.Transport.DialContext(t.Context(), "tcp", connection.Host)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,9 +1,9 @@
-// Package nodeclient connects the authority to the agents of nodes: for the logs of a container, for a command in it, for
-// a port of a pod.
+// Package nodeclient connects the authority to the agents on nodes, for the logs of a container, a command in a container,
+// or a port of a pod.
 //
-// Both ends show a certificate. The authority is known to the node by its client certificate. The node's must come from
-// the CA, be for the address that was dialled, and name the very node that was asked for: a Node's addresses are what the
-// node says of itself, so without the name one node could have the sessions of another sent to it.
+// Both ends present a certificate. The authority presents its client certificate. The certificate of the node must be signed
+// by the CA, be valid for the address that was dialled, and name the node. The name is necessary because a node writes its
+// own addresses: without it, a node could have the sessions of another node sent to itself.
 //
-// The package knows no pod and no path.
+// The package knows no pods and no paths.
 package nodeclient
