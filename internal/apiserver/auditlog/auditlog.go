@@ -1,4 +1,5 @@
-// Package auditlog writes who did what as audit.k8s.io/v1 JSON lines, and keeps credentials out of them.
+// Package auditlog writes the audit log: a line of JSON for each audit.k8s.io/v1 event. It keeps credentials out of the log,
+// whatever the policy, and reports whether the log can be written.
 package auditlog
 
 import (
@@ -14,20 +15,20 @@ import (
 	pluginlog "k8s.io/apiserver/plugin/pkg/audit/log"
 )
 
-// Options say where the log goes and what it holds; the names are kube-apiserver's.
+// Options configure the log. They are named after kube-apiserver's flags.
 type Options struct {
-	// LogPath is a file, or "-" for standard output; empty turns auditing off.
+	// LogPath is a file, or "-" for standard output. If it is empty, there is no audit log.
 	LogPath string
-	// PolicyFile is an audit.k8s.io/v1 Policy; without one every request is logged at level Metadata.
+	// PolicyFile is an audit.k8s.io/v1 Policy. If it is empty, every request is logged at level Metadata.
 	PolicyFile string
 	// Mode is one of Modes; empty means Blocking.
 	Mode string
-	// MaxAge in days, MaxBackups in files and MaxSize in megabytes rule rotation. Zero means no limit of that kind,
-	// but 100 MB for MaxSize.
+	// MaxAge in days and MaxBackups in files limit how many rotated files are kept; zero means no limit. MaxSize in megabytes
+	// is the size at which the file is rotated; zero means 100.
 	MaxAge, MaxBackups, MaxSize int
 }
 
-// Validate returns every fault of the options, which are at path.
+// Validate returns every fault of the options. path is the path of the options.
 func (o Options) Validate(path *field.Path) field.ErrorList {
 	var faults field.ErrorList
 	for _, limit := range []struct {
@@ -47,14 +48,14 @@ func (o Options) Validate(path *field.Path) field.ErrorList {
 	return faults
 }
 
-// Log is an open audit log and the policy that fills it.
+// Log is an open audit log with its policy.
 type Log struct {
 	Backend audit.Backend
 	Policy  audit.PolicyRuleEvaluator
 	file    *file
 }
 
-// Open returns the log, or nil when auditing is off. The file is made 0600 if it is not there.
+// Open opens the log. It returns nil if there is none. A file that does not exist is created with mode 0600.
 func Open(o Options) (*Log, error) {
 	if o.LogPath == "" {
 		return nil, nil
@@ -68,14 +69,14 @@ func Open(o Options) (*Log, error) {
 		return nil, fmt.Errorf("open audit log %s: %w", o.LogPath, err)
 	}
 	if o.Mode == BlockingStrict {
-		evaluator = withArrivals{evaluator}
+		evaluator = recordArrivals{evaluator}
 	}
 	f := &file{out: out}
-	written := inMode(o.Mode, pluginlog.NewBackend(f, pluginlog.FormatJson, auditv1.SchemeGroupVersion))
-	return &Log{Backend: withoutCommands{withoutQuotes{written}}, Policy: withoutCredentials{evaluator}, file: f}, nil
+	backend := inMode(o.Mode, pluginlog.NewBackend(f, pluginlog.FormatJson, auditv1.SchemeGroupVersion))
+	return &Log{Backend: hideCommands{hideMessages{backend}}, Policy: capLevel{evaluator}, file: f}, nil
 }
 
-// Close closes the file; events that come later are refused.
+// Close closes the file. Later events are not written. A nil Log can be closed.
 func (l *Log) Close() error {
 	if l == nil {
 		return nil
@@ -83,6 +84,7 @@ func (l *Log) Close() error {
 	return l.file.Close()
 }
 
+// load returns the policy in a file, or the default policy if file is empty.
 func load(file string) (audit.PolicyRuleEvaluator, error) {
 	if file == "" {
 		return policy.NewPolicyRuleEvaluator(&auditinternal.Policy{

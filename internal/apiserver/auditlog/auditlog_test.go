@@ -51,7 +51,8 @@ func write(t *testing.T, text string) string {
 	return file
 }
 
-// TestNoPolicyLogsCredentials holds every request whose body carries a token or a secret value at level Metadata.
+// TestNoPolicyLogsCredentials checks that no policy raises a request whose body carries a token or a secret value above level
+// Metadata.
 func TestNoPolicyLogsCredentials(t *testing.T) {
 	t.Parallel()
 	log, _ := open(t, everything)
@@ -77,12 +78,13 @@ func TestNoPolicyLogsCredentials(t *testing.T) {
 				t.Errorf("%s %s: level %s, want %s", verb, test.name, got, test.want)
 			}
 			if got := quiet.Policy.EvaluatePolicyRule(ask).Level; got != auditinternal.LevelNone {
-				t.Errorf("%s %s: level %s, want what the policy says, None", verb, test.name, got)
+				t.Errorf("%s %s: level %s, want that of the policy, None", verb, test.name, got)
 			}
 		}
 	}
 }
 
+// TestDefaultPolicy checks that every request is logged once, at level Metadata.
 func TestDefaultPolicy(t *testing.T) {
 	t.Parallel()
 	log, _ := open(t, "")
@@ -95,11 +97,12 @@ func TestDefaultPolicy(t *testing.T) {
 			t.Errorf("%+v: level %s", ask, config.Level)
 		}
 		if len(config.OmitStages) != 1 || config.OmitStages[0] != auditinternal.StageRequestReceived {
-			t.Errorf("%+v: omits %v; one line a request is enough", ask, config.OmitStages)
+			t.Errorf("%+v: omits %v, want one line for each request", ask, config.OmitStages)
 		}
 	}
 }
 
+// TestLines checks that each event is a line of JSON in version v1.
 func TestLines(t *testing.T) {
 	t.Parallel()
 	log, path := open(t, "")
@@ -119,7 +122,7 @@ func TestLines(t *testing.T) {
 	}
 	lines := strings.Split(strings.TrimSpace(string(data)), "\n")
 	if len(lines) != 2 {
-		t.Fatalf("want a line an event, got %q", lines)
+		t.Fatalf("want a line for each event, got %q", lines)
 	}
 	var event struct {
 		Kind, APIVersion, Stage string
@@ -136,6 +139,7 @@ func TestLines(t *testing.T) {
 
 func userInfo() authnv1.UserInfo { return authnv1.UserInfo{Username: "x"} }
 
+// TestFilesArePrivate checks the modes of the file and of its directory.
 func TestFilesArePrivate(t *testing.T) {
 	t.Parallel()
 	_, path := open(t, "")
@@ -150,6 +154,7 @@ func TestFilesArePrivate(t *testing.T) {
 	}
 }
 
+// TestRotatedFilesArePrivate checks the modes of files after a rotation.
 func TestRotatedFilesArePrivate(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "audit.log")
@@ -175,6 +180,7 @@ func TestRotatedFilesArePrivate(t *testing.T) {
 	}
 }
 
+// TestOff checks that there is no log without a path.
 func TestOff(t *testing.T) {
 	t.Parallel()
 	log, err := auditlog.Open(auditlog.Options{})
@@ -186,6 +192,7 @@ func TestOff(t *testing.T) {
 	}
 }
 
+// TestFaults checks the errors of policies and paths that cannot be used.
 func TestFaults(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
@@ -215,10 +222,11 @@ func TestFaults(t *testing.T) {
 		})
 	}
 	if _, err := os.Stat(fresh); err == nil {
-		t.Error("a refused policy left a log file behind")
+		t.Error("a log file exists although the policy has a fault")
 	}
 }
 
+// TestValidate checks that all faults are returned at once.
 func TestValidate(t *testing.T) {
 	t.Parallel()
 	if errs := (auditlog.Options{LogPath: "-", PolicyFile: "p", MaxAge: 1, Mode: auditlog.BlockingStrict}).Validate(field.NewPath("audit")); len(errs) > 0 {
@@ -230,7 +238,7 @@ func TestValidate(t *testing.T) {
 	}
 }
 
-// TestClosedStaysClosed has an event that comes late, of a request that outlived the server, make no file again.
+// TestClosedStaysClosed checks that an event after Close does not create the file again.
 func TestClosedStaysClosed(t *testing.T) {
 	t.Parallel()
 	log, path := open(t, everything)
@@ -247,6 +255,6 @@ func TestClosedStaysClosed(t *testing.T) {
 	}
 	log.Backend.ProcessEvents(event)
 	if _, err := os.Stat(path); !os.IsNotExist(err) {
-		t.Errorf("the file is there again: %v", err)
+		t.Errorf("the file exists again: %v", err)
 	}
 }

@@ -16,7 +16,7 @@ import (
 	"k8s.io/klog/v2"
 )
 
-// open returns where events go. The file is made 0600 with its directory, if it is not there.
+// open returns the writer of events. It creates the file with mode 0600, and its directory, if they do not exist.
 func open(o Options) (io.WriteCloser, error) {
 	if o.LogPath == "-" {
 		return nopCloser{os.Stdout}, nil
@@ -24,7 +24,7 @@ func open(o Options) (io.WriteCloser, error) {
 	if err := os.MkdirAll(filepath.Dir(o.LogPath), 0o700); err != nil {
 		return nil, err
 	}
-	// The rotating writer opens the file at the first event; a file that cannot be written must be known now.
+	// The rotating writer opens the file at the first event. An error must be reported at the start.
 	f, err := os.OpenFile(o.LogPath, os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
 	if err != nil {
 		return nil, err
@@ -39,9 +39,9 @@ type nopCloser struct{ io.Writer }
 
 func (nopCloser) Close() error { return nil }
 
-// file is a rotating file that stays closed, and knows whether it can be written. The rotating writer alone opens it
-// again for an event that comes late, of a request that outlived the drain; by then the directory may be another
-// authority's, or gone.
+// file is a rotating file that stays closed after Close, and that knows whether it can be written. The rotating writer by itself
+// opens the file again for a late event, of a request that outlasted the shutdown. By then the directory may belong to
+// another authority, or be gone.
 type file struct {
 	mu     sync.Mutex
 	out    io.WriteCloser
@@ -57,14 +57,14 @@ func (f *file) Write(p []byte) (int, error) {
 	return f.write(p)
 }
 
-// write appends p. The caller holds mu.
+// write appends p. mu must be held.
 func (f *file) write(p []byte) (int, error) {
 	if f.closed {
 		return 0, fs.ErrClosed
 	}
 	line := p
 	if f.health.failing() {
-		// The write that failed may have left half an event, which must not swallow this one.
+		// The write that failed may have left a part of an event. This event must begin on a line of its own.
 		line = append([]byte{'\n'}, p...)
 	}
 	f.health.begin()
@@ -76,8 +76,8 @@ func (f *file) write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// probe finds out whether a file that could not be written can be written again. It writes a blank line that takes more
-// than what is left of the file's last block, where an event would still fail.
+// probe tries to write a file that could not be written. It writes a blank line that does not fit into the rest of the file's
+// last block. A shorter line might fit there although the disk has no room for an event.
 func (f *file) probe() {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -94,17 +94,17 @@ func (f *file) Close() error {
 	return f.out.Close()
 }
 
-// writeTimeout is how long a write may take before the log counts as failing.
+// writeTimeout is how long a write may take until the log is unhealthy.
 const writeTimeout = 10 * time.Second
 
-// blankLine is as long as a block of the usual file systems. Readers of JSON lines skip it.
+// blankLine is as long as a block of common file systems. Readers of JSON lines skip it.
 var blankLine = append(bytes.Repeat([]byte{' '}, 4096), '\n')
 
-// health is the outcome of the latest write. Its methods never wait, so that a disk that hangs can be reported.
+// health is the result of the latest write. Its methods never block, so that a disk that hangs can be reported.
 type health struct {
 	failed  atomic.Pointer[error]
-	writing atomic.Pointer[time.Time] // since when a write is under way
-	lost    atomic.Int64              // writes that have failed since the last one that did not
+	writing atomic.Pointer[time.Time] // when the write that is under way began
+	lost    atomic.Int64              // writes that have failed since the last one that succeeded
 	probing atomic.Bool
 }
 
@@ -113,7 +113,7 @@ func (h *health) begin() {
 	h.writing.Store(&now)
 }
 
-// end notes how a write ended, and logs where that changes what readers of the audit log may rely on.
+// end records the result of a write. It logs when writing begins to fail, and when it succeeds again.
 func (h *health) end(err error) {
 	h.writing.Store(nil)
 	if err != nil {
@@ -130,7 +130,7 @@ func (h *health) end(err error) {
 
 func (h *health) failing() bool { return h.failed.Load() != nil }
 
-// err returns why the log is not written, or nil.
+// err returns why the log is unhealthy, or nil.
 func (h *health) err() error {
 	if since := h.writing.Load(); since != nil {
 		if taken := time.Since(*since); taken > writeTimeout {
@@ -143,9 +143,8 @@ func (h *health) err() error {
 	return nil
 }
 
-// Healthy returns an error while events cannot be recorded: the latest write failed, or has been under way for ten
-// seconds. It does not wait. After a failure each call starts a new attempt to write, so that a log with few events
-// recovers as well.
+// Healthy returns an error while events cannot be written: the latest write failed, or has been under way for writeTimeout. It
+// does not block. After a failure, each call starts another attempt to write, so that a log with few events recovers too.
 func (l *Log) Healthy() error {
 	err := l.file.health.err()
 	if err == nil {

@@ -17,12 +17,12 @@ import (
 	pluginlog "k8s.io/apiserver/plugin/pkg/audit/log"
 )
 
-// disk is a file on a disk with room for some bytes more.
+// disk is a file on a disk with room for a number of bytes.
 type disk struct {
 	mu   sync.Mutex
 	text bytes.Buffer
 	room int
-	hang chan struct{} // a write waits for it, unless it is nil
+	hang chan struct{} // if not nil, a write waits until it is closed
 }
 
 func (d *disk) Write(p []byte) (int, error) {
@@ -57,7 +57,7 @@ func event(id types.UID) *auditinternal.Event {
 	return &auditinternal.Event{AuditID: id, Level: auditinternal.LevelMetadata, Stage: auditinternal.StageRequestReceived}
 }
 
-// ids are the events in the log, of which every line must be whole or no JSON at all.
+// ids returns the ids of the events in the log. A line that is no JSON has none.
 func (d *disk) ids(t *testing.T) []string {
 	t.Helper()
 	d.mu.Lock()
@@ -81,8 +81,8 @@ func awaitHealth(t *testing.T, log *Log, want bool) {
 	}
 }
 
-// A full disk is reported, does not swallow the event that is written first when there is room again, and is noticed to
-// have room without one.
+// TestFullDisk checks that a full disk is reported, that the first event after it is whole, and that the log recovers without an
+// event.
 func TestFullDisk(t *testing.T) {
 	t.Parallel()
 	d := &disk{room: 1 << 20}
@@ -92,7 +92,7 @@ func TestFullDisk(t *testing.T) {
 	}
 	d.free(40) // less than an event
 	if !log.Backend.ProcessEvents(event("lost")) {
-		t.Error("in mode blocking a request fails for a full disk")
+		t.Error("in mode blocking a request fails because of a full disk")
 	}
 	awaitHealth(t, log, false)
 	d.free(1 << 20)
@@ -111,7 +111,7 @@ func TestFullDisk(t *testing.T) {
 			t.Fatal("healthy without room")
 		}
 	}
-	d.free(1000) // room in the last block for a short line, not for a block
+	d.free(1000) // room for a short line in the last block, and for no other block
 	for range 100 {
 		if log.Healthy() == nil {
 			t.Fatal("healthy with room in the last block only")
@@ -121,6 +121,7 @@ func TestFullDisk(t *testing.T) {
 	awaitHealth(t, log, true)
 }
 
+// TestHangingDisk checks that a write that takes too long is reported, and not before.
 func TestHangingDisk(t *testing.T) {
 	t.Parallel()
 	d := &disk{room: 1 << 20, hang: make(chan struct{})}
@@ -143,22 +144,23 @@ func TestHangingDisk(t *testing.T) {
 	awaitHealth(t, log, true)
 }
 
+// TestStrictMode checks that a request fails if its event is not written, and that health checks have no event of their arrival.
 func TestStrictMode(t *testing.T) {
 	t.Parallel()
 	d := &disk{}
 	if logOn(d, BlockingStrict).Backend.ProcessEvents(event("lost")) {
-		t.Error("an event that is not written counts as processed")
+		t.Error("an event that is not written is reported as processed")
 	}
 	omitting := evaluator{OmitStages: []auditinternal.Stage{auditinternal.StageRequestReceived, auditinternal.StagePanic}}
 	for path, omitted := range map[string]bool{"/api": false, "/livez": true, "/readyz/ping": true, "/healthz": true, "/livezy": false} {
-		got := withArrivals{omitting}.EvaluatePolicyRule(authorizer.AttributesRecord{Path: path}).OmitStages
+		got := recordArrivals{omitting}.EvaluatePolicyRule(authorizer.AttributesRecord{Path: path}).OmitStages
 		if slices.Contains(got, auditinternal.StageRequestReceived) != omitted || !slices.Contains(got, auditinternal.StagePanic) {
-			t.Errorf("%s: omitted are %v", path, got)
+			t.Errorf("%s: omits %v", path, got)
 		}
 	}
 	pod := authorizer.AttributesRecord{Path: "/livez", ResourceRequest: true, Resource: "pods"}
-	if got := (withArrivals{omitting}).EvaluatePolicyRule(pod).OmitStages; slices.Contains(got, auditinternal.StageRequestReceived) {
-		t.Errorf("a request for a resource: omitted are %v", got)
+	if got := (recordArrivals{omitting}).EvaluatePolicyRule(pod).OmitStages; slices.Contains(got, auditinternal.StageRequestReceived) {
+		t.Errorf("a request for a resource: omits %v", got)
 	}
 	if len(omitting.OmitStages) != 2 || omitting.OmitStages[0] != auditinternal.StageRequestReceived {
 		t.Error("the policy itself was changed")

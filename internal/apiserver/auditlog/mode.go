@@ -14,34 +14,34 @@ import (
 
 // The modes are kube-apiserver's.
 const (
-	// Blocking writes an event before the request that it is about goes on. A request whose event cannot be written goes
-	// on all the same. It is the default.
+	// Blocking writes an event before its request continues. If the event cannot be written, the request continues
+	// nevertheless. It is the default.
 	Blocking = options.ModeBlocking
-	// Batch writes events in the background. Those that come faster than they are written are dropped.
+	// Batch writes events in the background. If events come faster than they are written, some are dropped.
 	Batch = options.ModeBatch
-	// BlockingStrict is Blocking, but a request fails if the event of its arrival cannot be written.
+	// BlockingStrict is like Blocking, but a request fails if the event of its arrival cannot be written.
 	BlockingStrict = options.ModeBlockingStrict
 )
 
 // Modes lists every mode.
 var Modes = []string{Blocking, Batch, BlockingStrict}
 
-// batchBuffer is how many events may wait to be written, as in kube-apiserver.
+// batchBuffer is how many events may wait to be written in mode Batch, as in kube-apiserver.
 const batchBuffer = 10000
 
-// inMode makes backend wait, or not, for what it writes.
+// inMode returns a backend that writes events in a mode.
 func inMode(mode string, backend audit.Backend) audit.Backend {
 	switch mode {
 	case BlockingStrict:
 		return backend
 	case Batch:
-		// Collecting events before they are written gains nothing in a file.
+		// Writing several events at once has no advantage with a file.
 		return buffered.NewBackend(backend, buffered.BatchConfig{BufferSize: batchBuffer, MaxBatchSize: 1})
 	}
 	return lenient{backend}
 }
 
-// lenient lets requests go on whose events cannot be written.
+// lenient lets a request continue if its event cannot be written.
 type lenient struct{ audit.Backend }
 
 // ProcessEvents implements audit.Sink.
@@ -50,16 +50,16 @@ func (l lenient) ProcessEvents(events ...*auditinternal.Event) bool {
 	return true
 }
 
-// withArrivals records the arrival of every request of which anything is recorded, whatever stages the policy omits. In
-// mode BlockingStrict that event is what a request fails for; without it the mode would have no effect.
+// recordArrivals records the arrival of every request that is recorded at all, even if the policy omits that stage. In mode
+// BlockingStrict a request fails if this event cannot be written; without the event, the mode would have no effect.
 //
-// Health checks never fail for it: a supervisor would restart a live server for a full disk, and /readyz would not say
-// why it is not ready.
-type withArrivals struct{ audit.PolicyRuleEvaluator }
+// Health checks do not fail for this reason. Otherwise a supervisor would restart a live server because a disk is full, and
+// /readyz could not report why the server is not ready.
+type recordArrivals struct{ audit.PolicyRuleEvaluator }
 
 // EvaluatePolicyRule implements audit.PolicyRuleEvaluator.
-func (w withArrivals) EvaluatePolicyRule(attributes authorizer.Attributes) audit.RequestAuditConfig {
-	config := w.PolicyRuleEvaluator.EvaluatePolicyRule(attributes)
+func (r recordArrivals) EvaluatePolicyRule(attributes authorizer.Attributes) audit.RequestAuditConfig {
+	config := r.PolicyRuleEvaluator.EvaluatePolicyRule(attributes)
 	if !attributes.IsResourceRequest() && outage.IsHealthCheck(attributes.GetPath()) {
 		if !slices.Contains(config.OmitStages, auditinternal.StageRequestReceived) {
 			config.OmitStages = append(slices.Clone(config.OmitStages), auditinternal.StageRequestReceived)

@@ -10,19 +10,20 @@ import (
 	"k8s.io/apiserver/pkg/authorization/authorizer"
 )
 
-// withoutCredentials caps what any policy logs of requests whose bodies carry tokens or secret values: their metadata
-// may be logged, their bodies never.
-type withoutCredentials struct{ audit.PolicyRuleEvaluator }
+// capLevel limits the audit level of requests whose bodies contain tokens or secret values to Metadata, whatever the policy is,
+// so that these bodies are never logged.
+type capLevel struct{ audit.PolicyRuleEvaluator }
 
 // EvaluatePolicyRule implements audit.PolicyRuleEvaluator.
-func (w withoutCredentials) EvaluatePolicyRule(attributes authorizer.Attributes) audit.RequestAuditConfig {
-	config := w.PolicyRuleEvaluator.EvaluatePolicyRule(attributes)
+func (c capLevel) EvaluatePolicyRule(attributes authorizer.Attributes) audit.RequestAuditConfig {
+	config := c.PolicyRuleEvaluator.EvaluatePolicyRule(attributes)
 	if carriesCredentials(attributes.GetResource(), attributes.GetSubresource()) && auditinternal.LevelMetadata.Less(config.Level) {
 		config.Level = auditinternal.LevelMetadata
 	}
 	return config
 }
 
+// carriesCredentials reports whether the bodies of requests for a resource contain tokens or secret values.
 func carriesCredentials(resource, subresource string) bool {
 	switch resource {
 	case "secrets", "tokenreviews":
@@ -33,65 +34,67 @@ func carriesCredentials(resource, subresource string) bool {
 	return false
 }
 
-// withoutQuotes keeps the words of a refusal out of events about such requests, since they may quote the body and even
-// the stored object: the library's answer to a patch that does not fit holds the whole patched Secret. Code and reason
-// are logged still.
-type withoutQuotes struct{ audit.Backend }
+// hideMessages removes the message of a refusal from events about such requests, because it may quote the body or even the
+// stored object: the library's error about a patch that cannot be applied contains the whole patched Secret. The code and the
+// reason are logged.
+type hideMessages struct{ audit.Backend }
 
 // ProcessEvents implements audit.Sink.
-func (w withoutQuotes) ProcessEvents(events ...*auditinternal.Event) bool {
+func (h hideMessages) ProcessEvents(events ...*auditinternal.Event) bool {
 	logged := make([]*auditinternal.Event, len(events))
 	for i, event := range events {
 		logged[i] = event
 		if mayQuote(event) {
-			logged[i] = withhold(event)
+			logged[i] = withoutMessage(event)
 		}
 	}
-	return w.Backend.ProcessEvents(logged...)
+	return h.Backend.ProcessEvents(logged...)
 }
 
+// mayQuote reports whether the message of an event's response may quote a credential.
 func mayQuote(event *auditinternal.Event) bool {
 	if event.ObjectRef == nil || event.ResponseStatus == nil || event.ResponseStatus.Message == "" {
 		return false
 	}
 	switch event.ResponseStatus.Code {
 	case http.StatusUnauthorized, http.StatusForbidden, http.StatusNotFound, http.StatusConflict:
-		return false // these name objects and fields only
+		return false // these messages contain names of objects and fields only
 	}
 	return carriesCredentials(event.ObjectRef.Resource, event.ObjectRef.Subresource)
 }
 
-// withhold copies the event, which others may share.
-func withhold(event *auditinternal.Event) *auditinternal.Event {
-	quiet, status := *event, *event.ResponseStatus
-	quiet.ResponseStatus = &metav1.Status{
+// withoutMessage returns a copy of an event without the message. It copies, because other backends may share the event.
+func withoutMessage(event *auditinternal.Event) *auditinternal.Event {
+	redacted, status := *event, *event.ResponseStatus
+	redacted.ResponseStatus = &metav1.Status{
 		Status: status.Status, Reason: status.Reason, Code: status.Code,
 		Message: "not logged: it may quote a secret value or a token",
 	}
-	return &quiet
+	return &redacted
 }
 
-// withheld stands in the log for what is run in a container.
+// withheld replaces a command in the log.
 const withheld = "withheld"
 
-// withoutCommands keeps what is run in containers out of events: a command is part of the request's URL, and may hold a
-// password. In which container it was run, and with which streams, is logged still.
-type withoutCommands struct{ audit.Backend }
+// hideCommands removes the commands that are run in containers from events. A command is part of the URL of the request, and
+// may contain a password. The container and the streams are logged.
+type hideCommands struct{ audit.Backend }
 
 // ProcessEvents implements audit.Sink.
-func (w withoutCommands) ProcessEvents(events ...*auditinternal.Event) bool {
+func (h hideCommands) ProcessEvents(events ...*auditinternal.Event) bool {
 	logged := make([]*auditinternal.Event, len(events))
 	for i, event := range events {
 		logged[i] = event
 		if event.ObjectRef != nil && event.ObjectRef.Resource == "pods" && event.ObjectRef.Subresource == "exec" {
-			quiet := *event // others may share the event
-			quiet.RequestURI = withoutCommand(event.RequestURI)
-			logged[i] = &quiet
+			redacted := *event // other backends may share the event
+			redacted.RequestURI = withoutCommand(event.RequestURI)
+			logged[i] = &redacted
 		}
 	}
-	return w.Backend.ProcessEvents(logged...)
+	return h.Backend.ProcessEvents(logged...)
 }
 
+// withoutCommand returns a URL without the command in its query.
 func withoutCommand(uri string) string {
 	parsed, err := url.ParseRequestURI(uri)
 	if err != nil {

@@ -32,6 +32,7 @@ func openWith(t *testing.T, policy string) (log *Log, path string) {
 	return log, o.LogPath
 }
 
+// TestNoPolicyLogsBodiesWithCredentials checks the level of requests with credentials in a policy that logs bodies.
 func TestNoPolicyLogsBodiesWithCredentials(t *testing.T) {
 	t.Parallel()
 	log, _ := openWith(t, `{"apiVersion":"audit.k8s.io/v1","kind":"Policy","rules":[{"level":"RequestResponse"}]}`)
@@ -48,18 +49,18 @@ func TestNoPolicyLogsBodiesWithCredentials(t *testing.T) {
 	}
 }
 
-// TestEventsWithoutARefusal lack what could quote something. Each is logged as it is.
+// TestEventsWithoutARefusal checks that events without a message, or without an object, are logged unchanged.
 func TestEventsWithoutARefusal(t *testing.T) {
 	t.Parallel()
 	secret := &auditinternal.ObjectReference{Resource: "secrets"}
 	for name, event := range map[string]*auditinternal.Event{
-		"no object":               {AuditID: "1", ResponseStatus: &metav1.Status{Code: http.StatusBadRequest, Message: "quote"}},
-		"no answer":               {AuditID: "2", ObjectRef: secret},
-		"neither":                 {AuditID: "3"},
-		"a refusal without words": {AuditID: "4", ObjectRef: secret, ResponseStatus: &metav1.Status{Code: http.StatusBadRequest, Reason: "Why"}},
+		"no object":   {AuditID: "1", ResponseStatus: &metav1.Status{Code: http.StatusBadRequest, Message: "quote"}},
+		"no response": {AuditID: "2", ObjectRef: secret},
+		"neither":     {AuditID: "3"},
+		"no message":  {AuditID: "4", ObjectRef: secret, ResponseStatus: &metav1.Status{Code: http.StatusBadRequest, Reason: "Why"}},
 	} {
 		if mayQuote(event) {
-			t.Errorf("%s: it is said to quote", name)
+			t.Errorf("%s: it may quote a credential", name)
 		}
 		log, path := openWith(t, "")
 		event.Level = auditinternal.LevelMetadata
@@ -71,6 +72,7 @@ func TestEventsWithoutARefusal(t *testing.T) {
 	}
 }
 
+// TestRefusalsDoNotQuoteSecrets checks which messages of refusals are logged.
 func TestRefusalsDoNotQuoteSecrets(t *testing.T) {
 	t.Parallel()
 	for _, tt := range []struct {
@@ -111,19 +113,20 @@ func TestRefusalsDoNotQuoteSecrets(t *testing.T) {
 	}
 }
 
-// kept is a backend that keeps the URLs of events.
-type kept struct {
+// uriRecorder is a backend that records the URLs of events.
+type uriRecorder struct {
 	audit.Backend
 	uris []string
 }
 
-func (k *kept) ProcessEvents(events ...*auditinternal.Event) bool {
+func (r *uriRecorder) ProcessEvents(events ...*auditinternal.Event) bool {
 	for _, event := range events {
-		k.uris = append(k.uris, event.RequestURI)
+		r.uris = append(r.uris, event.RequestURI)
 	}
 	return true
 }
 
+// TestCommandsAreNotLogged checks the URLs that are logged of requests to run a command.
 func TestCommandsAreNotLogged(t *testing.T) {
 	t.Parallel()
 	const exec = "/api/v1/namespaces/ns/pods/p/exec"
@@ -137,10 +140,10 @@ func TestCommandsAreNotLogged(t *testing.T) {
 		{"", "/api/v1/namespaces/ns/pods/p?command=x", "/api/v1/namespaces/ns/pods/p?command=x"},
 	} {
 		event := &auditinternal.Event{RequestURI: test.uri, ObjectRef: &auditinternal.ObjectReference{Resource: "pods", Subresource: test.subresource}}
-		sink := &kept{}
-		withoutCommands{sink}.ProcessEvents(event, &auditinternal.Event{RequestURI: "/healthz"})
+		sink := &uriRecorder{}
+		hideCommands{sink}.ProcessEvents(event, &auditinternal.Event{RequestURI: "/healthz"})
 		if len(sink.uris) != 2 || sink.uris[0] != test.want || sink.uris[1] != "/healthz" || event.RequestURI != test.uri {
-			t.Errorf("%s: got %q and left %q", test.uri, sink.uris, event.RequestURI)
+			t.Errorf("%s: logged %q, and the event itself has %q", test.uri, sink.uris, event.RequestURI)
 		}
 	}
 }

@@ -11,7 +11,7 @@ import (
 	"lanyard.dev/internal/pki"
 )
 
-// gauges are values that are read when they are scraped: one metric, with a value for each label value.
+// gauges is a metric with a value for each value of its label. The values are read when they are scraped.
 type gauges struct {
 	compbasemetrics.BaseStableCollector
 	desc *compbasemetrics.Desc
@@ -34,16 +34,17 @@ func (g *gauges) CollectWithStability(ch chan<- compbasemetrics.Metric) {
 	})
 }
 
-// ProofAge tells how long ago a feed was last known to be up to date.
+// ProofAge is a feed that proves that it is up to date.
 type ProofAge interface {
+	// ProofAge returns the age of the latest proof.
 	ProofAge() time.Duration
 }
 
-// WatchFeeds publishes the age of the last proof of each feed, by resource. Feeds that need no proof, because no other
-// process writes, are left out by the caller.
+// WatchFeeds adds the age of the latest proof of each feed, by resource. The caller omits feeds that need no proof because no
+// other process writes.
 func (m *Metrics) WatchFeeds(feeds map[string]ProofAge) {
 	m.addGauges("lanyard_feed_proof_age_seconds",
-		"Seconds since the feed of a resource was last proved to hold everything that was written. Tokens and decisions are refused once it is too old.",
+		"Seconds since the feed of a resource was last proved to be up to date. Once this is too long, requests cannot be decided and are refused with 503.",
 		"resource", func(set func(float64, string)) {
 			for resource, feed := range feeds {
 				set(feed.ProofAge().Seconds(), resource)
@@ -58,8 +59,8 @@ type KeyFile struct {
 	IDs []string
 }
 
-// WatchKeys publishes the age of each key, by key id: the time since its file was last written. The first file to name a
-// key counts.
+// WatchKeys adds the age of each key, by key id. The age of a key is the time since its file was written last. If several files
+// contain a key, the first one counts.
 func (m *Metrics) WatchKeys(files []KeyFile) {
 	m.addGauges("lanyard_service_account_key_age_seconds",
 		"Seconds since the file of a key that signs or verifies service account tokens was last written.",
@@ -81,19 +82,20 @@ func (m *Metrics) WatchKeys(files []KeyFile) {
 		})
 }
 
-// Certificate is a certificate whose age is published. Read returns PEM as it is now.
+// Certificate is a certificate of which the age is a metric.
 type Certificate struct {
 	Name string
+	// Read returns the current certificate in PEM.
 	Read func() ([]byte, error)
 }
 
-// CertificateFile returns the certificate of a file.
+// CertificateFile returns a certificate that is read from a file.
 func CertificateFile(name, path string) Certificate {
 	return Certificate{Name: name, Read: func() ([]byte, error) { return os.ReadFile(path) }}
 }
 
-// WatchCertificates publishes the age and the remaining life of each certificate; of a bundle or a chain, those of the
-// one that ends first. A certificate that cannot be read is left out.
+// WatchCertificates adds the age and the remaining life of each certificate. Of a bundle or a chain, it uses the certificate that
+// expires first. It omits a certificate that cannot be read.
 func (m *Metrics) WatchCertificates(certificates []Certificate) {
 	each := func(value func(*x509.Certificate) time.Duration) func(set func(float64, string)) {
 		return func(set func(float64, string)) {
@@ -107,11 +109,11 @@ func (m *Metrics) WatchCertificates(certificates []Certificate) {
 	m.addGauges("lanyard_certificate_age_seconds", "Seconds since a certificate of the authority became valid.",
 		"certificate", each(func(c *x509.Certificate) time.Duration { return time.Since(c.NotBefore) }))
 	m.addGauges("lanyard_certificate_remaining_seconds",
-		"Seconds until a certificate of the authority ends; below 0 if it has ended.",
+		"Seconds until a certificate of the authority expires; negative if it has expired.",
 		"certificate", each(func(c *x509.Certificate) time.Duration { return time.Until(c.NotAfter) }))
 }
 
-// first returns the certificate that ends first.
+// first returns the certificate that expires first.
 func (c Certificate) first() (*x509.Certificate, bool) {
 	text, err := c.Read()
 	if err != nil {

@@ -1,9 +1,9 @@
-// Package metrics counts and measures what the operator of an authority watches: which tokens are issued and why
-// tokens are refused, how old the proof of each feed is, and the ages of keys and certificates.
+// Package metrics has the metrics of an authority: tokens issued, verifications of tokens by result, the age of the proof of
+// each feed, and the ages of keys and certificates.
 //
-// Every authority has a registry of its own, since a process may hold several. Handler adds the library's metrics, which
-// are those of the process: requests, latencies, the audit log's events and errors, and etcd. No metric carries a token,
-// the name of an account or any other text from a request.
+// Every authority has a registry of its own, because a process may have several. Handler adds the library's metrics, which
+// belong to the process: requests, latencies, events and errors of the audit log, and etcd. No metric contains a token, the
+// name of an account, or other text of a request.
 package metrics
 
 import (
@@ -19,7 +19,7 @@ import (
 	"lanyard.dev/internal/token"
 )
 
-// Metrics are those of one authority.
+// Metrics are the metrics of one authority.
 type Metrics struct {
 	registry      compbasemetrics.KubeRegistry
 	issued        *compbasemetrics.Counter
@@ -48,7 +48,7 @@ func New() *Metrics {
 	return m
 }
 
-// Handler serves the metrics of the authority and those of the process in the form that the scraper asks for.
+// Handler serves the metrics of the authority and those of the process, in the format that the scraper accepts.
 func (m *Metrics) Handler() http.Handler {
 	return compbasemetrics.HandlerFor(m.gatherers(), compbasemetrics.HandlerOpts{ErrorHandling: compbasemetrics.ContinueOnError})
 }
@@ -57,21 +57,21 @@ func (m *Metrics) gatherers() prometheus.Gatherers {
 	return prometheus.Gatherers{legacyregistry.DefaultGatherer, m.registry}
 }
 
-// Prime collects everything once, while etcd answers. The library connects to etcd for the size of the database at the
-// first collection; if etcd is gone by then, that and each later collection waits 20 seconds, longer than scrapers wait.
+// Prime collects all metrics once, while etcd is available. At the first collection the library connects to etcd for the size of
+// the database. If etcd is unavailable then, that collection and all later ones take 20 seconds, longer than scrapers wait.
 func (m *Metrics) Prime() {
 	if _, err := m.gatherers().Gather(); err != nil {
 		klog.V(2).InfoS("Could not collect the metrics for the first time", "err", err)
 	}
 }
 
-// Results of a verification besides those in refusals.
+// These are the results of a verification that are not in refusals.
 const (
 	accepted = "accepted"
 	other    = "other"
 )
 
-// refusals name the errors of package token. An error that is none of these counts as other.
+// refusals has the result for each error of package token. The result of any other error is other.
 var refusals = []struct {
 	err  error
 	name string
@@ -102,6 +102,7 @@ func refusalNames() []string {
 	return names
 }
 
+// resultOf returns the result of a verification that ended with err.
 func resultOf(err error) string {
 	if err == nil {
 		return accepted
@@ -114,12 +115,12 @@ func resultOf(err error) string {
 	return other
 }
 
-// Verifier decides whether a token holds. *token.Verifier is one.
+// Verifier verifies tokens. *token.Verifier implements it.
 type Verifier interface {
 	Verify(ctx context.Context, text string, audiences []string) (token.Identity, error)
 }
 
-// CountVerifications returns v with each of its verdicts counted.
+// CountVerifications returns a verifier that counts the results of v.
 func (m *Metrics) CountVerifications(v Verifier) Verifier { return countingVerifier{v, m} }
 
 type countingVerifier struct {
@@ -134,12 +135,12 @@ func (v countingVerifier) Verify(ctx context.Context, text string, audiences []s
 	return id, err
 }
 
-// Issuer issues tokens. *token.Issuer is one.
+// Issuer issues tokens. *token.Issuer implements it.
 type Issuer interface {
 	Issue(token.Request) (string, *token.Claims, error)
 }
 
-// CountIssued returns issuer with each of its tokens counted.
+// CountIssued returns an issuer that counts the tokens of issuer.
 func (m *Metrics) CountIssued(issuer Issuer) Issuer { return countingIssuer{issuer, m} }
 
 type countingIssuer struct {

@@ -24,15 +24,15 @@ import (
 	"lanyard.dev/internal/token"
 )
 
-// scrape returns the value of a metric with its labels, and whether it is there.
+// scrape returns the value of a series, and whether it exists.
 func scrape(t *testing.T, m *metrics.Metrics, series string) (float64, bool) {
 	t.Helper()
-	answer := httptest.NewRecorder()
-	m.Handler().ServeHTTP(answer, httptest.NewRequest("GET", "/metrics", nil))
-	if answer.Code != 200 {
-		t.Fatalf("/metrics answers %d: %s", answer.Code, answer.Body)
+	response := httptest.NewRecorder()
+	m.Handler().ServeHTTP(response, httptest.NewRequest("GET", "/metrics", nil))
+	if response.Code != 200 {
+		t.Fatalf("/metrics returns %d: %s", response.Code, response.Body)
 	}
-	found := regexp.MustCompile(`(?m)^` + regexp.QuoteMeta(series) + ` (\S+)$`).FindStringSubmatch(answer.Body.String())
+	found := regexp.MustCompile(`(?m)^` + regexp.QuoteMeta(series) + ` (\S+)$`).FindStringSubmatch(response.Body.String())
 	if found == nil {
 		return 0, false
 	}
@@ -50,14 +50,14 @@ func wantValue(t *testing.T, m *metrics.Metrics, series string, want float64) {
 	}
 }
 
-// verdict is a verifier with one answer.
-type verdict struct{ err error }
+// fixedResult is a verifier that always returns the same error.
+type fixedResult struct{ err error }
 
-func (v verdict) Verify(context.Context, string, []string) (token.Identity, error) {
-	return token.Identity{Name: "n"}, v.err
+func (f fixedResult) Verify(context.Context, string, []string) (token.Identity, error) {
+	return token.Identity{Name: "n"}, f.err
 }
 
-// TestVerificationsAreCountedByResult also shows that two authorities in one process count apart.
+// TestVerificationsAreCountedByResult checks the counters of results, and that two authorities in a process have separate ones.
 func TestVerificationsAreCountedByResult(t *testing.T) {
 	t.Parallel()
 	m, another := metrics.New(), metrics.New()
@@ -76,9 +76,9 @@ func TestVerificationsAreCountedByResult(t *testing.T) {
 	} {
 		series := fmt.Sprintf("lanyard_token_verifications_total{result=%q}", test.result)
 		wantValue(t, m, series, 0)
-		id, err := m.CountVerifications(verdict{test.err}).Verify(t.Context(), "x", nil)
+		id, err := m.CountVerifications(fixedResult{test.err}).Verify(t.Context(), "x", nil)
 		if id.Name != "n" || !errors.Is(err, test.err) {
-			t.Errorf("%s: the verdict became %v, %v", test.result, id, err)
+			t.Errorf("%s: the result became %v, %v", test.result, id, err)
 		}
 		wantValue(t, m, series, 1)
 		wantValue(t, another, series, 0)
@@ -91,18 +91,19 @@ func (i issuer) Issue(token.Request) (string, *token.Claims, error) {
 	return "text", &token.Claims{}, i.err
 }
 
+// TestIssuedTokensAreCounted checks that only tokens that were issued are counted.
 func TestIssuedTokensAreCounted(t *testing.T) {
 	t.Parallel()
 	m := metrics.New()
 	for _, err := range []error{nil, token.ErrTooLarge, nil} {
 		if text, _, got := m.CountIssued(issuer{err}).Issue(token.Request{}); text != "text" || !errors.Is(got, err) {
-			t.Errorf("the issuer's answer became %q, %v", text, got)
+			t.Errorf("the issuer's result became %q, %v", text, got)
 		}
 	}
 	wantValue(t, m, "lanyard_tokens_issued_total", 2)
 }
 
-// between fails unless the metric is there and lies between the bounds. What it measures goes on while the test runs.
+// between checks that a series exists and that its value is between two bounds. The value changes while the test runs.
 func between(t *testing.T, m *metrics.Metrics, series string, low, high time.Duration) {
 	t.Helper()
 	if got, ok := scrape(t, m, series); !ok || got < low.Seconds() || got > high.Seconds() {
@@ -110,6 +111,7 @@ func between(t *testing.T, m *metrics.Metrics, series string, low, high time.Dur
 	}
 }
 
+// TestKeysAge checks the ages of keys in several files, one of which does not exist.
 func TestKeysAge(t *testing.T) {
 	t.Parallel()
 	first, second := filepath.Join(t.TempDir(), "first"), filepath.Join(t.TempDir(), "second")
@@ -150,8 +152,8 @@ func certificate(t *testing.T, age, remaining time.Duration) []byte {
 	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})
 }
 
-// TestCertificatesAge shows that a bundle has the age of the certificate in it that ends first, and that one that ended
-// has less than nothing left.
+// TestCertificatesAge checks that a bundle has the age of the certificate that expires first, and that the remaining life of an
+// expired certificate is negative.
 func TestCertificatesAge(t *testing.T) {
 	t.Parallel()
 	ended, lasting := certificate(t, 3*time.Hour, -time.Hour), certificate(t, 5*time.Hour, 100*time.Hour)
@@ -177,6 +179,7 @@ type proofAge time.Duration
 
 func (p proofAge) ProofAge() time.Duration { return time.Duration(p) }
 
+// TestFeedsAge checks the ages of the proofs of two feeds.
 func TestFeedsAge(t *testing.T) {
 	t.Parallel()
 	m := metrics.New()
