@@ -70,14 +70,14 @@ func TestNoPolicyLogsCredentials(t *testing.T) {
 		{"token of something else", "", "pods", "token", auditinternal.LevelRequestResponse},
 	} {
 		for _, verb := range []string{"create", "get", "list", "watch", "update", "patch", "delete", "deletecollection"} {
-			ask := authorizer.AttributesRecord{
+			attributes := authorizer.AttributesRecord{
 				User: &user.DefaultInfo{Name: "x"}, Verb: verb, APIGroup: test.group, Resource: test.resource,
 				Subresource: test.subresource, Namespace: "ns", ResourceRequest: true,
 			}
-			if got := log.Policy.EvaluatePolicyRule(ask).Level; got != test.want {
+			if got := log.Policy.EvaluatePolicyRule(attributes).Level; got != test.want {
 				t.Errorf("%s %s: level %s, want %s", verb, test.name, got, test.want)
 			}
-			if got := quiet.Policy.EvaluatePolicyRule(ask).Level; got != auditinternal.LevelNone {
+			if got := quiet.Policy.EvaluatePolicyRule(attributes).Level; got != auditinternal.LevelNone {
 				t.Errorf("%s %s: level %s, want that of the policy, None", verb, test.name, got)
 			}
 		}
@@ -88,16 +88,16 @@ func TestNoPolicyLogsCredentials(t *testing.T) {
 func TestDefaultPolicy(t *testing.T) {
 	t.Parallel()
 	log, _ := open(t, "")
-	for _, ask := range []authorizer.AttributesRecord{
+	for _, attributes := range []authorizer.AttributesRecord{
 		{User: &user.DefaultInfo{Name: "x"}, Verb: "get", Resource: "pods", ResourceRequest: true},
 		{User: &user.DefaultInfo{Name: "system:anonymous"}, Verb: "get", Path: "/healthz"},
 	} {
-		config := log.Policy.EvaluatePolicyRule(ask)
+		config := log.Policy.EvaluatePolicyRule(attributes)
 		if config.Level != auditinternal.LevelMetadata {
-			t.Errorf("%+v: level %s", ask, config.Level)
+			t.Errorf("%+v: level %s", attributes, config.Level)
 		}
 		if len(config.OmitStages) != 1 || config.OmitStages[0] != auditinternal.StageRequestReceived {
-			t.Errorf("%+v: omits %v, want one line for each request", ask, config.OmitStages)
+			t.Errorf("%+v: omits %v, want one line for each request", attributes, config.OmitStages)
 		}
 	}
 }

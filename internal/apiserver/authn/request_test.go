@@ -123,7 +123,7 @@ func headers(pairs ...string) *http.Request {
 	return r
 }
 
-// webSocket asks for a WebSocket with these subprotocols, each argument a header of its own.
+// webSocket returns a request for a WebSocket. Each argument is a header with subprotocols.
 func webSocket(protocols ...string) *http.Request {
 	r := headers("Connection", "Upgrade", "Upgrade", "websocket")
 	for _, p := range protocols {
@@ -170,7 +170,7 @@ func TestRequest(t *testing.T) {
 		user    string
 		groups  []string
 	}{
-		{"nothing", options, bearer(""), "system:anonymous", []string{"system:unauthenticated"}},
+		{"no credential", options, bearer(""), "system:anonymous", []string{"system:unauthenticated"}},
 		{"token", options, bearer("Bearer good"), "system:serviceaccount:ns:robot", []string{"system:serviceaccounts", "system:authenticated"}},
 		{"token, scheme in lower case", options, bearer("bearer good"), "system:serviceaccount:ns:robot", []string{"system:serviceaccounts", "system:authenticated"}},
 		{"expired token", options, bearer("Bearer expired"), refused, nil},
@@ -183,7 +183,7 @@ func TestRequest(t *testing.T) {
 		{"certificate of another CA", options, withCertificate(bearer(""), forged), refused, nil},
 		{"bad certificate and token", options, withCertificate(bearer("Bearer good"), forged), "system:serviceaccount:ns:robot", []string{"system:serviceaccounts", "system:authenticated"}},
 		{"bad certificate and bad token", options, withCertificate(bearer("Bearer junk"), forged), refused, nil},
-		{"no client CA at all", nil, bearer("Bearer good"), "system:serviceaccount:ns:robot", []string{"system:serviceaccounts", "system:authenticated"}},
+		{"no client CA", nil, bearer("Bearer good"), "system:serviceaccount:ns:robot", []string{"system:serviceaccounts", "system:authenticated"}},
 		{"certificate, no client CA now", none, withCertificate(bearer("Bearer junk"), admin), refused, nil},
 		{"basic authentication", options, bearer("Basic YTpi"), refused, nil},
 		{"another scheme", options, bearer("Token good"), refused, nil},
@@ -237,10 +237,10 @@ func TestRequest(t *testing.T) {
 }
 
 // evicting refuses the node "thief", cannot decide about the node "unknown", and records its calls.
-type evicting struct{ asked []string }
+type evicting struct{ calls []string }
 
 func (e *evicting) Admits(node string, notBefore time.Time) error {
-	e.asked = append(e.asked, node+" "+notBefore.UTC().Format(time.RFC3339))
+	e.calls = append(e.calls, node+" "+notBefore.UTC().Format(time.RFC3339))
 	switch node {
 	case "thief":
 		return nodeaccess.ErrEvicted
@@ -325,8 +325,8 @@ func TestCertificatesOfNodes(t *testing.T) {
 		}
 		since := certificate.NotBefore.UTC().Format(time.RFC3339)
 		got := response.User.GetExtra()[nodeaccess.ExtraNotBefore]
-		if test.isNode != slices.Equal(got, []string{since}) || test.isNode != slices.Equal(nodes.asked, []string{"n " + since}) {
-			t.Errorf("%s of %v: extra %v, asked %v", test.name, test.groups, got, nodes.asked)
+		if test.isNode != slices.Equal(got, []string{since}) || test.isNode != slices.Equal(nodes.calls, []string{"n " + since}) {
+			t.Errorf("%s of %v: extra %v, calls %v", test.name, test.groups, got, nodes.calls)
 		}
 	}
 }

@@ -26,8 +26,8 @@ func TestToken(t *testing.T) {
 		want       authenticator.Audiences
 	}{
 		{"the server's own audience", "good", nil, true, nil, []string{"api"}},
-		{"asked for another", "good", []string{"nobody", "other"}, true, nil, []string{"other"}},
-		{"asked for one that it does not have", "good", []string{"nobody"}, false, token.ErrAudience, nil},
+		{"another audience", "good", []string{"unknown", "other"}, true, nil, []string{"other"}},
+		{"an audience that it does not have", "good", []string{"unknown"}, false, token.ErrAudience, nil},
 		{"an empty list means the server's own", "good", authenticator.Audiences{}, true, nil, []string{"api"}},
 		{"expired", "expired", nil, false, token.ErrExpired, nil},
 		{"foreign", "foreign", nil, false, nil, nil},

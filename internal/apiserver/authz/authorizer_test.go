@@ -80,11 +80,11 @@ func TestAuthorize(t *testing.T) {
 	path := authorizer.AttributesRecord{User: &user.DefaultInfo{Name: "x", Groups: []string{"watchers"}}, Verb: "get", Path: "/healthz"}
 	byRole := `RBAC: allowed by RoleBinding "b/ns" of Role "r" to ServiceAccount "robot/ns"`
 	for _, test := range []struct {
-		name   string
-		ask    authorizer.AttributesRecord
-		mutate func(*authorizer.AttributesRecord)
-		want   authorizer.Decision
-		reason string
+		name       string
+		attributes authorizer.AttributesRecord
+		mutate     func(*authorizer.AttributesRecord)
+		want       authorizer.Decision
+		reason     string
 	}{
 		{"role", good, nil, authorizer.DecisionAllow, byRole},
 		{"verb", good, func(a *authorizer.AttributesRecord) { a.Verb = "list" }, authorizer.DecisionNoOpinion, ""},
@@ -110,11 +110,11 @@ func TestAuthorize(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
-			ask := test.ask
+			attributes := test.attributes
 			if test.mutate != nil {
-				test.mutate(&ask)
+				test.mutate(&attributes)
 			}
-			decision, reason, err := authz.New(policy(), &source{}).Authorize(t.Context(), ask)
+			decision, reason, err := authz.New(policy(), &source{}).Authorize(t.Context(), attributes)
 			if decision != test.want || reason != test.reason || err != nil {
 				t.Errorf("got %v, %q, %v, want %v, %q", decision, reason, err, test.want, test.reason)
 			}
@@ -129,12 +129,12 @@ func TestStalePolicyAllowsNothing(t *testing.T) {
 	feed := &source{}
 	az := authz.New(policy(), &source{}, feed)
 	account := &user.DefaultInfo{Name: "system:serviceaccount:ns:robot"}
-	ask := authorizer.AttributesRecord{User: account, Verb: "get", Namespace: "ns", Resource: "pods", Name: "one", ResourceRequest: true}
-	if decision, _, err := az.Authorize(t.Context(), ask); decision != authorizer.DecisionAllow || err != nil {
+	attributes := authorizer.AttributesRecord{User: account, Verb: "get", Namespace: "ns", Resource: "pods", Name: "one", ResourceRequest: true}
+	if decision, _, err := az.Authorize(t.Context(), attributes); decision != authorizer.DecisionAllow || err != nil {
 		t.Fatalf("fresh: %v, %v", decision, err)
 	}
 	feed.err = stale
-	if decision, reason, err := az.Authorize(t.Context(), ask); decision != authorizer.DecisionNoOpinion || reason != "" || !errors.Is(err, stale) {
+	if decision, reason, err := az.Authorize(t.Context(), attributes); decision != authorizer.DecisionNoOpinion || reason != "" || !errors.Is(err, stale) {
 		t.Errorf("stale: %v, %q, %v", decision, reason, err)
 	}
 	resource, paths, incomplete, err := az.RulesFor(t.Context(), account, "ns")
@@ -142,8 +142,8 @@ func TestStalePolicyAllowsNothing(t *testing.T) {
 		t.Errorf("rules of a stale index: %v, %v, incomplete=%v, %v", resource, paths, incomplete, err)
 	}
 	// An administrator must be able to repair the server.
-	ask.User = &user.DefaultInfo{Name: "admin", Groups: []string{user.SystemPrivilegedGroup}}
-	if decision, _, err := az.Authorize(t.Context(), ask); decision != authorizer.DecisionAllow || err != nil {
+	attributes.User = &user.DefaultInfo{Name: "admin", Groups: []string{user.SystemPrivilegedGroup}}
+	if decision, _, err := az.Authorize(t.Context(), attributes); decision != authorizer.DecisionAllow || err != nil {
 		t.Errorf("administrator: %v, %v", decision, err)
 	}
 }
@@ -170,15 +170,15 @@ func TestHealthChecksDuringAnOutage(t *testing.T) {
 		{"put", "/livez", false, false}, {"get", "/livezz", false, false}, {"get", "/", false, false}, {"get", "/api", false, false},
 		{"get", "/metrics", false, false}, {"get", "/api/readyz", false, false}, {"get", "/livez", true, false},
 	} {
-		ask := authorizer.AttributesRecord{User: account, Verb: test.verb, Path: test.path, ResourceRequest: test.resource, Resource: "pods"}
-		decision, _, err := az.Authorize(t.Context(), ask)
+		attributes := authorizer.AttributesRecord{User: account, Verb: test.verb, Path: test.path, ResourceRequest: test.resource, Resource: "pods"}
+		decision, _, err := az.Authorize(t.Context(), attributes)
 		if (decision == authorizer.DecisionAllow) != test.want || (outage.Of(err) == nil) != test.want {
 			t.Errorf("%s %s, resource=%v: %v, %v, want allowed=%v", test.verb, test.path, test.resource, decision, err, test.want)
 		}
 	}
 	// A policy that allows nothing does not allow health checks.
-	ask := authorizer.AttributesRecord{User: &user.DefaultInfo{Name: "other"}, Verb: "get", Path: "/livez"}
-	if decision, _, err := az.Authorize(t.Context(), ask); decision != authorizer.DecisionNoOpinion || err != nil {
+	attributes := authorizer.AttributesRecord{User: &user.DefaultInfo{Name: "other"}, Verb: "get", Path: "/livez"}
+	if decision, _, err := az.Authorize(t.Context(), attributes); decision != authorizer.DecisionNoOpinion || err != nil {
 		t.Errorf("another user: %v, %v", decision, err)
 	}
 }
@@ -213,7 +213,7 @@ func TestPolicyDelete(t *testing.T) {
 	for _, test := range []struct {
 		kind            rbac.Kind
 		namespace, name string
-		ask             authorizer.AttributesRecord
+		attributes      authorizer.AttributesRecord
 	}{
 		{rbac.Role, "ns", "r", role}, {rbac.RoleBinding, "ns", "b", role},
 		{rbac.ClusterRole, "", "logs", cluster}, {rbac.ClusterRoleBinding, "", "cb", cluster},
@@ -224,7 +224,7 @@ func TestPolicyDelete(t *testing.T) {
 			az := authz.New(index)
 			// A deletion that a list reveals is delivered with the last version that was known.
 			authz.NewPolicy(index, test.kind).Delete(&metav1.PartialObjectMetadata{ObjectMeta: meta(test.namespace, test.name, "1")})
-			if decision, _, _ := az.Authorize(t.Context(), test.ask); decision != authorizer.DecisionNoOpinion {
+			if decision, _, _ := az.Authorize(t.Context(), test.attributes); decision != authorizer.DecisionNoOpinion {
 				t.Errorf("after the removal: %v", decision)
 			}
 		})

@@ -46,7 +46,7 @@ func keyPod(node string) *corev1.Pod {
 // TestUnion checks requests of nodes that the pod allows, that the policy allows, and that nothing allows.
 func TestUnion(t *testing.T) {
 	t.Parallel()
-	ask := authorizer.AttributesRecord{User: nodeUser("system:node:one"), Verb: "get", Resource: "secrets", Namespace: "shop", Name: "key", ResourceRequest: true}
+	attributes := authorizer.AttributesRecord{User: nodeUser("system:node:one"), Verb: "get", Resource: "secrets", Namespace: "shop", Name: "key", ResourceRequest: true}
 	for _, test := range []struct {
 		name   string
 		mutate func(*authorizer.AttributesRecord)
@@ -71,9 +71,9 @@ func TestUnion(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
-			ask := ask
-			test.mutate(&ask)
-			decision, reason, err := union(&source{}).Authorize(t.Context(), ask)
+			attributes := attributes
+			test.mutate(&attributes)
+			decision, reason, err := union(&source{}).Authorize(t.Context(), attributes)
 			if decision != test.want || reason != test.reason || err != nil {
 				t.Errorf("got %v, %q, %v", decision, reason, err)
 			}
@@ -92,8 +92,8 @@ func listPods(selector string, fault error) func(*authorizer.AttributesRecord) {
 func TestStaleGraph(t *testing.T) {
 	t.Parallel()
 	stale := errors.New("stale")
-	ask := authorizer.AttributesRecord{User: nodeUser("system:node:one"), Verb: "get", Resource: "secrets", Namespace: "shop", Name: "key", ResourceRequest: true}
-	if decision, _, err := union(&source{stale}).Authorize(t.Context(), ask); decision != authorizer.DecisionNoOpinion || !errors.Is(err, stale) {
+	attributes := authorizer.AttributesRecord{User: nodeUser("system:node:one"), Verb: "get", Resource: "secrets", Namespace: "shop", Name: "key", ResourceRequest: true}
+	if decision, _, err := union(&source{stale}).Authorize(t.Context(), attributes); decision != authorizer.DecisionNoOpinion || !errors.Is(err, stale) {
 		t.Errorf("got %v, %v", decision, err)
 	}
 }
@@ -171,8 +171,8 @@ func TestDecides(t *testing.T) {
 	}
 	// What a node may do because of its name does not depend on pods.
 	az := authz.NewUnion(authz.NewNode(nodeaccess.NewRules(nodeaccess.NewGraph(stale), nil), stale), authz.New(rbac.NewIndex(), stale))
-	ask := authorizer.AttributesRecord{User: nodeUser("system:node:one"), Verb: "get", Resource: "nodes", Name: "one", ResourceRequest: true}
-	if decision, _, err := az.Authorize(t.Context(), ask); decision != authorizer.DecisionAllow || err != nil {
+	attributes := authorizer.AttributesRecord{User: nodeUser("system:node:one"), Verb: "get", Resource: "nodes", Name: "one", ResourceRequest: true}
+	if decision, _, err := az.Authorize(t.Context(), attributes); decision != authorizer.DecisionAllow || err != nil {
 		t.Errorf("its own Node: %v, %v", decision, err)
 	}
 }

@@ -56,9 +56,9 @@ func (s *server) request(u user.Info, method, path string, body io.Reader) *http
 		panic(err)
 	}
 	ctx := request.WithUser(request.WithRequestInfo(r.Context(), info), u)
-	answer := httptest.NewRecorder()
-	s.handler.ServeHTTP(answer, r.WithContext(ctx))
-	return answer
+	response := httptest.NewRecorder()
+	s.handler.ServeHTTP(response, r.WithContext(ctx))
+	return response
 }
 
 // hold sends requests until one is refused, and returns how many are in flight.
@@ -224,10 +224,10 @@ func TestRequestWithoutContext(t *testing.T) {
 		"no request info": request.WithUser(plain.Context(), jane),
 		"no user":         request.WithRequestInfo(plain.Context(), &request.RequestInfo{Verb: "get"}),
 	} {
-		answer := httptest.NewRecorder()
-		s.handler.ServeHTTP(answer, plain.WithContext(ctx))
-		if answer.Code != http.StatusInternalServerError || len(s.in) != 0 {
-			t.Errorf("%s: %d, and %d requests are served", name, answer.Code, len(s.in))
+		response := httptest.NewRecorder()
+		s.handler.ServeHTTP(response, plain.WithContext(ctx))
+		if response.Code != http.StatusInternalServerError || len(s.in) != 0 {
+			t.Errorf("%s: %d, and %d requests are served", name, response.Code, len(s.in))
 		}
 	}
 }

@@ -61,7 +61,7 @@ func TestFailedWritesAreNotDelivered(t *testing.T) {
 func TestCachedReads(t *testing.T) {
 	t.Parallel()
 	for _, tt := range []struct {
-		asked    string
+		revision string
 		latest   uint64
 		tooLarge bool
 		want     []string
@@ -72,9 +72,9 @@ func TestCachedReads(t *testing.T) {
 		f := feedTo()
 		f.latest.Store(tt.latest)
 		s := &scriptedStorage{tooLarge: tt.tooLarge}
-		err := (&cachedReads{Interface: s, feed: f}).Get(t.Context(), "k", storage.GetOptions{ResourceVersion: tt.asked}, nil)
+		err := (&cachedReads{Interface: s, feed: f}).Get(t.Context(), "k", storage.GetOptions{ResourceVersion: tt.revision}, nil)
 		if err != nil || fmt.Sprint(s.read) != fmt.Sprint(tt.want) {
-			t.Errorf("asked for %q at %d: %v, read %q, want %q", tt.asked, tt.latest, err, s.read, tt.want)
+			t.Errorf("get at %q with latest %d: %v, read %q, want %q", tt.revision, tt.latest, err, s.read, tt.want)
 		}
 	}
 }

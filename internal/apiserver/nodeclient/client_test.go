@@ -99,12 +99,12 @@ func TestConfig(t *testing.T) {
 	whole, _ := files(t)
 	path := field.NewPath("nodes")
 	if client, err := New(Config{}, nil, nil); client != nil || err != nil {
-		t.Errorf("nothing: %v, %v", client, err)
+		t.Errorf("no configuration: %v, %v", client, err)
 	}
 	for name, change := range map[string]func(*Config){
-		"no key":      func(c *Config) { c.KeyFile = "" },
-		"no CA":       func(c *Config) { c.CAFile = "" },
-		"nothing but": func(c *Config) { c.CertFile, c.KeyFile = "", "" },
+		"no key":  func(c *Config) { c.KeyFile = "" },
+		"no CA":   func(c *Config) { c.CAFile = "" },
+		"neither": func(c *Config) { c.CertFile, c.KeyFile = "", "" },
 	} {
 		c := whole
 		change(&c)

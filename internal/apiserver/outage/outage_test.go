@@ -23,7 +23,7 @@ func TestOf(t *testing.T) {
 		err  error
 		want bool
 	}{
-		{"nothing", nil, false},
+		{"nil", nil, false},
 		{"a refusal", refusal, false},
 		{"itself", undecided, true},
 		{"wrapped", fmt.Errorf("client certificate: %w", undecided), true},

@@ -143,7 +143,6 @@ func TestSignIn(t *testing.T) {
 	}
 }
 
-// TestAnIssuerThatDoesNotAnswer asks about its tokens before its keys are known, and after it has gone.
 // TestIssuerIsUnavailable checks that a token is neither accepted nor refused if its key cannot be read, and that a forged token
 // is refused.
 func TestIssuerIsUnavailable(t *testing.T) {
