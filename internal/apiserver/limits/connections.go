@@ -56,7 +56,7 @@ func (l *Listener) Accept() (net.Conn, error) {
 		}
 		_ = accepted.Close()
 		l.warn.Do(func() {
-			slog.New(logr.ToSlogHandler(klog.Background())).Warn("Closed a new connection: too many are open from its address, or in all. Raise the limit of open files, or find who holds them", "client", from.Name)
+			slog.New(logr.ToSlogHandler(klog.Background())).Warn("Closed a new connection: too many are open from its address or in total. Find the clients that hold them, or raise the limit of open files", "client", from.Name)
 		})
 	}
 }

@@ -69,7 +69,7 @@ func (m *Metrics) WatchKeys(files []KeyFile) {
 			for _, file := range files {
 				info, err := os.Stat(file.Path)
 				if err != nil {
-					klog.V(2).InfoS("Could not look at a key file for its age", "file", file.Path, "err", err)
+					klog.V(2).InfoS("Could not read the age of a key file", "file", file.Path, "err", err)
 					continue
 				}
 				for _, id := range file.IDs {
@@ -117,7 +117,7 @@ func (m *Metrics) WatchCertificates(certificates []Certificate) {
 func (c Certificate) first() (*x509.Certificate, bool) {
 	text, err := c.Read()
 	if err != nil {
-		klog.V(2).InfoS("Could not read a certificate for its age", "certificate", c.Name, "err", err)
+		klog.V(2).InfoS("Could not read the age of a certificate", "certificate", c.Name, "err", err)
 		return nil, false
 	}
 	chain, err := pki.ParseChain(text)

@@ -52,7 +52,7 @@ func (r *restricted) AuthenticateToken(ctx context.Context, text string) (*authe
 		return response, ok, err
 	}
 	if response.User.GetName() == "" {
-		return nil, false, fmt.Errorf("issuer %s names a user with no username", r.issuer)
+		return nil, false, fmt.Errorf("issuer %s names a user without a username", r.issuer)
 	}
 	if name := response.User.GetName(); r.bareUsername && strings.HasPrefix(name, reservedPrefix) {
 		return nil, false, fmt.Errorf("issuer %s names a user %q: the prefix %q is reserved", r.issuer, name, reservedPrefix)
