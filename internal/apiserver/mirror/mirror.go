@@ -16,6 +16,8 @@ import (
 	"k8s.io/apiserver/pkg/storage/storagebackend/factory"
 	"k8s.io/client-go/tools/cache"
 	"k8s.io/utils/clock"
+
+	"lanyard.dev/internal/hint"
 )
 
 // Mirror holds the feeds of resources and makes the storage that delivers writes to them.
@@ -67,21 +69,8 @@ func (m *Mirror) Run(ctx context.Context) {
 	running.Wait()
 }
 
-// UnreadableError means that the storage holds objects that cannot be read.
-type UnreadableError struct{ Err error }
-
-// Error implements error.
-func (e *UnreadableError) Error() string {
-	return "the storage holds objects that cannot be read: " + e.Err.Error()
-}
-
-// Unwrap returns the cause.
-func (e *UnreadableError) Unwrap() error { return e.Err }
-
-// Hint returns what to do next.
-func (e *UnreadableError) Hint() string {
-	return "use the encryption configuration the objects were written with, or restore them from a backup"
-}
+// unreadableHint is the next step if the storage holds objects that cannot be read.
+const unreadableHint = "use the encryption configuration the objects were written with, or restore them from a backup"
 
 // Fresh returns ErrStale if one of the feeds is not fresh.
 func (m *Mirror) Fresh() error {
@@ -93,14 +82,14 @@ func (m *Mirror) Fresh() error {
 	return nil
 }
 
-// WaitSynced waits until every feed has delivered what was stored at the start. It returns an *UnreadableError at once if
+// WaitSynced waits until every feed has delivered what was stored at the start. It returns an error with a hint at once if
 // that cannot be read.
 func (m *Mirror) WaitSynced(ctx context.Context) error {
 	for r, f := range m.feeds {
 		select {
 		case <-f.synced:
 		case err := <-f.unreadable:
-			return &UnreadableError{Err: err}
+			return hint.New(fmt.Errorf("the storage holds objects that cannot be read: %w", err), unreadableHint)
 		case <-ctx.Done():
 			return fmt.Errorf("read %s from storage: %w", r, context.Cause(ctx))
 		}

@@ -18,6 +18,7 @@ import (
 
 	"lanyard.dev/internal/apiserver/registry"
 	"lanyard.dev/internal/apiserver/registry/storagetest"
+	"lanyard.dev/internal/hint"
 )
 
 // recorder is a listener that knows which accounts exist. A test can wait for a change.
@@ -265,8 +266,8 @@ func TestAFailedCreateDeliversTheObject(t *testing.T) {
 	}
 }
 
-// TestWaitSyncedNamesTheResource checks the error of a start that does not complete.
-func TestWaitSyncedNamesTheResource(t *testing.T) {
+// TestWaitSynced checks the error of a start that does not complete, and that of one that cannot.
+func TestWaitSynced(t *testing.T) {
 	t.Parallel()
 	m := New(Config{SoleWriter: true}, accounts)
 	cause := errors.New("etcd is away")
@@ -275,5 +276,10 @@ func TestWaitSyncedNamesTheResource(t *testing.T) {
 	err := m.WaitSynced(ctx)
 	if !errors.Is(err, cause) || err.Error() != "read serviceaccounts from storage: etcd is away" {
 		t.Errorf("got %v", err)
+	}
+	fault := storage.NewInternalError(errors.New("no key decrypts it"))
+	m.Feed(accounts).unreadable <- fault
+	if err := m.WaitSynced(t.Context()); !errors.Is(err, fault) || hint.Of(err) != unreadableHint {
+		t.Errorf("objects that cannot be read: %v with the hint %q", err, hint.Of(err))
 	}
 }
