@@ -81,8 +81,8 @@ func awaitHealth(t *testing.T, log *Log, want bool) {
 	}
 }
 
-// TestFullDisk checks that a full disk is reported, that the first event after it is whole, and that the log recovers without an
-// event.
+// TestFullDisk checks that a full disk is reported, that the first event after it is whole, and that the log recovers
+// without an event.
 func TestFullDisk(t *testing.T) {
 	t.Parallel()
 	d := &disk{room: 1 << 20}
@@ -144,7 +144,8 @@ func TestHangingDisk(t *testing.T) {
 	awaitHealth(t, log, true)
 }
 
-// TestStrictMode checks that a request fails if its event is not written, and that health checks have no event of their arrival.
+// TestStrictMode checks that a request fails if its event is not written, and that health checks have no event of their
+// arrival.
 func TestStrictMode(t *testing.T) {
 	t.Parallel()
 	d := &disk{}

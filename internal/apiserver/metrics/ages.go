@@ -94,8 +94,8 @@ func CertificateFile(name, path string) Certificate {
 	return Certificate{Name: name, Read: func() ([]byte, error) { return os.ReadFile(path) }}
 }
 
-// WatchCertificates adds the age and the remaining life of each certificate. Of a bundle or a chain, it uses the certificate that
-// expires first. It omits a certificate that cannot be read.
+// WatchCertificates adds the age and the remaining life of each certificate. Of a bundle or a chain, it uses the
+// certificate that expires first. It omits a certificate that cannot be read.
 func (m *Metrics) WatchCertificates(certificates []Certificate) {
 	each := func(value func(*x509.Certificate) time.Duration) func(set func(float64, string)) {
 		return func(set func(float64, string)) {

@@ -57,8 +57,9 @@ func (m *Metrics) gatherers() prometheus.Gatherers {
 	return prometheus.Gatherers{legacyregistry.DefaultGatherer, m.registry}
 }
 
-// Prime collects all metrics once, while etcd is available. At the first collection the library connects to etcd for the size of
-// the database. If etcd is unavailable then, that collection and all later ones take 20 seconds, longer than scrapers wait.
+// Prime collects all metrics once, while etcd is available. At the first collection the library connects to etcd for the
+// size of the database. If etcd is unavailable then, that collection and all later ones take 20 seconds, longer than
+// scrapers wait.
 func (m *Metrics) Prime() {
 	if _, err := m.gatherers().Gather(); err != nil {
 		klog.V(2).InfoS("Could not collect the metrics for the first time", "err", err)

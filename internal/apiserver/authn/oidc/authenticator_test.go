@@ -143,8 +143,8 @@ func TestSignIn(t *testing.T) {
 	}
 }
 
-// TestIssuerIsUnavailable checks that a token is neither accepted nor refused if its key cannot be read, and that a forged token
-// is refused.
+// TestIssuerIsUnavailable checks that a token is neither accepted nor refused if its key cannot be read, and that a
+// forged token is refused.
 func TestIssuerIsUnavailable(t *testing.T) {
 	t.Parallel()
 	away := startIssuer(t)
