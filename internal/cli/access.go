@@ -21,71 +21,70 @@ import (
 	"lanyard.dev/internal/rbac/bootstrap"
 )
 
-const accessHelp = `Ask an RBAC policy why, who and what: why someone may or may not do something,
-who may do it, and what someone may do. The answers come from the engine that
-authorizes requests, and nothing is changed.
+const accessHelp = `Explain an RBAC policy: why a subject may or may not do something, who may do
+it, and what a subject may do. The answers come from the engine that authorizes
+requests. The commands change nothing.
 
-The policy is that of a cluster, any Kubernetes cluster, named as kubectl does:
-by --kubeconfig, KUBECONFIG, the authority that runs here, or ~/.kube/config. If
-you may not list all roles and bindings, those of one namespace are read, and
-the API server is asked for its own decision where you may ask for it; a note
-says what the answer covers. Or the policy is that of YAML and JSON files, with
--f. Kubernetes' default roles and bindings then count besides.
+The policy comes from a Kubernetes cluster, which is selected as by kubectl:
+by --kubeconfig, KUBECONFIG, the authority on this machine, or ~/.kube/config.
+If you may not list all roles and bindings, the commands read those of one
+namespace, and request the API server's own decision if you have the permission.
+A note tells which part of the policy the answer covers. With -f, the policy
+comes from YAML and JSON files, together with Kubernetes' default roles and
+bindings.
 
-Someone is
+A SUBJECT is one of
   sa:NAMESPACE/NAME  a service account; NAMESPACE/NAME and
                      system:serviceaccount:NAMESPACE:NAME mean the same
-  user:NAME          a user; --group names groups of theirs
+  user:NAME          a user; --group adds groups of the user
   group:NAME         any member of a group
   node:NAME          a node
-with the groups that follow from that, such as system:authenticated.
+and is in the groups that follow from it, such as system:authenticated.
 
-Only RBAC is explained. What else a cluster decides by, such as the node
-authorizer or a webhook, may allow more; a cluster's own decision counts where
-you may create a SubjectAccessReview.`
+The commands explain RBAC only. Other authorizers of a cluster, such as the node
+authorizer or a webhook, may allow more. If you may create a
+SubjectAccessReview, the cluster's own decision is the result.`
 
 func newAccess(s streams) *cobra.Command {
-	group := newGroup(s, "access", "Ask why, who and what of an RBAC policy", accessHelp)
-	group.AddCommand(newAccessExplain(s), newAccessWhoCan(s), newAccessList(s))
-	return group
+	return newGroup("access", "Explain an RBAC policy: who may do what, and why", accessHelp, newAccessExplain(s), newAccessWhoCan(s), newAccessList(s))
 }
 
-// subjectOptions say who is asked about.
+// accessFormats are the formats of the results.
+var accessFormats = []string{formatTable, formatWide, formatJSON, formatYAML}
+
+// subjectOptions select a subject.
 type subjectOptions struct {
 	groups  []string
 	subject access.Subject
 }
 
 func (o *subjectOptions) addFlags(cmd *cobra.Command) {
-	cmd.Flags().StringArrayVar(&o.groups, "group", nil, "group the subject is in besides the implicit ones; may be given more than once")
+	cmd.Flags().StringArrayVar(&o.groups, "group", nil, "group of the subject besides the implicit ones; may be repeated")
 }
 
-func (o *subjectOptions) complete(text string) (err error) {
+// parse parses the argument SUBJECT.
+func (o *subjectOptions) parse(text string) (err error) {
 	o.subject, err = access.ParseSubject(text, o.groups...)
 	return err
 }
 
-// targetOptions say what is asked about, and where.
+// targetOptions select a verb, a resource and a namespace.
 type targetOptions struct {
 	verb, text    string
 	namespace     string
 	allNamespaces bool
 	subresource   string
-	hasSub        bool
+	flags         *pflag.FlagSet
 	name          string
 }
 
 func (o *targetOptions) addFlags(cmd *cobra.Command) {
 	f := cmd.Flags()
-	f.StringVarP(&o.namespace, "namespace", "n", "", "namespace asked about (default that of the kubeconfig's context, or \"default\")")
-	f.BoolVarP(&o.allNamespaces, "all-namespaces", "A", false, "ask about all namespaces at once")
-	f.StringVar(&o.subresource, "subresource", "", "subresource, as log; what follows the resource's slash is then a name")
-	f.StringVar(&o.name, "name", "", "name of the object; what follows the resource's slash is then a subresource")
-}
-
-func (o *targetOptions) complete(cmd *cobra.Command, verb, text string) {
-	o.verb, o.text = verb, text
-	o.hasSub = cmd.Flags().Changed("subresource")
+	o.flags = f
+	f.StringVarP(&o.namespace, "namespace", "n", "", "namespace of the request (default: that of the kubeconfig's context, or \"default\")")
+	f.BoolVarP(&o.allNamespaces, "all-namespaces", "A", false, "the request is for all namespaces")
+	f.StringVar(&o.subresource, "subresource", "", "subresource, such as log; the part after the slash of RESOURCE is then a name")
+	f.StringVar(&o.name, "name", "", "name of the object; the part after the slash of RESOURCE is then a subresource")
 }
 
 func (o *targetOptions) validate() error {
@@ -95,13 +94,13 @@ func (o *targetOptions) validate() error {
 	return nil
 }
 
-// resolve reads the resource by what the source of the policy knows.
+// resolve interprets the resource by the catalog of the policy's source. It adds notes to from.
 func (o *targetOptions) resolve(ctx context.Context, from *loadedPolicy) (access.Target, error) {
 	spec := access.Spec{Verb: o.verb, Text: o.text, Namespace: from.namespace, Name: o.name}
 	if o.allNamespaces {
 		spec.Namespace = ""
 	}
-	if o.hasSub {
+	if o.flags != nil && o.flags.Changed("subresource") {
 		spec.Subresource = &o.subresource
 	}
 	target, notes, err := from.catalog.Resolve(spec)
@@ -109,7 +108,7 @@ func (o *targetOptions) resolve(ctx context.Context, from *loadedPolicy) (access
 		return target, err
 	}
 	if o.namespace != "" && target.Namespace == "" && target.Path == "" {
-		notes = append(notes, fmt.Sprintf("%s are in no namespace, so -n says nothing", target.Resource))
+		notes = append(notes, fmt.Sprintf("%s are not namespaced, so -n has no effect", target.Resource))
 	}
 	from.notes = append(from.notes, notes...)
 	if from.server != nil {
@@ -118,19 +117,7 @@ func (o *targetOptions) resolve(ctx context.Context, from *loadedPolicy) (access
 	return target, nil
 }
 
-// exactArgs is cobra.ExactArgs in this package's words.
-func exactArgs(cmd *cobra.Command, args []string, n int, names string) error {
-	switch {
-	case len(args) < n:
-		return usageError(cmd, errors.New("expected "+names))
-	case len(args) > n:
-		return noArgs(cmd, args[n:])
-	}
-	return nil
-}
-
-// policySource is where a policy comes from: files if any are named, else a
-// cluster.
+// policySource selects where the policy comes from: files if any are named, else a cluster.
 type policySource struct {
 	streams
 	files        []string
@@ -138,30 +125,30 @@ type policySource struct {
 	connection   connection
 
 	defaultRolesFlag *pflag.Flag
-	wait             time.Duration // for each request; 0 for the default
+	timeout          time.Duration // of each request; 0 means the default
 }
 
-// loadedPolicy is a policy, and how to talk about it.
+// loadedPolicy is a policy with the information to interpret and explain it.
 type loadedPolicy struct {
 	policy  *access.Policy
 	catalog *access.Catalog
-	// namespace is the one asked about, if no other is named.
+	// namespace is the namespace of requests that name no other.
 	namespace string
 	notes     []string
 
-	// manifests are what files hold; nil for a cluster.
+	// manifests are the content of files. It is nil for a cluster.
 	manifests *access.Manifests
-	// server is the cluster's; nil for files.
+	// server is the API server of a cluster. It is nil for files.
 	server *server
-	// forbidden is why not all of the policy could be read; nil if it was. whole is set where all was that counts in the
-	// namespace, nothing where no binding could be.
-	forbidden      error
-	whole, nothing bool
-	// assumed names the ClusterRoles that could not be read and are taken to be Kubernetes' default ones.
+	// forbidden is the first error of a read that was forbidden. It is nil if the whole policy was read.
+	forbidden error
+	// whole reports whether everything that applies in namespace was read, noBindings whether no binding could be read.
+	whole, noBindings bool
+	// assumed names the ClusterRoles that could not be read and are assumed to be Kubernetes' default ones.
 	assumed []string
 }
 
-// subjectNotes says so if the subject does not exist.
+// subjectNotes returns a note if the subject does not exist.
 func (l *loadedPolicy) subjectNotes(ctx context.Context, s *access.Subject) []string {
 	if l.server != nil {
 		return l.server.subjectNotes(ctx, s)
@@ -171,8 +158,8 @@ func (l *loadedPolicy) subjectNotes(ctx context.Context, s *access.Subject) []st
 
 func (o *policySource) addFlags(cmd *cobra.Command) {
 	f := cmd.Flags()
-	f.StringArrayVarP(&o.files, "filename", "f", nil, "YAML or JSON file with policy, a directory of them, or - for standard input; may be given more than once")
-	f.BoolVar(&o.defaultRoles, "default-roles", true, "with -f, let Kubernetes' default roles and bindings count besides, as in any cluster")
+	f.StringArrayVarP(&o.files, "filename", "f", nil, "YAML or JSON file with roles and bindings, a directory of such files, or - for standard input; may be repeated")
+	f.BoolVar(&o.defaultRoles, "default-roles", true, "with -f, add Kubernetes' default roles and bindings, which every cluster has")
 	o.defaultRolesFlag = f.Lookup("default-roles")
 	o.connection.addFlags(f)
 }
@@ -180,10 +167,10 @@ func (o *policySource) addFlags(cmd *cobra.Command) {
 func (o *policySource) validate() error {
 	var faults []error
 	if len(o.files) > 0 && o.connection.named() {
-		faults = append(faults, errors.New("-f reads files, and --kubeconfig and --context name a cluster"))
+		faults = append(faults, errors.New("-f selects files, but --kubeconfig and --context select a cluster"))
 	}
 	if len(o.files) == 0 && o.defaultRolesFlag.Changed {
-		faults = append(faults, errors.New("--default-roles is for files: a cluster has its own"))
+		faults = append(faults, errors.New("--default-roles requires -f: a cluster has its own default roles"))
 	}
 	if slices.Contains(o.files, "") {
 		faults = append(faults, errors.New("-f must not be empty"))
@@ -191,7 +178,7 @@ func (o *policySource) validate() error {
 	return errors.Join(faults...)
 }
 
-// load reads the policy. namespace is the one named, or empty.
+// load reads the policy. namespace may be empty.
 func (o *policySource) load(ctx context.Context, namespace string) (*loadedPolicy, error) {
 	if len(o.files) == 0 {
 		return o.loadCluster(ctx, namespace)
@@ -204,7 +191,7 @@ func (o *policySource) load(ctx context.Context, namespace string) (*loadedPolic
 		}
 	}
 	if manifests.Count() == 0 {
-		return nil, noPolicy(manifests)
+		return nil, noPolicyError(manifests)
 	}
 	if o.defaultRoles {
 		manifests.Default(bootstrap.ClusterRoles(), bootstrap.ClusterRoleBindings())
@@ -219,9 +206,9 @@ func (o *policySource) load(ctx context.Context, namespace string) (*loadedPolic
 	return loaded, nil
 }
 
-// noPolicy says that there is no policy in the files, and what is there instead.
-func noPolicy(manifests *access.Manifests) error {
-	text := "the files hold no roles and no bindings"
+// noPolicyError returns the error of files without policy. It names what the files contain instead.
+func noPolicyError(manifests *access.Manifests) error {
+	text := "the files contain no roles and no bindings"
 	if notes := manifests.Notes(); len(notes) > 0 {
 		text += ": " + strings.Join(notes, "; ")
 	}
@@ -237,7 +224,7 @@ func (o *policySource) readFile(manifests *access.Manifests, name string) error 
 		return fmt.Errorf("read policy: %w", err)
 	}
 	if !info.IsDir() {
-		return open(name, manifests.Read)
+		return readPolicyFile(name, manifests.Read)
 	}
 	found := false
 	err = filepath.WalkDir(name, func(path string, entry fs.DirEntry, err error) error {
@@ -254,16 +241,16 @@ func (o *policySource) readFile(manifests *access.Manifests, name string) error 
 			manifests.Skip(path, "not a regular file")
 			return nil
 		}
-		return open(path, manifests.ReadOneOfMany)
+		return readPolicyFile(path, manifests.ReadOneOfMany)
 	})
 	if err == nil && !found {
-		return fmt.Errorf("read policy: %s holds no .yaml, .yml or .json files", name)
+		return fmt.Errorf("read policy: %s contains no .yaml, .yml or .json files", name)
 	}
 	return err
 }
 
-// open lets read have a file.
-func open(name string, read func(name string, in io.Reader) error) error {
+// readPolicyFile opens a file for read.
+func readPolicyFile(name string, read func(name string, in io.Reader) error) error {
 	f, err := os.Open(name)
 	if err != nil {
 		return fmt.Errorf("read policy: %w", err)

@@ -26,15 +26,15 @@ import (
 )
 
 const (
-	// pageSize is the number of objects asked for at once.
+	// pageSize is the number of objects in a page of a list.
 	pageSize = 500
-	// requestWait bounds each request for a part of the policy.
-	requestWait = time.Minute
-	// maxRoleReads bounds the ClusterRoles that are read one by one.
+	// policyTimeout bounds each request for a part of the policy.
+	policyTimeout = time.Minute
+	// maxRoleReads bounds the number of ClusterRoles that are read one by one.
 	maxRoleReads = 200
 )
 
-// loadCluster reads the policy of a cluster: all of it or, if the caller may not, what they may read.
+// loadCluster reads the policy of a cluster, or the part of it that the caller may read.
 func (o *policySource) loadCluster(ctx context.Context, namespace string) (*loadedPolicy, error) {
 	client, configured, err := o.connection.config(io.Discard)
 	switch {
@@ -44,7 +44,7 @@ func (o *policySource) loadCluster(ctx context.Context, namespace string) (*load
 		return nil, err
 	}
 	client.QPS, client.Burst = discoveryQPS, discoveryBurst
-	client.Timeout = cmp.Or(o.wait, requestWait)
+	client.Timeout = cmp.Or(o.timeout, policyTimeout)
 	loaded := &loadedPolicy{namespace: cmp.Or(namespace, configured)}
 	reader, err := o.readPolicy(ctx, client, loaded.namespace)
 	if err != nil {
@@ -56,32 +56,32 @@ func (o *policySource) loadCluster(ctx context.Context, namespace string) (*load
 	loaded.policy = access.WithUnread(reader.index, reader.unreadRoles)
 	loaded.catalog, loaded.notes = discoverResources(ctx, client)
 	loaded.catalog.Learn(loaded.policy)
-	loaded.forbidden, loaded.whole, loaded.nothing = reader.forbidden, reader.whole(), reader.bindings == 0
+	loaded.forbidden, loaded.whole, loaded.noBindings = reader.forbidden, reader.whole(), reader.bindings == 0
 	loaded.assumed = reader.assumed
 	loaded.notes = append(loaded.notes, reader.notes()...)
 	return loaded, nil
 }
 
-// policyReader reads as much of a cluster's policy as the caller may.
+// policyReader reads the part of a cluster's policy that the caller may read.
 type policyReader struct {
 	client    rbacclient.RbacV1Interface
 	host      string
 	namespace string
-	shown     *progress
+	progress  *progress
 	index     *rbac.Index
 
-	// forbidden is the first refusal; nil if all of the policy was read.
+	// forbidden is the first error of a read that was forbidden. It is nil if the whole policy was read.
 	forbidden error
-	// unread holds the kinds of which nothing could be read, elsewhere those of which only the namespace could.
-	unread, elsewhere []string
-	// bindings counts the kinds of bindings of which some could be read.
+	// unread are the resources of which nothing could be read, namespaceOnly those that could be read in the namespace only.
+	unread, namespaceOnly []string
+	// bindings is the number of kinds of bindings that could be read, at least in the namespace.
 	bindings    int
-	roleNames   map[string]bool // ClusterRoles that bindings refer to
+	roleNames   map[string]bool // ClusterRoles to which bindings refer
 	unreadRoles map[rbac.Ref]bool
-	assumed     []string // ClusterRoles taken to be the default ones
+	assumed     []string // ClusterRoles that are assumed to be the default ones
 }
 
-// policyKind is one of the four kinds; list takes a namespace, which is empty for all.
+// policyKind is one of the four RBAC resources. list lists a namespace, or all namespaces if that is empty.
 type policyKind struct {
 	resource   string
 	namespaced bool
@@ -114,7 +114,7 @@ func (r *policyReader) kinds() []policyKind {
 	}
 }
 
-// readPolicy lists the four kinds: in all namespaces or, where that is forbidden, in the one asked about.
+// readPolicy lists the four resources in all namespaces or, where that is forbidden, in one.
 func (o *policySource) readPolicy(ctx context.Context, config *rest.Config, namespace string) (*policyReader, error) {
 	binary := rest.CopyConfig(config)
 	binary.ContentType, binary.AcceptContentTypes = runtime.ContentTypeProtobuf, runtime.ContentTypeProtobuf+","+runtime.ContentTypeJSON
@@ -123,10 +123,10 @@ func (o *policySource) readPolicy(ctx context.Context, config *rest.Config, name
 		return nil, fmt.Errorf("connect to %s: %w", config.Host, err)
 	}
 	r := &policyReader{
-		client: client, host: config.Host, namespace: namespace, shown: newProgress(o.err), index: rbac.NewIndex(),
+		client: client, host: config.Host, namespace: namespace, progress: newProgress(o.err), index: rbac.NewIndex(),
 		roleNames: map[string]bool{}, unreadRoles: map[rbac.Ref]bool{},
 	}
-	defer r.shown.clear()
+	defer r.progress.clear()
 	for _, kind := range r.kinds() {
 		if err := r.readKind(ctx, kind); err != nil {
 			return nil, explainList(kind.resource, config.Host, err)
@@ -152,7 +152,7 @@ func (r *policyReader) readKind(ctx context.Context, kind policyKind) error {
 			return nil
 		}
 		if err == nil {
-			r.elsewhere = append(r.elsewhere, kind.resource)
+			r.namespaceOnly = append(r.namespaceOnly, kind.resource)
 		}
 	}
 	if err == nil && kind.binding {
@@ -161,14 +161,14 @@ func (r *policyReader) readKind(ctx context.Context, kind policyKind) error {
 	return err
 }
 
-// listAll lists in pages, or all at once when a page comes too late for the server to remember where it was.
+// listAll lists in pages. If the continue token of a page has expired, the pager lists everything at once.
 func (r *policyReader) listAll(ctx context.Context, resource string, list pager.ListPageFunc) error {
 	count := 0
 	pages := pager.New(func(ctx context.Context, opts metav1.ListOptions) (runtime.Object, error) {
 		page, err := list(ctx, opts)
 		if err == nil {
 			count += meta.LenList(page)
-			r.shown.show(fmt.Sprintf("reading %s: %d", resource, count))
+			r.progress.show(fmt.Sprintf("reading %s: %d", resource, count))
 		}
 		return page, err
 	})
@@ -186,24 +186,24 @@ func (r *policyReader) add(obj runtime.Object) error {
 		r.index.SetClusterRole(o)
 	case *rbacv1.ClusterRoleBinding:
 		r.index.SetClusterRoleBinding(o)
-		r.refersTo(o.RoleRef)
+		r.noteRole(o.RoleRef)
 	case *rbacv1.Role:
 		r.index.SetRole(o)
 	case *rbacv1.RoleBinding:
 		r.index.SetRoleBinding(o)
-		r.refersTo(o.RoleRef)
+		r.noteRole(o.RoleRef)
 	}
 	return nil
 }
 
-func (r *policyReader) refersTo(ref rbacv1.RoleRef) {
+func (r *policyReader) noteRole(ref rbacv1.RoleRef) {
 	if ref.Kind == "ClusterRole" {
 		r.roleNames[ref.Name] = true
 	}
 }
 
-// readRoles reads the ClusterRoles that bindings refer to one by one. One that cannot be read is taken to be Kubernetes'
-// default of that name, if there is one.
+// readRoles reads one by one the ClusterRoles to which bindings refer. If the caller may not read one, readRoles assumes that
+// it is Kubernetes' default role of that name, if there is one.
 func (r *policyReader) readRoles(ctx context.Context) error {
 	defaults := map[string]*rbacv1.ClusterRole{}
 	for _, role := range bootstrap.ClusterRoles() {
@@ -232,20 +232,21 @@ func (r *policyReader) readRoles(ctx context.Context) error {
 	return nil
 }
 
-// whole reports whether all was read that counts in the namespace. ClusterRoles may have been read one by one.
+// whole reports whether everything was read that applies in the namespace. ClusterRoles may have been read one by one.
 func (r *policyReader) whole() bool {
-	return len(r.lacking()) == 0 && len(r.unreadRoles)+len(r.assumed) == 0
+	return len(r.unreadExceptRoles()) == 0 && len(r.unreadRoles)+len(r.assumed) == 0
 }
 
-func (r *policyReader) lacking() []string {
+// unreadExceptRoles returns the resources that could not be read. It leaves out ClusterRoles, which are read one by one then.
+func (r *policyReader) unreadExceptRoles() []string {
 	return slices.DeleteFunc(slices.Clone(r.unread), func(what string) bool { return what == "clusterroles" })
 }
 
-// notes say what the answers cover.
+// notes returns notes about the parts of the policy that were not read.
 func (r *policyReader) notes() []string {
 	var notes []string
-	unread := r.lacking()
-	for _, kind := range r.elsewhere {
+	unread := r.unreadExceptRoles()
+	for _, kind := range r.namespaceOnly {
 		unread = append(unread, kind+" outside namespace "+r.namespace)
 	}
 	if len(unread) > 0 {
@@ -253,7 +254,7 @@ func (r *policyReader) notes() []string {
 	}
 	if len(r.assumed) > 0 {
 		slices.Sort(r.assumed)
-		notes = append(notes, "these ClusterRoles could not be read and are taken to be Kubernetes' default ones: "+strings.Join(r.assumed, ", "))
+		notes = append(notes, "these ClusterRoles could not be read and are assumed to be Kubernetes' default ones: "+strings.Join(r.assumed, ", "))
 	}
 	return notes
 }
@@ -262,36 +263,34 @@ func explainList(resource, host string, err error) error {
 	wrapped := fmt.Errorf("list %s of %s: %w", resource, host, err)
 	switch {
 	case apierrors.IsForbidden(err):
-		return withHint(wrapped, "reading a policy takes leave to list roles, rolebindings, clusterroles and clusterrolebindings in all namespaces, or some of it in the one of -n")
+		return withHint(wrapped, "to read a policy, you need the permission to list roles, rolebindings, clusterroles and clusterrolebindings in all namespaces, or some of them in the namespace of -n")
 	case apierrors.IsUnauthorized(err):
-		return withHint(wrapped, "the kubeconfig's credentials do not hold: renew them, or name another with --kubeconfig or --context")
+		return withHint(wrapped, "the credentials in the kubeconfig are not accepted: renew them, or select others with --kubeconfig or --context")
 	}
 	return wrapped
 }
 
-// discoverResources asks the cluster what it serves. What it does not say is
-// filled in from what is known anyway.
+// discoverResources returns the resources that the cluster serves. It adds built-in knowledge if discovery fails.
 func discoverResources(ctx context.Context, config *rest.Config) (*access.Catalog, []string) {
 	client, err := discoveryclient.NewDiscoveryClientForConfig(config)
 	if err != nil {
-		return access.Builtin(), []string{fmt.Sprintf("the resources of the cluster are not known: %v", err)}
+		return access.Builtin(), []string{fmt.Sprintf("the resources of the cluster are unknown: %v", err)}
 	}
 	groups, lists, err := client.ServerGroupsAndResourcesWithContext(ctx)
 	switch {
 	case len(lists) == 0:
-		return access.Builtin(), []string{fmt.Sprintf("the resources of the cluster are not known: %v", err)}
+		return access.Builtin(), []string{fmt.Sprintf("the resources of the cluster are unknown: %v", err)}
 	case err != nil:
-		return access.NewCatalog(groups, lists), []string{fmt.Sprintf("some resources of the cluster are not known: %v", err)}
+		return access.NewCatalog(groups, lists), []string{fmt.Sprintf("some resources of the cluster are unknown: %v", err)}
 	}
 	return access.NewCatalog(groups, lists), nil
 }
 
-// progress is one line on a terminal that says what is going on, and nothing
-// where no one watches.
+// progress shows one line on a terminal. If the writer is not a terminal, it shows nothing.
 type progress struct{ w io.Writer }
 
 func newProgress(w io.Writer) *progress {
-	if !writesToTerminal(w) {
+	if !isTerminal(w) {
 		return &progress{}
 	}
 	return &progress{w: w}

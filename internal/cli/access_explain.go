@@ -13,18 +13,18 @@ import (
 	"lanyard.dev/internal/rbac"
 )
 
-const explainHelp = `Say whether someone may do something, and why. If so, every binding that
-allows it is shown, with its role. If not, the bindings that come nearest are,
-with what they lack: another verb, another namespace, a name, a role that does
-not exist.
+const explainHelp = `Show whether a subject may do something, and why. If it may, the result lists
+every binding that allows it, with its role. If it may not, the result lists the
+bindings that come nearest, and why each does not allow it: it is for another
+verb, another namespace or another name, or its role does not exist.
 
 RESOURCE is written as for kubectl: pods, po, deployments.apps, or a path such
 as /metrics. A name or a subresource may follow: pods/web, pods/log,
-pods/web/log. TYPE/X means the subresource X if TYPE is known to have one or a
-rule names it, else the object X; --subresource and --name leave no doubt. The
-second line of the answer holds the attributes that were asked about.
+pods/web/log. TYPE/X means the subresource X if TYPE is known to have it or if a
+rule names it, and otherwise the object X. --subresource and --name select the
+meaning. The second line of the result contains the attributes of the request.
 
-The exit code is 0 for yes and 1 for no, and for an answer that is not known.`
+The exit code is 0 for yes, and 1 for no or if the answer is unknown.`
 
 const explainExamples = `  # May the account "web" list pods in its namespace?
   lanyard access explain sa:shop/web list pods -n shop
@@ -32,10 +32,10 @@ const explainExamples = `  # May the account "web" list pods in its namespace?
   # Why may this node read all nodes?
   lanyard access explain node:worker-1 list nodes
 
-  # May they read the object "metrics" of widgets, rather than a subresource?
+  # May ann read the widget named "metrics", as opposed to a subresource?
   lanyard access explain user:ann get widgets --name metrics
 
-  # By the files in a directory, as JSON
+  # With the policy in a directory, as JSON
   lanyard access explain sa:shop/web get secrets/db -n shop -f deploy/ -o json`
 
 type explainOptions struct {
@@ -43,44 +43,35 @@ type explainOptions struct {
 	source  policySource
 	subject subjectOptions
 	target  targetOptions
-	output  tableOptions
+	output  outputOptions
 }
 
 func newAccessExplain(s streams) *cobra.Command {
 	o := &explainOptions{streams: s, source: policySource{streams: s}}
 	cmd := &cobra.Command{
 		Use:     "explain SUBJECT VERB RESOURCE[/NAME] [-n NAMESPACE]",
-		Short:   "Say whether someone may do something, and why",
+		Short:   "Show whether a subject may do something, and why",
 		Long:    explainHelp,
 		Example: explainExamples,
 
 		DisableFlagsInUseLine: true,
-		RunE: func(cmd *cobra.Command, args []string) error {
-			if err := exactArgs(cmd, args, 3, "SUBJECT VERB RESOURCE"); err != nil {
-				return err
-			}
-			if err := o.complete(cmd, args); err != nil {
-				return usageError(cmd, err)
-			}
-			if err := o.validate(); err != nil {
-				return usageError(cmd, err)
-			}
-			return o.run(cmd.Context())
-		},
+		RunE:                  checkAndRun(o.validate, o.run),
 	}
 	o.subject.addFlags(cmd)
 	o.target.addFlags(cmd)
 	o.source.addFlags(cmd)
-	o.output.addFlags(cmd)
+	o.output.addFlags(cmd, accessFormats...)
 	return cmd
 }
 
-func (o *explainOptions) complete(cmd *cobra.Command, args []string) error {
-	o.target.complete(cmd, args[1], args[2])
-	return o.subject.complete(args[0])
-}
-
-func (o *explainOptions) validate() error {
+func (o *explainOptions) validate(args []string) error {
+	if err := expectArgs(args, 3, "SUBJECT VERB RESOURCE"); err != nil {
+		return err
+	}
+	if err := o.subject.parse(args[0]); err != nil {
+		return err
+	}
+	o.target.verb, o.target.text = args[1], args[2]
 	return errors.Join(o.target.validate(), o.source.validate(), o.output.validate())
 }
 
@@ -100,31 +91,31 @@ func (o *explainOptions) run(ctx context.Context) error {
 		if !found.Allowed {
 			found.Notes = append(found.Notes, loaded.policy.Typos(loaded.catalog, &o.subject.subject)...)
 		}
-		loaded.settle(ctx, &found)
+		loaded.applyDecision(ctx, &found)
 	case isNode && !found.Allowed:
-		found.Notes = append(found.Notes, "only RBAC is asked here: an API server may allow nodes more, by the pods bound to them")
+		found.Notes = append(found.Notes, "this answer is that of RBAC alone: an API server may allow nodes more, because of the pods bound to them")
 	}
-	err = o.output.print(o.streams, found, found.Notes, func(w io.Writer, wide bool) error { return printExplanation(w, &found, wide) })
+	err = o.output.printAnswer(o.streams, found, found.Notes, func(w io.Writer, wide bool) error { return printExplanation(w, &found, wide) })
 	if err == nil && !found.Allowed {
-		return verdict(exitFailure)
+		return exitCode(exitFailure)
 	}
 	return err
 }
 
-// settle puts the cluster's own decision in place of what its policy says by itself: something besides RBAC may decide,
-// and not all of the policy may have been read. Without both the answer is not known.
-func (l *loadedPolicy) settle(ctx context.Context, e *access.Explanation) {
-	status, asked := l.server.decide(ctx, e)
+// applyDecision replaces the result of the policy by the cluster's own decision: other authorizers may decide too, and the
+// policy may have been read in part only. Without a decision, and without the whole policy, the answer is unknown.
+func (l *loadedPolicy) applyDecision(ctx context.Context, e *access.Explanation) {
+	status, decided := l.server.decide(ctx, e)
 	switch {
-	case !asked:
+	case !decided:
 		e.Unknown = !e.Allowed && !l.covers(e.Target.Namespace) || e.Allowed && l.grantsAreAssumed(e.Grants)
 		e.Allowed = e.Allowed && !e.Unknown
 	case status.Allowed != e.Allowed && l.forbidden == nil:
-		e.Notes = append(e.Notes, fmt.Sprintf("RBAC alone says %s, and the API server %s, which counts%s", yesOrNo(e.Allowed), yesOrNo(status.Allowed), because(status.Reason)))
+		e.Notes = append(e.Notes, fmt.Sprintf("RBAC alone says %s, but the API server says %s, which is the result%s", yesNo(e.Allowed), yesNo(status.Allowed), reasonText(status.Reason)))
 	case l.forbidden != nil:
-		e.Notes = append(e.Notes, fmt.Sprintf("the API server was asked and says %s%s", yesOrNo(status.Allowed), because(status.Reason)))
+		e.Notes = append(e.Notes, fmt.Sprintf("the API server was asked and says %s%s", yesNo(status.Allowed), reasonText(status.Reason)))
 	}
-	if asked {
+	if decided {
 		e.Allowed = status.Allowed
 	}
 	if e.Allowed {
@@ -132,46 +123,46 @@ func (l *loadedPolicy) settle(ctx context.Context, e *access.Explanation) {
 	}
 }
 
-// covers reports whether all was read of the policy that counts in a namespace, or in none.
+// covers reports whether everything was read that applies in a namespace, or to cluster-scoped requests if namespace is empty.
 func (l *loadedPolicy) covers(namespace string) bool {
 	return l.forbidden == nil || l.whole && (namespace == "" || namespace == l.namespace)
 }
 
-// grantsAreAssumed reports whether no grant is certain, because the role of each could not be read: the cluster's role of
-// that name may hold other rules than Kubernetes' default one.
+// grantsAreAssumed reports whether every grant relies on a role that could not be read and is assumed to be Kubernetes' default
+// role of that name. The cluster's role may have other rules.
 func (l *loadedPolicy) grantsAreAssumed(grants []access.Via) bool {
 	return len(grants) > 0 && !slices.ContainsFunc(grants, func(via access.Via) bool {
 		return via.Role.Kind != rbac.ClusterRole.String() || !slices.Contains(l.assumed, via.Role.Name)
 	})
 }
 
-func yesOrNo(yes bool) string {
+func yesNo(yes bool) string {
 	if yes {
 		return "yes"
 	}
 	return "no"
 }
 
-func because(reason string) string {
+func reasonText(reason string) string {
 	if reason == "" {
 		return ""
 	}
 	return ": " + reason
 }
 
-// headline is the answer in a sentence, and what exactly was asked.
+// headline returns the answer as a sentence, and the attributes of the request.
 func headline(e *access.Explanation) string {
-	answer, can := yesOrNo(e.Allowed), "cannot"
+	answer, can := yesNo(e.Allowed), "cannot"
 	switch {
 	case e.Allowed:
 		can = "can"
 	case e.Unknown:
 		answer, can = "unknown", "is not known to be able to"
 	}
-	text := cell(fmt.Sprintf("%s: %s %s %s %s", answer, e.Subject.Text, can, e.Verb, e.Target.String())) + "\n"
-	text += cell("request: "+e.Target.Attributes(e.Verb)) + "\n"
+	text := singleLine(fmt.Sprintf("%s: %s %s %s %s", answer, e.Subject.Text, can, e.Verb, e.Target.String())) + "\n"
+	text += singleLine("request: "+e.Target.Attributes(e.Verb)) + "\n"
 	for _, way := range e.Ways {
-		text += way.Text + ": " + yesOrNo(way.Allowed) + "\n"
+		text += way.Text + ": " + yesNo(way.Allowed) + "\n"
 	}
 	return text
 }

@@ -14,12 +14,13 @@ import (
 	"lanyard.dev/internal/access"
 )
 
-const accessListHelp = `Show all that someone may do, in all namespaces or in one, with the bindings
-each permission comes from. A resource is written RESOURCE.GROUP; "*" stands for
-all. What is granted everywhere and in a namespace too is shown for both.
+const accessListHelp = `Show everything that a subject may do, in all namespaces or in one, with the
+bindings that grant each permission. A resource is written as RESOURCE.GROUP,
+and "*" means all. A permission that is granted both in all namespaces and in
+one appears twice.
 
-If you may not read the policy and ask about yourself, the API server is asked
-what you may do in the namespace; it does not say by which bindings.`
+If you may not read the policy and the subject is yourself, the API server is
+asked what you may do in the namespace. Its answer does not name bindings.`
 
 const accessListExamples = `  # What may the account "web" do?
   lanyard access list sa:shop/web
@@ -27,17 +28,17 @@ const accessListExamples = `  # What may the account "web" do?
   # What may it do in one namespace?
   lanyard access list sa:shop/web -n shop
 
-  # What do two groups give someone, with the roles?
+  # What may ann do as a member of two groups, and by which roles?
   lanyard access list user:ann --group developers --group on-call -o wide
 
-  # What would these files let a node do?
+  # What would a node be allowed to do by the policy in a directory?
   lanyard access list node:worker-1 -f policy/`
 
 type accessListOptions struct {
 	streams
 	source  policySource
 	subject subjectOptions
-	output  tableOptions
+	output  outputOptions
 
 	namespace string
 }
@@ -46,26 +47,25 @@ func newAccessList(s streams) *cobra.Command {
 	o := &accessListOptions{streams: s, source: policySource{streams: s}}
 	cmd := &cobra.Command{
 		Use:     "list SUBJECT [-n NAMESPACE]",
-		Short:   "Show all that someone may do",
+		Short:   "Show everything that a subject may do",
 		Long:    accessListHelp,
 		Example: accessListExamples,
 
 		DisableFlagsInUseLine: true,
-		RunE: func(cmd *cobra.Command, args []string) error {
-			if err := exactArgs(cmd, args, 1, "SUBJECT"); err != nil {
-				return err
-			}
-			if err := errors.Join(o.subject.complete(args[0]), o.source.validate(), o.output.validate()); err != nil {
-				return usageError(cmd, err)
-			}
-			return o.run(cmd.Context())
-		},
+		RunE:                  checkAndRun(o.validate, o.run),
 	}
-	cmd.Flags().StringVarP(&o.namespace, "namespace", "n", "", "only what holds in this namespace, what is granted everywhere included; with -f, also that of objects that name none")
+	cmd.Flags().StringVarP(&o.namespace, "namespace", "n", "", "show only what applies in this namespace; with -f, also the namespace of objects that name none")
 	o.subject.addFlags(cmd)
 	o.source.addFlags(cmd)
-	o.output.addFlags(cmd)
+	o.output.addFlags(cmd, accessFormats...)
 	return cmd
+}
+
+func (o *accessListOptions) validate(args []string) error {
+	if err := expectArgs(args, 1, "SUBJECT"); err != nil {
+		return err
+	}
+	return errors.Join(o.subject.parse(args[0]), o.source.validate(), o.output.validate())
 }
 
 func (o *accessListOptions) run(ctx context.Context) error {
@@ -78,18 +78,18 @@ func (o *accessListOptions) run(ctx context.Context) error {
 		return err
 	}
 	found.Notes = slices.Concat(loaded.notes, loaded.subjectNotes(ctx, &o.subject.subject), found.Notes)
-	return o.output.print(o.streams, found, found.Notes, func(w io.Writer, wide bool) error { return printPermissions(w, &found, wide) })
+	return o.output.printAnswer(o.streams, found, found.Notes, func(w io.Writer, wide bool) error { return printPermissions(w, &found, wide) })
 }
 
-// list answers from the policy. Where not all of that could be read, the API server tells callers what they may do
-// themselves in one namespace.
+// list returns the permissions by the policy. If the policy could not be read completely and the subject is the caller, it
+// returns what the API server reports for one namespace.
 func (o *accessListOptions) list(ctx context.Context, loaded *loadedPolicy) (access.Permissions, error) {
 	if loaded.forbidden == nil {
 		return loaded.policy.List(o.subject.subject, o.namespace), nil
 	}
 	self, groups := loaded.server.isCaller(ctx, &o.subject.subject)
 	switch {
-	case !self && loaded.nothing:
+	case !self && loaded.noBindings:
 		return access.Permissions{}, loaded.forbidden
 	case !self:
 		return loaded.policy.List(o.subject.subject, o.namespace), nil
@@ -115,7 +115,7 @@ func printPermissions(w io.Writer, p *access.Permissions, wide bool) error {
 		if p.Namespace != "" {
 			where = " in namespace " + p.Namespace
 		}
-		return write(w, cell("No binding lets "+p.Subject.Text+" do anything"+where+".")+"\n")
+		return write(w, singleLine("No binding lets "+p.Subject.Text+" do anything"+where+".")+"\n")
 	}
 	columns := []string{"SCOPE", "RESOURCE", "NAMES", "VERBS", "BINDINGS"}
 	if wide {
@@ -126,18 +126,18 @@ func printPermissions(w io.Writer, p *access.Permissions, wide bool) error {
 		cells := []string{
 			scopeText(item.Namespace), strings.Join(append(resourceTexts(item.APIGroups, item.Resources), item.NonResourceURLs...), ","),
 			strings.Join(item.ResourceNames, ","), strings.Join(item.Verbs, ","),
-			cmp.Or(each(item.Via, func(v access.Via) string { return v.Binding.String() }), "not known"),
+			cmp.Or(joinUnique(item.Via, func(v access.Via) string { return v.Binding.String() }), "unknown"),
 		}
 		if wide {
-			cells = append(cells, each(item.Via, func(v access.Via) string { return v.Role.String() }),
-				each(item.Via, func(v access.Via) string { return subjectText(v.Subject) }))
+			cells = append(cells, joinUnique(item.Via, func(v access.Via) string { return v.Role.String() }),
+				joinUnique(item.Via, func(v access.Via) string { return subjectText(v.Subject) }))
 		}
 		return cells
 	})
 }
 
-// each joins what text says of each item, repetitions left out.
-func each(vias []access.Via, text func(access.Via) string) string {
+// joinUnique joins the texts of the items, without repetitions.
+func joinUnique(vias []access.Via, text func(access.Via) string) string {
 	var texts []string
 	for _, v := range vias {
 		if t := text(v); !slices.Contains(texts, t) {

@@ -24,14 +24,14 @@ import (
 	"lanyard.dev/lanyardtest"
 )
 
-// reading is a resource as people write it, and the attributes it stands for.
+// reading is a resource as a user writes it, and the attributes that it means.
 type reading struct {
 	text, name                   string // the argument, and --name
 	group, resource, sub, object string
 	clusterScoped                bool
 }
 
-// readings hold each way to write a resource. They are this test's own, so that a wrong reading shows as a wrong answer.
+// readings contain each way to write a resource. The expected attributes do not come from the code under test.
 var readings = []reading{
 	{text: "pods", resource: "pods"}, {text: "po", resource: "pods"}, {text: "Pod", resource: "pods"}, {text: "pods.v1", resource: "pods"},
 	{text: "pods/web", resource: "pods", object: "web"}, {text: "pods/log", resource: "pods", sub: "log"},
@@ -65,7 +65,7 @@ var readings = []reading{
 	{text: "/healthz"}, {text: "/metrics"}, {text: "/api/v1"}, {text: "/logs/x"},
 }
 
-// review is the question as a SubjectAccessReview.
+// review returns a SubjectAccessReview for the same request.
 func (r *reading) review(verb, namespace string, s matrixSubject) authorizationv1.SubjectAccessReviewSpec {
 	spec := authorizationv1.SubjectAccessReviewSpec{User: s.user, Groups: s.groups}
 	if r.resource == "" {
@@ -101,7 +101,7 @@ var matrixSubjects = []matrixSubject{
 	{text: "user:root", extra: []string{"system:masters"}, user: "root", groups: []string{"system:masters", "system:authenticated"}},
 }
 
-// matrixPolicy draws roles and bindings that a server accepts. Some names are those of subresources elsewhere.
+// matrixPolicy returns random roles and bindings that a server accepts. Some names are also names of subresources.
 func matrixPolicy(r *rand.Rand) []runtime.Object {
 	pick := func(list ...string) string { return list[r.IntN(len(list))] }
 	some := func(list ...string) (out []string) {
@@ -144,9 +144,9 @@ func matrixPolicy(r *rand.Rand) []runtime.Object {
 	ref := func(kind, name string) rbacv1.RoleRef {
 		return rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: kind, Name: name}
 	}
-	// Rules name widgets, so that they are of a known group, and nobody holds these.
+	// This role is not bound. Its rules make the group of widgets known.
 	named := []rbacv1.PolicyRule{{Verbs: []string{"get"}, APIGroups: []string{"example.com"}, Resources: []string{"widgets", "widgets/frob"}}}
-	// Who has the default role view has this one's rules, too.
+	// This role is aggregated into the default role view.
 	viewed := metav1.ObjectMeta{Name: "viewed", Labels: map[string]string{"rbac.authorization.k8s.io/aggregate-to-view": "true"}}
 	gears := []rbacv1.PolicyRule{{Verbs: []string{"get"}, APIGroups: []string{"example.com"}, Resources: []string{"gears"}}}
 	out := []runtime.Object{
@@ -167,15 +167,15 @@ func matrixPolicy(r *rand.Rand) []runtime.Object {
 	return out
 }
 
-// question is one cell of the matrix.
+// question is one request of the matrix.
 type question struct {
 	reading         reading
 	verb, namespace string
 	subject         matrixSubject
 }
 
-// TestAccessAgreesWithTheServer asks thousands of questions of explain, on a cluster three times and on files, and the same
-// of a SubjectAccessReview on the same policy.
+// TestAccessAgreesWithTheServer compares thousands of answers of explain, for a cluster (three times) and for files, with those of
+// SubjectAccessReviews for the same policy.
 func TestAccessAgreesWithTheServer(t *testing.T) {
 	t.Parallel()
 	a := lanyardtest.Start(t)
@@ -211,7 +211,7 @@ func TestAccessAgreesWithTheServer(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		loaded.server = nil // what exists is not asked about
+		loaded.server = nil // Do not request which objects exist.
 		wrong := 0
 		for i := range questions {
 			if got := ask(t, loaded, &questions[i]); got.Allowed != want[i] {
@@ -227,7 +227,7 @@ func TestAccessAgreesWithTheServer(t *testing.T) {
 	wholeCommand(t, a, file, questions[:12], want)
 }
 
-// awaitAggregation waits until view has the rules of viewed.
+// awaitAggregation waits until the role view contains the rules of the role viewed.
 func awaitAggregation(t *testing.T, client kubernetes.Interface) {
 	t.Helper()
 	err := wait.PollUntilContextTimeout(t.Context(), 20*time.Millisecond, time.Minute, true, func(ctx context.Context) (bool, error) {
@@ -257,12 +257,12 @@ func pickVerb(r *rand.Rand) string {
 	return verbs[r.IntN(len(verbs))]
 }
 
-// newExplainOptions are the options that the command line makes.
+// newExplainOptions returns the options that a command line with these flags sets.
 func newExplainOptions(t *testing.T, source []string) *explainOptions {
 	t.Helper()
 	o := &explainOptions{}
 	o.source.streams = streams{in: &bytes.Buffer{}, out: &bytes.Buffer{}, err: &bytes.Buffer{}}
-	cmd := newGroup(o.source.streams, "test", "", "")
+	cmd := newGroup("test", "", "")
 	o.source.addFlags(cmd)
 	if err := cmd.ParseFlags(source); err != nil {
 		t.Fatal(err)
@@ -270,7 +270,7 @@ func newExplainOptions(t *testing.T, source []string) *explainOptions {
 	return o
 }
 
-// ask reads and answers a question as the command does.
+// ask answers a question as the command does.
 func ask(t *testing.T, loaded *loadedPolicy, q *question) access.Explanation {
 	t.Helper()
 	target := targetOptions{verb: q.verb, text: q.reading.text, name: q.reading.name, allNamespaces: q.namespace == ""}
@@ -287,7 +287,7 @@ func ask(t *testing.T, loaded *loadedPolicy, q *question) access.Explanation {
 	return loaded.policy.Explain(access.Question{Subject: s, Verb: q.verb, Target: resolved})
 }
 
-// createAll stores a policy, and returns it as a file.
+// createAll stores a policy in a cluster, and returns it as the content of a file.
 func createAll(t *testing.T, client kubernetes.Interface, policy []runtime.Object) string {
 	t.Helper()
 	var file bytes.Buffer
@@ -319,7 +319,7 @@ func createAll(t *testing.T, client kubernetes.Interface, policy []runtime.Objec
 	return file.String()
 }
 
-// decideAll asks the server, several questions at once and each one once.
+// decideAll returns the server's decisions. It makes several requests at once.
 func decideAll(t *testing.T, client kubernetes.Interface, questions []question) []bool {
 	t.Helper()
 	answers := make([]bool, len(questions))
@@ -343,7 +343,7 @@ func decideAll(t *testing.T, client kubernetes.Interface, questions []question) 
 	return answers
 }
 
-// wholeCommand asks some of the questions by the command line, which also asks the server.
+// wholeCommand asks some of the questions with the whole command, which also requests the server's decision.
 func wholeCommand(t *testing.T, a *lanyardtest.Authority, file string, questions []question, want []bool) {
 	t.Helper()
 	for i, q := range questions {

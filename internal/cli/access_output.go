@@ -3,80 +3,24 @@ package cli
 import (
 	"fmt"
 	"io"
-	"slices"
 	"strings"
-	"text/tabwriter"
 
-	"github.com/spf13/cobra"
 	rbacv1 "k8s.io/api/rbac/v1"
 
 	"lanyard.dev/internal/access"
 )
 
-const (
-	formatTable = "table"
-	formatWide  = "wide"
-)
-
-// tableOptions choose the form of a result that is a table.
-type tableOptions struct{ format string }
-
-func (o *tableOptions) addFlags(cmd *cobra.Command) {
-	cmd.Flags().StringVarP(&o.format, "output", "o", formatTable, "form of the result: table, wide, json or yaml")
-}
-
-func (o *tableOptions) validate() error {
-	if !slices.Contains([]string{formatTable, formatWide, formatJSON, formatYAML}, o.format) {
-		return fmt.Errorf("--output must be table, wide, json or yaml, not %q", o.format)
-	}
-	return nil
-}
-
-// print writes value as JSON or YAML, or calls table and writes the notes,
-// which value holds too, to standard error.
-func (o *tableOptions) print(s streams, value any, notes []string, table func(w io.Writer, wide bool) error) error {
-	if o.format == formatJSON || o.format == formatYAML {
-		return (&outputOptions{format: o.format}).print(s.out, value, nil)
-	}
-	if err := table(s.out, o.format == formatWide); err != nil {
-		return err
-	}
-	for _, note := range notes {
-		fmt.Fprintf(s.err, "note: %s\n", cell(note))
-	}
-	return nil
-}
-
-// printTable writes columns and rows, after a text of its own.
-func printTable(w io.Writer, before string, columns []string, rows int, row func(int) []string) error {
-	var text strings.Builder
-	text.WriteString(before)
-	tabs := tabwriter.NewWriter(&text, 0, 8, 3, ' ', 0)
-	fmt.Fprintln(tabs, strings.Join(columns, "\t"))
-	for i := range rows {
-		cells := row(i)
-		for j := range cells {
-			cells[j] = cell(cells[j])
+// printAnswer prints value in the format of o. As a table, the notes go to standard error; value contains them too.
+func (o *outputOptions) printAnswer(s streams, value any, notes []string, table func(w io.Writer, wide bool) error) error {
+	return o.print(s.out, value, func(w io.Writer) error {
+		if err := table(w, o.format == formatWide); err != nil {
+			return err
 		}
-		fmt.Fprintln(tabs, strings.Join(cells, "\t"))
-	}
-	if err := tabs.Flush(); err != nil {
-		return fmt.Errorf("write the result: %w", err)
-	}
-	return write(w, trimLines(text.String()))
-}
-
-func trimLines(text string) string {
-	var out strings.Builder
-	for line := range strings.Lines(text) {
-		out.WriteString(strings.TrimRight(line, " \n") + "\n")
-	}
-	return out.String()
-}
-
-// cell keeps text on its line.
-func cell(text string) string {
-	return strings.ReplaceAll(printable([]byte(text)), "\n", `\n`)
+		for _, note := range notes {
+			fmt.Fprintf(s.err, "note: %s\n", singleLine(note))
+		}
+		return nil
+	})
 }
 
 func viaColumns(wide bool) []string {
@@ -109,7 +53,7 @@ func scopeText(namespace string) string {
 	return "namespace " + namespace
 }
 
-// rulesText writes each rule as "get,list pods,deployments.apps".
+// rulesText returns the rules, each as in "get,list pods,deployments.apps".
 func rulesText(rules []rbacv1.PolicyRule) string {
 	var texts []string
 	for _, r := range rules {
@@ -122,8 +66,8 @@ func rulesText(rules []rbacv1.PolicyRule) string {
 	return strings.Join(texts, "; ")
 }
 
-// resourceTexts writes every resource in every group, as RESOURCE.GROUP, or the
-// two lists where that would be long.
+// resourceTexts returns every combination of a group and a resource, as RESOURCE.GROUP. If there are too many, it returns their
+// numbers.
 func resourceTexts(groups, resources []string) []string {
 	const most = 100
 	if len(groups)*len(resources) > most {

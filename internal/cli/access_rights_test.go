@@ -16,7 +16,7 @@ import (
 	"lanyard.dev/lanyardtest"
 )
 
-// kubeconfigOf writes a kubeconfig with a token of an account.
+// kubeconfigOf writes a kubeconfig with a token of a service account.
 func kubeconfigOf(t *testing.T, a *lanyardtest.Authority, namespace, name string) string {
 	t.Helper()
 	config := a.As(t, namespace, name)
@@ -32,7 +32,7 @@ func kubeconfigOf(t *testing.T, a *lanyardtest.Authority, namespace, name string
 	return file
 }
 
-// impersonator writes a kubeconfig with which the administrator is someone else, in the namespace shop.
+// impersonator writes a kubeconfig with which the administrator impersonates a user. Its namespace is shop.
 func impersonator(t *testing.T, a *lanyardtest.Authority, user string, groups ...string) string {
 	t.Helper()
 	config, err := clientcmd.LoadFromFile(a.Kubeconfig())
@@ -49,7 +49,7 @@ func impersonator(t *testing.T, a *lanyardtest.Authority, user string, groups ..
 	return file
 }
 
-// bind grants a ClusterRole to an account of the namespace shop there.
+// bind grants a ClusterRole to a service account of the namespace shop, in that namespace.
 func bind(t *testing.T, a *lanyardtest.Authority, name, role, account string) {
 	t.Helper()
 	binding := &rbacv1.RoleBinding{
@@ -62,8 +62,8 @@ func bind(t *testing.T, a *lanyardtest.Authority, name, role, account string) {
 	}
 }
 
-// inspect lets the account inspector list the policy of the cluster that is in no namespace.
-func inspect(t *testing.T, a *lanyardtest.Authority) {
+// grantInspector permits the account inspector to list ClusterRoles and ClusterRoleBindings.
+func grantInspector(t *testing.T, a *lanyardtest.Authority) {
 	t.Helper()
 	meta := metav1.ObjectMeta{Name: "inspector"}
 	rules := []rbacv1.PolicyRule{{Verbs: []string{"list"}, APIGroups: []string{rbacv1.GroupName}, Resources: []string{"clusterroles", "clusterrolebindings"}}}
@@ -79,8 +79,8 @@ func inspect(t *testing.T, a *lanyardtest.Authority) {
 	}
 }
 
-// TestAccessDoesNotWaitForEver asks a server that takes requests and never answers.
-func TestAccessDoesNotWaitForEver(t *testing.T) {
+// TestAccessTimeout uses a server that never answers.
+func TestAccessTimeout(t *testing.T) {
 	t.Parallel()
 	ended := make(chan struct{})
 	silent := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
@@ -99,14 +99,14 @@ func TestAccessDoesNotWaitForEver(t *testing.T) {
 		t.Fatal(err)
 	}
 	o := newExplainOptions(t, []string{"--kubeconfig", file})
-	o.source.wait = 100 * time.Millisecond
+	o.source.timeout = 100 * time.Millisecond
 	if _, err := o.source.load(t.Context(), ""); err == nil || !strings.Contains(err.Error(), "list clusterroles of "+silent.URL) {
 		t.Errorf("got %v", err)
 	}
 }
 
-// TestAccessWithoutClusterRights asks as accounts that may read some of the policy or none of it. What is not known is
-// never said to be denied.
+// TestAccessWithoutClusterRights asks as users who may read a part of the policy or nothing. If the answer is unknown, the
+// result must never be that the request is denied.
 func TestAccessWithoutClusterRights(t *testing.T) {
 	t.Parallel()
 	a := lanyardtest.Start(t)
@@ -126,12 +126,12 @@ func TestAccessWithoutClusterRights(t *testing.T) {
 	bind(t, a, "viewers", "view", "web")
 	bind(t, a, "secrets", "shop-secrets", "web")
 	bind(t, a, "owners", "admin", "owner")
-	// The auditor may list roles and bindings of the namespace, and may not ask the server about others.
+	// The auditor may list roles and bindings of the namespace, but may not create reviews for other subjects.
 	a.Grant(t, "shop", "auditor", rbacv1.PolicyRule{Verbs: []string{"get", "list"}, APIGroups: []string{rbacv1.GroupName}, Resources: []string{"roles", "rolebindings"}})
-	// The inspector may read all that counts in the namespace, and nothing elsewhere.
+	// The inspector may read everything that applies in the namespace, and nothing elsewhere.
 	a.CreateServiceAccount(t, "shop", "inspector")
 	a.Grant(t, "shop", "inspector", rbacv1.PolicyRule{Verbs: []string{"list"}, APIGroups: []string{rbacv1.GroupName}, Resources: []string{"roles", "rolebindings"}})
-	inspect(t, a)
+	grantInspector(t, a)
 	files := map[string]string{}
 	for _, name := range []string{"web", "owner", "auditor", "inspector"} {
 		files[name] = kubeconfigOf(t, a, "shop", name)
@@ -159,32 +159,32 @@ func TestAccessWithoutClusterRights(t *testing.T) {
 		"whether I may, in no namespace":      {"web", "explain sa:shop/web list nodes", exitFailure, "no: ", "the API server was asked and says no"},
 		"what another may":                    {"web", "list sa:shop/owner", exitFailure, "", "is forbidden"},
 		"whether another may":                 {"web", "explain sa:shop/owner get pods", exitFailure, "unknown: sa:shop/owner is not known to be able to get pods", "you may not list clusterrolebindings, roles, rolebindings"},
-		"who may":                             {"web", "who-can get pods", exitFailure, "", "hint: reading a policy takes leave to list roles"},
+		"who may":                             {"web", "who-can get pods", exitFailure, "", "hint: to read a policy, you need the permission to list roles"},
 		"owner: whether another may":          {"owner", "explain sa:shop/web get secrets", 0, "yes: ", "the API server was asked and says yes"},
 		"owner: whether another may not":      {"owner", "explain sa:shop/web delete secrets", exitFailure, "no: ", "the API server was asked and says no"},
 		"owner: whether in another namespace": {"owner", "explain sa:shop/web get pods -n default", exitFailure, "unknown: ", "the policy could be read in part only"},
 		"owner: who may": {"owner", "who-can get pods", 0, "ServiceAccount/shop/web     RoleBinding/shop/viewers",
-			"these ClusterRoles could not be read and are taken to be Kubernetes' default ones: admin, view"},
-		"auditor: by a default role":      {"auditor", "explain sa:shop/web get pods", exitFailure, "unknown: sa:shop/web is not known to be able to get pods", "taken to be Kubernetes' default ones"},
+			"these ClusterRoles could not be read and are assumed to be Kubernetes' default ones: admin, view"},
+		"auditor: by a default role":      {"auditor", "explain sa:shop/web get pods", exitFailure, "unknown: sa:shop/web is not known to be able to get pods", "assumed to be Kubernetes' default ones"},
 		"auditor: by a role unread":       {"auditor", "explain sa:shop/web get secrets", exitFailure, "bound to ClusterRole/shop-secrets, which could not be read", "you may not list clusterrolebindings, roles outside namespace shop, rolebindings outside namespace shop"},
 		"auditor: not known":              {"auditor", "explain sa:shop/web get secrets", exitFailure, "unknown: ", ""},
 		"auditor: what another may":       {"auditor", "list sa:shop/web", 0, "namespace shop   pods", "RoleBinding/shop/secrets refers to ClusterRole/shop-secrets, which could not be read"},
-		"auditor: what I may":             {"auditor", "list sa:shop/auditor", 0, "not known", "what the API server says you may do"},
+		"auditor: what I may":             {"auditor", "list sa:shop/auditor", 0, "unknown", "what the API server says you may do"},
 		"auditor: an account not there":   {"owner", "explain sa:shop/wbe get pods", exitFailure, "no: ", "the service account shop/wbe does not exist: did you mean web?"},
 		"owner: a namespace not there":    {"owner", "explain sa:shop/web get pods -n shp", exitFailure, "unknown: ", ""},
 		"inspector: all that counts":      {"inspector", "explain sa:shop/web get secrets", 0, "ClusterRole/shop-secrets", "you may not list roles outside namespace shop, rolebindings outside namespace shop"},
 		"inspector: denied":               {"inspector", "explain sa:shop/web delete secrets", exitFailure, "no: ", ""},
 		"inspector: in no namespace":      {"inspector", "explain sa:shop/web list nodes", exitFailure, "no: ", ""},
 		"inspector: of another":           {"inspector", "explain sa:shop/web get ns/default", exitFailure, "unknown: ", ""},
-		"jane: in a group, unsaid":        {"jane", "explain user:jane get pods", 0, "yes: user:jane can get pods in namespace shop", "you are in these groups too, which count: dev"},
-		"jane: her list":                  {"jane", "list user:jane -n shop", 0, "namespace shop   pods", "you are in these groups too, which count: dev"},
+		"jane: in a group, unsaid":        {"jane", "explain user:jane get pods", 0, "yes: user:jane can get pods in namespace shop", "the answer also takes these groups of yours into account: dev"},
+		"jane: her list":                  {"jane", "list user:jane -n shop", 0, "namespace shop   pods", "the answer also takes these groups of yours into account: dev"},
 		"jane: in another group":          {"jane", "explain user:jane get pods --group ops", exitFailure, "unknown: ", ""},
 		"administrator: namespace, typed": {"", "explain sa:shop/web get pods -n shp", exitFailure, "no: ", "the namespace shp does not exist: did you mean shop?"},
 		"administrator: account, typed":   {"", "list sa:shop/wbe", 0, "system:basic-user", "the service account shop/wbe does not exist: did you mean web?"},
 		"administrator: object, typed":    {"", "explain sa:shop/web get sa/auditr -n shop", 0, "yes: ", `serviceaccounts "auditr" does not exist`},
 		"administrator: object there":     {"", "explain sa:shop/web get sa/auditor -n shop", 0, "yes: ", ""},
 		"administrator: node, typed":      {"", "explain node:worker-1 list pods -A", exitFailure, "no: ", "the node worker-1 does not exist"},
-		"administrator: a node, itself":   {"", "explain node:worker-1 get nodes/worker-1", 0, "yes: ", "RBAC alone says no, and the API server yes, which counts"},
+		"administrator: a node, itself":   {"", "explain node:worker-1 get nodes/worker-1", 0, "yes: ", "RBAC alone says no, but the API server says yes, which is the result"},
 		"administrator: verb, typed":      {"", "explain sa:shop/web gett pods -n shop", exitFailure, "no: ", `did you mean "get"?`},
 		"administrator: events":           {"", "explain sa:shop/web create events -n shop", exitFailure, `group="" resource="events"`, "also events.events.k8s.io"},
 	} {

@@ -20,11 +20,11 @@ import (
 	"lanyard.dev/internal/access"
 )
 
-// serverWait bounds what is asked of an API server about one question, besides its policy.
-const serverWait = 15 * time.Second
+// serverTimeout bounds the requests for one answer, besides those that read the policy.
+const serverTimeout = 15 * time.Second
 
-// server asks an API server what a policy does not hold: what it decides itself, who the caller is, and whether what a
-// question names exists.
+// server requests from an API server what the policy does not contain: its own decisions, the identity of the caller, and whether
+// accounts, namespaces and objects exist.
 type server struct {
 	client  kubernetes.Interface
 	objects metadata.Interface
@@ -42,10 +42,10 @@ func newServer(config *rest.Config) (*server, error) {
 	return &server{client, objects}, nil
 }
 
-// isCaller reports whether the subject is the caller, in groups that the caller is in. The note names groups of the caller
-// besides these, which the server lets count.
+// isCaller reports whether the subject is the caller and all groups of the subject are groups of the caller. The note names
+// further groups of the caller, which affect the server's answers.
 func (s *server) isCaller(ctx context.Context, subject *access.Subject) (is bool, note string) {
-	ctx, cancel := context.WithTimeout(ctx, serverWait)
+	ctx, cancel := context.WithTimeout(ctx, serverTimeout)
 	defer cancel()
 	review, err := s.client.AuthenticationV1().SelfSubjectReviews().Create(ctx, &authenticationv1.SelfSubjectReview{}, metav1.CreateOptions{})
 	if err != nil || subject.User == "" || review.Status.UserInfo.Username != subject.User {
@@ -57,15 +57,15 @@ func (s *server) isCaller(ctx context.Context, subject *access.Subject) (is bool
 	}
 	more := slices.DeleteFunc(slices.Clone(groups), func(g string) bool { return slices.Contains(subject.Groups, g) })
 	if len(more) > 0 {
-		note = "you are in these groups too, which count: " + strings.Join(more, ", ")
+		note = "the answer also takes these groups of yours into account: " + strings.Join(more, ", ")
 	}
 	return true, note
 }
 
-// decide asks the server for its own decision, by the review that the caller may create, and adds to the notes. asked is
-// false if there is none.
-func (s *server) decide(ctx context.Context, q *access.Explanation) (status authorizationv1.SubjectAccessReviewStatus, asked bool) {
-	ctx, cancel := context.WithTimeout(ctx, serverWait)
+// decide requests the server's own decision with the kind of review that the caller may create. It may add notes to q. decided
+// is false if there is no decision.
+func (s *server) decide(ctx context.Context, q *access.Explanation) (status authorizationv1.SubjectAccessReviewStatus, decided bool) {
+	ctx, cancel := context.WithTimeout(ctx, serverTimeout)
 	defer cancel()
 	resource, path := attributesOf(q.Verb, &q.Target)
 	spec := authorizationv1.SubjectAccessReviewSpec{
@@ -74,7 +74,7 @@ func (s *server) decide(ctx context.Context, q *access.Explanation) (status auth
 	reviews := s.client.AuthorizationV1()
 	review, err := reviews.SubjectAccessReviews().Create(ctx, &authorizationv1.SubjectAccessReview{Spec: spec}, metav1.CreateOptions{})
 	if err == nil {
-		return review.Status, conclusive(review.Status)
+		return review.Status, isDecision(review.Status)
 	}
 	if is, note := s.isCaller(ctx, &q.Subject); is {
 		self := authorizationv1.SelfSubjectAccessReviewSpec{ResourceAttributes: resource, NonResourceAttributes: path}
@@ -83,20 +83,20 @@ func (s *server) decide(ctx context.Context, q *access.Explanation) (status auth
 			if note != "" {
 				q.Notes = append(q.Notes, note)
 			}
-			return review.Status, conclusive(review.Status)
+			return review.Status, isDecision(review.Status)
 		}
 	}
 	if namespace := q.Target.Namespace; namespace != "" {
 		local := &authorizationv1.LocalSubjectAccessReview{ObjectMeta: metav1.ObjectMeta{Namespace: namespace}, Spec: spec}
 		if review, err := reviews.LocalSubjectAccessReviews(namespace).Create(ctx, local, metav1.CreateOptions{}); err == nil {
-			return review.Status, conclusive(review.Status)
+			return review.Status, isDecision(review.Status)
 		}
 	}
 	return status, false
 }
 
-// conclusive reports whether a denial is more than an error on the way to a decision.
-func conclusive(status authorizationv1.SubjectAccessReviewStatus) bool {
+// isDecision reports whether the status is a decision. A denial with an evaluation error is not.
+func isDecision(status authorizationv1.SubjectAccessReviewStatus) bool {
 	return status.Allowed || status.EvaluationError == ""
 }
 
@@ -109,14 +109,14 @@ func attributesOf(verb string, t *access.Target) (*authorizationv1.ResourceAttri
 	}, nil
 }
 
-// rules asks what the caller may do in a namespace. The note is empty if the server names all of it.
+// rules returns what the caller may do in a namespace. The note is not empty if the list may be incomplete.
 func (s *server) rules(ctx context.Context, namespace string) (rules []rbacv1.PolicyRule, note string, err error) {
-	ctx, cancel := context.WithTimeout(ctx, serverWait)
+	ctx, cancel := context.WithTimeout(ctx, serverTimeout)
 	defer cancel()
 	ask := &authorizationv1.SelfSubjectRulesReview{Spec: authorizationv1.SelfSubjectRulesReviewSpec{Namespace: namespace}}
 	review, err := s.client.AuthorizationV1().SelfSubjectRulesReviews().Create(ctx, ask, metav1.CreateOptions{})
 	if err != nil {
-		return nil, "", fmt.Errorf("ask what you may do in namespace %s: %w", namespace, err)
+		return nil, "", fmt.Errorf("request your permissions in namespace %s: %w", namespace, err)
 	}
 	for _, r := range review.Status.ResourceRules {
 		rules = append(rules, rbacv1.PolicyRule{Verbs: r.Verbs, APIGroups: r.APIGroups, Resources: r.Resources, ResourceNames: r.ResourceNames})
@@ -125,7 +125,7 @@ func (s *server) rules(ctx context.Context, namespace string) (rules []rbacv1.Po
 		rules = append(rules, rbacv1.PolicyRule{Verbs: r.Verbs, NonResourceURLs: r.NonResourceURLs})
 	}
 	if review.Status.Incomplete {
-		note = "the API server says that the list may not be complete: " + review.Status.EvaluationError
+		note = "the API server reports that the list may be incomplete: " + review.Status.EvaluationError
 	}
 	return rules, note, nil
 }
@@ -136,9 +136,9 @@ var (
 	nodes      = schema.GroupVersionResource{Version: "v1", Resource: "nodes"}
 )
 
-// subjectNotes says so if the subject is an account or a node that does not exist.
+// subjectNotes returns a note if the subject is a service account or a node that does not exist.
 func (s *server) subjectNotes(ctx context.Context, subject *access.Subject) []string {
-	ctx, cancel := context.WithTimeout(ctx, serverWait)
+	ctx, cancel := context.WithTimeout(ctx, serverTimeout)
 	defer cancel()
 	if namespace, name, ok := subject.Account(); ok {
 		return s.missing(ctx, accounts, namespace, name, "the service account "+namespace+"/"+name, true)
@@ -149,9 +149,9 @@ func (s *server) subjectNotes(ctx context.Context, subject *access.Subject) []st
 	return nil
 }
 
-// targetNotes says so if the namespace or the object that a question names does not exist.
+// targetNotes returns a note if the namespace or the object of the request does not exist.
 func (s *server) targetNotes(ctx context.Context, verb string, t *access.Target) []string {
-	ctx, cancel := context.WithTimeout(ctx, serverWait)
+	ctx, cancel := context.WithTimeout(ctx, serverTimeout)
 	defer cancel()
 	version, isNamespace := t.Version(), t.Resource == "namespaces" && t.APIGroup == ""
 	if t.Namespace != "" && !isNamespace {
@@ -170,7 +170,7 @@ func (s *server) targetNotes(ctx context.Context, verb string, t *access.Target)
 	return s.missing(ctx, gvr, namespace, t.Name, fmt.Sprintf("%s %q", t.Resource, t.Name), false)
 }
 
-// missing says so if an object does not exist, as far as the caller may know, and what else could be meant.
+// missing returns a note if an object does not exist and the caller may know that. With suggest, the note suggests a similar name.
 func (s *server) missing(ctx context.Context, gvr schema.GroupVersionResource, namespace, name, what string, suggest bool) []string {
 	client := s.objects.Resource(gvr).Namespace(namespace)
 	if _, err := client.Get(ctx, name, metav1.GetOptions{}); !apierrors.IsNotFound(err) {
@@ -192,9 +192,9 @@ func (s *server) missing(ctx context.Context, gvr schema.GroupVersionResource, n
 	return []string{note}
 }
 
-// holderNotes says which of the accounts that hold something do not exist.
+// holderNotes returns a note with the service accounts in grants that do not exist.
 func (s *server) holderNotes(ctx context.Context, grants []access.Via) []string {
-	ctx, cancel := context.WithTimeout(ctx, serverWait)
+	ctx, cancel := context.WithTimeout(ctx, serverTimeout)
 	defer cancel()
 	held := map[string]bool{}
 	for i := range grants {
@@ -209,7 +209,7 @@ func (s *server) holderNotes(ctx context.Context, grants []access.Via) []string 
 	for {
 		page, err := s.objects.Resource(accounts).List(ctx, options)
 		if err != nil {
-			return nil // the caller may not know
+			return nil // The caller may lack the permission.
 		}
 		for i := range page.Items {
 			delete(held, page.Items[i].Namespace+"/"+page.Items[i].Name)

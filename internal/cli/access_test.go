@@ -12,7 +12,7 @@ import (
 
 const policyFile = "testdata/access/policy.yaml"
 
-// TestAccessOutput shows every form of every answer.
+// TestAccessOutput compares every format of every answer with a golden file.
 func TestAccessOutput(t *testing.T) {
 	t.Parallel()
 	questions := map[string]struct {
@@ -104,13 +104,13 @@ func TestAccessDefaultRoles(t *testing.T) {
 	}
 }
 
-// TestAccessCases asks what was once answered wrongly about files.
+// TestAccessCases contains questions about files that were answered wrongly before.
 func TestAccessCases(t *testing.T) {
 	t.Parallel()
 	for name, test := range map[string]struct {
 		args []string
 		code int
-		out  string // in what is printed
+		out  string // part of standard output
 		note string
 	}{
 		"a subresource that is not granted": {[]string{"explain", "user:u", "get", "nodes/metrics", "-f", "subresources.yaml"}, exitFailure,
@@ -141,9 +141,9 @@ func TestAccessCases(t *testing.T) {
 		"a resource misspelt":                    {[]string{"explain", "user:u", "get", "podz", "-f", "subresources.yaml"}, exitFailure, "", "hint: did you mean pods?"},
 		"a user name of an account":              {[]string{"explain", "system:serviceaccount:kubernetes-dashboard:admin-user", "get", "pods", "-f", "dashboard.yaml"}, 0, "yes: ", ""},
 		"an account that no file holds":          {[]string{"explain", "sa:kubernetes-dashboard/admin-usr", "get", "pods", "-f", "dashboard.yaml"}, exitFailure, "no: ", "no file holds the service account kubernetes-dashboard/admin-usr: did you mean kubernetes-dashboard/admin-user?"},
-		"a name for a resource in no namespace":  {[]string{"explain", "user:u", "get", "nodes", "-n", "shop", "-f", "subresources.yaml"}, 0, `namespace=""`, "nodes are in no namespace, so -n says nothing"},
-		"a node":                                 {[]string{"explain", "node:worker-1", "get", "nodes/worker-1", "-f", "subresources.yaml"}, exitFailure, "no: ", "only RBAC is asked here: an API server may allow nodes more"},
-		"who-can says what was asked":            {[]string{"who-can", "get", "nodes/metrics", "-f", "subresources.yaml"}, 0, "User/v", `note: request: verb="get" group="" resource="nodes" subresource="metrics" name="" namespace=""`},
+		"a name for a resource in no namespace":  {[]string{"explain", "user:u", "get", "nodes", "-n", "shop", "-f", "subresources.yaml"}, 0, `namespace=""`, "nodes are not namespaced, so -n has no effect"},
+		"a node":                                 {[]string{"explain", "node:worker-1", "get", "nodes/worker-1", "-f", "subresources.yaml"}, exitFailure, "no: ", "this answer is that of RBAC alone: an API server may allow nodes more"},
+		"who-can shows the attributes":           {[]string{"who-can", "get", "nodes/metrics", "-f", "subresources.yaml"}, 0, "User/v", `note: request: verb="get" group="" resource="nodes" subresource="metrics" name="" namespace=""`},
 		"a subject that a server refuses":        {[]string{"who-can", "get", "pods", "-f", "invalid.yaml"}, 0, "User/valid", "subjects[0].namespace: Required value"},
 		"a subject of an API group that is none": {[]string{"explain", "user:ann", "get", "pods", "-f", "invalid.yaml"}, exitFailure, "no: ", `subjects[0].apiGroup: Unsupported value: "v1"`},
 	} {
@@ -178,12 +178,12 @@ func TestAccessRefuses(t *testing.T) {
 		"resource":        {"{}", []string{"who-can", "get", "a/b/c/d", "-f", policyFile}, exitFailure, `resource "a/b/c/d": write RESOURCE`},
 		"form":            {"", []string{"list", "user:ann", "-o", "text"}, exitUsage, "--output must be table, wide, json or yaml"},
 		"both namespaces": {"", []string{"who-can", "get", "pods", "-A", "-n", "x"}, exitUsage, "exclude each other"},
-		"both sources":    {"", []string{"list", "user:ann", "-f", "x", "--context", "y"}, exitUsage, "-f reads files"},
-		"cluster default": {"", []string{"list", "user:ann", "--default-roles=false"}, exitUsage, "--default-roles is for files"},
+		"both sources":    {"", []string{"list", "user:ann", "-f", "x", "--context", "y"}, exitUsage, "-f selects files"},
+		"cluster default": {"", []string{"list", "user:ann", "--default-roles=false"}, exitUsage, "--default-roles requires -f"},
 		"no file":         {"", []string{"list", "user:ann", "-f", "nowhere.yaml"}, exitFailure, "nowhere.yaml: no such file"},
-		"empty directory": {"", []string{"list", "user:ann", "-f", empty}, exitFailure, "holds no .yaml, .yml or .json files"},
-		"no policy":       {"kind: Pod\n", []string{"list", "user:ann", "-f", "-"}, exitFailure, "the files hold no roles and no bindings: 1 object is no policy and left out: Pod"},
-		"no manifests":    {"", []string{"list", "user:ann", "-f", "testdata/access/directory/chart"}, exitFailure, "the files hold no roles and no bindings: 3 files hold no manifests"},
+		"empty directory": {"", []string{"list", "user:ann", "-f", empty}, exitFailure, "contains no .yaml, .yml or .json files"},
+		"no policy":       {"kind: Pod\n", []string{"list", "user:ann", "-f", "-"}, exitFailure, "the files contain no roles and no bindings: 1 object is no policy and left out: Pod"},
+		"no manifests":    {"", []string{"list", "user:ann", "-f", "testdata/access/directory/chart"}, exitFailure, "the files contain no roles and no bindings: 3 files hold no manifests"},
 		"broken":          {"kind: Pod\n---\na: [", []string{"list", "user:ann", "-f", "-"}, exitFailure, "lanyard: standard input: document 2: "},
 		"no kubeconfig":   {"", []string{"list", "user:ann", "--kubeconfig", filepath.Join(empty, "none")}, exitFailure, "none: no such file"},
 	}

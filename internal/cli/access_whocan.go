@@ -13,27 +13,27 @@ import (
 )
 
 const whoCanHelp = `Show who may do something: each user, group and service account that a binding
-names, with the binding, its role and where it holds. Who is in a group is not
-known here, so that groups stand for their members.
+names, with the binding, its role and where it applies. The members of a group
+are not known, so the result names the group.
 
-RESOURCE is written as for lanyard access explain. Without a name, those who
-may do it to some objects only are counted, not shown. A note holds the
-attributes that were asked about.`
+RESOURCE is written as for lanyard access explain. Without a name, a note gives
+the number of subjects that may do it for certain objects only. Another note
+contains the attributes of the request.`
 
 const whoCanExamples = `  # Who may read the Secret "db"?
   lanyard access who-can get secrets/db -n shop
 
-  # Who may become anyone?
+  # Who may impersonate every user?
   lanyard access who-can impersonate users -o wide
 
-  # Who reads metrics, by a file?
+  # Who may read metrics by the policy in a file?
   lanyard access who-can get /metrics -f policy.yaml`
 
 type whoCanOptions struct {
 	streams
 	source policySource
 	target targetOptions
-	output tableOptions
+	output outputOptions
 }
 
 func newAccessWhoCan(s streams) *cobra.Command {
@@ -45,24 +45,19 @@ func newAccessWhoCan(s streams) *cobra.Command {
 		Example: whoCanExamples,
 
 		DisableFlagsInUseLine: true,
-		RunE: func(cmd *cobra.Command, args []string) error {
-			if err := exactArgs(cmd, args, 2, "VERB RESOURCE"); err != nil {
-				return err
-			}
-			o.target.complete(cmd, args[0], args[1])
-			if err := o.validate(); err != nil {
-				return usageError(cmd, err)
-			}
-			return o.run(cmd.Context())
-		},
+		RunE:                  checkAndRun(o.validate, o.run),
 	}
 	o.target.addFlags(cmd)
 	o.source.addFlags(cmd)
-	o.output.addFlags(cmd)
+	o.output.addFlags(cmd, accessFormats...)
 	return cmd
 }
 
-func (o *whoCanOptions) validate() error {
+func (o *whoCanOptions) validate(args []string) error {
+	if err := expectArgs(args, 2, "VERB RESOURCE"); err != nil {
+		return err
+	}
+	o.target.verb, o.target.text = args[0], args[1]
 	return errors.Join(o.target.validate(), o.source.validate(), o.output.validate())
 }
 
@@ -71,7 +66,7 @@ func (o *whoCanOptions) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if loaded.nothing {
+	if loaded.noBindings {
 		return loaded.forbidden
 	}
 	target, err := o.target.resolve(ctx, loaded)
@@ -83,12 +78,12 @@ func (o *whoCanOptions) run(ctx context.Context) error {
 	if loaded.server != nil {
 		found.Notes = append(found.Notes, loaded.server.holderNotes(ctx, found.Grants)...)
 	}
-	return o.output.print(o.streams, found, found.Notes, func(w io.Writer, wide bool) error { return printHolders(w, &found, wide) })
+	return o.output.printAnswer(o.streams, found, found.Notes, func(w io.Writer, wide bool) error { return printHolders(w, &found, wide) })
 }
 
 func printHolders(w io.Writer, h *access.Holders, wide bool) error {
 	if len(h.Grants) == 0 {
-		return write(w, cell(fmt.Sprintf("No binding lets anyone %s %s.", h.Verb, h.Target.String()))+"\n")
+		return write(w, singleLine(fmt.Sprintf("No binding lets anyone %s %s.", h.Verb, h.Target.String()))+"\n")
 	}
 	columns := viaColumns(wide)
 	return printTable(w, "", columns, len(h.Grants), func(i int) []string { return viaCells(&h.Grants[i], wide) })

@@ -15,16 +15,16 @@ import (
 )
 
 const agentHelp = `Make this machine a node of an authority: register it, run the pods that are
-bound to it on its container runtime, and give each its token, fresh as long as
-it runs.
+bound to it on its container runtime, and keep their tokens up to date.
 
-The agent needs root, and containerd or CRI-O. It joins with a bootstrap token,
-by which it asks for a certificate of its own once ("lanyard node token create
---print-join" on the other side), or with a kubeconfig that holds one. "lanyard
-up" starts an agent by itself where it finds a runtime.
+The agent needs root, and containerd or CRI-O. The first time, it joins with a
+bootstrap token, with which it requests a certificate of its own ("lanyard node
+token create --print-join" on the authority's machine prints the file). It can
+also join with a kubeconfig that contains a certificate. "lanyard up" starts an
+agent itself if it finds a container runtime.
 
-Pods go on running while the agent is away; the next one with the same root
-directory finds them again.`
+Pods continue to run while no agent runs. The next agent with the same root
+directory takes them over.`
 
 const agentExamples = `  # On the machine of the authority
   lanyard node token create --ttl 30m --print-join > bootstrap.kubeconfig
@@ -33,7 +33,7 @@ const agentExamples = `  # On the machine of the authority
   lanyard agent --bootstrap-kubeconfig bootstrap.kubeconfig`
 
 const (
-	// defaultAgentPort is kubelet's.
+	// defaultAgentPort is the port of kubelet.
 	defaultAgentPort = 10250
 	defaultMaxPods   = 250
 	defaultAgentRoot = "/var/lib/lanyard/agent"
@@ -51,14 +51,11 @@ func newAgent(s streams) *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "agent", Short: "Make this machine a node that runs pods",
 		Long: agentHelp, Example: agentExamples, Args: noArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
+		RunE: func(cmd *cobra.Command, args []string) error {
 			if err := o.complete(); err != nil {
 				return err
 			}
-			if err := o.validate(); err != nil {
-				return usageError(cmd, err)
-			}
-			return o.run(cmd.Context())
+			return checkAndRun(o.validate, o.run)(cmd, args)
 		},
 	}
 	o.addFlags(cmd.Flags())
@@ -70,28 +67,28 @@ func (o *agentOptions) addFlags(f *pflag.FlagSet) {
 	f.StringVar(&c.Kubeconfig, "kubeconfig", "", "kubeconfig with the node's own client certificate")
 	f.StringVar(&c.BootstrapKubeconfig, "bootstrap-kubeconfig", "", "kubeconfig with a bootstrap token, used until the node has a certificate of its own")
 	f.StringVar(&c.NodeName, "node-name", "", "name of the Node (default: this machine's host name, in lower case)")
-	f.StringVar(&o.nodeIP, "node-ip", "", "address at which the authority reaches this machine (default: the one from which it is reached)")
+	f.StringVar(&o.nodeIP, "node-ip", "", "IP address at which the authority reaches this machine (default: the address from which this machine reaches the authority)")
 	f.StringToStringVar(&c.Labels, "node-labels", nil, "labels of the Node, as KEY=VALUE,...")
 	f.StringVar(&c.RootDir, "root-dir", defaultAgentRoot, "directory for certificates, volumes and logs of pods")
-	f.IntVar(&c.Port, "port", defaultAgentPort, "port on which kubectl's logs and exec arrive; 0 takes a free one")
-	f.StringVar(&c.ServingCertFile, "tls-cert-file", "", "certificate to serve with on that port, read again when it changes (default: one that the authority signs)")
-	f.StringVar(&c.ServingKeyFile, "tls-private-key-file", "", "key of that certificate")
-	f.StringVar(&c.ClientCAFile, "client-ca-file", "", "CA of those who may connect on that port (default: the kubeconfig's)")
+	f.IntVar(&c.Port, "port", defaultAgentPort, "port for logs and exec of kubectl; 0 takes a free one")
+	f.StringVar(&c.ServingCertFile, "tls-cert-file", "", "serving certificate of that port, read again when it changes (default: one that the authority signs)")
+	f.StringVar(&c.ServingKeyFile, "tls-private-key-file", "", "key of the serving certificate")
+	f.StringVar(&c.ClientCAFile, "client-ca-file", "", "CA of the clients that may connect to that port (default: that of the kubeconfig)")
 	addRuntimeFlags(f, c, "")
 	o.logging.addFlags(f)
 }
 
-// addRuntimeFlags adds what `agent` and `up` have in common. more is said of the endpoint.
+// addRuntimeFlags adds the flags that "agent" and "up" share. more is appended to the help of the endpoint.
 func addRuntimeFlags(f *pflag.FlagSet, c *node.Options, more string) {
-	f.StringVar(&c.RuntimeEndpoint, "container-runtime-endpoint", "", "socket of the container runtime, as unix:///run/containerd/containerd.sock (default: the first of "+node.RuntimeSockets()+")"+more)
-	f.StringVar(&c.CgroupDriver, "cgroup-driver", "", "how the runtime makes cgroups: cgroupfs or systemd (default: what the runtime says, else cgroupfs)")
-	f.IntVar(&c.MaxPods, "max-pods", defaultMaxPods, "how many pods this machine runs at the most")
+	f.StringVar(&c.RuntimeEndpoint, "container-runtime-endpoint", "", "socket of the container runtime, such as unix:///run/containerd/containerd.sock (default: the first of "+node.RuntimeSockets()+")"+more)
+	f.StringVar(&c.CgroupDriver, "cgroup-driver", "", "how the runtime creates cgroups: cgroupfs or systemd (default: what the runtime reports, else cgroupfs)")
+	f.IntVar(&c.MaxPods, "max-pods", defaultMaxPods, "maximum number of pods on this machine")
 }
 
 func (o *agentOptions) complete() (err error) {
 	c := &o.config
 	if c.NodeName, err = nodeutil.GetHostname(c.NodeName); err != nil {
-		return fmt.Errorf("find a name for the node: %w", err)
+		return fmt.Errorf("determine the name of the node: %w", err)
 	}
 	found, _ := node.FindRuntime()
 	c.RuntimeEndpoint = cmp.Or(c.RuntimeEndpoint, found)
@@ -102,7 +99,7 @@ func (o *agentOptions) complete() (err error) {
 	return nil
 }
 
-func (o *agentOptions) validate() error {
+func (o *agentOptions) validate([]string) error {
 	errs := []error{o.config.Validate()}
 	if o.nodeIP != "" {
 		if o.config.NodeIP = net.ParseIP(o.nodeIP); o.config.NodeIP == nil {
@@ -116,8 +113,8 @@ func (o *agentOptions) run(parent context.Context) (err error) {
 	o.logging.apply(o.err)
 	ctx, stop := untilSignal(parent)
 	defer stop()
-	ended := o.sayEnd(ctx)
-	defer func() { ended(err) }()
+	stopped := o.announceStop(ctx)
+	defer func() { stopped(err) }()
 	defer newWatchdog(o.streams).guard(ctx.Done(), agentTimeout+endMargin)()
 	fmt.Fprintf(o.err, "lanyard agent of node %s on %s\n", o.config.NodeName, o.config.RuntimeEndpoint)
 	return node.Run(ctx, o.config)

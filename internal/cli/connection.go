@@ -27,35 +27,35 @@ var (
 	errEmptyConfig = errors.New("the kubeconfig names none")
 )
 
-// noServer is errNoServer, with why no authority was found if one was looked
-// for.
-func noServer(none error) error {
-	if none == nil {
+// noServer returns errNoServer with its reason: notFound if an authority of this machine was looked for, else that the
+// kubeconfig is empty.
+func noServer(notFound error) error {
+	if notFound == nil {
 		return withHint(fmt.Errorf("%w: %w", errNoServer, errEmptyConfig), "name another kubeconfig with --kubeconfig or KUBECONFIG")
 	}
-	return withHint(fmt.Errorf("%w: %w", errNoServer, none), hintOf(none))
+	return withHint(fmt.Errorf("%w: %w", errNoServer, notFound), hintOf(notFound))
 }
 
-// connection says which server to talk to, and as whom. It is found as lanyard kubectl finds it: a kubeconfig that is
-// named, else the authority that runs here, else the user's own kubeconfig.
+// connection selects a server and a user, as lanyard kubectl does: from the kubeconfig that is named, else from that of the
+// authority that runs on this machine, else from the user's own kubeconfig.
 type connection struct {
 	kubeconfig string
 	context    string
 }
 
 func (c *connection) addFlags(f *pflag.FlagSet) {
-	f.StringVar(&c.kubeconfig, "kubeconfig", "", "kubeconfig to use (default: $KUBECONFIG, the authority that runs here, or ~/.kube/config)")
-	f.StringVar(&c.context, "context", "", "context in the kubeconfig to use (default: its current one)")
+	f.StringVar(&c.kubeconfig, "kubeconfig", "", "kubeconfig to use (default: $KUBECONFIG, that of the authority on this machine, or ~/.kube/config)")
+	f.StringVar(&c.context, "context", "", "context of the kubeconfig to use (default: its current context)")
 }
 
-// named reports whether a server was named on the command line.
+// named reports whether a flag selects the server.
 func (c *connection) named() bool { return c.kubeconfig != "" || c.context != "" }
 
-// config reads the kubeconfig. Warnings of the server go to words. namespace is the kubeconfig's, or "default".
-func (c *connection) config(words io.Writer) (config *rest.Config, namespace string, err error) {
+// config reads the kubeconfig. Warnings of the server go to messages. namespace is that of the kubeconfig's context, or "default".
+func (c *connection) config(messages io.Writer) (config *rest.Config, namespace string, err error) {
 	rules := clientcmd.NewDefaultClientConfigLoadingRules()
 	rules.ExplicitPath, err = c.file()
-	none := err
+	notFound := err
 	if err != nil && !errors.Is(err, datadir.ErrNoneRunning) {
 		return nil, "", err
 	}
@@ -66,18 +66,18 @@ func (c *connection) config(words io.Writer) (config *rest.Config, namespace str
 	}
 	switch {
 	case clientcmd.IsEmptyConfig(err):
-		return nil, "", noServer(none)
+		return nil, "", noServer(notFound)
 	case err != nil:
 		return nil, "", fmt.Errorf("read the kubeconfig: %w", err)
 	}
 	config.UserAgent = version.Current().UserAgent()
-	config.WarningHandler = rest.NewWarningWriter(words, rest.WarningWriterOptions{Deduplicate: true})
+	config.WarningHandler = rest.NewWarningWriter(messages, rest.WarningWriterOptions{Deduplicate: true})
 	return config, namespace, nil
 }
 
-// client connects to the server.
-func (c *connection) client(words io.Writer) (kubernetes.Interface, *rest.Config, error) {
-	config, _, err := c.config(words)
+// client returns a client of the server, and its configuration.
+func (c *connection) client(messages io.Writer) (kubernetes.Interface, *rest.Config, error) {
+	config, _, err := c.config(messages)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -88,13 +88,13 @@ func (c *connection) client(words io.Writer) (kubernetes.Interface, *rest.Config
 	return client, config, nil
 }
 
-// file is the kubeconfig that was named or that belongs to the authority that runs here. Empty leaves the choice to the
-// usual rules, with datadir.ErrNoneRunning as well if no authority was found.
+// file returns the kubeconfig that is named, or that of the authority on this machine. An empty path means that kubectl's rules
+// select the kubeconfig; the error is datadir.ErrNoneRunning then if no authority was found.
 func (c *connection) file() (string, error) {
 	if c.kubeconfig != "" || os.Getenv(kubeconfigEnv) != "" {
 		return c.kubeconfig, nil
 	}
-	if isWorkload() {
+	if runsUnderExec() {
 		return noKubeconfig, nil
 	}
 	running, err := datadir.FindOne()
@@ -104,27 +104,27 @@ func (c *connection) file() (string, error) {
 	return running.Kubeconfig(), nil
 }
 
-// isWorkload tells whether this process runs under lanyard exec. Then it is to act as its account, or not at all: neither
-// as the administrator of the authority that happens to run here, nor as whoever owns ~/.kube/config.
-func isWorkload() bool { return os.Getenv(process.PodNameEnv) != "" }
+// runsUnderExec reports whether this process runs under lanyard exec. It must then act as the service account, and never as the
+// administrator of an authority on this machine or as the user of ~/.kube/config.
+func runsUnderExec() bool { return os.Getenv(process.PodNameEnv) != "" }
 
-// noKubeconfig is a kubeconfig with nothing in it. With it, clients are what the environment of a pod says, or nobody.
+// noKubeconfig is an empty kubeconfig. With it, clients use the in-cluster configuration, or fail.
 const noKubeconfig = os.DevNull
 
-// lastingClient is a client for a process that may outlive the certificate in its kubeconfig: each new connection presents
-// the one that the kubeconfig, read again, holds then for the same user of the same server. client-go itself follows files
-// that a kubeconfig names, and no others.
-func lastingClient(config *rest.Config, read func() (*rest.Config, error)) (kubernetes.Interface, error) {
+// newReloadingClient returns a client for a process that may outlive the certificate in its kubeconfig. For each new
+// connection, it reads the kubeconfig again and presents the certificate of the same user of the same server. client-go reloads
+// certificates only from files that a kubeconfig names.
+func newReloadingClient(config *rest.Config, read func() (*rest.Config, error)) (kubernetes.Interface, error) {
 	if len(config.CertData) == 0 || len(config.KeyData) == 0 {
 		return kubernetes.NewForConfig(config)
 	}
 	config = rest.CopyConfig(config)
 	if config.UserAgent == "" {
-		config.UserAgent = rest.DefaultKubernetesUserAgent() // as NewForConfig does
+		config.UserAgent = rest.DefaultKubernetesUserAgent() // NewForConfig does the same.
 	}
 	certificate := &kubeconfigCertificate{read: read, host: config.Host}
 	var err error
-	if certificate.last, certificate.subject, err = presented(config); err != nil {
+	if certificate.last, certificate.subject, err = parseCertificate(config); err != nil {
 		return nil, err
 	}
 	settings, err := config.TransportConfig()
@@ -133,27 +133,27 @@ func lastingClient(config *rest.Config, read func() (*rest.Config, error)) (kube
 	}
 	settings.TLS.CertData, settings.TLS.KeyData = nil, nil
 	settings.TLS.GetCertHolder = &transport.GetCertHolder{GetCert: certificate.current}
-	carrier, err := transport.New(settings)
+	roundTripper, err := transport.New(settings)
 	if err != nil {
 		return nil, err
 	}
-	return kubernetes.NewForConfigAndClient(config, &http.Client{Transport: carrier, Timeout: config.Timeout})
+	return kubernetes.NewForConfigAndClient(config, &http.Client{Transport: roundTripper, Timeout: config.Timeout})
 }
 
-// presented is the certificate in a kubeconfig, and whom it is for.
-func presented(config *rest.Config) (pair *tls.Certificate, subject []byte, err error) {
-	read, err := tls.X509KeyPair(config.CertData, config.KeyData)
+// parseCertificate returns the client certificate of a kubeconfig, and the subject of the certificate.
+func parseCertificate(config *rest.Config) (pair *tls.Certificate, subject []byte, err error) {
+	parsed, err := tls.X509KeyPair(config.CertData, config.KeyData)
 	if err != nil {
 		return nil, nil, err
 	}
-	leaf, err := x509.ParseCertificate(read.Certificate[0])
+	leaf, err := x509.ParseCertificate(parsed.Certificate[0])
 	if err != nil {
 		return nil, nil, err
 	}
-	return &read, leaf.RawSubject, nil
+	return &parsed, leaf.RawSubject, nil
 }
 
-// kubeconfigCertificate is the client certificate of one user of one server in a kubeconfig.
+// kubeconfigCertificate is the client certificate of one user of one server in a kubeconfig that is read again.
 type kubeconfigCertificate struct {
 	read    func() (*rest.Config, error)
 	host    string
@@ -163,13 +163,14 @@ type kubeconfigCertificate struct {
 	last *tls.Certificate
 }
 
-// current is what the kubeconfig holds, or the last that it held: it may be away for a moment, or for good, and its current
-// context may be another by now. Servers often have an administrator of the same name.
+// current returns the certificate that the kubeconfig contains now. If the kubeconfig cannot be read or is for another user or
+// server, current returns the last certificate. It compares the server too, since many servers have an administrator of the
+// same name.
 func (c *kubeconfigCertificate) current() (*tls.Certificate, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if config, err := c.read(); err == nil && config.Host == c.host {
-		if pair, subject, err := presented(config); err == nil && bytes.Equal(subject, c.subject) {
+		if pair, subject, err := parseCertificate(config); err == nil && bytes.Equal(subject, c.subject) {
 			c.last = pair
 		}
 	}

@@ -17,9 +17,9 @@ import (
 	"lanyard.dev/internal/process"
 )
 
-// TestLastingClient has a client follow the certificate in its kubeconfig, with the next connection, and go on with the
-// last one where there is none.
-func TestLastingClient(t *testing.T) {
+// TestReloadingClient changes the certificate in the kubeconfig of a client. The next connection must present the new one, or
+// the last one if the kubeconfig is missing or belongs to another user or server.
+func TestReloadingClient(t *testing.T) {
 	t.Parallel()
 	presented, agent := make(chan []byte, 1), ""
 	server := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -49,7 +49,7 @@ func TestLastingClient(t *testing.T) {
 	first, second, other, elsewhere := config("dev"), config("dev"), config("admin"), config("dev")
 	elsewhere.Host = "https://elsewhere:6443"
 	closeConnections := process.TrackConnections(first)
-	client, err := lastingClient(first, func() (*rest.Config, error) {
+	client, err := newReloadingClient(first, func() (*rest.Config, error) {
 		if now == nil {
 			return nil, errors.New("there is no kubeconfig")
 		}
@@ -70,12 +70,12 @@ func TestLastingClient(t *testing.T) {
 		}
 	}
 	if agent != rest.DefaultKubernetesUserAgent() {
-		t.Errorf("it calls itself %q", agent)
+		t.Errorf("the user agent is %q", agent)
 	}
 }
 
-// TestLastingClientOfFiles leaves to client-go what it follows by itself.
-func TestLastingClientOfFiles(t *testing.T) {
+// TestReloadingClientOfFiles expects that files are left to client-go, which reloads them itself.
+func TestReloadingClientOfFiles(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	ca, err := pki.EnsureAuthority(filepath.Join(dir, "ca.crt"), filepath.Join(dir, "ca.key"), "ca", time.Now())
@@ -88,12 +88,12 @@ func TestLastingClientOfFiles(t *testing.T) {
 		t.Fatal(err)
 	}
 	for name, files := range map[string]rest.TLSClientConfig{
-		"certificate here, key there": {CertData: pair.CertPEM, KeyFile: keyFile},
-		"both there":                  {CertFile: filepath.Join(dir, "dev.crt"), KeyFile: keyFile},
-		"neither":                     {},
+		"certificate inline, key in a file": {CertData: pair.CertPEM, KeyFile: keyFile},
+		"both in files":                     {CertFile: filepath.Join(dir, "dev.crt"), KeyFile: keyFile},
+		"neither":                           {},
 	} {
-		_, err := lastingClient(&rest.Config{Host: "https://127.0.0.1:1", TLSClientConfig: files}, func() (*rest.Config, error) {
-			return nil, errors.New("nobody asks")
+		_, err := newReloadingClient(&rest.Config{Host: "https://127.0.0.1:1", TLSClientConfig: files}, func() (*rest.Config, error) {
+			return nil, errors.New("not expected")
 		})
 		if err != nil {
 			t.Errorf("%s: %v", name, err)

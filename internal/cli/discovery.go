@@ -16,17 +16,17 @@ import (
 )
 
 const (
-	// maxDocument bounds a discovery document or key set.
+	// maxDocument is the size limit of a discovery document or key set, in bytes.
 	maxDocument = 1 << 20
 
 	discoveryTimeout = 10 * time.Second
 	maxRedirects     = 3
 )
 
-// discovery fetches an issuer's keys as OpenID Connect Discovery 1.0 says.
+// discovery fetches the keys of an issuer by OpenID Connect Discovery 1.0.
 type discovery struct{ client *http.Client }
 
-// newDiscovery trusts roots, or the system's certificates if it is nil.
+// newDiscovery returns a discovery that trusts roots, or the certificates of the system if roots is nil.
 func newDiscovery(roots *x509.CertPool) *discovery {
 	return &discovery{client: &http.Client{
 		Timeout: discoveryTimeout,
@@ -39,8 +39,8 @@ func newDiscovery(roots *x509.CertPool) *discovery {
 	}}
 }
 
-// sameHost keeps an open redirect on the issuer's host from deciding whose
-// keys are trusted.
+// sameHost refuses redirects to other hosts. Otherwise an open redirect on the issuer's host could select the keys that are
+// trusted.
 func sameHost(next *http.Request, via []*http.Request) error {
 	first := via[0].URL
 	switch {
@@ -65,7 +65,7 @@ func validateHTTPS(name, text string) error {
 	return nil
 }
 
-// document is what is needed of an issuer's metadata.
+// document is the used part of an issuer's metadata.
 type document struct {
 	Issuer  string `json:"issuer"`
 	JWKSURI string `json:"jwks_uri"`
@@ -101,7 +101,7 @@ func (d *discovery) metadata(ctx context.Context, issuer string) (*document, err
 	}
 	if metadata.Issuer != issuer {
 		return nil, withHint(fmt.Errorf("%s is the document of another issuer, %q", address, metadata.Issuer),
-			"give the issuer exactly as it names itself, if you trust that name")
+			"give the issuer exactly as in the document, if you trust that name")
 	}
 	if err := validateHTTPS("jwks_uri in "+address, metadata.JWKSURI); err != nil {
 		return nil, err
@@ -123,7 +123,7 @@ func (d *discovery) get(ctx context.Context, address string) ([]byte, error) {
 	case http.StatusOK:
 	case http.StatusUnauthorized, http.StatusForbidden:
 		return nil, withHint(fmt.Errorf("fetch %s: the issuer answered %q", address, response.Status),
-			"it does not show its keys to everyone: save them with lanyard kubectl get --raw /openid/v1/jwks and use --jwks")
+			"the issuer requires authentication: save its keys with lanyard kubectl get --raw /openid/v1/jwks and use --jwks")
 	default:
 		return nil, withHint(fmt.Errorf("fetch %s: the issuer answered %q", address, response.Status), "check the URL")
 	}
@@ -138,9 +138,9 @@ func explainFetch(address string, err error) error {
 	if inner := (*url.Error)(nil); errors.As(err, &inner) && !inner.Timeout() {
 		err = inner.Err
 	}
-	hint := "check the URL and that this machine can reach it"
+	hint := "check the URL, and whether this machine can reach it"
 	if unknown := (x509.UnknownAuthorityError{}); errors.As(err, &unknown) {
-		hint = "name the issuer's CA with --certificate-authority"
+		hint = "give the issuer's CA with --certificate-authority"
 	}
 	return withHint(fmt.Errorf("fetch %s: %w", address, err), hint)
 }

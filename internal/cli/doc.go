@@ -1,6 +1,5 @@
-// Package cli is the command line of lanyard: one file per command, each with
-// an options struct and its addFlags, complete, validate and run.
+// Package cli implements the command line of lanyard. A command has a file of its own, however short, with an options struct
+// and its methods addFlags, validate and run. Files without a command's name hold what several commands share.
 //
-// Results go to standard output, words to standard error. It knows nothing of
-// how the commands do their work.
+// Commands write results to standard output, and messages to standard error. The work itself is in other packages.
 package cli

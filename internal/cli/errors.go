@@ -12,16 +12,16 @@ import (
 	"lanyard.dev/internal/spelling"
 )
 
+// Exit codes.
 const (
 	exitFailure = 1
 	exitUsage   = 2
 )
 
-// hinted is what an error says about the reader's next step; the packages
-// below cli have errors of this kind.
+// hinted is an error with a hint: what its reader can do about it.
 type hinted interface{ Hint() string }
 
-// cliError is an error with a next step and an exit code.
+// cliError is an error with a hint and an exit code.
 type cliError struct {
 	err  error
 	hint string
@@ -32,46 +32,65 @@ func (e *cliError) Error() string { return e.err.Error() }
 func (e *cliError) Unwrap() error { return e.err }
 func (e *cliError) Hint() string  { return e.hint }
 
-// withHint adds the reader's next step to err.
+// withHint returns err with a hint.
 func withHint(err error, hint string) error {
 	return &cliError{err: err, hint: hint, code: exitFailure}
 }
 
-// usageError is a command line that cannot be understood.
+// hintOf returns the outermost hint in the chain of err, or "".
+func hintOf(err error) string {
+	var h hinted
+	if errors.As(err, &h) {
+		return h.Hint()
+	}
+	return hint.Of(err)
+}
+
+// usageError returns the error of a command line with a fault.
 func usageError(cmd *cobra.Command, err error) error {
 	return &cliError{err: err, hint: fmt.Sprintf("see %s --help", cmd.CommandPath()), code: exitUsage}
 }
 
-// noArgs is cobra.NoArgs in this package's words.
+// noArgs does what cobra.NoArgs does, and returns an error of this package.
 func noArgs(cmd *cobra.Command, args []string) error {
-	if len(args) > 0 {
-		return usageError(cmd, fmt.Errorf("unexpected argument %q", args[0]))
+	if err := expectArgs(args, 0, ""); err != nil {
+		return usageError(cmd, err)
 	}
 	return nil
 }
 
-// panicked turns a panic into one line. The value of a panic is a message or
-// an error of the Go runtime; what such values hold is never a token or key,
-// whose types hide themselves.
-func panicked(cause any) error {
+// expectArgs returns an error unless there are n arguments. names describes them.
+func expectArgs(args []string, n int, names string) error {
+	switch {
+	case len(args) < n:
+		return errors.New("expected " + names)
+	case len(args) > n:
+		return fmt.Errorf("unexpected argument %q", args[n])
+	}
+	return nil
+}
+
+// panicError returns an error of one line for a panic. The value of a panic is a message or an error of the Go runtime. It cannot
+// contain a token or key, because their types do not print their values.
+func panicError(cause any) error {
 	line, _, _ := strings.Cut(fmt.Sprint(cause), "\n")
 	return withHint(fmt.Errorf("internal error: %s", line),
 		"this is a defect in lanyard: please report it with the command that led to it")
 }
 
-// verdict is an exit code that is a result by itself: nothing went wrong, and
-// all has been said.
-type verdict int
+// exitCode is an error that sets the exit code and prints nothing. The command has printed its result, or the command of
+// lanyard exec has ended with this code.
+type exitCode int
 
-func (v verdict) Error() string { return fmt.Sprintf("exit code %d", int(v)) }
+func (c exitCode) Error() string { return fmt.Sprintf("exit code %d", int(c)) }
 
-// report prints err, if it is one, and returns the exit code.
+// report prints err unless it is nil, and returns the exit code.
 func (s streams) report(err error) int {
 	if err == nil {
 		return 0
 	}
-	if said := verdict(0); errors.As(err, &said) {
-		return int(said)
+	if silent := exitCode(0); errors.As(err, &silent) {
+		return int(silent)
 	}
 	for line := range strings.SplitSeq(err.Error(), "\n") {
 		fmt.Fprintf(s.err, "lanyard: %s\n", line)
@@ -85,15 +104,7 @@ func (s streams) report(err error) int {
 	return exitFailure
 }
 
-func hintOf(err error) string {
-	var h hinted
-	if errors.As(err, &h) {
-		return h.Hint()
-	}
-	return hint.Of(err)
-}
-
-// flagError is what a command line with a bad flag ends with, at every command.
+// flagError returns the error of a command line with a faulty flag.
 func flagError(cmd *cobra.Command, err error) error {
 	var unknown *pflag.NotExistError
 	if !errors.As(err, &unknown) {
@@ -101,7 +112,7 @@ func flagError(cmd *cobra.Command, err error) error {
 	}
 	typed := unknown.GetSpecifiedName()
 	if letters := unknown.GetSpecifiedShortnames(); letters != "" {
-		typed, _, _ = strings.Cut(letters, "=") // -data-dir=x for --data-dir=x
+		typed, _, _ = strings.Cut(letters, "=") // The user typed -data-dir=x instead of --data-dir=x.
 	}
 	var names []string
 	cmd.Flags().VisitAll(func(f *pflag.Flag) {
@@ -109,10 +120,10 @@ func flagError(cmd *cobra.Command, err error) error {
 			names = append(names, f.Name)
 		}
 	})
-	return didYouMean(usageError(cmd, err), "--", nearest(typed, names))
+	return suggest(usageError(cmd, err), "--", nearest(typed, names))
 }
 
-// unknownCommand is what a group is told that has no such command.
+// unknownCommand returns the error of a group that has no command of this name.
 func unknownCommand(cmd *cobra.Command, name string) error {
 	err := usageError(cmd, fmt.Errorf("unknown command %q for %s", name, cmd.CommandPath()))
 	var names []string
@@ -121,25 +132,24 @@ func unknownCommand(cmd *cobra.Command, name string) error {
 			names = append(names, child.Name())
 		}
 	}
-	return didYouMean(err, cmd.CommandPath()+" ", nearest(name, names))
+	return suggest(err, cmd.CommandPath()+" ", nearest(name, names))
 }
 
-// didYouMean changes the hint of err if there is a name to suggest.
-func didYouMean(err error, before, name string) error {
+// suggest replaces the hint of err by a suggestion, unless name is empty.
+func suggest(err error, before, name string) error {
 	if name == "" {
 		return err
 	}
 	return &cliError{err: err, hint: "did you mean " + before + name + "?", code: exitUsage}
 }
 
-// nearest returns the name that was most likely meant, or "" if none is near:
-// one that takes the fewest changes of a letter, else one that typed begins
-// with or that begins with typed.
+// nearest returns the name that the user probably meant, or "". It prefers the name with the fewest letters changed, and
+// else takes a name that is a prefix of typed or that typed is a prefix of.
 func nearest(typed string, names []string) string {
 	typed = strings.ToLower(typed)
 	found, fewest := "", 0
 	for _, name := range names {
-		if n := spelling.Distance(typed, name); n <= tolerance(typed, name) && (found == "" || n < fewest) {
+		if n := spelling.Distance(typed, name); n <= maxDistance(typed, name) && (found == "" || n < fewest) {
 			found, fewest = name, n
 		}
 	}
@@ -151,8 +161,8 @@ func nearest(typed string, names []string) string {
 	return found
 }
 
-// tolerance is how many changes may lie between two names.
-func tolerance(a, b string) int {
+// maxDistance returns the number of changed letters up to which two names count as similar.
+func maxDistance(a, b string) int {
 	switch n := min(len(a), len(b)); {
 	case n < 3:
 		return n - 1

@@ -25,36 +25,39 @@ import (
 	"lanyard.dev/internal/token"
 )
 
-const execHelp = `Run a command with the identity of a service account. The command finds what a
-pod's container finds: a token, ca.crt and namespace in
+const execHelp = `Run a command with the identity of a service account. As in the container of a
+pod, the command finds token, ca.crt and namespace in
 /var/run/secrets/kubernetes.io/serviceaccount, and the API server in
-KUBERNETES_SERVICE_HOST and KUBERNETES_SERVICE_PORT, so that clients made for
-pods need no change. It needs Linux, and no container runtime.
+KUBERNETES_SERVICE_HOST and KUBERNETES_SERVICE_PORT, so clients that are made
+for pods work without changes. lanyard exec needs Linux, but no container
+runtime.
 
-The files are on a tmpfs that only the command and what it starts can see. The
-tokens are bound to a Pod that stands for the process, and are renewed while it
-runs. When it ends, the Pod is deleted and its tokens are refused. When the Pod
-is deleted, the command is told to end by SIGTERM, and killed after --grace.
+The files are on a tmpfs that only the command and its child processes can see.
+The tokens are bound to a Pod that stands for the command, and are renewed while
+the command runs. When the command ends, the Pod is deleted and its tokens are
+refused. If the Pod is deleted first, the command gets SIGTERM, and SIGKILL
+after --grace.
 
-You need the rights to create, patch and delete pods, and to create tokens of the
-account (serviceaccounts/token). An ordinary user's command runs in a user
-namespace, where sudo and its like do not work; root's does not.
+You need the permissions to create, patch and delete pods, and to create tokens
+of the service account (serviceaccounts/token). If you are not root, the command
+runs in a user namespace, where set-user-ID programs such as sudo do not work.
 
-Your own command inherits what you have. The command of another user (--user, as
-root) inherits neither your environment nor your open files, has a session and,
-at a terminal, a terminal of its own, and can gain no privileges.
+By default the command runs as you and inherits everything that you have. With
+--user, root runs the command as another user: it inherits neither the
+environment nor open files, has a session and a terminal of its own, and cannot
+gain privileges.
 
-Signals are passed on. The exit code is the command's, 128 and the signal's
-number if a signal ended it, 126 if it could not be executed, 127 if it was not
-found, or 125 if lanyard itself failed.`
+Signals are forwarded to the command. The exit code is that of the command, 128
+plus the number of the signal if a signal ended it, 126 if the command cannot be
+executed, 127 if it is not found, or 125 if lanyard itself failed.`
 
-const execExamples = `  # The dashboard, as dashboard-sa of the namespace default
+const execExamples = `  # Run dashboard as the service account dashboard-sa of the namespace default
   lanyard exec --serviceaccount dashboard-sa -- ./dashboard
 
-  # From root to another user, with a token for vault beside the API server's
+  # As root, run web-server as the user www-data, with an additional token for vault
   lanyard exec -n prod --serviceaccount web --user www-data --audience vault=vault/token -- web-server --port 8080
 
-  # Where no namespaces are to be had: a private directory and a KUBECONFIG
+  # If the machine permits no namespaces, use a private directory and KUBECONFIG
   lanyard exec --no-mount --serviceaccount ci -- kubectl get pods`
 
 const (
@@ -77,7 +80,7 @@ type execOptions struct {
 	audiences []string
 	onRenew   string
 	command   []string
-	given     func(flag string) bool
+	isSet     func(flag string) bool // reports whether a flag is given
 	config    process.Config
 }
 
@@ -86,13 +89,7 @@ func newExec(s streams) *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "exec [FLAG...] -- COMMAND [ARG...]", Short: "Run a command with the identity of a service account",
 		Long: execHelp, Example: execExamples, Args: cobra.ArbitraryArgs, DisableFlagsInUseLine: true,
-		RunE: func(cmd *cobra.Command, args []string) error {
-			o.command, o.given = args, cmd.Flags().Changed
-			if err := o.validate(); err != nil {
-				return usageError(cmd, err)
-			}
-			return o.run(cmd.Context())
-		},
+		RunE: checkAndRun(o.validate, o.run),
 	}
 	o.addFlags(cmd)
 	return cmd
@@ -100,39 +97,41 @@ func newExec(s streams) *cobra.Command {
 
 func (o *execOptions) addFlags(cmd *cobra.Command) {
 	f := cmd.Flags()
-	// What follows the command's name is the command's.
+	o.isSet = f.Changed
+	// Flags after the name of the command belong to the command.
 	f.SetInterspersed(false)
 	f.SortFlags = false
-	f.StringVar(&o.account, "serviceaccount", defaultAccount, "service account to run as: NAME, or with its namespace NAMESPACE/NAME")
-	f.StringVarP(&o.spec.Namespace, "namespace", "n", "", "namespace of the service account and the pod (default: the kubeconfig's)")
-	f.StringVar(&o.user, "user", "", "user of this machine who runs the command, with the groups they are in")
-	f.IntVar(&o.uid, "uid", -1, "number of the user who runs the command (default: you)")
-	f.IntVar(&o.gid, "gid", -1, "number of the group that runs the command (default: the user's)")
+	f.StringVar(&o.account, "serviceaccount", defaultAccount, "service account to run as: NAME or NAMESPACE/NAME")
+	f.StringVarP(&o.spec.Namespace, "namespace", "n", "", "namespace of the service account and the pod (default: that of the kubeconfig's context)")
+	f.StringVar(&o.user, "user", "", "user of this machine as whom the command runs, with the groups of that user")
+	f.IntVar(&o.uid, "uid", -1, "UID as which the command runs (default: yours)")
+	f.IntVar(&o.gid, "gid", -1, "GID as which the command runs (default: that of the user)")
 	for _, name := range []string{"uid", "gid"} {
-		f.Lookup(name).DefValue = "0" // what help leaves out
+		f.Lookup(name).DefValue = "0" // The help does not print 0.
 	}
-	f.StringSliceVar(&o.config.PreserveEnv, "preserve-env", nil, "names of variables, with commas between them, that another user's command gets as you have them")
-	f.IntSliceVar(&o.config.KeepFDs, "keep-fd", nil, "number of an open descriptor, 3 or more, that another user's command gets; may be repeated")
-	f.BoolVar(&o.config.AllowEscalation, "allow-privilege-escalation", false, "let set-user-ID programs, as sudo is, take effect in another user's command")
-	f.DurationVar(&o.config.TTL, "ttl", defaultExecTTL, "life of each token, at least 10m; they are renewed in time")
-	f.StringArrayVar(&o.audiences, "audience", nil, "one more token, for audience NAME, in a file beside the others, as in vault=vault/token; may be repeated")
-	f.StringVar(&o.onRenew, "on-renew", "", "what to do when tokens were renewed: signal:NAME, as in signal:HUP, or exec:COMMAND")
-	f.DurationVar(&o.spec.Grace, "grace", defaultExecGrace, "how long the command has to end when its pod is deleted")
-	f.DurationVar(&o.config.Lease, "lease", defaultExecLease, "after how long the authority removes the pod when it hears no more from here, 10s to 10m")
-	f.StringVar(&o.spec.Name, "name", "", "name of the pod (default: the command's with a suffix)")
-	f.StringVar(&o.spec.NodeName, "node-name", "", "node of the pod (default: this machine's hostname)")
-	f.StringArrayVar(&o.labels, "label", nil, "label of the pod, NAME=VALUE; may be repeated")
-	f.BoolVar(&o.config.NoMount, "no-mount", false, "mount nothing: hand over a private directory and a kubeconfig")
+	f.StringSliceVar(&o.config.PreserveEnv, "preserve-env", nil, "names of environment variables, separated by commas, that the command of another user also gets")
+	f.IntSliceVar(&o.config.KeepFDs, "keep-fd", nil, "number of an open descriptor, 3 or more, that the command of another user also gets; may be repeated")
+	f.BoolVar(&o.config.AllowEscalation, "allow-privilege-escalation", false, "permit set-user-ID programs such as sudo in the command of another user")
+	f.DurationVar(&o.config.TTL, "ttl", defaultExecTTL, "lifetime of each token, at least 10m; tokens are renewed before they expire")
+	f.StringArrayVar(&o.audiences, "audience", nil, "NAME=PATH, as in vault=vault/token: an additional token for the audience NAME, in the file PATH beside the others; may be repeated")
+	f.StringVar(&o.onRenew, "on-renew", "", "action after each renewal of the tokens: signal:NAME, as in signal:HUP, or exec:COMMAND")
+	f.DurationVar(&o.spec.Grace, "grace", defaultExecGrace, "time between SIGTERM and SIGKILL when the pod is deleted")
+	f.DurationVar(&o.config.Lease, "lease", defaultExecLease, "time after which the authority deletes the pod if the lease is not renewed, 10s to 10m")
+	f.StringVar(&o.spec.Name, "name", "", "name of the pod (default: the name of the command with a random suffix)")
+	f.StringVar(&o.spec.NodeName, "node-name", "", "node name of the pod (default: the host name, in lower case)")
+	f.StringArrayVar(&o.labels, "label", nil, "label of the pod, as NAME=VALUE; may be repeated")
+	f.BoolVar(&o.config.NoMount, "no-mount", false, "use a private directory and a kubeconfig instead of a mount")
 	o.connection.addFlags(f)
 }
 
-func (o *execOptions) validate() error {
+func (o *execOptions) validate(args []string) error {
+	o.command = args
 	return errors.Join(o.validateCommand(), o.validateAccount(), o.validateSpec(), o.validateLabels(), o.validateTimes(), o.validateUser(), o.validateTokens())
 }
 
 func (o *execOptions) validateCommand() error {
 	if len(o.command) == 0 || o.command[0] == "" {
-		return errors.New("name the command to run, after --")
+		return errors.New("give the command to run after --")
 	}
 	return nil
 }
@@ -140,16 +139,16 @@ func (o *execOptions) validateCommand() error {
 func (o *execOptions) validateAccount() error {
 	switch {
 	case o.account == "":
-		return errors.New("--serviceaccount is empty: name the account to run as, as in --serviceaccount web")
+		return errors.New("--serviceaccount is empty: give the account to run as, as in --serviceaccount web")
 	case strings.HasPrefix(o.account, "-"):
-		return fmt.Errorf("--serviceaccount lacks a value: it is followed by %q", o.account)
+		return fmt.Errorf("--serviceaccount needs a value, but is followed by %q", o.account)
 	}
 	name, err := account.Parse(o.account)
 	if err != nil {
 		return fmt.Errorf("--serviceaccount: %w", err)
 	}
 	if name.Namespace != "" && o.spec.Namespace != "" && name.Namespace != o.spec.Namespace {
-		return fmt.Errorf("--serviceaccount %s and --namespace %s name two namespaces", name, o.spec.Namespace)
+		return fmt.Errorf("--serviceaccount %s and --namespace %s are two different namespaces", name, o.spec.Namespace)
 	}
 	o.spec.ServiceAccount, o.spec.Namespace = name.Name, cmp.Or(name.Namespace, o.spec.Namespace)
 	return nil
@@ -159,7 +158,7 @@ func (o *execOptions) validateSpec() (err error) {
 	if o.spec.NodeName == "" {
 		hostname, hostErr := os.Hostname()
 		if hostErr != nil {
-			return fmt.Errorf("--node-name is not given, and this machine's is not known: %w", hostErr)
+			return fmt.Errorf("determine the host name, which is the default of --node-name: %w", hostErr)
 		}
 		o.spec.NodeName = strings.ToLower(hostname)
 	}
@@ -213,14 +212,14 @@ func (o *execOptions) validateTimes() (err error) {
 
 func (o *execOptions) validateUser() (err error) {
 	if o.user != "" && o.uid != -1 {
-		return errors.New("--user and --uid name the user twice")
+		return errors.New("--user and --uid exclude each other")
 	}
-	// A variable that is empty must not let the command run as root.
-	if o.user == "" && o.given("user") || o.uid == -1 && o.given("uid") || o.gid == -1 && o.given("gid") {
-		return errors.New("--user, --uid and --gid must name somebody where they are given")
+	// An empty shell variable must not let the command run as root.
+	if o.user == "" && o.isSet("user") || o.uid == -1 && o.isSet("uid") || o.gid == -1 && o.isSet("gid") {
+		return errors.New("--user, --uid and --gid must not be empty")
 	}
 	if o.uid < -1 || o.gid < -1 || o.uid >= math.MaxInt32 || o.gid >= math.MaxInt32 {
-		return errors.New("--uid and --gid must be numbers of a user and a group")
+		return errors.New("--uid and --gid must be IDs of a user and a group")
 	}
 	o.config.User, err = runas.LookUp(o.user, o.uid, o.gid)
 	return errors.Join(append(runas.ValidateInherited(o.config.PreserveEnv, o.config.KeepFDs), err)...)
@@ -248,19 +247,19 @@ func (o *execOptions) validateTokens() (err error) {
 }
 
 func (o *execOptions) run(ctx context.Context) error {
-	code, err := o.start(ctx)
+	code, err := o.runCommand(ctx)
 	switch {
 	case err != nil:
 		return &cliError{err: err, hint: hintOf(err), code: process.ExitCode(err)}
 	case code != 0:
-		return verdict(code)
+		return exitCode(code)
 	}
 	return nil
 }
 
-// start connects with the caller's rights and runs the command. Its streams are the process's own: they are handed over,
-// not copied.
-func (o *execOptions) start(ctx context.Context) (exitCode int, err error) {
+// runCommand connects with the caller's credentials and runs the command. The command inherits the standard streams of this
+// process.
+func (o *execOptions) runCommand(ctx context.Context) (exitCode int, err error) {
 	client, namespace, err := o.connect()
 	if err != nil {
 		return 0, err
@@ -274,12 +273,12 @@ func (o *execOptions) start(ctx context.Context) (exitCode int, err error) {
 	return process.Run(ctx, o.config)
 }
 
-// aboutDefaultAccount leaves out the server's warnings of the account "default", whose advice is for pods: the command
-// has given its own.
-type aboutDefaultAccount struct{ rest.WarningHandler }
+// withoutDefaultAccount drops the server's warnings about the account "default". Their advice is for pods, and connect prints
+// its own warning.
+type withoutDefaultAccount struct{ rest.WarningHandler }
 
 // HandleWarningHeader implements rest.WarningHandler.
-func (h aboutDefaultAccount) HandleWarningHeader(code int, agent, text string) {
+func (h withoutDefaultAccount) HandleWarningHeader(code int, agent, text string) {
 	if !strings.Contains(text, fmt.Sprintf("the service account %q", defaultAccount)) {
 		h.WarningHandler.HandleWarningHeader(code, agent, text)
 	}
@@ -290,11 +289,11 @@ func (o *execOptions) connect() (client kubernetes.Interface, namespace string, 
 	if err != nil {
 		return nil, "", err
 	}
-	if !o.given("serviceaccount") {
-		fmt.Fprintf(o.err, "lanyard: no --serviceaccount is given: the command runs as the account %q, whose permissions all workloads of the namespace share that name no account\n", defaultAccount)
-		config.WarningHandler = aboutDefaultAccount{config.WarningHandler}
+	if !o.isSet("serviceaccount") {
+		fmt.Fprintf(o.err, "lanyard: without --serviceaccount, the command runs as the account %q, which it shares with all workloads of the namespace that name no account\n", defaultAccount)
+		config.WarningHandler = withoutDefaultAccount{config.WarningHandler}
 	}
-	// A few requests at the start, and none may wait for its turn.
+	// Without a client-side rate limit: there are few requests, and none should wait.
 	config.QPS = -1
 	o.config.CloseConnections = process.TrackConnections(config)
 	if o.config.Server, err = process.ServerOf(config); err != nil {
@@ -303,7 +302,7 @@ func (o *execOptions) connect() (client kubernetes.Interface, namespace string, 
 	if o.config.Probe, err = process.NewProbe(config); err != nil {
 		return nil, "", err
 	}
-	client, err = lastingClient(config, func() (*rest.Config, error) {
+	client, err = newReloadingClient(config, func() (*rest.Config, error) {
 		again, _, err := o.connection.config(io.Discard)
 		return again, err
 	})

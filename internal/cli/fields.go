@@ -10,9 +10,8 @@ import (
 	"k8s.io/apimachinery/pkg/util/validation/field"
 )
 
-// fieldFlags maps the options of a library to flags: the field path of an
-// option to the name of its flag, or to "" if it has none. The library's
-// Validate reports faults by field path; users know the options by flag.
+// fieldFlags maps the options of a library to flags: the field path of an option to the name of its flag, or to "" if it has
+// none. The library's Validate reports faults by field path; users know the options by flag.
 type fieldFlags map[string]string
 
 // quotedField is a field path within the text of a fault.
@@ -29,8 +28,7 @@ func (f fieldFlags) errorOf(faults field.ErrorList) error {
 
 // text returns the text of a fault with flags in place of field paths.
 //
-// A detail that quotes the field of its own fault is a whole sentence. Other
-// details follow the flag and its value.
+// A detail that quotes the field of its own fault is a whole sentence. Other details follow the flag and its value.
 func (f fieldFlags) text(fault *field.Error) string {
 	detail := quotedField.ReplaceAllStringFunc(fault.Detail, func(quoted string) string { return f.flag(strings.Trim(quoted, "`")) })
 	flag, value := f.flag(fault.Field), fmt.Sprint(fault.BadValue)
@@ -51,8 +49,8 @@ func (f fieldFlags) text(fault *field.Error) string {
 	return fmt.Sprintf("%s %s: %s", flag, value, detail)
 }
 
-// flag returns the flag of a field, or of the list or map that the field is an
-// element of. A field without a flag keeps its path.
+// flag returns the flag of a field, or of the list or map that the field is an element of. A field without a flag keeps its
+// path.
 func (f fieldFlags) flag(path string) string {
 	option, _, _ := strings.Cut(path, "[")
 	if name := f[option]; name != "" {

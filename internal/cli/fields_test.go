@@ -30,8 +30,7 @@ func fieldPaths(of reflect.Type, parent string) []string {
 	return paths
 }
 
-// checkFlags compares the flags of a library's options with the options
-// themselves and with the flags of the command.
+// checkFlags compares the flags of a library's options with the options themselves and with the flags of the command.
 func checkFlags(t *testing.T, table fieldFlags, options any, flags *pflag.FlagSet) {
 	t.Helper()
 	var known []string
@@ -67,8 +66,7 @@ func checkFaults(t *testing.T, table fieldFlags, faults field.ErrorList) {
 	}
 }
 
-// faultyAuthorities are options that together have every fault that Validate
-// reports.
+// faultyAuthorities are options that together have every fault that Validate reports.
 func faultyAuthorities() []apiserver.Options {
 	return []apiserver.Options{
 		{}, {

@@ -22,14 +22,13 @@ import (
 	kubectlversion "k8s.io/kubectl/pkg/cmd/version"
 	"sigs.k8s.io/yaml"
 
-	_ "lanyard.dev/internal/cli/translations" // before kubectl loads them
+	_ "lanyard.dev/internal/cli/translations" // initialized before the packages of kubectl
 	"lanyard.dev/internal/datadir"
 	"lanyard.dev/internal/version"
 )
 
 const (
-	// kubectl asks the server what it serves at this pace; these are the
-	// figures of the kubectl that Kubernetes ships.
+	// The limits of discovery requests are those of Kubernetes' kubectl.
 	discoveryQPS   = 50
 	discoveryBurst = 300
 
@@ -42,16 +41,15 @@ type kubectlOptions struct {
 
 	// exit ends the process with kubectl's exit code.
 	exit func(code int)
-	// none is why no authority was found, if none was looked for in vain.
-	none error
+	// notFound is the reason if an authority on this machine was looked for and not found.
+	notFound error
 }
 
-// newKubectl passes everything after "kubectl", flags and --help included, to
-// kubectl itself, so it has no help of its own.
+// newKubectl passes all arguments, flags and --help included, to kubectl itself. The command has no help of its own.
 func newKubectl(s streams) *cobra.Command {
 	return &cobra.Command{
 		Use:                "kubectl ARGUMENT...",
-		Short:              "Run kubectl, on the authority that runs here if no kubeconfig is named",
+		Short:              "Run kubectl, with the authority on this machine if no kubeconfig is named",
 		DisableFlagParsing: true,
 		RunE: func(_ *cobra.Command, args []string) error {
 			o := &kubectlOptions{streams: s, args: args, exit: exit}
@@ -64,14 +62,13 @@ func newKubectl(s streams) *cobra.Command {
 	}
 }
 
-// complete points kubectl at the authority that runs here, unless the user
-// has named a kubeconfig. It does so through the environment, which is the
-// only way that reaches all of kubectl, "kubectl config" too.
+// complete selects the authority on this machine unless the user names a kubeconfig. It sets an environment variable, because a
+// flag would not reach all of kubectl, such as "kubectl config".
 func (o *kubectlOptions) complete() error {
 	if os.Getenv(kubeconfigEnv) != "" || namesKubeconfig(o.args) {
 		return nil
 	}
-	if isWorkload() {
+	if runsUnderExec() {
 		return os.Setenv(kubeconfigEnv, noKubeconfig)
 	}
 	running, err := datadir.FindOne()
@@ -81,14 +78,14 @@ func (o *kubectlOptions) complete() error {
 			return fmt.Errorf("set %s: %w", kubeconfigEnv, err)
 		}
 	case errors.Is(err, datadir.ErrNoneRunning):
-		o.none = err
+		o.notFound = err
 	case !needsNoServer(o.args):
 		return err
 	}
 	return nil
 }
 
-// namesKubeconfig looks for the flag as far as kubectl itself would.
+// namesKubeconfig reports whether the arguments contain --kubeconfig where kubectl would parse it.
 func namesKubeconfig(args []string) bool {
 	for _, arg := range args {
 		if arg == "--" {
@@ -101,7 +98,7 @@ func namesKubeconfig(args []string) bool {
 	return false
 }
 
-// needsNoServer tells whether it does not matter which authority is meant.
+// needsNoServer reports whether the command makes no request.
 func needsNoServer(args []string) bool {
 	if len(args) == 0 || slices.Contains(args, "--help") || slices.Contains(args, "-h") {
 		return true
@@ -109,7 +106,7 @@ func needsNoServer(args []string) bool {
 	return slices.Contains([]string{"help", "options", "completion", "kustomize", cobra.ShellCompRequestCmd, cobra.ShellCompNoDescRequestCmd}, args[0])
 }
 
-// run does what the main function of kubectl does.
+// run does what kubectl's main function does.
 func (o *kubectlOptions) run() {
 	kubectlutil.BehaviorOnFatal(o.fatal)
 	if err := basecli.RunNoErrOutput(o.command()); err != nil {
@@ -117,12 +114,11 @@ func (o *kubectlOptions) run() {
 	}
 }
 
-// fatal prints what kubectl has to say about its end, and ends the process:
-// kubectl may call it in any goroutine.
+// fatal prints kubectl's error and ends the process. kubectl calls it in any goroutine.
 func (o *kubectlOptions) fatal(message string, code int) {
 	hint := ""
 	if strings.Contains(message, genericclioptions.ErrEmptyConfig.Error()) {
-		err := noServer(o.none)
+		err := noServer(o.notFound)
 		message, hint = "error: "+err.Error(), hintOf(err)
 	}
 	if message != "" {
@@ -134,36 +130,35 @@ func (o *kubectlOptions) fatal(message string, code int) {
 	o.exit(code)
 }
 
-// withoutLocalhost keeps kubectl from http://localhost:8080, which it tries
-// several times where it knows of no server. It then ends with genericclioptions.ErrEmptyConfig.
-func withoutLocalhost() {
+// disableLocalhost keeps kubectl from http://localhost:8080, to which it makes several requests if no server is configured.
+// Instead it ends with genericclioptions.ErrEmptyConfig.
+func disableLocalhost() {
 	if os.Getenv("KUBERNETES_MASTER") == "" {
 		clientcmd.ClusterDefaults.Server = ""
 	}
 }
 
-// namedAgent has the server's logs name this program.
-func namedAgent(config *rest.Config) *rest.Config {
+// setUserAgent sets the user agent, so that the server's logs name this program.
+func setUserAgent(config *rest.Config) *rest.Config {
 	config.UserAgent = version.Current().UserAgent()
 	return config
 }
 
-// command returns kubectl's own command tree, without plugins: what a user
-// runs as part of lanyard is lanyard.
+// command returns kubectl's command tree without plugins, so that "lanyard kubectl" runs no other program.
 func (o *kubectlOptions) command() *cobra.Command {
-	withoutLocalhost()
+	disableLocalhost()
 	io := genericiooptions.IOStreams{In: o.in, Out: o.out, ErrOut: o.err}
 	flags := genericclioptions.NewConfigFlags(true).WithDeprecatedPasswordFlag().
 		WithDiscoveryBurst(discoveryBurst).WithDiscoveryQPS(discoveryQPS).WithWarningPrinter(io).
-		WithWrapConfigFn(namedAgent)
+		WithWrapConfigFn(setUserAgent)
 	root := kubectl.NewDefaultKubectlCommandWithArgs(kubectl.KubectlOptions{
 		Arguments:   append([]string{"kubectl"}, o.args...),
 		ConfigFlags: flags,
 		IOStreams:   io,
 	})
-	// Usage texts then show commands that the reader can run.
+	// Usage texts must show commands that the reader can run.
 	root.Annotations = map[string]string{cobra.CommandDisplayNameAnnotation: "lanyard kubectl"}
-	root.SetArgs(given(o.args))
+	root.SetArgs(notNil(o.args))
 	root.SetIn(o.in)
 	root.SetOut(o.out)
 	root.SetErr(o.err)
@@ -171,9 +166,8 @@ func (o *kubectlOptions) command() *cobra.Command {
 	return root
 }
 
-// replaceVersion puts a "version" into kubectl's tree that knows its version.
-// kubectl's own prints what the linker was told, which in every other build,
-// as by go run, is v0.0.0-master, and then warns of the difference.
+// replaceVersion replaces the command "version" in kubectl's tree. kubectl takes its version from linker flags. In a build
+// without them it would print v0.0.0-master and warn that the server has another version.
 func replaceVersion(root *cobra.Command, flags *genericclioptions.ConfigFlags, io genericiooptions.IOStreams) {
 	for _, cmd := range root.Commands() {
 		if cmd.Name() != "version" {
@@ -182,7 +176,7 @@ func replaceVersion(root *cobra.Command, flags *genericclioptions.ConfigFlags, i
 		o := &kubectlVersionOptions{flags: flags, io: io}
 		cmd.Args = cobra.NoArgs
 		cmd.Run = func(cmd *cobra.Command, _ []string) {
-			// The flags are those of kubectl's command.
+			// The command keeps kubectl's flags.
 			o.clientOnly = cmd.Flag("client").Value.String() == "true"
 			o.format = cmd.Flag("output").Value.String()
 			kubectlutil.CheckErr(o.validate())
@@ -206,7 +200,7 @@ func (o *kubectlVersionOptions) validate() error {
 	return nil
 }
 
-// run prints what is known even when the server cannot be asked.
+// run prints the client's version even if the server does not answer.
 func (o *kubectlVersionOptions) run() error {
 	client := clientVersion()
 	info := kubectlversion.Version{ClientVersion: &client}
@@ -221,7 +215,7 @@ func (o *kubectlVersionOptions) run() error {
 	return serverErr
 }
 
-// serverVersion is nil without an error when no server is configured.
+// serverVersion returns nil without an error if no server is configured.
 func (o *kubectlVersionOptions) serverVersion() (*apiversion.Info, error) {
 	client, err := o.flags.ToDiscoveryClient()
 	if clientcmd.IsEmptyConfig(err) {
@@ -234,8 +228,7 @@ func (o *kubectlVersionOptions) serverVersion() (*apiversion.Info, error) {
 	return client.ServerVersion()
 }
 
-// clientVersion is the linker's word, if it has one, else that of the
-// Kubernetes libraries in this program.
+// clientVersion returns the version that the linker set, else that of the Kubernetes libraries in this program.
 func clientVersion() apiversion.Info {
 	info := baseversion.Get()
 	if !strings.HasPrefix(info.GitVersion, "v0.0.0") {

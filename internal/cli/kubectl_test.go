@@ -34,15 +34,16 @@ func TestNamesKubeconfig(t *testing.T) {
 	}
 }
 
-// alone keeps a test away from this machine's instances and kubeconfig. The
-// tests below change the environment, so they are not parallel.
-func alone(t *testing.T) {
+// isolate separates a test from the authorities and kubeconfigs of this machine. It changes the environment, so the test cannot be
+// parallel.
+func isolate(t *testing.T) {
 	t.Helper()
 	t.Setenv("LANYARD_RUNTIME_DIR", filepath.Join(t.TempDir(), "run"))
 	t.Setenv(kubeconfigEnv, "")
 	t.Setenv("HOME", t.TempDir())
 }
 
+// announce makes a data directory with a kubeconfig for an authority at url, and announces the authority.
 func announce(t *testing.T, url string) *datadir.Dir {
 	t.Helper()
 	d, err := datadir.Open(filepath.Join(t.TempDir(), "data"))
@@ -63,7 +64,7 @@ func announce(t *testing.T, url string) *datadir.Dir {
 	return d
 }
 
-// runKubectl returns once kubectl has ended, with its exit code.
+// runKubectl runs kubectl in this process and returns its result.
 func runKubectl(t *testing.T, args ...string) result {
 	t.Helper()
 	type ended struct{ code int }
@@ -89,7 +90,7 @@ func runKubectl(t *testing.T, args ...string) result {
 }
 
 func TestKubectlFindsTheAuthority(t *testing.T) {
-	alone(t)
+	isolate(t)
 	d := announce(t, "https://127.0.0.1:1")
 	got := runKubectl(t, "config", "current-context")
 	if got.code != 0 || got.out != "lanyard\n" {
@@ -101,7 +102,7 @@ func TestKubectlFindsTheAuthority(t *testing.T) {
 }
 
 func TestKubectlPrefersWhatTheUserNames(t *testing.T) {
-	alone(t)
+	isolate(t)
 	announce(t, "https://127.0.0.1:1")
 	file := filepath.Join(t.TempDir(), "kubeconfig")
 	if err := os.WriteFile(file, []byte("apiVersion: v1\nkind: Config\ncurrent-context: mine\n"), 0o600); err != nil {
@@ -117,12 +118,12 @@ func TestKubectlPrefersWhatTheUserNames(t *testing.T) {
 }
 
 func TestKubectlAsksWhichAuthority(t *testing.T) {
-	alone(t)
+	isolate(t)
 	first, second := announce(t, "https://127.0.0.1:1"), announce(t, "https://127.0.0.1:2")
 	got := runKubectl(t, "get", "serviceaccounts")
 	for _, want := range []string{first.Path(), second.Path(), "https://127.0.0.1:2", "hint: choose one, as with --kubeconfig "} {
 		if !strings.Contains(got.errOut, want) {
-			t.Errorf("%q does not say %q", got.errOut, want)
+			t.Errorf("%q does not contain %q", got.errOut, want)
 		}
 	}
 	if got.code != exitFailure {
@@ -134,7 +135,7 @@ func TestKubectlAsksWhichAuthority(t *testing.T) {
 }
 
 func TestKubectlExitCodesAndErrors(t *testing.T) {
-	alone(t)
+	isolate(t)
 	announce(t, "https://127.0.0.1:1")
 	corrupt := filepath.Join(t.TempDir(), "corrupt")
 	if err := os.WriteFile(corrupt, []byte("{corrupt"), 0o600); err != nil {
@@ -161,9 +162,9 @@ func TestKubectlExitCodesAndErrors(t *testing.T) {
 	}
 }
 
-// TestKubectlWithoutAServer tries none, and says once what there is to do.
+// TestKubectlWithoutAServer expects one error and one hint, and no request to localhost.
 func TestKubectlWithoutAServer(t *testing.T) {
-	alone(t)
+	isolate(t)
 	const none = "error: there is no server to talk to: no authority of this user runs on this machine\nhint: "
 	for _, line := range []string{"get serviceaccounts", "create serviceaccount a", "api-resources", "get --raw /livez"} {
 		got := runKubectl(t, strings.Fields(line)...)
@@ -172,7 +173,7 @@ func TestKubectlWithoutAServer(t *testing.T) {
 		}
 	}
 	if got := runKubectl(t, "config", "view", "-o", "name"); strings.Contains(got.errOut, "server") {
-		t.Errorf("what needs no server: %+v", got)
+		t.Errorf("a command that needs no server: %+v", got)
 	}
 	const empty = "error: there is no server to talk to: the kubeconfig names none\nhint: name another kubeconfig with --kubeconfig or KUBECONFIG\n"
 	if got := runKubectl(t, "get", "sa", "--kubeconfig", os.DevNull); got.code != 1 || got.errOut != empty {
@@ -185,15 +186,15 @@ func TestKubectlWithoutAServer(t *testing.T) {
 }
 
 func TestKubectlVersionIsThatOfTheLibraries(t *testing.T) {
-	alone(t)
+	isolate(t)
 	got := runKubectl(t, "version", "--client")
 	if got.code != 0 || !strings.HasPrefix(got.out, "Client Version: v1.37") {
 		t.Errorf("%+v", got)
 	}
 }
 
-// TestQOSClassAsKubectl compares the class that the authority gives to random pods with the one that kubectl computes.
-// The test is not beside the authority's code because whoever imports lanyardtest would need module kubectl then.
+// TestQOSClassAsKubectl compares the QoS class that the authority sets for random pods with the one that kubectl computes. The
+// test is in this package because modules that import lanyardtest must not require module kubectl.
 func TestQOSClassAsKubectl(t *testing.T) {
 	t.Parallel()
 	random := rand.New(rand.NewPCG(1, 2))
@@ -213,8 +214,8 @@ func TestQOSClassAsKubectl(t *testing.T) {
 	}
 }
 
-// randomPod draws from few amounts, so that requests often equal limits. What its pod or a container has is often what
-// the one before it has.
+// randomPod returns a pod with random resources. It uses few amounts and often repeats resources, so that requests often equal
+// limits.
 func randomPod(random *rand.Rand) *corev1.Pod {
 	resources := randomResources(random)
 	next := func() corev1.ResourceRequirements {

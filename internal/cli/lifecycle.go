@@ -17,43 +17,41 @@ import (
 	"k8s.io/klog/v2"
 )
 
-// endMargin is what a process has beyond the deadlines of its own steps before the watchdog ends it.
+// endMargin is the time between the deadline of a process's last step and the end of the process by the watchdog.
 const endMargin = 3 * time.Second
 
-// untilSignal returns a context that ends with the first SIGINT or SIGTERM; a
-// second one ends the process at once. Only commands that keep running use
-// it: the others end on the first signal by themselves.
+// untilSignal returns a context that ends with the first SIGINT or SIGTERM. A second signal ends the process at once. Only
+// commands that run until they are stopped use it; the first signal ends the others by default.
 func untilSignal(parent context.Context) (context.Context, context.CancelFunc) {
 	ctx, stop := signal.NotifyContext(parent, os.Interrupt, syscall.SIGTERM)
 	context.AfterFunc(ctx, stop)
 	return ctx, stop
 }
 
-// sayEnd has the end of ctx announced. The function it returns is to be
-// called when everything has ended, before anything else ends ctx; err is how.
-func (s streams) sayEnd(ctx context.Context) (ended func(err error)) {
-	said := make(chan struct{})
-	keepQuiet := context.AfterFunc(ctx, func() {
-		defer close(said)
+// announceStop prints a message when ctx ends. Call the function that it returns when everything has stopped and before ctx
+// ends for another reason than a signal, with the error of the command.
+func (s streams) announceStop(ctx context.Context) (stopped func(err error)) {
+	announced := make(chan struct{})
+	cancel := context.AfterFunc(ctx, func() {
+		defer close(announced)
 		fmt.Fprintln(s.err, "lanyard is stopping; interrupt it again to end it at once")
 	})
 	return func(err error) {
-		if keepQuiet() {
-			return // it ended by itself
+		if cancel() {
+			return // The command ended without a signal.
 		}
-		<-said
+		<-announced
 		if err == nil {
 			fmt.Fprintln(s.err, "lanyard has stopped")
 		}
 	}
 }
 
-// exit ends the process. It is for kubectl, which does not return its exit
-// code, and for the watchdog; every other command returns an error.
+// exit ends the process. It is for kubectl, which does not return its exit code, and for the watchdog. Other commands return
+// errors.
 func exit(code int) { os.Exit(code) }
 
-// watchdog ends a process that does not end by itself: its supervisor, or its
-// user, would wait for it in vain.
+// watchdog ends a process that does not stop in time. Otherwise its supervisor or its user would wait for ever.
 type watchdog struct {
 	err  io.Writer
 	exit func(code int)
@@ -61,34 +59,33 @@ type watchdog struct {
 
 func newWatchdog(s streams) watchdog { return watchdog{err: s.err, exit: exit} }
 
-// guard ends the process with exitFailure if the returned function is not
-// called within limit after ending is closed.
-func (w watchdog) guard(ending <-chan struct{}, limit time.Duration) (callOff func()) {
-	ended := make(chan struct{})
+// guard ends the process with exitFailure unless cancel is called within limit after stopping is closed.
+func (w watchdog) guard(stopping <-chan struct{}, limit time.Duration) (cancel func()) {
+	stopped := make(chan struct{})
 	go func() {
 		select {
-		case <-ending:
-		case <-ended:
+		case <-stopping:
+		case <-stopped:
 			return
 		}
 		select {
-		case <-ended:
+		case <-stopped:
 		case <-time.After(limit):
 			fmt.Fprintf(w.err, "lanyard: not stopped after %v: ending the process\n", limit)
 			w.exit(exitFailure)
 		}
 	}()
-	return func() { close(ended) }
+	return func() { close(stopped) }
 }
 
-// loggingOptions rule what a server writes to stderr.
+// loggingOptions control the log of a server on standard error.
 type loggingOptions struct{ verbosity int }
 
 func (o *loggingOptions) addFlags(f *pflag.FlagSet) {
-	f.IntVarP(&o.verbosity, "v", "v", 0, "verbosity of the log: 0 is warnings and errors, 1 adds what happens, higher is for debugging")
+	f.IntVarP(&o.verbosity, "v", "v", 0, "verbosity of the log: 0 is warnings and errors, 1 adds normal events, higher is for debugging")
 }
 
-// apply sends the libraries' log to w as key=value lines.
+// apply sends the log of the libraries to w, as key=value lines.
 func (o *loggingOptions) apply(w io.Writer) {
 	level := slog.LevelWarn
 	if o.verbosity > 0 {
@@ -100,23 +97,25 @@ func (o *loggingOptions) apply(w io.Writer) {
 	_ = flags.Set("v", strconv.Itoa(o.verbosity))
 }
 
+// The help of flags that "up" and "serve" share.
 const (
-	issuersUsage              = "issuer of tokens; may be repeated: the first issues, all are accepted"
+	issuersUsage              = "issuer of tokens; may be repeated: the first issues tokens, all are accepted"
 	jwksURIUsage              = "https URL of the key set in the discovery document (default: the issuer's /openid/v1/jwks)"
-	authenticationConfigUsage = "AuthenticationConfiguration: OpenID Connect issuers by whose tokens people sign in; read again when it changes"
-	acceptedKeysUsage         = "public or private keys whose tokens are accepted besides; may be repeated"
-	auditModeUsage            = "when audit events are written: blocking (before a request goes on), batch (in the background), or blocking-strict (a request whose arrival cannot be recorded fails)"
-	admissionConfigUsage      = "AdmissionConfiguration: the Pod Security Standard for namespaces whose labels choose none, and exemptions; read at the start"
+	maxTokenExpirationUsage   = "longest lifetime of a token, at least 10m; longer requests are shortened with a warning; 0 means no limit"
+	authenticationConfigUsage = "AuthenticationConfiguration file: OpenID Connect issuers whose tokens identify people; read again when it changes"
+	acceptedKeysUsage         = "file with public or private keys whose tokens are also accepted; may be repeated"
+	auditModeUsage            = "when audit events are written: blocking (before a request continues), batch (in the background), or blocking-strict (a request whose arrival cannot be recorded fails)"
+	admissionConfigUsage      = "AdmissionConfiguration file: the Pod Security Standard for namespaces whose labels select none, and exemptions; read at the start"
 )
 
-func validPort(port int) error {
+func validatePort(port int) error {
 	if port < 0 || port > 65535 {
 		return fmt.Errorf("--secure-port %d: must be between 0 and 65535", port)
 	}
 	return nil
 }
 
-func validAddress(address string) error {
+func validateAddress(address string) error {
 	if net.ParseIP(address) == nil {
 		return fmt.Errorf("--bind-address %q: must be an IP address", address)
 	}

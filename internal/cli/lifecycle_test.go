@@ -9,34 +9,34 @@ import (
 
 func TestWatchdogEndsAProcessThatHangs(t *testing.T) {
 	t.Parallel()
-	var words bytes.Buffer
+	var messages bytes.Buffer
 	ended := make(chan int, 1)
-	ending := make(chan struct{})
-	w := watchdog{err: &words, exit: func(code int) { ended <- code }}
-	defer w.guard(ending, time.Millisecond)()
+	stopping := make(chan struct{})
+	w := watchdog{err: &messages, exit: func(code int) { ended <- code }}
+	defer w.guard(stopping, time.Millisecond)()
 	select {
 	case code := <-ended:
-		t.Fatalf("ended with %d before its end began", code)
+		t.Fatalf("ended with %d before it was stopped", code)
 	case <-time.After(20 * time.Millisecond):
 	}
-	close(ending)
+	close(stopping)
 	select {
 	case code := <-ended:
-		if code != exitFailure || !strings.HasPrefix(words.String(), "lanyard: not stopped after 1ms") {
-			t.Errorf("exit code %d, %q", code, &words)
+		if code != exitFailure || !strings.HasPrefix(messages.String(), "lanyard: not stopped after 1ms") {
+			t.Errorf("exit code %d, %q", code, &messages)
 		}
 	case <-time.After(time.Minute):
-		t.Error("the process goes on")
+		t.Error("the process was not ended")
 	}
 }
 
 func TestWatchdogLetsAProcessEnd(t *testing.T) {
 	t.Parallel()
-	ending, ended := make(chan struct{}), make(chan int, 1)
+	stopping, ended := make(chan struct{}), make(chan int, 1)
 	w := watchdog{err: &bytes.Buffer{}, exit: func(code int) { ended <- code }}
-	callOff := w.guard(ending, 10*time.Millisecond)
-	close(ending)
-	callOff()
+	cancel := w.guard(stopping, 10*time.Millisecond)
+	close(stopping)
+	cancel()
 	select {
 	case code := <-ended:
 		t.Errorf("ended with %d though the command returned", code)

@@ -2,7 +2,6 @@ package cli
 
 import (
 	"context"
-	"errors"
 	"fmt"
 
 	"github.com/spf13/cobra"
@@ -18,121 +17,107 @@ import (
 	"lanyard.dev/internal/nodeaccess"
 )
 
-const nodeHelp = `Let machines become nodes, and refuse those that were stolen. A node runs pods
-and gets tokens for their service accounts, and for no others.`
+const nodeHelp = `Admit machines as nodes, and evict stolen ones. A node runs pods, and gets
+tokens only for the service accounts of its pods.`
 
 func newNode(s streams) *cobra.Command {
-	group := newGroup(s, "node", "Let machines become nodes, or refuse them", nodeHelp)
-	group.AddCommand(newNodeToken(s), newNodeEvict(s))
-	return group
+	return newGroup("node", "Admit machines as nodes, or evict them", nodeHelp, newNodeToken(s), newNodeEvict(s))
 }
 
-const nodeTokenHelp = `Manage bootstrap tokens: the credential with which a machine that has none yet
-asks for a certificate as a node. It is good for nothing else, and soon ends.`
-
-func newNodeToken(s streams) *cobra.Command {
-	group := newGroup(s, "token", "Manage the tokens that machines join with", nodeTokenHelp)
-	group.AddCommand(newNodeTokenCreate(s), newNodeTokenList(s), newNodeTokenDelete(s))
-	return group
-}
-
-const nodeEvictHelp = `Refuse a node that was stolen: its machine, its disk, or its certificate.
-
-Every certificate that the node has is refused from now on, for good, and all
-tokens of the pods on it end: the pods, the Node and its Lease are removed,
-whatever finalizers they have. To delete the Node alone does not do that: its
-certificate registers it again.
-
-The machine comes back by a new join, with a new key: erase it, or remove the
-agent's directory on it, and start the agent with a new bootstrap token. Delete
-bootstrap tokens that the machine still has.`
-
-type nodeEvictOptions struct {
-	streams
-	connection connection
-	node       string
-}
-
-func newNodeEvict(s streams) *cobra.Command {
-	o := &nodeEvictOptions{streams: s}
-	cmd := &cobra.Command{
-		Use:     "evict NAME",
-		Short:   "Refuse the certificates and tokens of a stolen node",
-		Long:    nodeEvictHelp,
-		Example: "  lanyard node evict rack4-node7",
-		Args:    cobra.ArbitraryArgs,
-		RunE: func(cmd *cobra.Command, args []string) error {
-			if err := o.complete(args); err != nil {
-				return usageError(cmd, err)
-			}
-			return o.run(cmd.Context())
-		},
+// newObjectCommand completes cmd, a command that changes one object of a server. parse returns the object from the argument.
+// Its error must not contain the argument if that may be a secret.
+func newObjectCommand(s streams, cmd *cobra.Command, parse func(arg string) (string, error), run func(ctx context.Context, client kubernetes.Interface, object string) error) *cobra.Command {
+	connection := &connection{}
+	cmd.Args = cobra.ArbitraryArgs
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		if len(args) != 1 {
+			return usageError(cmd, fmt.Errorf("expected one argument, not %d", len(args)))
+		}
+		object, err := parse(args[0])
+		if err != nil {
+			return usageError(cmd, err)
+		}
+		client, _, err := connection.client(s.err)
+		if err != nil {
+			return err
+		}
+		return run(cmd.Context(), client, object)
 	}
-	o.connection.addFlags(cmd.Flags())
+	connection.addFlags(cmd.Flags())
 	return cmd
 }
 
-func (o *nodeEvictOptions) complete(args []string) error {
-	if len(args) != 1 {
-		return errors.New("name one node")
+const nodeEvictHelp = `Evict a node whose machine, disk or certificate was stolen.
+
+From now on, every certificate of the node is refused permanently, and all
+tokens of its pods are refused. The command deletes the pods, the Node and its
+Lease, even if they have finalizers. To delete only the Node would not be
+enough: the node would register again with its certificate.
+
+The machine can join again with a new key: erase it, or remove the agent's
+directory on it, and start the agent with a new bootstrap token. Delete the
+bootstrap tokens that the machine still has.`
+
+func newNodeEvict(s streams) *cobra.Command {
+	cmd := &cobra.Command{
+		Use: "evict NAME", Short: "Refuse the certificates and tokens of a stolen node",
+		Long: nodeEvictHelp, Example: "  lanyard node evict rack4-node7",
 	}
-	if o.node = args[0]; len(validation.IsDNS1123Subdomain(o.node)) > 0 {
-		return fmt.Errorf("%q cannot be the name of a node", o.node)
-	}
-	return nil
+	return newObjectCommand(s, cmd, parseNodeName, func(ctx context.Context, client kubernetes.Interface, node string) error {
+		result, err := evict(ctx, client, node)
+		if err != nil {
+			return err
+		}
+		if !result.registered {
+			fmt.Fprintf(s.err, "There is no Node %s. Certificates of that name are refused anyway.\n", node)
+		}
+		return write(s.out, fmt.Sprintf("node %s evicted, pods removed: %d\n", node, result.pods))
+	})
 }
 
-func (o *nodeEvictOptions) run(ctx context.Context) error {
-	client, _, err := o.connection.client(o.err)
-	if err != nil {
-		return err
+func parseNodeName(name string) (string, error) {
+	if len(validation.IsDNS1123Subdomain(name)) > 0 {
+		return "", fmt.Errorf("%q cannot be the name of a node", name)
 	}
-	outcome, err := evict(ctx, client, o.node)
-	if err != nil {
-		return err
-	}
-	if !outcome.registered {
-		fmt.Fprintf(o.err, "There was no Node called %s; certificates of that name are refused all the same.\n", o.node)
-	}
-	return write(o.out, fmt.Sprintf("node %s evicted, pods removed: %d\n", o.node, outcome.pods))
+	return name, nil
 }
 
-type evicted struct {
-	registered bool
-	pods       int
+type evictionResult struct {
+	registered bool // whether the Node existed
+	pods       int  // number of deleted pods
 }
 
-// withoutFinalizers is a patch. A node may set finalizers on its Node, its Lease and, by their status, its pods, and so keep
-// them from being removed.
+// withoutFinalizers is a patch that removes finalizers. A node can set finalizers on its Node, its Lease and, through their
+// status, its pods, and so prevent their deletion.
 const withoutFinalizers = `{"metadata":{"finalizers":null}}`
 
-// evict refuses the node's certificates first: until then it could undo the rest.
-func evict(ctx context.Context, client kubernetes.Interface, node string) (done evicted, err error) {
+// evict refuses the certificates first. Until then the node could undo the other steps.
+func evict(ctx context.Context, client kubernetes.Interface, node string) (result evictionResult, err error) {
 	core := client.CoreV1()
 	if _, err := core.Secrets(nodeaccess.EvictionNamespace).Create(ctx, nodeaccess.NewEviction(node), metav1.CreateOptions{}); err != nil {
-		return done, fmt.Errorf("evict node %s: %w", node, err)
+		return result, fmt.Errorf("evict node %s: %w", node, err)
 	}
 	unfinished := func(what string, err error) error {
-		return withHint(fmt.Errorf("the certificates of node %s are refused, but its %s was not removed: %w", node, what, err), "run the command again")
+		return withHint(fmt.Errorf("the certificates of node %s are refused, but its %s was not deleted: %w", node, what, err), "run the command again")
 	}
 	leases := client.CoordinationV1().Leases(corev1.NamespaceNodeLease)
 	if err = leases.Delete(ctx, node, metav1.DeleteOptions{}); err == nil {
 		_, err = leases.Patch(ctx, node, types.MergePatchType, []byte(withoutFinalizers), metav1.PatchOptions{})
 	}
 	if err != nil && !apierrors.IsNotFound(err) {
-		return done, unfinished("Lease", err)
+		return result, unfinished("Lease", err)
 	}
 	err = core.Nodes().Delete(ctx, node, metav1.DeleteOptions{})
-	if done.registered = err == nil; err == nil {
+	if result.registered = err == nil; err == nil {
 		_, err = core.Nodes().Patch(ctx, node, types.MergePatchType, []byte(withoutFinalizers), metav1.PatchOptions{})
 	}
 	if err != nil && !apierrors.IsNotFound(err) {
-		return done, unfinished("Node", err)
+		return result, unfinished("Node", err)
 	}
-	on := fields.OneTermEqualSelector("spec.nodeName", node).String()
-	pods, err := core.Pods(metav1.NamespaceAll).List(ctx, metav1.ListOptions{FieldSelector: on})
+	onNode := fields.OneTermEqualSelector("spec.nodeName", node).String()
+	pods, err := core.Pods(metav1.NamespaceAll).List(ctx, metav1.ListOptions{FieldSelector: onNode})
 	if err != nil {
-		return done, unfinished("list of pods", err)
+		return result, unfinished("list of pods", err)
 	}
 	for _, pod := range pods.Items {
 		now := metav1.DeleteOptions{GracePeriodSeconds: ptr.To[int64](0), Preconditions: metav1.NewUIDPreconditions(string(pod.UID))}
@@ -141,9 +126,9 @@ func evict(ctx context.Context, client kubernetes.Interface, node string) (done 
 			_, err = core.Pods(pod.Namespace).Patch(ctx, pod.Name, types.MergePatchType, []byte(withoutFinalizers), metav1.PatchOptions{})
 		}
 		if err != nil && !apierrors.IsNotFound(err) && !apierrors.IsConflict(err) {
-			return done, unfinished("pod "+pod.Namespace+"/"+pod.Name, err)
+			return result, unfinished("pod "+pod.Namespace+"/"+pod.Name, err)
 		}
-		done.pods++
+		result.pods++
 	}
-	return done, nil
+	return result, nil
 }

@@ -10,7 +10,6 @@ import (
 	"os"
 	"slices"
 	"strings"
-	"text/tabwriter"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -27,18 +26,26 @@ import (
 	"lanyard.dev/internal/bootstraptoken"
 )
 
-const nodeTokenCreateHelp = `Create a bootstrap token and print it. It is shown this once: only whoever may
-read Secrets in kube-system sees it again.
+const nodeTokenHelp = `Manage bootstrap tokens. A machine without credentials uses one to request a
+certificate as a node. A bootstrap token permits nothing else, and usually
+expires soon.`
 
-Whoever holds it can ask for a certificate as a node until it expires or is
-deleted, so give it a short life and pass it on where others cannot read it.
-With --print-join the result is the kubeconfig that a joining machine needs,
-with the server's address and CA, as for kubelet --bootstrap-kubeconfig.`
+func newNodeToken(s streams) *cobra.Command {
+	return newGroup("token", "Manage bootstrap tokens", nodeTokenHelp, newNodeTokenCreate(s), newNodeTokenList(s), newNodeTokenDelete(s))
+}
+
+const nodeTokenCreateHelp = `Create a bootstrap token and print it. It is printed only once; later, only
+users who may read Secrets in kube-system can see it.
+
+Anyone with the token can request a certificate as a node until the token
+expires or is deleted, so give it a short lifetime and keep it secret. With
+--print-join the command prints the kubeconfig for a joining machine, with the
+address and CA of the server, as for kubelet --bootstrap-kubeconfig.`
 
 const nodeTokenCreateExamples = `  lanyard node token create --ttl 30m --description 'rack 4'
   lanyard node token create --print-join > bootstrap.kubeconfig`
 
-// maxTokenDescription keeps a description readable in a list.
+// maxTokenDescription is the maximum length of a description, in bytes.
 const maxTokenDescription = 1024
 
 type nodeTokenCreateOptions struct {
@@ -56,16 +63,11 @@ func newNodeTokenCreate(s streams) *cobra.Command {
 	o := &nodeTokenCreateOptions{streams: s, clock: clock.RealClock{}}
 	cmd := &cobra.Command{
 		Use:     "create [--ttl DURATION] [--description TEXT] [--print-join]",
-		Short:   "Create a token that machines join with, and print it",
+		Short:   "Create a bootstrap token and print it",
 		Long:    nodeTokenCreateHelp,
 		Example: nodeTokenCreateExamples,
 		Args:    noArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			if err := o.validate(); err != nil {
-				return usageError(cmd, err)
-			}
-			return o.run(cmd.Context())
-		},
+		RunE:    checkAndRun(o.validate, o.run),
 	}
 	o.addFlags(cmd)
 	return cmd
@@ -73,14 +75,14 @@ func newNodeTokenCreate(s streams) *cobra.Command {
 
 func (o *nodeTokenCreateOptions) addFlags(cmd *cobra.Command) {
 	f := cmd.Flags()
-	f.DurationVar(&o.ttl, "ttl", time.Hour, "how long the token is good for; 0 is until it is deleted")
-	f.StringVar(&o.description, "description", "", "what the token is for, as lanyard node token list shows it")
-	f.StringSliceVar(&o.groups, "group", nil, "another group for whoever holds the token, system:bootstrappers:NAME; may be repeated")
-	f.BoolVar(&o.printJoin, "print-join", false, "print the kubeconfig to join with, rather than the token alone")
+	f.DurationVar(&o.ttl, "ttl", time.Hour, "lifetime of the token; 0 means that it does not expire")
+	f.StringVar(&o.description, "description", "", "purpose of the token, which lanyard node token list shows")
+	f.StringSliceVar(&o.groups, "group", nil, "additional group of the token's user, system:bootstrappers:NAME; may be repeated")
+	f.BoolVar(&o.printJoin, "print-join", false, "print a kubeconfig for joining instead of the token")
 	o.connection.addFlags(cmd.Flags())
 }
 
-func (o *nodeTokenCreateOptions) validate() error {
+func (o *nodeTokenCreateOptions) validate([]string) error {
 	var errs []error
 	if o.ttl < 0 || o.ttl > 0 && o.ttl < time.Second {
 		errs = append(errs, fmt.Errorf("--ttl must be 0 or at least 1s, not %v", o.ttl))
@@ -103,7 +105,7 @@ func (o *nodeTokenCreateOptions) run(ctx context.Context) error {
 	}
 	spec := bootstraptoken.Spec{Description: o.description, ExtraGroups: o.groups}
 	if o.ttl > 0 {
-		// Stored to the second: a token must not live longer than it was said to.
+		// Expiry is stored in seconds. Round down, so that the token does not live longer than requested.
 		spec.Expires = o.clock.Now().Add(o.ttl).Truncate(time.Second)
 	}
 	token, err := storeToken(ctx, client, spec)
@@ -119,11 +121,11 @@ func (o *nodeTokenCreateOptions) run(ctx context.Context) error {
 	if err := write(o.out, result); err != nil {
 		return err
 	}
-	o.advise(config, spec, token.ID())
+	o.printAdvice(config, spec, token.ID())
 	return nil
 }
 
-// storeToken makes a token. Its ID is one of two thousand million, so it may be taken, but not thrice in a row.
+// storeToken creates a token. It tries three times, because another token may have the random ID.
 func storeToken(ctx context.Context, client kubernetes.Interface, spec bootstraptoken.Spec) (bootstraptoken.Token, error) {
 	var err error
 	for range 3 {
@@ -140,7 +142,7 @@ func storeToken(ctx context.Context, client kubernetes.Interface, spec bootstrap
 	return bootstraptoken.Token{}, fmt.Errorf("store a bootstrap token: %w", err)
 }
 
-// joinConfig is a kubeconfig with the token, and what the client that stored it knows of the server.
+// joinConfig returns a kubeconfig with the token, and with the address and CA in the configuration of a client.
 func joinConfig(config *rest.Config, token bootstraptoken.Token) (string, error) {
 	ca := config.CAData
 	if len(ca) == 0 && config.CAFile != "" {
@@ -164,19 +166,19 @@ func joinConfig(config *rest.Config, token bootstraptoken.Token) (string, error)
 	return string(data), nil
 }
 
-// advise says, beside the result, what becomes of the token.
-func (o *nodeTokenCreateOptions) advise(config *rest.Config, spec bootstraptoken.Spec, id string) {
-	ends := "never expires: delete it once the nodes have joined, with lanyard node token delete " + id
+// printAdvice prints when the token expires, and what to do about problems.
+func (o *nodeTokenCreateOptions) printAdvice(config *rest.Config, spec bootstraptoken.Spec, id string) {
+	ends := "does not expire: delete it when the nodes have joined, with lanyard node token delete " + id
 	if !spec.Expires.IsZero() {
-		ends = fmt.Sprintf("expires in %s", inWords(o.ttl))
+		ends = fmt.Sprintf("expires in %s", durationText(o.ttl))
 	}
 	fmt.Fprintf(o.err, "bootstrap token %s %s\n", id, ends)
-	if o.printJoin && loopback(config.Host) {
-		fmt.Fprintf(o.err, "hint: %s is reached from this machine only: serve others with lanyard up --bind-address\n", config.Host)
+	if o.printJoin && isLoopback(config.Host) {
+		fmt.Fprintf(o.err, "hint: only this machine can reach %s: serve other machines with lanyard up --bind-address\n", config.Host)
 	}
 }
 
-func loopback(host string) bool {
+func isLoopback(host string) bool {
 	u, err := url.Parse(host)
 	if err != nil {
 		return false
@@ -185,8 +187,8 @@ func loopback(host string) bool {
 	return u.Hostname() == "localhost" || ip != nil && ip.IsLoopback()
 }
 
-const nodeTokenListHelp = `List the tokens that machines can join with. Of each its public ID is shown,
-never the rest.`
+const nodeTokenListHelp = `List the bootstrap tokens. The list contains their IDs, which are public, and
+never their secrets.`
 
 const nodeTokenListExamples = `  lanyard node token list
   lanyard node token list -o json`
@@ -202,23 +204,18 @@ func newNodeTokenList(s streams) *cobra.Command {
 	o := &nodeTokenListOptions{streams: s, clock: clock.RealClock{}}
 	cmd := &cobra.Command{
 		Use:     "list",
-		Short:   "List the tokens that machines can join with",
+		Short:   "List the bootstrap tokens",
 		Long:    nodeTokenListHelp,
 		Example: nodeTokenListExamples,
 		Args:    noArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			if err := o.output.validate(); err != nil {
-				return usageError(cmd, err)
-			}
-			return o.run(cmd.Context())
-		},
+		RunE:    checkAndRun(func([]string) error { return o.output.validate() }, o.run),
 	}
-	o.output.addFlags(cmd)
+	o.output.addFlags(cmd, formatText, formatJSON, formatYAML)
 	o.connection.addFlags(cmd.Flags())
 	return cmd
 }
 
-// tokenSummary is what is shown of a token.
+// tokenSummary is a bootstrap token without its secret.
 type tokenSummary struct {
 	ID          string     `json:"id"`
 	Expires     *time.Time `json:"expires,omitempty"`
@@ -264,82 +261,49 @@ func summarize(secrets []corev1.Secret, now time.Time) []tokenSummary {
 }
 
 func printTokens(w io.Writer, tokens []tokenSummary, now time.Time) error {
-	table := tabwriter.NewWriter(w, 0, 8, 3, ' ', 0)
-	fmt.Fprintln(table, "ID\tEXPIRES\tGROUPS\tDESCRIPTION")
-	for _, t := range tokens {
-		// A description is someone else's text: neither may it steer a terminal nor add columns or lines.
-		description := strings.ReplaceAll(printable([]byte(t.Description)), "\n", " ")
-		fmt.Fprintf(table, "%s\t%s\t%s\t%s\n", t.ID, t.end(now), strings.Join(t.Groups, ","), description)
-	}
-	if err := table.Flush(); err != nil {
-		return fmt.Errorf("write the result: %w", err)
-	}
-	return nil
+	return printTable(w, "", []string{"ID", "EXPIRES", "GROUPS", "DESCRIPTION"}, len(tokens), func(i int) []string {
+		t := &tokens[i]
+		return []string{t.ID, t.expiry(now), strings.Join(t.Groups, ","), strings.ReplaceAll(t.Description, "\n", " ")}
+	})
 }
 
-// end says until when the token is usable, or why it is not.
-func (t tokenSummary) end(now time.Time) string {
+// expiry returns when the token expires, or why it cannot be used.
+func (t *tokenSummary) expiry(now time.Time) string {
 	switch {
 	case !t.Usable:
-		return "unusable: " + printable([]byte(t.Reason))
+		return "unusable: " + t.Reason
 	case t.Expires == nil:
 		return "never"
 	}
-	return "in " + inWords(t.Expires.Sub(now))
+	return "in " + durationText(t.Expires.Sub(now))
 }
 
-const nodeTokenDeleteHelp = `Delete a token that machines join with. It is refused from then on; nodes that
-have joined with it keep their certificates.`
-
-type nodeTokenDeleteOptions struct {
-	streams
-	connection connection
-	id         string
-}
+const nodeTokenDeleteHelp = `Delete a bootstrap token. It is refused from now on. Nodes that have joined with
+it keep their certificates.`
 
 func newNodeTokenDelete(s streams) *cobra.Command {
-	o := &nodeTokenDeleteOptions{streams: s}
 	cmd := &cobra.Command{
-		Use:     "delete ID",
-		Short:   "Delete a token that machines join with",
-		Long:    nodeTokenDeleteHelp,
-		Example: "  lanyard node token delete abcdef",
-		Args:    cobra.ArbitraryArgs,
-		RunE: func(cmd *cobra.Command, args []string) error {
-			if err := o.complete(args); err != nil {
-				return usageError(cmd, err)
-			}
-			return o.run(cmd.Context())
-		},
+		Use: "delete ID", Short: "Delete a bootstrap token",
+		Long: nodeTokenDeleteHelp, Example: "  lanyard node token delete abcdef",
 	}
-	o.connection.addFlags(cmd.Flags())
-	return cmd
+	return newObjectCommand(s, cmd, parseTokenID, func(ctx context.Context, client kubernetes.Interface, id string) error {
+		if err := deleteToken(ctx, client, id); err != nil {
+			return err
+		}
+		return write(s.out, fmt.Sprintf("bootstrap token %s deleted\n", id))
+	})
 }
 
-// complete takes the ID, or a whole token. Neither is repeated where it is not understood: it may be a secret.
-func (o *nodeTokenDeleteOptions) complete(args []string) error {
-	if len(args) != 1 {
-		return errors.New("name one token by its ID")
+// parseTokenID returns the ID of a token, from the ID or the whole token. The error does not repeat the argument, which may be
+// a secret.
+func parseTokenID(arg string) (string, error) {
+	if token, ok := bootstraptoken.Parse(arg); ok {
+		return token.ID(), nil
 	}
-	if token, ok := bootstraptoken.Parse(args[0]); ok {
-		o.id = token.ID()
-		return nil
+	if !bootstraptoken.IsID(arg) {
+		return "", errors.New("the ID of a token is six characters of a-z and 0-9")
 	}
-	if o.id = args[0]; !bootstraptoken.IsID(o.id) {
-		return errors.New("the ID of a token is six characters of a-z and 0-9")
-	}
-	return nil
-}
-
-func (o *nodeTokenDeleteOptions) run(ctx context.Context) error {
-	client, _, err := o.connection.client(o.err)
-	if err != nil {
-		return err
-	}
-	if err := deleteToken(ctx, client, o.id); err != nil {
-		return err
-	}
-	return write(o.out, fmt.Sprintf("bootstrap token %s deleted\n", o.id))
+	return arg, nil
 }
 
 func deleteToken(ctx context.Context, client kubernetes.Interface, id string) error {

@@ -27,7 +27,7 @@ func TestNodeTokenUsage(t *testing.T) {
 		"short ttl":        {[]string{"create", "--ttl", "1ms"}, "lanyard: --ttl must be 0 or at least 1s, not 1ms\nhint: see lanyard node token create --help\n"},
 		"long description": {[]string{"create", "--description", long}, "lanyard: --description must have at most 1024 bytes\nhint: see lanyard node token create --help\n"},
 		"argument":         {[]string{"create", "x"}, "lanyard: unexpected argument \"x\"\nhint: see lanyard node token create --help\n"},
-		"no id":            {[]string{"delete"}, "lanyard: name one token by its ID\nhint: see lanyard node token delete --help\n"},
+		"no id":            {[]string{"delete"}, "lanyard: expected one argument, not 0\nhint: see lanyard node token delete --help\n"},
 		"not an id":        {[]string{"delete", "abcde." + secret}, "lanyard: the ID of a token is six characters of a-z and 0-9\nhint: see lanyard node token delete --help\n"},
 		"output":           {[]string{"list", "-o", "xml"}, "lanyard: --output must be text, json or yaml, not \"xml\"\nhint: see lanyard node token list --help\n"},
 	}
@@ -44,13 +44,12 @@ func TestNodeTokenUsage(t *testing.T) {
 
 func TestDeleteTakesAWholeToken(t *testing.T) {
 	t.Parallel()
-	o := &nodeTokenDeleteOptions{}
-	if err := o.complete([]string{"abcdef.0123456789abcdef"}); err != nil || o.id != "abcdef" {
-		t.Errorf("got %q, %v", o.id, err)
+	if id, err := parseTokenID("abcdef.0123456789abcdef"); err != nil || id != "abcdef" {
+		t.Errorf("got %q, %v", id, err)
 	}
 }
 
-func TestListShowsNoSecretAndNothingThatSteersATerminal(t *testing.T) {
+func TestListPrintsNoSecretsAndNoControlCharacters(t *testing.T) {
 	t.Parallel()
 	now := time.Date(2026, 6, 1, 12, 0, 0, 0, time.UTC)
 	token := func(text string, spec bootstraptoken.Spec) corev1.Secret {
@@ -109,7 +108,7 @@ func TestLoopback(t *testing.T) {
 		"https://127.0.0.1:6443": true, "https://[::1]:6443": true, "https://localhost": true,
 		"https://192.0.2.1:6443": false, "https://lanyard.example": false, "::": false,
 	} {
-		if loopback(host) != want {
+		if isLoopback(host) != want {
 			t.Errorf("%s: %v", host, !want)
 		}
 	}

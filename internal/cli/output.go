@@ -5,37 +5,54 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"os"
 	"slices"
 	"strings"
+	"text/tabwriter"
 	"time"
 	"unicode"
 	"unicode/utf16"
 
 	"github.com/spf13/cobra"
+	"golang.org/x/term"
 	"sigs.k8s.io/yaml"
 )
 
+// The formats of results.
 const (
-	formatText = "text"
-	formatJSON = "json"
-	formatYAML = "yaml"
+	formatText  = "text"
+	formatTable = "table"
+	formatWide  = "wide"
+	formatJSON  = "json"
+	formatYAML  = "yaml"
 )
 
-// outputOptions choose the form of a result.
-type outputOptions struct{ format string }
+// outputOptions select the format of a result.
+type outputOptions struct {
+	format  string
+	formats []string // that the command supports
+}
 
-func (o *outputOptions) addFlags(cmd *cobra.Command) {
-	cmd.Flags().StringVarP(&o.format, "output", "o", formatText, "form of the result: text, json or yaml")
+// addFlags adds --output. The first format is the default.
+func (o *outputOptions) addFlags(cmd *cobra.Command, formats ...string) {
+	o.formats = formats
+	cmd.Flags().StringVarP(&o.format, "output", "o", formats[0], "format of the result: "+o.list())
+}
+
+// list returns the formats as in "text, json or yaml".
+func (o *outputOptions) list() string {
+	last := len(o.formats) - 1
+	return strings.Join(o.formats[:last], ", ") + " or " + o.formats[last]
 }
 
 func (o *outputOptions) validate() error {
-	if !slices.Contains([]string{formatText, formatJSON, formatYAML}, o.format) {
-		return fmt.Errorf("--output must be text, json or yaml, not %q", o.format)
+	if !slices.Contains(o.formats, o.format) {
+		return fmt.Errorf("--output must be %s, not %q", o.list(), o.format)
 	}
 	return nil
 }
 
-// print writes value as JSON or YAML, or calls text.
+// print writes value as JSON or YAML, or calls text for another format.
 func (o *outputOptions) print(w io.Writer, value any, text func(io.Writer) error) error {
 	switch o.format {
 	case formatJSON:
@@ -61,7 +78,39 @@ func write(w io.Writer, text string) error {
 	return nil
 }
 
-// indented returns a JSON value over several lines, fit for a terminal.
+// printTable writes the text before, the columns and the rows.
+func printTable(w io.Writer, before string, columns []string, rows int, row func(int) []string) error {
+	var text strings.Builder
+	text.WriteString(before)
+	tabs := tabwriter.NewWriter(&text, 0, 8, 3, ' ', 0)
+	fmt.Fprintln(tabs, strings.Join(columns, "\t"))
+	for i := range rows {
+		cells := row(i)
+		for j := range cells {
+			cells[j] = singleLine(cells[j])
+		}
+		fmt.Fprintln(tabs, strings.Join(cells, "\t"))
+	}
+	if err := tabs.Flush(); err != nil {
+		return fmt.Errorf("write the result: %w", err)
+	}
+	return write(w, trimLines(text.String()))
+}
+
+func trimLines(text string) string {
+	var out strings.Builder
+	for line := range strings.Lines(text) {
+		out.WriteString(strings.TrimRight(line, " \n") + "\n")
+	}
+	return out.String()
+}
+
+// singleLine escapes line breaks, and what printable escapes.
+func singleLine(text string) string {
+	return strings.ReplaceAll(printable([]byte(text)), "\n", `\n`)
+}
+
+// indented returns a JSON value over several lines, escaped by printable.
 func indented(raw json.RawMessage) (string, error) {
 	var out bytes.Buffer
 	if err := json.Indent(&out, raw, "", "  "); err != nil {
@@ -70,8 +119,8 @@ func indented(raw json.RawMessage) (string, error) {
 	return printable(out.Bytes()), nil
 }
 
-// printable escapes, as JSON does, what could steer a terminal or hide text
-// from the reader: the tokens shown are anyone's.
+// printable escapes characters that could control a terminal or hide text, in the way of JSON. Tokens and names may come from
+// anyone.
 func printable(text []byte) string {
 	var out strings.Builder
 	for _, r := range string(text) {
@@ -88,8 +137,8 @@ func printable(text []byte) string {
 	return out.String()
 }
 
-// inWords says a duration in its two largest units, as in "1 hour 5 minutes".
-func inWords(d time.Duration) string {
+// durationText returns a duration in its two largest units, as in "1 hour 5 minutes".
+func durationText(d time.Duration) string {
 	units := []struct {
 		name string
 		size time.Duration
@@ -104,7 +153,7 @@ func inWords(d time.Duration) string {
 			}
 			continue
 		}
-		parts = append(parts, counted(int64(count), unit.name))
+		parts = append(parts, plural(int64(count), unit.name))
 		if d -= count * unit.size; len(parts) == 2 {
 			break
 		}
@@ -115,9 +164,15 @@ func inWords(d time.Duration) string {
 	return strings.Join(parts, " ")
 }
 
-func counted(count int64, unit string) string {
+func plural(count int64, unit string) string {
 	if count == 1 {
 		return "1 " + unit
 	}
 	return fmt.Sprintf("%d %ss", count, unit)
+}
+
+// isTerminal reports whether a stream of the process is a terminal.
+func isTerminal(stream any) bool {
+	f, ok := stream.(*os.File)
+	return ok && term.IsTerminal(int(f.Fd()))
 }

@@ -40,7 +40,7 @@ func FuzzPrintableKeepsJSON(f *testing.F) {
 	})
 }
 
-func TestInWords(t *testing.T) {
+func TestDurationText(t *testing.T) {
 	t.Parallel()
 	tests := map[time.Duration]string{
 		0:                             "less than a second",
@@ -53,7 +53,7 @@ func TestInWords(t *testing.T) {
 		24*time.Hour + 59*time.Second: "1 day",
 	}
 	for in, want := range tests {
-		if got := inWords(in); got != want {
+		if got := durationText(in); got != want {
 			t.Errorf("%s: got %q, want %q", in, got, want)
 		}
 	}

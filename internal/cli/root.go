@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"context"
 	"io"
 	"os"
 
@@ -13,11 +14,11 @@ import (
 type streams struct {
 	in  io.Reader
 	out io.Writer // results
-	err io.Writer // words
+	err io.Writer // messages
 }
 
-// Main runs the command that this process was started with and returns its
-// exit code: 0, 2 for a command line that cannot be understood, else 1.
+// Main runs the command line of this process and returns its exit code: 0 for success, 2 for a faulty command line, 1 for other
+// failures. The commands exec and kubectl have exit codes of their own.
 func Main() int {
 	if code, isTrampoline := process.Trampoline(os.Args); isTrampoline {
 		return code
@@ -25,33 +26,31 @@ func Main() int {
 	return Run(os.Args[1:], os.Stdin, os.Stdout, os.Stderr)
 }
 
-// Run is Main with the arguments, less the program's name, and the streams
-// given. Some commands also read the environment.
+// Run does what Main does, with the given arguments, without the program's name, and streams. Some commands also read the
+// environment.
 func Run(args []string, stdin io.Reader, stdout, stderr io.Writer) (code int) {
 	s := streams{in: stdin, out: stdout, err: stderr}
 	defer func() {
 		if cause := recover(); cause != nil {
-			code = s.report(panicked(cause))
+			code = s.report(panicError(cause))
 		}
 	}()
 	root := newRoot(s)
-	root.SetArgs(given(args))
+	root.SetArgs(notNil(args))
 	return s.report(root.Execute())
 }
 
-// given makes no arguments an empty list: cobra takes nil for those of the
-// process.
-func given(args []string) []string { return append([]string{}, args...) }
+// notNil returns a copy of args that is not nil. For nil, cobra takes the arguments of the process.
+func notNil(args []string) []string { return append([]string{}, args...) }
 
 const rootHelp = `Lanyard is the Kubernetes service-account system as one program. It gives
 every workload a named identity, a short-lived token it never has to store,
 and exactly the permissions it was granted. It speaks the Kubernetes API, so
 kubectl and everything built on client-go work with it.`
 
-// newRoot returns the whole command tree. A new command is added to
-// commands, nowhere else.
+// newRoot returns the whole command tree. Add a new command to commands.
 func newRoot(s streams) *cobra.Command {
-	root := newGroup(s, "lanyard", "The Kubernetes service-account system as one program", rootHelp)
+	root := newGroup("lanyard", "The Kubernetes service-account system as one program", rootHelp, commands(s)...)
 	root.CompletionOptions.HiddenDefaultCmd = true
 	root.SilenceErrors, root.SilenceUsage = true, true
 	root.SetIn(s.in)
@@ -59,12 +58,11 @@ func newRoot(s streams) *cobra.Command {
 	root.SetErr(s.err)
 	root.SetUsageTemplate(usageTemplate)
 	root.SetFlagErrorFunc(flagError)
-	root.AddCommand(commands(s)...)
 	root.SetHelpCommand(newHelp())
 	return root
 }
 
-// usageTemplate is cobra's, without what does not help a reader here.
+// usageTemplate is a shorter form of cobra's.
 const usageTemplate = `Usage:
   {{if .HasAvailableSubCommands}}{{.CommandPath}} COMMAND{{else}}{{.UseLine}}{{end}}
 {{- if .HasExample}}
@@ -90,7 +88,7 @@ Run "{{.CommandPath}} COMMAND --help" to learn more about a command.
 {{- end}}
 `
 
-// commands are lanyard's subcommands in the order of their use.
+// commands returns the commands of lanyard.
 func commands(s streams) []*cobra.Command {
 	return []*cobra.Command{
 		newUp(s),
@@ -106,9 +104,9 @@ func commands(s streams) []*cobra.Command {
 	}
 }
 
-// newGroup returns a command that only holds others.
-func newGroup(_ streams, name, short, long string) *cobra.Command {
-	return &cobra.Command{
+// newGroup returns a command that only contains others.
+func newGroup(name, short, long string, children ...*cobra.Command) *cobra.Command {
+	group := &cobra.Command{
 		Use:   name,
 		Short: short,
 		Long:  long,
@@ -120,10 +118,21 @@ func newGroup(_ streams, name, short, long string) *cobra.Command {
 			return unknownCommand(cmd, args[0])
 		},
 	}
+	group.AddCommand(children...)
+	return group
 }
 
-// newHelp is cobra's help command, which shows the help of the last command
-// that it knows when it is asked for one that it does not know.
+// checkAndRun returns the function that a command runs. An error of check means that the command line has a fault.
+func checkAndRun(check func(args []string) error, run func(context.Context) error) func(*cobra.Command, []string) error {
+	return func(cmd *cobra.Command, args []string) error {
+		if err := check(args); err != nil {
+			return usageError(cmd, err)
+		}
+		return run(cmd.Context())
+	}
+}
+
+// newHelp returns cobra's help command with one difference: for an unknown command, cobra would show the help of its group.
 func newHelp() *cobra.Command {
 	return &cobra.Command{
 		Use: "help [COMMAND]", Short: "Show the help of a command", Hidden: true,

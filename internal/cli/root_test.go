@@ -15,7 +15,7 @@ import (
 
 var update = flag.Bool("update", false, "rewrite the golden files")
 
-// result is what a command line did.
+// result is the result of a command line.
 type result struct {
 	code        int
 	out, errOut string
@@ -47,7 +47,7 @@ func checkGolden(t *testing.T, name, got string) {
 	}
 }
 
-// TestHelp covers every command but kubectl, whose help is kubectl's.
+// TestHelp compares the help of every command with a golden file, except that of kubectl, which is kubectl's own.
 func TestHelp(t *testing.T) {
 	t.Parallel()
 	var visit func(cmd *cobra.Command)
@@ -102,10 +102,10 @@ func TestUsageErrors(t *testing.T) {
 		"argument":           {[]string{"version", "x"}, "lanyard: unexpected argument \"x\"\nhint: see lanyard version --help\n"},
 		"output":             {[]string{"version", "-o", "xml"}, "lanyard: --output must be text, json or yaml, not \"xml\"\nhint: see lanyard version --help\n"},
 		"two tokens":         {[]string{"token", "inspect", "a", "b"}, "lanyard: more than one token given\nhint: see lanyard token inspect --help\n"},
-		"no keys":            {[]string{"token", "verify"}, "lanyard: name the issuer with --issuer or its keys with --jwks\nhint: see lanyard token verify --help\n"},
+		"no keys":            {[]string{"token", "verify"}, "lanyard: give the issuer with --issuer or its keys with --jwks\nhint: see lanyard token verify --help\n"},
 		"plain http":         {[]string{"token", "verify", "--issuer", "http://x"}, "lanyard: --issuer must be an https:// URL, not \"http://x\"\nhint: see lanyard token verify --help\n"},
-		"every fault":        {[]string{"token", "verify", "--audience=", "-ox"}, "lanyard: name the issuer with --issuer or its keys with --jwks\nlanyard: --audience must not be empty\nlanyard: --output must be text, json or yaml, not \"x\"\nhint: see lanyard token verify --help\n"},
-		"CA without a fetch": {[]string{"token", "verify", "--jwks", "f", "--certificate-authority", "g"}, "lanyard: --certificate-authority is for fetching keys, and --jwks names a file\nhint: see lanyard token verify --help\n"},
+		"every fault":        {[]string{"token", "verify", "--audience=", "-ox"}, "lanyard: give the issuer with --issuer or its keys with --jwks\nlanyard: --audience must not be empty\nlanyard: --output must be text, json or yaml, not \"x\"\nhint: see lanyard token verify --help\n"},
+		"CA without a fetch": {[]string{"token", "verify", "--jwks", "f", "--certificate-authority", "g"}, "lanyard: --certificate-authority has no effect with --jwks, which names a file\nhint: see lanyard token verify --help\n"},
 	}
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -117,7 +117,7 @@ func TestUsageErrors(t *testing.T) {
 	}
 }
 
-// TestEveryMisspeltFlagIsRecognized leaves a letter out of each flag of each command.
+// TestEveryMisspeltFlagIsRecognized omits one letter of each flag of each command.
 func TestEveryMisspeltFlagIsRecognized(t *testing.T) {
 	t.Parallel()
 	var visit func(cmd *cobra.Command)
@@ -152,7 +152,7 @@ func TestHelpCommand(t *testing.T) {
 	}
 }
 
-// panicReader stands for a defect anywhere below a command.
+// panicReader simulates a defect in a command.
 type panicReader struct{}
 
 func (panicReader) Read([]byte) (int, error) { panic("broken\nsecond line") }

@@ -16,10 +16,9 @@ import (
 	"lanyard.dev/internal/standalone"
 )
 
-const serveHelp = `Serve the authority alone, on an etcd of your own and with certificates and
-keys of your own: this is how it runs in production. Any number of replicas
-may stand in front of the same etcd. Flags have kube-apiserver's names and
-meanings.`
+const serveHelp = `Serve the authority alone, with an etcd, certificates and keys of your own. This
+is the mode for production: any number of replicas can use the same etcd. The
+flags have the names and meanings of kube-apiserver's.`
 
 const serveExamples = `  lanyard serve \
     --etcd-servers https://10.0.0.1:2379 --etcd-cafile etcd-ca.crt --etcd-certfile etcd.crt --etcd-keyfile etcd.key \
@@ -40,12 +39,7 @@ func newServe(s streams) *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "serve", Short: "Serve the authority alone, for production",
 		Long: serveHelp, Example: serveExamples, Args: noArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			if err := o.validate(); err != nil {
-				return usageError(cmd, err)
-			}
-			return o.run(cmd.Context())
-		},
+		RunE: checkAndRun(o.validate, o.run),
 	}
 	o.addFlags(cmd)
 	return cmd
@@ -96,17 +90,17 @@ func (o *serveOptions) addFlags(cmd *cobra.Command) {
 	f.StringVar(&o.bindAddress, "bind-address", "0.0.0.0", "IP address to serve on")
 	f.IntVar(&o.port, "secure-port", defaultPort, "port to serve HTTPS on; 0 takes a free one")
 	f.StringSliceVar(&o.options.Etcd.Servers, "etcd-servers", nil, "etcd URLs, comma separated")
-	f.StringVar(&o.options.Etcd.CAFile, "etcd-cafile", "", "CA that etcd's certificate is verified with")
+	f.StringVar(&o.options.Etcd.CAFile, "etcd-cafile", "", "CA that verifies etcd's certificate")
 	f.StringVar(&o.options.Etcd.CertFile, "etcd-certfile", "", "client certificate for etcd")
 	f.StringVar(&o.options.Etcd.KeyFile, "etcd-keyfile", "", "key of the client certificate for etcd")
-	f.StringVar(&o.options.TLSCertFile, "tls-cert-file", "", "serving certificate, with its chain, in PEM")
+	f.StringVar(&o.options.TLSCertFile, "tls-cert-file", "", "serving certificate with its chain, in PEM")
 	f.StringVar(&o.options.TLSPrivateKeyFile, "tls-private-key-file", "", "key of the serving certificate")
-	f.StringVar(&o.options.ClientCAFile, "client-ca-file", "", "CAs of client certificates; without it none is accepted")
+	f.StringVar(&o.options.ClientCAFile, "client-ca-file", "", "CAs of client certificates; without it no client certificate is accepted")
 	f.StringVar(&o.options.AuthenticationConfig, "authentication-config", "", authenticationConfigUsage)
 	f.StringVar(&o.options.AdmissionConfig, "admission-control-config-file", "", admissionConfigUsage)
 	f.StringVar(&o.options.RootCAFile, "root-ca-file", "", "CA published as kube-root-ca.crt in every namespace (default: the content of --tls-cert-file)")
-	f.StringVar(&o.options.EncryptionProviderConfig, "encryption-provider-config", "", "EncryptionConfiguration for secrets at rest")
-	f.DurationVar(&o.options.ShutdownDelay, "shutdown-delay-duration", 0, "how long to go on serving once told to stop, with /readyz failing, so that load balancers send no more requests")
+	f.StringVar(&o.options.EncryptionProviderConfig, "encryption-provider-config", "", "EncryptionConfiguration file for the encryption of secrets at rest")
+	f.DurationVar(&o.options.ShutdownDelay, "shutdown-delay-duration", 0, "time between a signal to stop and the end of serving, during which /readyz fails, so that load balancers stop sending requests")
 	o.addServiceAccountFlags(cmd)
 	o.addSigningFlags(cmd)
 	o.addNodeFlags(cmd)
@@ -119,42 +113,42 @@ func (o *serveOptions) addServiceAccountFlags(cmd *cobra.Command) {
 	f.StringArrayVar(&sa.Issuers, "service-account-issuer", nil, issuersUsage)
 	f.StringVar(&sa.SigningKeyFile, "service-account-signing-key-file", "", "private key that signs tokens: ECDSA or RSA, in PEM")
 	f.StringArrayVar(&sa.KeyFiles, "service-account-key-file", nil, acceptedKeysUsage)
-	f.StringSliceVar(&sa.APIAudiences, "api-audiences", nil, "audiences that mean this server (default: the issuers)")
-	f.DurationVar(&sa.MaxTokenExpiration, "service-account-max-token-expiration", 0, "longest life of a token, at least 10m; a longer one that is asked for is shortened with a warning; 0 shortens none")
+	f.StringSliceVar(&sa.APIAudiences, "api-audiences", nil, "audiences of tokens for this server (default: the issuers)")
+	f.DurationVar(&sa.MaxTokenExpiration, "service-account-max-token-expiration", 0, maxTokenExpirationUsage)
 	f.StringVar(&sa.JWKSURI, "service-account-jwks-uri", "", jwksURIUsage)
 }
 
 func (o *serveOptions) addSigningFlags(cmd *cobra.Command) {
 	f, signing := cmd.Flags(), &o.options.Signing
-	f.StringVar(&signing.CertFile, "cluster-signing-cert-file", "", "CA that signs approved certificate requests; without it none is signed")
+	f.StringVar(&signing.CertFile, "cluster-signing-cert-file", "", "CA that signs approved certificate requests; without it no request is signed")
 	f.StringVar(&signing.KeyFile, "cluster-signing-key-file", "", "key of the CA that signs certificate requests")
-	f.StringVar(&signing.ServingCertFile, "cluster-signing-kubelet-serving-cert-file", "", "CA that signs what nodes serve with, which clients should not trust (default: that of --cluster-signing-cert-file)")
-	f.StringVar(&signing.ServingKeyFile, "cluster-signing-kubelet-serving-key-file", "", "key of the CA that signs what nodes serve with")
-	f.DurationVar(&signing.Duration, "cluster-signing-duration", certificates.DefaultDuration, "longest life of a certificate made on request, at least 10m")
+	f.StringVar(&signing.ServingCertFile, "cluster-signing-kubelet-serving-cert-file", "", "CA that signs serving certificates of nodes, which clients should not trust (default: that of --cluster-signing-cert-file)")
+	f.StringVar(&signing.ServingKeyFile, "cluster-signing-kubelet-serving-key-file", "", "key of the CA that signs serving certificates of nodes")
+	f.DurationVar(&signing.Duration, "cluster-signing-duration", certificates.DefaultDuration, "longest lifetime of a requested certificate, at least 10m")
 }
 
 func (o *serveOptions) addNodeFlags(cmd *cobra.Command) {
 	f, nodes := cmd.Flags(), &o.options.Nodes
-	f.StringVar(&nodes.CertFile, "kubelet-client-certificate", "", "client certificate that nodes know this server by; without it there are no logs and no exec")
+	f.StringVar(&nodes.CertFile, "kubelet-client-certificate", "", "client certificate of this server for connections to nodes; without it, logs and exec are not available")
 	f.StringVar(&nodes.KeyFile, "kubelet-client-key", "", "key of the client certificate for nodes")
-	f.StringVar(&nodes.CAFile, "kubelet-certificate-authority", "", "CA that the certificates of nodes are verified with")
+	f.StringVar(&nodes.CAFile, "kubelet-certificate-authority", "", "CA that verifies the certificates of nodes")
 }
 
 func (o *serveOptions) addAuditFlags(cmd *cobra.Command) {
 	f, audit := cmd.Flags(), &o.options.Audit
-	f.StringVar(&audit.LogPath, "audit-log-path", "", `file for the audit log, "-" for standard output; without it nothing is logged`)
+	f.StringVar(&audit.LogPath, "audit-log-path", "", `file of the audit log, "-" for standard output; without it there is no audit log`)
 	f.StringVar(&audit.Mode, "audit-log-mode", auditlog.Blocking, auditModeUsage)
-	f.IntVar(&audit.MaxAge, "audit-log-maxage", 0, "days to keep old audit logs; 0 keeps them for good")
-	f.IntVar(&audit.MaxBackups, "audit-log-maxbackup", 0, "number of old audit logs to keep; 0 keeps all")
-	f.IntVar(&audit.MaxSize, "audit-log-maxsize", 100, "megabytes after which the audit log is rotated")
-	f.StringVar(&audit.PolicyFile, "audit-policy-file", "", "audit.k8s.io/v1 Policy (default: level Metadata for everything)")
+	f.IntVar(&audit.MaxAge, "audit-log-maxage", 0, "days to keep old audit logs; 0 means no limit")
+	f.IntVar(&audit.MaxBackups, "audit-log-maxbackup", 0, "number of old audit logs to keep; 0 means no limit")
+	f.IntVar(&audit.MaxSize, "audit-log-maxsize", 100, "size in megabytes at which the audit log is rotated")
+	f.StringVar(&audit.PolicyFile, "audit-policy-file", "", "audit.k8s.io/v1 Policy file (default: level Metadata for all requests)")
 }
 
-func (o *serveOptions) validate() error {
+func (o *serveOptions) validate([]string) error {
 	if o.options.RootCAFile == "" {
 		o.options.RootCAFile = o.options.TLSCertFile
 	}
-	return errors.Join(validPort(o.port), validAddress(o.bindAddress), authorityFlags.errorOf(o.options.Validate()))
+	return errors.Join(validatePort(o.port), validateAddress(o.bindAddress), authorityFlags.errorOf(o.options.Validate()))
 }
 
 func (o *serveOptions) run(parent context.Context) (err error) {
@@ -162,8 +156,8 @@ func (o *serveOptions) run(parent context.Context) (err error) {
 	gctune.Tune()
 	ctx, stop := untilSignal(parent)
 	defer stop()
-	ended := o.sayEnd(ctx)
-	defer func() { ended(err) }()
+	stopped := o.announceStop(ctx)
+	defer func() { stopped(err) }()
 	listener, err := standalone.Listen(o.bindAddress, o.port)
 	if err != nil {
 		return err

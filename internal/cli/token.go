@@ -4,25 +4,21 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"strings"
 
 	"github.com/spf13/cobra"
-	"golang.org/x/term"
 
 	"lanyard.dev/internal/token"
 )
 
-const tokenHelp = `Look at tokens: what they say, and whether it is true. Neither command talks to
-the API as anybody, changes anything, or prints a token's signature.`
+const tokenHelp = `Show what is in a token, and verify it. The commands use no credentials, change
+nothing, and never print the signature of a token.`
 
 func newToken(s streams) *cobra.Command {
-	group := newGroup(s, "token", "Read and verify service-account tokens", tokenHelp)
-	group.AddCommand(newTokenInspect(s), newTokenVerify(s))
-	return group
+	return newGroup("token", "Read and verify service-account tokens", tokenHelp, newTokenInspect(s), newTokenVerify(s))
 }
 
-// tokenInput is where a command takes its one token from.
+// tokenInput reads the token of a command from the argument or from standard input.
 type tokenInput struct {
 	streams
 	arg string
@@ -34,10 +30,10 @@ func (i *tokenInput) complete(cmd *cobra.Command, args []string) error {
 		return usageError(cmd, errors.New("more than one token given"))
 	case len(args) == 1:
 		i.arg = args[0]
-	case onTerminal(i.in):
+	case isTerminal(i.in):
 		return &cliError{
 			err:  errors.New("no token given"),
-			hint: "name it as the argument, or pipe it, as in: lanyard kubectl create token default | " + cmd.CommandPath(),
+			hint: "give it as the argument, or pipe it, as in: lanyard kubectl create token default | " + cmd.CommandPath(),
 			code: exitUsage,
 		}
 	default:
@@ -46,29 +42,19 @@ func (i *tokenInput) complete(cmd *cobra.Command, args []string) error {
 	return nil
 }
 
-func onTerminal(r io.Reader) bool {
-	f, ok := r.(*os.File)
-	return ok && term.IsTerminal(int(f.Fd()))
-}
-
-func writesToTerminal(w io.Writer) bool {
-	f, ok := w.(*os.File)
-	return ok && term.IsTerminal(int(f.Fd()))
-}
-
 // read returns the token without surrounding white space.
 func (i *tokenInput) read() (string, error) {
 	if i.arg != "-" {
 		return strings.TrimSpace(i.arg), nil
 	}
-	// White space around the token is not part of its size.
+	// The limit of token.MaxSize does not include white space around the token.
 	data, err := io.ReadAll(io.LimitReader(i.in, 2*token.MaxSize))
 	if err != nil {
 		return "", fmt.Errorf("read the token from standard input: %w", err)
 	}
 	text := strings.TrimSpace(string(data))
 	if text == "" {
-		return "", withHint(errors.New("standard input holds no token"), "pipe a token, or name it as the argument")
+		return "", withHint(errors.New("standard input contains no token"), "pipe a token, or give it as the argument")
 	}
 	return text, nil
 }

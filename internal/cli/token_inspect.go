@@ -12,22 +12,23 @@ import (
 	"lanyard.dev/internal/token"
 )
 
-const inspectHelp = `Show what a token says about itself: its header, its claims, and how much of
-its life is left. Nothing is verified: anyone can write a token that says
-anything. To learn whether one is genuine, use lanyard token verify.
+const inspectHelp = `Show the content of a token: its header, its claims, and the rest of its
+lifetime. The token is not verified, and anyone can write a token with any
+content. To find out whether a token is genuine, use lanyard token verify.
 
-The token is the argument, or is read from standard input if that is "-" or
-absent. Prefer standard input: other users of the machine can see arguments.
-The signature is never printed, so the output cannot be used as a token.`
+The token is the argument. If the argument is "-" or missing, the token is read
+from standard input. Prefer standard input: other users of the machine can see
+arguments. The signature is never printed, so the output cannot be used as a
+token.`
 
-const inspectExamples = `  # What is in a fresh token of the account "default"?
+const inspectExamples = `  # Show a new token of the account "default"
   lanyard kubectl create token default | lanyard token inspect
 
-  # Its claims alone
+  # As JSON
   lanyard kubectl create token default | lanyard token inspect -o json`
 
-// copiedWhole is the next step when a token cannot be read.
-const copiedWhole = "give the token alone and whole, without \"Bearer\" and quotes: three parts of letters, digits, - and _, with a dot between them"
+// formHint is the hint for a text that is not a token.
+const formHint = "give the complete token without \"Bearer\" and quotes: three parts of letters, digits, - and _, separated by dots"
 
 type inspectOptions struct {
 	input  tokenInput
@@ -43,7 +44,7 @@ func newTokenInspectAt(s streams, c clock.PassiveClock) *cobra.Command {
 	o := &inspectOptions{input: tokenInput{streams: s}, clock: c}
 	cmd := &cobra.Command{
 		Use:     "inspect [TOKEN|-]",
-		Short:   "Show what a token says, without verifying it",
+		Short:   "Show the content of a token, without verifying it",
 		Long:    inspectHelp,
 		Example: inspectExamples,
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -56,19 +57,19 @@ func newTokenInspectAt(s streams, c clock.PassiveClock) *cobra.Command {
 			return o.run()
 		},
 	}
-	o.output.addFlags(cmd)
+	o.output.addFlags(cmd, formatText, formatJSON, formatYAML)
 	return cmd
 }
 
 // inspection is the result of lanyard token inspect.
 type inspection struct {
-	Verified bool            `json:"verified"` // never true; it is there to be read
+	Verified bool            `json:"verified"` // always false, as a warning to the reader
 	Header   json.RawMessage `json:"header"`
 	Claims   json.RawMessage `json:"claims"`
 	Lifetime *lifetime       `json:"lifetime,omitempty"`
 }
 
-// lifetime holds times in RFC 3339 and one sentence.
+// lifetime contains times in the format of RFC 3339, and a summary for people.
 type lifetime struct {
 	IssuedAt  string `json:"issuedAt,omitempty"`
 	NotBefore string `json:"notBefore,omitempty"`
@@ -83,7 +84,7 @@ func (o *inspectOptions) run() error {
 	}
 	decoded, err := token.Decode(text)
 	if err != nil {
-		return withHint(err, copiedWhole)
+		return withHint(err, formHint)
 	}
 	if decoded.SignatureFault != "" {
 		fmt.Fprintf(o.input.err, "note: no server accepts this token: %s\n", decoded.SignatureFault)
@@ -101,16 +102,16 @@ func describeLifetime(c *token.Claims, now time.Time) *lifetime {
 	case c.Expiry == 0:
 		l.Summary = "has no expiry"
 	case left <= 0:
-		l.Summary = "expired " + inWords(left) + " ago"
+		l.Summary = "expired " + durationText(left) + " ago"
 	case c.NotBefore > now.Unix():
-		l.Summary = "not valid for another " + inWords(time.Unix(c.NotBefore, 0).Sub(now))
+		l.Summary = "not valid for another " + durationText(time.Unix(c.NotBefore, 0).Sub(now))
 	default:
-		l.Summary = inWords(left) + " left"
+		l.Summary = durationText(left) + " left"
 	}
 	return l
 }
 
-// timestamp is empty for 0, which stands for an absent claim.
+// timestamp returns "" for 0, which means that the claim is missing.
 func timestamp(seconds int64) string {
 	if seconds == 0 {
 		return ""
@@ -127,7 +128,7 @@ func (r inspection) print(w io.Writer) error {
 	if err != nil {
 		return err
 	}
-	text := fmt.Sprintf("NOT VERIFIED: this is what the token says, whoever wrote it.\n\nHeader\n%s\n\nClaims\n%s\n", header, claims)
+	text := fmt.Sprintf("NOT VERIFIED: anyone can write a token with this content.\n\nHeader\n%s\n\nClaims\n%s\n", header, claims)
 	if r.Lifetime != nil {
 		text += "\nLifetime\n" + r.Lifetime.text()
 	}

@@ -29,7 +29,7 @@ import (
 
 var testNow = time.Date(2030, 1, 2, 3, 4, 5, 0, time.UTC)
 
-// testKey is the same in every run, for the golden files show its thumbprint.
+// testKey returns the same key in every run, because golden files contain its thumbprint.
 func testKey(t *testing.T, seed byte) *signingkey.PrivateKey {
 	t.Helper()
 	raw, err := ecdsa.ParseRawPrivateKey(elliptic.P256(), bytes.Repeat([]byte{seed}, 32))
@@ -93,7 +93,7 @@ func runAt(stdin string, create func(streams, clock.PassiveClock) *cobra.Command
 	s := streams{in: strings.NewReader(stdin), out: &out, err: &errOut}
 	cmd := create(s, clocktesting.NewFakePassiveClock(testNow))
 	cmd.SilenceErrors, cmd.SilenceUsage = true, true
-	cmd.SetArgs(given(args))
+	cmd.SetArgs(notNil(args))
 	code := s.report(cmd.Execute())
 	return result{code, out.String(), errOut.String()}
 }
@@ -139,7 +139,7 @@ func TestInspect(t *testing.T) {
 func TestInspectRefuses(t *testing.T) {
 	t.Parallel()
 	for name, test := range map[string]struct{ stdin, want string }{
-		"nothing": {" \n", "lanyard: standard input holds no token\n"},
+		"nothing": {" \n", "lanyard: standard input contains no token\n"},
 		"a word":  {"hello", "lanyard: not a signed JSON web token in compact form: it has no dots; a token is three parts with a dot between them\n"},
 		"letters": {"a.b.c", "lanyard: not a signed JSON web token in compact form: its first part, the header, is not base64url\n"},
 		"too big": {strings.Repeat("a", 20<<10), "lanyard: token is larger than 16 KiB\n"},
@@ -240,7 +240,7 @@ func TestVerifyBadFiles(t *testing.T) {
 		"no file":  {[]string{"--jwks", "/nonexistent/jwks"}, "no such file"},
 		"no keys":  {[]string{"--jwks", writeFile(t, []byte("{}"))}, "not a JSON Web Key Set"},
 		"too big":  {[]string{"--jwks", writeFile(t, make([]byte, maxDocument+1))}, "is larger than 1024 KiB"},
-		"no CA":    {[]string{"--issuer", "https://127.0.0.1:1", "--certificate-authority", writeFile(t, nil)}, "holds no certificate"},
+		"no CA":    {[]string{"--issuer", "https://127.0.0.1:1", "--certificate-authority", writeFile(t, nil)}, "contains no certificate"},
 		"no reply": {[]string{"--issuer", "https://127.0.0.1:1"}, "connection refused"},
 	}
 	for name, test := range tests {
@@ -254,7 +254,7 @@ func TestVerifyBadFiles(t *testing.T) {
 	}
 }
 
-// issuerServer is an issuer whose answers a test may replace.
+// issuerServer is an issuer. A test may replace its answers.
 type issuerServer struct {
 	*httptest.Server
 	caFile  string
@@ -276,7 +276,7 @@ func newIssuer(t *testing.T, keys []byte) *issuerServer {
 		}
 		http.NotFound(w, r)
 	}))
-	// Refused handshakes are part of the tests.
+	// The tests include refused handshakes, which the server would log.
 	i.Server.Config.ErrorLog = log.New(io.Discard, "", 0)
 	i.Server.TLS = &tls.Config{MinVersion: tls.VersionTLS12}
 	i.Server.StartTLS()
@@ -330,7 +330,7 @@ func TestDiscoveryRefuses(t *testing.T) {
 		"downgrade":        {jwksPath, func(i *issuerServer) http.HandlerFunc { return redirect("http://" + i.Listener.Addr().String()) }, "redirected to another host"},
 		"loop":             {jwksPath, func(*issuerServer) http.HandlerFunc { return redirect(jwksPath) }, "redirected too often"},
 		"not found":        {jwksPath, func(*issuerServer) http.HandlerFunc { return status(404) }, `answered "404 Not Found"`},
-		"unauthorized":     {jwksPath, func(*issuerServer) http.HandlerFunc { return status(401) }, "does not show its keys to everyone"},
+		"unauthorized":     {jwksPath, func(*issuerServer) http.HandlerFunc { return status(401) }, "the issuer requires authentication"},
 		"endless":          {jwksPath, func(*issuerServer) http.HandlerFunc { return text(strings.Repeat(" ", maxDocument+1)) }, "is larger than 1024 KiB"},
 		"no keys":          {jwksPath, func(*issuerServer) http.HandlerFunc { return text("[]") }, "not a JSON Web Key Set"},
 	}
@@ -351,7 +351,7 @@ func TestUnknownCAHasAHint(t *testing.T) {
 	t.Parallel()
 	issuer := newIssuer(t, nil)
 	got := runAt("a.b.c", newTokenVerifyAt, "--issuer", issuer.URL)
-	if got.code != exitFailure || !strings.Contains(got.errOut, "hint: name the issuer's CA with --certificate-authority") {
+	if got.code != exitFailure || !strings.Contains(got.errOut, "hint: give the issuer's CA with --certificate-authority") {
 		t.Errorf("%+v", got)
 	}
 }

@@ -17,22 +17,21 @@ import (
 	"lanyard.dev/internal/token"
 )
 
-const verifyHelp = `Verify a token as a service would that knows only its issuer's public keys:
-the signature and the times, the issuer if --issuer names one, and the audience
-if --audience does. Name both: whoever gets a token that is meant for another
-service could otherwise use it with yours. The keys come from the issuer itself,
-through OpenID discovery over HTTPS, or from a file that holds its JSON Web Key
-Set.
+const verifyHelp = `Verify a token as a service does that has only the public keys of the issuer.
+The command verifies the signature and the times, the issuer if --issuer is
+given, and the audience if --audience is given. Give both: otherwise a token for
+another service would be accepted too. The keys come from the issuer, by OpenID
+Connect discovery over HTTPS, or from a file with its JSON Web Key Set.
 
-What only the issuer can know is not verified: whether the account and the
-objects the token is bound to still exist. A service that must know asks it,
-with a TokenReview.
+Only the issuer knows whether the account of the token, and the objects to which
+the token is bound, still exist. A service that needs to know this creates a
+TokenReview.
 
-The token is the argument, or is read from standard input if that is "-" or
-absent. Exit code 1 and the reason on standard error mean that the token must
-not be accepted, or that the keys could not be had.`
+The token is the argument. If the argument is "-" or missing, the token is read
+from standard input. Exit code 1 means that the token must not be accepted, or
+that the keys could not be read; standard error gives the reason.`
 
-const verifyExamples = `  # With the keys of the authority that runs here, saved to a file
+const verifyExamples = `  # With the keys of the authority on this machine, saved to a file
   lanyard kubectl get --raw /openid/v1/jwks > jwks.json
   lanyard kubectl create token default --audience vault | lanyard token verify --jwks jwks.json --issuer https://127.0.0.1:6443 --audience vault
 
@@ -67,10 +66,7 @@ func newTokenVerifyAt(s streams, c clock.PassiveClock) *cobra.Command {
 			if err := o.input.complete(cmd, args); err != nil {
 				return err
 			}
-			if err := o.validate(); err != nil {
-				return usageError(cmd, err)
-			}
-			return o.run(cmd.Context())
+			return checkAndRun(o.validate, o.run)(cmd, args)
 		},
 	}
 	o.addFlags(cmd)
@@ -79,20 +75,20 @@ func newTokenVerifyAt(s streams, c clock.PassiveClock) *cobra.Command {
 
 func (o *verifyOptions) addFlags(cmd *cobra.Command) {
 	f := cmd.Flags()
-	f.StringVar(&o.issuer, "issuer", "", "issuer the token must be from; its keys are fetched from there unless --jwks is given")
+	f.StringVar(&o.issuer, "issuer", "", "required issuer of the token; its keys are fetched from there unless --jwks is given")
 	f.StringVar(&o.jwksFile, "jwks", "", "file with the issuer's JSON Web Key Set")
-	f.StringArrayVar(&o.audiences, "audience", nil, "audience the token must be for; may be given more than once, one must match")
-	f.StringVar(&o.caFile, "certificate-authority", "", "file with the CA certificates to trust when fetching keys, in place of the system's")
-	o.output.addFlags(cmd)
+	f.StringArrayVar(&o.audiences, "audience", nil, "accepted audience of the token; may be repeated")
+	f.StringVar(&o.caFile, "certificate-authority", "", "file with the CA certificates that are trusted when keys are fetched, instead of those of the system")
+	o.output.addFlags(cmd, formatText, formatJSON, formatYAML)
 }
 
-func (o *verifyOptions) validate() error {
+func (o *verifyOptions) validate([]string) error {
 	var faults []error
 	if o.issuer == "" && o.jwksFile == "" {
-		faults = append(faults, errors.New("name the issuer with --issuer or its keys with --jwks"))
+		faults = append(faults, errors.New("give the issuer with --issuer or its keys with --jwks"))
 	}
 	if o.caFile != "" && o.jwksFile != "" {
-		faults = append(faults, errors.New("--certificate-authority is for fetching keys, and --jwks names a file"))
+		faults = append(faults, errors.New("--certificate-authority has no effect with --jwks, which names a file"))
 	}
 	if o.issuer != "" && o.jwksFile == "" {
 		faults = append(faults, validateHTTPS("--issuer", o.issuer))
@@ -126,32 +122,32 @@ func (o *verifyOptions) run(ctx context.Context) error {
 	result := verification{
 		Verified: true, Checked: checked, Header: decoded.Header, Claims: decoded.Payload, Lifetime: describeLifetime(claims, o.clock.Now()),
 	}
-	for _, what := range unchecked {
-		fmt.Fprintf(o.input.err, "note: the %s was not checked: name it with --%s\n", what, what)
+	for _, claim := range unchecked {
+		fmt.Fprintf(o.input.err, "note: the %s was not verified: give it with --%s\n", claim, claim)
 	}
 	return o.output.print(o.input.out, result, func(w io.Writer) error { return write(w, result.describe(claims)) })
 }
 
 // verification is the result of lanyard token verify.
 type verification struct {
-	Verified bool            `json:"verified"` // all that Checked names
+	Verified bool            `json:"verified"` // always true; Checked lists what was verified
 	Checked  []string        `json:"checked"`
 	Header   json.RawMessage `json:"header"`
 	Claims   json.RawMessage `json:"claims"`
 	Lifetime *lifetime       `json:"lifetime"`
 }
 
-// checked names what is verified, and what is not because nobody said what it must be.
+// checked returns what the command verifies, and what it does not verify because no flag gives the expected value.
 func (o *verifyOptions) checked() (checked, unchecked []string) {
 	checked = []string{"signature", "times"}
-	for _, asked := range []struct {
-		what  string
+	for _, claim := range []struct {
+		name  string
 		given bool
 	}{{"issuer", o.issuer != ""}, {"audience", len(o.audiences) > 0}} {
-		if asked.given {
-			checked = append(checked, asked.what)
+		if claim.given {
+			checked = append(checked, claim.name)
 		} else {
-			unchecked = append(unchecked, asked.what)
+			unchecked = append(unchecked, claim.name)
 		}
 	}
 	return checked, unchecked
@@ -162,14 +158,14 @@ func (v *verification) describe(c *token.Claims) string {
 		{"subject", c.Subject}, {"issuer", c.Issuer}, {"audience", strings.Join(c.Audience, ", ")}, {"expires", v.Lifetime.ExpiresAt + ", " + v.Lifetime.Summary},
 	}
 	last := len(v.Checked) - 1
-	text := fmt.Sprintf("verified: %s and %s hold\n", strings.Join(v.Checked[:last], ", "), v.Checked[last])
+	text := fmt.Sprintf("verified: %s and %s\n", strings.Join(v.Checked[:last], ", "), v.Checked[last])
 	for _, row := range rows {
 		text += printable(fmt.Appendf(nil, "  %-8s  %s\n", row.name, strings.ReplaceAll(row.value, "\n", `\n`)))
 	}
 	return text
 }
 
-// keys reads the issuer's keys from the file named, or from the issuer.
+// keys reads the issuer's keys from a file, or fetches them from the issuer.
 func (o *verifyOptions) keys(ctx context.Context) (*signingkey.Set, error) {
 	if o.jwksFile != "" {
 		return readJWKS(o.jwksFile)
@@ -204,7 +200,7 @@ func readRoots(path string) (*x509.CertPool, error) {
 	}
 	roots := x509.NewCertPool()
 	if !roots.AppendCertsFromPEM(data) {
-		return nil, fmt.Errorf("%s holds no certificate", path)
+		return nil, fmt.Errorf("%s contains no certificate", path)
 	}
 	return roots, nil
 }
@@ -230,24 +226,24 @@ func readAtMost(r io.Reader, limit int64, name string) ([]byte, error) {
 	return data, nil
 }
 
-// explainRefusal adds the next step where the reason has a usual cause.
+// explainRefusal adds a hint with the usual cause of the error.
 func explainRefusal(err error) error {
 	hint := ""
 	switch {
 	case errors.Is(err, token.ErrExpired):
-		hint = "ask for a new token"
+		hint = "request a new token"
 	case errors.Is(err, token.ErrNotYetValid):
 		hint = "compare this machine's clock with the issuer's"
 	case errors.Is(err, token.ErrUnknownKey), errors.Is(err, token.ErrBadSignature):
 		hint = "fetch the issuer's keys again; if it still fails, the token is not from this issuer"
 	case errors.Is(err, token.ErrAudience):
-		hint = "ask for a token for this audience: kubectl create token NAME --audience A"
+		hint = "request a token for this audience: kubectl create token NAME --audience A"
 	case errors.Is(err, token.ErrNotJWT):
-		hint = copiedWhole
+		hint = formHint
 	case errors.Is(err, token.ErrForeignIssuer):
-		hint = "see which issuer it names with lanyard token inspect"
+		hint = "show its issuer with lanyard token inspect"
 	default:
-		hint = "see what it says with lanyard token inspect"
+		hint = "show its content with lanyard token inspect"
 	}
-	return withHint(fmt.Errorf("token does not hold: %w", err), hint)
+	return withHint(fmt.Errorf("token is not valid: %w", err), hint)
 }

@@ -26,36 +26,36 @@ import (
 	"lanyard.dev/internal/standalone"
 )
 
-const upHelp = `Start an authority with everything it needs in this one process: a CA and
+const upHelp = `Start an authority with everything that it needs in one process: a CA and
 certificates, a signing key, encryption of secrets, an embedded etcd, and the
-Kubernetes API for service accounts on top.
+Kubernetes API for service accounts.
 
-What is missing in the data directory is made on the first start and found
-again on every later one. The process stays in the foreground; Ctrl-C or
-SIGTERM end it in order. While it runs, "lanyard kubectl" finds it by itself.
+The first start creates the keys, certificates and data in the data directory;
+later starts use them. The process stays in the foreground until Ctrl-C or
+SIGTERM. While it runs, "lanyard kubectl" finds it without a kubeconfig.
 
-Where root finds a container runtime, the machine is a node too, and runs the
-pods that are bound to it. Without one, pods stay Pending, and "lanyard exec"
-gives plain processes the same identity.
+If root runs the command and a container runtime is found, the machine is also a
+node and runs the pods that are bound to it. Otherwise pods stay Pending, and
+"lanyard exec" gives a process the same identity.
 
-The issuer in tokens is the URL it is reached at, so tokens issued under one
-address or port are not accepted under another. With --service-account-issuer it
-is a name that stays.`
+By default the issuer in tokens is the URL of this server, so tokens that were
+issued at one address or port are not accepted at another. With
+--service-account-issuer the issuer does not depend on the address.`
 
 const upExamples = `  # Start with the defaults, then look around from another terminal
   lanyard up
   lanyard kubectl get serviceaccounts
 
-  # A second one, for trying things out
+  # Start a second authority for experiments
   lanyard up --data-dir /tmp/try --secure-port 7443
 
-  # For a relying party that knows RSA only, at a URL that publishes the keys
+  # Sign with RSA for a relying party that supports nothing else, with keys published at another URL
   lanyard up --service-account-issuer https://identity.example.com --service-account-signing-algorithm RS256`
 
-// defaultPort is kube-apiserver's.
+// defaultPort is the port of kube-apiserver.
 const defaultPort = 6443
 
-// startGrace bounds how long a start goes on after a signal.
+// startGrace bounds how long a start continues after a signal.
 const startGrace = 20 * time.Second
 
 type upOptions struct {
@@ -70,14 +70,11 @@ func newUp(s streams) *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "up", Short: "Start an authority with everything it needs in one process",
 		Long: upHelp, Example: upExamples, Args: noArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
+		RunE: func(cmd *cobra.Command, args []string) error {
 			if err := o.complete(); err != nil {
 				return err
 			}
-			if err := o.validate(); err != nil {
-				return usageError(cmd, err)
-			}
-			return o.run(cmd.Context())
+			return checkAndRun(o.validate, o.run)(cmd, args)
 		},
 	}
 	o.addFlags(cmd)
@@ -86,19 +83,19 @@ func newUp(s streams) *cobra.Command {
 
 func (o *upOptions) addFlags(cmd *cobra.Command) {
 	f := cmd.Flags()
-	f.StringVar(&o.config.DataDir, "data-dir", "", "directory for keys, certificates and data (default /var/lib/lanyard for root, else $XDG_DATA_HOME/lanyard)")
+	f.StringVar(&o.config.DataDir, "data-dir", "", "directory of keys, certificates and data (default: /var/lib/lanyard for root, else $XDG_DATA_HOME/lanyard)")
 	f.StringVar(&o.config.BindAddress, "bind-address", "127.0.0.1", "IP address to serve on")
 	f.IntVar(&o.config.Port, "secure-port", defaultPort, "port to serve HTTPS on; 0 takes a free one")
 	f.StringVar(&o.config.AuthenticationConfig, "authentication-config", "", authenticationConfigUsage)
 	f.StringVar(&o.config.AdmissionConfig, "admission-control-config-file", "", admissionConfigUsage)
 	f.StringArrayVar(&o.config.Issuers, "service-account-issuer", nil, issuersUsage+" (default: the URL of this server)")
 	f.StringVar(&o.config.JWKSURI, "service-account-jwks-uri", "", jwksURIUsage)
-	f.StringVar((*string)(&o.config.SigningAlgorithm), "service-account-signing-algorithm", "", fmt.Sprintf("algorithm of the signing key that the first start makes, one of %v; a key of another one is an error (default %s)", signingkey.Algorithms(), signingkey.DefaultAlgorithm))
+	f.StringVar((*string)(&o.config.SigningAlgorithm), "service-account-signing-algorithm", "", fmt.Sprintf("algorithm of the signing key that the first start creates, one of %v; an existing key of another algorithm is an error (default: %s)", signingkey.Algorithms(), signingkey.DefaultAlgorithm))
 	f.StringArrayVar(&o.config.AcceptedKeyFiles, "service-account-key-file", nil, acceptedKeysUsage)
 	f.StringVar(&o.config.AuditLogMode, "audit-log-mode", auditlog.Blocking, auditModeUsage)
-	f.DurationVar(&o.config.MaxTokenExpiration, "service-account-max-token-expiration", 0, "longest life of a token, at least 10m; a longer one that is asked for is shortened with a warning; 0 shortens none")
-	f.StringVar(&o.agent.NodeName, "node-name", "", "name of this machine's Node (default: its host name, in lower case)")
-	addRuntimeFlags(f, &o.agent, "; none wants no agent")
+	f.DurationVar(&o.config.MaxTokenExpiration, "service-account-max-token-expiration", 0, maxTokenExpirationUsage)
+	f.StringVar(&o.agent.NodeName, "node-name", "", "name of this machine's Node (default: the host name, in lower case)")
+	addRuntimeFlags(f, &o.agent, "; none disables the agent")
 	o.logging.addFlags(f)
 }
 
@@ -112,11 +109,11 @@ func (o *upOptions) complete() (err error) {
 	return o.completeAgent()
 }
 
-func (o *upOptions) validate() error {
+func (o *upOptions) validate([]string) error {
 	accounts := apiserver.ServiceAccounts{Issuers: o.config.Issuers, JWKSURI: o.config.JWKSURI, MaxTokenExpiration: o.config.MaxTokenExpiration}
 	audit := auditlog.Options{Mode: o.config.AuditLogMode}
 	faults := append(accounts.Validate(field.NewPath("serviceAccounts")), audit.Validate(field.NewPath("audit"))...)
-	errs := []error{validPort(o.config.Port), validAddress(o.config.BindAddress), authorityFlags.errorOf(faults)}
+	errs := []error{validatePort(o.config.Port), validateAddress(o.config.BindAddress), authorityFlags.errorOf(faults)}
 	if wanted := o.config.SigningAlgorithm; wanted != "" && !slices.Contains(signingkey.Algorithms(), wanted) {
 		errs = append(errs, fmt.Errorf("--service-account-signing-algorithm %q: must be one of %v", wanted, signingkey.Algorithms()))
 	}
@@ -131,8 +128,8 @@ func (o *upOptions) run(parent context.Context) (err error) {
 	gctune.Tune()
 	ctx, stop := untilSignal(parent)
 	defer stop()
-	ended := o.sayEnd(ctx)
-	defer func() { ended(err) }()
+	stopped := o.announceStop(ctx)
+	defer func() { stopped(err) }()
 	started := newWatchdog(o.streams).guard(ctx.Done(), startGrace)
 	authority, err := standalone.Start(ctx, o.config)
 	started()
@@ -157,20 +154,20 @@ Try, from another terminal:
   lanyard kubectl auth can-i --list --as system:serviceaccount:default:dashboard-sa
 `
 
-const noRuntimeWords = `No container runtime was found (looked at %s), so pods stay Pending.
+const noRuntimeMessage = `No container runtime was found (looked at %s), so pods stay Pending.
   lanyard exec --serviceaccount dashboard-sa -- COMMAND   gives a plain process the same identity
 `
 
-const notRootWords = `Pods stay Pending: only root runs an agent.
+const notRootMessage = `Pods stay Pending: only root runs an agent.
   lanyard exec --serviceaccount dashboard-sa -- COMMAND   gives a plain process the same identity
 `
 
-// completeAgent finds out whether this machine is to be a node, and which.
+// completeAgent finds the container runtime and the name of the node.
 func (o *upOptions) completeAgent() (err error) {
 	found, _ := node.FindRuntime()
 	o.agent.RuntimeEndpoint = cmp.Or(o.agent.RuntimeEndpoint, found)
 	if o.agent.NodeName, err = nodeutil.GetHostname(o.agent.NodeName); err != nil {
-		return fmt.Errorf("find a name for the node: %w", err)
+		return fmt.Errorf("determine the name of the node: %w", err)
 	}
 	return nil
 }
@@ -179,24 +176,24 @@ func (o *upOptions) wantsAgent() bool {
 	return o.agent.RuntimeEndpoint != "" && o.agent.RuntimeEndpoint != node.NoRuntime
 }
 
-// running is the agent beside an authority.
-type running struct {
+// runningAgent is the agent in the process of an authority.
+type runningAgent struct {
 	cancel context.CancelFunc
 	ended  chan struct{}
 }
 
-// agentTimeout bounds how long the agent may take to end. Pods run on without it.
+// agentTimeout bounds how long the agent may take to stop. Pods continue without it.
 const agentTimeout = 5 * time.Second
 
-// stop ends the agent and returns when it has ended.
-func (r *running) stop() error {
+// stop stops the agent and returns when it has stopped.
+func (r *runningAgent) stop() error {
 	r.cancel()
 	return deadline.Run(agentTimeout, "stop the agent", func() error { <-r.ended; return nil })
 }
 
-func (o *upOptions) startAgent(ctx context.Context, authority *standalone.Authority) *running {
+func (o *upOptions) startAgent(ctx context.Context, authority *standalone.Authority) *runningAgent {
 	ctx, cancel := context.WithCancel(ctx)
-	r := &running{cancel: cancel, ended: make(chan struct{})}
+	r := &runningAgent{cancel: cancel, ended: make(chan struct{})}
 	go func() {
 		defer close(r.ended)
 		o.runAgent(ctx, authority)
@@ -204,17 +201,17 @@ func (o *upOptions) startAgent(ctx context.Context, authority *standalone.Author
 	return r
 }
 
-// runAgent makes this machine a node of the authority in this process, until ctx ends. An agent that cannot run is said so;
-// the authority goes on without.
+// runAgent makes this machine a node of the authority in this process, until ctx ends. If the agent cannot run, a message
+// reports it and the authority continues.
 func (o *upOptions) runAgent(ctx context.Context, authority *standalone.Authority) {
 	switch {
 	case o.agent.RuntimeEndpoint == "":
-		fmt.Fprintf(o.err, noRuntimeWords, node.RuntimeSockets())
+		fmt.Fprintf(o.err, noRuntimeMessage, node.RuntimeSockets())
 	case !o.wantsAgent():
 	case os.Geteuid() != 0:
-		fmt.Fprint(o.err, notRootWords)
+		fmt.Fprint(o.err, notRootMessage)
 	default:
-		if err := o.attend(ctx, authority); err != nil {
+		if err := o.runNode(ctx, authority); err != nil {
 			klog.ErrorS(err, "Pods are not run on this machine")
 			fmt.Fprintf(o.err, "Pods stay Pending: %v\n", err)
 			if next := hinted(nil); errors.As(err, &next) {
@@ -224,7 +221,7 @@ func (o *upOptions) runAgent(ctx context.Context, authority *standalone.Authorit
 	}
 }
 
-func (o *upOptions) attend(ctx context.Context, authority *standalone.Authority) error {
+func (o *upOptions) runNode(ctx context.Context, authority *standalone.Authority) error {
 	address, err := localAddress(o.config.BindAddress)
 	if err != nil {
 		return err
@@ -237,15 +234,15 @@ func (o *upOptions) attend(ctx context.Context, authority *standalone.Authority)
 	agent.NodeIP, agent.RootDir = address, filepath.Join(authority.DataDir(), "agent")
 	agent.Kubeconfig, agent.ClientCAFile = files.Kubeconfig, files.ClientCA
 	agent.ServingCertFile, agent.ServingKeyFile = files.ServingCert, files.ServingKey
-	fmt.Fprintf(o.err, "Pods run on node %s, by %s\n", agent.NodeName, agent.RuntimeEndpoint)
+	fmt.Fprintf(o.err, "Pods run on node %s, with the runtime at %s\n", agent.NodeName, agent.RuntimeEndpoint)
 	return node.Run(ctx, agent)
 }
 
-// localAddress is where the authority in this process reaches the agent beside it.
+// localAddress returns the address at which the authority reaches the agent in the same process.
 func localAddress(bind string) (net.IP, error) {
 	ip := net.ParseIP(bind)
 	if ip == nil {
-		return nil, fmt.Errorf("%q is no IP address", bind)
+		return nil, fmt.Errorf("%q is not an IP address", bind)
 	}
 	if ip.IsUnspecified() {
 		return net.IPv4(127, 0, 0, 1), nil

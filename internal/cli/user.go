@@ -24,32 +24,31 @@ import (
 	"lanyard.dev/internal/pki"
 )
 
-const userHelp = `Let people in. A person is a name in a certificate; no server keeps a list of
-them. What they may do is for roles and bindings to say.`
+const userHelp = `Create credentials for people. A person is a name in a certificate; the server
+stores no list of people. Roles and bindings determine what a person may do.`
 
 func newUser(s streams) *cobra.Command {
-	group := newGroup(s, "user", "Make credentials for people", userHelp)
-	group.AddCommand(newUserKubeconfig(s))
-	return group
+	return newGroup("user", "Create credentials for people", userHelp, newUserKubeconfig(s))
 }
 
-const userKubeconfigHelp = `Make a kubeconfig with which a person signs in as NAME, a member of the given
-groups. Its key is made here and leaves this machine only in the kubeconfig; its
-certificate comes from the server, through a certificate request that you make
-and approve. It cannot be taken back before it expires, so keep --ttl short.
+const userKubeconfigHelp = `Create a kubeconfig for a person. It authenticates the person as NAME, a member
+of the given groups. The private key is generated on this machine and leaves it
+only in the kubeconfig. The server signs the certificate, for a certificate
+request that this command creates and approves. A certificate cannot be revoked
+before it expires, so keep --ttl short.
 
-You need the rights to create and get certificate requests, to update their
-approval, and to approve for the signer kubernetes.io/kube-apiserver-client. It
-works with any Kubernetes cluster that signs for that signer.
+You need the permissions to create and get certificate requests, to update their
+approval, and to approve for the signer kubernetes.io/kube-apiserver-client. The
+command works with any Kubernetes cluster that signs for that signer.
 
-The person has no rights until a role is bound to the name or to a group.`
+The person has no permissions until a role is bound to the name or to a group.`
 
-const userKubeconfigExamples = `  # jane, of the developers, for a day
+const userKubeconfigExamples = `  # For jane, a member of the group dev, for a day
   lanyard user kubeconfig jane --group dev --out jane.kubeconfig
   lanyard kubectl create rolebinding dev --clusterrole view --group dev
   lanyard kubectl --kubeconfig jane.kubeconfig get pods
 
-  # On another cluster, straight to the one who needs it
+  # For another cluster, sent to jane's machine without a file on this one
   lanyard user kubeconfig jane --kubeconfig prod.kubeconfig --ttl 1h | ssh jane@desk 'umask 77; cat > prod'`
 
 const (
@@ -73,37 +72,36 @@ type userKubeconfigOptions struct {
 func newUserKubeconfig(s streams) *cobra.Command {
 	o := &userKubeconfigOptions{streams: s}
 	cmd := &cobra.Command{
-		Use: "kubeconfig NAME", Short: "Make a kubeconfig for a person",
+		Use: "kubeconfig NAME", Short: "Create a kubeconfig for a person",
 		Long: userKubeconfigHelp, Example: userKubeconfigExamples, Args: cobra.ArbitraryArgs,
-		RunE: func(cmd *cobra.Command, args []string) error {
-			if len(args) != 1 {
-				return usageError(cmd, errors.New("name one person"))
-			}
-			o.name = args[0]
-			if err := o.validate(); err != nil {
-				return usageError(cmd, err)
-			}
-			return o.run(cmd.Context())
-		},
+		RunE: checkAndRun(o.parse, o.run),
 	}
 	f := cmd.Flags()
 	f.StringArrayVar(&o.groups, "group", nil, "group of the person; may be repeated")
-	f.DurationVar(&o.ttl, "ttl", defaultUserTTL, "how long the kubeconfig works, at least 10m; the server may allow less")
-	f.StringVar(&o.target, "out", "", "file to write, readable by you alone (default: standard output)")
-	f.DurationVar(&o.timeout, "timeout", 30*time.Second, "how long to wait for the certificate")
+	f.DurationVar(&o.ttl, "ttl", defaultUserTTL, "lifetime of the certificate, at least 10m; the server may allow less")
+	f.StringVar(&o.target, "out", "", "file to write, which only you can read (default: standard output)")
+	f.DurationVar(&o.timeout, "timeout", 30*time.Second, "maximum time to wait for the certificate")
 	o.connection.addFlags(f)
 	return cmd
 }
 
+func (o *userKubeconfigOptions) parse(args []string) error {
+	if err := expectArgs(args, 1, "NAME"); err != nil {
+		return err
+	}
+	o.name = args[0]
+	return o.validate()
+}
+
 func (o *userKubeconfigOptions) validate() error {
-	errs := []error{validSubject("NAME", o.name)}
+	errs := []error{validateSubject("NAME", o.name)}
 	if strings.HasPrefix(o.name, reservedPrefix) {
 		errs = append(errs, fmt.Errorf("NAME %q: names with the prefix %q are for parts of the system, not for people", o.name, reservedPrefix))
 	}
 	for i, group := range o.groups {
-		errs = append(errs, validSubject("--group", group))
+		errs = append(errs, validateSubject("--group", group))
 		if group == mastersGroup {
-			errs = append(errs, fmt.Errorf("--group %s: nobody can be made a member, because no role could restrict it and nothing take it back", mastersGroup))
+			errs = append(errs, fmt.Errorf("--group %s: certificates of this group are not issued, because no role restricts its members and a certificate cannot be revoked", mastersGroup))
 		}
 		if slices.Contains(o.groups[:i], group) {
 			errs = append(errs, fmt.Errorf("--group %q is given twice", group))
@@ -118,8 +116,8 @@ func (o *userKubeconfigOptions) validate() error {
 	return errors.Join(errs...)
 }
 
-// validSubject refuses what two readers could take for different names.
-func validSubject(what, name string) error {
+// validateSubject refuses names that look different from what they are.
+func validateSubject(what, name string) error {
 	odd := func(r rune) bool { return !unicode.IsPrint(r) || r == unicode.ReplacementChar }
 	if name == "" || strings.TrimSpace(name) != name || strings.ContainsFunc(name, odd) {
 		return fmt.Errorf("%s %q: must be printable text without spaces around it", what, name)
@@ -128,7 +126,7 @@ func validSubject(what, name string) error {
 }
 
 func (o *userKubeconfigOptions) run(parent context.Context) error {
-	// The first signal must not end the process: the request that was made is to be removed.
+	// The first signal must not end the process, which has to delete the certificate request first.
 	ctx, stop := untilSignal(parent)
 	defer stop()
 	config, _, err := o.connection.config(o.err)
@@ -140,23 +138,23 @@ func (o *userKubeconfigOptions) run(parent context.Context) error {
 	}
 	client, err := kubernetes.NewForConfig(config)
 	if err != nil {
-		return fmt.Errorf("talk to %s: %w", config.Host, err)
+		return fmt.Errorf("connect to %s: %w", config.Host, err)
 	}
 	keyPEM, requestPEM, err := pki.NewRequest(o.name, o.groups)
 	if err != nil {
 		return err
 	}
-	enrolment := &enrolment{client: client, timeout: o.timeout, request: requestPEM, ttl: o.ttl, approver: "lanyard user kubeconfig"}
-	chain, err := enrolment.run(ctx)
+	request := &certificateRequest{client: client, timeout: o.timeout, request: requestPEM, ttl: o.ttl, approver: "lanyard user kubeconfig"}
+	chain, err := request.run(ctx)
 	if err != nil {
 		return err
 	}
 	return o.deliver(config, keyPEM, chain)
 }
 
-// deliver writes the kubeconfig and says what it is good for.
+// deliver writes the kubeconfig and prints how long it is valid.
 func (o *userKubeconfigOptions) deliver(config *rest.Config, keyPEM, chain []byte) error {
-	until, err := o.check(keyPEM, chain)
+	until, err := o.checkCertificate(keyPEM, chain)
 	if err != nil {
 		return err
 	}
@@ -170,32 +168,32 @@ func (o *userKubeconfigOptions) deliver(config *rest.Config, keyPEM, chain []byt
 		err = files.Write(o.target, data, 0o600)
 	}
 	if err != nil {
-		return withHint(err, "the certificate is lost: make another")
+		return withHint(err, "the certificate is lost: run the command again")
 	}
-	fmt.Fprintf(o.err, "%s can sign in until %s%s\n", o.described(), until.UTC().Format(time.RFC3339), o.shortened(until))
+	fmt.Fprintf(o.err, "%s can sign in until %s%s\n", o.describe(), until.UTC().Format(time.RFC3339), o.shortenedText(until))
 	return nil
 }
 
-func (o *userKubeconfigOptions) described() string {
+func (o *userKubeconfigOptions) describe() string {
 	if len(o.groups) == 0 {
 		return o.name
 	}
 	return fmt.Sprintf("%s (of %s)", o.name, strings.Join(o.groups, ", "))
 }
 
-// shortened says so if the server allows less than was asked for, but for the five minutes that Kubernetes' own signer takes
-// off long lives.
-func (o *userKubeconfigOptions) shortened(until time.Time) string {
+// shortenedText returns a text if the server shortened the lifetime. It ignores the five minutes that Kubernetes' signer
+// subtracts from long lifetimes.
+func (o *userKubeconfigOptions) shortenedText(until time.Time) string {
 	if left := time.Until(until); left < o.ttl-10*time.Minute {
-		return fmt.Sprintf(", sooner than asked for: the server allows %s", cmp.Or(inWords(left), "nothing"))
+		return fmt.Sprintf(", earlier than requested: the server allows %s", cmp.Or(durationText(left), "nothing"))
 	}
 	return ""
 }
 
-// clusterName is the name of the cluster in the kubeconfigs of people.
+// clusterName is the name of the cluster in the kubeconfigs.
 const clusterName = "cluster"
 
-// userKubeconfig returns a kubeconfig that needs no other file and holds nothing of the administrator's.
+// userKubeconfig returns a kubeconfig that refers to no other file and contains no credentials of the administrator.
 func userKubeconfig(admin *rest.Config, name string, keyPEM, chain []byte) ([]byte, error) {
 	cluster := clientcmdapi.NewCluster()
 	cluster.Server, cluster.TLSServerName = admin.Host, admin.ServerName
@@ -221,8 +219,7 @@ func userKubeconfig(admin *rest.Config, name string, keyPEM, chain []byte) ([]by
 	return data, nil
 }
 
-// checkTarget refuses to overwrite anything but an earlier kubeconfig of the same person for the same server: a renewal.
-// It is asked before anything is made.
+// checkTarget returns an error if --out exists, unless it is an earlier kubeconfig of the same person for the same server.
 func (o *userKubeconfigOptions) checkTarget(host string) error {
 	if o.target == "" {
 		return nil
@@ -238,15 +235,16 @@ func (o *userKubeconfigOptions) checkTarget(host string) error {
 			return nil
 		}
 	}
-	return withHint(fmt.Errorf("--out %s exists and is no earlier kubeconfig of %s for %s", o.target, o.name, host),
+	return withHint(fmt.Errorf("--out %s exists and is not an earlier kubeconfig of %s for %s", o.target, o.name, host),
 		"choose another file, or remove it")
 }
 
-// check holds the certificate against what was asked for, so that nobody is handed another's, and returns its end.
-func (o *userKubeconfigOptions) check(keyPEM, chain []byte) (time.Time, error) {
+// checkCertificate compares the certificate with the request, and returns its expiration time. The kubeconfig must not contain the
+// certificate of someone else.
+func (o *userKubeconfigOptions) checkCertificate(keyPEM, chain []byte) (time.Time, error) {
 	pair, err := tls.X509KeyPair(chain, keyPEM)
 	if err != nil {
-		return time.Time{}, fmt.Errorf("the server issued a certificate that does not fit: %w", err)
+		return time.Time{}, fmt.Errorf("the server issued a certificate that does not match the key: %w", err)
 	}
 	subject := pair.Leaf.Subject
 	sorted := func(s []string) []string { return slices.Sorted(slices.Values(s)) }

@@ -19,63 +19,63 @@ import (
 )
 
 const (
-	askEvery      = 100 * time.Millisecond
-	removeTimeout = 10 * time.Second
+	pollInterval  = 100 * time.Millisecond
+	deleteTimeout = 10 * time.Second
 )
 
-// enrolment gets one client certificate: it makes a certificate request, approves it, and waits for the signer. The
-// request is removed if that fails, and otherwise left for the server to remove, as a trace.
-type enrolment struct {
+// certificateRequest obtains one client certificate: it creates a certificate request, approves it, and waits for the signer.
+// It deletes the request after a failure. Otherwise the request remains as a record until the server deletes it.
+type certificateRequest struct {
 	client   kubernetes.Interface
 	request  []byte // in PEM
 	ttl      time.Duration
 	timeout  time.Duration
-	approver string // what the approval's message names
+	approver string // named in the message of the approval
 }
 
-func (e *enrolment) run(ctx context.Context) (chain []byte, err error) {
-	made, err := e.client.CertificatesV1().CertificateSigningRequests().Create(ctx, &certificatesv1.CertificateSigningRequest{
+func (r *certificateRequest) run(ctx context.Context) (chain []byte, err error) {
+	created, err := r.client.CertificatesV1().CertificateSigningRequests().Create(ctx, &certificatesv1.CertificateSigningRequest{
 		ObjectMeta: metav1.ObjectMeta{GenerateName: "lanyard-user-"},
 		Spec: certificatesv1.CertificateSigningRequestSpec{
-			Request: e.request, SignerName: certificatesv1.KubeAPIServerClientSignerName,
-			ExpirationSeconds: csr.DurationToExpirationSeconds(e.ttl),
+			Request: r.request, SignerName: certificatesv1.KubeAPIServerClientSignerName,
+			ExpirationSeconds: csr.DurationToExpirationSeconds(r.ttl),
 			Usages:            []certificatesv1.KeyUsage{certificatesv1.UsageClientAuth, certificatesv1.UsageDigitalSignature},
 		},
 	}, metav1.CreateOptions{})
 	if err != nil {
-		return nil, e.explain(ctx, "make a certificate request", err)
+		return nil, r.explain(ctx, "create a certificate request", err)
 	}
 	defer func() {
 		if err != nil {
-			err = errors.Join(err, e.remove(ctx, made))
+			err = errors.Join(err, r.remove(ctx, created))
 		}
 	}()
-	if err := e.approve(ctx, made); err != nil {
-		return nil, e.explain(ctx, "approve certificate request "+made.Name, err)
+	if err := r.approve(ctx, created); err != nil {
+		return nil, r.explain(ctx, "approve certificate request "+created.Name, err)
 	}
-	return e.await(ctx, made)
+	return r.await(ctx, created)
 }
 
-// errReplaced says that the name of the request now belongs to another's, which must not be approved with this
-// administrator's right.
-var errReplaced = errors.New("somebody replaced the certificate request by another of the same name")
+// errReplaced means that another user's certificate request has the name now. It must not be approved with the administrator's
+// permission.
+var errReplaced = errors.New("the certificate request was replaced by another of the same name")
 
-// approve tries again when someone else writes to the request at the same time.
-func (e *enrolment) approve(ctx context.Context, made *certificatesv1.CertificateSigningRequest) error {
-	requests := e.client.CertificatesV1().CertificateSigningRequests()
-	current := made
+// approve tries again after a conflict with another writer.
+func (r *certificateRequest) approve(ctx context.Context, created *certificatesv1.CertificateSigningRequest) error {
+	requests := r.client.CertificatesV1().CertificateSigningRequests()
+	current := created
 	return retry.RetryOnConflict(retry.DefaultBackoff, func() error {
 		current.Status.Conditions = append(current.Status.Conditions, certificatesv1.CertificateSigningRequestCondition{
 			Type: certificatesv1.CertificateApproved, Status: corev1.ConditionTrue,
-			Reason: "LanyardApproved", Message: "approved by " + e.approver,
+			Reason: "LanyardApproved", Message: "approved by " + r.approver,
 		})
-		_, err := requests.UpdateApproval(ctx, made.Name, current, metav1.UpdateOptions{})
+		_, err := requests.UpdateApproval(ctx, created.Name, current, metav1.UpdateOptions{})
 		if apierrors.IsConflict(err) {
-			again, getErr := requests.Get(ctx, made.Name, metav1.GetOptions{})
+			again, getErr := requests.Get(ctx, created.Name, metav1.GetOptions{})
 			if getErr != nil {
 				return getErr
 			}
-			if again.UID != made.UID {
+			if again.UID != created.UID {
 				return errReplaced
 			}
 			current = again
@@ -84,19 +84,19 @@ func (e *enrolment) approve(ctx context.Context, made *certificatesv1.Certificat
 	})
 }
 
-// await returns the certificate.
-func (e *enrolment) await(ctx context.Context, made *certificatesv1.CertificateSigningRequest) (chain []byte, err error) {
-	name := made.Name
-	err = wait.PollUntilContextTimeout(ctx, askEvery, e.timeout, true, func(ctx context.Context) (bool, error) {
-		r, err := e.client.CertificatesV1().CertificateSigningRequests().Get(ctx, name, metav1.GetOptions{})
+// await waits for the certificate.
+func (r *certificateRequest) await(ctx context.Context, created *certificatesv1.CertificateSigningRequest) (chain []byte, err error) {
+	name := created.Name
+	err = wait.PollUntilContextTimeout(ctx, pollInterval, r.timeout, true, func(ctx context.Context) (bool, error) {
+		request, err := r.client.CertificatesV1().CertificateSigningRequests().Get(ctx, name, metav1.GetOptions{})
 		if err != nil {
 			return false, err
 		}
-		if r.UID != made.UID {
+		if request.UID != created.UID {
 			return false, errReplaced
 		}
-		chain = r.Status.Certificate
-		return len(chain) > 0, judgement(r)
+		chain = request.Status.Certificate
+		return len(chain) > 0, refusal(request)
 	})
 	switch {
 	case err == nil:
@@ -104,14 +104,14 @@ func (e *enrolment) await(ctx context.Context, made *certificatesv1.CertificateS
 	case ctx.Err() != nil:
 		return nil, errors.New("interrupted")
 	case wait.Interrupted(err):
-		return nil, withHint(fmt.Errorf("certificate request %s was approved, and not signed within %v", name, e.timeout),
-			"does the server have a CA to sign with (--cluster-signing-cert-file)?")
+		return nil, withHint(fmt.Errorf("certificate request %s was approved, but not signed within %v", name, r.timeout),
+			"does the server have a CA that signs (--cluster-signing-cert-file)?")
 	}
-	return nil, e.explain(ctx, "wait for the certificate", err)
+	return nil, r.explain(ctx, "wait for the certificate", err)
 }
 
-// judgement returns why a request will never be signed.
-func judgement(r *certificatesv1.CertificateSigningRequest) error {
+// refusal returns an error if the request will not be signed.
+func refusal(r *certificatesv1.CertificateSigningRequest) error {
 	for _, c := range r.Status.Conditions {
 		if c.Type == certificatesv1.CertificateDenied || c.Type == certificatesv1.CertificateFailed {
 			return fmt.Errorf("certificate request %s: %s: %s", r.Name, strings.ToLower(string(c.Type)), c.Message)
@@ -120,55 +120,56 @@ func judgement(r *certificatesv1.CertificateSigningRequest) error {
 	return nil
 }
 
-// remove works also after ctx has ended, as on Ctrl-C. It leaves alone what is not its own.
-func (e *enrolment) remove(ctx context.Context, made *certificatesv1.CertificateSigningRequest) error {
-	name := made.Name
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), removeTimeout)
+// remove deletes the request, even if ctx has ended. It does not delete another request of the same name.
+func (r *certificateRequest) remove(ctx context.Context, created *certificatesv1.CertificateSigningRequest) error {
+	name := created.Name
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), deleteTimeout)
 	defer cancel()
-	err := e.client.CertificatesV1().CertificateSigningRequests().Delete(ctx, name, metav1.DeleteOptions{
-		Preconditions: &metav1.Preconditions{UID: &made.UID},
+	err := r.client.CertificatesV1().CertificateSigningRequests().Delete(ctx, name, metav1.DeleteOptions{
+		Preconditions: &metav1.Preconditions{UID: &created.UID},
 	})
 	if err == nil || apierrors.IsNotFound(err) || apierrors.IsConflict(err) {
 		return nil
 	}
-	return fmt.Errorf("remove certificate request %s: %w", name, err)
+	return fmt.Errorf("delete certificate request %s: %w", name, err)
 }
 
-// needed are the rights that an enrolment takes.
-var needed = []authorizationv1.ResourceAttributes{
+// requiredPermissions are the permissions that a certificateRequest needs.
+var requiredPermissions = []authorizationv1.ResourceAttributes{
 	{Verb: "create", Resource: "certificatesigningrequests"},
 	{Verb: "get", Resource: "certificatesigningrequests"},
 	{Verb: "update", Resource: "certificatesigningrequests", Subresource: "approval"},
 	{Verb: "approve", Resource: "signers", Name: certificatesv1.KubeAPIServerClientSignerName},
 }
 
-// explain adds to a refusal which rights are missing.
-func (e *enrolment) explain(ctx context.Context, doing string, err error) error {
+// explain adds to a forbidden error a hint with the missing permissions.
+func (r *certificateRequest) explain(ctx context.Context, doing string, err error) error {
 	err = fmt.Errorf("%s: %w", doing, err)
 	if !apierrors.IsForbidden(err) {
 		return err
 	}
 	var missing []string
-	for _, right := range needed {
-		if !e.holds(ctx, right) {
-			missing = append(missing, inWordsOf(right))
+	for _, right := range requiredPermissions {
+		if !r.holds(ctx, right) {
+			missing = append(missing, permissionText(right))
 		}
 	}
 	if len(missing) == 0 {
 		return err
 	}
-	return withHint(err, "you lack the right to "+strings.Join(missing, ", and to "))
+	return withHint(err, "you lack the permission to "+strings.Join(missing, ", and to "))
 }
 
-// holds gives the benefit of the doubt: what cannot be asked is not named as missing.
-func (e *enrolment) holds(ctx context.Context, right authorizationv1.ResourceAttributes) bool {
+// holds reports whether the caller has a permission. It returns true if the server does not answer, so that the hint contains only
+// permissions that are certainly missing.
+func (r *certificateRequest) holds(ctx context.Context, right authorizationv1.ResourceAttributes) bool {
 	right.Group = certificatesv1.GroupName
 	review := &authorizationv1.SelfSubjectAccessReview{Spec: authorizationv1.SelfSubjectAccessReviewSpec{ResourceAttributes: &right}}
-	answer, err := e.client.AuthorizationV1().SelfSubjectAccessReviews().Create(ctx, review, metav1.CreateOptions{})
+	answer, err := r.client.AuthorizationV1().SelfSubjectAccessReviews().Create(ctx, review, metav1.CreateOptions{})
 	return err != nil || answer.Status.Allowed
 }
 
-func inWordsOf(right authorizationv1.ResourceAttributes) string {
+func permissionText(right authorizationv1.ResourceAttributes) string {
 	resource := right.Resource
 	if right.Subresource != "" {
 		resource += "/" + right.Subresource

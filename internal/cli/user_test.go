@@ -25,7 +25,8 @@ import (
 	"lanyard.dev/internal/pki"
 )
 
-// signer is a cluster whose signer answers an approval with the given change; refused resources are forbidden.
+// signer returns a client of a cluster whose signer changes a request with answer when it is approved. Requests in refused are
+// forbidden.
 func signer(answer func(*certificatesv1.CertificateSigningRequest), refused ...string) *fake.Clientset {
 	client := fake.NewClientset()
 	client.PrependReactor("*", "*", func(a clienttesting.Action) (bool, apiruntime.Object, error) {
@@ -52,7 +53,7 @@ func signer(answer func(*certificatesv1.CertificateSigningRequest), refused ...s
 	return client
 }
 
-func TestEnrolment(t *testing.T) {
+func TestCertificateRequest(t *testing.T) {
 	t.Parallel()
 	condition := func(kind certificatesv1.RequestConditionType) func(*certificatesv1.CertificateSigningRequest) {
 		return func(r *certificatesv1.CertificateSigningRequest) {
@@ -68,17 +69,17 @@ func TestEnrolment(t *testing.T) {
 		left       int
 	}{
 		"signed":                {issue, "", "", "", 1},
-		"never signed":          {nothing, "", "certificate request made was approved, and not signed within 50ms", "--cluster-signing-cert-file", 0},
+		"never signed":          {nothing, "", "certificate request made was approved, but not signed within 50ms", "--cluster-signing-cert-file", 0},
 		"refused by the signer": {condition(certificatesv1.CertificateFailed), "", "failed: no thanks", "", 0},
 		"denied by another":     {condition(certificatesv1.CertificateDenied), "", "denied: no thanks", "", 0},
-		"may not create":        {issue, "create certificatesigningrequests", "make a certificate request", "you lack the right to approve signers.certificates.k8s.io with resource name kubernetes.io/kube-apiserver-client", 0},
-		"may not approve":       {issue, "update certificatesigningrequests/approval", "approve certificate request made", "you lack the right to approve signers", 0},
-		"may not remove":        {nothing, "delete certificatesigningrequests", "remove certificate request made", "", 1},
+		"may not create":        {issue, "create certificatesigningrequests", "create a certificate request", "you lack the permission to approve signers.certificates.k8s.io with resource name kubernetes.io/kube-apiserver-client", 0},
+		"may not approve":       {issue, "update certificatesigningrequests/approval", "approve certificate request made", "you lack the permission to approve signers", 0},
+		"may not remove":        {nothing, "delete certificatesigningrequests", "delete certificate request made", "", 1},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			client := signer(c.answer, c.refused)
-			chain, err := (&enrolment{client: client, ttl: time.Hour, timeout: 50 * time.Millisecond}).run(t.Context())
+			chain, err := (&certificateRequest{client: client, ttl: time.Hour, timeout: 50 * time.Millisecond}).run(t.Context())
 			switch {
 			case c.want == "" && (err != nil || string(chain) != "chain"):
 				t.Errorf("got %q, %v", chain, err)
@@ -92,6 +93,7 @@ func TestEnrolment(t *testing.T) {
 	}
 }
 
+// left returns the number of certificate requests in the cluster.
 func left(t *testing.T, client *fake.Clientset) int {
 	t.Helper()
 	list, err := client.Tracker().List(certificatesv1.SchemeGroupVersion.WithResource("certificatesigningrequests"), certificatesv1.SchemeGroupVersion.WithKind("CertificateSigningRequest"), "")
@@ -101,12 +103,12 @@ func left(t *testing.T, client *fake.Clientset) int {
 	return len(list.(*certificatesv1.CertificateSigningRequestList).Items)
 }
 
-// TestEnrolmentInterrupted holds that Ctrl-C leaves nothing behind.
-func TestEnrolmentInterrupted(t *testing.T) {
+// TestCertificateRequestInterrupted expects that the request is deleted after Ctrl-C.
+func TestCertificateRequestInterrupted(t *testing.T) {
 	t.Parallel()
 	ctx, cancel := context.WithCancel(t.Context())
 	client := signer(func(*certificatesv1.CertificateSigningRequest) { cancel() })
-	if _, err := (&enrolment{client: client, ttl: time.Hour, timeout: time.Minute}).run(ctx); err == nil || err.Error() != "interrupted" {
+	if _, err := (&certificateRequest{client: client, ttl: time.Hour, timeout: time.Minute}).run(ctx); err == nil || err.Error() != "interrupted" {
 		t.Errorf("got %v", err)
 	}
 	if got := left(t, client); got != 0 {
@@ -114,8 +116,8 @@ func TestEnrolmentInterrupted(t *testing.T) {
 	}
 }
 
-// Whoever may make and remove requests, and not approve them, must not get one approved by putting it in the place of
-// the one that an administrator is about to approve.
+// TestReplacedRequestIsNotApproved replaces the request that an administrator is about to approve. A user who may create and
+// delete requests, but not approve them, must not get a request approved in this way.
 func TestReplacedRequestIsNotApproved(t *testing.T) {
 	t.Parallel()
 	client := signer(func(*certificatesv1.CertificateSigningRequest) {})
@@ -127,7 +129,7 @@ func TestReplacedRequestIsNotApproved(t *testing.T) {
 	client.PrependReactor("get", "certificatesigningrequests", func(clienttesting.Action) (bool, apiruntime.Object, error) {
 		return true, &certificatesv1.CertificateSigningRequest{ObjectMeta: metav1.ObjectMeta{Name: "made", UID: "another"}}, nil
 	})
-	_, err := (&enrolment{client: client, ttl: time.Hour, timeout: 50 * time.Millisecond}).run(t.Context())
+	_, err := (&certificateRequest{client: client, ttl: time.Hour, timeout: 50 * time.Millisecond}).run(t.Context())
 	if !errors.Is(err, errReplaced) || approvals != 1 {
 		t.Errorf("got %v after %d approvals", err, approvals)
 	}
@@ -142,7 +144,7 @@ func TestUserKubeconfigValidate(t *testing.T) {
 	}{
 		"person":           {userKubeconfigOptions{name: "jane@example.com", groups: []string{"dev", "ops"}, ttl: day}, ""},
 		"system group":     {userKubeconfigOptions{name: "jane", groups: []string{"system:monitoring"}, ttl: day}, ""},
-		"masters":          {userKubeconfigOptions{name: "jane", groups: []string{"system:masters"}, ttl: day}, "nobody can be made a member"},
+		"masters":          {userKubeconfigOptions{name: "jane", groups: []string{"system:masters"}, ttl: day}, "certificates of this group are not issued"},
 		"group twice":      {userKubeconfigOptions{name: "jane", groups: []string{"a", "a"}, ttl: day}, "given twice"},
 		"no name":          {userKubeconfigOptions{ttl: day}, "must be printable text"},
 		"space at the end": {userKubeconfigOptions{name: "jane ", ttl: day}, "must be printable text"},
@@ -188,7 +190,7 @@ func TestCheckTarget(t *testing.T) {
 	}
 }
 
-// TestDeliver hands over a certificate that the signer has issued.
+// TestDeliver writes the kubeconfig for a certificate that the signer has issued.
 func TestDeliver(t *testing.T) {
 	t.Parallel()
 	dir, now := t.TempDir(), time.Now()
@@ -201,13 +203,13 @@ func TestDeliver(t *testing.T) {
 		t.Fatal(err)
 	}
 	server := &rest.Config{Host: "https://a:1/path", TLSClientConfig: rest.TLSClientConfig{CAFile: filepath.Join(dir, "ca.crt"), ServerName: "b", CertData: []byte("admin's"), KeyData: []byte("admin's")}}
-	var words bytes.Buffer
-	o := &userKubeconfigOptions{streams: streams{err: &words}, name: "jane", groups: []string{"dev", "ops"}, ttl: 5 * 365 * 24 * time.Hour, target: filepath.Join(dir, "out")}
+	var messages bytes.Buffer
+	o := &userKubeconfigOptions{streams: streams{err: &messages}, name: "jane", groups: []string{"dev", "ops"}, ttl: 5 * 365 * 24 * time.Hour, target: filepath.Join(dir, "out")}
 	if err := o.deliver(server, pair.KeyPEM, pair.CertPEM); err != nil {
 		t.Fatal(err)
 	}
-	if !strings.HasPrefix(words.String(), "jane (of dev, ops) can sign in until 20") || !strings.Contains(words.String(), "sooner than asked for: the server allows 36") {
-		t.Errorf("said %q", words.String())
+	if !strings.HasPrefix(messages.String(), "jane (of dev, ops) can sign in until 20") || !strings.Contains(messages.String(), "earlier than requested: the server allows 36") {
+		t.Errorf("printed %q", messages.String())
 	}
 	info, err := os.Stat(o.target)
 	if err != nil || runtime.GOOS != "windows" && info.Mode().Perm() != 0o600 {

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"context"
 	"fmt"
 	"io"
 
@@ -9,8 +10,8 @@ import (
 	"lanyard.dev/internal/version"
 )
 
-const versionHelp = `Print the version of lanyard, of the Kubernetes API it serves, and of the Go
-it was built with.`
+const versionHelp = `Print the version of lanyard, of the Kubernetes API that it serves, and of the
+Go release that built it.`
 
 const versionExamples = `  lanyard version
   lanyard version -o json`
@@ -24,18 +25,16 @@ func newVersion(s streams) *cobra.Command {
 	o := &versionOptions{streams: s}
 	cmd := &cobra.Command{
 		Use:     "version",
-		Short:   "Print the version of lanyard and of the Kubernetes API it serves",
+		Short:   "Print the version of lanyard and of the Kubernetes API",
 		Long:    versionHelp,
 		Example: versionExamples,
 		Args:    noArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			if err := o.output.validate(); err != nil {
-				return usageError(cmd, err)
-			}
-			return o.run(version.Current())
-		},
+		RunE: checkAndRun(
+			func([]string) error { return o.output.validate() },
+			func(context.Context) error { return o.run(version.Current()) },
+		),
 	}
-	o.output.addFlags(cmd)
+	o.output.addFlags(cmd, formatText, formatJSON, formatYAML)
 	return cmd
 }
 

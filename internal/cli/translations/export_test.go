@@ -1,6 +1,6 @@
 package translations
 
-// The test is in another package: it imports what must be initialized after this one.
+// The test is in an external package, because it imports packages that must be initialized after this one.
 var (
 	ErrLate       = errLate
 	MayRunKubectl = mayRunKubectl

@@ -1,9 +1,12 @@
-// Package translations lets kubectl load its translations only in a process that runs kubectl.
+// Package translations makes kubectl load its translations only in a process that runs kubectl.
 //
-// Packages of kubectl translate texts while they initialize their variables, and the first text loads all translations: 14 ms
-// and 4 MiB, nearly half of what every command of lanyard spends before its first line. Kubectl lets a program replace what
-// loads them, if the program does so before the first text. So this is a package of its own, and imports nothing else of
-// kubectl: Go initializes it as soon as the package i18n is initialized, which is before those that translate.
+// Packages of kubectl translate texts while they initialize their variables, and the first text loads all translations. That
+// takes 14 ms and 4 MiB, nearly half of what every command of lanyard needs before it starts. A program may replace the
+// function that loads the translations, but only before the first text.
+//
+// This must be a package of its own. Go initializes a package as soon as the packages that it imports are initialized, and this
+// one imports nothing of kubectl but i18n, so it is initialized before the packages that translate. Package cli imports those
+// packages itself and is initialized after them.
 package translations
 
 import (
@@ -13,13 +16,14 @@ import (
 	"k8s.io/kubectl/pkg/util/i18n"
 )
 
-// errLate is not nil if translations were loaded before this package could prevent it. Then commands only start slower.
+// errLate is not nil if the translations were loaded before this package was initialized. Commands work then too, but start
+// more slowly.
 var errLate = i18n.SetLoadTranslationsFunc(func() error {
 	if !mayRunKubectl(os.Args) {
-		return nil // texts stay as they are in the source: in English
+		return nil // Texts remain in English, as in the source.
 	}
 	return i18n.LoadTranslations("kubectl", nil)
 })
 
-// mayRunKubectl finds `lanyard kubectl` and `lanyard help kubectl`.
+// mayRunKubectl reports whether the arguments can be those of `lanyard kubectl` or `lanyard help kubectl`.
 func mayRunKubectl(args []string) bool { return slices.Contains(args, "kubectl") }

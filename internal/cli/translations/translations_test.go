@@ -13,7 +13,7 @@ import (
 func TestTranslationsAreNotLoaded(t *testing.T) {
 	t.Parallel()
 	if options.NewCmdOptions(nil).Example == "" {
-		t.Error("the test does not hold package options, which translates a text when it is initialized")
+		t.Error("the test does not contain package options, which translates a text when it is initialized")
 	}
 	if translations.ErrLate != nil {
 		t.Error(translations.ErrLate)
