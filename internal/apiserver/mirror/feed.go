@@ -106,8 +106,8 @@ func withOwnStream(ctx context.Context, attempt int) context.Context {
 	return metadata.AppendToOutgoingContext(ctx, "lanyard-watch-attempt", strconv.Itoa(attempt))
 }
 
-// isUnreadable reports whether an error means that objects cannot be decrypted or decoded. Another attempt does not help
-// then, while it does if the storage does not answer.
+// isUnreadable reports whether an error means that objects cannot be decrypted or decoded. Trying again does not help then.
+// It does help if the storage does not respond.
 func isUnreadable(err error) bool {
 	var internal storage.InternalError
 	var fault *storage.StorageError

@@ -266,6 +266,7 @@ func TestAnyOrder(t *testing.T) {
 	}
 }
 
+// FuzzAnyOrder runs the interleaving that the input describes.
 func FuzzAnyOrder(f *testing.F) {
 	f.Add([]byte{0, 0, 5, 0, 0, 8, 5, 0, 3, 0, 3, 0})
 	f.Add([]byte{0, 0, 0, 8, 3, 1, 7, 1, 7, 0, 3, 0})
