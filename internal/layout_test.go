@@ -24,13 +24,13 @@ type rule struct {
 
 var rules = []rule{
 	{
-		in:    []string{"internal/token", "internal/signingkey", "internal/rbac", "internal/account", "internal/access"},
+		in:    []string{"internal/token", "internal/signingkey", "internal/rbac", "internal/account", "internal/access", "internal/podvalidation"},
 		never: []string{"net/http", "k8s.io/client-go", "go.etcd.io", "k8s.io/apiserver/pkg/server"},
 		// Only what a file imports itself is looked at: apimachinery's types bring net/http along, and that cannot be helped.
 		why: "the domain knows no transport and no storage",
 	},
 	{
-		in:    []string{"internal/token", "internal/signingkey", "internal/rbac", "internal/pki", "internal/etcd", "internal/files", "internal/podannotation", "internal/podsupport"},
+		in:    []string{"internal/token", "internal/signingkey", "internal/rbac", "internal/pki", "internal/etcd", "internal/files", "internal/podannotation", "internal/podsupport", "internal/podvalidation"},
 		never: []string{module + "/internal/apiserver", module + "/internal/controller", module + "/internal/node", module + "/internal/standalone", module + "/internal/datadir"},
 		why:   "what everything stands on stands on nothing above it",
 	},

@@ -13,8 +13,8 @@ import (
 	"k8s.io/kubectl/pkg/util/qos"
 	"k8s.io/utils/clock"
 
-	podregistry "lanyard.dev/internal/apiserver/registry/pod"
 	"lanyard.dev/internal/datadir"
+	"lanyard.dev/internal/podvalidation"
 )
 
 func TestNamesKubeconfig(t *testing.T) {
@@ -201,7 +201,7 @@ func TestQOSClassAsKubectl(t *testing.T) {
 	seen := map[corev1.PodQOSClass]int{}
 	for range 20_000 {
 		pod := randomPod(random)
-		got, want := podregistry.QOSClass(pod), qos.ComputePodQOS(pod)
+		got, want := podvalidation.QOSClass(pod), qos.ComputePodQOS(pod)
 		if got != want {
 			t.Fatalf("got %s, want %s, of %+v", got, want, pod.Spec)
 		}

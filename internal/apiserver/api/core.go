@@ -15,6 +15,7 @@ import (
 	"lanyard.dev/internal/apiserver/registry/secret"
 	"lanyard.dev/internal/apiserver/registry/serviceaccount"
 	"lanyard.dev/internal/podoptions"
+	"lanyard.dev/internal/podvalidation"
 )
 
 func core() Group {
@@ -80,7 +81,7 @@ func pods() Resource {
 		Name: "pods", Singular: "pod", ShortNames: []string{"po"}, Categories: []string{"all"}, Namespaced: true, Mirrored: true,
 		Kind: &corev1.Pod{}, List: &corev1.PodList{}, Columns: pod.Columns,
 		Stored: Objects[*corev1.Pod]{
-			Strategy: pod.Strategy(), Delete: pod.GracefulDelete, Default: pod.SetDefaults,
+			Strategy: pod.Strategy(), Delete: pod.GracefulDelete, Default: podvalidation.SetDefaults,
 			Row: pod.Row, Fields: pod.Fields, Indexed: []string{"spec.nodeName"}, Adjust: returnDeleted,
 			// Kubernetes too accepts this selector, and no pod matches it.
 			Unselected: []string{"status.podIPs"},

@@ -18,6 +18,7 @@ import (
 	"k8s.io/apiserver/pkg/util/dryrun"
 
 	"lanyard.dev/internal/apiserver/registry"
+	"lanyard.dev/internal/podvalidation"
 )
 
 // BindingREST serves pods/binding: it puts a pod on a node, once.
@@ -47,7 +48,7 @@ func (r *BindingREST) Create(ctx context.Context, name string, obj runtime.Objec
 	if binding.Name != name {
 		return nil, apierrors.NewBadRequest("name in URL does not match name in Binding object")
 	}
-	if errs := ValidateBinding(binding); len(errs) > 0 {
+	if errs := podvalidation.ValidateBinding(binding); len(errs) > 0 {
 		return nil, apierrors.NewInvalid(corev1.SchemeGroupVersion.WithKind("Binding").GroupKind(), name, errs)
 	}
 	if validate != nil {
@@ -96,7 +97,7 @@ func place(pod *corev1.Pod, binding *corev1.Binding) (*corev1.Pod, error) {
 		return nil, conflict("pod %v has non-empty .spec.schedulingGates", pod.Name)
 	}
 	for _, key := range slices.Sorted(maps.Keys(binding.Annotations)) {
-		if processAnnotation(key) != "" {
+		if !podvalidation.BindingMayAnnotate(key) {
 			return nil, apierrors.NewBadRequest(fmt.Sprintf("a binding may not set the annotation %s", key))
 		}
 	}

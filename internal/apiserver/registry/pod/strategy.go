@@ -14,6 +14,7 @@ import (
 	"lanyard.dev/internal/apiserver/registry"
 	"lanyard.dev/internal/podannotation"
 	"lanyard.dev/internal/podsupport"
+	"lanyard.dev/internal/podvalidation"
 )
 
 type (
@@ -25,8 +26,8 @@ type (
 func Strategy() registry.Strategy[*corev1.Pod] {
 	return strategy{
 		OnCreate: prepareForCreate, OnUpdate: prepareForUpdate,
-		Check: Validate, CheckUpdate: ValidateUpdate,
-		Warn:       func(_ context.Context, obj *corev1.Pod) []string { return Warnings(obj) },
+		Check: podvalidation.Validate, CheckUpdate: podvalidation.ValidateUpdate,
+		Warn:       func(_ context.Context, obj *corev1.Pod) []string { return podvalidation.Warnings(obj) },
 		WarnCreate: notHonoured,
 		Reset:      registry.ResetFields("v1", "status"),
 	}
@@ -35,8 +36,8 @@ func Strategy() registry.Strategy[*corev1.Pod] {
 // notHonoured warns of fields for which the agent refuses the pod, and of those that the scheduler does not consider. They
 // are accepted, since a kubelet may run the pod and another scheduler may place it.
 func notHonoured(_ context.Context, obj *corev1.Pod) []string {
-	all := append(podsupport.Warnings(obj), schedulingWarnings(obj)...)
-	return all[:min(len(all), maxWarnings)]
+	all := append(podsupport.Warnings(obj), podvalidation.SchedulingWarnings(obj)...)
+	return all[:min(len(all), podvalidation.MaxWarnings)]
 }
 
 func statusStrategy(s strategy) strategy {
@@ -46,7 +47,7 @@ func statusStrategy(s strategy) strategy {
 		// Only whoever owns the pod changes its owners, and a status writer does not own it.
 		obj.OwnerReferences = old.OwnerReferences
 	}
-	s.CheckUpdate = ValidateStatusUpdate
+	s.CheckUpdate = podvalidation.ValidateStatusUpdate
 	s.Warn = nil
 	s.Reset = registry.ResetFields("v1", "spec")
 	return s
@@ -54,7 +55,7 @@ func statusStrategy(s strategy) strategy {
 
 func prepareForCreate(_ context.Context, obj *corev1.Pod) {
 	obj.Generation = 1
-	obj.Status = corev1.PodStatus{Phase: corev1.PodPending, QOSClass: QOSClass(obj)}
+	obj.Status = corev1.PodStatus{Phase: corev1.PodPending, QOSClass: podvalidation.QOSClass(obj)}
 	for range obj.Spec.SchedulingGates {
 		obj.Status.Conditions = []corev1.PodCondition{{
 			Type: corev1.PodScheduled, Status: corev1.ConditionFalse, Reason: corev1.PodReasonSchedulingGated,

@@ -8,6 +8,8 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/duration"
+
+	"lanyard.dev/internal/podvalidation"
 )
 
 // none fills a wide cell that has no value.
@@ -148,15 +150,11 @@ func phaseReason(status *corev1.PodStatus) string {
 func sidecarNames(spec *corev1.PodSpec) map[string]bool {
 	names := map[string]bool{}
 	for i := range spec.InitContainers {
-		if isSidecar(&spec.InitContainers[i]) {
+		if podvalidation.IsSidecar(&spec.InitContainers[i]) {
 			names[spec.InitContainers[i].Name] = true
 		}
 	}
 	return names
-}
-
-func isSidecar(c *corev1.Container) bool {
-	return c.RestartPolicy != nil && *c.RestartPolicy == corev1.ContainerRestartPolicyAlways
 }
 
 // initContainers walks init containers up to the first that is still in the way, which then gives the reason; it

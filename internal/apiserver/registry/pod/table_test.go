@@ -1,6 +1,7 @@
 package pod
 
 import (
+	"encoding/json"
 	"testing"
 	"time"
 
@@ -8,7 +9,25 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/utils/ptr"
+
+	"lanyard.dev/internal/podvalidation"
 )
+
+// minimal returns a pod with one container.
+func minimal() *corev1.Pod {
+	return &corev1.Pod{
+		ObjectMeta: metav1.ObjectMeta{Name: "web", Namespace: "shop"},
+		Spec:       corev1.PodSpec{ServiceAccountName: "default", Containers: []corev1.Container{{Name: "main", Image: "registry.example/web:1"}}},
+	}
+}
+
+func both(edits ...func(*corev1.Pod)) func(*corev1.Pod) {
+	return func(p *corev1.Pod) {
+		for _, edit := range edits {
+			edit(p)
+		}
+	}
+}
 
 var tableNow = time.Date(2026, 8, 1, 12, 0, 0, 0, time.UTC)
 
@@ -126,7 +145,9 @@ func TestRowHasEachColumn(t *testing.T) {
 
 func TestFields(t *testing.T) {
 	t.Parallel()
-	pod := defaulted(spec(func(s *corev1.PodSpec) { s.NodeName, s.HostNetwork = "n1", true }))
+	pod := minimal()
+	pod.Spec.NodeName, pod.Spec.HostNetwork = "n1", true
+	podvalidation.SetDefaults(pod)
 	pod.Status = corev1.PodStatus{Phase: corev1.PodRunning, PodIP: "10.0.0.1", NominatedNodeName: "n2"}
 	want := map[string]string{"metadata.name": "web", "metadata.namespace": "shop", "spec.nodeName": "n1",
 		"spec.restartPolicy": "Always", "spec.schedulerName": "default-scheduler", "spec.serviceAccountName": "default",
@@ -136,30 +157,24 @@ func TestFields(t *testing.T) {
 	}
 }
 
-func TestQOSClass(t *testing.T) {
-	t.Parallel()
-	guaranteed := list("cpu", "1", "memory", "1Gi")
-	for name, test := range map[string]struct {
-		want   corev1.PodQOSClass
-		mutate func(*corev1.Pod)
-	}{
-		"nothing":             {corev1.PodQOSBestEffort, nil},
-		"nothing that counts": {corev1.PodQOSBestEffort, limits(list("example.com/gpu", "1"), list("cpu", "0"))},
-		"a request":           {corev1.PodQOSBurstable, limits(nil, list("cpu", "1"))},
-		"one limit":           {corev1.PodQOSBurstable, limits(list("cpu", "1"), list("cpu", "1"))},
-		"limits":              {corev1.PodQOSGuaranteed, limits(guaranteed, nil)},
-		"one container of two": {corev1.PodQOSBurstable, func(p *corev1.Pod) {
-			limits(guaranteed, nil)(p)
-			p.Spec.InitContainers = []corev1.Container{{Name: "init"}}
-		}},
-		"the pod as a whole": {corev1.PodQOSGuaranteed, spec(func(s *corev1.PodSpec) {
-			s.Resources = &corev1.ResourceRequirements{Limits: guaranteed, Requests: guaranteed}
-		})},
-	} {
-		pod := defaulted(test.mutate)
-		pod.Status.QOSClass = "stale"
-		if got := QOSClass(pod); got != test.want {
-			t.Errorf("%s: got %s, want %s", name, got, test.want)
+// FuzzRow prints and selects whatever decodes as a pod.
+func FuzzRow(f *testing.F) {
+	for _, seed := range []*corev1.Pod{{}, minimal()} {
+		text, err := json.Marshal(seed)
+		if err != nil {
+			f.Fatal(err)
 		}
+		f.Add(text)
 	}
+	f.Fuzz(func(t *testing.T, text []byte) {
+		var pod corev1.Pod
+		if json.Unmarshal(text, &pod) != nil {
+			return
+		}
+		Fields(&pod)
+		Row(&pod, time.Time{})
+		podvalidation.SetDefaults(&pod)
+		Fields(&pod)
+		Row(&pod, time.Time{})
+	})
 }

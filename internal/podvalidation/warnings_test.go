@@ -1,4 +1,4 @@
-package pod
+package podvalidation
 
 import (
 	"testing"
@@ -67,13 +67,13 @@ func TestSchedulingWarnings(t *testing.T) {
 		if c.want != "" {
 			want = []string{c.want + why}
 		}
-		if diff := cmp.Diff(want, schedulingWarnings(defaulted(spec(c.set)))); diff != "" {
+		if diff := cmp.Diff(want, SchedulingWarnings(defaulted(spec(c.set)))); diff != "" {
 			t.Errorf("%s: (-want +got)\n%s", name, diff)
 		}
 	}
 	process := defaulted(spec(apart))
 	process.Annotations = map[string]string{podannotation.Process: "true"}
-	if got := schedulingWarnings(process); got != nil {
+	if got := SchedulingWarnings(process); got != nil {
 		t.Errorf("a process: %q", got)
 	}
 }

@@ -1,4 +1,4 @@
-package pod
+package podvalidation
 
 import (
 	"strings"
@@ -176,4 +176,32 @@ func TestValidateRefusesSecurity(t *testing.T) {
 		{"windows user", sc(corev1.SecurityContext{WindowsOptions: &corev1.WindowsSecurityContextOptions{RunAsUserName: ptr.To(`a\b\c`)}}), s0 + ".windowsOptions.runAsUserName", field.ErrorTypeInvalid, "more than one backslash"},
 		{"host process without host network", sc(corev1.SecurityContext{WindowsOptions: &corev1.WindowsSecurityContextOptions{HostProcess: ptr.To(true)}}), "spec.hostNetwork", field.ErrorTypeInvalid, ""},
 	})
+}
+
+func TestQOSClass(t *testing.T) {
+	t.Parallel()
+	guaranteed := list("cpu", "1", "memory", "1Gi")
+	for name, test := range map[string]struct {
+		want   corev1.PodQOSClass
+		mutate func(*corev1.Pod)
+	}{
+		"nothing":             {corev1.PodQOSBestEffort, nil},
+		"nothing that counts": {corev1.PodQOSBestEffort, limits(list("example.com/gpu", "1"), list("cpu", "0"))},
+		"a request":           {corev1.PodQOSBurstable, limits(nil, list("cpu", "1"))},
+		"one limit":           {corev1.PodQOSBurstable, limits(list("cpu", "1"), list("cpu", "1"))},
+		"limits":              {corev1.PodQOSGuaranteed, limits(guaranteed, nil)},
+		"one container of two": {corev1.PodQOSBurstable, func(p *corev1.Pod) {
+			limits(guaranteed, nil)(p)
+			p.Spec.InitContainers = []corev1.Container{{Name: "init"}}
+		}},
+		"the pod as a whole": {corev1.PodQOSGuaranteed, spec(func(s *corev1.PodSpec) {
+			s.Resources = &corev1.ResourceRequirements{Limits: guaranteed, Requests: guaranteed}
+		})},
+	} {
+		pod := defaulted(test.mutate)
+		pod.Status.QOSClass = "stale"
+		if got := QOSClass(pod); got != test.want {
+			t.Errorf("%s: got %s, want %s", name, got, test.want)
+		}
+	}
 }

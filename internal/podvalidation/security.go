@@ -1,15 +1,192 @@
-package pod
+package podvalidation
 
 import (
 	"fmt"
 	"regexp"
+	"slices"
 	"strings"
 	"unicode"
 
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/util/sets"
 	"k8s.io/apimachinery/pkg/util/validation"
 	"k8s.io/apimachinery/pkg/util/validation/field"
+	"k8s.io/component-helpers/node/util/sysctl"
 )
+
+func (c *checker) podSecurityContext(p *field.Path) {
+	sc := c.pod.Spec.SecurityContext
+	if sc == nil {
+		return
+	}
+	c.user(p.Child("runAsUser"), sc.RunAsUser)
+	c.group(p.Child("runAsGroup"), sc.RunAsGroup)
+	c.group(p.Child("fsGroup"), sc.FSGroup)
+	for i := range sc.SupplementalGroups {
+		c.group(p.Child("supplementalGroups").Index(i), &sc.SupplementalGroups[i])
+	}
+	if share := c.pod.Spec.ShareProcessNamespace; share != nil && *share && c.pod.Spec.HostPID {
+		c.invalid(p.Child("shareProcessNamespace"), *share, "ShareProcessNamespace and HostPID cannot both be enabled")
+	}
+	c.sysctls(sc.Sysctls, p.Child("sysctls"))
+	optionalOneOf(&c.faults, p.Child("fsGroupChangePolicy"), sc.FSGroupChangePolicy,
+		corev1.FSGroupChangeAlways, corev1.FSGroupChangeOnRootMismatch)
+	optionalOneOf(&c.faults, p.Child("supplementalGroupsPolicy"), sc.SupplementalGroupsPolicy,
+		corev1.SupplementalGroupsPolicyMerge, corev1.SupplementalGroupsPolicyStrict)
+	optionalOneOf(&c.faults, p.Child("seLinuxChangePolicy"), sc.SELinuxChangePolicy,
+		corev1.SELinuxChangePolicyMountOption, corev1.SELinuxChangePolicyRecursive)
+	c.seccomp(sc.SeccompProfile, p.Child("seccompProfile"))
+	c.appArmor(sc.AppArmorProfile, p.Child("appArmorProfile"))
+	c.windowsOptions(sc.WindowsOptions, p.Child("windowsOptions"))
+}
+
+func (c *checker) securityContext(sc *corev1.SecurityContext, p *field.Path) {
+	if sc == nil {
+		return
+	}
+	c.user(p.Child("runAsUser"), sc.RunAsUser)
+	c.group(p.Child("runAsGroup"), sc.RunAsGroup)
+	optionalOneOf(&c.faults, p.Child("procMount"), sc.ProcMount, corev1.DefaultProcMount, corev1.UnmaskedProcMount)
+	if sc.ProcMount != nil && *sc.ProcMount == corev1.UnmaskedProcMount && !c.ownUsers() {
+		c.invalid(p.Child("procMount"), *sc.ProcMount, "`hostUsers` must be false to use `Unmasked`")
+	}
+	if sc.AllowPrivilegeEscalation != nil && !*sc.AllowPrivilegeEscalation {
+		c.noEscalation(sc, p)
+	}
+	c.seccomp(sc.SeccompProfile, p.Child("seccompProfile"))
+	c.appArmor(sc.AppArmorProfile, p.Child("appArmorProfile"))
+	c.windowsOptions(sc.WindowsOptions, p.Child("windowsOptions"))
+}
+
+// noEscalation refuses what would let processes gain rights after all.
+func (c *checker) noEscalation(sc *corev1.SecurityContext, p *field.Path) {
+	if sc.Privileged != nil && *sc.Privileged {
+		c.invalid(p, "", "cannot set `allowPrivilegeEscalation` to false and `privileged` to true")
+	}
+	if sc.Capabilities != nil && slices.Contains(sc.Capabilities.Add, "CAP_SYS_ADMIN") {
+		c.invalid(p, "", "cannot set `allowPrivilegeEscalation` to false and `capabilities.Add` CAP_SYS_ADMIN")
+	}
+}
+
+// ownUsers reports whether the pod gets a user namespace of its own.
+func (c *checker) ownUsers() bool {
+	return c.pod.Spec.HostUsers != nil && !*c.pod.Spec.HostUsers
+}
+
+// hostNamespaces checks what a user namespace cannot go together with.
+func (c *checker) hostNamespaces(p *field.Path) {
+	if !c.ownUsers() {
+		return
+	}
+	const why = "when `hostUsers` is false"
+	if c.pod.Spec.HostNetwork {
+		c.forbidden(p.Child("hostNetwork"), why)
+	}
+	if c.pod.Spec.HostPID {
+		c.forbidden(p.Child("HostPID"), why)
+	}
+	if c.pod.Spec.HostIPC {
+		c.forbidden(p.Child("HostIPC"), why)
+	}
+	c.eachContainer(p, func(ctr *corev1.Container, path *field.Path) {
+		if len(ctr.VolumeDevices) > 0 {
+			c.forbidden(path.Child("volumeDevices"), why)
+		}
+	})
+}
+
+func (c *checker) user(p *field.Path, id *int64) {
+	if id != nil {
+		c.invalid(p, *id, validation.IsValidUserID(*id)...)
+	}
+}
+
+func (c *checker) group(p *field.Path, id *int64) {
+	if id != nil {
+		c.invalid(p, *id, validation.IsValidGroupID(*id)...)
+	}
+}
+
+const maxSysctlName = 253
+
+// sysctlName allows both separators that sysctl.d(5) does.
+var sysctlName = regexp.MustCompile(`^([a-z0-9]([-_a-z0-9]*[a-z0-9])?[\./])*[a-z0-9]([-_a-z0-9]*[a-z0-9])?$`)
+
+func (c *checker) sysctls(list []corev1.Sysctl, p *field.Path) {
+	seen := sets.New[string]()
+	for i := range list {
+		name, path := list[i].Name, p.Index(i).Child("name")
+		switch {
+		case name == "":
+			c.required(path, "")
+		case len(name) > maxSysctlName || !sysctlName.MatchString(name):
+			c.invalid(path, name,
+				fmt.Sprintf("must have at most %d characters and match regex %s", maxSysctlName, sysctlName))
+		default:
+			c.once(seen, path, name)
+		}
+		switch namespace, _, _ := sysctl.GetNamespace(name); {
+		case namespace == sysctl.NetNamespace && c.pod.Spec.HostNetwork:
+			c.invalid(path, name, "may not be specified when 'hostNetwork' is true")
+		case namespace == sysctl.IPCNamespace && c.pod.Spec.HostIPC:
+			c.invalid(path, name, "may not be specified when 'hostIPC' is true")
+		}
+	}
+}
+
+func (c *checker) seccomp(profile *corev1.SeccompProfile, p *field.Path) {
+	if profile == nil {
+		return
+	}
+	if profile.Type == "" {
+		c.required(p.Child("type"), "type is required when seccompProfile is set")
+	} else {
+		oneOf(&c.faults, p.Child("type"), profile.Type, corev1.SeccompProfileTypeLocalhost,
+			corev1.SeccompProfileTypeRuntimeDefault, corev1.SeccompProfileTypeUnconfined)
+	}
+	path, file := p.Child("localhostProfile"), profile.LocalhostProfile
+	switch local := profile.Type == corev1.SeccompProfileTypeLocalhost; {
+	case local && file == nil:
+		c.required(path, "must be set when seccomp type is Localhost")
+	case local:
+		c.descendingPath(path, *file)
+	case file != nil:
+		c.invalid(path, *profile, "can only be set when seccomp type is Localhost")
+	}
+}
+
+const maxAppArmorProfile = 4095
+
+func (c *checker) appArmor(profile *corev1.AppArmorProfile, p *field.Path) {
+	if profile == nil {
+		return
+	}
+	path, file := p.Child("localhostProfile"), profile.LocalhostProfile
+	switch profile.Type {
+	case corev1.AppArmorProfileTypeLocalhost:
+		c.appArmorFile(file, path)
+	case corev1.AppArmorProfileTypeRuntimeDefault, corev1.AppArmorProfileTypeUnconfined:
+		if file != nil {
+			c.invalid(path, *file, "can only be set when AppArmor type is Localhost")
+		}
+	case "":
+		c.required(p.Child("type"), "type is required when appArmorProfile is set")
+	default:
+		c.add(field.NotSupported(p.Child("type"), profile.Type, []corev1.AppArmorProfileType{
+			corev1.AppArmorProfileTypeLocalhost, corev1.AppArmorProfileTypeRuntimeDefault, corev1.AppArmorProfileTypeUnconfined}))
+	}
+}
+
+func (c *checker) appArmorFile(file *string, p *field.Path) {
+	switch {
+	case file == nil || *file == "":
+		c.required(p, "must be set when AppArmor type is Localhost")
+	case strings.TrimSpace(*file) != *file:
+		c.invalid(p, *file, "must not be padded with whitespace")
+	case len(*file) > maxAppArmorProfile:
+		c.add(field.TooLong(p, "", maxAppArmorProfile))
+	}
+}
 
 // operatingSystem refuses what the pod's operating system does not have.
 func (c *checker) operatingSystem(p *field.Path) {
