@@ -1,6 +1,7 @@
-// Package podsupport declares which fields of a pod the agent carries out, and reports those it does not. The agent refuses
-// such a pod, and the authority warns whoever creates it, both from this one declaration.
+// Package podsupport declares what a pod on a Lanyard node may have: one table of the fields of a pod, and of who carries each
+// of them out. The agent refuses a pod with any other field, and the authority warns the client that creates such a pod.
+// Both follow from the table, and so does docs/pod-fields.md.
 //
-// The package does not know who asks, whether a field's value is valid, or which node runs the pod: a kubelet may support
-// more.
+// The package does not know whether the value of a field is valid, who creates a pod, or which node runs it: a kubelet may
+// support more.
 package podsupport

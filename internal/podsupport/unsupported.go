@@ -14,70 +14,96 @@ import (
 	"lanyard.dev/internal/podannotation"
 )
 
-// Unsupported returns an error for each field of the pod that the agent does not carry out. A pod with such a field must not
-// be run: no field is ignored. A field that has no rule, for instance one of a newer API, is unsupported.
+// notSupported is why a field is refused that is not in the table.
+const notSupported = "not supported by the agent"
+
+// Unsupported returns an error for each field of the pod that a Lanyard node does not carry out. The agent must not run a pod
+// with such a field: it never ignores one. A field of a newer API is unsupported until it is declared.
 func Unsupported(pod *corev1.Pod) field.ErrorList {
-	errs := walk(field.NewPath("spec"), reflect.ValueOf(pod.Spec))
-	errs = append(errs, checkRestartPolicies(pod)...)
+	var errs field.ErrorList
+	walk(pod, func(path *field.Path, row *supported, value reflect.Value) {
+		errs = append(errs, row.check(path, value)...)
+	})
 	errs = append(errs, checkPropagation(pod)...)
 	errs = append(errs, checkSizes(pod)...)
 	return append(errs, checkAnnotations(pod)...)
 }
 
-// Warnings returns the same as Unsupported, worded for whoever creates the pod. A pod that no Lanyard agent will run, since it
-// stands for a process or is a kubelet's own static pod, has none.
+// Warnings returns a warning for each field of a new pod that has no effect: those for which the agent will refuse the pod, and
+// those that the scheduler does not consider. The pod of a process and a kubelet's static pod run on no agent, and the
+// scheduler does not place a pod that names its node or another scheduler.
 func Warnings(pod *corev1.Pod) []string {
-	if _, static := pod.Annotations[corev1.MirrorPodAnnotationKey]; static || podannotation.IsProcess(pod) {
+	if podannotation.IsProcess(pod) {
 		return nil
 	}
 	var all []string
-	for _, err := range Unsupported(pod) {
-		all = append(all, fmt.Sprintf("%s: the Lanyard agent will refuse to run this pod: %s", err.Field, err.Detail))
+	if _, static := pod.Annotations[corev1.MirrorPodAnnotationKey]; !static {
+		for _, err := range Unsupported(pod) {
+			all = append(all, fmt.Sprintf("%s: the Lanyard agent will refuse to run this pod: %s", err.Field, err.Detail))
+		}
 	}
+	if pod.Spec.NodeName != "" || pod.Spec.SchedulerName != corev1.DefaultSchedulerName {
+		return all
+	}
+	walk(pod, func(path *field.Path, row *supported, _ reflect.Value) {
+		if row != nil && row.by == notScheduled {
+			all = append(all, path.String()+": the Lanyard scheduler does not consider it")
+		}
+	})
 	return all
 }
 
-// unsupported is the error of a field that is set, or set to this value, in vain.
-func unsupported(path *field.Path, why string) *field.Error {
-	return field.Forbidden(path, why)
+// visit is called for a field that is set, with its row of the table, nil for none, and its value.
+type visit func(path *field.Path, row *supported, value reflect.Value)
+
+// walk visits the fields of the pod's spec that are set: those of the table, and the topmost of those that are not in it.
+func walk(pod *corev1.Pod, visit visit) {
+	walkValue(field.NewPath("spec"), "spec", reflect.ValueOf(pod.Spec), visit)
 }
 
-// walk visits every field that is set, down to those of which a rule says that any value will do.
-func walk(path *field.Path, v reflect.Value) field.ErrorList {
+// walkValue walks what is below a field; name is the field's path in the table.
+func walkValue(path *field.Path, name string, v reflect.Value, visit visit) {
 	switch v.Kind() {
 	case reflect.Pointer:
-		return walk(path, v.Elem())
+		walkValue(path, name, v.Elem(), visit)
 	case reflect.Slice:
-		var errs field.ErrorList
 		for i := range v.Len() {
-			errs = append(errs, walk(path.Index(i), v.Index(i))...)
+			walkValue(path.Index(i), name, v.Index(i), visit)
 		}
-		return errs
 	case reflect.Struct:
-		return walkStruct(path, v)
+		for i := range v.NumField() {
+			if !isUnset(v.Field(i)) {
+				walkField(path, name, v.Type().Field(i), v.Field(i), visit)
+			}
+		}
 	}
-	return nil
 }
 
-func walkStruct(path *field.Path, v reflect.Value) field.ErrorList {
-	var errs field.ErrorList
-	for i := range v.NumField() {
-		if unset(v.Field(i)) {
-			continue
-		}
-		f := v.Type().Field(i)
-		name, _, _ := strings.Cut(f.Tag.Get("json"), ",")
-		if f.Anonymous {
-			errs = append(errs, walk(path, v.Field(i))...)
-			continue
-		}
-		errs = append(errs, judge(path.Child(name), v.Type().Name()+"."+name, v.Field(i))...)
+func walkField(path *field.Path, name string, f reflect.StructField, value reflect.Value, visit visit) {
+	if f.Anonymous {
+		walkValue(path, name, value, visit)
+		return
 	}
-	return errs
+	child := jsonName(f)
+	path, name = path.Child(child), name+"."+child
+	if row, ok := declared().fields[name]; ok {
+		visit(path, &row, value)
+		return
+	}
+	if declared().above[name] {
+		walkValue(path, name, value, visit)
+		return
+	}
+	visit(path, nil, value)
 }
 
-// unset says whether a field asks for nothing.
-func unset(v reflect.Value) bool {
+func jsonName(f reflect.StructField) string {
+	name, _, _ := strings.Cut(f.Tag.Get("json"), ",")
+	return name
+}
+
+// isUnset reports whether a field has no effect: it is zero, or empty.
+func isUnset(v reflect.Value) bool {
 	switch v.Kind() {
 	case reflect.Slice, reflect.Map:
 		return v.Len() == 0
@@ -85,54 +111,30 @@ func unset(v reflect.Value) bool {
 	return v.IsZero()
 }
 
-// judge applies the rule of one field that is set.
-func judge(path *field.Path, name string, v reflect.Value) field.ErrorList {
-	if slices.Contains(taken, name) {
-		return nil
-	}
-	if slices.Contains(entered, name) {
-		return walk(path, v)
-	}
-	if allowed, ok := values[name]; ok {
-		for v.Kind() == reflect.Pointer {
-			v = v.Elem()
+// check returns the errors of a field that is set; a nil row is that of a field that is not in the table.
+func (row *supported) check(path *field.Path, v reflect.Value) field.ErrorList {
+	switch {
+	case row == nil:
+		return field.ErrorList{field.Forbidden(path, notSupported)}
+	case row.values != nil:
+		if text := fmt.Sprint(reflect.Indirect(v).Interface()); !slices.Contains(row.values, text) {
+			return field.ErrorList{field.Forbidden(path, fmt.Sprintf("the agent does not support %q", text))}
 		}
-		if text := fmt.Sprint(v.Interface()); !slices.Contains(allowed, text) {
-			return field.ErrorList{unsupported(path, fmt.Sprintf("the agent does not support %q", text))}
-		}
-		return nil
+	case row.keys != nil:
+		return checkKeys(path, v, row.keys)
 	}
-	if limited, ok := keys[name]; ok {
-		return onlyKeys(path, v, limited)
-	}
-	return field.ErrorList{unsupported(path, "not supported by the agent")}
+	return nil
 }
 
-func onlyKeys(path *field.Path, v reflect.Value, allowed []string) field.ErrorList {
-	var errs field.ErrorList
+func checkKeys(path *field.Path, v reflect.Value, supported []string) field.ErrorList {
 	set := map[string]bool{}
 	for _, key := range v.MapKeys() {
 		set[key.String()] = true
 	}
-	for _, key := range slices.Sorted(maps.Keys(set)) {
-		if !slices.Contains(allowed, key) {
-			errs = append(errs, unsupported(path.Key(key), "not supported by the agent"))
-		}
-	}
-	return errs
-}
-
-// checkRestartPolicies allows a container's own policy where it makes a sidecar, and nowhere else.
-func checkRestartPolicies(pod *corev1.Pod) field.ErrorList {
 	var errs field.ErrorList
-	for i, c := range pod.Spec.Containers {
-		if c.RestartPolicy != nil {
-			errs = append(errs, unsupported(field.NewPath("spec", "containers").Index(i).Child("restartPolicy"), "not supported by the agent"))
-		}
-	}
-	for i, c := range pod.Spec.InitContainers {
-		if c.RestartPolicy != nil && *c.RestartPolicy != corev1.ContainerRestartPolicyAlways {
-			errs = append(errs, unsupported(field.NewPath("spec", "initContainers").Index(i).Child("restartPolicy"), "the agent supports no other than Always"))
+	for _, key := range slices.Sorted(maps.Keys(set)) {
+		if !slices.Contains(supported, key) {
+			errs = append(errs, field.Forbidden(path.Key(key), notSupported))
 		}
 	}
 	return errs
@@ -146,7 +148,7 @@ func checkPropagation(pod *corev1.Pod) field.ErrorList {
 			privileged := c.SecurityContext != nil && ptr.Deref(c.SecurityContext.Privileged, false)
 			for j, m := range c.VolumeMounts {
 				if m.MountPropagation != nil && *m.MountPropagation == corev1.MountPropagationBidirectional && !privileged {
-					errs = append(errs, unsupported(path.Index(i).Child("volumeMounts").Index(j).Child("mountPropagation"),
+					errs = append(errs, field.Forbidden(path.Index(i).Child("volumeMounts").Index(j).Child("mountPropagation"),
 						"Bidirectional mount propagation is available only to privileged containers"))
 				}
 			}
@@ -157,24 +159,25 @@ func checkPropagation(pod *corev1.Pod) field.ErrorList {
 	return errs
 }
 
-// checkSizes allows a size where a mount enforces it: in memory.
+// checkSizes refuses the size limit of a volume on disk: only the mount of a volume in memory enforces a limit.
 func checkSizes(pod *corev1.Pod) field.ErrorList {
 	var errs field.ErrorList
 	for i, v := range pod.Spec.Volumes {
 		if v.EmptyDir != nil && v.EmptyDir.SizeLimit != nil && v.EmptyDir.Medium != corev1.StorageMediumMemory {
-			errs = append(errs, unsupported(field.NewPath("spec", "volumes").Index(i).Child("emptyDir", "sizeLimit"), "the agent supports it with medium Memory only"))
+			errs = append(errs, field.Forbidden(field.NewPath("spec", "volumes").Index(i).Child("emptyDir", "sizeLimit"), "the agent supports it with medium Memory only"))
 		}
 	}
 	return errs
 }
 
+// checkAnnotations refuses an annotation that does not say what to do after the renewal of a token.
 func checkAnnotations(pod *corev1.Pod) field.ErrorList {
 	text, ok := pod.Annotations[podannotation.OnRenew]
 	if !ok {
 		return nil
 	}
 	if _, err := podannotation.ParseNotice(text); err != nil {
-		return field.ErrorList{unsupported(field.NewPath("metadata", "annotations").Key(podannotation.OnRenew), err.Error())}
+		return field.ErrorList{field.Forbidden(field.NewPath("metadata", "annotations").Key(podannotation.OnRenew), err.Error())}
 	}
 	return nil
 }

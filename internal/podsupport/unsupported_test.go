@@ -6,8 +6,10 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
+	"k8s.io/apimachinery/pkg/util/validation/field"
 	"k8s.io/utils/ptr"
 
 	"lanyard.dev/internal/podannotation"
@@ -140,12 +142,58 @@ func TestWarnings(t *testing.T) {
 	}
 }
 
-// Whatever the API's types hold has a rule or is refused: this walks every field that can be reached, sets it, and looks.
-func TestWhatHasNoRuleIsRefused(t *testing.T) {
+// TestSchedulingWarnings sets each field of a placement that has no effect, and those that have one.
+func TestSchedulingWarnings(t *testing.T) {
+	t.Parallel()
+	term := corev1.PodAffinityTerm{TopologyKey: "zone"}
+	preferred := []corev1.PreferredSchedulingTerm{{Weight: 1}}
+	affinity := func(a corev1.Affinity) func(*corev1.PodSpec) { return func(s *corev1.PodSpec) { s.Affinity = &a } }
+	apart := affinity(corev1.Affinity{PodAntiAffinity: &corev1.PodAntiAffinity{RequiredDuringSchedulingIgnoredDuringExecution: []corev1.PodAffinityTerm{term}}})
+	toSchedule := func(set func(*corev1.PodSpec)) *corev1.Pod {
+		return aPod(func(p *corev1.Pod) { p.Spec.SchedulerName = corev1.DefaultSchedulerName; set(&p.Spec) })
+	}
+	const why = ": the Lanyard scheduler does not consider it"
+	for name, c := range map[string]struct {
+		set  func(*corev1.PodSpec)
+		want string // the field, or none
+	}{
+		"none": {func(*corev1.PodSpec) {}, ""},
+		"what is considered": {func(s *corev1.PodSpec) {
+			s.NodeSelector, s.Tolerations = map[string]string{"a": "b"}, []corev1.Toleration{{Operator: corev1.TolerationOpExists}}
+			s.Affinity = &corev1.Affinity{NodeAffinity: &corev1.NodeAffinity{RequiredDuringSchedulingIgnoredDuringExecution: &corev1.NodeSelector{}}}
+			s.SchedulingGates = []corev1.PodSchedulingGate{{Name: "example.com/gate"}}
+		}, ""},
+		"preferred nodes":   {affinity(corev1.Affinity{NodeAffinity: &corev1.NodeAffinity{PreferredDuringSchedulingIgnoredDuringExecution: preferred}}), "spec.affinity.nodeAffinity.preferredDuringSchedulingIgnoredDuringExecution"},
+		"beside pods":       {affinity(corev1.Affinity{PodAffinity: &corev1.PodAffinity{RequiredDuringSchedulingIgnoredDuringExecution: []corev1.PodAffinityTerm{term}}}), "spec.affinity.podAffinity"},
+		"apart":             {apart, "spec.affinity.podAntiAffinity"},
+		"spread":            {func(s *corev1.PodSpec) { s.TopologySpreadConstraints = []corev1.TopologySpreadConstraint{{}} }, "spec.topologySpreadConstraints"},
+		"priority":          {func(s *corev1.PodSpec) { s.PriorityClassName = "high" }, "spec.priorityClassName"},
+		"group":             {func(s *corev1.PodSpec) { s.SchedulingGroup = &corev1.PodSchedulingGroup{} }, "spec.schedulingGroup"},
+		"on a node":         {func(s *corev1.PodSpec) { apart(s); s.NodeName = "n" }, ""},
+		"another scheduler": {func(s *corev1.PodSpec) { apart(s); s.SchedulerName = "other" }, ""},
+	} {
+		var want []string
+		if c.want != "" {
+			want = []string{c.want + why}
+		}
+		if diff := cmp.Diff(want, Warnings(toSchedule(c.set))); diff != "" {
+			t.Errorf("%s: (-want +got)\n%s", name, diff)
+		}
+	}
+	process := toSchedule(apart)
+	process.Annotations = map[string]string{podannotation.Process: "true"}
+	if got := Warnings(process); got != nil {
+		t.Errorf("a process: %q", got)
+	}
+}
+
+// Each field that the API's types have is in the table, or above or below one that is, or refused. The test sets every field
+// that can be reached without passing through a refused or a supported one.
+func TestWhatIsNotDeclaredIsRefused(t *testing.T) {
 	t.Parallel()
 	seen := map[string]bool{}
-	var visit func(reflect.Type)
-	visit = func(typ reflect.Type) {
+	var reach func(reflect.Type, string)
+	reach = func(typ reflect.Type, path string) {
 		for typ.Kind() == reflect.Pointer || typ.Kind() == reflect.Slice {
 			typ = typ.Elem()
 		}
@@ -154,30 +202,35 @@ func TestWhatHasNoRuleIsRefused(t *testing.T) {
 		}
 		for i := range typ.NumField() {
 			f := typ.Field(i)
-			json, _, _ := strings.Cut(f.Tag.Get("json"), ",")
-			name := typ.Name() + "." + json
-			if f.Anonymous || slices.Contains(entered, name) {
-				seen[name] = true
-				visit(f.Type)
+			if f.Anonymous {
+				reach(f.Type, path)
+				continue
+			}
+			name := path + "." + jsonName(f)
+			seen[name] = true
+			if declared().above[name] {
+				reach(f.Type, name)
 				continue
 			}
 			v := reflect.New(typ).Elem()
 			if !setAny(v.Field(i)) {
 				continue
 			}
-			seen[name] = true
-			refused := len(walk(nil, v)) > 0
-			_, limited := values[name]
-			_, keyed := keys[name]
-			if known := slices.Contains(taken, name); refused == known && !limited && !keyed {
-				t.Errorf("%s: refused %v", name, refused)
+			refused := 0
+			walkValue(nil, path, v, func(path *field.Path, row *supported, value reflect.Value) { refused += len(row.check(path, value)) })
+			row, known := declared().fields[name]
+			if known == (refused > 0) && row.values == nil && row.keys == nil {
+				t.Errorf("%s: %d refusals", name, refused)
 			}
 		}
 	}
-	visit(reflect.TypeFor[corev1.PodSpec]())
-	for _, name := range slices.Concat(taken, entered) {
+	reach(reflect.TypeFor[corev1.PodSpec](), "spec")
+	for name := range declared().fields {
 		if !seen[name] {
-			t.Errorf("there is a rule for %s, but no such field", name)
+			t.Errorf("the table has %s, but there is no such field", name)
+		}
+		if declared().above[name] {
+			t.Errorf("the table has %s, and a field below it", name)
 		}
 	}
 }

@@ -36,7 +36,7 @@ func Strategy() registry.Strategy[*corev1.Pod] {
 // notHonoured warns of fields for which the agent refuses the pod, and of those that the scheduler does not consider. They
 // are accepted, since a kubelet may run the pod and another scheduler may place it.
 func notHonoured(_ context.Context, obj *corev1.Pod) []string {
-	all := append(podsupport.Warnings(obj), podvalidation.SchedulingWarnings(obj)...)
+	all := podsupport.Warnings(obj)
 	return all[:min(len(all), podvalidation.MaxWarnings)]
 }
 
