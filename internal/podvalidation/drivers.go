@@ -1,8 +1,12 @@
 package podvalidation
 
 import (
+	"fmt"
+	"iter"
 	"maps"
 	"net"
+	"path"
+	"reflect"
 	"regexp"
 	"slices"
 	"strings"
@@ -12,85 +16,77 @@ import (
 	"k8s.io/apimachinery/pkg/util/validation/field"
 )
 
-// legacySources are the in-tree drivers. Most of them no node mounts any more, so little but what is required is
-// checked.
-func (c *checker) legacySources(v *corev1.Volume) []sourceCheck {
-	return slices.Concat(c.legacyDisks(v), c.legacyShares(v))
-}
-
-func (c *checker) legacyDisks(v *corev1.Volume) []sourceCheck {
-	return []sourceCheck{
-		{"gcePersistentDisk", v.GCEPersistentDisk != nil, func(p *field.Path) {
-			c.text(p.Child("pdName"), v.GCEPersistentDisk.PDName)
-			c.byteRange(p.Child("partition"), v.GCEPersistentDisk.Partition, 0)
-		}},
-		{"awsElasticBlockStore", v.AWSElasticBlockStore != nil, func(p *field.Path) {
-			c.text(p.Child("volumeID"), v.AWSElasticBlockStore.VolumeID)
-			c.byteRange(p.Child("partition"), v.AWSElasticBlockStore.Partition, 0)
-		}},
-		{"iscsi", v.ISCSI != nil, func(p *field.Path) { c.iscsi(v, p) }},
-		{"rbd", v.RBD != nil, func(p *field.Path) {
-			c.monitors(p.Child("monitors"), v.RBD.CephMonitors)
-			c.text(p.Child("image"), v.RBD.RBDImage)
-		}},
-		{"cinder", v.Cinder != nil, func(p *field.Path) {
-			c.text(p.Child("volumeID"), v.Cinder.VolumeID)
-			c.secretRef(v.Cinder.SecretRef, p)
-		}},
-		{"fc", v.FC != nil, func(p *field.Path) { c.fibreChannel(v.FC, p) }},
-		{"azureDisk", v.AzureDisk != nil, func(p *field.Path) { c.azureDisk(v.AzureDisk, p) }},
-		{"vsphereVolume", v.VsphereVolume != nil, func(p *field.Path) { c.text(p.Child("volumePath"), v.VsphereVolume.VolumePath) }},
-		{"photonPersistentDisk", v.PhotonPersistentDisk != nil, func(p *field.Path) { c.text(p.Child("pdID"), v.PhotonPersistentDisk.PdID) }},
-		{"portworxVolume", v.PortworxVolume != nil, func(p *field.Path) { c.text(p.Child("volumeID"), v.PortworxVolume.VolumeID) }},
-		{"scaleIO", v.ScaleIO != nil, func(p *field.Path) {
-			c.text(p.Child("gateway"), v.ScaleIO.Gateway)
-			c.text(p.Child("system"), v.ScaleIO.System)
-			c.text(p.Child("volumeName"), v.ScaleIO.VolumeName)
-		}},
-		{"storageos", v.StorageOS != nil, func(p *field.Path) {
-			c.text(p.Child("volumeName"), v.StorageOS.VolumeName)
-			c.secretRef(v.StorageOS.SecretRef, p)
-		}},
+// otherSource checks a source that the agent does not support (package podsupport): a claim, or a volume of a storage driver. Such
+// a pod may run on a kubelet, which checks the rest. What the API requires must be there, and a few values are checked that
+// Kubernetes refuses too.
+func (c *checker) otherSource(v *corev1.Volume, source reflect.Value, p *field.Path) {
+	c.requiredFields(source, p)
+	switch {
+	case v.NFS != nil:
+		if !path.IsAbs(v.NFS.Path) {
+			c.invalid(p.Child("path"), v.NFS.Path, "must be an absolute path")
+		}
+	case v.CSI != nil:
+		c.csi(v.CSI, p)
+	case v.Ephemeral != nil:
+		c.ephemeral(v, p)
+	case v.Image != nil:
+		c.text(p.Child("reference"), v.Image.Reference)
+		requireOneOf(&c.faults, p.Child("pullPolicy"), v.Image.PullPolicy,
+			corev1.PullAlways, corev1.PullIfNotPresent, corev1.PullNever)
+	case v.GitRepo != nil:
+		c.descendingPath(p.Child("directory"), v.GitRepo.Directory)
+	case v.ISCSI != nil && v.ISCSI.IQN != "":
+		c.iscsiName(p.Child("iqn"), v.ISCSI.IQN)
+	case v.FC != nil:
+		c.fibreChannel(v.FC, p)
+	case v.AzureDisk != nil:
+		c.azureDisk(v.AzureDisk, p)
+	case v.Quobyte != nil:
+		c.quobyte(v.Quobyte, p)
+	case v.FlexVolume != nil:
+		c.flexVolume(v.FlexVolume, p)
 	}
 }
 
-func (c *checker) legacyShares(v *corev1.Volume) []sourceCheck {
-	return []sourceCheck{
-		{"gitRepo", v.GitRepo != nil, func(p *field.Path) {
-			c.text(p.Child("repository"), v.GitRepo.Repository)
-			c.descendingPath(p.Child("directory"), v.GitRepo.Directory)
-		}},
-		{"glusterfs", v.Glusterfs != nil, func(p *field.Path) {
-			c.text(p.Child("endpoints"), v.Glusterfs.EndpointsName)
-			c.text(p.Child("path"), v.Glusterfs.Path)
-		}},
-		{"flocker", v.Flocker != nil, func(p *field.Path) { c.flocker(v.Flocker, p) }},
-		{"cephfs", v.CephFS != nil, func(p *field.Path) { c.monitors(p.Child("monitors"), v.CephFS.Monitors) }},
-		{"quobyte", v.Quobyte != nil, func(p *field.Path) { c.quobyte(v.Quobyte, p) }},
-		{"flexVolume", v.FlexVolume != nil, func(p *field.Path) { c.flexVolume(v.FlexVolume, p) }},
-		{"azureFile", v.AzureFile != nil, func(p *field.Path) {
-			c.text(p.Child("secretName"), v.AzureFile.SecretName)
-			c.text(p.Child("shareName"), v.AzureFile.ShareName)
-		}},
+// requiredFields refuses a struct without a value in one of its texts or lists that the API always writes, which are those that it
+// requires.
+func (c *checker) requiredFields(source reflect.Value, p *field.Path) {
+	source = reflect.Indirect(source)
+	for i := range source.NumField() {
+		name, options, _ := strings.Cut(source.Type().Field(i).Tag.Get("json"), ",")
+		value := source.Field(i)
+		if kind := value.Kind(); (kind == reflect.String || kind == reflect.Slice) && value.Len() == 0 && !strings.Contains(options, "omitempty") {
+			c.required(p.Child(name), "")
+		}
 	}
 }
 
-func (c *checker) byteRange(p *field.Path, value, lowest int32) {
-	if value < lowest || value > 255 {
-		c.invalid(p, value, validation.InclusiveRangeError(int(lowest), 255))
+// setField is a field by its JSON name, and whether it has a value.
+type setField struct {
+	name string
+	set  bool
+}
+
+// setFields yields the JSON name and the value of each field that is set in the struct that s points to. An empty list is not set.
+func setFields(s any) iter.Seq2[string, reflect.Value] {
+	return func(yield func(string, reflect.Value) bool) {
+		v := reflect.ValueOf(s).Elem()
+		for i := range v.NumField() {
+			value := v.Field(i)
+			if value.IsZero() || value.Kind() == reflect.Slice && value.Len() == 0 {
+				continue
+			}
+			if !yield(jsonName(v.Type().Field(i)), value) {
+				return
+			}
+		}
 	}
 }
 
-func (c *checker) monitors(p *field.Path, list []string) {
-	if len(list) == 0 {
-		c.required(p, "")
-	}
-}
-
-func (c *checker) secretRef(ref *corev1.LocalObjectReference, p *field.Path) {
-	if ref != nil {
-		c.text(p.Child("secretRef", "name"), ref.Name)
-	}
+func jsonName(f reflect.StructField) string {
+	name, _, _ := strings.Cut(f.Tag.Get("json"), ",")
+	return name
 }
 
 // Qualified names of iSCSI nodes, by their three schemes (RFC 7143).
@@ -98,30 +94,6 @@ var iscsiNames = map[string]*regexp.Regexp{
 	"iqn": regexp.MustCompile(`iqn\.\d{4}-\d{2}\.([[:alnum:]-.]+)(:[^,;*&$|\s]+)$`),
 	"eui": regexp.MustCompile(`^eui.[[:alnum:]]{16}$`),
 	"naa": regexp.MustCompile(`^naa.[[:alnum:]]{32}$`),
-}
-
-// maxPortalName is what fits into the name of a device for a volume with an initiator of its own.
-const maxPortalName = 64
-
-func (c *checker) iscsi(v *corev1.Volume, p *field.Path) {
-	s := v.ISCSI
-	c.text(p.Child("targetPortal"), s.TargetPortal)
-	if s.IQN == "" {
-		c.required(p.Child("iqn"), "")
-	} else {
-		c.iscsiName(p.Child("iqn"), s.IQN)
-	}
-	c.byteRange(p.Child("lun"), s.Lun, 0)
-	if (s.DiscoveryCHAPAuth || s.SessionCHAPAuth) && s.SecretRef == nil {
-		c.required(p.Child("secretRef"), "")
-	}
-	if s.InitiatorName == nil {
-		return
-	}
-	c.iscsiName(p.Child("initiatorname"), *s.InitiatorName)
-	if len(v.Name)+1+len(s.TargetPortal) > maxPortalName {
-		c.invalid(p.Child("name"), v.Name, "Total length of <volume name>:<iscsi.targetPortal> must be under 64 characters if iscsi.initiatorName is specified.")
-	}
 }
 
 func (c *checker) iscsiName(p *field.Path, name string) {
@@ -140,24 +112,12 @@ func (c *checker) fibreChannel(fc *corev1.FCVolumeSource, p *field.Path) {
 		c.required(p.Child("targetWWNs"), "must specify either targetWWNs or wwids, but not both")
 	case len(fc.TargetWWNs) > 0 && len(fc.WWIDs) > 0:
 		c.invalid(p.Child("targetWWNs"), fc.TargetWWNs, "targetWWNs and wwids can not be specified simultaneously")
-	}
-	if len(fc.TargetWWNs) == 0 {
-		return
-	}
-	if fc.Lun == nil {
+	case len(fc.TargetWWNs) > 0 && fc.Lun == nil:
 		c.required(p.Child("lun"), "lun is required if targetWWNs is specified")
-		return
 	}
-	c.byteRange(p.Child("lun"), *fc.Lun, 0)
 }
 
 func (c *checker) azureDisk(disk *corev1.AzureDiskVolumeSource, p *field.Path) {
-	c.text(p.Child("diskName"), disk.DiskName)
-	c.text(p.Child("diskURI"), disk.DataDiskURI)
-	optionalOneOf(&c.faults, p.Child("cachingMode"), disk.CachingMode, corev1.AzureDataDiskCachingNone,
-		corev1.AzureDataDiskCachingReadOnly, corev1.AzureDataDiskCachingReadWrite)
-	optionalOneOf(&c.faults, p.Child("kind"), disk.Kind, corev1.AzureDedicatedBlobDisk,
-		corev1.AzureManagedDisk, corev1.AzureSharedBlobDisk)
 	if disk.Kind == nil {
 		return
 	}
@@ -171,41 +131,16 @@ func (c *checker) azureDisk(disk *corev1.AzureDiskVolumeSource, p *field.Path) {
 	}
 }
 
-func (c *checker) flocker(f *corev1.FlockerVolumeSource, p *field.Path) {
-	switch {
-	case f.DatasetName == "" && f.DatasetUUID == "":
-		c.required(p, "one of datasetName and datasetUUID is required")
-	case f.DatasetName != "" && f.DatasetUUID != "":
-		c.invalid(p, "resource", "datasetName and datasetUUID can not be specified simultaneously")
-	}
-	if strings.Contains(f.DatasetName, "/") {
-		c.invalid(p.Child("datasetName"), f.DatasetName, "must not contain '/'")
-	}
-}
-
-const maxQuobyteTenant = 64
-
 func (c *checker) quobyte(q *corev1.QuobyteVolumeSource, p *field.Path) {
-	const why = "must be a host:port pair or multiple pairs separated by commas"
-	c.text(p.Child("volume"), q.Volume)
-	if q.Registry == "" {
-		c.required(p.Child("registry"), why)
-		return
-	}
-	if len(q.Tenant) > maxQuobyteTenant {
-		c.required(p.Child("tenant"), "must be a UUID and may not exceed a length of 64 characters")
-		return
-	}
 	for pair := range strings.SplitSeq(q.Registry, ",") {
-		if _, _, err := net.SplitHostPort(pair); err != nil {
-			c.invalid(p.Child("registry"), q.Registry, why)
+		if _, _, err := net.SplitHostPort(pair); err != nil && q.Registry != "" {
+			c.invalid(p.Child("registry"), q.Registry, "must be a host:port pair or multiple pairs separated by commas")
 			return
 		}
 	}
 }
 
 func (c *checker) flexVolume(f *corev1.FlexVolumeSource, p *field.Path) {
-	c.text(p.Child("driver"), f.Driver)
 	for _, key := range slices.Sorted(maps.Keys(f.Options)) {
 		namespace, _, _ := strings.Cut(key, "/")
 		namespace = "." + strings.ToLower(namespace)
@@ -213,4 +148,72 @@ func (c *checker) flexVolume(f *corev1.FlexVolumeSource, p *field.Path) {
 			c.invalid(p.Child("options").Key(key), key, "kubernetes.io and k8s.io namespaces are reserved")
 		}
 	}
+}
+
+const maxDriverName = 63
+
+func (c *checker) csi(v *corev1.CSIVolumeSource, p *field.Path) {
+	if len(v.Driver) > maxDriverName {
+		c.add(field.TooLong(p.Child("driver"), "", maxDriverName))
+	}
+	c.invalid(p.Child("driver"), v.Driver, validation.IsDNS1123Subdomain(strings.ToLower(v.Driver))...)
+	if v.NodePublishSecretRef != nil {
+		c.requiredSubdomain(p.Child("nodePublishSecretRef", "name"), v.NodePublishSecretRef.Name)
+	}
+}
+
+func (c *checker) ephemeral(v *corev1.Volume, p *field.Path) {
+	template := v.Ephemeral.VolumeClaimTemplate
+	if template == nil {
+		c.required(p.Child("volumeClaimTemplate"), "")
+	} else {
+		c.claimTemplate(template, p.Child("volumeClaimTemplate"))
+	}
+	if c.pod.Name == "" || v.Name == "" {
+		return
+	}
+	claim := c.pod.Name + "-" + v.Name
+	for _, why := range validation.IsDNS1123Subdomain(claim) {
+		c.invalid(p.Child("name"), v.Name, fmt.Sprintf("PVC name %q: %v", claim, why))
+	}
+}
+
+func (c *checker) claimTemplate(t *corev1.PersistentVolumeClaimTemplate, p *field.Path) {
+	c.labels(p.Child("metadata", "labels"), t.Labels)
+	meta := t.ObjectMeta
+	for _, f := range []setField{
+		{"name", meta.Name != ""},
+		{"generateName", meta.GenerateName != ""},
+		{"namespace", meta.Namespace != ""},
+		{"finalizers", len(meta.Finalizers) > 0},
+		{"ownerReferences", len(meta.OwnerReferences) > 0},
+	} {
+		if f.set {
+			c.forbidden(p.Child("metadata", f.name), "cannot be set")
+		}
+	}
+	c.claimSpec(&t.Spec, p.Child("spec"))
+}
+
+func (c *checker) claimSpec(spec *corev1.PersistentVolumeClaimSpec, p *field.Path) {
+	if len(spec.AccessModes) == 0 {
+		c.required(p.Child("accessModes"), "at least 1 access mode is required")
+	}
+	for _, mode := range spec.AccessModes {
+		oneOf(&c.faults, p.Child("accessModes"), mode, corev1.ReadOnlyMany, corev1.ReadWriteMany,
+			corev1.ReadWriteOnce, corev1.ReadWriteOncePod)
+	}
+	if len(spec.AccessModes) > 1 && slices.Contains(spec.AccessModes, corev1.ReadWriteOncePod) {
+		c.forbidden(p.Child("accessModes"), "may not use ReadWriteOncePod with other access modes")
+	}
+	if size, ok := spec.Resources.Requests[corev1.ResourceStorage]; !ok {
+		c.required(p.Child("resources").Key(string(corev1.ResourceStorage)), "")
+	} else if size.Sign() <= 0 {
+		c.invalid(p.Child("resources").Key(string(corev1.ResourceStorage)), size.String(), "must be greater than zero")
+	}
+	if spec.StorageClassName != nil {
+		c.optionalSubdomain(p.Child("storageClassName"), *spec.StorageClassName)
+	}
+	optionalOneOf(&c.faults, p.Child("volumeMode"), spec.VolumeMode,
+		corev1.PersistentVolumeBlock, corev1.PersistentVolumeFilesystem)
 }

@@ -252,8 +252,7 @@ func changedFields(old, updated *corev1.PodSpec) []string {
 	a, b := reflect.ValueOf(*old), reflect.ValueOf(*updated)
 	for i := range a.NumField() {
 		if !equality.Semantic.DeepEqual(a.Field(i).Interface(), b.Field(i).Interface()) {
-			name, _, _ := strings.Cut(a.Type().Field(i).Tag.Get("json"), ",")
-			names = append(names, "spec."+name)
+			names = append(names, "spec."+jsonName(a.Type().Field(i)))
 		}
 	}
 	return names

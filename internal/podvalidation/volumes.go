@@ -1,14 +1,12 @@
 package podvalidation
 
 import (
-	"fmt"
 	"path"
 	"slices"
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/util/sets"
-	"k8s.io/apimachinery/pkg/util/validation"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 )
 
@@ -50,55 +48,59 @@ func (c *checker) createdClaims() sets.Set[string] {
 	return names
 }
 
-// sourceCheck is one kind of volume: its field, whether the volume at hand is of that kind, and what must hold then.
-type sourceCheck struct {
-	field string
-	set   bool
-	check func(*field.Path)
-}
-
+// volumeSource requires that a volume has one source, and checks it.
 func (c *checker) volumeSource(v *corev1.Volume, p *field.Path) {
 	found := false
-	for _, source := range slices.Concat(c.commonSources(v), c.legacySources(v)) {
-		if !source.set {
-			continue
-		}
+	once := func(name string) bool {
 		if found {
-			c.forbidden(p.Child(source.field), "may not specify more than 1 volume type")
-			continue
+			c.forbidden(p.Child(name), "may not specify more than 1 volume type")
+			return false
 		}
 		found = true
-		source.check(p.Child(source.field))
+		return true
+	}
+	supported := supportedSources(v)
+	for _, source := range supported {
+		if source.set && once(source.name) {
+			c.supportedSource(v, p.Child(source.name))
+		}
+	}
+	for name, value := range setFields(&v.VolumeSource) {
+		if !slices.Contains(supported, setField{name, true}) && once(name) {
+			c.otherSource(v, value, p.Child(name))
+		}
 	}
 	if !found {
 		c.required(p, "must specify a volume type")
 	}
 }
 
-func (c *checker) commonSources(v *corev1.Volume) []sourceCheck {
-	return []sourceCheck{
-		{"emptyDir", v.EmptyDir != nil, func(p *field.Path) { c.emptyDir(v.EmptyDir, p) }},
-		{"hostPath", v.HostPath != nil, func(p *field.Path) { c.hostPath(v.HostPath, p) }},
-		{"secret", v.Secret != nil, func(p *field.Path) {
-			c.text(p.Child("secretName"), v.Secret.SecretName)
-			c.files(v.Secret.DefaultMode, v.Secret.DefaultUser, v.Secret.Items, p)
-		}},
-		{"nfs", v.NFS != nil, func(p *field.Path) { c.nfs(v.NFS, p) }},
-		{"persistentVolumeClaim", v.PersistentVolumeClaim != nil, func(p *field.Path) {
-			c.text(p.Child("claimName"), v.PersistentVolumeClaim.ClaimName)
-		}},
-		{"downwardAPI", v.DownwardAPI != nil, func(p *field.Path) {
-			c.files(v.DownwardAPI.DefaultMode, v.DownwardAPI.DefaultUser, nil, p)
-			c.downwardFiles(v.DownwardAPI.Items, p)
-		}},
-		{"configMap", v.ConfigMap != nil, func(p *field.Path) {
-			c.text(p.Child("name"), v.ConfigMap.Name)
-			c.files(v.ConfigMap.DefaultMode, v.ConfigMap.DefaultUser, v.ConfigMap.Items, p)
-		}},
-		{"projected", v.Projected != nil, func(p *field.Path) { c.projected(v.Projected, p) }},
-		{"csi", v.CSI != nil, func(p *field.Path) { c.csi(v.CSI, p) }},
-		{"ephemeral", v.Ephemeral != nil, func(p *field.Path) { c.ephemeral(v, p) }},
-		{"image", v.Image != nil, func(p *field.Path) { c.image(v.Image, p) }},
+// supportedSources are the sources that the agent supports, in Kubernetes' order.
+func supportedSources(v *corev1.Volume) []setField {
+	return []setField{
+		{"emptyDir", v.EmptyDir != nil}, {"hostPath", v.HostPath != nil}, {"secret", v.Secret != nil}, {"downwardAPI", v.DownwardAPI != nil},
+		{"configMap", v.ConfigMap != nil}, {"projected", v.Projected != nil},
+	}
+}
+
+// supportedSource checks the first of supportedSources that v has.
+func (c *checker) supportedSource(v *corev1.Volume, p *field.Path) {
+	switch {
+	case v.EmptyDir != nil:
+		c.emptyDir(v.EmptyDir, p)
+	case v.HostPath != nil:
+		c.hostPath(v.HostPath, p)
+	case v.Secret != nil:
+		c.text(p.Child("secretName"), v.Secret.SecretName)
+		c.files(v.Secret.DefaultMode, v.Secret.DefaultUser, v.Secret.Items, p)
+	case v.DownwardAPI != nil:
+		c.files(v.DownwardAPI.DefaultMode, v.DownwardAPI.DefaultUser, nil, p)
+		c.downwardFiles(v.DownwardAPI.Items, p)
+	case v.ConfigMap != nil:
+		c.text(p.Child("name"), v.ConfigMap.Name)
+		c.files(v.ConfigMap.DefaultMode, v.ConfigMap.DefaultUser, v.ConfigMap.Items, p)
+	case v.Projected != nil:
+		c.projected(v.Projected, p)
 	}
 }
 
@@ -122,89 +124,6 @@ func (c *checker) hostPath(v *corev1.HostPathVolumeSource, p *field.Path) {
 	optionalOneOf(&c.faults, p.Child("type"), v.Type, corev1.HostPathUnset, corev1.HostPathBlockDev,
 		corev1.HostPathCharDev, corev1.HostPathDirectory, corev1.HostPathDirectoryOrCreate, corev1.HostPathFile,
 		corev1.HostPathFileOrCreate, corev1.HostPathSocket)
-}
-
-func (c *checker) nfs(v *corev1.NFSVolumeSource, p *field.Path) {
-	c.text(p.Child("server"), v.Server)
-	c.text(p.Child("path"), v.Path)
-	if !path.IsAbs(v.Path) {
-		c.invalid(p.Child("path"), v.Path, "must be an absolute path")
-	}
-}
-
-const maxDriverName = 63
-
-func (c *checker) csi(v *corev1.CSIVolumeSource, p *field.Path) {
-	c.text(p.Child("driver"), v.Driver)
-	if len(v.Driver) > maxDriverName {
-		c.add(field.TooLong(p.Child("driver"), "", maxDriverName))
-	}
-	c.invalid(p.Child("driver"), v.Driver, validation.IsDNS1123Subdomain(strings.ToLower(v.Driver))...)
-	if v.NodePublishSecretRef != nil {
-		c.requiredSubdomain(p.Child("nodePublishSecretRef", "name"), v.NodePublishSecretRef.Name)
-	}
-}
-
-func (c *checker) image(v *corev1.ImageVolumeSource, p *field.Path) {
-	c.text(p.Child("reference"), v.Reference)
-	requireOneOf(&c.faults, p.Child("pullPolicy"), v.PullPolicy,
-		corev1.PullAlways, corev1.PullIfNotPresent, corev1.PullNever)
-}
-
-func (c *checker) ephemeral(v *corev1.Volume, p *field.Path) {
-	template := v.Ephemeral.VolumeClaimTemplate
-	if template == nil {
-		c.required(p.Child("volumeClaimTemplate"), "")
-	} else {
-		c.claimTemplate(template, p.Child("volumeClaimTemplate"))
-	}
-	if c.pod.Name == "" || v.Name == "" {
-		return
-	}
-	claim := c.pod.Name + "-" + v.Name
-	for _, why := range validation.IsDNS1123Subdomain(claim) {
-		c.invalid(p.Child("name"), v.Name, fmt.Sprintf("PVC name %q: %v", claim, why))
-	}
-}
-
-func (c *checker) claimTemplate(t *corev1.PersistentVolumeClaimTemplate, p *field.Path) {
-	c.labels(p.Child("metadata", "labels"), t.Labels)
-	meta := t.ObjectMeta
-	for _, f := range []setField{
-		{"name", meta.Name != ""},
-		{"generateName", meta.GenerateName != ""},
-		{"namespace", meta.Namespace != ""},
-		{"finalizers", len(meta.Finalizers) > 0},
-		{"ownerReferences", len(meta.OwnerReferences) > 0},
-	} {
-		if f.set {
-			c.forbidden(p.Child("metadata", f.name), "cannot be set")
-		}
-	}
-	c.claimSpec(&t.Spec, p.Child("spec"))
-}
-
-func (c *checker) claimSpec(spec *corev1.PersistentVolumeClaimSpec, p *field.Path) {
-	if len(spec.AccessModes) == 0 {
-		c.required(p.Child("accessModes"), "at least 1 access mode is required")
-	}
-	for _, mode := range spec.AccessModes {
-		oneOf(&c.faults, p.Child("accessModes"), mode, corev1.ReadOnlyMany, corev1.ReadWriteMany,
-			corev1.ReadWriteOnce, corev1.ReadWriteOncePod)
-	}
-	if len(spec.AccessModes) > 1 && slices.Contains(spec.AccessModes, corev1.ReadWriteOncePod) {
-		c.forbidden(p.Child("accessModes"), "may not use ReadWriteOncePod with other access modes")
-	}
-	if size, ok := spec.Resources.Requests[corev1.ResourceStorage]; !ok {
-		c.required(p.Child("resources").Key(string(corev1.ResourceStorage)), "")
-	} else if size.Sign() <= 0 {
-		c.invalid(p.Child("resources").Key(string(corev1.ResourceStorage)), size.String(), "must be greater than zero")
-	}
-	if spec.StorageClassName != nil {
-		c.optionalSubdomain(p.Child("storageClassName"), *spec.StorageClassName)
-	}
-	optionalOneOf(&c.faults, p.Child("volumeMode"), spec.VolumeMode,
-		corev1.PersistentVolumeBlock, corev1.PersistentVolumeFilesystem)
 }
 
 const modeFault = "must be a number between 0 and 0777 (octal), both inclusive"

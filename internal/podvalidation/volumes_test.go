@@ -1,12 +1,17 @@
 package podvalidation
 
 import (
+	"reflect"
+	"slices"
+	"strings"
 	"testing"
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 	"k8s.io/utils/ptr"
+
+	"lanyard.dev/internal/podsupport"
 )
 
 func TestValidateRefusesVolumes(t *testing.T) {
@@ -106,4 +111,41 @@ func TestValidateRefusesMounts(t *testing.T) {
 		{"device of a directory", both(volume(corev1.VolumeSource{}), device("data", "/dev/x")), "spec.containers[0].volumeDevices[0].name", field.ErrorTypeInvalid, "for block mode"},
 		{"device unknown", device("x", "/dev/x"), "spec.containers[0].volumeDevices[0].name", field.ErrorTypeNotFound, ""},
 	})
+}
+
+// TestSourcesAreThoseOfTheAgent holds the sources that are checked in full to those that the agent supports, and every other
+// source to what Kubernetes requires of it.
+func TestSourcesAreThoseOfTheAgent(t *testing.T) {
+	t.Parallel()
+	required := map[string]string{
+		"gcePersistentDisk": "pdName", "awsElasticBlockStore": "volumeID", "gitRepo": "repository", "nfs": "server path path", "iscsi": "targetPortal iqn",
+		"glusterfs": "endpoints path", "persistentVolumeClaim": "claimName", "rbd": "monitors image", "flexVolume": "driver", "cinder": "volumeID",
+		"cephfs": "monitors", "flocker": "", "fc": "targetWWNs", "azureFile": "secretName shareName", "vsphereVolume": "volumePath",
+		"quobyte": "registry volume", "azureDisk": "diskName diskURI", "photonPersistentDisk": "pdID", "portworxVolume": "volumeID",
+		"scaleIO": "gateway system", "storageos": "", "csi": "driver driver", "ephemeral": "volumeClaimTemplate", "image": "reference pullPolicy",
+	}
+	sources := reflect.TypeFor[corev1.VolumeSource]()
+	for i := range sources.NumField() {
+		name := jsonName(sources.Field(i))
+		v := corev1.Volume{Name: "data"}
+		reflect.ValueOf(&v.VolumeSource).Elem().Field(i).Set(reflect.New(sources.Field(i).Type.Elem()))
+		pod := minimal()
+		pod.Spec.Volumes = []corev1.Volume{v}
+		agentSupports := len(podsupport.Unsupported(pod)) == 0
+		if supported := slices.Contains(supportedSources(&v), setField{name, true}); supported != agentSupports {
+			t.Errorf("%s: checked in full is %v, and supported by the agent %v", name, supported, agentSupports)
+		}
+		if agentSupports {
+			continue
+		}
+		c := newChecker(pod)
+		c.volumeSource(&v, field.NewPath("v"))
+		var faults []string
+		for _, err := range c.list {
+			faults = append(faults, strings.TrimPrefix(err.Field, "v."+name+"."))
+		}
+		if got := strings.Join(faults, " "); got != required[name] {
+			t.Errorf("an empty %s is refused for %q, want %q", name, got, required[name])
+		}
+	}
 }
