@@ -2,9 +2,14 @@ package registry
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"strings"
 	"time"
 
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/apis/meta/internalversion"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/fields"
@@ -17,8 +22,6 @@ import (
 	"k8s.io/apiserver/pkg/storage"
 	"k8s.io/client-go/tools/cache"
 	"sigs.k8s.io/structured-merge-diff/v6/fieldpath"
-
-	"lanyard.dev/internal/apiserver/registry/table"
 )
 
 // Kind says all that a store needs to know of one resource.
@@ -113,7 +116,7 @@ func NewStore[T Object](kind Kind[T], getter generic.RESTOptionsGetter) (*Store,
 		UpdateStrategy:            kind.Strategy,
 		DeleteStrategy:            kind.Strategy,
 		ResetFieldsStrategy:       kind.Strategy,
-		TableConvertor:            table.Of(kind.Columns, kind.Row),
+		TableConvertor:            tableOf(kind.Columns, kind.Row),
 	}
 	if kind.Delete != nil {
 		s.DeleteStrategy = kind.Delete
@@ -209,4 +212,33 @@ func (p *Part) GetResetFields() map[fieldpath.APIVersion]*fieldpath.Set {
 // ConvertToTable implements rest.TableConvertor.
 func (p *Part) ConvertToTable(ctx context.Context, obj, options runtime.Object) (*metav1.Table, error) {
 	return p.store.ConvertToTable(ctx, obj, options)
+}
+
+// unreadableApply opens the library's error about a configuration that does not fit the kind's schema.
+const unreadableApply = "failed to create typed patch object"
+
+// tooLargeToSend is in the words of the gRPC client about a message over its own limit, which is above etcd's.
+const tooLargeToSend = "larger than max"
+
+// fault turns what the library answers as faults of the server, and logs with what the client sent, into the client's
+// faults they are.
+func fault(err error) error {
+	if err == nil || apierrors.ReasonForError(err) != "" {
+		return err
+	}
+	// etcd's client gives its errors a gRPC code. Of all it calls an invalid argument, only the size is in the hands of
+	// whoever writes an object.
+	var refusal interface {
+		error
+		Code() codes.Code
+	}
+	switch {
+	case errors.As(err, &refusal) && refusal.Code() == codes.InvalidArgument:
+		return apierrors.NewRequestEntityTooLargeError("the object is too large to be stored: " + refusal.Error())
+	case status.Code(err) == codes.ResourceExhausted && strings.Contains(err.Error(), tooLargeToSend):
+		return apierrors.NewRequestEntityTooLargeError("the object is too large to be sent to etcd")
+	case strings.HasPrefix(err.Error(), unreadableApply):
+		return apierrors.NewBadRequest(err.Error())
+	}
+	return err
 }

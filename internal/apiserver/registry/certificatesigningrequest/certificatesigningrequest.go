@@ -19,7 +19,6 @@ import (
 	"sigs.k8s.io/structured-merge-diff/v6/fieldpath"
 
 	"lanyard.dev/internal/apiserver/registry"
-	"lanyard.dev/internal/apiserver/registry/table"
 )
 
 // Signed tells whether requests to a signer are signed by this server.
@@ -146,7 +145,7 @@ func Row(r *certificatesv1.CertificateSigningRequest, now time.Time) []any {
 	if seconds := r.Spec.ExpirationSeconds; seconds != nil {
 		requested = duration.HumanDuration(time.Duration(*seconds) * time.Second)
 	}
-	return []any{r.Name, table.Age(r.CreationTimestamp.Time, now), r.Spec.SignerName, r.Spec.Username, requested, condition(r)}
+	return []any{r.Name, registry.Age(r.CreationTimestamp.Time, now), r.Spec.SignerName, r.Spec.Username, requested, condition(r)}
 }
 
 func condition(r *certificatesv1.CertificateSigningRequest) string {

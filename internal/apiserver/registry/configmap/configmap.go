@@ -14,7 +14,7 @@ import (
 	utilvalidation "k8s.io/apimachinery/pkg/util/validation"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 
-	"lanyard.dev/internal/apiserver/registry/table"
+	"lanyard.dev/internal/apiserver/registry"
 )
 
 // Columns are those of kubectl get configmaps.
@@ -26,7 +26,7 @@ var Columns = []metav1.TableColumnDefinition{
 
 // Row returns a cell for each of Columns, the age as of now.
 func Row(cm *corev1.ConfigMap, now time.Time) []any {
-	return []any{cm.Name, int64(len(cm.Data) + len(cm.BinaryData)), table.Age(cm.CreationTimestamp.Time, now)}
+	return []any{cm.Name, int64(len(cm.Data) + len(cm.BinaryData)), registry.Age(cm.CreationTimestamp.Time, now)}
 }
 
 const immutable = "field is immutable when `immutable` is set"

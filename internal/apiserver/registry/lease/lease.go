@@ -15,7 +15,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/validation/field"
 	"k8s.io/utils/ptr"
 
-	"lanyard.dev/internal/apiserver/registry/table"
+	"lanyard.dev/internal/apiserver/registry"
 )
 
 // Warnings tells who leaves the choice of a holder to the server that it makes none.
@@ -35,7 +35,7 @@ var Columns = []metav1.TableColumnDefinition{
 
 // Row returns a cell for each of Columns, the age as of now.
 func Row(l *coordinationv1.Lease, now time.Time) []any {
-	return []any{l.Name, ptr.Deref(l.Spec.HolderIdentity, ""), table.Age(l.CreationTimestamp.Time, now)}
+	return []any{l.Name, ptr.Deref(l.Spec.HolderIdentity, ""), registry.Age(l.CreationTimestamp.Time, now)}
 }
 
 // Validate returns every fault of a new lease.

@@ -14,7 +14,7 @@ import (
 	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 
-	"lanyard.dev/internal/apiserver/registry/table"
+	"lanyard.dev/internal/apiserver/registry"
 )
 
 // SetDefaults labels ns with its own name, which no client can change, and gives it the phase Active where it has
@@ -64,7 +64,7 @@ var Columns = []metav1.TableColumnDefinition{
 
 // Row returns a cell for each of Columns, the age as of now.
 func Row(ns *corev1.Namespace, now time.Time) []any {
-	return []any{ns.Name, string(ns.Status.Phase), table.Age(ns.CreationTimestamp.Time, now)}
+	return []any{ns.Name, string(ns.Status.Phase), registry.Age(ns.CreationTimestamp.Time, now)}
 }
 
 // Validate returns every fault of a new namespace.

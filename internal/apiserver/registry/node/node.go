@@ -17,7 +17,6 @@ import (
 	"k8s.io/apimachinery/pkg/fields"
 
 	"lanyard.dev/internal/apiserver/registry"
-	"lanyard.dev/internal/apiserver/registry/table"
 )
 
 // Strategy returns how nodes are written.
@@ -113,9 +112,9 @@ const (
 func Row(n *corev1.Node, now time.Time) []any {
 	info := &n.Status.NodeInfo
 	return []any{
-		n.Name, status(n), cmp.Or(strings.Join(roles(n.Labels), ","), none), table.Age(n.CreationTimestamp.Time, now), info.KubeletVersion,
+		n.Name, status(n), cmp.Or(strings.Join(roles(n.Labels), ","), none), registry.Age(n.CreationTimestamp.Time, now), info.KubeletVersion,
 		address(n, corev1.NodeInternalIP), address(n, corev1.NodeExternalIP),
-		cmp.Or(info.OSImage, table.Unknown), kernel(info), cmp.Or(info.ContainerRuntimeVersion, table.Unknown),
+		cmp.Or(info.OSImage, registry.UnknownCell), kernel(info), cmp.Or(info.ContainerRuntimeVersion, registry.UnknownCell),
 	}
 }
 
@@ -161,7 +160,7 @@ func address(n *corev1.Node, kind corev1.NodeAddressType) string {
 
 func kernel(info *corev1.NodeSystemInfo) string {
 	if info.KernelVersion == "" {
-		return table.Unknown
+		return registry.UnknownCell
 	}
 	if info.Architecture == "" {
 		return info.KernelVersion

@@ -7,8 +7,8 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/util/duration"
 
+	"lanyard.dev/internal/apiserver/registry"
 	"lanyard.dev/internal/podvalidation"
 )
 
@@ -39,19 +39,12 @@ func Row(pod *corev1.Pod, now time.Time) []any {
 		fmt.Sprintf("%d/%d", s.ready, s.total),
 		s.reason,
 		s.restarts.text(now),
-		since(pod.CreationTimestamp, now),
+		registry.Age(pod.CreationTimestamp.Time, now),
 		orNone(firstIP(&pod.Status)),
 		orNone(pod.Spec.NodeName),
 		orNone(pod.Status.NominatedNodeName),
 		readinessGates(pod),
 	}
-}
-
-func since(t metav1.Time, now time.Time) string {
-	if t.IsZero() {
-		return "<unknown>"
-	}
-	return duration.HumanDuration(now.Sub(t.Time))
 }
 
 func orNone(s string) string {
@@ -102,7 +95,7 @@ func (t *tally) text(now time.Time) string {
 	if t.count == 0 || t.last.IsZero() {
 		return strconv.Itoa(t.count)
 	}
-	return fmt.Sprintf("%d (%s ago)", t.count, since(t.last, now))
+	return fmt.Sprintf("%d (%s ago)", t.count, registry.Age(t.last.Time, now))
 }
 
 // summary is what the Ready, Status and Restarts columns say of a pod.

@@ -11,7 +11,7 @@ import (
 	rbacv1 "k8s.io/api/rbac/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
-	"lanyard.dev/internal/apiserver/registry/table"
+	"lanyard.dev/internal/apiserver/registry"
 )
 
 // The columns of kubectl get for the four kinds.
@@ -55,7 +55,7 @@ func roleColumns(kind string) []metav1.TableColumnDefinition {
 }
 
 func roleRow(meta *metav1.ObjectMeta) []any {
-	created := table.Unknown
+	created := registry.UnknownCell
 	if !meta.CreationTimestamp.IsZero() {
 		created = meta.CreationTimestamp.UTC().Format(time.RFC3339)
 	}
@@ -87,7 +87,7 @@ func bindingRow(meta *metav1.ObjectMeta, ref rbacv1.RoleRef, subjects []rbacv1.S
 		}
 	}
 	return []any{
-		meta.Name, ref.Kind + "/" + ref.Name, table.Age(meta.CreationTimestamp.Time, now),
+		meta.Name, ref.Kind + "/" + ref.Name, registry.Age(meta.CreationTimestamp.Time, now),
 		strings.Join(users, ", "), strings.Join(groups, ", "), strings.Join(accounts, ", "),
 	}
 }

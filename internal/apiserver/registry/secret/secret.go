@@ -20,7 +20,6 @@ import (
 	"k8s.io/apimachinery/pkg/util/validation/field"
 
 	"lanyard.dev/internal/apiserver/registry"
-	"lanyard.dev/internal/apiserver/registry/table"
 	"lanyard.dev/internal/bootstraptoken"
 	"lanyard.dev/internal/nodeaccess"
 )
@@ -79,7 +78,7 @@ var Columns = []metav1.TableColumnDefinition{
 
 // Row returns a cell for each of Columns, the age as of now.
 func Row(s *corev1.Secret, now time.Time) []any {
-	return []any{s.Name, string(s.Type), int64(len(s.Data)), table.Age(s.CreationTimestamp.Time, now)}
+	return []any{s.Name, string(s.Type), int64(len(s.Data)), registry.Age(s.CreationTimestamp.Time, now)}
 }
 
 const (

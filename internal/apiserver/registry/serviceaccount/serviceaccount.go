@@ -13,7 +13,6 @@ import (
 	"k8s.io/apimachinery/pkg/util/validation/field"
 
 	"lanyard.dev/internal/apiserver/registry"
-	"lanyard.dev/internal/apiserver/registry/table"
 )
 
 // Strategy returns how service accounts are written.
@@ -52,7 +51,7 @@ var Columns = []metav1.TableColumnDefinition{
 
 // Row returns a cell for each of Columns, the age as of now.
 func Row(account *corev1.ServiceAccount, now time.Time) []any {
-	return []any{account.Name, table.Age(account.CreationTimestamp.Time, now)}
+	return []any{account.Name, registry.Age(account.CreationTimestamp.Time, now)}
 }
 
 // Validate returns every fault of a new account. As in Kubernetes only the metadata can be at fault: the secrets that

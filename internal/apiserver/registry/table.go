@@ -1,7 +1,4 @@
-// Package table renders stored objects as the tables kubectl prints, from a kind's columns and a row function.
-//
-// It knows no kind; each registry package brings its own columns.
-package table
+package registry
 
 import (
 	"context"
@@ -16,20 +13,20 @@ import (
 	"k8s.io/utils/clock"
 )
 
-// Of returns a convertor that prints objects of type T with the given columns; row returns one cell per column, ages
+// tableOf returns a convertor that prints objects of type T with the given columns; row returns one cell per column, ages
 // reckoned from now.
-func Of[T runtime.Object](columns []metav1.TableColumnDefinition, row func(obj T, now time.Time) []any) rest.TableConvertor {
-	return &convertor[T]{columns: columns, row: row, clock: clock.RealClock{}}
+func tableOf[T runtime.Object](columns []metav1.TableColumnDefinition, row func(obj T, now time.Time) []any) rest.TableConvertor {
+	return &tableConvertor[T]{columns: columns, row: row, clock: clock.RealClock{}}
 }
 
-type convertor[T runtime.Object] struct {
+type tableConvertor[T runtime.Object] struct {
 	columns []metav1.TableColumnDefinition
 	row     func(T, time.Time) []any
 	clock   clock.PassiveClock
 }
 
 // ConvertToTable implements rest.TableConvertor.
-func (c *convertor[T]) ConvertToTable(_ context.Context, obj, options runtime.Object) (*metav1.Table, error) {
+func (c *tableConvertor[T]) ConvertToTable(_ context.Context, obj, options runtime.Object) (*metav1.Table, error) {
 	out := &metav1.Table{}
 	now := c.clock.Now()
 	add := func(o runtime.Object) error {
@@ -70,13 +67,13 @@ func describe(out *metav1.Table, obj runtime.Object) {
 	}
 }
 
-// Unknown stands for a time that was never set.
-const Unknown = "<unknown>"
+// UnknownCell is the text of a cell whose value is not known.
+const UnknownCell = "<unknown>"
 
-// Age returns the time from then to now in at most two units ("5m12s", "3d"), or Unknown for a zero then.
+// Age returns the time from then to now in at most two units ("5m12s", "3d"), or UnknownCell for a zero then.
 func Age(then, now time.Time) string {
 	if then.IsZero() {
-		return Unknown
+		return UnknownCell
 	}
 	return duration.HumanDuration(now.Sub(then))
 }

@@ -1,4 +1,4 @@
-package table
+package registry
 
 import (
 	"testing"
@@ -17,10 +17,10 @@ var (
 	columns = []metav1.TableColumnDefinition{{Name: "Name", Type: "string"}, {Name: "Age", Type: "string"}}
 )
 
-func newConvertor() *convertor[*corev1.ConfigMap] {
-	c := Of(columns, func(m *corev1.ConfigMap, now time.Time) []any {
+func newTable() *tableConvertor[*corev1.ConfigMap] {
+	c := tableOf(columns, func(m *corev1.ConfigMap, now time.Time) []any {
 		return []any{m.Name, now.Sub(m.CreationTimestamp.Time).String()}
-	}).(*convertor[*corev1.ConfigMap])
+	}).(*tableConvertor[*corev1.ConfigMap])
 	c.clock = clocktesting.NewFakePassiveClock(now)
 	return c
 }
@@ -50,7 +50,7 @@ func TestConvert(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
-			got, err := newConvertor().ConvertToTable(t.Context(), test.obj, test.options)
+			got, err := newTable().ConvertToTable(t.Context(), test.obj, test.options)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -75,8 +75,30 @@ func TestConvert(t *testing.T) {
 func TestAnotherKindIsAnError(t *testing.T) {
 	t.Parallel()
 	for _, obj := range []runtime.Object{&corev1.Pod{}, &corev1.PodList{Items: make([]corev1.Pod, 1)}} {
-		if _, err := newConvertor().ConvertToTable(t.Context(), obj, nil); err == nil {
+		if _, err := newTable().ConvertToTable(t.Context(), obj, nil); err == nil {
 			t.Errorf("%T is printed", obj)
 		}
+	}
+}
+
+func TestAge(t *testing.T) {
+	t.Parallel()
+	now := time.Date(2026, 5, 1, 12, 0, 0, 0, time.UTC)
+	for _, test := range []struct {
+		name string
+		then time.Time
+		want string
+	}{
+		{"never", time.Time{}, "<unknown>"},
+		{"now", now, "0s"},
+		{"minutes", now.Add(-312 * time.Second), "5m12s"},
+		{"days", now.Add(-72 * time.Hour), "3d"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			if got := Age(test.then, now); got != test.want {
+				t.Errorf("Age(%v) = %q, want %q", test.then, got, test.want)
+			}
+		})
 	}
 }
