@@ -43,16 +43,6 @@ func (r *Runtime) EnsureImage(ctx context.Context, pod *corev1.Pod, container *c
 	return imageID, err
 }
 
-// ImageState is what it takes to have a container's image.
-type ImageState int
-
-// The states of an image. A container with the pull policy Always needs its image pulled even if it is present.
-const (
-	ImageMissing ImageState = iota // and must not be pulled
-	ImageNeedsPull
-	ImageUsable
-)
-
 // ImageState looks at what is present, and asks no registry. Its error is an *ImageError.
 func (r *Runtime) ImageState(ctx context.Context, container *corev1.Container) (ImageState, error) {
 	image, present, err := r.localImage(ctx, container)

@@ -55,6 +55,16 @@ type Container struct {
 	Reason, Message string
 }
 
+// ImageState is what it takes to have a container's image.
+type ImageState int
+
+// The states of an image. A container with the pull policy Always needs its image pulled even if it is present.
+const (
+	ImageMissing ImageState = iota // and must not be pulled
+	ImageNeedsPull
+	ImageUsable
+)
+
 // ContainerSpec is a container to make.
 type ContainerSpec struct {
 	Pod       *corev1.Pod

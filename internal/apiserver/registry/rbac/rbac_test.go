@@ -8,6 +8,8 @@ import (
 	rbacv1 "k8s.io/api/rbac/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/fields"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/util/validation/field"
 
 	"lanyard.dev/internal/apiserver/registry"
 	"lanyard.dev/internal/apiserver/registry/fieldtest"
@@ -168,127 +170,126 @@ func TestClusterRoleRowAndFields(t *testing.T) {
 	}
 }
 
-func validRoleBinding() *rbacv1.RoleBinding {
-	b := &rbacv1.RoleBinding{
-		ObjectMeta: metav1.ObjectMeta{Name: "readers", Namespace: "shop", ResourceVersion: "1"},
-		RoleRef:    rbacv1.RoleRef{Kind: "ClusterRole", Name: "view"},
-		Subjects:   []rbacv1.Subject{{Kind: "Group", Name: "ops"}, {Kind: "ServiceAccount", Namespace: "ci", Name: "bot"}},
-	}
-	objects.SetRoleBindingDefaults(b)
-	return b
+// binding is a binding of one of the two kinds, by its parts.
+type binding struct {
+	object   runtime.Object
+	meta     *metav1.ObjectMeta
+	ref      *rbacv1.RoleRef
+	subjects *[]rbacv1.Subject
 }
 
-func TestRoleBindingValidate(t *testing.T) {
+// bindingKind is what tests of bindings use of a kind. new returns a valid binding with its defaults.
+type bindingKind struct {
+	name     string
+	new      func() binding
+	validate func(runtime.Object) field.ErrorList
+	update   func(updated, old runtime.Object) field.ErrorList
+	row      func(runtime.Object) []any
+	columns  []metav1.TableColumnDefinition
+	fields   func(runtime.Object) fields.Set
+	want     fields.Set
+}
+
+func bindingKinds() []bindingKind {
+	ref := rbacv1.RoleRef{Kind: "ClusterRole", Name: "view"}
+	subjects := func() []rbacv1.Subject {
+		return []rbacv1.Subject{{Kind: "Group", Name: "ops"}, {Kind: "ServiceAccount", Namespace: "ci", Name: "bot"}}
+	}
+	ofRole := func(obj runtime.Object) *rbacv1.RoleBinding { return obj.(*rbacv1.RoleBinding) }
+	ofClusterRole := func(obj runtime.Object) *rbacv1.ClusterRoleBinding { return obj.(*rbacv1.ClusterRoleBinding) }
+	return []bindingKind{
+		{
+			name: "RoleBinding",
+			new: func() binding {
+				b := &rbacv1.RoleBinding{ObjectMeta: metav1.ObjectMeta{Name: "readers", Namespace: "shop", ResourceVersion: "1"}, RoleRef: ref, Subjects: subjects()}
+				objects.SetRoleBindingDefaults(b)
+				return binding{b, &b.ObjectMeta, &b.RoleRef, &b.Subjects}
+			},
+			validate: func(b runtime.Object) field.ErrorList { return objects.ValidateRoleBinding(ofRole(b)) },
+			update: func(updated, old runtime.Object) field.ErrorList {
+				return objects.ValidateRoleBindingUpdate(ofRole(updated), ofRole(old))
+			},
+			row: func(b runtime.Object) []any { return rbac.RoleBindingRow(ofRole(b), now) }, columns: rbac.RoleBindingColumns,
+			fields: func(b runtime.Object) fields.Set { return registry.NamespacedFields(ofRole(b)) },
+			want:   fields.Set{"metadata.name": "readers", "metadata.namespace": "shop"},
+		},
+		{
+			name: "ClusterRoleBinding",
+			new: func() binding {
+				b := &rbacv1.ClusterRoleBinding{ObjectMeta: metav1.ObjectMeta{Name: "readers", ResourceVersion: "1"}, RoleRef: ref, Subjects: subjects()}
+				objects.SetClusterRoleBindingDefaults(b)
+				return binding{b, &b.ObjectMeta, &b.RoleRef, &b.Subjects}
+			},
+			validate: func(b runtime.Object) field.ErrorList { return objects.ValidateClusterRoleBinding(ofClusterRole(b)) },
+			update: func(updated, old runtime.Object) field.ErrorList {
+				return objects.ValidateClusterRoleBindingUpdate(ofClusterRole(updated), ofClusterRole(old))
+			},
+			row: func(b runtime.Object) []any { return rbac.ClusterRoleBindingRow(ofClusterRole(b), now) }, columns: rbac.ClusterRoleBindingColumns,
+			fields: func(b runtime.Object) fields.Set { return registry.ClusterFields(ofClusterRole(b)) },
+			want:   fields.Set{"metadata.name": "readers"},
+		},
+	}
+}
+
+func TestValidateBindings(t *testing.T) {
 	t.Parallel()
 	for _, test := range []struct {
 		name   string
-		mutate func(*rbacv1.RoleBinding)
-		want   []fieldtest.Fault
+		mutate func(binding)
+		// role and cluster are the faults of a RoleBinding and of a ClusterRoleBinding.
+		role, cluster []fieldtest.Fault
 	}{
-		{"defaulted", func(*rbacv1.RoleBinding) {}, nil},
-		{"no subjects", func(b *rbacv1.RoleBinding) { b.Subjects = nil }, nil},
-		{"role", func(b *rbacv1.RoleBinding) { b.RoleRef.Kind = "Role" }, nil},
-		{"account at home", func(b *rbacv1.RoleBinding) { b.Subjects[1].Namespace = "" }, nil},
-		{"no namespace", func(b *rbacv1.RoleBinding) { b.Namespace = "" }, []fieldtest.Fault{fieldtest.Required("metadata.namespace", "")}},
-		{"kind of role", func(b *rbacv1.RoleBinding) { b.RoleRef.Kind = "Group" },
-			[]fieldtest.Fault{fieldtest.NotSupported("roleRef.kind", "ClusterRole")}},
-		{"subject", func(b *rbacv1.RoleBinding) { b.Subjects[1].Name = "" },
-			[]fieldtest.Fault{fieldtest.Required("subjects[1].name", "")}},
+		{"defaulted", func(binding) {}, nil, nil},
+		{"no subjects", func(b binding) { *b.subjects = nil }, nil, nil},
+		{"role", func(b binding) { b.ref.Kind = "Role" },
+			nil, []fieldtest.Fault{fieldtest.NotSupported("roleRef.kind", `supported values: "ClusterRole"`)}},
+		{"account without namespace", func(b binding) { (*b.subjects)[1].Namespace = "" },
+			nil, []fieldtest.Fault{fieldtest.Required("subjects[1].namespace", "")}},
+		{"no namespace", func(b binding) { b.meta.Namespace = "" },
+			[]fieldtest.Fault{fieldtest.Required("metadata.namespace", "")}, nil},
+		{"kind of role", func(b binding) { b.ref.Kind = "Group" },
+			[]fieldtest.Fault{fieldtest.NotSupported("roleRef.kind", "ClusterRole")}, []fieldtest.Fault{fieldtest.NotSupported("roleRef.kind", "ClusterRole")}},
+		{"subject", func(b binding) { (*b.subjects)[1].Name = "" },
+			[]fieldtest.Fault{fieldtest.Required("subjects[1].name", "")}, []fieldtest.Fault{fieldtest.Required("subjects[1].name", "")}},
 	} {
-		t.Run(test.name, func(t *testing.T) {
-			t.Parallel()
-			b := validRoleBinding()
-			test.mutate(b)
-			fieldtest.Check(t, objects.ValidateRoleBinding(b), test.want...)
-			fieldtest.Check(t, objects.ValidateRoleBindingUpdate(b, b), test.want...)
-		})
+		for i, kind := range bindingKinds() {
+			t.Run(kind.name+"/"+test.name, func(t *testing.T) {
+				t.Parallel()
+				b := kind.new()
+				test.mutate(b)
+				want := [][]fieldtest.Fault{test.role, test.cluster}[i]
+				fieldtest.Check(t, kind.validate(b.object), want...)
+				fieldtest.Check(t, kind.update(b.object, b.object), want...)
+			})
+		}
 	}
 }
 
-func TestRoleBindingRoleRefStays(t *testing.T) {
+func TestBindingUpdateKeepsRoleRef(t *testing.T) {
 	t.Parallel()
-	updated := validRoleBinding()
-	updated.Subjects = nil
-	fieldtest.Check(t, objects.ValidateRoleBindingUpdate(updated, validRoleBinding()))
-	updated.RoleRef.Name = "cluster-admin"
-	fieldtest.Check(t, objects.ValidateRoleBindingUpdate(updated, validRoleBinding()), fieldtest.Invalid("roleRef", "cannot change roleRef"))
+	for _, kind := range bindingKinds() {
+		updated := kind.new()
+		*updated.subjects = nil
+		fieldtest.Check(t, kind.update(updated.object, kind.new().object))
+		updated.ref.Name = "cluster-admin"
+		fieldtest.Check(t, kind.update(updated.object, kind.new().object), fieldtest.Invalid("roleRef", "cannot change roleRef"))
+	}
 }
 
-func TestRoleBindingRowAndFields(t *testing.T) {
+func TestBindingRowsAndFields(t *testing.T) {
 	t.Parallel()
-	b := validRoleBinding()
-	b.CreationTimestamp = metav1.NewTime(now.Add(-48 * time.Hour))
-	row := rbac.RoleBindingRow(b, now)
-	if diff := cmp.Diff([]any{"readers", "ClusterRole/view", "2d", "", "ops", "ci/bot"}, row); diff != "" {
-		t.Errorf("row (-want +got):\n%s", diff)
-	}
-	if len(row) != len(rbac.RoleBindingColumns) {
-		t.Errorf("%d cells for %d columns", len(row), len(rbac.RoleBindingColumns))
-	}
-	if diff := cmp.Diff(fields.Set{"metadata.name": "readers", "metadata.namespace": "shop"}, registry.NamespacedFields(b)); diff != "" {
-		t.Errorf("fields (-want +got):\n%s", diff)
-	}
-}
-
-func validClusterRoleBinding() *rbacv1.ClusterRoleBinding {
-	b := &rbacv1.ClusterRoleBinding{
-		ObjectMeta: metav1.ObjectMeta{Name: "readers", ResourceVersion: "1"},
-		RoleRef:    rbacv1.RoleRef{Kind: "ClusterRole", Name: "view"},
-		Subjects:   []rbacv1.Subject{{Kind: "Group", Name: "ops"}, {Kind: "ServiceAccount", Namespace: "ci", Name: "bot"}},
-	}
-	objects.SetClusterRoleBindingDefaults(b)
-	return b
-}
-
-func TestClusterRoleBindingValidate(t *testing.T) {
-	t.Parallel()
-	for _, test := range []struct {
-		name   string
-		mutate func(*rbacv1.ClusterRoleBinding)
-		want   []fieldtest.Fault
-	}{
-		{"defaulted", func(*rbacv1.ClusterRoleBinding) {}, nil},
-		{"no subjects", func(b *rbacv1.ClusterRoleBinding) { b.Subjects = nil }, nil},
-		{"role", func(b *rbacv1.ClusterRoleBinding) { b.RoleRef.Kind = "Role" },
-			[]fieldtest.Fault{fieldtest.NotSupported("roleRef.kind", `supported values: "ClusterRole"`)}},
-		{"account nowhere", func(b *rbacv1.ClusterRoleBinding) { b.Subjects[1].Namespace = "" },
-			[]fieldtest.Fault{fieldtest.Required("subjects[1].namespace", "")}},
-		{"kind of role", func(b *rbacv1.ClusterRoleBinding) { b.RoleRef.Kind = "Group" },
-			[]fieldtest.Fault{fieldtest.NotSupported("roleRef.kind", "ClusterRole")}},
-		{"subject", func(b *rbacv1.ClusterRoleBinding) { b.Subjects[1].Name = "" },
-			[]fieldtest.Fault{fieldtest.Required("subjects[1].name", "")}},
-	} {
-		t.Run(test.name, func(t *testing.T) {
-			t.Parallel()
-			b := validClusterRoleBinding()
-			test.mutate(b)
-			fieldtest.Check(t, objects.ValidateClusterRoleBinding(b), test.want...)
-			fieldtest.Check(t, objects.ValidateClusterRoleBindingUpdate(b, b), test.want...)
-		})
-	}
-}
-
-func TestClusterRoleBindingRoleRefStays(t *testing.T) {
-	t.Parallel()
-	updated := validClusterRoleBinding()
-	updated.Subjects = nil
-	fieldtest.Check(t, objects.ValidateClusterRoleBindingUpdate(updated, validClusterRoleBinding()))
-	updated.RoleRef.Name = "cluster-admin"
-	fieldtest.Check(t, objects.ValidateClusterRoleBindingUpdate(updated, validClusterRoleBinding()), fieldtest.Invalid("roleRef", "cannot change roleRef"))
-}
-
-func TestClusterRoleBindingRowAndFields(t *testing.T) {
-	t.Parallel()
-	b := validClusterRoleBinding()
-	b.CreationTimestamp = metav1.NewTime(now.Add(-48 * time.Hour))
-	row := rbac.ClusterRoleBindingRow(b, now)
-	if diff := cmp.Diff([]any{"readers", "ClusterRole/view", "2d", "", "ops", "ci/bot"}, row); diff != "" {
-		t.Errorf("row (-want +got):\n%s", diff)
-	}
-	if len(row) != len(rbac.ClusterRoleBindingColumns) {
-		t.Errorf("%d cells for %d columns", len(row), len(rbac.ClusterRoleBindingColumns))
-	}
-	if diff := cmp.Diff(fields.Set{"metadata.name": "readers"}, registry.ClusterFields(b)); diff != "" {
-		t.Errorf("fields (-want +got):\n%s", diff)
+	for _, kind := range bindingKinds() {
+		b := kind.new()
+		b.meta.CreationTimestamp = metav1.NewTime(now.Add(-48 * time.Hour))
+		row := kind.row(b.object)
+		if diff := cmp.Diff([]any{"readers", "ClusterRole/view", "2d", "", "ops", "ci/bot"}, row); diff != "" {
+			t.Errorf("%s: row (-want +got):\n%s", kind.name, diff)
+		}
+		if len(row) != len(kind.columns) {
+			t.Errorf("%s: %d cells for %d columns", kind.name, len(row), len(kind.columns))
+		}
+		if diff := cmp.Diff(kind.want, kind.fields(b.object)); diff != "" {
+			t.Errorf("%s: fields (-want +got):\n%s", kind.name, diff)
+		}
 	}
 }
