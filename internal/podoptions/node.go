@@ -11,20 +11,20 @@ import (
 	corev1 "k8s.io/api/core/v1"
 )
 
-// Streams say which ends of a process are wanted.
+// Streams are the standard streams of a process that a session carries, and whether the process has a terminal.
 type Streams struct{ Stdin, Stdout, Stderr, TTY bool }
 
-// The names of a kubelet's parameters.
+// The names of the kubelet's parameters.
 const (
 	stdinParam, stdoutParam, stderrParam = "input", "output", "error"
 
 	ttyParam, commandParam, portParam = "tty", "command", "port"
 )
 
-// ErrNoStream says that a session would carry nothing; the words are a kubelet's.
+// ErrNoStream is the error of a session without any stream. The text is the kubelet's.
 var ErrNoStream = errors.New("you must specify at least 1 of stdin, stdout, stderr")
 
-// Query returns the parameters by which a kubelet is asked for a session; command is nil but for exec.
+// Query returns the kubelet's parameters for a session. command is nil for attach.
 func (s Streams) Query(command []string) url.Values {
 	query := url.Values{}
 	for name, wanted := range map[string]bool{stdinParam: s.Stdin, stdoutParam: s.Stdout, stderrParam: s.Stderr, ttyParam: s.TTY} {
@@ -38,7 +38,7 @@ func (s Streams) Query(command []string) url.Values {
 	return query
 }
 
-// ParseStreams reads what Query wrote. A terminal has one output, so with TTY there is no Stderr.
+// ParseStreams reads the parameters that Query returns. A terminal has one output, so Stderr is false if TTY is true.
 func ParseStreams(query url.Values) (s Streams, command []string, err error) {
 	s = Streams{
 		Stdin: query.Get(stdinParam) == "1", Stdout: query.Get(stdoutParam) == "1",
@@ -51,7 +51,7 @@ func ParseStreams(query url.Values) (s Streams, command []string, err error) {
 	return s, query[commandParam], nil
 }
 
-// PortQuery returns the parameters by which a kubelet is asked to forward ports.
+// PortQuery returns the kubelet's parameters for port forwarding.
 func PortQuery(ports []int32) url.Values {
 	if len(ports) == 0 {
 		return url.Values{}
@@ -63,7 +63,7 @@ func PortQuery(ports []int32) url.Values {
 	return url.Values{portParam: {strings.Join(texts, ",")}}
 }
 
-// ParsePorts reads what PortQuery wrote. None is no fault: SPDY names the port of each stream.
+// ParsePorts reads the parameters that PortQuery returns. No ports are no error: with SPDY each stream names its port.
 func ParsePorts(query url.Values) ([]int32, error) {
 	var ports []int32
 	for _, value := range query[portParam] {
@@ -78,7 +78,7 @@ func ParsePorts(query url.Values) ([]int32, error) {
 	return ports, nil
 }
 
-// LogQuery returns the parameters by which a kubelet is asked for a container's logs; Log reads them.
+// LogQuery returns the kubelet's parameters for the log of a container. Log reads them.
 func LogQuery(o *corev1.PodLogOptions) url.Values {
 	query := url.Values{}
 	for name, wanted := range map[string]bool{"follow": o.Follow, "previous": o.Previous, "timestamps": o.Timestamps} {

@@ -73,11 +73,11 @@ func TestSessions(t *testing.T) {
 	}
 	query = parse(t, "ports=http")
 	if err := podoptions.PortForward(&query, &forward); err == nil {
-		t.Error("a port that is no number was taken")
+		t.Error("a port that is not a number was accepted")
 	}
 }
 
-// TestNodeForm sends each option to a node and back.
+// TestNodeForm writes and reads all options in the form of the kubelet.
 func TestNodeForm(t *testing.T) {
 	t.Parallel()
 	for bits := range 16 {
@@ -88,7 +88,7 @@ func TestNodeForm(t *testing.T) {
 		want.Stderr = s.Stderr && !s.TTY
 		if !want.Stdin && !want.Stdout && !want.Stderr {
 			if err == nil {
-				t.Errorf("%+v: a session without streams was taken", s)
+				t.Errorf("%+v: a session without streams was accepted", s)
 			}
 			continue
 		}
@@ -136,7 +136,7 @@ func TestValidateLog(t *testing.T) {
 	}
 }
 
-// FuzzLog holds what is read from any query to what a node reads of it.
+// FuzzLog checks that a node reads the same options from LogQuery that the authority read from any query.
 func FuzzLog(f *testing.F) {
 	f.Add("follow=true&tailLines=10&sinceTime=2026-11-02T03:04:05Z&stream=All")
 	f.Add("limitBytes=x")

@@ -10,8 +10,8 @@ import (
 	"k8s.io/apimachinery/pkg/util/validation/field"
 )
 
-// reader takes parameters out of a query by the library's rules and keeps the first error. A parameter that is not there
-// leaves its field alone.
+// reader converts parameters of a query by the rules of apimachinery, and keeps the first error. A parameter that is not in
+// the query leaves its field unchanged.
 type reader struct {
 	query url.Values
 	err   error
@@ -42,7 +42,7 @@ func (r *reader) streams(stdin, stdout, stderr, tty *bool) {
 	r.flag("tty", tty)
 }
 
-// Log reads Kubernetes' parameters of pods/log.
+// Log reads Kubernetes' parameters of pods/log. The kubelet's have the same form.
 func Log(query *url.Values, into *corev1.PodLogOptions) error {
 	r := &reader{query: *query}
 	r.text("container", &into.Container)
@@ -84,7 +84,7 @@ func PortForward(query *url.Values, into *corev1.PodPortForwardOptions) error {
 	return r.err
 }
 
-// ValidateLog returns what Kubernetes refuses about o.
+// ValidateLog returns the faults of log options. The rules are Kubernetes'.
 func ValidateLog(o *corev1.PodLogOptions) field.ErrorList {
 	var errs field.ErrorList
 	if o.TailLines != nil && *o.TailLines < 0 {

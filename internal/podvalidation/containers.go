@@ -31,7 +31,7 @@ func (c *checker) mainContainers(p *field.Path) {
 	for i := range list {
 		ctr, path := &list[i], p.Index(i)
 		c.container(ctr, path)
-		c.once(names, path.Child("name"), ctr.Name)
+		c.unique(names, path.Child("name"), ctr.Name)
 		c.hooksAndProbes(ctr, path)
 		c.restartRules(ctr, path)
 		c.hostPortsOnce(hostPorts, ctr.Ports, path.Child("ports"))
@@ -50,7 +50,7 @@ func (c *checker) initContainers(p *field.Path) {
 		ctr, path := &c.pod.Spec.InitContainers[i], p.Index(i)
 		c.container(ctr, path)
 		if ctr.Name != "" {
-			c.once(names, path.Child("name"), ctr.Name)
+			c.unique(names, path.Child("name"), ctr.Name)
 		}
 		c.restartRules(ctr, path)
 		// Init containers run one after the other, so a port conflicts only with those of the same container.
@@ -68,7 +68,7 @@ func IsSidecar(c *corev1.Container) bool {
 	return c.RestartPolicy != nil && *c.RestartPolicy == corev1.ContainerRestartPolicyAlways
 }
 
-// initOnly refuses what makes no sense for a container that runs to its end before the others start.
+// initOnly refuses the fields that have no meaning for a container that ends before the main containers start.
 func (c *checker) initOnly(ctr *corev1.Container, p *field.Path) {
 	for _, f := range []struct {
 		name string
@@ -91,14 +91,14 @@ func (c *checker) initOnly(ctr *corev1.Container, p *field.Path) {
 	}
 }
 
-// container checks what holds for containers of every kind.
+// container checks the fields that init containers and main containers have in common.
 func (c *checker) container(ctr *corev1.Container, p *field.Path) {
 	if ctr.Name == "" {
 		c.required(p.Child("name"), "")
 	} else {
 		c.label(p.Child("name"), ctr.Name)
 	}
-	c.text(p.Child("image"), ctr.Image)
+	c.notEmpty(p.Child("image"), ctr.Image)
 	if strings.TrimSpace(ctr.Image) != ctr.Image {
 		c.invalid(p.Child("image"), ctr.Image, "must not have leading or trailing whitespace")
 	}
@@ -124,7 +124,7 @@ func (c *checker) ports(ports []corev1.ContainerPort, p *field.Path) {
 			if why := validation.IsValidPortName(port.Name); len(why) > 0 {
 				c.invalid(path.Child("name"), port.Name, why...)
 			} else {
-				c.once(names, path.Child("name"), port.Name)
+				c.unique(names, path.Child("name"), port.Name)
 			}
 		}
 		if port.ContainerPort == 0 {
@@ -143,7 +143,7 @@ func (c *checker) ports(ports []corev1.ContainerPort, p *field.Path) {
 func (c *checker) hostPortsOnce(seen sets.Set[string], ports []corev1.ContainerPort, p *field.Path) {
 	for i := range ports {
 		if port := &ports[i]; port.HostPort != 0 {
-			c.once(seen, p.Index(i).Child("hostPort"), fmt.Sprintf("%s/%s/%d", port.Protocol, port.HostIP, port.HostPort))
+			c.unique(seen, p.Index(i).Child("hostPort"), fmt.Sprintf("%s/%s/%d", port.Protocol, port.HostIP, port.HostPort))
 		}
 	}
 }
@@ -160,7 +160,7 @@ func (c *checker) hostNetworkPorts(ports []corev1.ContainerPort, p *field.Path) 
 func (c *checker) resizePolicy(list []corev1.ContainerResizePolicy, p *field.Path) {
 	seen := sets.New[string]()
 	for i, policy := range list {
-		c.once(seen, p.Index(i), string(policy.ResourceName))
+		c.unique(seen, p.Index(i), string(policy.ResourceName))
 		requireOneOf(&c.faults, p, policy.ResourceName, corev1.ResourceCPU, corev1.ResourceMemory)
 		requireOneOf(&c.faults, p, policy.RestartPolicy, corev1.NotRequired, corev1.RestartContainer)
 		if c.pod.Spec.RestartPolicy == corev1.RestartPolicyNever && policy.RestartPolicy != corev1.NotRequired {
@@ -265,7 +265,7 @@ func (c *checker) stopSignal(signal corev1.Signal, p *field.Path) {
 	}
 }
 
-// handler is any of the ways in which a node can act on a container.
+// handler is the action of a probe or of a lifecycle hook. One field is set.
 type handler struct {
 	exec  *corev1.ExecAction
 	http  *corev1.HTTPGetAction
@@ -309,7 +309,7 @@ func (c *checker) execAction(exec *corev1.ExecAction, p *field.Path) {
 }
 
 func (c *checker) httpGet(get *corev1.HTTPGetAction, p *field.Path) {
-	c.text(p.Child("path"), get.Path)
+	c.notEmpty(p.Child("path"), get.Path)
 	c.portRef(get.Port, p.Child("port"))
 	oneOf(&c.faults, p.Child("scheme"), get.Scheme, corev1.URISchemeHTTP, corev1.URISchemeHTTPS)
 	for i := range get.HTTPHeaders {

@@ -10,8 +10,8 @@ import (
 	"k8s.io/utils/ptr"
 )
 
-// SetDefaults fills every field of pod that Kubernetes 1.37 fills and that its author left out. It is idempotent, and
-// needs nothing but the pod: what depends on other objects (the account, priority, tolerations) is admission's.
+// SetDefaults sets each field of a pod that is empty to the default of Kubernetes 1.37. It is idempotent. Defaults that
+// depend on other objects, such as the service account, the priority or tolerations, are set by admission.
 func SetDefaults(pod *corev1.Pod) {
 	spec := &pod.Spec
 	mirrorServiceAccount(spec)
@@ -35,7 +35,8 @@ func SetDefaults(pod *corev1.Pod) {
 	defaultPodResources(pod)
 }
 
-// mirrorServiceAccount keeps the deprecated name of the field equal to the present one, which wins when both are set.
+// mirrorServiceAccount sets the deprecated field serviceAccount to the value of serviceAccountName. If only the deprecated
+// field is set, its value is used for both.
 func mirrorServiceAccount(spec *corev1.PodSpec) {
 	if spec.ServiceAccountName == "" {
 		spec.ServiceAccountName = spec.DeprecatedServiceAccount
@@ -58,7 +59,7 @@ func defaultSpec(spec *corev1.PodSpec) {
 	}
 }
 
-// orDefault sets *field to value where *field is its type's zero.
+// orDefault sets *field to value if *field is zero.
 func orDefault[T comparable](field *T, value T) {
 	var zero T
 	if *field == zero {
@@ -92,8 +93,8 @@ func defaultContainer(c *corev1.Container) {
 	roundUp(c.Resources.Requests)
 }
 
-// pullPolicyFor returns Always for an image that can change under its name (tag "latest", or neither tag nor digest),
-// and IfNotPresent for any other, one that cannot be parsed included.
+// pullPolicyFor returns Always for an image whose content can change under its name, which has the tag "latest", or neither
+// a tag nor a digest. It returns IfNotPresent for any other image, also for one that cannot be parsed.
 func pullPolicyFor(image string) corev1.PullPolicy {
 	named, err := reference.ParseNormalizedNamed(image)
 	if err != nil {
@@ -105,7 +106,7 @@ func pullPolicyFor(image string) corev1.PullPolicy {
 	return corev1.PullIfNotPresent
 }
 
-// defaultHostPorts is for a pod in the host's network, where a container port is a host port.
+// defaultHostPorts sets the host ports of a pod in the host's network, where each container port is a host port.
 func defaultHostPorts(ports []corev1.ContainerPort) {
 	for i := range ports {
 		orDefault(&ports[i].HostPort, ports[i].ContainerPort)
@@ -150,10 +151,10 @@ func defaultHTTPGet(get *corev1.HTTPGetAction) {
 	orDefault(&get.Scheme, corev1.URISchemeHTTP)
 }
 
-// milliScale is the finest quantity the API stores.
+// milliScale is the scale of the smallest quantity that the API stores.
 const milliScale = -3
 
-// roundUp brings each quantity to a whole number of milli-units.
+// roundUp rounds each quantity up to a whole number of milli-units.
 func roundUp(list corev1.ResourceList) {
 	for name, quantity := range list {
 		quantity.RoundUp(milliScale)
@@ -161,7 +162,7 @@ func roundUp(list corev1.ResourceList) {
 	}
 }
 
-// requestsFromLimits requests what is limited where nothing is requested.
+// requestsFromLimits sets the request of each resource that has a limit and no request.
 func requestsFromLimits(r *corev1.ResourceRequirements) {
 	if r.Limits != nil && r.Requests == nil {
 		r.Requests = corev1.ResourceList{}
@@ -169,7 +170,8 @@ func requestsFromLimits(r *corev1.ResourceRequirements) {
 	fill(r.Requests, r.Limits, func(corev1.ResourceName) bool { return true })
 }
 
-// fill copies into list what it lacks of from, as far as want allows. A nil list must go with an empty from.
+// fill copies those quantities of from into list that want accepts and that list does not have. If list is nil, from must
+// be empty.
 func fill(list, from corev1.ResourceList, want func(corev1.ResourceName) bool) {
 	for name, quantity := range from {
 		if _, set := list[name]; !set && want(name) {
@@ -178,8 +180,8 @@ func fill(list, from corev1.ResourceList, want func(corev1.ResourceName) bool) {
 	}
 }
 
-// defaultPodResources completes spec.resources where its author set a part of it: what is missing follows from the
-// containers, and then from the pod's own limits (KEP-2837). The containers' own defaults must be in place.
+// defaultPodResources completes spec.resources if a part of it is set: from the containers, and then from the pod's own
+// limits (KEP-2837). The defaults of the containers must have been set.
 func defaultPodResources(pod *corev1.Pod) {
 	r := pod.Spec.Resources
 	if r == nil || len(r.Requests)+len(r.Limits) == 0 {
@@ -307,7 +309,7 @@ func defaultClaim(spec *corev1.PersistentVolumeClaimSpec) {
 	roundUp(spec.Resources.Requests)
 }
 
-// defaultLegacyVolume is for the in-tree storage drivers, most of which no node mounts any more.
+// defaultLegacyVolume sets the defaults of the in-tree storage drivers, most of which no node mounts any more.
 func defaultLegacyVolume(v *corev1.VolumeSource) {
 	if v.ISCSI != nil {
 		orDefault(&v.ISCSI.ISCSIInterface, "default")

@@ -11,7 +11,7 @@ import (
 	"sigs.k8s.io/yaml"
 )
 
-// TestSetDefaults gives the parts of a pod as YAML: what was written, and what is stored.
+// TestSetDefaults compares specs, given as YAML, before and after SetDefaults.
 func TestSetDefaults(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct{ in, want string }{
@@ -71,7 +71,7 @@ func TestSetDefaults(t *testing.T) {
 
 func parse(t *testing.T, text string, into *corev1.PodSpec) {
 	t.Helper()
-	// A tab may not indent YAML, not even within braces.
+	// YAML forbids tabs in indentation, even within braces.
 	if err := yaml.UnmarshalStrict([]byte(strings.ReplaceAll(text, "\t", " ")), into); err != nil {
 		t.Fatal(err)
 	}

@@ -16,9 +16,9 @@ import (
 	"k8s.io/apimachinery/pkg/util/validation/field"
 )
 
-// otherSource checks a source that the agent does not support (package podsupport): a claim, or a volume of a storage driver. Such
-// a pod may run on a kubelet, which checks the rest. What the API requires must be there, and a few values are checked that
-// Kubernetes refuses too.
+// otherSource checks a source that the agent does not support (package podsupport): a claim, an image or the volume of a
+// storage driver. A kubelet may run such a pod, and checks the rest. The fields that the API requires must be set, and a
+// few values are checked as in Kubernetes.
 func (c *checker) otherSource(v *corev1.Volume, source reflect.Value, p *field.Path) {
 	c.requiredFields(source, p)
 	switch {
@@ -31,7 +31,7 @@ func (c *checker) otherSource(v *corev1.Volume, source reflect.Value, p *field.P
 	case v.Ephemeral != nil:
 		c.ephemeral(v, p)
 	case v.Image != nil:
-		c.text(p.Child("reference"), v.Image.Reference)
+		c.notEmpty(p.Child("reference"), v.Image.Reference)
 		requireOneOf(&c.faults, p.Child("pullPolicy"), v.Image.PullPolicy,
 			corev1.PullAlways, corev1.PullIfNotPresent, corev1.PullNever)
 	case v.GitRepo != nil:
@@ -49,8 +49,8 @@ func (c *checker) otherSource(v *corev1.Volume, source reflect.Value, p *field.P
 	}
 }
 
-// requiredFields refuses a struct without a value in one of its texts or lists that the API always writes, which are those that it
-// requires.
+// requiredFields refuses a source with an empty string or an empty list in a field that the API requires. The tag of such a
+// field has no omitempty.
 func (c *checker) requiredFields(source reflect.Value, p *field.Path) {
 	source = reflect.Indirect(source)
 	for i := range source.NumField() {
@@ -62,13 +62,14 @@ func (c *checker) requiredFields(source reflect.Value, p *field.Path) {
 	}
 }
 
-// setField is a field by its JSON name, and whether it has a value.
+// setField is the JSON name of a field, and whether the field is set.
 type setField struct {
 	name string
 	set  bool
 }
 
-// setFields yields the JSON name and the value of each field that is set in the struct that s points to. An empty list is not set.
+// setFields yields the JSON name and the value of each field that is set in the struct that s points to. An empty list is
+// not set.
 func setFields(s any) iter.Seq2[string, reflect.Value] {
 	return func(yield func(string, reflect.Value) bool) {
 		v := reflect.ValueOf(s).Elem()
@@ -89,7 +90,7 @@ func jsonName(f reflect.StructField) string {
 	return name
 }
 
-// Qualified names of iSCSI nodes, by their three schemes (RFC 7143).
+// Names of iSCSI nodes, by the naming format (RFC 7143).
 var iscsiNames = map[string]*regexp.Regexp{
 	"iqn": regexp.MustCompile(`iqn\.\d{4}-\d{2}\.([[:alnum:]-.]+)(:[^,;*&$|\s]+)$`),
 	"eui": regexp.MustCompile(`^eui.[[:alnum:]]{16}$`),

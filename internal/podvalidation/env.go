@@ -25,7 +25,7 @@ func (c *checker) env(vars []corev1.EnvVar, p *field.Path) {
 	}
 }
 
-// envSource never names the variable's value, which may be a secret.
+// envSource checks the source of a variable. Its faults do not contain the variable's value, which may be a secret.
 func (c *checker) envSource(v *corev1.EnvVar, p *field.Path) {
 	from, sources := v.ValueFrom, 0
 	if from.FieldRef != nil {
@@ -67,7 +67,7 @@ func (c *checker) keyRef(name, key string, p *field.Path) {
 	c.invalid(p.Child("key"), key, validation.IsConfigMapKey(key)...)
 }
 
-// maxFileKey is the longest key that a node looks up in an environment file.
+// maxFileKey is the longest key, in bytes, that a node looks up in an environment file.
 const maxFileKey = 128
 
 func (c *checker) fileKeyRef(ref *corev1.FileKeySelector, p *field.Path) {
@@ -79,7 +79,7 @@ func (c *checker) fileKeyRef(ref *corev1.FileKeySelector, p *field.Path) {
 			c.add(field.TooLong(p.Child("key"), "", maxFileKey))
 		}
 	}
-	c.text(p.Child("path"), ref.Path)
+	c.notEmpty(p.Child("path"), ref.Path)
 	c.localPath(p.Child("path"), ref.Path)
 	if ref.VolumeName == "" {
 		c.required(p.Child("volumeName"), "")
@@ -116,7 +116,8 @@ func (c *checker) envFrom(list []corev1.EnvFromSource, p *field.Path) {
 	}
 }
 
-// What the downward API can put into a variable, into a file, and under a subscript.
+// The fields of a pod that the downward API provides: as a variable (envFields), as a file (volumeFields), and all fields
+// that Kubernetes knows by name (podFields).
 var (
 	envFields = []string{"metadata.name", "metadata.namespace", "metadata.uid", "spec.nodeName",
 		"spec.serviceAccountName", "status.hostIP", "status.hostIPs", "status.podIP", "status.podIPs"}
@@ -142,7 +143,7 @@ func (c *checker) fieldRef(ref *corev1.ObjectFieldSelector, allowed []string, p 
 	}
 	switch {
 	case !subscripted:
-		oneOf(&c.faults, p.Child("fieldPath"), presentName(path), allowed...)
+		oneOf(&c.faults, p.Child("fieldPath"), currentName(path), allowed...)
 	case path == "metadata.annotations":
 		key = strings.ToLower(key)
 		c.invalid(p, key, validation.IsQualifiedName(key)...)
@@ -151,7 +152,7 @@ func (c *checker) fieldRef(ref *corev1.ObjectFieldSelector, allowed []string, p 
 	}
 }
 
-// unknownField says why a pod of ref's version has no such field; "" if it has.
+// unknownField returns why a pod of the version of ref has no such field, or "" if it has.
 func unknownField(ref *corev1.ObjectFieldSelector, path string, subscripted bool) string {
 	switch {
 	case ref.APIVersion != "v1":
@@ -164,15 +165,15 @@ func unknownField(ref *corev1.ObjectFieldSelector, path string, subscripted bool
 	return ""
 }
 
-// presentName gives the field that stands for one renamed long ago.
-func presentName(path string) string {
+// currentName returns the present name of a field that was renamed.
+func currentName(path string) string {
 	if path == "spec.host" {
 		return "spec.nodeName"
 	}
 	return path
 }
 
-// subscript splits metadata.labels['app'] into the path and the key.
+// subscript splits a field path such as metadata.labels['app'] into the path and the key.
 func subscript(fieldPath string) (path, key string, ok bool) {
 	inner, found := strings.CutSuffix(fieldPath, "']")
 	if !found {
@@ -228,9 +229,9 @@ func (c *checker) divisor(name string, divisor resource.Quantity, p *field.Path)
 	if slices.Contains(allowed, divisor.String()) {
 		return
 	}
-	words := strings.Join(allowed, ", ")
+	list := strings.Join(allowed, ", ")
 	if kind == "cpu" {
-		words = "1m and 1"
+		list = "1m and 1"
 	}
-	c.invalid(p, name, fmt.Sprintf("only divisor's values %s are supported with the %s resource", words, label))
+	c.invalid(p, name, fmt.Sprintf("only divisor's values %s are supported with the %s resource", list, label))
 }

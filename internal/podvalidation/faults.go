@@ -8,10 +8,10 @@ import (
 	"k8s.io/apimachinery/pkg/util/validation/field"
 )
 
-// maxFaults bounds what one refusal says, and so the memory that a hostile pod of a megabyte can claim with it.
+// maxFaults bounds the number of faults in one refusal, and so the memory that a hostile pod of a megabyte can use.
 const maxFaults = 250
 
-// faults collects what is wrong, in the order found. After maxFaults it keeps quiet.
+// faults collects faults in the order in which they are found. It drops those after the first maxFaults.
 type faults struct {
 	list field.ErrorList
 }
@@ -29,7 +29,7 @@ func (f *faults) required(p *field.Path, why string) {
 	f.add(field.Required(p, why))
 }
 
-// invalid adds one fault for each reason; without any, value is fine.
+// invalid adds a fault for each reason. It adds none if there are no reasons.
 func (f *faults) invalid(p *field.Path, value any, reasons ...string) {
 	for _, why := range reasons {
 		if f.full() {
@@ -43,8 +43,8 @@ func (f *faults) forbidden(p *field.Path, why string) {
 	f.add(field.Forbidden(p, why))
 }
 
-// once refuses value as a duplicate at p when seen has it, and else enters it there.
-func (f *faults) once(seen sets.Set[string], p *field.Path, value string) {
+// unique adds a fault at p if seen has the value, and adds the value to seen.
+func (f *faults) unique(seen sets.Set[string], p *field.Path, value string) {
 	if seen.Has(value) {
 		f.add(field.Duplicate(p, value))
 	}
@@ -65,7 +65,7 @@ func (f *faults) optionalSubdomain(p *field.Path, value string) {
 	}
 }
 
-// requiredSubdomain is for names that other objects go by.
+// requiredSubdomain checks the name of another object, which must be set.
 func (f *faults) requiredSubdomain(p *field.Path, value string) {
 	if value == "" {
 		f.required(p, "")
@@ -74,8 +74,8 @@ func (f *faults) requiredSubdomain(p *field.Path, value string) {
 	f.subdomain(p, value)
 }
 
-// text requires value to be there; what it says is not looked at.
-func (f *faults) text(p *field.Path, value string) {
+// notEmpty requires a value, and does not check it further.
+func (f *faults) notEmpty(p *field.Path, value string) {
 	if value == "" {
 		f.required(p, "")
 	}
@@ -93,7 +93,7 @@ func oneOf[T ~string](f *faults, p *field.Path, value T, allowed ...T) {
 	}
 }
 
-// optionalOneOf accepts a value that is not set at all; an empty one must be allowed like any other.
+// optionalOneOf accepts nil and the allowed values. An empty string is accepted only if it is among the allowed values.
 func optionalOneOf[T ~string](f *faults, p *field.Path, value *T, allowed ...T) {
 	if value != nil {
 		oneOf(f, p, *value, allowed...)

@@ -70,7 +70,7 @@ func (c *checker) tolerationsAnnotation(value string, p *field.Path) {
 	c.tolerations(list, p.Child(corev1.TolerationsAnnotationKey))
 }
 
-// isDeletionCost accepts 32-bit integers without a plus sign or leading zeros.
+// isDeletionCost reports whether value is a 32-bit integer without a plus sign and leading zeros.
 func isDeletionCost(value string) bool {
 	cost, err := strconv.ParseInt(value, 10, 32)
 	return err == nil && strconv.FormatInt(cost, 10) == value
@@ -138,8 +138,8 @@ func (c *checker) seccompMatches(key string, profile *corev1.SeccompProfile, p *
 	}
 }
 
-// profileMatches compares the annotation key, where it is set, with a profile field; the two kinds of profile share
-// their three types and the words for them.
+// profileMatches compares an annotation with a profile field, if the annotation is set. kind is "seccomp" or "apparmor";
+// both have the same three types.
 func (c *checker) profileMatches(kind, key, profileType string, file *string, p *field.Path) {
 	value, set := c.pod.Annotations[key]
 	if !set {

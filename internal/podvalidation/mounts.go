@@ -6,8 +6,8 @@ import (
 	"k8s.io/apimachinery/pkg/util/validation/field"
 )
 
-// volumeMounts checks mounts. As in Kubernetes, faults of the sub-path, propagation and recursion fields are reported
-// without the mount's index.
+// volumeMounts checks the mounts of a container. As in Kubernetes, faults of subPath, mountPropagation and
+// recursiveReadOnly are reported without the index of the mount.
 func (c *checker) volumeMounts(ctr *corev1.Container, p *field.Path) {
 	deviceNames, devicePaths := sets.New[string](), sets.New[string]()
 	for _, device := range ctr.VolumeDevices {
@@ -17,12 +17,12 @@ func (c *checker) volumeMounts(ctr *corev1.Container, p *field.Path) {
 	paths := sets.New[string]()
 	for i := range ctr.VolumeMounts {
 		m, path := &ctr.VolumeMounts[i], p.Index(i)
-		c.text(path.Child("name"), m.Name)
+		c.notEmpty(path.Child("name"), m.Name)
 		volume, found := c.volumes[m.Name]
 		if !found {
 			c.add(field.NotFound(path.Child("name"), m.Name))
 		}
-		c.text(path.Child("mountPath"), m.MountPath)
+		c.notEmpty(path.Child("mountPath"), m.MountPath)
 		if paths.Has(m.MountPath) {
 			c.invalid(path.Child("mountPath"), m.MountPath, "must be unique")
 		}
@@ -86,7 +86,7 @@ func (c *checker) bindOptions(m *corev1.VolumeMount, volume *corev1.VolumeSource
 	seen := sets.New[string]()
 	for i, option := range m.BindMountOptions {
 		oneOf(&c.faults, p.Index(i), option, "nodev", "noexec", "nosuid")
-		c.once(seen, p.Index(i), option)
+		c.unique(seen, p.Index(i), option)
 	}
 }
 
@@ -99,8 +99,8 @@ func (c *checker) volumeDevices(ctr *corev1.Container, p *field.Path) {
 	names, paths := sets.New[string](), sets.New[string]()
 	for i := range ctr.VolumeDevices {
 		d, path := &ctr.VolumeDevices[i], p.Index(i)
-		c.text(path.Child("name"), d.Name)
-		c.text(path.Child("devicePath"), d.DevicePath)
+		c.notEmpty(path.Child("name"), d.Name)
+		c.notEmpty(path.Child("devicePath"), d.DevicePath)
 		if names.Has(d.Name) {
 			c.invalid(path.Child("name"), d.Name, "must be unique")
 		}
@@ -122,7 +122,7 @@ func (c *checker) volumeDevices(ctr *corev1.Container, p *field.Path) {
 	}
 }
 
-// blockVolume requires a volume that can be a block device.
+// blockVolume requires that the pod has a volume of that name that can be a block device.
 func (c *checker) blockVolume(name string, p *field.Path) {
 	switch volume, found := c.volumes[name]; {
 	case !found:

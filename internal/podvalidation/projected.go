@@ -14,7 +14,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/validation/field"
 )
 
-// projection checks the sources of one projected volume; at is the volume's path, where Kubernetes reports files that
+// projection checks the sources of one projected volume. at is the path of the volume, where Kubernetes reports files that
 // collide.
 type projection struct {
 	*checker
@@ -44,7 +44,7 @@ func (c projection) source(s *corev1.VolumeProjection, p *field.Path) {
 		sources++
 		c.downwardFiles(s.DownwardAPI.Items, p.Child("downwardAPI"))
 		for i := range s.DownwardAPI.Items {
-			c.ownPath(s.DownwardAPI.Items[i].Path, s.DownwardAPI.Items[i].Path)
+			c.uniquePath(s.DownwardAPI.Items[i].Path, s.DownwardAPI.Items[i].Path)
 		}
 	}
 	if s.ServiceAccountToken != nil {
@@ -64,8 +64,8 @@ func (c projection) source(s *corev1.VolumeProjection, p *field.Path) {
 	}
 }
 
-// ownPath refuses a file that another source writes too; named is what the fault shows.
-func (c projection) ownPath(path, named string) {
+// uniquePath refuses a file that another source of the volume writes. named is the value that the fault shows.
+func (c projection) uniquePath(path, named string) {
 	if path == "" {
 		return
 	}
@@ -76,27 +76,27 @@ func (c projection) ownPath(path, named string) {
 }
 
 func (c projection) keys(name string, items []corev1.KeyToPath, p *field.Path) {
-	c.text(p.Child("name"), name)
+	c.notEmpty(p.Child("name"), name)
 	c.items(items, p.Child("items"))
 	for i := range items {
-		c.ownPath(items[i].Path, name)
+		c.uniquePath(items[i].Path, name)
 	}
 }
 
-// Bounds of a projected token's lifetime in seconds.
+// Bounds of the lifetime of a projected token, in seconds.
 const (
 	minTokenSeconds = 10 * 60
 	maxTokenSeconds = 1 << 32
 )
 
-// token reports a bad file path at the volume, as Kubernetes does.
+// token checks a service account token. As in Kubernetes, faults of its file path are reported at the volume.
 func (c projection) token(t *corev1.ServiceAccountTokenProjection, p *field.Path) {
 	if s := t.ExpirationSeconds; s != nil && *s < minTokenSeconds {
 		c.invalid(p.Child("expirationSeconds"), *s, "may not specify a duration less than 10 minutes")
 	} else if s != nil && *s > maxTokenSeconds {
 		c.invalid(p.Child("expirationSeconds"), *s, "may not specify a duration larger than 2^32 seconds")
 	}
-	c.text(c.at.Child("path"), t.Path)
+	c.notEmpty(c.at.Child("path"), t.Path)
 	c.localPath(c.at.Child("path"), t.Path)
 	c.user(p.Child("user"), t.User)
 	if c.pod.Spec.ServiceAccountName == "" {
@@ -122,13 +122,13 @@ func (c projection) trustBundle(b *corev1.ClusterTrustBundleProjection, p *field
 	default:
 		c.required(p, "either name or signerName must be specified")
 	}
-	c.text(p.Child("path"), b.Path)
+	c.notEmpty(p.Child("path"), b.Path)
 	c.localPath(p.Child("path"), b.Path)
-	c.ownPath(b.Path, b.Path)
+	c.uniquePath(b.Path, b.Path)
 	c.user(p.Child("user"), b.User)
 }
 
-// bundleName checks names of the forms NAME and SIGNER-DOMAIN:SIGNER-PATH:NAME.
+// bundleName checks the name of a ClusterTrustBundle, of the form NAME or SIGNER-DOMAIN:SIGNER-PATH:NAME.
 func (c projection) bundleName(name string, p *field.Path) {
 	if name == "" {
 		c.required(p, "must be a valid object name")
@@ -142,7 +142,7 @@ func (c projection) bundleName(name string, p *field.Path) {
 	}
 }
 
-// Longest parts of a signer's name, which is DOMAIN/PATH.
+// maxSignerName is the longest name of a signer, DOMAIN/PATH, in bytes.
 const maxSignerName = 571
 
 func (c *checker) signerName(name string, p *field.Path) {
@@ -173,7 +173,7 @@ func (c *checker) selector(s *metav1.LabelSelector, p *field.Path) {
 	c.add(metavalidation.ValidateLabelSelector(s, metavalidation.LabelSelectorValidationOptions{}, p)...)
 }
 
-// Bounds of a pod certificate's lifetime in seconds; Kubernetes' own signers go no further than a day.
+// Bounds of the lifetime of a pod certificate, in seconds. Kubernetes' own signers issue none for longer than a day.
 const (
 	minCertificateSeconds           = 3600
 	maxCertificateSeconds           = 91 * 86400
@@ -203,7 +203,7 @@ func (c projection) certificate(pc *corev1.PodCertificateProjection, p *field.Pa
 		if file.path != "" {
 			written = true
 			c.localPath(p.Child(file.field), file.path)
-			c.ownPath(file.path, file.path)
+			c.uniquePath(file.path, file.path)
 		}
 	}
 	if !written {
@@ -213,7 +213,7 @@ func (c projection) certificate(pc *corev1.PodCertificateProjection, p *field.Pa
 	c.user(p.Child("user"), pc.User)
 }
 
-// maxUserAnnotations bounds keys and values together, in bytes.
+// maxUserAnnotations bounds the size of all keys and values together, in bytes.
 const maxUserAnnotations = 32 << 10
 
 func (c *checker) userAnnotations(annotations map[string]string, p *field.Path) {

@@ -14,7 +14,7 @@ import (
 	resourcehelper "k8s.io/component-helpers/resource"
 )
 
-// resources checks requests and limits; name checks what may be requested there.
+// resources checks requests and limits. name checks the name of each resource.
 func (c *checker) resources(r *corev1.ResourceRequirements, name func(corev1.ResourceName, *field.Path), p *field.Path) {
 	limits, requests := p.Child("limits"), p.Child("requests")
 	hugePages, compute := false, false
@@ -63,7 +63,7 @@ func (c *checker) quantity(name corev1.ResourceName, q resource.Quantity, p *fie
 	}
 }
 
-// wholePages reports whether q is a positive number of pages of the size that name gives.
+// wholePages reports whether q is a positive multiple of the page size in the name of the resource.
 func wholePages(name corev1.ResourceName, q resource.Quantity) bool {
 	size, err := resource.ParseQuantity(strings.TrimPrefix(string(name), corev1.ResourceHugePagesPrefix))
 	if err != nil || size.Sign() <= 0 || size.MilliValue()%1000 != 0 || size.Value() == 0 {
@@ -72,7 +72,7 @@ func wholePages(name corev1.ResourceName, q resource.Quantity) bool {
 	return q.Value()%size.Value() == 0
 }
 
-// isNative tells Kubernetes' own resources from those of device vendors.
+// isNative reports whether a resource is one of Kubernetes' own, and not one of a device vendor.
 func isNative(name corev1.ResourceName) bool {
 	return !strings.Contains(string(name), "/") || strings.Contains(string(name), corev1.ResourceDefaultNamespacePrefix)
 }
@@ -103,7 +103,7 @@ func (c *checker) containerResourceName(name corev1.ResourceName, p *field.Path)
 	}
 }
 
-// isStandardResource accepts what quotas know too, though no container can ask for it.
+// isStandardResource reports whether the name is that of a resource of containers or of quotas.
 func isStandardResource(name corev1.ResourceName) bool {
 	switch name {
 	case corev1.ResourceCPU, corev1.ResourceMemory, corev1.ResourceEphemeralStorage, corev1.ResourceStorage,
@@ -163,7 +163,7 @@ func (c *checker) withinPodLimits(container, pod corev1.ResourceList, p *field.P
 	}
 }
 
-// resourceClaims checks the pod's own list of claims.
+// resourceClaims checks the claims of the pod.
 func (c *checker) resourceClaims(p *field.Path) {
 	if _, mirror := c.pod.Annotations[corev1.MirrorPodAnnotationKey]; mirror && len(c.pod.Spec.ResourceClaims) > 0 {
 		c.forbidden(field.NewPath(""), "static pods do not support resource claims")
@@ -176,7 +176,7 @@ func (c *checker) resourceClaims(p *field.Path) {
 			c.required(path.Child("name"), "")
 		} else {
 			c.label(path.Child("name"), claim.Name)
-			c.once(seen, path.Child("name"), claim.Name)
+			c.unique(seen, path.Child("name"), claim.Name)
 		}
 		direct, template := claim.ResourceClaimName, claim.ResourceClaimTemplateName
 		switch {
@@ -194,8 +194,8 @@ func (c *checker) resourceClaims(p *field.Path) {
 	}
 }
 
-// claimRefs checks a container's references into the pod's list. A claim is referenced as a whole or by some of its
-// requests, never both.
+// claimRefs checks the references of a container to the claims of its pod. A container uses either a whole claim or some
+// requests of it.
 func (c *checker) claimRefs(refs []corev1.ResourceClaim, p *field.Path) {
 	whole, parts, keys := sets.New[string](), sets.New[string](), sets.New[string]()
 	for i, ref := range refs {
@@ -214,7 +214,7 @@ func (c *checker) claimRefs(refs []corev1.ResourceClaim, p *field.Path) {
 			c.add(field.Duplicate(path, ref.Name))
 		default:
 			c.label(path.Child("request"), ref.Request)
-			c.once(keys, path, ref.Name+"/"+ref.Request)
+			c.unique(keys, path, ref.Name+"/"+ref.Request)
 			parts.Insert(ref.Name)
 		}
 		if !c.claims.Has(ref.Name) {
@@ -230,11 +230,11 @@ func (c *checker) claimRefs(refs []corev1.ResourceClaim, p *field.Path) {
 	}
 }
 
-// QOSClass computes the quality-of-service class from the CPU and memory in pod's spec; it ignores pod's status.
-// Resources of the pod as a whole take the place of those of its containers.
+// QOSClass returns the quality-of-service class that follows from the CPU and memory in the pod's spec. Resources of the
+// pod as a whole replace those of its containers. The status is not read.
 //
-// Module kubectl has a function for this too. It is not used, because everything that imports lanyardtest would then need
-// that module.
+// Module kubectl has a function for this too. It is not used, because a module that imports lanyardtest would then need
+// module kubectl.
 func QOSClass(pod *corev1.Pod) corev1.PodQOSClass {
 	anySet, allEqual := false, true
 	for _, required := range requirements(pod) {

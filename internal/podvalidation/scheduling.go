@@ -26,7 +26,7 @@ func (c *checker) scheduling(p *field.Path) {
 	for i, gate := range spec.SchedulingGates {
 		path := p.Child("schedulingGates").Index(i)
 		c.invalid(path, gate.Name, validation.IsQualifiedName(gate.Name)...)
-		c.once(seen, path, gate.Name)
+		c.unique(seen, path, gate.Name)
 	}
 }
 
@@ -80,7 +80,7 @@ func (c *checker) spreadConstraints(list []corev1.TopologySpreadConstraint, p *f
 		}
 		s, path := &list[i], p.Index(i)
 		c.spreadConstraint(s, path)
-		c.once(seen, path.Child("{topologyKey, whenUnsatisfiable}"),
+		c.unique(seen, path.Child("{topologyKey, whenUnsatisfiable}"),
 			fmt.Sprintf("{%v, %v}", s.TopologyKey, s.WhenUnsatisfiable))
 	}
 }
@@ -115,7 +115,7 @@ func (c *checker) spreadConstraint(s *corev1.TopologySpreadConstraint, p *field.
 	c.selector(s.LabelSelector, p.Child("labelSelector"))
 }
 
-// The two strengths of an affinity.
+// The fields of an affinity for requirements and for preferences.
 const (
 	requiredTerms  = "requiredDuringSchedulingIgnoredDuringExecution"
 	preferredTerms = "preferredDuringSchedulingIgnoredDuringExecution"
@@ -158,17 +158,18 @@ func (c *checker) weight(p *field.Path, weight int32) {
 	}
 }
 
-// nodeTerm checks label values only where they are binding: a preference for a label that cannot exist does no harm.
-func (c *checker) nodeTerm(term *corev1.NodeSelectorTerm, binding bool, p *field.Path) {
+// nodeTerm checks a term of a node selector. Values of labels are checked only in requirements, as in Kubernetes: a
+// preference for a value that no label can have is harmless.
+func (c *checker) nodeTerm(term *corev1.NodeSelectorTerm, required bool, p *field.Path) {
 	for i := range term.MatchExpressions {
-		c.nodeExpression(&term.MatchExpressions[i], binding, p.Child("matchExpressions").Index(i))
+		c.nodeExpression(&term.MatchExpressions[i], required, p.Child("matchExpressions").Index(i))
 	}
 	for i := range term.MatchFields {
 		c.nodeField(&term.MatchFields[i], p.Child("matchFields").Index(i))
 	}
 }
 
-func (c *checker) nodeExpression(r *corev1.NodeSelectorRequirement, binding bool, p *field.Path) {
+func (c *checker) nodeExpression(r *corev1.NodeSelectorRequirement, required bool, p *field.Path) {
 	values := p.Child("values")
 	switch r.Operator {
 	case corev1.NodeSelectorOpIn, corev1.NodeSelectorOpNotIn:
@@ -188,13 +189,13 @@ func (c *checker) nodeExpression(r *corev1.NodeSelectorRequirement, binding bool
 	}
 	c.add(metavalidation.ValidateLabelName(r.Key, p.Child("key"))...)
 	for i, value := range r.Values {
-		if binding {
+		if required {
 			c.invalid(values.Index(i), value, validation.IsValidLabelValue(value)...)
 		}
 	}
 }
 
-// nodeField checks a match on a field of the node, of which only its name is known.
+// nodeField checks a requirement on a field of the node. The only such field is metadata.name.
 func (c *checker) nodeField(r *corev1.NodeSelectorRequirement, p *field.Path) {
 	switch r.Operator {
 	case corev1.NodeSelectorOpIn, corev1.NodeSelectorOpNotIn:
@@ -240,7 +241,7 @@ func (c *checker) podTerm(term *corev1.PodAffinityTerm, p *field.Path) {
 	c.add(metavalidation.ValidateLabelName(term.TopologyKey, p.Child("topologyKey"))...)
 }
 
-// matchLabelKeys checks the keys that take their values from the pod's own labels.
+// matchLabelKeys checks the keys of labels whose values are taken from the pod's own labels.
 func (c *checker) matchLabelKeys(p *field.Path, match, mismatch []string, s *metav1.LabelSelector) {
 	c.labelKeys(match, s, p.Child("matchLabelKeys"))
 	c.labelKeys(mismatch, s, p.Child("mismatchLabelKeys"))

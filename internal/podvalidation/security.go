@@ -47,7 +47,7 @@ func (c *checker) securityContext(sc *corev1.SecurityContext, p *field.Path) {
 	c.user(p.Child("runAsUser"), sc.RunAsUser)
 	c.group(p.Child("runAsGroup"), sc.RunAsGroup)
 	optionalOneOf(&c.faults, p.Child("procMount"), sc.ProcMount, corev1.DefaultProcMount, corev1.UnmaskedProcMount)
-	if sc.ProcMount != nil && *sc.ProcMount == corev1.UnmaskedProcMount && !c.ownUsers() {
+	if sc.ProcMount != nil && *sc.ProcMount == corev1.UnmaskedProcMount && !c.hasUserNamespace() {
 		c.invalid(p.Child("procMount"), *sc.ProcMount, "`hostUsers` must be false to use `Unmasked`")
 	}
 	if sc.AllowPrivilegeEscalation != nil && !*sc.AllowPrivilegeEscalation {
@@ -58,7 +58,7 @@ func (c *checker) securityContext(sc *corev1.SecurityContext, p *field.Path) {
 	c.windowsOptions(sc.WindowsOptions, p.Child("windowsOptions"))
 }
 
-// noEscalation refuses what would let processes gain rights after all.
+// noEscalation refuses a container that must not gain privileges and is privileged or has CAP_SYS_ADMIN.
 func (c *checker) noEscalation(sc *corev1.SecurityContext, p *field.Path) {
 	if sc.Privileged != nil && *sc.Privileged {
 		c.invalid(p, "", "cannot set `allowPrivilegeEscalation` to false and `privileged` to true")
@@ -68,14 +68,14 @@ func (c *checker) noEscalation(sc *corev1.SecurityContext, p *field.Path) {
 	}
 }
 
-// ownUsers reports whether the pod gets a user namespace of its own.
-func (c *checker) ownUsers() bool {
+// hasUserNamespace reports whether the pod gets a user namespace of its own.
+func (c *checker) hasUserNamespace() bool {
 	return c.pod.Spec.HostUsers != nil && !*c.pod.Spec.HostUsers
 }
 
-// hostNamespaces checks what a user namespace cannot go together with.
+// hostNamespaces refuses the fields that a pod with a user namespace of its own cannot have.
 func (c *checker) hostNamespaces(p *field.Path) {
-	if !c.ownUsers() {
+	if !c.hasUserNamespace() {
 		return
 	}
 	const why = "when `hostUsers` is false"
@@ -109,7 +109,7 @@ func (c *checker) group(p *field.Path, id *int64) {
 
 const maxSysctlName = 253
 
-// sysctlName allows both separators that sysctl.d(5) does.
+// sysctlName matches the name of a sysctl, with either of the separators of sysctl.d(5).
 var sysctlName = regexp.MustCompile(`^([a-z0-9]([-_a-z0-9]*[a-z0-9])?[\./])*[a-z0-9]([-_a-z0-9]*[a-z0-9])?$`)
 
 func (c *checker) sysctls(list []corev1.Sysctl, p *field.Path) {
@@ -123,7 +123,7 @@ func (c *checker) sysctls(list []corev1.Sysctl, p *field.Path) {
 			c.invalid(path, name,
 				fmt.Sprintf("must have at most %d characters and match regex %s", maxSysctlName, sysctlName))
 		default:
-			c.once(seen, path, name)
+			c.unique(seen, path, name)
 		}
 		switch namespace, _, _ := sysctl.GetNamespace(name); {
 		case namespace == sysctl.NetNamespace && c.pod.Spec.HostNetwork:
@@ -188,7 +188,7 @@ func (c *checker) appArmorFile(file *string, p *field.Path) {
 	}
 }
 
-// operatingSystem refuses what the pod's operating system does not have.
+// operatingSystem refuses the fields that the pod's operating system does not have.
 func (c *checker) operatingSystem(p *field.Path) {
 	c.hostProcess(p)
 	os := c.pod.Spec.OS
@@ -219,7 +219,8 @@ func (c *checker) linuxOnly(p *field.Path) {
 	})
 }
 
-// windowsOnly refuses the fields that a pod on Windows does not have: of its spec, and all but two of its security contexts.
+// windowsOnly refuses the fields that a pod on Windows cannot have: some of its spec, and all but two of its security
+// contexts.
 func (c *checker) windowsOnly(p *field.Path) {
 	const why = "cannot be set for a windows pod"
 	spec := &c.pod.Spec
@@ -251,7 +252,7 @@ func (c *checker) windowsOnly(p *field.Path) {
 	})
 }
 
-// hostProcess checks that either all containers of a pod are Windows host processes or none is.
+// hostProcess requires that either all containers of a pod are Windows host processes or none is.
 func (c *checker) hostProcess(p *field.Path) {
 	var podWide *bool
 	if sc := c.pod.Spec.SecurityContext; sc != nil && sc.WindowsOptions != nil {
@@ -283,7 +284,7 @@ func (c *checker) hostProcess(p *field.Path) {
 	}
 }
 
-// windowsOptions checks the name of a user, which is USER or DOMAIN\USER. No agent runs such a pod; a kubelet checks the rest.
+// windowsOptions checks the name of a user, USER or DOMAIN\USER. No agent runs such a pod; a kubelet checks the rest.
 func (c *checker) windowsOptions(w *corev1.WindowsSecurityContextOptions, p *field.Path) {
 	if w == nil || w.RunAsUserName == nil {
 		return

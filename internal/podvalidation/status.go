@@ -11,7 +11,8 @@ import (
 	"lanyard.dev/internal/podannotation"
 )
 
-// ValidateStatusUpdate returns what makes the status and metadata of updated unfit to replace those of old.
+// ValidateStatusUpdate returns the faults of an update of a pod's status. Only the status and the metadata of updated are
+// checked.
 func ValidateStatusUpdate(updated, old *corev1.Pod) field.ErrorList {
 	c := newChecker(updated)
 	meta, status := field.NewPath("metadata"), field.NewPath("status")
@@ -21,7 +22,7 @@ func ValidateStatusUpdate(updated, old *corev1.Pod) field.ErrorList {
 	if podannotation.IsProcess(old) {
 		kept = processAnnotation
 	}
-	c.annotationsKept(kept, old.Annotations, meta.Child("annotations"))
+	c.annotationsUnchanged(kept, old.Annotations, meta.Child("annotations"))
 	c.annotations(meta.Child("annotations"))
 	if updated.Spec.NodeName != old.Spec.NodeName {
 		c.forbidden(status.Child("nodeName"), "may not be changed directly")
@@ -31,7 +32,7 @@ func ValidateStatusUpdate(updated, old *corev1.Pod) field.ErrorList {
 	}
 	c.add(apivalidation.ValidateImmutableField(updated.Status.QOSClass, old.Status.QOSClass, status.Child("qosClass"))...)
 	c.conditions(status.Child("conditions"))
-	c.ends(old, status)
+	c.containersStayEnded(old, status)
 	c.addresses(old, status)
 	c.claimStatuses(status.Child("resourceClaimStatuses"))
 	return c.list
@@ -44,8 +45,8 @@ func (c *checker) conditions(p *field.Path) {
 	}
 }
 
-// ends refuses to bring back containers that have ended and are not to be restarted.
-func (c *checker) ends(old *corev1.Pod, p *field.Path) {
+// containersStayEnded refuses a status in which a container runs again that has ended and must not be restarted.
+func (c *checker) containersStayEnded(old *corev1.Pod, p *field.Path) {
 	own := map[string]*corev1.Container{}
 	c.eachContainer(p, func(ctr *corev1.Container, _ *field.Path) { own[ctr.Name] = ctr })
 	policy := old.Spec.RestartPolicy
@@ -57,12 +58,12 @@ func (c *checker) ends(old *corev1.Pod, p *field.Path) {
 	}
 	never := func(*corev1.ContainerStatus) bool { return false }
 	now, was := &c.pod.Status, &old.Status
-	c.staysEnded(now.ContainerStatuses, was.ContainerStatuses, mayRestart, p.Child("containerStatuses"))
-	c.staysEnded(now.InitContainerStatuses, was.InitContainerStatuses, mayRestart, p.Child("initContainerStatuses"))
-	c.staysEnded(now.EphemeralContainerStatuses, was.EphemeralContainerStatuses, never, p.Child("ephemeralContainerStatuses"))
+	c.stayEnded(now.ContainerStatuses, was.ContainerStatuses, mayRestart, p.Child("containerStatuses"))
+	c.stayEnded(now.InitContainerStatuses, was.InitContainerStatuses, mayRestart, p.Child("initContainerStatuses"))
+	c.stayEnded(now.EphemeralContainerStatuses, was.EphemeralContainerStatuses, never, p.Child("ephemeralContainerStatuses"))
 }
 
-// restartsAfter reports whether a policy restarts a container that ended as s says.
+// restartsAfter reports whether a restart policy restarts a container that ended with the status s.
 func restartsAfter(policy string, s *corev1.ContainerStatus) bool {
 	switch policy {
 	case string(corev1.RestartPolicyAlways):
@@ -73,7 +74,7 @@ func restartsAfter(policy string, s *corev1.ContainerStatus) bool {
 	return false
 }
 
-func (c *checker) staysEnded(now, was []corev1.ContainerStatus, mayRestart func(*corev1.ContainerStatus) bool, p *field.Path) {
+func (c *checker) stayEnded(now, was []corev1.ContainerStatus, mayRestart func(*corev1.ContainerStatus) bool, p *field.Path) {
 	alive := sets.New[string]()
 	for i := range now {
 		if now[i].State.Terminated == nil {
@@ -87,7 +88,7 @@ func (c *checker) staysEnded(now, was []corev1.ContainerStatus, mayRestart func(
 	}
 }
 
-// addresses checks the pod's and its host's addresses: at most one for each IP family, the first of them the primary.
+// addresses checks the addresses of the pod and of its host: at most one for each IP family, the primary one first.
 func (c *checker) addresses(old *corev1.Pod, p *field.Path) {
 	var pod, podWas, host, hostWas []string
 	for _, ip := range c.pod.Status.PodIPs {
@@ -116,7 +117,7 @@ func (c *checker) ips(list, was []string, p *field.Path) {
 	}
 	seen := sets.New[string]()
 	for i, ip := range list {
-		c.once(seen, p.Index(i), ip)
+		c.unique(seen, p.Index(i), ip)
 	}
 	if len(list) < 2 || len(c.list) > before {
 		return
@@ -133,20 +134,20 @@ func (c *checker) claimStatuses(p *field.Path) {
 		if !c.claims.Has(s.Name) {
 			c.invalid(path, s.Name, "must match the name of an entry in `spec.resourceClaims`")
 		}
-		c.once(seen, path, s.Name)
+		c.unique(seen, path, s.Name)
 		if s.ResourceClaimName != nil {
 			c.subdomain(path, *s.ResourceClaimName)
 		}
 	}
 }
 
-// ValidateBinding returns what keeps b from binding a pod to a node.
+// ValidateBinding returns the faults of a binding of a pod to a node.
 func ValidateBinding(b *corev1.Binding) field.ErrorList {
 	var f faults
 	target := field.NewPath("target")
 	if b.Target.Kind != "" && b.Target.Kind != "Node" {
 		f.add(field.NotSupported(target.Child("kind"), b.Target.Kind, []string{"Node", "<empty>"}))
 	}
-	f.text(target.Child("name"), b.Target.Name)
+	f.notEmpty(target.Child("name"), b.Target.Name)
 	return f.list
 }

@@ -18,14 +18,14 @@ import (
 	"lanyard.dev/internal/podannotation"
 )
 
-// ValidateUpdate returns what makes updated, with its defaults set, unfit to replace old. Most of a pod's spec never
-// changes; what may is listed in the message.
+// ValidateUpdate returns the faults of an update of a pod. The defaults of updated must have been set. Most fields of a
+// spec never change; the message of a refusal lists those that may.
 func ValidateUpdate(updated, old *corev1.Pod) field.ErrorList {
 	c := newChecker(updated)
 	meta, spec := field.NewPath("metadata"), field.NewPath("spec")
 	c.add(apivalidation.ValidateObjectMetaUpdate(&updated.ObjectMeta, &old.ObjectMeta, meta)...)
 	c.object()
-	c.annotationsKept(fixedAnnotation, old.Annotations, meta.Child("annotations"))
+	c.annotationsUnchanged(fixedAnnotation, old.Annotations, meta.Child("annotations"))
 	if len(updated.Spec.Containers) != len(old.Spec.Containers) {
 		c.forbidden(spec.Child("containers"), "pod updates may not add or remove containers")
 		return c.list
@@ -37,12 +37,12 @@ func ValidateUpdate(updated, old *corev1.Pod) field.ErrorList {
 	c.deadlineShrinks(old.Spec.ActiveDeadlineSeconds, spec.Child("activeDeadlineSeconds"))
 	c.tolerationsGrow(old.Spec.Tolerations, spec.Child("tolerations"))
 	c.gatesShrink(old.Spec.SchedulingGates, spec.Child("schedulingGates"))
-	c.specKept(&old.Spec, spec)
+	c.specUnchanged(&old.Spec, spec)
 	return c.list
 }
 
-// fixedAnnotation returns what to call an annotation that a pod has from its creation on or never, since it says how the
-// pod came to be, how it is confined or what is run in it; "" is any other.
+// fixedAnnotation returns a name for the kind of an annotation that must not change after the pod was created, or "" for
+// any other annotation. Such annotations say where the pod comes from, how it is confined, or which command is run in it.
 func fixedAnnotation(key string) string {
 	switch {
 	case strings.HasPrefix(key, corev1.DeprecatedAppArmorBetaContainerAnnotationKeyPrefix):
@@ -57,8 +57,8 @@ func fixedAnnotation(key string) string {
 	return ""
 }
 
-// processAnnotation is fixedAnnotation for the subresources of the pod of a process: who writes its status neither
-// vouches for the process nor ends it.
+// processAnnotation is like fixedAnnotation, for the subresources of the pod of a process. A client that may write the
+// status must neither renew the lease of the process nor end it.
 func processAnnotation(key string) string {
 	if key == podannotation.Lease {
 		return "lease annotation"
@@ -69,8 +69,8 @@ func processAnnotation(key string) string {
 // BindingMayAnnotate reports whether a binding may set an annotation on the pod that it binds.
 func BindingMayAnnotate(key string) bool { return processAnnotation(key) == "" }
 
-// annotationsKept holds fast the annotations that kind has a name for.
-func (c *checker) annotationsKept(kind func(key string) string, old map[string]string, p *field.Path) {
+// annotationsUnchanged refuses changes of the annotations for which kind returns a name.
+func (c *checker) annotationsUnchanged(kind func(key string) string, old map[string]string, p *field.Path) {
 	for key, value := range old {
 		if now, kept := c.pod.Annotations[key]; kind(key) != "" && (!kept || now != value) {
 			c.forbidden(p.Key(key), "may not remove or update "+kind(key))
@@ -95,7 +95,7 @@ func (c *checker) deadlineShrinks(old *int64, p *field.Path) {
 	}
 }
 
-// tolerationsGrow allows additions, and changes of how long a taint is tolerated.
+// tolerationsGrow allows new tolerations, and changes of tolerationSeconds.
 func (c *checker) tolerationsGrow(old []corev1.Toleration, p *field.Path) {
 	timeless := func(t corev1.Toleration) corev1.Toleration {
 		t.TolerationSeconds = nil
@@ -123,16 +123,16 @@ func (c *checker) gatesShrink(old []corev1.PodSchedulingGate, p *field.Path) {
 	}
 }
 
-// updatable is what the refusal of any other change names. The last three things that may change, gates and, while a
-// pod has gates, its node selector and node affinity, Kubernetes leaves out.
+// updatable is the message of a refusal. It is Kubernetes' own, which does not mention that scheduling gates may be
+// removed, nor that the node selector and the node affinity of a gated pod may be narrowed.
 const updatable = "pod updates may not change fields other than `spec.containers[*].image`," +
 	"`spec.initContainers[*].image`,`spec.activeDeadlineSeconds`," +
 	"`spec.tolerations` (only additions to existing tolerations)," +
 	"`spec.terminationGracePeriodSeconds` (allow it to be set to 1 if it was previously negative)"
 
-// specKept undoes in a copy what an update may do, and refuses whatever difference is left. The lists of containers
-// must be of equal length.
-func (c *checker) specKept(old *corev1.PodSpec, p *field.Path) {
+// specUnchanged refuses an update of a field that must not change. It undoes the allowed changes in a copy, and compares
+// the copy with old. Both specs must have the same number of containers.
+func (c *checker) specUnchanged(old *corev1.PodSpec, p *field.Path) {
 	if equality.Semantic.DeepEqual(&c.pod.Spec, old) {
 		return
 	}
@@ -146,7 +146,7 @@ func (c *checker) specKept(old *corev1.PodSpec, p *field.Path) {
 	rest.ActiveDeadlineSeconds = old.ActiveDeadlineSeconds
 	rest.Tolerations = old.Tolerations
 	rest.SchedulingGates = old.SchedulingGates
-	if becameOne(old.TerminationGracePeriodSeconds, rest.TerminationGracePeriodSeconds) {
+	if graceBecameOne(old.TerminationGracePeriodSeconds, rest.TerminationGracePeriodSeconds) {
 		rest.TerminationGracePeriodSeconds = old.TerminationGracePeriodSeconds
 	}
 	if len(old.SchedulingGates) > 0 {
@@ -159,12 +159,12 @@ func (c *checker) specKept(old *corev1.PodSpec, p *field.Path) {
 	}
 }
 
-// becameOne reports the one change of the grace period that is allowed: a negative one stands for 1.
-func becameOne(old, now *int64) bool {
+// graceBecameOne reports the only allowed change of the grace period: a negative one, which is treated as 1, may become 1.
+func graceBecameOne(old, now *int64) bool {
 	return old != nil && now != nil && *old < 0 && *now == 1
 }
 
-// withNodeAffinity returns a with the node affinity of old, nil where that leaves nothing and old is nil.
+// withNodeAffinity returns a copy of a with the node affinity of old. It returns nil if old is nil and the copy is empty.
 func withNodeAffinity(a, old *corev1.Affinity) *corev1.Affinity {
 	out := &corev1.Affinity{}
 	if a != nil {
@@ -180,7 +180,8 @@ func withNodeAffinity(a, old *corev1.Affinity) *corev1.Affinity {
 	return out
 }
 
-// gatedPlacement lets a pod that is not to be scheduled yet narrow the choice of its node, never widen it.
+// gatedPlacement allows a pod with scheduling gates to add to the conditions for its node, and refuses any other change of
+// them.
 func (c *checker) gatedPlacement(old *corev1.PodSpec, p *field.Path) {
 	for key, value := range old.NodeSelector {
 		if now, kept := c.pod.Spec.NodeSelector[key]; !kept || now != value {
@@ -211,7 +212,8 @@ func requiredNodeTerms(a *corev1.Affinity) []corev1.NodeSelectorTerm {
 	return a.NodeAffinity.RequiredDuringSchedulingIgnoredDuringExecution.NodeSelectorTerms
 }
 
-// narrows reports whether term only adds to old. An empty term matches no node, so anything added to it would widen it.
+// narrows reports whether term only adds conditions to old. An empty term matches no node, so an addition to it would make
+// it match more.
 func narrows(term, old *corev1.NodeSelectorTerm) bool {
 	if len(old.MatchExpressions)+len(old.MatchFields) == 0 {
 		return len(term.MatchExpressions)+len(term.MatchFields) == 0
@@ -224,15 +226,16 @@ func hasPrefix(list, prefix []corev1.NodeSelectorRequirement) bool {
 		func(a, b corev1.NodeSelectorRequirement) bool { return equality.Semantic.DeepEqual(a, b) })
 }
 
-// Bounds in bytes: of the text of a difference, and of a spec that is compared in full, which takes far longer than to
-// validate it.
+// Bounds in bytes: of the text of a difference, and of a spec that is compared in full. A full comparison takes much longer
+// than validation.
 const (
 	maxDiff     = 8 << 10
 	maxDiffSpec = 32 << 10
 )
 
-// specDiff shows what differs between two specs. The text reaches the audit log with the refusal, so where users keep
-// secrets (values of variables and headers, commands, options of drivers) it only says which values are the same.
+// specDiff returns the difference between two specs as text. The text is part of the refusal, and so of the audit log.
+// Values that may be secrets (values of variables and headers, commands, options of drivers) are replaced by numbers that
+// show only which of them are equal.
 func specDiff(old, updated *corev1.PodSpec) string {
 	if old.Size() > maxDiffSpec || updated.Size() > maxDiffSpec {
 		return "these differ: " + strings.Join(changedFields(old, updated), ", ")
@@ -246,7 +249,7 @@ func specDiff(old, updated *corev1.PodSpec) string {
 	return text
 }
 
-// changedFields names the fields of the spec that differ, as they are written in JSON.
+// changedFields returns the JSON names of the fields of the spec that differ.
 func changedFields(old, updated *corev1.PodSpec) []string {
 	var names []string
 	a, b := reflect.ValueOf(*old), reflect.ValueOf(*updated)
@@ -258,7 +261,7 @@ func changedFields(old, updated *corev1.PodSpec) []string {
 	return names
 }
 
-// masks gives every value met a number of its own.
+// masks maps each value to a number of its own.
 type masks map[string]int
 
 func (m masks) hide(value *string) {
@@ -284,7 +287,7 @@ func (m masks) values(options map[string]string) {
 	}
 }
 
-// spec returns a copy of spec in which nothing is to be read that may be secret.
+// spec returns a copy of spec with the values replaced that may be secrets.
 func (m masks) spec(spec *corev1.PodSpec) *corev1.PodSpec {
 	spec = spec.DeepCopy()
 	for _, list := range [][]corev1.Container{spec.InitContainers, spec.Containers} {

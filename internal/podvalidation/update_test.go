@@ -10,7 +10,7 @@ import (
 	"k8s.io/utils/ptr"
 )
 
-// stored is defaulted as the store would hold it.
+// stored returns a pod with defaults, as it is after it was stored.
 func stored(mutate func(*corev1.Pod)) *corev1.Pod {
 	pod := defaulted(mutate)
 	pod.UID, pod.ResourceVersion = "u", "1"
@@ -59,7 +59,7 @@ func TestValidateUpdate(t *testing.T) {
 	for _, c := range []struct {
 		name          string
 		before, after func(*corev1.Pod)
-		path          string // "" for an update that is accepted
+		path          string // "" if the update is accepted
 		kind          field.ErrorType
 		text          string
 	}{

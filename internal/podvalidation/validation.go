@@ -12,8 +12,8 @@ import (
 	"k8s.io/apimachinery/pkg/util/validation/field"
 )
 
-// Validate returns what makes pod, with its defaults set, unfit to be created. Messages and field paths are
-// Kubernetes 1.37's. Features that are alpha there are checked as if enabled.
+// Validate returns the faults of a new pod, whose defaults must have been set. Messages and field paths are those of
+// Kubernetes 1.37. Alpha features are checked as if they were enabled.
 func Validate(pod *corev1.Pod) field.ErrorList {
 	c := newChecker(pod)
 	c.object()
@@ -28,7 +28,8 @@ func Validate(pod *corev1.Pod) field.ErrorList {
 	return c.list
 }
 
-// checker validates one pod: the faults found so far, and what parts of the pod need to know of its other parts.
+// checker validates one pod. It holds the faults found so far, and the volumes and claims of the pod to which other parts
+// of the pod refer.
 type checker struct {
 	faults
 	pod     *corev1.Pod
@@ -46,7 +47,7 @@ func newChecker(pod *corev1.Pod) *checker {
 	return c
 }
 
-// object checks what must hold of a pod at all times, on creation as after an update.
+// object checks what must hold of a pod when it is created and after each update.
 func (c *checker) object() {
 	c.metadata(field.NewPath("metadata"))
 	c.spec(field.NewPath("spec"))
@@ -63,7 +64,7 @@ func (c *checker) spec(p *field.Path) {
 	c.initContainers(p.Child("initContainers"))
 	c.podResources(p.Child("resources"))
 	c.policies(p)
-	c.names(p)
+	c.references(p)
 	c.hostname(p)
 	c.dns(p)
 	c.podSecurityContext(p.Child("securityContext"))
@@ -91,8 +92,8 @@ func (c *checker) policies(p *field.Path) {
 	}
 }
 
-// names checks the fields that name other objects.
-func (c *checker) names(p *field.Path) {
+// references checks the names of other objects.
+func (c *checker) references(p *field.Path) {
 	spec := &c.pod.Spec
 	if spec.ServiceAccountName != "" {
 		c.invalid(p.Child("serviceAccountName"), spec.ServiceAccountName,
@@ -142,7 +143,7 @@ func (c *checker) hostname(p *field.Path) {
 	c.invalid(path, *spec.HostnameOverride, validation.IsDNS1123Subdomain(*spec.HostnameOverride)...)
 }
 
-// Limits of the resolver in Linux' C libraries.
+// Limits of the resolver in the C libraries of Linux.
 const (
 	maxNameservers     = 3
 	maxSearchPaths     = 32
@@ -217,7 +218,7 @@ func (c *checker) evictionResponders(p *field.Path) {
 			c.required(path.Child("name"), "")
 		} else {
 			c.add(validation.IsDomainPrefixedKey(path.Child("name"), r.Name)...)
-			c.once(seen, path, r.Name)
+			c.unique(seen, path, r.Name)
 		}
 		switch {
 		case r.Priority == nil:

@@ -177,7 +177,7 @@ func (r refusal) check(t *testing.T, errs field.ErrorList) {
 	t.Errorf("got %v\nwant %s %s %q", errs.ToAggregate(), r.path, r.kind, r.text)
 }
 
-// refuse runs the cases after defaulting, unless a case has to do with what defaults would mend.
+// refuse checks that each pod is refused after its defaults were set.
 func refuse(t *testing.T, cases []refusal) {
 	t.Helper()
 	t.Parallel()
@@ -333,7 +333,7 @@ func TestValidateRefusesScheduling(t *testing.T) {
 	})
 }
 
-// FuzzValidate sends whatever decodes as a pod through everything that sees a pod on its way into the store.
+// FuzzValidate calls every function of the package with any pod that can be decoded.
 func FuzzValidate(f *testing.F) {
 	seeds := []*corev1.Pod{{}, minimal(), defaulted(nil), defaulted(projected(token("t", nil))), large(3)}
 	for _, seed := range seeds {
@@ -369,7 +369,7 @@ func FuzzValidate(f *testing.F) {
 	})
 }
 
-// large returns a defaulted pod with n of much; 700 make about a megabyte of JSON.
+// large returns a pod with defaults and n containers, volumes and tolerations. 700 make about a megabyte of JSON.
 func large(n int) *corev1.Pod {
 	pod := minimal()
 	for i := range n {
@@ -405,7 +405,7 @@ func BenchmarkValidate(b *testing.B) {
 	}
 }
 
-// BenchmarkValidateUpdateRefused is the costliest refusal: every container differs.
+// BenchmarkValidateUpdateRefused measures the most expensive refusal, in which every container differs.
 func BenchmarkValidateUpdateRefused(b *testing.B) {
 	old, updated := large(1500), large(1500)
 	for i := range updated.Spec.Containers {

@@ -10,7 +10,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/validation/field"
 )
 
-// allVolumes checks the pod's volumes and enters the sound ones into c.volumes, where mounts look for them.
+// allVolumes checks the volumes of the pod, and adds those without faults to c.volumes, where mounts look them up.
 func (c *checker) allVolumes(p *field.Path) {
 	volumes, names := c.pod.Spec.Volumes, sets.New[string]()
 	created := c.createdClaims()
@@ -37,7 +37,7 @@ func (c *checker) allVolumes(p *field.Path) {
 	}
 }
 
-// createdClaims names the claims that come into being with the pod's ephemeral volumes.
+// createdClaims returns the names of the claims that are created for the pod's ephemeral volumes.
 func (c *checker) createdClaims() sets.Set[string] {
 	names := sets.New[string]()
 	for i := range c.pod.Spec.Volumes {
@@ -48,10 +48,10 @@ func (c *checker) createdClaims() sets.Set[string] {
 	return names
 }
 
-// volumeSource requires that a volume has one source, and checks it.
+// volumeSource requires that a volume has exactly one source, and checks it.
 func (c *checker) volumeSource(v *corev1.Volume, p *field.Path) {
 	found := false
-	once := func(name string) bool {
+	isFirst := func(name string) bool {
 		if found {
 			c.forbidden(p.Child(name), "may not specify more than 1 volume type")
 			return false
@@ -61,12 +61,12 @@ func (c *checker) volumeSource(v *corev1.Volume, p *field.Path) {
 	}
 	supported := supportedSources(v)
 	for _, source := range supported {
-		if source.set && once(source.name) {
+		if source.set && isFirst(source.name) {
 			c.supportedSource(v, p.Child(source.name))
 		}
 	}
 	for name, value := range setFields(&v.VolumeSource) {
-		if !slices.Contains(supported, setField{name, true}) && once(name) {
+		if !slices.Contains(supported, setField{name, true}) && isFirst(name) {
 			c.otherSource(v, value, p.Child(name))
 		}
 	}
@@ -75,7 +75,7 @@ func (c *checker) volumeSource(v *corev1.Volume, p *field.Path) {
 	}
 }
 
-// supportedSources are the sources that the agent supports, in Kubernetes' order.
+// supportedSources returns the sources that the agent supports (package podsupport), in Kubernetes' order.
 func supportedSources(v *corev1.Volume) []setField {
 	return []setField{
 		{"emptyDir", v.EmptyDir != nil}, {"hostPath", v.HostPath != nil}, {"secret", v.Secret != nil}, {"downwardAPI", v.DownwardAPI != nil},
@@ -83,7 +83,7 @@ func supportedSources(v *corev1.Volume) []setField {
 	}
 }
 
-// supportedSource checks the first of supportedSources that v has.
+// supportedSource checks the first source of supportedSources that is set in v.
 func (c *checker) supportedSource(v *corev1.Volume, p *field.Path) {
 	switch {
 	case v.EmptyDir != nil:
@@ -91,13 +91,13 @@ func (c *checker) supportedSource(v *corev1.Volume, p *field.Path) {
 	case v.HostPath != nil:
 		c.hostPath(v.HostPath, p)
 	case v.Secret != nil:
-		c.text(p.Child("secretName"), v.Secret.SecretName)
+		c.notEmpty(p.Child("secretName"), v.Secret.SecretName)
 		c.files(v.Secret.DefaultMode, v.Secret.DefaultUser, v.Secret.Items, p)
 	case v.DownwardAPI != nil:
 		c.files(v.DownwardAPI.DefaultMode, v.DownwardAPI.DefaultUser, nil, p)
 		c.downwardFiles(v.DownwardAPI.Items, p)
 	case v.ConfigMap != nil:
-		c.text(p.Child("name"), v.ConfigMap.Name)
+		c.notEmpty(p.Child("name"), v.ConfigMap.Name)
 		c.files(v.ConfigMap.DefaultMode, v.ConfigMap.DefaultUser, v.ConfigMap.Items, p)
 	case v.Projected != nil:
 		c.projected(v.Projected, p)
@@ -128,7 +128,7 @@ func (c *checker) hostPath(v *corev1.HostPathVolumeSource, p *field.Path) {
 
 const modeFault = "must be a number between 0 and 0777 (octal), both inclusive"
 
-// files checks what the volumes made of small files share: the mode, the owner, and which key becomes which file.
+// files checks the fields that all volumes of API objects have: the mode, the owner, and which key becomes which file.
 func (c *checker) files(mode *int32, user *int64, items []corev1.KeyToPath, p *field.Path) {
 	c.fileMode(p.Child("defaultMode"), mode)
 	c.user(p.Child("defaultUser"), user)
@@ -138,8 +138,8 @@ func (c *checker) files(mode *int32, user *int64, items []corev1.KeyToPath, p *f
 func (c *checker) items(items []corev1.KeyToPath, p *field.Path) {
 	for i := range items {
 		item, at := &items[i], p.Index(i)
-		c.text(at.Child("key"), item.Key)
-		c.text(at.Child("path"), item.Path)
+		c.notEmpty(at.Child("key"), item.Key)
+		c.notEmpty(at.Child("path"), item.Path)
 		c.localPath(at.Child("path"), item.Path)
 		c.fileMode(at.Child("mode"), item.Mode)
 		c.user(at.Child("user"), item.User)
@@ -152,11 +152,12 @@ func (c *checker) fileMode(p *field.Path, mode *int32) {
 	}
 }
 
-// downwardFiles reports, as Kubernetes does, without the file's index.
+// downwardFiles checks the files of a downward API volume. As in Kubernetes, faults are reported without the index of the
+// file.
 func (c *checker) downwardFiles(files []corev1.DownwardAPIVolumeFile, p *field.Path) {
 	for i := range files {
 		file := &files[i]
-		c.text(p.Child("path"), file.Path)
+		c.notEmpty(p.Child("path"), file.Path)
 		c.localPath(p.Child("path"), file.Path)
 		switch {
 		case file.FieldRef != nil:
@@ -174,8 +175,8 @@ func (c *checker) downwardFiles(files []corev1.DownwardAPIVolumeFile, p *field.P
 	}
 }
 
-// localPath requires a relative path without backsteps that does not begin with two dots, under which a node keeps its
-// own links.
+// localPath requires a relative path without "..", that does not begin with two dots. A node keeps its own links under such
+// names.
 func (c *checker) localPath(p *field.Path, value string) {
 	c.descendingPath(p, value)
 	if strings.HasPrefix(value, "..") && !strings.HasPrefix(value, "../") {

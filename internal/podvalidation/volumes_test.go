@@ -113,8 +113,8 @@ func TestValidateRefusesMounts(t *testing.T) {
 	})
 }
 
-// TestSourcesAreThoseOfTheAgent holds the sources that are checked in full to those that the agent supports, and every other
-// source to what Kubernetes requires of it.
+// TestSourcesAreThoseOfTheAgent compares the sources that are checked in full with those that the agent supports, and the
+// required fields of every other source with Kubernetes' rules.
 func TestSourcesAreThoseOfTheAgent(t *testing.T) {
 	t.Parallel()
 	required := map[string]string{

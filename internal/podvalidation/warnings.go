@@ -9,10 +9,10 @@ import (
 	"k8s.io/apimachinery/pkg/util/validation/field"
 )
 
-// MaxWarnings bounds what one answer warns of; a client's header space is small.
+// MaxWarnings bounds the warnings of one answer. Clients limit the size of headers.
 const MaxWarnings = 32
 
-// Warnings returns what in pod is accepted but cannot be meant, in Kubernetes' words.
+// Warnings returns warnings, worded as in Kubernetes, about values that are accepted and have no useful effect.
 func Warnings(pod *corev1.Pod) []string {
 	w := &warnings{pod: pod}
 	w.annotations(field.NewPath("metadata", "annotations"))
@@ -81,7 +81,7 @@ func (w *warnings) volumes(p *field.Path) {
 	w.tokenPaths(p)
 }
 
-// tokenPaths warns of files that would take the place of a projected token.
+// tokenPaths warns of files that would replace a projected token.
 func (w *warnings) tokenPaths(p *field.Path) {
 	tokens := sets.New[string]()
 	w.eachProjection(p, func(s *corev1.VolumeProjection, _ *field.Path) {
@@ -116,7 +116,8 @@ func (w *warnings) tokenPaths(p *field.Path) {
 	})
 }
 
-// eachProjection hands fn the path of all the volume's sources, which is how Kubernetes words these warnings.
+// eachProjection calls fn with each source of each projected volume, and the path of all sources of the volume. Kubernetes'
+// warnings have the path without an index.
 func (w *warnings) eachProjection(p *field.Path, fn func(*corev1.VolumeProjection, *field.Path)) {
 	for i := range w.pod.Spec.Volumes {
 		if v := w.pod.Spec.Volumes[i].Projected; v != nil {
@@ -179,7 +180,7 @@ func (w *warnings) fractions(list corev1.ResourceList, p *field.Path) {
 	}
 }
 
-// hiddenEnv warns of a variable set again, unless its new value builds on the old one.
+// hiddenEnv warns of a variable that is set again, unless the new value contains the old one.
 func (w *warnings) hiddenEnv(vars []corev1.EnvVar, p *field.Path) {
 	seen := sets.New[string]()
 	for i := range vars {
