@@ -1,4 +1,6 @@
-// Package registry holds what the packages below it share: one generic strategy, and the making of a store from it.
+// Package registry makes the store of a resource from one generic strategy, and prints objects as tables. The packages
+// below it use it.
 //
-// Each package below is one resource: what its objects default to, which are refused, and how kubectl prints them.
+// Each package below it is one resource: the defaults of its objects, which objects are refused, and how kubectl prints
+// them.
 package registry

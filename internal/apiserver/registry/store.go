@@ -24,7 +24,7 @@ import (
 	"sigs.k8s.io/structured-merge-diff/v6/fieldpath"
 )
 
-// Kind says all that a store needs to know of one resource.
+// Kind is everything that the store of a resource depends on.
 type Kind[T Object] struct {
 	Resource   schema.GroupResource
 	Singular   string
@@ -35,20 +35,21 @@ type Kind[T Object] struct {
 	NewList func() runtime.Object
 
 	Strategy Strategy[T]
-	// Delete is the delete strategy where Strategy alone does not do: graceful deletion.
+	// Delete is the delete strategy if it is not Strategy: that of resources with graceful deletion.
 	Delete rest.RESTDeleteStrategy
-	// TTL is how long a written object is kept, in seconds; nil keeps it for good.
+	// TTL returns how long an object is kept after it was written, in seconds. If TTL is nil, objects are kept until they
+	// are deleted.
 	TTL func(T) uint64
 
 	Columns []metav1.TableColumnDefinition
 	Row     func(obj T, now time.Time) []any
-	// Fields are the fields that a field selector may name.
+	// Fields returns the fields that a field selector may name, with their values.
 	Fields func(T) fields.Set
-	// Indexed names the fields of Fields by which the watch cache finds objects without a scan.
+	// Indexed are the fields of Fields by which the watch cache finds objects without reading all of them.
 	Indexed []string
 }
 
-// Store is a resource as the API serves it.
+// Store is the store of a resource, as the API serves it.
 type Store struct {
 	*genericregistry.Store
 	shortNames, categories []string
@@ -60,7 +61,7 @@ var (
 	_ rest.CategoriesProvider = &Store{}
 )
 
-// Readable is a store without its ways to write, for resources that offer only some of them.
+// Readable is a store without the methods that write, for resources that serve only some of them.
 type Readable interface {
 	rest.StorageWithReadiness
 	rest.Scoper
@@ -82,7 +83,7 @@ func (s *Store) Categories() []string { return s.categories }
 // Create implements rest.Creater.
 func (s *Store) Create(ctx context.Context, obj runtime.Object, validate rest.ValidateObjectFunc, options *metav1.CreateOptions) (runtime.Object, error) {
 	made, err := s.Store.Create(ctx, obj, validate, options)
-	return made, fault(err)
+	return made, clientError(err)
 }
 
 // Update implements rest.Updater.
@@ -90,7 +91,7 @@ func (s *Store) Update(ctx context.Context, name string, info rest.UpdatedObject
 	update rest.ValidateObjectUpdateFunc, forceAllowCreate bool, options *metav1.UpdateOptions,
 ) (runtime.Object, bool, error) {
 	updated, made, err := s.Store.Update(ctx, name, info, create, update, forceAllowCreate, options)
-	return updated, made, fault(err)
+	return updated, made, clientError(err)
 }
 
 // Delete implements rest.GracefulDeleter.
@@ -105,7 +106,7 @@ func (s *Store) DeleteCollection(ctx context.Context, validate rest.ValidateObje
 	return s.Store.DeleteCollection(ctx, validate, options, which)
 }
 
-// NewStore makes the store of one resource on the storage that getter hands out.
+// NewStore returns the store of a resource, on the storage that getter provides.
 func NewStore[T Object](kind Kind[T], getter generic.RESTOptionsGetter) (*Store, error) {
 	s := &genericregistry.Store{
 		NewFunc:                   func() runtime.Object { return kind.New() },
@@ -156,17 +157,17 @@ func (k Kind[T]) attributes(obj runtime.Object) (labels.Set, fields.Set, error) 
 	return item.GetLabels(), k.Fields(item), nil
 }
 
-// StrategyOf returns the strategy that a store of T's updates with.
+// StrategyOf returns the update strategy of a store of objects of type T.
 func StrategyOf[T Object](s *Store) Strategy[T] { return s.UpdateStrategy.(Strategy[T]) }
 
-// WithStrategy returns the same stored objects under another strategy.
+// WithStrategy returns a store of the same objects with another strategy.
 func WithStrategy[T Object](s *Store, strategy Strategy[T]) *Store {
 	other := *s.Store
 	other.CreateStrategy, other.UpdateStrategy, other.ResetFieldsStrategy = strategy, strategy, strategy
 	return &Store{Store: &other, shortNames: s.shortNames, categories: s.categories}
 }
 
-// Part is a subresource that reads and updates its object through a strategy of its own, such as /status.
+// Part is a subresource that reads and updates the object itself with a strategy of its own, such as /status.
 type Part struct {
 	store *genericregistry.Store
 }
@@ -176,7 +177,7 @@ var (
 	_ rest.ResetFieldsStrategy = &Part{}
 )
 
-// NewPart returns the subresource of s that updates with the given strategy.
+// NewPart returns a subresource of s that updates with the given strategy.
 func NewPart[T Object](s *Store, strategy Strategy[T]) *Part {
 	part := *s.Store
 	part.CreateStrategy = nil
@@ -201,7 +202,7 @@ func (p *Part) Update(ctx context.Context, name string, info rest.UpdatedObjectI
 	update rest.ValidateObjectUpdateFunc, _ bool, options *metav1.UpdateOptions,
 ) (runtime.Object, bool, error) {
 	updated, made, err := p.store.Update(ctx, name, info, create, update, false, options)
-	return updated, made, fault(err)
+	return updated, made, clientError(err)
 }
 
 // GetResetFields implements rest.ResetFieldsStrategy.
@@ -214,20 +215,20 @@ func (p *Part) ConvertToTable(ctx context.Context, obj, options runtime.Object) 
 	return p.store.ConvertToTable(ctx, obj, options)
 }
 
-// unreadableApply opens the library's error about a configuration that does not fit the kind's schema.
+// unreadableApply is the beginning of the library's error about an apply configuration that does not match the schema of
+// its kind.
 const unreadableApply = "failed to create typed patch object"
 
-// tooLargeToSend is in the words of the gRPC client about a message over its own limit, which is above etcd's.
+// tooLargeToSend is part of the gRPC client's error about a message above its own limit, which is higher than etcd's.
 const tooLargeToSend = "larger than max"
 
-// fault turns what the library answers as faults of the server, and logs with what the client sent, into the client's
-// faults they are.
-func fault(err error) error {
+// clientError returns an error of the client, with status 4xx, for an error that the library treats as one of the server.
+// The library would log what the client sent. It returns other errors unchanged.
+func clientError(err error) error {
 	if err == nil || apierrors.ReasonForError(err) != "" {
 		return err
 	}
-	// etcd's client gives its errors a gRPC code. Of all it calls an invalid argument, only the size is in the hands of
-	// whoever writes an object.
+	// etcd's client gives its errors a gRPC code. The size is the only invalid argument that a client of the API can cause.
 	var refusal interface {
 		error
 		Code() codes.Code

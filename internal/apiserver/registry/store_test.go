@@ -25,7 +25,7 @@ import (
 	"lanyard.dev/internal/apiserver/registry/storagetest"
 )
 
-// kind is a resource of secrets whose strategy notes what it is asked.
+// kind is a resource of Secrets with a strategy that marks what it has done.
 func kind(typer runtime.ObjectTyper) registry.Kind[*corev1.Secret] {
 	return registry.Kind[*corev1.Secret]{
 		Resource: corev1.Resource("secrets"), Singular: "secret", ShortNames: []string{"sec"}, Categories: []string{"all"},
@@ -62,7 +62,7 @@ func faultIf(bad bool, detail string) field.ErrorList {
 	return field.ErrorList{field.Invalid(field.NewPath("metadata"), nil, detail)}
 }
 
-// cached puts a watch cache before storage, as the server does: indexes live there.
+// cached adds a watch cache to the storage, as the server does. The indexes are part of it.
 type cached struct{ *storagetest.Storage }
 
 func (c cached) GetRESTOptions(resource schema.GroupResource, example runtime.Object) (generic.RESTOptions, error) {
@@ -145,14 +145,14 @@ func TestPartOnlyUpdates(t *testing.T) {
 		t.Errorf("stored %+v, %v", stored, err)
 	}
 	if _, err := update(t, part, "none", func(*corev1.Secret) {}); !apierrors.IsNotFound(err) {
-		t.Errorf("a subresource makes its object: %v", err)
+		t.Errorf("a subresource creates its object: %v", err)
 	}
 	if !part.GetResetFields()["v1"].Has(fieldpath.MakePathOrDie("data")) || !store.GetResetFields()["v1"].Has(fieldpath.MakePathOrDie("type")) {
 		t.Errorf("reset fields of the part %v, of the store %v", part.GetResetFields(), store.GetResetFields())
 	}
 	part.Destroy()
 	if _, err := update(t, store, "s", func(*corev1.Secret) {}); err != nil {
-		t.Errorf("a part that ends takes its store along: %v", err)
+		t.Errorf("the end of a part ends its store: %v", err)
 	}
 }
 
@@ -204,7 +204,7 @@ func TestSelectors(t *testing.T) {
 	}
 }
 
-// TestEmptyStrategy asks a strategy without functions: it permits, and says nothing.
+// TestEmptyStrategy checks that a strategy without functions allows everything and gives no warnings.
 func TestEmptyStrategy(t *testing.T) {
 	t.Parallel()
 	s := registry.Strategy[*corev1.Secret]{}

@@ -23,27 +23,27 @@ type Object interface {
 	metav1.Object
 }
 
-// Strategy says how objects of one kind are created and updated. It implements the library's create, update, delete
-// and field-reset strategies from the few functions in which kinds differ; a nil function does nothing.
+// Strategy is how objects of one kind are created and updated. It implements the library's strategies for creation, update,
+// deletion and the reset of fields, with the few functions in which kinds differ. A nil function has no effect.
 type Strategy[T Object] struct {
 	runtime.ObjectTyper
 	names.NameGenerator
 
 	Namespaced bool
-	// CreateOnUpdate lets PUT make an object that is not there.
+	// CreateOnUpdate allows PUT to create an object that does not exist.
 	CreateOnUpdate bool
-	// NeedsVersion refuses an update that names no resourceVersion.
+	// NeedsVersion refuses an update without a resourceVersion.
 	NeedsVersion bool
 
-	// OnCreate and OnUpdate set what clients may not; old is what is stored.
+	// OnCreate and OnUpdate set the fields that clients must not set. old is the stored object.
 	OnCreate func(ctx context.Context, obj T)
 	OnUpdate func(ctx context.Context, obj, old T)
-	// Check and CheckUpdate return every fault at once; CheckUpdate repeats Check where the kind asks for that.
+	// Check and CheckUpdate return all faults. CheckUpdate repeats Check if the kind requires it.
 	Check       func(obj T) field.ErrorList
 	CheckUpdate func(obj, old T) field.ErrorList
-	// Warn returns advice for the caller; it refuses nothing. WarnCreate returns advice that is only worth giving once.
+	// Warn returns warnings for the client, on creation and update. WarnCreate returns warnings on creation only.
 	Warn, WarnCreate func(ctx context.Context, obj T) []string
-	// Reset names the fields that OnCreate and OnUpdate overwrite, which server-side apply must not own.
+	// Reset are the fields that OnCreate and OnUpdate overwrite. Server-side apply must not own them.
 	Reset map[fieldpath.APIVersion]*fieldpath.Set
 }
 
@@ -116,7 +116,7 @@ func (s Strategy[T]) WarningsOnUpdate(ctx context.Context, obj, old runtime.Obje
 // GetResetFields implements rest.ResetFieldsStrategy.
 func (s Strategy[T]) GetResetFields() map[fieldpath.APIVersion]*fieldpath.Set { return s.Reset }
 
-// ResetFields names the fields of one API version that a strategy overwrites, as top-level names ("status", "spec").
+// ResetFields returns the set of the named top-level fields ("status", "spec") of one API version, for Strategy.Reset.
 func ResetFields(apiVersion string, names ...string) map[fieldpath.APIVersion]*fieldpath.Set {
 	set := fieldpath.NewSet()
 	for _, name := range names {
@@ -125,21 +125,21 @@ func ResetFields(apiVersion string, names ...string) map[fieldpath.APIVersion]*f
 	return map[fieldpath.APIVersion]*fieldpath.Set{fieldpath.APIVersion(apiVersion): set}
 }
 
-// NamespacedFields returns the fields by which a field selector can find any object that lives in a namespace.
+// NamespacedFields returns the fields that a field selector may name for every object in a namespace.
 func NamespacedFields[T Object](obj T) fields.Set {
 	return fields.Set{"metadata.name": obj.GetName(), "metadata.namespace": obj.GetNamespace()}
 }
 
-// ClusterFields returns the fields by which a field selector can find any object that lives in no namespace.
+// ClusterFields returns the fields that a field selector may name for every object outside of namespaces.
 func ClusterFields[T Object](obj T) fields.Set { return fields.Set{"metadata.name": obj.GetName()} }
 
 const noCollector = "this server has no garbage collector"
 
-// collectorFinalizers are those that a garbage collector alone takes away.
+// collectorFinalizers are the finalizers that only a garbage collector removes.
 var collectorFinalizers = []string{metav1.FinalizerOrphanDependents, metav1.FinalizerDeleteDependents}
 
-// ownershipWarnings tells of what in an object's metadata only a garbage collector would act on, if it is new. old is nil for
-// a new object.
+// ownershipWarnings returns warnings about new metadata on which only a garbage collector would act. old is nil for a new
+// object.
 func ownershipWarnings(obj, old runtime.Object) []string {
 	m, err := meta.Accessor(obj)
 	if err != nil {
@@ -153,7 +153,7 @@ func ownershipWarnings(obj, old runtime.Object) []string {
 	}
 	var warnings []string
 	owners := m.GetOwnerReferences()
-	_, mirror := m.GetAnnotations()[corev1.MirrorPodAnnotationKey] // whose owner is its node, always
+	_, mirror := m.GetAnnotations()[corev1.MirrorPodAnnotationKey] // the owner of a mirror pod is always its node
 	if len(owners) > 0 && !mirror && !equality.Semantic.DeepEqual(owners, before.GetOwnerReferences()) {
 		warnings = append(warnings, "metadata.ownerReferences: an object is not removed with its owners: "+noCollector)
 	}
@@ -165,8 +165,8 @@ func ownershipWarnings(obj, old runtime.Object) []string {
 	return warnings
 }
 
-// warnOfCascade tells who asks for the removal of dependents first that there will be none. Background, which kubectl always
-// asks for, promises no moment, and is not worth a word each time.
+// warnOfCascade warns a client that requests the deletion of dependents first, because there will be none. It does not warn
+// of Background, which kubectl requests with each deletion and which promises no time.
 func warnOfCascade(ctx context.Context, options *metav1.DeleteOptions) {
 	if options != nil && options.PropagationPolicy != nil && *options.PropagationPolicy == metav1.DeletePropagationForeground {
 		warning.AddWarning(ctx, "", "propagationPolicy Foreground: dependents are not removed: "+noCollector)

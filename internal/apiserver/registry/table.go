@@ -13,8 +13,8 @@ import (
 	"k8s.io/utils/clock"
 )
 
-// tableOf returns a convertor that prints objects of type T with the given columns; row returns one cell per column, ages
-// reckoned from now.
+// tableOf returns a convertor that prints objects of type T with the given columns. row returns one cell for each column,
+// with ages at the time now.
 func tableOf[T runtime.Object](columns []metav1.TableColumnDefinition, row func(obj T, now time.Time) []any) rest.TableConvertor {
 	return &tableConvertor[T]{columns: columns, row: row, clock: clock.RealClock{}}
 }
@@ -54,7 +54,7 @@ func each(obj runtime.Object, fn func(runtime.Object) error) error {
 	return fn(obj)
 }
 
-// describe copies the list position that clients page and watch by.
+// describe copies the position in the list, by which clients page and watch.
 func describe(out *metav1.Table, obj runtime.Object) {
 	if list, err := meta.ListAccessor(obj); err == nil {
 		out.ResourceVersion = list.GetResourceVersion()
@@ -70,7 +70,7 @@ func describe(out *metav1.Table, obj runtime.Object) {
 // UnknownCell is the text of a cell whose value is not known.
 const UnknownCell = "<unknown>"
 
-// Age returns the time from then to now in at most two units ("5m12s", "3d"), or UnknownCell for a zero then.
+// Age returns the time from then to now in at most two units ("5m12s", "3d"), or UnknownCell if then is zero.
 func Age(then, now time.Time) string {
 	if then.IsZero() {
 		return UnknownCell

@@ -58,7 +58,7 @@ func TestConvert(t *testing.T) {
 			for _, row := range got.Rows {
 				cells = append(cells, row.Cells)
 				if _, ok := row.Object.Object.(*corev1.ConfigMap); !ok {
-					t.Errorf("row brings %T, which kubectl reads namespaces and labels from", row.Object.Object)
+					t.Errorf("the row has %T, from which kubectl reads namespaces and labels", row.Object.Object)
 				}
 			}
 			got.Rows = nil

@@ -1,7 +1,7 @@
-// Package certificatesigningrequest serves certificate signing requests: what is refused, who is written down as the
-// requester, their table, their storage with /approval and /status.
+// Package certificatesigningrequest serves certificate signing requests: it validates them, records their requester, prints
+// them, and serves /approval and /status.
 //
-// It does not know who may approve or sign, and signs nothing.
+// The package does not know who may approve or sign a request, and signs nothing.
 package certificatesigningrequest
 
 import (
@@ -21,12 +21,12 @@ import (
 	"lanyard.dev/internal/apiserver/registry"
 )
 
-// Signed tells whether requests to a signer are signed by this server.
+// Signed reports whether this server signs the requests to a signer.
 type Signed func(signerName string) bool
 
 type strategy = registry.Strategy[*certificatesv1.CertificateSigningRequest]
 
-// Strategy returns how requests are written. Warner completes it.
+// Strategy returns how requests are created and updated. Warner returns its function for warnings.
 func Strategy() registry.Strategy[*certificatesv1.CertificateSigningRequest] {
 	return strategy{
 		OnCreate: prepare, OnUpdate: keepAll, Check: Validate, CheckUpdate: ValidateUpdate,
@@ -54,7 +54,7 @@ func NewStatus(store *registry.Store, c clock.PassiveClock) *registry.Part {
 	return registry.NewPart(store, status)
 }
 
-// prepare writes down who asks, whatever the body says, and that nothing has been decided.
+// prepare records the requester, whatever the body says, and removes every decision.
 func prepare(ctx context.Context, r *certificatesv1.CertificateSigningRequest) {
 	r.Spec.Username, r.Spec.UID, r.Spec.Groups, r.Spec.Extra = "", "", nil, nil
 	r.Status = certificatesv1.CertificateSigningRequestStatus{}
@@ -71,12 +71,12 @@ func prepare(ctx context.Context, r *certificatesv1.CertificateSigningRequest) {
 	}
 }
 
-// keepAll leaves nothing but metadata to change: a request is what its approver saw.
+// keepAll allows changes of metadata only: the approver must be able to rely on the request.
 func keepAll(_ context.Context, obj, old *certificatesv1.CertificateSigningRequest) {
 	obj.Spec, obj.Status = old.Spec, old.Status
 }
 
-// keepForApproval leaves the conditions to change, but for the signer's own.
+// keepForApproval allows changes of the conditions, except for those that the signer sets.
 func keepForApproval(obj, old *certificatesv1.CertificateSigningRequest, now metav1.Time) {
 	conditions := keepStored(obj.Status.Conditions, old.Status.Conditions, certificatesv1.CertificateFailed)
 	obj.Spec, obj.Status = old.Spec, old.Status
@@ -84,15 +84,15 @@ func keepForApproval(obj, old *certificatesv1.CertificateSigningRequest, now met
 	stamp(obj.Status.Conditions, old.Status.Conditions, now)
 }
 
-// keepForStatus leaves the certificate and the conditions to change, but for those of approval.
+// keepForStatus allows changes of the certificate and of the conditions, except for those of the approval.
 func keepForStatus(obj, old *certificatesv1.CertificateSigningRequest, now metav1.Time) {
 	obj.Spec = old.Spec
 	obj.Status.Conditions = keepStored(obj.Status.Conditions, old.Status.Conditions, approvals...)
 	stamp(obj.Status.Conditions, old.Status.Conditions, now)
 }
 
-// Warner returns the warnings of requests that wait in vain: those to a signer of Kubernetes' own for which this server does not
-// sign, until they are signed.
+// Warner returns the warnings about requests that will not be signed: those to a signer of Kubernetes' own for which this
+// server does not sign.
 func Warner(signed Signed) func(context.Context, *certificatesv1.CertificateSigningRequest) []string {
 	return func(_ context.Context, r *certificatesv1.CertificateSigningRequest) []string {
 		name := r.Spec.SignerName
@@ -111,7 +111,7 @@ func configure(signerName string) string {
 	return ""
 }
 
-// reset names fields as paths with dots.
+// reset returns the set of fields with the given paths, whose elements are separated by dots.
 func reset(paths ...string) map[fieldpath.APIVersion]*fieldpath.Set {
 	set := fieldpath.NewSet()
 	for _, path := range paths {
@@ -124,12 +124,12 @@ func reset(paths ...string) map[fieldpath.APIVersion]*fieldpath.Set {
 	return map[fieldpath.APIVersion]*fieldpath.Set{fieldpath.APIVersion(certificatesv1.SchemeGroupVersion.String()): set}
 }
 
-// Fields returns what a field selector may ask of r.
+// Fields returns the fields that a field selector may name, with the values of r.
 func Fields(r *certificatesv1.CertificateSigningRequest) fields.Set {
 	return fields.Set{"metadata.name": r.Name, "spec.signerName": r.Spec.SignerName}
 }
 
-// Columns are those of kubectl get csr.
+// Columns are the columns of kubectl get csr.
 var Columns = []metav1.TableColumnDefinition{
 	{Name: "Name", Type: "string", Format: "name", Description: "Name of the request."},
 	{Name: "Age", Type: "string", Description: "Time since the request was made."},
@@ -139,7 +139,7 @@ var Columns = []metav1.TableColumnDefinition{
 	{Name: "Condition", Type: "string", Description: "What became of the request."},
 }
 
-// Row returns a cell for each of Columns, the age as of now.
+// Row returns a cell for each of Columns, with the age at the time now.
 func Row(r *certificatesv1.CertificateSigningRequest, now time.Time) []any {
 	requested := "<none>"
 	if seconds := r.Spec.ExpirationSeconds; seconds != nil {

@@ -64,7 +64,7 @@ var (
 	custom   = condition("example.com/Seen", corev1.ConditionFalse)
 )
 
-// check wants exactly one fault that begins with want, or none if want is empty.
+// check requires exactly one fault that begins with want, or none if want is empty.
 func check(t *testing.T, errs field.ErrorList, want string) {
 	t.Helper()
 	switch {
@@ -223,7 +223,7 @@ func selfSigned(t testing.TB) []byte {
 	return encode("CERTIFICATE", der)
 }
 
-// as is a request's context of jane.
+// as returns the context of a request of the user jane.
 func as(t testing.TB) context.Context {
 	return request.WithUser(storagetest.In(t, ""), &user.DefaultInfo{
 		Name: "jane", UID: "7", Groups: []string{"dev"}, Extra: map[string][]string{"example.com/k": {"v"}},

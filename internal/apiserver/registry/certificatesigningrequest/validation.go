@@ -17,13 +17,13 @@ import (
 )
 
 const (
-	// legacySigner took any request for any purpose; certificates.k8s.io/v1 has never allowed it.
+	// legacySigner accepted any request for any purpose. certificates.k8s.io/v1 has never allowed it.
 	legacySigner = "kubernetes.io/legacy-unknown"
 
 	minExpirationSeconds = 600
 )
 
-// usages are all that Kubernetes knows, sorted.
+// usages are all key usages that Kubernetes knows, sorted.
 var usages = []certificatesv1.KeyUsage{
 	certificatesv1.UsageAny, certificatesv1.UsageCertSign, certificatesv1.UsageClientAuth, certificatesv1.UsageCodeSigning,
 	certificatesv1.UsageContentCommitment, certificatesv1.UsageCRLSign, certificatesv1.UsageDataEncipherment,
@@ -36,14 +36,14 @@ var usages = []certificatesv1.KeyUsage{
 
 var statuses = []corev1.ConditionStatus{corev1.ConditionTrue, corev1.ConditionFalse, corev1.ConditionUnknown}
 
-// Validate returns every fault of a new request.
+// Validate returns the faults of a new request.
 func Validate(r *certificatesv1.CertificateSigningRequest) field.ErrorList {
 	errs := validation.ValidateObjectMeta(&r.ObjectMeta, false, anyName, field.NewPath("metadata"))
 	errs = append(errs, validateSpec(&r.Spec, field.NewPath("spec"))...)
 	return append(errs, validateStatus(&r.Status, field.NewPath("status"))...)
 }
 
-// anyName leaves names to the rule that they fit into a URL path, which holds for every resource.
+// anyName accepts every name. All resources require that a name is valid in the path of a URL.
 func anyName(string, bool) []string { return nil }
 
 func validateSpec(s *certificatesv1.CertificateSigningRequestSpec, path *field.Path) field.ErrorList {
@@ -133,14 +133,14 @@ func opposite(kind certificatesv1.RequestConditionType) certificatesv1.RequestCo
 	return ""
 }
 
-// approvals are for /approval to set, decisions are all that is never taken back.
+// approvals are the conditions that /approval sets, and decisions are those that are never removed.
 var (
 	approvals = []certificatesv1.RequestConditionType{certificatesv1.CertificateApproved, certificatesv1.CertificateDenied}
 	decisions = append(slices.Clone(approvals), certificatesv1.CertificateFailed)
 )
 
-// ValidateUpdate returns every fault of a change of metadata, or of either subresource: each strategy has put back what
-// is not its to change.
+// ValidateUpdate returns the faults of an update of the metadata or of a subresource. The strategy has restored all fields
+// that the update must not change.
 func ValidateUpdate(updated, old *certificatesv1.CertificateSigningRequest) field.ErrorList {
 	errs := validation.ValidateObjectMetaUpdate(&updated.ObjectMeta, &old.ObjectMeta, field.NewPath("metadata"))
 	path := field.NewPath("status")
@@ -169,8 +169,8 @@ func ofType(all []entry, kind certificatesv1.RequestConditionType) []entry {
 	return found
 }
 
-// keepStored returns now with its conditions of the given types replaced by those that are stored. The order stays where
-// it can, so that an update which changes nothing is none.
+// keepStored returns now with its conditions of the given types replaced by the stored ones. It keeps the order where that
+// is possible, so that an update without changes has no effect.
 func keepStored(now, stored []entry, kinds ...certificatesv1.RequestConditionType) []entry {
 	kept := make([]entry, 0, len(now))
 	left := slices.Clone(stored)
@@ -192,7 +192,7 @@ func keepStored(now, stored []entry, kinds ...certificatesv1.RequestConditionTyp
 	return kept
 }
 
-// stamp fills in the times that a client left out: of the last change of anything, and of the last change of the status.
+// stamp sets the times that a client left out: the time of the last update, and the time of the last change of the status.
 func stamp(now, stored []entry, at metav1.Time) {
 	for i := range now {
 		c := &now[i]
@@ -216,8 +216,8 @@ const (
 	maxSignerName   = maxSignerDomain + 1 + utilvalidation.DNS1123SubdomainMaxLength + utilvalidation.DNS1123LabelMaxLength + 1
 )
 
-// ValidateSignerName returns what is wrong with the name of a signer: a domain of two labels at least, a slash, and one
-// or more subdomain names joined by dots.
+// ValidateSignerName returns the faults of the name of a signer: a domain of at least two labels, a slash, and one or more
+// subdomain names joined by dots.
 func ValidateSignerName(path *field.Path, name string) field.ErrorList {
 	if name == "" {
 		return field.ErrorList{field.Required(path, "")}
@@ -241,7 +241,7 @@ func ValidateSignerName(path *field.Path, name string) field.ErrorList {
 	return errs
 }
 
-// validateLabels reports the first label that is at fault; the others would say the same.
+// validateLabels returns the faults of the first invalid label. The others would have the same faults.
 func validateLabels(path *field.Path, segment string, faults func(string) []string) field.ErrorList {
 	for label := range strings.SplitSeq(segment, ".") {
 		var errs field.ErrorList

@@ -1,4 +1,4 @@
-// Package configmap serves config maps: what is refused, their table, their storage.
+// Package configmap validates and prints config maps.
 //
 // It does not know what any key of a config map means.
 package configmap
@@ -17,21 +17,21 @@ import (
 	"lanyard.dev/internal/apiserver/registry"
 )
 
-// Columns are those of kubectl get configmaps.
+// Columns are the columns of kubectl get configmaps.
 var Columns = []metav1.TableColumnDefinition{
 	{Name: "Name", Type: "string", Format: "name", Description: "Name of the config map."},
 	{Name: "Data", Type: "string", Description: "Number of keys, textual and binary together."},
 	{Name: "Age", Type: "string", Description: "Time since the config map was created."},
 }
 
-// Row returns a cell for each of Columns, the age as of now.
+// Row returns a cell for each of Columns, with the age at the time now.
 func Row(cm *corev1.ConfigMap, now time.Time) []any {
 	return []any{cm.Name, int64(len(cm.Data) + len(cm.BinaryData)), registry.Age(cm.CreationTimestamp.Time, now)}
 }
 
 const immutable = "field is immutable when `immutable` is set"
 
-// Validate returns every fault of a new config map. Values only, not keys, count towards its size.
+// Validate returns the faults of a new config map. The limit of its size applies to values, not to keys.
 func Validate(cm *corev1.ConfigMap) field.ErrorList {
 	errs := validation.ValidateObjectMeta(&cm.ObjectMeta, true, validation.NameIsDNSSubdomain, field.NewPath("metadata"))
 	total := 0
@@ -48,7 +48,7 @@ func Validate(cm *corev1.ConfigMap) field.ErrorList {
 		total += len(value)
 	}
 	if total > corev1.MaxSecretSize {
-		// The empty path, printed as [], stands for the whole object: neither map alone is at fault.
+		// The empty path, printed as [], is that of the whole object: the sizes of both maps are added.
 		errs = append(errs, field.TooLong(field.NewPath(""), "", corev1.MaxSecretSize))
 	}
 	return errs
@@ -62,7 +62,7 @@ func validateKey(key string, path *field.Path) field.ErrorList {
 	return errs
 }
 
-// ValidateUpdate returns every fault of updated and of its change from old.
+// ValidateUpdate returns the faults of updated and of its difference from old.
 func ValidateUpdate(updated, old *corev1.ConfigMap) field.ErrorList {
 	errs := validation.ValidateObjectMetaUpdate(&updated.ObjectMeta, &old.ObjectMeta, field.NewPath("metadata"))
 	if isSet(old.Immutable) {

@@ -1,7 +1,6 @@
-// Package event serves events, which two API groups show in two forms: what is refused, the conversion between the
-// forms, their table, their storage.
+// Package event validates and prints events, and converts them between the forms of the two API groups that serve them.
 //
-// An event is stored as core/v1 has it. The package does not know who reports events, nor repeats or counts them.
+// An event is stored in the form of core/v1. The package does not know who reports events, and does not count them.
 package event
 
 import (
@@ -17,10 +16,10 @@ import (
 	"lanyard.dev/internal/apiserver/registry"
 )
 
-// TTL is how long an event is kept.
+// TTL is how long an event is stored.
 const TTL = time.Hour
 
-// Fields returns what a field selector may ask of e, under core/v1's names.
+// Fields returns the fields that a field selector may name, by their names in core/v1, with the values of e.
 func Fields(e *corev1.Event) fields.Set {
 	about := &e.InvolvedObject
 	return fields.Set{
@@ -40,7 +39,7 @@ func Fields(e *corev1.Event) fields.Set {
 	}
 }
 
-// Columns are those of kubectl get events.
+// Columns are the columns of kubectl get events.
 var Columns = []metav1.TableColumnDefinition{
 	{Name: "Last Seen", Type: "string", Description: "Time since the event last happened."},
 	{Name: "Type", Type: "string", Description: "Normal or Warning."},
@@ -54,7 +53,7 @@ var Columns = []metav1.TableColumnDefinition{
 	{Name: "Name", Type: "string", Priority: 1, Description: "Name of the event."},
 }
 
-// Row returns a cell for each of Columns, the times as of now.
+// Row returns a cell for each of Columns, with the ages at the time now.
 func Row(e *corev1.Event, now time.Time) []any {
 	first, last, count := happened(e)
 	return []any{
@@ -63,7 +62,8 @@ func Row(e *corev1.Event, now time.Time) []any {
 	}
 }
 
-// happened reads either generation of fields: a series if there is one, else the old time stamps, else eventTime.
+// happened returns when the event first and last happened, and how often. It reads the series if there is one, else the old
+// time stamps, else eventTime.
 func happened(e *corev1.Event) (first, last time.Time, count int32) {
 	first = e.FirstTimestamp.Time
 	if first.IsZero() {
@@ -95,8 +95,8 @@ func source(e *corev1.Event) string {
 	return component
 }
 
-// ToEventsV1 writes in to out in the form of events.k8s.io/v1. All but out's TypeMeta is overwritten; nothing is lost,
-// as FromEventsV1 shows. Both objects then share memory: maps, slices and what pointers point to, except the series.
+// ToEventsV1 converts an event to events.k8s.io/v1. It overwrites all of out but its TypeMeta, and loses nothing.
+// Afterwards both objects share memory: maps, slices, and all pointers except that of the series.
 func ToEventsV1(in *corev1.Event, out *eventsv1.Event) {
 	*out = eventsv1.Event{
 		TypeMeta:                 out.TypeMeta,
@@ -120,7 +120,7 @@ func ToEventsV1(in *corev1.Event, out *eventsv1.Event) {
 	}
 }
 
-// FromEventsV1 undoes ToEventsV1, on the same terms.
+// FromEventsV1 is the inverse of ToEventsV1, and shares memory as it does.
 func FromEventsV1(in *eventsv1.Event, out *corev1.Event) {
 	*out = corev1.Event{
 		TypeMeta:            out.TypeMeta,
@@ -144,7 +144,7 @@ func FromEventsV1(in *eventsv1.Event, out *corev1.Event) {
 	}
 }
 
-// ToEventsV1List converts a list as ToEventsV1 converts each item. No items and an empty list of them stay apart.
+// ToEventsV1List converts a list. A nil list of items stays nil, and an empty one stays empty.
 func ToEventsV1List(in *corev1.EventList, out *eventsv1.EventList) {
 	out.ListMeta, out.Items = in.ListMeta, nil
 	if in.Items == nil {
@@ -156,7 +156,7 @@ func ToEventsV1List(in *corev1.EventList, out *eventsv1.EventList) {
 	}
 }
 
-// FromEventsV1List undoes ToEventsV1List.
+// FromEventsV1List is the inverse of ToEventsV1List.
 func FromEventsV1List(in *eventsv1.EventList, out *corev1.EventList) {
 	out.ListMeta, out.Items = in.ListMeta, nil
 	if in.Items == nil {

@@ -16,7 +16,8 @@ import (
 	"lanyard.dev/internal/apiserver/registry/event"
 )
 
-// fill gives every field that v reaches a value of its own, so that a conversion that drops or swaps one shows.
+// fill sets each field that v reaches to a value of its own, so that a conversion that drops or swaps a field fails the
+// test.
 func fill(v reflect.Value, next *int64) {
 	*next++
 	switch at := v.Addr().Interface().(type) {
@@ -110,7 +111,7 @@ func TestConversionKeepsAnAbsentList(t *testing.T) {
 	}
 }
 
-// FuzzRoundTrip holds that whatever a client sends in either form is unharmed by the other.
+// FuzzRoundTrip checks that no field of an event changes when it is converted to the other form and back.
 func FuzzRoundTrip(f *testing.F) {
 	for _, e := range []*corev1.Event{legacy(), modern(), {}} {
 		data, err := json.Marshal(e)

@@ -11,14 +11,14 @@ import (
 	"k8s.io/apimachinery/pkg/util/validation/field"
 )
 
-// Limits of an event with an eventTime, in bytes.
+// Limits of an event that has an eventTime, in bytes.
 const (
 	maxWord = 128
 	maxNote = 1024
 )
 
-// Validate returns the faults of an event that came in through core/v1. For the sake of old reporters it is lenient:
-// only an event with an eventTime must also say who reports it, what was done, and why.
+// Validate returns the faults of an event that a client wrote through core/v1. It requires little, because of old
+// reporters: only an event with an eventTime must have a reporter, an action and a reason.
 func Validate(e *corev1.Event) field.ErrorList {
 	var errs field.ErrorList
 	if !namespaceMatches(e) {
@@ -31,10 +31,10 @@ func Validate(e *corev1.Event) field.ErrorList {
 	return append(errs, invalid(field.NewPath("namespace"), e.Namespace, utilvalidation.IsDNS1123Subdomain(e.Namespace))...)
 }
 
-// ValidateUpdate returns the faults of an event that was updated through core/v1, where any field may change.
+// ValidateUpdate returns the faults of an event that a client updated through core/v1, where every field may change.
 func ValidateUpdate(updated, _ *corev1.Event) field.ErrorList { return Validate(updated) }
 
-// ValidateStrict returns the faults of an event that came in through events.k8s.io/v1.
+// ValidateStrict returns the faults of an event that a client wrote through events.k8s.io/v1.
 func ValidateStrict(e *corev1.Event) field.ErrorList {
 	errs := Validate(e)
 	errs = append(errs, validation.ValidateObjectMeta(&e.ObjectMeta, true, validation.NameIsDNSSubdomain, field.NewPath("metadata"))...)
@@ -48,8 +48,8 @@ func ValidateStrict(e *corev1.Event) field.ErrorList {
 	return append(errs, validateNoLegacy(e)...)
 }
 
-// ValidateUpdateStrict returns the faults of an event that was updated through events.k8s.io/v1, where only the
-// series and the metadata may change.
+// ValidateUpdateStrict returns the faults of an event that a client updated through events.k8s.io/v1, where only the series
+// and the metadata may change.
 func ValidateUpdateStrict(updated, old *corev1.Event) field.ErrorList {
 	errs := Validate(updated)
 	errs = append(errs, validation.ValidateObjectMetaUpdate(&updated.ObjectMeta, &old.ObjectMeta, field.NewPath("metadata"))...)
@@ -85,9 +85,9 @@ func fixedFields(updated, old *corev1.Event) []fixedField {
 	}
 }
 
-// namespaceMatches reports whether e lies where the object it is about lies. Events about objects outside any
-// namespace lie in "default", and those with an eventTime in "kube-system" too; an event with an eventTime may be
-// about an object elsewhere.
+// namespaceMatches reports whether e is in the namespace of its object. Events about objects without a namespace are in
+// "default"; those with an eventTime may also be in "kube-system". An event with an eventTime may be about an object in
+// another namespace.
 func namespaceMatches(e *corev1.Event) bool {
 	about := e.InvolvedObject.Namespace
 	switch {
@@ -122,7 +122,7 @@ func validateWord(name, value string) field.ErrorList {
 	return validateLength(name, value, maxWord)
 }
 
-// validateLength does not repeat a value that is too long.
+// validateLength limits the length of a value. The fault does not contain the value.
 func validateLength(name, value string, limit int) field.ErrorList {
 	if len(value) <= limit {
 		return nil
@@ -144,7 +144,7 @@ func validateSeries(series *corev1.EventSeries) field.ErrorList {
 	return errs
 }
 
-// validateNoLegacy refuses the fields that series and eventTime took the place of.
+// validateNoLegacy refuses the fields that were replaced by series and eventTime.
 func validateNoLegacy(e *corev1.Event) field.ErrorList {
 	var errs field.ErrorList
 	unset := func(name string, ok bool) {

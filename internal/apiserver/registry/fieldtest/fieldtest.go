@@ -1,6 +1,6 @@
-// Package fieldtest compares validation faults with expected ones in tests.
+// Package fieldtest compares the faults of a validation with the expected ones, in tests.
 //
-// It knows no kind and is imported by tests only.
+// It depends on no kind, so that tests of domain packages can use it too. Only tests import it.
 package fieldtest
 
 import (
@@ -10,46 +10,45 @@ import (
 	"k8s.io/apimachinery/pkg/util/validation/field"
 )
 
-// Fault is an expected fault: its exact field path and type, and a part of what is printed after
-// the path.
+// Fault is an expected fault: its exact field path and type, and a part of its text after the path.
 type Fault struct {
 	Field  string
 	Type   field.ErrorType
 	Detail string
 }
 
-// Required is a missing value.
+// Required returns the fault of a missing value.
 func Required(path, detail string) Fault {
 	return Fault{Field: path, Type: field.ErrorTypeRequired, Detail: detail}
 }
 
-// Invalid is a malformed or contradictory value.
+// Invalid returns the fault of a malformed or contradictory value.
 func Invalid(path, detail string) Fault {
 	return Fault{Field: path, Type: field.ErrorTypeInvalid, Detail: detail}
 }
 
-// Forbidden is a value that may not be set or changed.
+// Forbidden returns the fault of a value that must not be set or changed.
 func Forbidden(path, detail string) Fault {
 	return Fault{Field: path, Type: field.ErrorTypeForbidden, Detail: detail}
 }
 
-// NotSupported is a value that is not among the allowed ones.
+// NotSupported returns the fault of a value that is not among the allowed ones.
 func NotSupported(path, detail string) Fault {
 	return Fault{Field: path, Type: field.ErrorTypeNotSupported, Detail: detail}
 }
 
-// TooLong is a value over its limit.
+// TooLong returns the fault of a value above its limit.
 func TooLong(path, detail string) Fault {
 	return Fault{Field: path, Type: field.ErrorTypeTooLong, Detail: detail}
 }
 
-// Duplicate is a value that may occur only once.
+// Duplicate returns the fault of a value that must occur only once.
 func Duplicate(path, detail string) Fault {
 	return Fault{Field: path, Type: field.ErrorTypeDuplicate, Detail: detail}
 }
 
-// Check fails the test unless every fault of got matches one of want, and every one of want is met. Faults that got
-// repeats word for word count once, as in the status that a client reads.
+// Check fails the test unless each fault of got matches one of want, and each of want is matched. Equal faults of got count
+// once, as in the status that a client reads.
 func Check(t testing.TB, got field.ErrorList, want ...Fault) {
 	t.Helper()
 	met := make([]bool, len(want))

@@ -1,6 +1,6 @@
-// Package lease serves leases: what is refused, their table, their storage.
+// Package lease validates and prints leases.
 //
-// It does not know who competes for a lease, nor when one has run out.
+// It does not know who competes for a lease, nor whether one has expired.
 package lease
 
 import (
@@ -18,7 +18,7 @@ import (
 	"lanyard.dev/internal/apiserver/registry"
 )
 
-// Warnings tells who leaves the choice of a holder to the server that it makes none.
+// Warnings warns a client that leaves the choice of the holder to the server: this server makes none.
 func Warnings(_ context.Context, l *coordinationv1.Lease) []string {
 	if l.Spec.Strategy == nil || *l.Spec.Strategy == "" {
 		return nil
@@ -26,25 +26,25 @@ func Warnings(_ context.Context, l *coordinationv1.Lease) []string {
 	return []string{"spec.strategy: this server chooses no holder (coordinated leader election is off, as it is by default in Kubernetes)"}
 }
 
-// Columns are those of kubectl get leases.
+// Columns are the columns of kubectl get leases.
 var Columns = []metav1.TableColumnDefinition{
 	{Name: "Name", Type: "string", Format: "name", Description: "Name of the lease."},
 	{Name: "Holder", Type: "string", Description: "Who holds the lease, if anyone does."},
 	{Name: "Age", Type: "string", Description: "Time since the lease was created."},
 }
 
-// Row returns a cell for each of Columns, the age as of now.
+// Row returns a cell for each of Columns, with the age at the time now.
 func Row(l *coordinationv1.Lease, now time.Time) []any {
 	return []any{l.Name, ptr.Deref(l.Spec.HolderIdentity, ""), registry.Age(l.CreationTimestamp.Time, now)}
 }
 
-// Validate returns every fault of a new lease.
+// Validate returns the faults of a new lease.
 func Validate(l *coordinationv1.Lease) field.ErrorList {
 	errs := validation.ValidateObjectMeta(&l.ObjectMeta, true, validation.NameIsDNSSubdomain, field.NewPath("metadata"))
 	return append(errs, validateSpec(&l.Spec, field.NewPath("spec"))...)
 }
 
-// ValidateUpdate returns every fault of updated and of its change from old.
+// ValidateUpdate returns the faults of updated and of its difference from old.
 func ValidateUpdate(updated, old *coordinationv1.Lease) field.ErrorList {
 	errs := validation.ValidateObjectMetaUpdate(&updated.ObjectMeta, &old.ObjectMeta, field.NewPath("metadata"))
 	return append(errs, validateSpec(&updated.Spec, field.NewPath("spec"))...)
@@ -68,7 +68,7 @@ func validateSpec(spec *coordinationv1.LeaseSpec, path *field.Path) field.ErrorL
 	return errs
 }
 
-// validateStrategy accepts the one strategy that Kubernetes names, and any qualified with a domain.
+// validateStrategy accepts the strategy that Kubernetes defines, and any name that is qualified with a domain.
 func validateStrategy(s coordinationv1.CoordinatedLeaseStrategy, path *field.Path) field.ErrorList {
 	if !strings.Contains(string(s), "/") {
 		if s == coordinationv1.OldestEmulationVersion {

@@ -1,6 +1,6 @@
-// Package namespace serves namespaces: their defaults, what is refused, their table, their storage.
+// Package namespace serves namespaces: it sets their defaults, validates, prints, stores, terminates and finalizes them.
 //
-// It does not know what a namespace holds, nor how it is emptied at its end.
+// It does not know what a namespace contains, nor how its contents are deleted.
 package namespace
 
 import (
@@ -17,8 +17,8 @@ import (
 	"lanyard.dev/internal/apiserver/registry"
 )
 
-// SetDefaults labels ns with its own name, which no client can change, and gives it the phase Active where it has
-// none. It is idempotent. A namespace that is still to get its name (generateName) is labelled by PrepareForCreate.
+// SetDefaults labels ns with its own name, which no client can change, and sets the phase Active if there is none. It is
+// idempotent. PrepareForCreate labels a namespace that gets its name later (generateName).
 func SetDefaults(ns *corev1.Namespace) {
 	label(ns)
 	if ns.Status.Phase == "" {
@@ -26,8 +26,8 @@ func SetDefaults(ns *corev1.Namespace) {
 	}
 }
 
-// PrepareForCreate makes a new namespace active and lets it end only after its content: it overwrites the status and
-// adds the finalizer "kubernetes". That finalizer is no default, since an ending namespace loses it again.
+// PrepareForCreate overwrites the status of a new namespace and adds the finalizer "kubernetes", so that the namespace
+// exists until its contents are deleted. The finalizer is not a default, because a terminating namespace loses it.
 func PrepareForCreate(ns *corev1.Namespace) {
 	label(ns)
 	ns.Status = corev1.NamespaceStatus{Phase: corev1.NamespaceActive}
@@ -46,7 +46,8 @@ func label(ns *corev1.Namespace) {
 	ns.Labels[corev1.LabelMetadataName] = ns.Name
 }
 
-// Fields returns what a field selector may ask of ns. "name" is an old spelling that Kubernetes keeps.
+// Fields returns the fields that a field selector may name, with the values of ns. Kubernetes keeps "name" for
+// compatibility.
 func Fields(ns *corev1.Namespace) fields.Set {
 	return fields.Set{
 		"metadata.name": ns.Name,
@@ -55,19 +56,19 @@ func Fields(ns *corev1.Namespace) fields.Set {
 	}
 }
 
-// Columns are those of kubectl get namespaces.
+// Columns are the columns of kubectl get namespaces.
 var Columns = []metav1.TableColumnDefinition{
 	{Name: "Name", Type: "string", Format: "name", Description: "Name of the namespace."},
 	{Name: "Status", Type: "string", Description: "Whether the namespace is in use or coming to its end."},
 	{Name: "Age", Type: "string", Description: "Time since the namespace was created."},
 }
 
-// Row returns a cell for each of Columns, the age as of now.
+// Row returns a cell for each of Columns, with the age at the time now.
 func Row(ns *corev1.Namespace, now time.Time) []any {
 	return []any{ns.Name, string(ns.Status.Phase), registry.Age(ns.CreationTimestamp.Time, now)}
 }
 
-// Validate returns every fault of a new namespace.
+// Validate returns the faults of a new namespace.
 func Validate(ns *corev1.Namespace) field.ErrorList {
 	errs := validation.ValidateObjectMeta(&ns.ObjectMeta, false, validation.ValidateNamespaceName, field.NewPath("metadata"))
 	for _, name := range ns.Spec.Finalizers {
@@ -76,7 +77,7 @@ func Validate(ns *corev1.Namespace) field.ErrorList {
 	return errs
 }
 
-// ValidateUpdate returns every fault of updated and of its change from old.
+// ValidateUpdate returns the faults of updated and of its difference from old.
 func ValidateUpdate(updated, old *corev1.Namespace) field.ErrorList {
 	return append(Validate(updated), validateMetaUpdate(updated, old)...)
 }
@@ -84,7 +85,7 @@ func ValidateUpdate(updated, old *corev1.Namespace) field.ErrorList {
 // ValidateStatusUpdate refuses a phase that contradicts the deletionTimestamp.
 func ValidateStatusUpdate(updated, old *corev1.Namespace) field.ErrorList {
 	errs := validateMetaUpdate(updated, old)
-	// Kubernetes writes this path's last element with a capital, and clients have come to match it.
+	// Kubernetes begins the last element of this path with a capital, and clients may rely on it.
 	path, phase := field.NewPath("status", "Phase"), updated.Status.Phase
 	switch {
 	case updated.DeletionTimestamp.IsZero() && phase != corev1.NamespaceActive:
@@ -95,7 +96,7 @@ func ValidateStatusUpdate(updated, old *corev1.Namespace) field.ErrorList {
 	return errs
 }
 
-// ValidateFinalizeUpdate returns the faults of the finalizers that updated is left with.
+// ValidateFinalizeUpdate returns the faults of the finalizers that remain in updated.
 func ValidateFinalizeUpdate(updated, old *corev1.Namespace) field.ErrorList {
 	errs := validateMetaUpdate(updated, old)
 	path := field.NewPath("spec", "finalizers")

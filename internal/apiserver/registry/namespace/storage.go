@@ -16,18 +16,18 @@ import (
 	"lanyard.dev/internal/apiserver/registry"
 )
 
-// Furnish puts into a new namespace what every namespace holds. It is called before the request that made the
+// Furnish creates in a new namespace the objects that every namespace has. It is called before the request that created the
 // namespace is answered.
 type Furnish func(ctx context.Context, namespace string) error
 
-// Finalize is a part of a namespace that can be updated and neither read nor patched, as in Kubernetes.
+// Finalize is a subresource that can be updated and neither read nor patched, as in Kubernetes.
 type Finalize interface {
 	rest.Storage
 	rest.Updater
 	rest.ResetFieldsStrategy
 }
 
-// REST serves namespaces. It embeds part of its store only: namespaces have no delete of a whole collection.
+// REST serves namespaces. It embeds only some methods of its store: a collection of namespaces cannot be deleted.
 type REST struct {
 	registry.Readable
 	rest.Updater
@@ -35,7 +35,7 @@ type REST struct {
 	furnish Furnish
 }
 
-// Strategy returns how namespaces are written.
+// Strategy returns how namespaces are created and updated.
 func Strategy() registry.Strategy[*corev1.Namespace] {
 	return registry.Strategy[*corev1.Namespace]{
 		OnCreate: func(_ context.Context, obj *corev1.Namespace) { PrepareForCreate(obj) },
@@ -47,7 +47,7 @@ func Strategy() registry.Strategy[*corev1.Namespace] {
 	}
 }
 
-// NewREST serves the namespaces of a store. furnish is called for each new one.
+// NewREST returns the resource on the store of namespaces. It calls furnish for each new namespace.
 func NewREST(store *registry.Store, furnish Furnish) *REST {
 	return &REST{Readable: store, Updater: store, store: store, furnish: furnish}
 }
@@ -69,7 +69,8 @@ func NewFinalize(store *registry.Store) Finalize {
 	return struct{ Finalize }{registry.NewPart(store, finalize)}
 }
 
-// KeepUntilEmpty makes a store hold a terminating namespace until its own finalizers are gone too, not only its metadata's.
+// KeepUntilEmpty makes a store keep a terminating namespace until the finalizers of its spec are removed too, and not only
+// those of its metadata.
 func KeepUntilEmpty(store *registry.Store) { store.ShouldDeleteDuringUpdate = isEmptied }
 
 // New implements rest.Storage.
@@ -79,8 +80,8 @@ func isEmptied(_ context.Context, _ string, obj, _ runtime.Object) bool {
 	return len(obj.(*corev1.Namespace).Spec.Finalizers) == 0
 }
 
-// Create makes a namespace and what every namespace holds. When the latter fails the namespace stays and is returned:
-// a controller furnishes it as soon as it can.
+// Create creates a namespace and the objects that every namespace has. If the latter fails, the namespace remains and is
+// returned; a controller adds the objects later.
 func (r *REST) Create(ctx context.Context, obj runtime.Object, validate rest.ValidateObjectFunc, options *metav1.CreateOptions) (runtime.Object, error) {
 	made, err := r.store.Create(ctx, obj, validate, options)
 	if err != nil || dryrun.IsDryRun(options.DryRun) {
@@ -93,7 +94,8 @@ func (r *REST) Create(ctx context.Context, obj runtime.Object, validate rest.Val
 	return made, nil
 }
 
-// Delete marks a namespace Terminating; it goes once its content is removed and its finalizers are gone.
+// Delete sets the phase of a namespace to Terminating. The namespace is removed when its contents are deleted and its
+// finalizers are removed.
 func (r *REST) Delete(ctx context.Context, name string, validate rest.ValidateObjectFunc, options *metav1.DeleteOptions) (runtime.Object, bool, error) {
 	found, err := r.Get(ctx, name, &metav1.GetOptions{})
 	if err != nil {
@@ -127,8 +129,8 @@ func precondition(ns *corev1.Namespace, options *metav1.DeleteOptions) error {
 	return nil
 }
 
-// terminate writes deletionTimestamp and phase. It goes to storage by the store's own update, but with a transformer
-// in place of a client's object, so that a concurrent writer makes it run again and not fail.
+// terminate sets deletionTimestamp and phase. It updates the stored object with a function, which runs again if another
+// writer changed the object, so that a concurrent write does not fail the deletion.
 func (r *REST) terminate(ctx context.Context, ns *corev1.Namespace, validate rest.ValidateObjectFunc, options *metav1.DeleteOptions) (runtime.Object, bool, error) {
 	key, err := r.store.KeyFunc(ctx, ns.Name)
 	if err != nil {

@@ -18,7 +18,7 @@ import (
 	"lanyard.dev/internal/apiserver/registry/storagetest"
 )
 
-// storage is real storage whose furnishing is recorded, and fails for the namespace "bare".
+// storage is a store of namespaces that records the calls of furnish, which fails for the namespace "bare".
 type storage struct {
 	*storagetest.Namespaces
 	base      *storagetest.Storage
@@ -48,7 +48,7 @@ func (s *storage) create(t *testing.T, ns *corev1.Namespace, dryRun ...string) (
 	return made.(*corev1.Namespace), err
 }
 
-// named makes a namespace, changed before it is sent.
+// named creates a namespace. The functions change it before it is sent.
 func (s *storage) named(t *testing.T, name string, mutate ...func(*corev1.Namespace)) *corev1.Namespace {
 	t.Helper()
 	ns := &corev1.Namespace{ObjectMeta: storagetest.Meta("", name)}
@@ -69,7 +69,7 @@ func (s *storage) delete(t *testing.T, name string, options *metav1.DeleteOption
 	return ns, gone, err
 }
 
-// get returns nil where there is none.
+// get returns the namespace, or nil if it does not exist.
 func (s *storage) get(t *testing.T, name string) *corev1.Namespace {
 	t.Helper()
 	found, err := s.Namespace.Get(storagetest.In(t, ""), name, &metav1.GetOptions{})
@@ -244,7 +244,7 @@ func TestDeleteConditions(t *testing.T) {
 	}
 }
 
-// TestWhoMayChangeWhat sends the same change to the resource and to each subresource.
+// TestWhoMayChangeWhat sends the same update to the resource and to each of its subresources.
 func TestWhoMayChangeWhat(t *testing.T) {
 	t.Parallel()
 	s := newStorage(t)

@@ -1,6 +1,6 @@
-// Package node serves nodes: their defaults, what is refused, their table, their storage.
+// Package node validates, prints and stores nodes, and sets their defaults.
 //
-// It does not know what runs on a node, nor which node a caller may speak for.
+// It does not know what runs on a node, nor which caller may write the object of a node.
 package node
 
 import (
@@ -19,7 +19,7 @@ import (
 	"lanyard.dev/internal/apiserver/registry"
 )
 
-// Strategy returns how nodes are written.
+// Strategy returns how nodes are created and updated.
 func Strategy() registry.Strategy[*corev1.Node] {
 	return registry.Strategy[*corev1.Node]{
 		OnCreate: func(_ context.Context, obj *corev1.Node) { taintNew(obj) },
@@ -38,7 +38,7 @@ func NewStatus(store *registry.Store) *registry.Part {
 	return registry.NewPart(store, status)
 }
 
-// warnings tells of fields that nothing reads any more, in Kubernetes' words.
+// warnings returns Kubernetes' warnings about fields that are no longer read.
 func warnings(_ context.Context, n *corev1.Node) []string {
 	var all []string
 	//lint:ignore SA1019 a deprecated field is still decoded, so it is still warned of
@@ -51,7 +51,7 @@ func warnings(_ context.Context, n *corev1.Node) []string {
 	return all
 }
 
-// taintNew keeps pods off a node that has not said that it is ready. The taint goes when it does.
+// taintNew adds a taint that keeps pods off a node that is not ready. The taint is removed when the node is ready.
 func taintNew(n *corev1.Node) {
 	for _, c := range n.Status.Conditions {
 		if c.Type == corev1.NodeReady && c.Status == corev1.ConditionTrue {
@@ -67,8 +67,8 @@ func taintNew(n *corev1.Node) {
 	n.Spec.Taints = append(n.Spec.Taints, taint)
 }
 
-// SetDefaults makes allocatable the whole capacity where it is missing, and podCIDR and podCIDRs agree: where both are
-// given and differ, podCIDR wins, as older clients know no other. It is idempotent.
+// SetDefaults sets allocatable to the capacity if it is missing, and makes podCIDR and podCIDRs agree. If both are set and
+// differ, podCIDR is used, because older clients know only that field. SetDefaults is idempotent.
 func SetDefaults(n *corev1.Node) {
 	if n.Status.Allocatable == nil && n.Status.Capacity != nil {
 		n.Status.Allocatable = n.Status.Capacity.DeepCopy()
@@ -82,12 +82,12 @@ func SetDefaults(n *corev1.Node) {
 	}
 }
 
-// Fields returns what a field selector may ask of n.
+// Fields returns the fields that a field selector may name, with the values of n.
 func Fields(n *corev1.Node) fields.Set {
 	return fields.Set{"metadata.name": n.Name, "spec.unschedulable": strconv.FormatBool(n.Spec.Unschedulable)}
 }
 
-// Columns are those of kubectl get nodes.
+// Columns are the columns of kubectl get nodes.
 var Columns = []metav1.TableColumnDefinition{
 	{Name: "Name", Type: "string", Format: "name", Description: "Name of the node."},
 	{Name: "Status", Type: "string", Description: "Whether the node is ready, and whether it takes new pods."},
@@ -108,7 +108,7 @@ const (
 	roleLabel  = "kubernetes.io/role"
 )
 
-// Row returns a cell for each of Columns, the age as of now.
+// Row returns a cell for each of Columns, with the age at the time now.
 func Row(n *corev1.Node, now time.Time) []any {
 	info := &n.Status.NodeInfo
 	return []any{
@@ -135,7 +135,7 @@ func status(n *corev1.Node) string {
 	return ready
 }
 
-// roles reads labels of either form, node-role.kubernetes.io/ROLE and kubernetes.io/role=ROLE.
+// roles returns the roles of a node from labels of both forms, node-role.kubernetes.io/ROLE and kubernetes.io/role=ROLE.
 func roles(labels map[string]string) []string {
 	found := map[string]bool{}
 	for key, value := range labels {

@@ -14,7 +14,7 @@ import (
 	netutils "k8s.io/utils/net"
 )
 
-// Validate returns every fault of a new node.
+// Validate returns the faults of a new node.
 func Validate(n *corev1.Node) field.ErrorList {
 	errs := validation.ValidateObjectMeta(&n.ObjectMeta, false, validation.NameIsDNSSubdomain, field.NewPath("metadata"))
 	errs = append(errs, validateContent(n)...)
@@ -22,8 +22,8 @@ func Validate(n *corev1.Node) field.ErrorList {
 	return append(errs, validatePreemption(n.Spec.PodPreemptionPolicy)...)
 }
 
-// ValidateUpdate returns every fault of updated and of its change from old. Taints and unschedulable may change, and
-// what is empty may be filled in; the rest of the spec stays.
+// ValidateUpdate returns the faults of updated and of its difference from old. Taints and unschedulable may change, and
+// empty fields of the spec may be set. The rest of the spec must not change.
 func ValidateUpdate(updated, old *corev1.Node) field.ErrorList {
 	errs := validation.ValidateObjectMeta(&updated.ObjectMeta, false, validation.NameIsDNSSubdomain, field.NewPath("metadata"))
 	errs = append(errs, validatePodCIDRs(updated.Spec.PodCIDRs, old.Spec.PodCIDRs, field.NewPath("spec", "podCIDRs"))...)
@@ -31,7 +31,7 @@ func ValidateUpdate(updated, old *corev1.Node) field.ErrorList {
 	return append(errs, ValidateStatusUpdate(updated, old)...)
 }
 
-// ValidateStatusUpdate returns the faults of updated and of its change from old that an update of the status can make.
+// ValidateStatusUpdate returns the faults of an update of the status.
 func ValidateStatusUpdate(updated, old *corev1.Node) field.ErrorList {
 	errs := validation.ValidateObjectMetaUpdate(&updated.ObjectMeta, &old.ObjectMeta, field.NewPath("metadata"))
 	errs = append(errs, validateContent(updated)...)
@@ -42,11 +42,11 @@ func ValidateStatusUpdate(updated, old *corev1.Node) field.ErrorList {
 	return append(errs, validateFixedSpec(&updated.Spec, &old.Spec, field.NewPath("spec"))...)
 }
 
-// validateContent holds for a node however it was written.
+// validateContent checks the fields that are checked for every request that writes a node.
 func validateContent(n *corev1.Node) field.ErrorList {
 	meta, status := field.NewPath("metadata"), field.NewPath("status")
 	errs := validateAnnotations(n.Annotations, meta.Child("annotations"))
-	// Kubernetes reports a spec's taints under metadata, and clients have come to match it.
+	// Kubernetes reports the taints of the spec under metadata, and clients may rely on it.
 	errs = append(errs, validateTaints(n.Spec.Taints, meta.Child("taints"))...)
 	errs = append(errs, validateResources(n.Status.Capacity, status.Child("capacity"))...)
 	errs = append(errs, validateResources(n.Status.Allocatable, status.Child("allocatable"))...)
@@ -104,7 +104,7 @@ func validateEffect(effect corev1.TaintEffect, path *field.Path) field.ErrorList
 	return nil
 }
 
-// validatePreemption refuses a field whose feature gate is alpha and off in Kubernetes 1.37.
+// validatePreemption refuses a field whose feature gate is alpha and disabled in Kubernetes 1.37.
 func validatePreemption(policy *corev1.NodePodPreemptionPolicy) field.ErrorList {
 	if policy == nil {
 		return nil
@@ -112,7 +112,7 @@ func validatePreemption(policy *corev1.NodePodPreemptionPolicy) field.ErrorList 
 	return field.ErrorList{field.Forbidden(field.NewPath("spec", "podPreemptionPolicy"), "")}
 }
 
-// validateAnnotations checks the two annotations of nodes that hold JSON for schedulers.
+// validateAnnotations checks the two annotations of nodes that contain JSON for schedulers.
 func validateAnnotations(annotations map[string]string, path *field.Path) field.ErrorList {
 	var errs field.ErrorList
 	if text := annotations[corev1.TaintsAnnotationKey]; text != "" {
@@ -148,8 +148,8 @@ func validateAvoidPods(text string, path *field.Path) field.ErrorList {
 
 const oneReference = "exactly one reference subfield must be non-nil"
 
-// validateConfigSource checks a field that nothing reads any more, so that old manifests fail as they always did. The
-// spec names a config map; which object that was is for the status to say.
+// validateConfigSource checks a field that is no longer read, so that invalid manifests are still refused. The spec names a
+// config map; only the status has its UID and resourceVersion.
 func validateConfigSource(source *corev1.NodeConfigSource, path *field.Path) field.ErrorList {
 	if source == nil {
 		return nil
@@ -220,7 +220,7 @@ const (
 	featureForm  = "invalid feature name %q: must start with an UpperCamelCase segment, with subsequent segments separated by '/' (e.g., MyFeature or MyFeature/mySubFeature), and contain only alphanumeric characters and slashes"
 )
 
-// validateFeatures holds the list of declared features sorted, so that a scheduler can search it.
+// validateFeatures requires that the declared features are sorted, so that a scheduler can search them.
 func validateFeatures(features []string, path *field.Path) field.ErrorList {
 	var errs field.ErrorList
 	for i, feature := range features {
@@ -255,7 +255,7 @@ func featureFault(name string) string {
 	return ""
 }
 
-// isWord reports whether s is a letter followed by letters and digits, all of ASCII.
+// isWord reports whether s is a letter followed by letters and digits, all of them ASCII.
 func isWord(s string) bool {
 	for i := range len(s) {
 		letter := isUpper(s[i]) || 'a' <= s[i] && s[i] <= 'z'
@@ -269,7 +269,7 @@ func isWord(s string) bool {
 
 func isUpper(c byte) bool { return 'A' <= c && c <= 'Z' }
 
-// validatePodCIDRs accepts one range, or one for each IP family. Those in old are accepted in whatever form they are.
+// validatePodCIDRs accepts one range, or one for each IP family. A range that is in old is accepted in any form.
 func validatePodCIDRs(cidrs, old []string, path *field.Path) field.ErrorList {
 	var errs field.ErrorList
 	seen := make(map[string]bool, len(cidrs))
@@ -312,7 +312,7 @@ func validateResources(list corev1.ResourceList, path *field.Path) field.ErrorLi
 		if quantity.Sign() < 0 {
 			errs = append(errs, field.Invalid(at, quantity.String(), validation.IsNegativeErrorMsg))
 		}
-		// RoundUp works on the loop's own copy; it reports whether there was nothing to round.
+		// RoundUp changes the copy of the loop. It reports whether the quantity was already a whole number.
 		if isCounted(name) && !quantity.RoundUp(0) {
 			errs = append(errs, field.Invalid(at, list[name], "must be an integer"))
 		}
@@ -320,7 +320,8 @@ func validateResources(list corev1.ResourceList, path *field.Path) field.ErrorLi
 	return errs
 }
 
-// isCounted reports whether there can only be a whole number of name: objects, and the devices of other vendors.
+// isCounted reports whether quantities of the resource must be whole numbers: those of objects, and of devices of other
+// vendors.
 func isCounted(name corev1.ResourceName) bool {
 	switch name {
 	case corev1.ResourcePods, corev1.ResourceQuotas, corev1.ResourceServices, corev1.ResourceReplicationControllers,
@@ -331,7 +332,7 @@ func isCounted(name corev1.ResourceName) bool {
 	return isExtended(string(name))
 }
 
-// isExtended reports whether name is a resource outside kubernetes.io that a quota could limit.
+// isExtended reports whether name is a resource outside kubernetes.io that a quota can limit.
 func isExtended(name string) bool {
 	if !strings.Contains(name, "/") || strings.Contains(name, corev1.ResourceDefaultNamespacePrefix) {
 		return false

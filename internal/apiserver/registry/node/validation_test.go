@@ -175,7 +175,8 @@ func TestValidateUpdate(t *testing.T) {
 	}
 }
 
-// TestValidateHugeNode holds the cost of legal but huge lists down: at a square's cost this would run for minutes.
+// TestValidateHugeNode bounds the cost of valid lists that are very long. With quadratic cost the test would run for
+// minutes.
 func TestValidateHugeNode(t *testing.T) {
 	t.Parallel()
 	n := valid()
@@ -200,7 +201,7 @@ func FuzzFeatureName(f *testing.F) {
 	})
 }
 
-// FuzzAnnotations holds that no annotation, however odd, does more than get refused.
+// FuzzAnnotations checks that validation of any annotation ends without a panic.
 func FuzzAnnotations(f *testing.F) {
 	for _, seed := range []string{"", "null", "[null]", `[{"key":"a"}]`, `{"preferAvoidPods":[null,{"podSignature":{"podController":{"controller":null}}}]}`} {
 		f.Add(seed)

@@ -21,7 +21,7 @@ import (
 	"lanyard.dev/internal/podvalidation"
 )
 
-// BindingREST serves pods/binding: it puts a pod on a node, once.
+// BindingREST serves pods/binding, which binds a pod to a node, once.
 type BindingREST struct{ store *registry.Store }
 
 var (
@@ -29,8 +29,8 @@ var (
 	_ rest.SubresourceObjectMetaPreserver = &BindingREST{}
 )
 
-// PreserveRequestObjectMetaSystemFieldsOnSubresourceCreate implements rest.SubresourceObjectMetaPreserver: metadata.uid
-// says which pod of the name is meant.
+// PreserveRequestObjectMetaSystemFieldsOnSubresourceCreate implements rest.SubresourceObjectMetaPreserver: metadata.uid is
+// that of the pod to bind.
 func (*BindingREST) PreserveRequestObjectMetaSystemFieldsOnSubresourceCreate() bool { return true }
 
 // New implements rest.Storage.
@@ -39,7 +39,7 @@ func (r *BindingREST) New() runtime.Object { return &corev1.Binding{} }
 // Destroy implements rest.Storage; the store of pods owns the connection.
 func (r *BindingREST) Destroy() {}
 
-// Create binds the named pod to the target node. It answers conflict when the pod has a node or is being deleted.
+// Create binds the named pod to the target node. It answers with a conflict if the pod has a node or is being deleted.
 func (r *BindingREST) Create(ctx context.Context, name string, obj runtime.Object, validate rest.ValidateObjectFunc, options *metav1.CreateOptions) (runtime.Object, error) {
 	binding, ok := obj.(*corev1.Binding)
 	if !ok {
@@ -62,7 +62,7 @@ func (r *BindingREST) Create(ctx context.Context, name string, obj runtime.Objec
 	return &metav1.Status{Status: metav1.StatusSuccess}, nil
 }
 
-func (r *BindingREST) bind(ctx context.Context, name string, binding *corev1.Binding, dry bool) error {
+func (r *BindingREST) bind(ctx context.Context, name string, binding *corev1.Binding, dryRun bool) error {
 	key, err := r.store.KeyFunc(ctx, name)
 	if err != nil {
 		return err
@@ -78,13 +78,13 @@ func (r *BindingREST) bind(ctx context.Context, name string, binding *corev1.Bin
 		}
 	}
 	assign := storage.SimpleUpdate(func(existing runtime.Object) (runtime.Object, error) {
-		return place(existing.(*corev1.Pod), binding)
+		return assignNode(existing.(*corev1.Pod), binding)
 	})
-	err = r.store.Storage.GuaranteedUpdate(ctx, key, &corev1.Pod{}, false, preconditions, assign, dry, nil)
+	err = r.store.Storage.GuaranteedUpdate(ctx, key, &corev1.Pod{}, false, preconditions, assign, dryRun, nil)
 	return storeerr.InterpretUpdateError(err, corev1.Resource("pods"), name)
 }
 
-func place(pod *corev1.Pod, binding *corev1.Binding) (*corev1.Pod, error) {
+func assignNode(pod *corev1.Pod, binding *corev1.Binding) (*corev1.Pod, error) {
 	conflict := func(format string, args ...any) error {
 		return apierrors.NewConflict(corev1.Resource("pods/binding"), pod.Name, fmt.Errorf(format, args...))
 	}
@@ -123,7 +123,7 @@ func setScheduled(status *corev1.PodStatus) {
 	status.Conditions = append(status.Conditions, scheduled)
 }
 
-// EvictionREST serves pods/eviction: it deletes a pod. There are no disruption budgets that could forbid it.
+// EvictionREST serves pods/eviction, which deletes a pod. There are no disruption budgets that could forbid it.
 type EvictionREST struct{ store *registry.Store }
 
 var (
@@ -142,7 +142,7 @@ func (*EvictionREST) GroupVersionKind(schema.GroupVersion) schema.GroupVersionKi
 	return policyv1.SchemeGroupVersion.WithKind("Eviction")
 }
 
-// Create deletes the named pod as the eviction's delete options say.
+// Create deletes the named pod with the delete options of the eviction.
 func (r *EvictionREST) Create(ctx context.Context, name string, obj runtime.Object, validate rest.ValidateObjectFunc, options *metav1.CreateOptions) (runtime.Object, error) {
 	eviction, ok := obj.(*policyv1.Eviction)
 	if !ok {
@@ -156,14 +156,14 @@ func (r *EvictionREST) Create(ctx context.Context, name string, obj runtime.Obje
 			return nil, err
 		}
 	}
-	how := &metav1.DeleteOptions{}
+	deletion := &metav1.DeleteOptions{}
 	if eviction.DeleteOptions != nil {
-		how = eviction.DeleteOptions.DeepCopy()
+		deletion = eviction.DeleteOptions.DeepCopy()
 	}
 	if len(options.DryRun) > 0 {
-		how.DryRun = options.DryRun
+		deletion.DryRun = options.DryRun
 	}
-	if _, _, err := r.store.Delete(ctx, name, rest.ValidateAllObjectFunc, how); err != nil {
+	if _, _, err := r.store.Delete(ctx, name, rest.ValidateAllObjectFunc, deletion); err != nil {
 		return nil, err
 	}
 	return &metav1.Status{Status: metav1.StatusSuccess}, nil

@@ -34,8 +34,8 @@ func newStorage(t *testing.T) *storage {
 	return s
 }
 
-// unmade returns a pod as storage gets it, with defaults.
-func (s *storage) unmade(name string, mutate ...func(*corev1.Pod)) *corev1.Pod {
+// newPod returns a pod with defaults that is not stored.
+func (s *storage) newPod(name string, mutate ...func(*corev1.Pod)) *corev1.Pod {
 	p := &corev1.Pod{
 		ObjectMeta: storagetest.Meta("ns", name),
 		Spec:       corev1.PodSpec{Containers: []corev1.Container{{Name: "c", Image: "i"}}},
@@ -47,10 +47,10 @@ func (s *storage) unmade(name string, mutate ...func(*corev1.Pod)) *corev1.Pod {
 	return p
 }
 
-// create stores a pod, changed before it is sent.
+// create stores a pod. The functions change it before.
 func (s *storage) create(t *testing.T, name string, mutate ...func(*corev1.Pod)) *corev1.Pod {
 	t.Helper()
-	made, err := s.Pod.Create(storagetest.In(t, "ns"), s.unmade(name, mutate...), rest.ValidateAllObjectFunc, &metav1.CreateOptions{})
+	made, err := s.Pod.Create(storagetest.In(t, "ns"), s.newPod(name, mutate...), rest.ValidateAllObjectFunc, &metav1.CreateOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -91,7 +91,7 @@ func TestWhoMayChangeWhat(t *testing.T) {
 	t.Parallel()
 	s := newStorage(t)
 	made := s.create(t, "p", func(p *corev1.Pod) {
-		p.Generation, p.Status.Phase = 7, corev1.PodRunning // not a client's to say
+		p.Generation, p.Status.Phase = 7, corev1.PodRunning // which clients cannot set
 		p.OwnerReferences = []metav1.OwnerReference{{APIVersion: "v1", Kind: "Node", Name: "n", UID: "u"}}
 	})
 	if made.Generation != 1 || made.Status.Phase != corev1.PodPending || made.Status.QOSClass != corev1.PodQOSBestEffort {
@@ -138,7 +138,7 @@ func TestGatedPod(t *testing.T) {
 	}
 }
 
-// TestGracefulDeletion asks how long a pod that is deleted stays.
+// TestGracefulDeletion checks how long a deleted pod remains.
 func TestGracefulDeletion(t *testing.T) {
 	t.Parallel()
 	s := newStorage(t)
@@ -148,7 +148,7 @@ func TestGracefulDeletion(t *testing.T) {
 		pod    func(*corev1.Pod)
 		status func(*corev1.Pod)
 		grace  *int64
-		stays  int64 // seconds; -1 when it goes at once
+		stays  int64 // seconds; -1 if the pod is removed at once
 	}{
 		{"spec", onNode, nil, nil, 30},
 		{"own-period", func(p *corev1.Pod) { onNode(p); p.Spec.TerminationGracePeriodSeconds = ptr.To[int64](5) }, nil, nil, 5},
@@ -186,7 +186,8 @@ func TestGracefulDeletion(t *testing.T) {
 	}
 }
 
-// TestDeletionCannotBeTakenBack tries what a stolen node credential could: to keep a pod, and so its tokens, alive.
+// TestDeletionCannotBeTakenBack tries to keep a deleted pod, and so its tokens, alive, as the holder of a stolen node
+// credential could.
 func TestDeletionCannotBeTakenBack(t *testing.T) {
 	t.Parallel()
 	s := newStorage(t)
@@ -265,7 +266,7 @@ func TestBinding(t *testing.T) {
 		t.Errorf("dry run: %v", err)
 	}
 	if p := s.get(t, "p"); p.Spec.NodeName != "" || p.ResourceVersion != made.ResourceVersion {
-		t.Fatalf("what was refused or tried had an effect: %+v", p)
+		t.Fatalf("a refused request or a dry run had an effect: %+v", p)
 	}
 	err := s.bind(t, "p", func(b *corev1.Binding) { b.UID, b.Annotations = made.UID, map[string]string{"example.com/a": "b"} })
 	if err != nil {
@@ -281,8 +282,8 @@ func TestBinding(t *testing.T) {
 	}
 }
 
-// TestAnnotationsThatRun tries to change, through the pod and through its status, the annotations of a pod that say what is
-// run in it or how long it lives.
+// TestAnnotationsThatRun tries to change, through the pod and through its status, the annotations that name a command to
+// run or that limit the life of the pod.
 func TestAnnotationsThatRun(t *testing.T) {
 	t.Parallel()
 	s := newStorage(t)
@@ -302,7 +303,7 @@ func TestAnnotationsThatRun(t *testing.T) {
 	for _, test := range []struct {
 		pod    string
 		mutate func(*corev1.Pod)
-		// want is what the update of the pod is refused for, and status that of its status; "" is admitted.
+		// want is the error of an update of the pod, and status that of an update of its status; "" is none.
 		want, status string
 	}{
 		{"pod", process, "may not add process annotation", "may not add process annotation"},
@@ -317,7 +318,7 @@ func TestAnnotationsThatRun(t *testing.T) {
 		{"command", bare, "may not remove or update on-renew annotation", "may not remove or update on-renew annotation"},
 		{"command", annotate("example.com/note", "x"), "", ""},
 	} {
-		// The status first: what it may not change must not be there already.
+		// The status is updated first: a change that is refused there must not have been made already.
 		for _, to := range []struct {
 			name string
 			rest.Updater
@@ -363,16 +364,16 @@ func TestEviction(t *testing.T) {
 		t.Errorf("at once: %v", err)
 	}
 	if err := evict("p", nil); !apierrors.IsNotFound(err) {
-		t.Errorf("what is gone: %v", err)
+		t.Errorf("a pod that is gone: %v", err)
 	}
 }
 
-// warned collects what an answer warns of.
+// warned collects the warnings of an answer.
 type warned []string
 
 func (w *warned) AddWarning(_, text string) { *w = append(*w, text) }
 
-// The agent refuses such pods, so their creator is told; a kubelet may run them, so they are accepted.
+// The agent refuses such pods, so the client that creates one is warned. A kubelet may run them, so they are accepted.
 func TestCreatorIsWarnedOfWhatTheAgentRefuses(t *testing.T) {
 	t.Parallel()
 	s := newStorage(t)
@@ -391,7 +392,7 @@ func TestCreatorIsWarnedOfWhatTheAgentRefuses(t *testing.T) {
 			p.Annotations = map[string]string{podannotation.Process: "true"}
 		}, nil},
 	} {
-		p := s.unmade(name, test.mutate)
+		p := s.newPod(name, test.mutate)
 		var got warned
 		made, err := s.Pod.Create(warning.WithWarningRecorder(storagetest.In(t, "ns"), &got), p, rest.ValidateAllObjectFunc, &metav1.CreateOptions{})
 		if err != nil {
@@ -400,7 +401,7 @@ func TestCreatorIsWarnedOfWhatTheAgentRefuses(t *testing.T) {
 		if !slices.Equal(got, test.want) {
 			t.Errorf("%s: warned %q, want %q", name, got, test.want)
 		}
-		// Once is enough: a label is no reason to warn again.
+		// A later update does not repeat the warning.
 		got = nil
 		labelled := made.(*corev1.Pod).DeepCopy()
 		labelled.Labels = map[string]string{"a": "b"}
@@ -410,7 +411,7 @@ func TestCreatorIsWarnedOfWhatTheAgentRefuses(t *testing.T) {
 			t.Errorf("%s: an update warned %q, %v", name, got, err)
 		}
 	}
-	many := s.unmade("many", func(p *corev1.Pod) {
+	many := s.newPod("many", func(p *corev1.Pod) {
 		for i := range 40 {
 			p.Spec.Containers = append(p.Spec.Containers, corev1.Container{Name: fmt.Sprint("c", i), Image: "i", LivenessProbe: probe.DeepCopy()})
 		}

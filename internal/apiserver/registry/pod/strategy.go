@@ -22,20 +22,20 @@ type (
 	strategy = registry.Strategy[object]
 )
 
-// Strategy returns how pods are written.
+// Strategy returns how pods are created and updated.
 func Strategy() registry.Strategy[*corev1.Pod] {
 	return strategy{
 		OnCreate: prepareForCreate, OnUpdate: prepareForUpdate,
 		Check: podvalidation.Validate, CheckUpdate: podvalidation.ValidateUpdate,
 		Warn:       func(_ context.Context, obj *corev1.Pod) []string { return podvalidation.Warnings(obj) },
-		WarnCreate: notHonoured,
+		WarnCreate: noEffectWarnings,
 		Reset:      registry.ResetFields("v1", "status"),
 	}
 }
 
-// notHonoured warns of fields for which the agent refuses the pod, and of those that the scheduler does not consider. They
-// are accepted, since a kubelet may run the pod and another scheduler may place it.
-func notHonoured(_ context.Context, obj *corev1.Pod) []string {
+// noEffectWarnings warns of fields for which the agent refuses the pod, and of those that the scheduler does not consider.
+// The pod is accepted, because a kubelet may run it and another scheduler may place it.
+func noEffectWarnings(_ context.Context, obj *corev1.Pod) []string {
 	all := podsupport.Warnings(obj)
 	return all[:min(len(all), podvalidation.MaxWarnings)]
 }
@@ -44,7 +44,7 @@ func statusStrategy(s strategy) strategy {
 	s.OnUpdate = func(_ context.Context, obj, old *corev1.Pod) {
 		obj.Spec = old.Spec
 		obj.DeletionTimestamp = nil
-		// Only whoever owns the pod changes its owners, and a status writer does not own it.
+		// A client that writes the status does not own the pod, so it must not change its owners.
 		obj.OwnerReferences = old.OwnerReferences
 	}
 	s.CheckUpdate = podvalidation.ValidateStatusUpdate
@@ -73,16 +73,16 @@ func prepareForUpdate(_ context.Context, obj, old *corev1.Pod) {
 	}
 }
 
-// GracefulDelete returns how pods are deleted: one on a node gets the time that its spec asks for.
+// GracefulDelete returns how pods are deleted: a pod on a node remains for its grace period.
 func GracefulDelete(s registry.Strategy[*corev1.Pod]) rest.RESTDeleteStrategy {
 	return gracefulStrategy{s}
 }
 
-// gracefulStrategy gives a pod on a node the time its spec asks for before it is gone.
+// gracefulStrategy lets a pod on a node remain for its grace period.
 type gracefulStrategy struct{ strategy }
 
-// CheckGracefulDelete implements rest.RESTGracefulDeleteStrategy. A pod that never reached a node, or has ended, has
-// nothing to wait for, and of one that stands for a process no agent would ever say that it has ended.
+// CheckGracefulDelete implements rest.RESTGracefulDeleteStrategy. A pod that has no node, or has ended, is removed at once.
+// So is the pod of a process, because no agent would report its end.
 func (gracefulStrategy) CheckGracefulDelete(_ context.Context, obj runtime.Object, options *metav1.DeleteOptions) bool {
 	if options == nil {
 		return false
@@ -117,7 +117,7 @@ func NewBinding(store *registry.Store) *BindingREST { return &BindingREST{store:
 // NewEviction returns pods/eviction on the store of pods.
 func NewEviction(store *registry.Store) *EvictionREST { return &EvictionREST{store: store} }
 
-// Fields returns what a field selector on pods may name, with pod's values.
+// Fields returns the fields that a field selector on pods may name, with the values of pod.
 func Fields(pod *corev1.Pod) fields.Set {
 	return fields.Set{
 		"metadata.name":            pod.Name,
@@ -133,7 +133,7 @@ func Fields(pod *corev1.Pod) fields.Set {
 	}
 }
 
-// firstIP returns the pod's primary address, or "" while it has none.
+// firstIP returns the primary address of the pod, or "" if it has none.
 func firstIP(status *corev1.PodStatus) string {
 	if len(status.PodIPs) > 0 {
 		return status.PodIPs[0].IP

@@ -12,13 +12,13 @@ import (
 	"lanyard.dev/internal/podvalidation"
 )
 
-// none fills a wide cell that has no value.
+// none is the text of a wide cell without a value.
 const none = "<none>"
 
 // nodeLost is the status reason of a pod whose node has stopped reporting.
 const nodeLost = "NodeLost"
 
-// Columns are those of `kubectl get pods`; priority 1 marks the ones that only -o wide shows.
+// Columns are the columns of `kubectl get pods`. Those with priority 1 are shown with -o wide only.
 var Columns = []metav1.TableColumnDefinition{
 	{Name: "Name", Type: "string", Format: "name", Description: "Name of the pod, unique in its namespace."},
 	{Name: "Ready", Type: "string", Description: "Containers that are ready, of those that should be."},
@@ -31,7 +31,7 @@ var Columns = []metav1.TableColumnDefinition{
 	{Name: "Readiness Gates", Type: "string", Priority: 1, Description: "Readiness gates that are open, of all of them."},
 }
 
-// Row returns one cell for each of Columns, with ages reckoned from now.
+// Row returns a cell for each of Columns, with the ages at the time now.
 func Row(pod *corev1.Pod, now time.Time) []any {
 	s := summarize(pod)
 	return []any{
@@ -78,7 +78,7 @@ func conditionTrue(status *corev1.PodStatus, t corev1.PodConditionType) bool {
 	return false
 }
 
-// tally counts restarts and remembers the latest end that led to one.
+// tally counts restarts, and has the time of the latest end that was followed by a restart.
 type tally struct {
 	count int
 	last  metav1.Time
@@ -98,7 +98,7 @@ func (t *tally) text(now time.Time) string {
 	return fmt.Sprintf("%d (%s ago)", t.count, registry.Age(t.last.Time, now))
 }
 
-// summary is what the Ready, Status and Restarts columns say of a pod.
+// summary is the contents of the columns Ready, Status and Restarts.
 type summary struct {
 	ready, total int
 	reason       string
@@ -139,7 +139,7 @@ func phaseReason(status *corev1.PodStatus) string {
 	return string(status.Phase)
 }
 
-// sidecarNames returns the init containers that keep running beside the main ones.
+// sidecarNames returns the init containers that keep running beside the main containers.
 func sidecarNames(spec *corev1.PodSpec) map[string]bool {
 	names := map[string]bool{}
 	for i := range spec.InitContainers {
@@ -150,8 +150,8 @@ func sidecarNames(spec *corev1.PodSpec) map[string]bool {
 	return names
 }
 
-// initContainers walks init containers up to the first that is still in the way, which then gives the reason; it
-// reports whether there is one, and the restarts of the sidecars seen.
+// initContainers reads the init containers up to the first that has not completed, which gives the reason. It reports
+// whether there is one, and returns the restarts of the sidecars before it.
 func (s *summary) initContainers(pod *corev1.Pod, sidecars map[string]bool) (initializing bool, sidecarRestarts tally) {
 	for i := range pod.Status.InitContainerStatuses {
 		c := &pod.Status.InitContainerStatuses[i]
@@ -195,7 +195,7 @@ func endReason(t *corev1.ContainerStateTerminated) string {
 	}
 }
 
-// mainContainers goes from the last container to the first, so that the first one with something to say is heard.
+// mainContainers reads the containers from the last to the first, so that the first container with a reason is shown.
 func (s *summary) mainContainers(status *corev1.PodStatus) {
 	running := false
 	for i := len(status.ContainerStatuses) - 1; i >= 0; i-- {

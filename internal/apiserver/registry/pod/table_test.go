@@ -47,7 +47,7 @@ func terminated(reason string, code, signal int32) corev1.ContainerState {
 
 var isRunning = corev1.ContainerState{Running: &corev1.ContainerStateRunning{}}
 
-// TestRow compares Ready, Status and Restarts with what kubectl get pods shows for the same objects.
+// TestRow compares the columns Ready, Status and Restarts with those that kubectl get pods shows for the same pods.
 func TestRow(t *testing.T) {
 	t.Parallel()
 	status := func(phase corev1.PodPhase, statuses ...corev1.ContainerStatus) func(*corev1.Pod) {
@@ -157,7 +157,7 @@ func TestFields(t *testing.T) {
 	}
 }
 
-// FuzzRow prints and selects whatever decodes as a pod.
+// FuzzRow prints, and reads the selectable fields of, any pod that can be decoded.
 func FuzzRow(f *testing.F) {
 	for _, seed := range []*corev1.Pod{{}, minimal()} {
 		text, err := json.Marshal(seed)

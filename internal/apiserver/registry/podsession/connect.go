@@ -28,7 +28,7 @@ import (
 	"lanyard.dev/internal/podoptions"
 )
 
-// ConnectREST serves a subresource of pods that is a conversation with the agent: exec, attach or portforward.
+// ConnectREST serves a subresource of pods that opens a session with the agent: exec, attach or portforward.
 type ConnectREST struct {
 	pods       rest.Getter
 	nodes      Nodes
@@ -36,32 +36,34 @@ type ConnectREST struct {
 	kind       connectKind
 }
 
-// connectKind is what the three do differently.
+// connectKind is the difference between the three subresources.
 type connectKind struct {
 	options func() runtime.Object
-	// target is the path and query at the agent.
+	// target returns the path and the query of the session at the agent.
 	target func(*corev1.Pod, runtime.Object) (*url.URL, error)
-	// translate serves a client that speaks WebSocket where the agent speaks SPDY; plain serves all others.
-	translate func(plain http.Handler, to *url.URL, by http.RoundTripper, options runtime.Object) http.Handler
+	// translate returns a handler for clients that speak WebSocket, where the agent speaks SPDY. It passes other requests
+	// to plain.
+	translate func(plain http.Handler, to *url.URL, transport http.RoundTripper, options runtime.Object) http.Handler
 }
 
 var _ rest.Connecter = &ConnectREST{}
 
-// NewExecREST returns pods/exec. Who connects must be allowed to create it, whatever the method.
+// NewExecREST returns pods/exec. The client must be allowed to create the subresource, whatever the method of the request
+// is.
 func NewExecREST(pods rest.Getter, nodes Nodes, az authorizer.UnconditionalAuthorizer) *ConnectREST {
 	return &ConnectREST{pods, nodes, az, connectKind{
 		options: func() runtime.Object { return &corev1.PodExecOptions{} }, target: execTarget, translate: translateStreams,
 	}}
 }
 
-// NewAttachREST returns pods/attach, for whom NewExecREST says.
+// NewAttachREST returns pods/attach, with the permissions of NewExecREST.
 func NewAttachREST(pods rest.Getter, nodes Nodes, az authorizer.UnconditionalAuthorizer) *ConnectREST {
 	return &ConnectREST{pods, nodes, az, connectKind{
 		options: func() runtime.Object { return &corev1.PodAttachOptions{} }, target: attachTarget, translate: translateStreams,
 	}}
 }
 
-// NewPortForwardREST returns pods/portforward, for whom NewExecREST says.
+// NewPortForwardREST returns pods/portforward, with the permissions of NewExecREST.
 func NewPortForwardREST(pods rest.Getter, nodes Nodes, az authorizer.UnconditionalAuthorizer) *ConnectREST {
 	return &ConnectREST{pods, nodes, az, connectKind{
 		options: func() runtime.Object { return &corev1.PodPortForwardOptions{} }, target: portForwardTarget, translate: tunnel,
@@ -84,10 +86,10 @@ func (r *ConnectREST) NewConnectOptions() (runtime.Object, bool, string) {
 
 // Connect implements rest.Connecter. The session ends when ctx does.
 func (r *ConnectREST) Connect(ctx context.Context, name string, options runtime.Object, responder rest.Responder) (http.Handler, error) {
-	if err := r.mayCreate(ctx); err != nil {
+	if err := r.authorizeCreate(ctx); err != nil {
 		return nil, err
 	}
-	pod, err := find(ctx, r.pods, name)
+	pod, err := findPod(ctx, r.pods, name)
 	if err != nil {
 		return nil, err
 	}
@@ -105,13 +107,14 @@ func (r *ConnectREST) Connect(ctx context.Context, name string, options runtime.
 	return r.handler(node, target, options, responder), nil
 }
 
-// mayCreate asks for the right to create, since a WebSocket comes as a GET: who may only read would get a shell by it.
-func (r *ConnectREST) mayCreate(ctx context.Context) error {
-	asked, err := filters.GetAuthorizerAttributes(ctx)
+// authorizeCreate requires the permission to create the subresource. A WebSocket begins with a GET, so a client that may
+// only read would get a shell otherwise.
+func (r *ConnectREST) authorizeCreate(ctx context.Context) error {
+	attributes, err := filters.GetAuthorizerAttributes(ctx)
 	if err != nil {
 		return apierrors.NewInternalError(err)
 	}
-	create := creation{asked}
+	create := createAttributes{attributes}
 	decision, reason, err := r.authorizer.Authorize(ctx, create)
 	switch {
 	case decision == authorizer.DecisionAllow:
@@ -124,31 +127,32 @@ func (r *ConnectREST) mayCreate(ctx context.Context) error {
 	return responsewriters.ForbiddenStatusError(create, reason)
 }
 
-// creation is a request as it would be if it created what it names.
-type creation struct{ authorizer.Attributes }
+// createAttributes are the attributes of a request with the verb create.
+type createAttributes struct{ authorizer.Attributes }
 
 // GetVerb implements authorizer.Attributes.
-func (creation) GetVerb() string { return "create" }
+func (createAttributes) GetVerb() string { return "create" }
 
 // IsReadOnly implements authorizer.Attributes.
-func (creation) IsReadOnly() bool { return false }
+func (createAttributes) IsReadOnly() bool { return false }
 
 func (r *ConnectREST) handler(node *nodeclient.Connection, target *url.URL, options runtime.Object, responder rest.Responder) http.Handler {
 	target.Scheme, target.Host = "https", node.Host
 	plain := proxy.NewUpgradeAwareHandler(target, node.Transport, false, true, proxy.NewErrorResponder(responder))
 	plain.UseLocationHost, plain.RejectForwardingRedirects = true, true
-	return bare(r.kind.translate(plain, target, node.Transport, options))
+	return onlyUpgradeHeaders(r.kind.translate(plain, target, node.Transport, options))
 }
 
-// upgradeHeaders are those that a change of protocols is agreed on with. No other goes to a node: it is not the node's to
-// know who asks, and by what credential.
+// upgradeHeaders are the headers that negotiate a change of protocols. Other headers are not sent to a node, which must not
+// learn the caller's identity and credentials.
 var upgradeHeaders = []string{
 	"Connection", "Upgrade", "X-Stream-Protocol-Version", "User-Agent",
 	"Sec-Websocket-Key", "Sec-Websocket-Version", "Sec-Websocket-Protocol", "Sec-Websocket-Extensions",
 }
 
-// bare takes the other headers off a request, and keeps what passes from the library's log, which would hold commands.
-func bare(h http.Handler) http.Handler {
+// onlyUpgradeHeaders removes the other headers of a request. It also keeps the session out of the library's log, which
+// would contain commands.
+func onlyUpgradeHeaders(h http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		r = r.WithContext(klog.NewContext(r.Context(), klog.Logger{}))
 		sent := r.Header
@@ -162,10 +166,10 @@ func bare(h http.Handler) http.Handler {
 	})
 }
 
-// bearerProtocol begins the WebSocket subprotocol by which browsers send a bearer token to kube-apiserver.
+// bearerProtocol is the beginning of the WebSocket subprotocol in which browsers send a bearer token to kube-apiserver.
 const bearerProtocol = "base64url.bearer.authorization.k8s.io."
 
-// withoutBearers takes tokens out of lists of subprotocols. Other headers hold none.
+// withoutBearers removes tokens from lists of subprotocols. Other headers of upgradeHeaders contain none.
 func withoutBearers(values []string) []string {
 	var kept []string
 	for _, value := range values {
@@ -179,7 +183,7 @@ func withoutBearers(values []string) []string {
 
 func execTarget(pod *corev1.Pod, options runtime.Object) (*url.URL, error) {
 	o := options.(*corev1.PodExecOptions)
-	container, err := chosen(pod, o.Container)
+	container, err := chooseContainer(pod, o.Container)
 	if err != nil {
 		return nil, err
 	}
@@ -189,7 +193,7 @@ func execTarget(pod *corev1.Pod, options runtime.Object) (*url.URL, error) {
 
 func attachTarget(pod *corev1.Pod, options runtime.Object) (*url.URL, error) {
 	o := options.(*corev1.PodAttachOptions)
-	container, err := chosen(pod, o.Container)
+	container, err := chooseContainer(pod, o.Container)
 	if err != nil {
 		return nil, err
 	}
@@ -202,8 +206,8 @@ func portForwardTarget(pod *corev1.Pod, options runtime.Object) (*url.URL, error
 	return &url.URL{Path: path.Join("/portForward", pod.Namespace, pod.Name), RawQuery: query.Encode()}, nil
 }
 
-// translateStreams makes SPDY streams of the channels of a WebSocket.
-func translateStreams(plain http.Handler, to *url.URL, by http.RoundTripper, options runtime.Object) http.Handler {
+// translateStreams translates between the channels of a WebSocket and SPDY streams.
+func translateStreams(plain http.Handler, to *url.URL, transport http.RoundTripper, options runtime.Object) http.Handler {
 	var streams translator.Options
 	switch o := options.(type) {
 	case *corev1.PodExecOptions:
@@ -211,26 +215,26 @@ func translateStreams(plain http.Handler, to *url.URL, by http.RoundTripper, opt
 	case *corev1.PodAttachOptions:
 		streams = translator.Options{Stdin: o.Stdin, Stdout: o.Stdout, Stderr: o.Stderr, Tty: o.TTY}
 	}
-	channels := translator.NewStreamTranslatorHandler(to, by, 0, streams)
+	channels := translator.NewStreamTranslatorHandler(to, transport, 0, streams)
 	return translator.NewTranslatingHandler(plain, channels, wsstream.IsWebSocketRequestWithStreamCloseProtocol)
 }
 
-// tunnel carries SPDY inside a WebSocket.
+// tunnel tunnels SPDY through a WebSocket.
 func tunnel(plain http.Handler, _ *url.URL, _ http.RoundTripper, _ runtime.Object) http.Handler {
 	return translator.NewTranslatingHandler(plain, translator.NewTunnelingHandler(plain), wsstream.IsWebSocketRequestWithTunnelingProtocol)
 }
 
-// defaultContainerAnnotation names the container of a pod which is meant where none is named.
+// defaultContainerAnnotation names the container of a pod that is used if a request names none.
 const defaultContainerAnnotation = "kubectl.kubernetes.io/default-container"
 
-// Nodes connects to the agents of nodes.
+// Nodes opens connections to the agents of nodes.
 type Nodes interface {
-	// Connect returns the way to a node for as long as ctx lasts.
+	// Connect returns a connection to a node that is valid until ctx ends.
 	Connect(ctx context.Context, node string) (*nodeclient.Connection, error)
 }
 
-// find returns the pod, unless it is one that nobody can look into.
-func find(ctx context.Context, pods rest.Getter, name string) (*corev1.Pod, error) {
+// findPod returns the pod, unless it is the pod of a process, to which no session is possible.
+func findPod(ctx context.Context, pods rest.Getter, name string) (*corev1.Pod, error) {
 	found, err := pods.Get(ctx, name, &metav1.GetOptions{})
 	if err != nil {
 		return nil, err
@@ -246,8 +250,8 @@ func find(ctx context.Context, pods rest.Getter, name string) (*corev1.Pod, erro
 	return pod, nil
 }
 
-// chosen returns the container that is meant: the one named, else the pod's only or default one.
-func chosen(pod *corev1.Pod, name string) (string, error) {
+// chooseContainer returns the named container, or the only or the default container of the pod if name is "".
+func chooseContainer(pod *corev1.Pod, name string) (string, error) {
 	all := containers(&pod.Spec)
 	if name != "" {
 		if !slices.Contains(all, name) {

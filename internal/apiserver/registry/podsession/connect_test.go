@@ -18,7 +18,7 @@ import (
 	"lanyard.dev/internal/apiserver/nodeclient"
 )
 
-func TestChosen(t *testing.T) {
+func TestChooseContainer(t *testing.T) {
 	t.Parallel()
 	spec := func(init, names, ephemeral string) corev1.PodSpec {
 		var s corev1.PodSpec
@@ -49,7 +49,7 @@ func TestChosen(t *testing.T) {
 		"not there":                 {spec("", "a", ""), "", "c", "", "container c is not valid for pod p"},
 	} {
 		pod := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: "p", Annotations: map[string]string{defaultContainerAnnotation: test.annotated}}, Spec: test.spec}
-		got, err := chosen(pod, test.asks)
+		got, err := chooseContainer(pod, test.asks)
 		if got != test.want || (err == nil) != (test.fault == "") || err != nil && (!apierrors.IsBadRequest(err) || err.Error() != test.fault) {
 			t.Errorf("%s: got %q, %v", name, got, err)
 		}
@@ -63,7 +63,7 @@ func (o onePod) Get(context.Context, string, *metav1.GetOptions) (runtime.Object
 	return o.pod, nil
 }
 
-// noNodes fails who gets as far as connecting.
+// noNodes fails each connection.
 type noNodes struct{}
 
 var errConnected = errors.New("connected")
@@ -72,8 +72,8 @@ func (noNodes) Connect(context.Context, string) (*nodeclient.Connection, error) 
 	return nil, errConnected
 }
 
-// TestConnectTakesTheRightToCreate asks by a GET that was allowed already.
-func TestConnectTakesTheRightToCreate(t *testing.T) {
+// TestConnectRequiresCreate connects with a GET request that was already allowed.
+func TestConnectRequiresCreate(t *testing.T) {
 	t.Parallel()
 	pod := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: "p"}, Spec: corev1.PodSpec{NodeName: "n", Containers: []corev1.Container{{Name: "c"}}}}
 	for name, test := range map[string]struct {
@@ -121,7 +121,7 @@ func TestConnectTakesTheRightToCreate(t *testing.T) {
 	}
 }
 
-// TestNodeLearnsNothingOfTheCaller holds back all headers but those of the change of protocols.
+// TestNodeLearnsNothingOfTheCaller checks that only the headers of the change of protocols reach the node.
 func TestNodeLearnsNothingOfTheCaller(t *testing.T) {
 	t.Parallel()
 	r, err := http.NewRequestWithContext(t.Context(), http.MethodPost, "/x", nil)
@@ -132,7 +132,7 @@ func TestNodeLearnsNothingOfTheCaller(t *testing.T) {
 		r.Header.Set(name, "value")
 	}
 	r.Header.Set("Sec-WebSocket-Protocol", "base64url.bearer.authorization.k8s.io.c2VjcmV0, v5.channel.k8s.io,v4.channel.k8s.io")
-	bare(http.HandlerFunc(func(_ http.ResponseWriter, got *http.Request) {
+	onlyUpgradeHeaders(http.HandlerFunc(func(_ http.ResponseWriter, got *http.Request) {
 		if protocols := got.Header.Get("Sec-WebSocket-Protocol"); protocols != " v5.channel.k8s.io,v4.channel.k8s.io" {
 			t.Errorf("passed on %q, which may hold a token", protocols)
 		}

@@ -15,7 +15,7 @@ import (
 	"lanyard.dev/internal/podoptions"
 )
 
-// LogREST serves pods/log: what a container wrote, read from the agent that runs it.
+// LogREST serves pods/log: the log of a container, read from the agent that runs it.
 type LogREST struct {
 	pods  rest.Getter
 	nodes Nodes
@@ -26,7 +26,7 @@ var (
 	_ rest.StorageMetadata   = &LogREST{}
 )
 
-// NewLogREST returns the subresource of pods.
+// NewLogREST returns pods/log.
 func NewLogREST(pods rest.Getter, nodes Nodes) *LogREST { return &LogREST{pods, nodes} }
 
 // New implements rest.Storage.
@@ -58,11 +58,11 @@ func (r *LogREST) Get(ctx context.Context, name string, options runtime.Object) 
 	if o.InsecureSkipTLSVerifyBackend {
 		return nil, apierrors.NewBadRequest("insecureSkipTLSVerifyBackend is not supported: the certificate of a node is always verified")
 	}
-	pod, err := find(ctx, r.pods, name)
+	pod, err := findPod(ctx, r.pods, name)
 	if err != nil {
 		return nil, err
 	}
-	container, err := chosen(pod, o.Container)
+	container, err := chooseContainer(pod, o.Container)
 	if err != nil || pod.Spec.NodeName == "" {
 		return &genericrest.LocationStreamer{}, err
 	}

@@ -1,6 +1,7 @@
-// Package rbac shows roles and bindings as kubectl prints them, and warns of what their authors may not expect.
+// Package rbac prints roles and bindings, and warns of rules that have no effect.
 //
-// Package internal/rbac/objects validates the four kinds and fills in their defaults. The package does not know how a request is decided.
+// Package internal/rbac/objects validates the four kinds and sets their defaults. The package does not know how a request
+// is authorized.
 package rbac
 
 import (
@@ -14,7 +15,7 @@ import (
 	"lanyard.dev/internal/apiserver/registry"
 )
 
-// The columns of kubectl get for the four kinds.
+// The columns of kubectl get, for the four kinds.
 var (
 	RoleColumns               = roleColumns("role")
 	ClusterRoleColumns        = roleColumns("cluster role")
@@ -28,17 +29,17 @@ func RoleRow(r *rbacv1.Role, _ time.Time) []any { return roleRow(&r.ObjectMeta) 
 // ClusterRoleRow returns a cell for each of ClusterRoleColumns. The time is absolute, in UTC.
 func ClusterRoleRow(r *rbacv1.ClusterRole, _ time.Time) []any { return roleRow(&r.ObjectMeta) }
 
-// RoleBindingRow returns a cell for each of RoleBindingColumns, the age as of now.
+// RoleBindingRow returns a cell for each of RoleBindingColumns, with the age at the time now.
 func RoleBindingRow(b *rbacv1.RoleBinding, now time.Time) []any {
 	return bindingRow(&b.ObjectMeta, b.RoleRef, b.Subjects, now)
 }
 
-// ClusterRoleBindingRow returns a cell for each of ClusterRoleBindingColumns, the age as of now.
+// ClusterRoleBindingRow returns a cell for each of ClusterRoleBindingColumns, with the age at the time now.
 func ClusterRoleBindingRow(b *rbacv1.ClusterRoleBinding, now time.Time) []any {
 	return bindingRow(&b.ObjectMeta, b.RoleRef, b.Subjects, now)
 }
 
-// ClusterRoleWarnings warns of rules that will not last. An update may carry those that aggregation has filled in.
+// ClusterRoleWarnings warns of rules that aggregation will replace. An update may contain rules that aggregation has set.
 func ClusterRoleWarnings(_ context.Context, r *rbacv1.ClusterRole) []string {
 	if r.AggregationRule == nil || len(r.Rules) == 0 {
 		return nil
@@ -46,7 +47,7 @@ func ClusterRoleWarnings(_ context.Context, r *rbacv1.ClusterRole) []string {
 	return []string{"rules: replaced by the rules of the roles that aggregationRule selects"}
 }
 
-// roleColumns returns the columns of roles, whose kind the descriptions name.
+// roleColumns returns the columns of roles. kind is the name of the kind in the descriptions.
 func roleColumns(kind string) []metav1.TableColumnDefinition {
 	return []metav1.TableColumnDefinition{
 		{Name: "Name", Type: "string", Format: "name", Description: "Name of the " + kind + "."},
@@ -62,7 +63,7 @@ func roleRow(meta *metav1.ObjectMeta) []any {
 	return []any{meta.Name, created}
 }
 
-// bindingColumns returns the columns of bindings, whose kind the descriptions name.
+// bindingColumns returns the columns of bindings. kind is the name of the kind in the descriptions.
 func bindingColumns(kind string) []metav1.TableColumnDefinition {
 	return []metav1.TableColumnDefinition{
 		{Name: "Name", Type: "string", Format: "name", Description: "Name of the " + kind + "."},

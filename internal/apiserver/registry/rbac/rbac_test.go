@@ -170,7 +170,7 @@ func TestClusterRoleRowAndFields(t *testing.T) {
 	}
 }
 
-// binding is a binding of one of the two kinds, by its parts.
+// binding is a binding of one of the two kinds, with pointers to its parts.
 type binding struct {
 	object   runtime.Object
 	meta     *metav1.ObjectMeta
@@ -178,7 +178,7 @@ type binding struct {
 	subjects *[]rbacv1.Subject
 }
 
-// bindingKind is what tests of bindings use of a kind. new returns a valid binding with its defaults.
+// bindingKind are the functions of a kind. new returns a valid binding with defaults.
 type bindingKind struct {
 	name     string
 	new      func() binding

@@ -28,7 +28,7 @@ type object interface {
 	metav1.Object
 }
 
-// AccessREST serves one kind of access review; nothing is stored.
+// AccessREST serves one kind of access review. Nothing is stored.
 type AccessREST[T object] struct {
 	kind     string
 	fresh    func() T
@@ -38,7 +38,7 @@ type AccessREST[T object] struct {
 
 var _ rest.Creater = &AccessREST[*authorizationv1.SubjectAccessReview]{}
 
-// NewSubject returns subjectaccessreviews: may this user do this?
+// NewSubject returns subjectaccessreviews: whether a user may do something.
 func NewSubject(az authorizer.UnconditionalAuthorizer) *AccessREST[*authorizationv1.SubjectAccessReview] {
 	return &AccessREST[*authorizationv1.SubjectAccessReview]{
 		kind:  "SubjectAccessReview",
@@ -53,7 +53,7 @@ func NewSubject(az authorizer.UnconditionalAuthorizer) *AccessREST[*authorizatio
 	}
 }
 
-// NewLocal returns localsubjectaccessreviews: may this user do this in this namespace?
+// NewLocal returns localsubjectaccessreviews: whether a user may do something in a namespace.
 func NewLocal(az authorizer.UnconditionalAuthorizer) *AccessREST[*authorizationv1.LocalSubjectAccessReview] {
 	return &AccessREST[*authorizationv1.LocalSubjectAccessReview]{
 		kind:  "LocalSubjectAccessReview",
@@ -71,7 +71,7 @@ func NewLocal(az authorizer.UnconditionalAuthorizer) *AccessREST[*authorizationv
 	}
 }
 
-// NewSelf returns selfsubjectaccessreviews: may I do this?
+// NewSelf returns selfsubjectaccessreviews: whether the caller may do something.
 func NewSelf(az authorizer.UnconditionalAuthorizer) *AccessREST[*authorizationv1.SelfSubjectAccessReview] {
 	return &AccessREST[*authorizationv1.SelfSubjectAccessReview]{
 		kind:  "SelfSubjectAccessReview",
@@ -90,7 +90,8 @@ func NewSelf(az authorizer.UnconditionalAuthorizer) *AccessREST[*authorizationv1
 // New implements rest.Creater.
 func (r *AccessREST[T]) New() runtime.Object { return r.fresh() }
 
-// Create answers the review in its status. A denial is an answer; that nobody can tell now is an error.
+// Create sets the status of the review. A denial is an answer. If the question cannot be decided now, Create returns an
+// error.
 func (r *AccessREST[T]) Create(ctx context.Context, obj runtime.Object, validate rest.ValidateObjectFunc, _ *metav1.CreateOptions) (runtime.Object, error) {
 	review, ok := obj.(T)
 	if !ok {
@@ -114,7 +115,7 @@ func (r *AccessREST[T]) Create(ctx context.Context, obj runtime.Object, validate
 	return review, nil
 }
 
-// decide asks the authorizer about one action by one user. The error says that nobody can tell now.
+// decide authorizes one action of one user. It returns an error if that cannot be decided now.
 func decide(ctx context.Context, az authorizer.UnconditionalAuthorizer, attributes authorizer.Attributes) (authorizationv1.SubjectAccessReviewStatus, error) {
 	decision, reason, err := az.Authorize(ctx, attributes)
 	status := authorizationv1.SubjectAccessReviewStatus{
@@ -137,7 +138,7 @@ func decide(ctx context.Context, az authorizer.UnconditionalAuthorizer, attribut
 	return status, nil
 }
 
-// attributesOf is the action a review asks about; exactly one of resource and path is set.
+// attributesOf returns the attributes of the action that a review is about. Either the resource or the path must be set.
 func attributesOf(who user.Info, resource *authorizationv1.ResourceAttributes, path *authorizationv1.NonResourceAttributes) authorizer.Attributes {
 	if resource == nil {
 		return authorizer.AttributesRecord{User: who, Verb: path.Verb, Path: path.Path}
@@ -200,8 +201,7 @@ func validateLocal(review *authorizationv1.LocalSubjectAccessReview) field.Error
 	return errs
 }
 
-// validateMetadata refuses metadata: a review is not an object anyone can find again. Managed fields are the
-// server's own.
+// validateMetadata refuses metadata, because a review is not stored. The server sets the managed fields.
 func validateMetadata(meta metav1.ObjectMeta) field.ErrorList {
 	meta.ManagedFields, meta.Namespace = nil, ""
 	if equality.Semantic.DeepEqual(meta, metav1.ObjectMeta{}) {
@@ -210,8 +210,9 @@ func validateMetadata(meta metav1.ObjectMeta) field.ErrorList {
 	return field.ErrorList{field.Invalid(field.NewPath("metadata"), meta, "must be empty")}
 }
 
-// fieldRequirements are those of a review, as a list that selects by fields has them. The error says that some could not be
-// read; the others hold, so that the question is about more than was meant, never about less.
+// fieldRequirements returns the requirements of a field selector in a review, as those of a list request. The error says
+// that some requirements could not be read. The others are used: the answer is then about more objects than requested,
+// never about fewer.
 func fieldRequirements(a *authorizationv1.FieldSelectorAttributes) (fields.Requirements, error) {
 	if a == nil {
 		return nil, nil
@@ -242,13 +243,13 @@ func fieldRequirements(a *authorizationv1.FieldSelectorAttributes) (fields.Requi
 	return found, errors.Join(faults...)
 }
 
-// labelOperators are the operators of labels, as reviews spell them.
+// labelOperators are the operators of label selectors, by their names in reviews.
 var labelOperators = map[metav1.LabelSelectorOperator]selection.Operator{
 	metav1.LabelSelectorOpIn: selection.In, metav1.LabelSelectorOpNotIn: selection.NotIn,
 	metav1.LabelSelectorOpExists: selection.Exists, metav1.LabelSelectorOpDoesNotExist: selection.DoesNotExist,
 }
 
-// labelRequirements is fieldRequirements for labels.
+// labelRequirements is like fieldRequirements, for labels.
 func labelRequirements(a *authorizationv1.LabelSelectorAttributes) (labels.Requirements, error) {
 	if a == nil {
 		return nil, nil
@@ -275,7 +276,7 @@ func labelRequirements(a *authorizationv1.LabelSelectorAttributes) (labels.Requi
 	return found, errors.Join(faults...)
 }
 
-// validateSelectors returns the faults of what a review says of the objects it is about.
+// validateSelectors returns the faults of the selectors of a review.
 func validateSelectors(resource *authorizationv1.ResourceAttributes) field.ErrorList {
 	if resource == nil {
 		return nil
@@ -309,7 +310,7 @@ func validateForm(raw string, requirements int, path *field.Path) field.ErrorLis
 	return nil
 }
 
-// validateRequirement lets operators pass that are not known: they are ignored, and said to be.
+// validateRequirement accepts unknown operators. Such requirements are ignored, and the answer says so.
 func validateRequirement(key, operator string, values []string, path *field.Path) field.ErrorList {
 	var errs field.ErrorList
 	if key == "" {

@@ -20,8 +20,8 @@ import (
 	"lanyard.dev/internal/apiserver/registry/review"
 )
 
-// policy allows one action on one resource and one path, denies "never" outright, and cannot tell of "unsure". It
-// answers with all it was asked, so that each attribute a review carries over is seen.
+// policy allows one action on one resource and one path, denies "never", and cannot decide about "unsure". The reason of
+// its decision contains all attributes, so that the test sees which ones a review passes on.
 type policy struct{ authorizer.AuthorizerFunc }
 
 func newPolicy() policy {
@@ -193,10 +193,10 @@ func TestAccessBadRequests(t *testing.T) {
 	}
 }
 
-// TestSelectors: a review asks about the objects that its selectors choose, as a list with the same selectors would.
+// TestSelectors checks that the selectors of a review mean the same as those of a list request.
 func TestSelectors(t *testing.T) {
 	t.Parallel()
-	// It answers with the selectors that it was asked about.
+	// The authorizer's reason is the selectors of the request.
 	az := authorizer.AuthorizerFunc(func(_ context.Context, a authorizer.Attributes) (authorizer.Decision, string, error) {
 		fields, _ := a.GetFieldSelector()
 		labels, _ := a.GetLabelSelector()

@@ -15,7 +15,7 @@ import (
 	"lanyard.dev/internal/apiserver/outage"
 )
 
-// RulesREST serves selfsubjectrulesreviews; nothing is stored.
+// RulesREST serves selfsubjectrulesreviews. Nothing is stored.
 type RulesREST struct{ resolver authorizer.RuleResolver }
 
 var _ rest.Creater = &RulesREST{}
@@ -26,7 +26,7 @@ func NewRules(resolver authorizer.RuleResolver) *RulesREST { return &RulesREST{r
 // New implements rest.Creater.
 func (*RulesREST) New() runtime.Object { return &authorizationv1.SelfSubjectRulesReview{} }
 
-// Create fills in the caller's rules in spec.namespace, which is required.
+// Create sets the rules of the caller in spec.namespace, which is required.
 func (r *RulesREST) Create(ctx context.Context, obj runtime.Object, validate rest.ValidateObjectFunc, _ *metav1.CreateOptions) (runtime.Object, error) {
 	review, ok := obj.(*authorizationv1.SelfSubjectRulesReview)
 	if !ok {

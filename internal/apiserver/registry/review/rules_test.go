@@ -18,7 +18,7 @@ import (
 	"lanyard.dev/internal/apiserver/registry/review"
 )
 
-// resolver knows the rules of "robot" in "ns"; in "stale" it may not say.
+// resolver returns the rules of "robot" in "ns", and an error in "stale".
 type resolver struct{}
 
 func (resolver) RulesFor(_ context.Context, who user.Info, namespace string) ([]authorizer.ResourceRuleInfo, []authorizer.NonResourceRuleInfo, bool, error) {

@@ -17,7 +17,7 @@ import (
 	"lanyard.dev/internal/token"
 )
 
-// TokenREST serves tokenreviews; nothing is stored.
+// TokenREST serves tokenreviews. Nothing is stored.
 type TokenREST struct {
 	tokens    authenticator.Token
 	audiences authenticator.Audiences
@@ -25,7 +25,7 @@ type TokenREST struct {
 
 var _ rest.Creater = &TokenREST{}
 
-// NewToken returns the resource. audiences are the API server's own, meant where a review names none.
+// NewToken returns the resource. audiences are those of the API server, which are used if a review names none.
 func NewToken(tokens authenticator.Token, audiences authenticator.Audiences) *TokenREST {
 	return &TokenREST{tokens: tokens, audiences: audiences}
 }
@@ -33,8 +33,8 @@ func NewToken(tokens authenticator.Token, audiences authenticator.Audiences) *To
 // New implements rest.Creater.
 func (*TokenREST) New() runtime.Object { return &authenticationv1.TokenReview{} }
 
-// Create reviews the token in the spec. A token that does not hold is an answer, not an error: status.error says why. A
-// token of which nobody can tell now is an error: who asks would take it for one that does not hold.
+// Create verifies the token in the spec. An invalid token is an answer, whose status.error says why. If the token cannot be
+// verified now, Create returns an error, because the client would take an answer for a refusal of the token.
 func (r *TokenREST) Create(ctx context.Context, obj runtime.Object, validate rest.ValidateObjectFunc, _ *metav1.CreateOptions) (runtime.Object, error) {
 	review, ok := obj.(*authenticationv1.TokenReview)
 	if !ok {
@@ -84,7 +84,7 @@ func (r *TokenREST) review(ctx context.Context, spec authenticationv1.TokenRevie
 	}, nil
 }
 
-// errUnknown is of a token that nobody here issued; the words are Kubernetes'.
+// errUnknown is the error of a token that no known issuer issued. The text is Kubernetes'.
 var errUnknown = errors.New("invalid bearer token")
 
 func userInfo(response *authenticator.Response) authenticationv1.UserInfo {
@@ -100,7 +100,7 @@ func userInfo(response *authenticator.Response) authenticationv1.UserInfo {
 	return info
 }
 
-// SelfREST serves selfsubjectreviews; nothing is stored.
+// SelfREST serves selfsubjectreviews. Nothing is stored.
 type SelfREST struct{}
 
 var _ rest.Creater = &SelfREST{}
@@ -108,7 +108,7 @@ var _ rest.Creater = &SelfREST{}
 // New implements rest.Creater.
 func (*SelfREST) New() runtime.Object { return &authenticationv1.SelfSubjectReview{} }
 
-// Create fills in the caller's user info.
+// Create sets the caller's user info.
 func (*SelfREST) Create(ctx context.Context, obj runtime.Object, validate rest.ValidateObjectFunc, _ *metav1.CreateOptions) (runtime.Object, error) {
 	if _, ok := obj.(*authenticationv1.SelfSubjectReview); !ok {
 		return nil, apierrors.NewBadRequest(fmt.Sprintf("not a SelfSubjectReview: %T", obj))

@@ -19,7 +19,7 @@ import (
 	"lanyard.dev/internal/apiserver/registry/review"
 )
 
-// tokens knows "good", a token for the audiences api and vault, and "careless", which is accepted for any.
+// tokens accepts "good", a token for the audiences api and vault, and "careless", which it accepts for any audience.
 type tokens struct{}
 
 func (tokens) AuthenticateToken(ctx context.Context, text string) (*authenticator.Response, bool, error) {
@@ -65,14 +65,14 @@ func TestTokenReview(t *testing.T) {
 		{"another audience", tokenReview("good", "vault"), held("vault")},
 		{"some of them", tokenReview("good", "nobody", "vault", "api"), held("api", "vault")},
 		{"none of them", tokenReview("good", "nobody"), refused(audience)},
-		{"an answer for what was not asked", tokenReview("careless"), refused(audience)},
+		{"an audience that was not requested", tokenReview("careless"), refused(audience)},
 		{"expired", tokenReview("expired"), refused("service account token has expired")},
-		{"nobody's token", tokenReview("junk"), refused("invalid bearer token")},
+		{"a token of no issuer", tokenReview("junk"), refused("invalid bearer token")},
 		{"no user", tokenReview("userless"), refused("invalid bearer token")},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
-			// What a client writes into the status counts for nothing.
+			// The status that a client sends is ignored.
 			test.ask.Status = authenticationv1.TokenReviewStatus{Authenticated: true, Error: "forged", User: authenticationv1.UserInfo{Username: "forged"}}
 			out, err := review.NewToken(tokens{}, []string{"api"}).Create(t.Context(), test.ask, nil, &metav1.CreateOptions{})
 			if err != nil {

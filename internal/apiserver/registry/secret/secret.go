@@ -1,6 +1,6 @@
-// Package secret serves secrets: their defaults, what is refused, their table, their storage.
+// Package secret validates and prints secrets, and sets their defaults.
 //
-// It does not know how secrets are encrypted at rest, and no fault it reports quotes a secret's value.
+// It does not know how secrets are encrypted at rest. No fault that it returns contains the value of a secret.
 package secret
 
 import (
@@ -24,19 +24,20 @@ import (
 	"lanyard.dev/internal/nodeaccess"
 )
 
-// Strategy returns how secrets are written.
+// Strategy returns how secrets are created and updated.
 func Strategy() registry.Strategy[*corev1.Secret] {
 	return registry.Strategy[*corev1.Secret]{OnUpdate: keepType, Check: Validate, CheckUpdate: ValidateUpdate, Warn: warnings}
 }
 
-// keepType lets an update leave the type out.
+// keepType keeps the stored type if an update leaves it out.
 func keepType(_ context.Context, obj, old *corev1.Secret) {
 	if obj.Type == "" {
 		obj.Type = old.Type
 	}
 }
 
-// warnings tells of a token that never expires that it will not come, and of a bootstrap token that nobody can use why.
+// warnings returns warnings about a secret that requests a token without expiry, which this server does not issue, and
+// about a bootstrap token that cannot be used.
 func warnings(_ context.Context, obj *corev1.Secret) []string {
 	if obj.Type == corev1.SecretTypeBootstrapToken {
 		return bootstraptoken.Faults(obj, time.Now())
@@ -47,9 +48,9 @@ func warnings(_ context.Context, obj *corev1.Secret) []string {
 	return []string{"type " + string(corev1.SecretTypeServiceAccountToken) + ": no token is filled in, since tokens that never expire are not issued; use 'kubectl create token' instead"}
 }
 
-// SetDefaults gives s the type Opaque where it has none, and moves stringData into data, where it wins over a key of
-// the same name. It is idempotent. It must run on every decoded secret before Validate does: stringData is written
-// only, so what is left in it is neither checked nor to be stored.
+// SetDefaults sets the type Opaque if there is none, and moves stringData into data, where it replaces the values of the
+// same keys. It is idempotent. It must run on each decoded secret before Validate, because stringData is write-only: it is
+// neither validated nor stored.
 func SetDefaults(s *corev1.Secret) {
 	if s.Type == "" {
 		s.Type = corev1.SecretTypeOpaque
@@ -63,12 +64,12 @@ func SetDefaults(s *corev1.Secret) {
 	s.StringData = nil
 }
 
-// Fields returns what a field selector may ask of s.
+// Fields returns the fields that a field selector may name, with the values of s.
 func Fields(s *corev1.Secret) fields.Set {
 	return fields.Set{"metadata.name": s.Name, "metadata.namespace": s.Namespace, "type": string(s.Type)}
 }
 
-// Columns are those of kubectl get secrets.
+// Columns are the columns of kubectl get secrets.
 var Columns = []metav1.TableColumnDefinition{
 	{Name: "Name", Type: "string", Format: "name", Description: "Name of the secret."},
 	{Name: "Type", Type: "string", Description: "What the secret is for, which says what keys it has."},
@@ -76,7 +77,7 @@ var Columns = []metav1.TableColumnDefinition{
 	{Name: "Age", Type: "string", Description: "Time since the secret was created."},
 }
 
-// Row returns a cell for each of Columns, the age as of now.
+// Row returns a cell for each of Columns, with the age at the time now.
 func Row(s *corev1.Secret, now time.Time) []any {
 	return []any{s.Name, string(s.Type), int64(len(s.Data)), registry.Age(s.CreationTimestamp.Time, now)}
 }
@@ -86,14 +87,14 @@ const (
 	redacted  = "<secret contents redacted>"
 )
 
-// Validate returns every fault of a new secret.
+// Validate returns the faults of a new secret.
 func Validate(s *corev1.Secret) field.ErrorList {
 	errs := validation.ValidateObjectMeta(&s.ObjectMeta, true, validation.NameIsDNSSubdomain, field.NewPath("metadata"))
 	errs = append(errs, validateData(s.Data, field.NewPath("data"))...)
 	return append(errs, validateType(s)...)
 }
 
-// ValidateUpdate returns every fault of updated and of its change from old.
+// ValidateUpdate returns the faults of updated and of its difference from old.
 func ValidateUpdate(updated, old *corev1.Secret) field.ErrorList {
 	errs := validation.ValidateObjectMetaUpdate(&updated.ObjectMeta, &old.ObjectMeta, field.NewPath("metadata"))
 	errs = append(errs, validation.ValidateImmutableField(updated.Type, old.Type, field.NewPath("type"))...)
@@ -110,7 +111,7 @@ func ValidateUpdate(updated, old *corev1.Secret) field.ErrorList {
 
 func isSet(b *bool) bool { return b != nil && *b }
 
-// validateData counts values only, not keys, towards the limit.
+// validateData checks the keys and the size. The limit applies to values, not to keys.
 func validateData(data map[string][]byte, path *field.Path) field.ErrorList {
 	var errs field.ErrorList
 	total := 0
@@ -126,8 +127,8 @@ func validateData(data map[string][]byte, path *field.Path) field.ErrorList {
 	return errs
 }
 
-// validateType demands the keys that readers of each well-known type rely on. Other types, bootstrap tokens among
-// them, may hold anything.
+// validateType requires the keys that each well-known type must have. Secrets of other types, including bootstrap tokens,
+// may contain anything.
 func validateType(s *corev1.Secret) field.ErrorList {
 	switch s.Type {
 	case corev1.SecretTypeServiceAccountToken:
@@ -187,7 +188,8 @@ func requireJSON(data map[string][]byte, key string) field.ErrorList {
 	return nil
 }
 
-// jsonFault says where err lies, and not what lies there: the decoder's own words quote a byte of the secret.
+// jsonFault returns the position of a syntax error. The decoder's own text is not used, because it quotes a byte of the
+// secret.
 func jsonFault(err error) string {
 	var syntax *json.SyntaxError
 	if errors.As(err, &syntax) {

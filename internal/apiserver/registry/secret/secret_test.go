@@ -195,7 +195,7 @@ func TestRowAndFields(t *testing.T) {
 	}
 }
 
-// FuzzDockerConfig holds that exactly JSON objects and null are accepted, and that a refusal says nothing of the bytes.
+// FuzzDockerConfig checks that exactly JSON objects and null are accepted, and that a refusal does not quote the value.
 func FuzzDockerConfig(f *testing.F) {
 	for _, seed := range []string{"", "{}", "null", "[]", `{"auths":{"r":{"auth":"eDp5"}}}`, "{\"a\":", "7", "\"s\"", "\xff"} {
 		f.Add([]byte(seed))

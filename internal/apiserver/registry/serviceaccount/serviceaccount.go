@@ -1,6 +1,6 @@
-// Package serviceaccount serves service accounts: what is refused, their table, their storage.
+// Package serviceaccount validates and prints service accounts, and serves their subresource token.
 //
-// It does not know how a token is signed or verified, nor which accounts a namespace starts with.
+// It does not know how a token is signed or verified, nor which accounts a new namespace has.
 package serviceaccount
 
 import (
@@ -15,7 +15,7 @@ import (
 	"lanyard.dev/internal/apiserver/registry"
 )
 
-// Strategy returns how service accounts are written.
+// Strategy returns how service accounts are created and updated.
 func Strategy() registry.Strategy[*corev1.ServiceAccount] {
 	return registry.Strategy[*corev1.ServiceAccount]{
 		OnCreate: func(_ context.Context, obj *corev1.ServiceAccount) { keepNamesOnly(obj) },
@@ -24,7 +24,7 @@ func Strategy() registry.Strategy[*corev1.ServiceAccount] {
 	}
 }
 
-// warnings is Kubernetes' own advice.
+// warnings returns Kubernetes' warning about a deprecated annotation.
 func warnings(_ context.Context, obj *corev1.ServiceAccount) []string {
 	if _, ok := obj.Annotations[enforceMountable]; !ok {
 		return nil
@@ -32,35 +32,35 @@ func warnings(_ context.Context, obj *corev1.ServiceAccount) []string {
 	return []string{"metadata.annotations[" + enforceMountable + "]: deprecated in v1.32+; prefer separate namespaces to isolate access to mounted secrets"}
 }
 
-// enforceMountable limits the pods of an account to the secrets that it lists.
+// enforceMountable is the annotation that allows pods of the account to mount only the secrets that it lists.
 const enforceMountable = "kubernetes.io/enforce-mountable-secrets"
 
-// keepNamesOnly cuts references to secrets down to the name: they are always of the account's own namespace.
+// keepNamesOnly removes all but the name from references to secrets. The secrets are always in the namespace of the
+// account.
 func keepNamesOnly(obj *corev1.ServiceAccount) {
 	for i, ref := range obj.Secrets {
 		obj.Secrets[i] = corev1.ObjectReference{Name: ref.Name}
 	}
 }
 
-// Columns are those of kubectl get serviceaccounts. There is no count of secrets: nothing fills that list in any
-// more, and Kubernetes 1.37 does not print it either.
+// Columns are the columns of kubectl get serviceaccounts. Kubernetes 1.37 does not print the number of secrets either,
+// because that list is no longer filled.
 var Columns = []metav1.TableColumnDefinition{
 	{Name: "Name", Type: "string", Format: "name", Description: "Name of the service account."},
 	{Name: "Age", Type: "string", Description: "Time since the service account was created."},
 }
 
-// Row returns a cell for each of Columns, the age as of now.
+// Row returns a cell for each of Columns, with the age at the time now.
 func Row(account *corev1.ServiceAccount, now time.Time) []any {
 	return []any{account.Name, registry.Age(account.CreationTimestamp.Time, now)}
 }
 
-// Validate returns every fault of a new account. As in Kubernetes only the metadata can be at fault: the secrets that
-// an account names need not exist.
+// Validate returns the faults of a new account. As in Kubernetes, only the metadata is checked: the secrets need not exist.
 func Validate(account *corev1.ServiceAccount) field.ErrorList {
 	return validation.ValidateObjectMeta(&account.ObjectMeta, true, validation.ValidateServiceAccountName, field.NewPath("metadata"))
 }
 
-// ValidateUpdate returns every fault of updated and of its change from old.
+// ValidateUpdate returns the faults of updated and of its difference from old.
 func ValidateUpdate(updated, old *corev1.ServiceAccount) field.ErrorList {
 	errs := validation.ValidateObjectMetaUpdate(&updated.ObjectMeta, &old.ObjectMeta, field.NewPath("metadata"))
 	return append(errs, Validate(updated)...)

@@ -25,19 +25,19 @@ import (
 	"lanyard.dev/internal/token"
 )
 
-// Issuer issues tokens. *token.Issuer is one.
+// Issuer issues tokens. *token.Issuer implements it.
 type Issuer interface {
 	Issue(token.Request) (string, *token.Claims, error)
 }
 
-// TokenConfig says how tokens are issued.
+// TokenConfig configures how tokens are issued.
 type TokenConfig struct {
 	Issuer    Issuer
 	Anchors   token.Anchors
 	Lifetimes token.LifetimePolicy
-	// Audiences are those of a token whose request names none: the API server's own.
+	// Audiences are the audiences of the API server. A token gets them if its request names none.
 	Audiences []string
-	// Clock tells whether the grace period of a pod is over; nil means the real one.
+	// Clock is used to tell whether the grace period of a pod is over. If it is nil, the real clock is used.
 	Clock clock.PassiveClock
 }
 
@@ -51,7 +51,7 @@ var (
 	_ rest.SubresourceObjectMetaPreserver = &TokenREST{}
 )
 
-// NewTokenREST returns the subresource.
+// NewTokenREST returns serviceaccounts/token.
 func NewTokenREST(config TokenConfig) *TokenREST {
 	if config.Clock == nil {
 		config.Clock = clock.RealClock{}
@@ -70,11 +70,11 @@ func (*TokenREST) GroupVersionKind(schema.GroupVersion) schema.GroupVersionKind 
 	return authenticationv1.SchemeGroupVersion.WithKind("TokenRequest")
 }
 
-// PreserveRequestObjectMetaSystemFieldsOnSubresourceCreate implements rest.SubresourceObjectMetaPreserver: metadata.uid
-// says which account of the name is meant.
+// PreserveRequestObjectMetaSystemFieldsOnSubresourceCreate implements rest.SubresourceObjectMetaPreserver: metadata.uid is
+// that of the account.
 func (*TokenREST) PreserveRequestObjectMetaSystemFieldsOnSubresourceCreate() bool { return true }
 
-// Create issues a token for the named account and returns the request with its status filled in.
+// Create issues a token for the named account and sets the status of the request.
 func (r *TokenREST) Create(ctx context.Context, name string, obj runtime.Object, validate rest.ValidateObjectFunc, options *metav1.CreateOptions) (runtime.Object, error) {
 	req, ok := obj.(*authenticationv1.TokenRequest)
 	if !ok {
@@ -117,9 +117,9 @@ func defaultAccountWarning(namespace string) string {
 	return fmt.Sprintf("tokens of the service account \"default\" are shared by every workload in namespace %q that names none: create one account per application with 'kubectl create serviceaccount NAME -n %s'", namespace, namespace)
 }
 
-// account returns the account that a token is asked for. uid, if not empty, must be its UID: the caller then gets no
-// token of an account that was made again under the same name. An account that is being deleted gets no new token: its
-// tokens end a minute later, even where a finalizer keeps the object.
+// account returns the account of a token request. If uid is not empty, it must be the UID of the account, so that no token
+// is issued for an account that was created again with the same name. An account that is being deleted gets no new token,
+// because its tokens are valid for one more minute only, even if a finalizer keeps the object.
 func (r *TokenREST) account(ctx context.Context, namespace, name string, uid types.UID) (token.Anchor, error) {
 	account, found, err := r.Anchors.ServiceAccount(ctx, namespace, name)
 	resource := corev1.Resource("serviceaccounts")
@@ -137,8 +137,8 @@ func (r *TokenREST) account(ctx context.Context, namespace, name string, uid typ
 	return account, nil
 }
 
-// SetTokenDefaults fills in what a request leaves out. TokenRequest keeps no default of its own in the scheme, since
-// the audience is this server's to know.
+// SetTokenDefaults sets the fields that a request leaves out. The scheme has no defaults of TokenRequest, because the
+// audiences depend on the server.
 func SetTokenDefaults(req *authenticationv1.TokenRequest, audiences []string) {
 	if req.Spec.ExpirationSeconds == nil {
 		seconds := int64(token.DefaultLifetime / time.Second)
@@ -151,10 +151,10 @@ func SetTokenDefaults(req *authenticationv1.TokenRequest, audiences []string) {
 
 func (r *TokenREST) lifetime(ctx context.Context, name string, req *authenticationv1.TokenRequest) (time.Duration, error) {
 	path := field.NewPath("spec", "expirationSeconds")
-	asked := *req.Spec.ExpirationSeconds
+	requested := *req.Spec.ExpirationSeconds
 	lifetime, capped, err := r.Lifetimes.Lifetime(req.Spec.ExpirationSeconds)
 	if err != nil {
-		return 0, invalid(name, field.Invalid(path, asked, err.Error()))
+		return 0, invalid(name, field.Invalid(path, requested, err.Error()))
 	}
 	for i, audience := range req.Spec.Audiences {
 		if audience == "" {
@@ -163,13 +163,13 @@ func (r *TokenREST) lifetime(ctx context.Context, name string, req *authenticati
 	}
 	if capped {
 		got := int64(lifetime / time.Second)
-		warning.AddWarning(ctx, "", fmt.Sprintf("requested expiration of %d seconds shortened to %d seconds", asked, got))
+		warning.AddWarning(ctx, "", fmt.Sprintf("requested expiration of %d seconds shortened to %d seconds", requested, got))
 		req.Spec.ExpirationSeconds = &got
 	}
 	return lifetime, nil
 }
 
-// issue signs, and names the credential in the audit event. A dry run answers without a token.
+// issue signs the token, and adds its ID to the audit event. A dry run returns no token.
 func (r *TokenREST) issue(ctx context.Context, req *authenticationv1.TokenRequest, bound token.Request, dry bool) (runtime.Object, error) {
 	now := r.Clock.Now()
 	req.Name, req.Namespace, req.UID = bound.ServiceAccount.Name, bound.Namespace, types.UID(bound.ServiceAccount.UID)
@@ -198,15 +198,15 @@ func invalid(name string, errs ...*field.Error) error {
 
 var errBeingDeleted = errors.New("the object is being deleted, and gets no new tokens")
 
-// bind resolves the object a token is to hang on. It must exist, not be in deletion, have the UID asked for, and, if a
-// pod, run as the account.
+// bind returns the object to which a token is bound. The object must exist, must not be in deletion, and must have the
+// requested UID. A pod must run as the account.
 func (r *TokenREST) bind(ctx context.Context, namespace, account string, ref *authenticationv1.BoundObjectReference) (token.Request, error) {
 	var bound token.Request
 	if ref == nil {
 		return bound, nil
 	}
 	gvk := schema.FromAPIVersionAndKind(ref.APIVersion, ref.Kind)
-	// As in Kubernetes the version is not looked at, and may be left out.
+	// As in Kubernetes, the version is ignored and may be missing.
 	switch gvk.GroupKind() {
 	case schema.GroupKind{Kind: "Pod"}:
 		return r.bindPod(ctx, namespace, account, ref)
@@ -222,11 +222,11 @@ func (r *TokenREST) bind(ctx context.Context, namespace, account string, ref *au
 	return bound, apierrors.NewBadRequest(fmt.Sprintf("cannot bind token for serviceaccount to object of type %s: a v1 Pod, Secret or Node is needed", gvk.String()))
 }
 
-// bindPod also takes in the node the pod runs on, where that exists.
+// bindPod binds the token to the pod and, if it exists, to the node of the pod.
 func (r *TokenREST) bindPod(ctx context.Context, namespace, account string, ref *authenticationv1.BoundObjectReference) (token.Request, error) {
 	var bound token.Request
 	pod, found, err := r.Anchors.Pod(ctx, namespace, ref.Name)
-	// A pod that shuts down needs tokens until the end of its grace period, which is its deletionTimestamp.
+	// A pod needs tokens until the end of its grace period, which is its deletionTimestamp.
 	if pod.DeletionTimestamp.After(r.Clock.Now()) {
 		pod.DeletionTimestamp = time.Time{}
 	}
@@ -243,7 +243,7 @@ func (r *TokenREST) bindPod(ctx context.Context, namespace, account string, ref 
 	if err != nil {
 		return bound, outage.New(err)
 	}
-	// A pod may name a node that is not registered. There is no UID to bind to then, so no claim.
+	// A pod may name a node that is not registered. Such a node has no UID, so the token is not bound to it.
 	if found {
 		if !node.DeletionTimestamp.IsZero() { // the token would be refused
 			return bound, apierrors.NewConflict(corev1.Resource("nodes"), pod.NodeName, errBeingDeleted)

@@ -25,7 +25,7 @@ import (
 	"lanyard.dev/internal/token"
 )
 
-// anchors is what exists, as kind/namespace/name. Asking for "unlucky" finds the memory stale.
+// anchors are the existing objects, by kind/namespace/name. A lookup of "unlucky" fails, as that of a stale index does.
 type anchors map[string]token.Anchor
 
 var errStale = errors.New("storage watch has not progressed in time")
@@ -73,7 +73,7 @@ func world() anchors {
 	}
 }
 
-// issuer records what is asked of it.
+// issuer records the requests for tokens.
 type issuer struct {
 	asked []token.Request
 	err   error
@@ -94,7 +94,7 @@ type advice []string
 
 func (a *advice) AddWarning(_, text string) { *a = append(*a, text) }
 
-// answer is all that one request brings about.
+// answer is the result of one request.
 type answer struct {
 	out      *authenticationv1.TokenRequest
 	err      error
@@ -270,7 +270,7 @@ func TestCutLifetimeDrawsAWarning(t *testing.T) {
 	}
 }
 
-// TestCutDefaultLifetime asks for nothing where even the default is over the limit.
+// TestCutDefaultLifetime leaves out the lifetime, where even the default is above the limit.
 func TestCutDefaultLifetime(t *testing.T) {
 	t.Parallel()
 	a := ask(t, "robot", spec(nil), func(c *serviceaccount.TokenConfig, _ *metav1.CreateOptions) { c.Lifetimes.Max = 20 * time.Minute })
@@ -335,7 +335,7 @@ func TestIssuerFails(t *testing.T) {
 	a := ask(t, "robot", spec(nil), func(c *serviceaccount.TokenConfig, _ *metav1.CreateOptions) {
 		c.Issuer = &issuer{err: errors.New("issue token for ns/robot: no key")}
 	})
-	// The issuer says for whom; it is not said again.
+	// The error of the issuer names the account, so the error must not name it again.
 	if !apierrors.IsInternalError(a.err) || strings.Count(a.err.Error(), "issue token for") != 1 || !strings.Contains(a.err.Error(), "ns/robot: no key") {
 		t.Errorf("got %v", a.err)
 	}

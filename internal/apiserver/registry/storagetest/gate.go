@@ -7,7 +7,8 @@ import (
 	"testing"
 )
 
-// Gate is a TCP address of an etcd that a test can hang: connections stay open and are accepted, and no byte passes.
+// Gate is a TCP address of an etcd that a test can make unresponsive. Then connections are accepted and remain open, and no
+// bytes are forwarded.
 type Gate struct {
 	net.Listener
 	socket string
@@ -19,7 +20,7 @@ type Gate struct {
 	conns map[net.Conn]struct{}
 }
 
-// NewGate returns a gate before an etcd that listens on a unix socket. It ends with the test.
+// NewGate returns a gate in front of an etcd that listens on a unix socket. It ends with the test.
 func NewGate(t testing.TB, endpoint string) *Gate {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -73,7 +74,7 @@ func (g *Gate) pass(to, from net.Conn) {
 	}
 }
 
-// Hang stops or resumes the passing of bytes.
+// Hang stops or resumes the forwarding of bytes.
 func (g *Gate) Hang(hung bool) {
 	g.mu.Lock()
 	defer g.mu.Unlock()

@@ -1,6 +1,6 @@
-// Package storagetest gives tests the storage that the server itself uses, on an etcd of their own.
+// Package storagetest provides tests with the storage that the server itself uses, on an etcd of their own.
 //
-// It makes stores from the tables of package api, and is imported by tests only.
+// It makes stores from the tables of package api. Only tests import it.
 package storagetest
 
 import (
@@ -26,9 +26,9 @@ import (
 	"lanyard.dev/internal/etcd"
 )
 
-// Storage hands out storage straight on etcd, without a watch cache. It implements generic.RESTOptionsGetter.
+// Storage provides storage on etcd without a watch cache. It implements generic.RESTOptionsGetter.
 type Storage struct {
-	// Scheme is the server's scheme: the typer and the defaults.
+	// Scheme is the scheme of the server, with its defaults.
 	Scheme *runtime.Scheme
 	t      testing.TB
 	kinds  *serverstorage.DefaultStorageFactory
@@ -36,7 +36,7 @@ type Storage struct {
 
 var _ generic.RESTOptionsGetter = &Storage{}
 
-// Start runs an etcd until the test ends. It takes about 0.1 s, so tests of a package may each have one.
+// Start runs an etcd until the test ends. It takes about 0.1 s, so each test can have its own.
 func Start(t testing.TB) *Storage {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
@@ -80,7 +80,7 @@ func (s *Storage) GetRESTOptions(resource schema.GroupResource, example runtime.
 	}, nil
 }
 
-// undecorated ends each connection with the test, before its etcd ends.
+// undecorated closes each connection when the test ends, before etcd stops.
 func (s *Storage) undecorated(config *storagebackend.ConfigForResource, prefix string, keyFunc func(runtime.Object) (string, error),
 	newFunc, newListFunc func() runtime.Object, attrs storage.AttrFunc, triggers storage.IndexerFuncs, indexers *cache.Indexers,
 ) (storage.Interface, factory.DestroyFunc, error) {
@@ -91,7 +91,7 @@ func (s *Storage) undecorated(config *storagebackend.ConfigForResource, prefix s
 	return made, destroy, err
 }
 
-// In returns a context of requests to a namespace, "" for none, that ends with the test.
+// In returns the context of a request in a namespace, or outside of namespaces if it is "". It ends with the test.
 func In(t testing.TB, namespace string) context.Context {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
@@ -99,7 +99,7 @@ func In(t testing.TB, namespace string) context.Context {
 	return request.WithNamespace(ctx, namespace)
 }
 
-// AwaitReady returns when stores with a watch cache can be listed and watched.
+// AwaitReady waits until stores with a watch cache can be listed and watched.
 func AwaitReady(t testing.TB, stores ...rest.StorageWithReadiness) {
 	t.Helper()
 	for _, store := range stores {
@@ -111,7 +111,7 @@ func AwaitReady(t testing.TB, stores ...rest.StorageWithReadiness) {
 	}
 }
 
-// Meta names an object.
+// Meta returns the metadata of an object with a name.
 func Meta(namespace, name string) metav1.ObjectMeta {
 	return metav1.ObjectMeta{Namespace: namespace, Name: name}
 }

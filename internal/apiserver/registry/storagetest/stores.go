@@ -16,13 +16,13 @@ import (
 	"lanyard.dev/internal/apiserver/registry/pod"
 )
 
-// Store makes the store of a resource as the server does, on the storage that getter hands out.
+// Store returns the store of a resource as the server makes it, on the storage that getter provides.
 func (s *Storage) Store(getter generic.RESTOptionsGetter, resource schema.GroupResource) *registry.Store {
 	s.t.Helper()
 	return get[*registry.Store](s, s.stores(api.Inputs{Getter: getter}, resource), resource)
 }
 
-// Pods are the pods and those of their parts that need nothing but the store.
+// Pods are the store of pods and those of its parts that need nothing else.
 type Pods struct {
 	Pod      *registry.Store
 	Status   *registry.Part
@@ -30,7 +30,7 @@ type Pods struct {
 	Eviction *pod.EvictionREST
 }
 
-// Pods makes the store of pods with its parts.
+// Pods returns the store of pods with its parts.
 func (s *Storage) Pods(getter generic.RESTOptionsGetter) *Pods {
 	s.t.Helper()
 	pods := corev1.Resource("pods")
@@ -41,7 +41,7 @@ func (s *Storage) Pods(getter generic.RESTOptionsGetter) *Pods {
 	}
 }
 
-// Nodes makes the stores of nodes and of nodes/status.
+// Nodes returns the stores of nodes and of nodes/status.
 func (s *Storage) Nodes(getter generic.RESTOptionsGetter) (*registry.Store, *registry.Part) {
 	s.t.Helper()
 	nodes := corev1.Resource("nodes")
@@ -49,14 +49,14 @@ func (s *Storage) Nodes(getter generic.RESTOptionsGetter) (*registry.Store, *reg
 	return get[*registry.Store](s, made, nodes), get[*registry.Part](s, made, part(nodes, "status"))
 }
 
-// Namespaces are the namespaces with their parts.
+// Namespaces are the store of namespaces and its parts.
 type Namespaces struct {
 	Namespace *namespace.REST
 	Status    *registry.Part
 	Finalize  namespace.Finalize
 }
 
-// Namespaces makes the store of namespaces with its parts. A nil furnish puts nothing into a new namespace.
+// Namespaces returns the store of namespaces with its parts. If furnish is nil, new namespaces are empty.
 func (s *Storage) Namespaces(getter generic.RESTOptionsGetter, furnish namespace.Furnish) *Namespaces {
 	s.t.Helper()
 	if furnish == nil {
@@ -70,13 +70,13 @@ func (s *Storage) Namespaces(getter generic.RESTOptionsGetter, furnish namespace
 	}
 }
 
-// Requests are the certificate signing requests with their parts.
+// Requests are the store of certificate signing requests and its parts.
 type Requests struct {
 	Request          *registry.Store
 	Approval, Status *registry.Part
 }
 
-// Requests makes the store of certificate signing requests with its parts.
+// Requests returns the store of certificate signing requests with its parts.
 func (s *Storage) Requests(getter generic.RESTOptionsGetter, signed certificatesigningrequest.Signed, c clock.PassiveClock) *Requests {
 	s.t.Helper()
 	requests := schema.GroupResource{Group: "certificates.k8s.io", Resource: "certificatesigningrequests"}
