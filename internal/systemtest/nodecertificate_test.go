@@ -209,8 +209,8 @@ func TestNoWayToTheNode(t *testing.T) {
 	}
 	check("several containers", logs("two"), "a container name must be specified for pod two, choose one of: [i a b]")
 	check("exec, not bound", run("two"), "pod two does not have a host assigned")
-	check("process", logs("process"), "stands for a process that was started with lanyard exec")
-	check("process", run("process"), "stands for a process that was started with lanyard exec")
+	check("process", logs("process"), "represents a process that was started with lanyard exec")
+	check("process", run("process"), "represents a process that was started with lanyard exec")
 	check("no such node", logs("orphan"), `nodes "gone" not found`)
 	check("no such pod", logs("nobody"), `pods "nobody" not found`)
 	two.ObjectMeta = metav1.ObjectMeta{Name: "annotated", Annotations: map[string]string{"kubectl.kubernetes.io/default-container": "b"}}

@@ -19,7 +19,7 @@ func TestFieldsThatNothingActsOn(t *testing.T) {
 		{"owners", http.MethodPost, in + "/configmaps", `{"metadata":{"name":"owned",` + owner + `}}`, "metadata.ownerReferences: an object is not removed with its owners"},
 		{"owners that were there", http.MethodPut, in + "/configmaps/owned", `{"metadata":{"name":"owned",` + owner + `},"data":{"a":"b"}}`, ""},
 		{"owners of a mirror pod", http.MethodPost, in + "/pods", `{"metadata":{"name":"mirror","annotations":{"kubernetes.io/config.mirror":"x"},` + owner + `},"spec":{"nodeName":"n","containers":[{"name":"c","image":"x:1"}]}}`, ""},
-		{"a collector's finalizer", http.MethodPost, in + "/configmaps?dryRun=All", `{"metadata":{"name":"f","finalizers":["foregroundDeletion"]}}`, "metadata.finalizers: nobody takes foregroundDeletion away"},
+		{"a collector's finalizer", http.MethodPost, in + "/configmaps?dryRun=All", `{"metadata":{"name":"f","finalizers":["foregroundDeletion"]}}`, "metadata.finalizers: nothing removes foregroundDeletion"},
 		{"another finalizer", http.MethodPost, in + "/configmaps?dryRun=All", `{"metadata":{"name":"f","finalizers":["example.com/f"]}}`, ""},
 		{"deletion of dependents first", http.MethodDelete, in + "/configmaps/owned", `{"dryRun":["All"],"propagationPolicy":"Foreground"}`, "propagationPolicy Foreground: dependents are not removed"},
 		{"deletion as kubectl asks", http.MethodDelete, in + "/configmaps/owned", `{"dryRun":["All"],"propagationPolicy":"Background"}`, ""},

@@ -159,7 +159,7 @@ func ownershipWarnings(obj, old runtime.Object) []string {
 	}
 	for _, name := range collectorFinalizers {
 		if slices.Contains(m.GetFinalizers(), name) && !slices.Contains(before.GetFinalizers(), name) {
-			warnings = append(warnings, "metadata.finalizers: nobody takes "+name+" away once the object is deleted: "+noCollector)
+			warnings = append(warnings, "metadata.finalizers: nothing removes "+name+" after the object is deleted: "+noCollector)
 		}
 	}
 	return warnings

@@ -63,7 +63,7 @@ func (r *Runtime) NetworkNamespace(ctx context.Context, sandboxID string) (path 
 		return "", err
 	}
 	if path = told.network(); path == "" {
-		return "", fmt.Errorf("the container runtime does not tell the network namespace of sandbox %s", sandboxID)
+		return "", fmt.Errorf("the container runtime does not report the network namespace of sandbox %s", sandboxID)
 	}
 	return path, nil
 }
@@ -95,14 +95,14 @@ func (r *Runtime) firstProcess(ctx context.Context, containerID string) (pid int
 		return 0, err
 	}
 	if answer.GetStatus().GetState() != runtimeapi.ContainerState_CONTAINER_RUNNING {
-		return 0, fmt.Errorf("container %s does not run", containerID)
+		return 0, fmt.Errorf("container %s is not running", containerID)
 	}
 	told, err := parseInfo(answer.GetInfo())
 	if err != nil {
 		return 0, err
 	}
 	if told.Pid <= 1 {
-		return 0, fmt.Errorf("the container runtime does not tell the process of container %s", containerID)
+		return 0, fmt.Errorf("the container runtime does not report the process of container %s", containerID)
 	}
 	return told.Pid, nil
 }

@@ -103,7 +103,7 @@ func (r *Runtime) PortForwardURL(ctx context.Context, sandboxID string, ports []
 func streamURL(text string) (*url.URL, error) {
 	parsed, err := url.Parse(text)
 	if err != nil || parsed.Host == "" {
-		return nil, errors.New("the container runtime answered with no URL for streams")
+		return nil, errors.New("the container runtime returned no URL for streams")
 	}
 	return parsed, nil
 }

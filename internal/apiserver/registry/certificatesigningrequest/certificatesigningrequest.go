@@ -99,7 +99,7 @@ func Warner(signed Signed) func(context.Context, *certificatesv1.CertificateSign
 		if !strings.HasPrefix(name, "kubernetes.io/") || signed(name) || len(r.Status.Certificate) > 0 || has(r, certificatesv1.CertificateDenied) {
 			return nil
 		}
-		return []string{"this server does not sign for " + name + ": the request stays unsigned unless another signer takes it" + configure(name)}
+		return []string{"this server does not sign for " + name + ": the request remains unsigned unless another signer signs it" + configure(name)}
 	}
 }
 
@@ -133,10 +133,10 @@ func Fields(r *certificatesv1.CertificateSigningRequest) fields.Set {
 var Columns = []metav1.TableColumnDefinition{
 	{Name: "Name", Type: "string", Format: "name", Description: "Name of the request."},
 	{Name: "Age", Type: "string", Description: "Time since the request was made."},
-	{Name: "SignerName", Type: "string", Description: "Who is asked to sign."},
-	{Name: "Requestor", Type: "string", Description: "User who made the request."},
+	{Name: "SignerName", Type: "string", Description: "Name of the signer."},
+	{Name: "Requestor", Type: "string", Description: "User who created the request."},
 	{Name: "RequestedDuration", Type: "string", Description: "How long the certificate is to be valid."},
-	{Name: "Condition", Type: "string", Description: "What became of the request."},
+	{Name: "Condition", Type: "string", Description: "Whether the request was approved, denied or signed."},
 }
 
 // Row returns a cell for each of Columns, with the age at the time now.

@@ -23,13 +23,13 @@ func Warnings(_ context.Context, l *coordinationv1.Lease) []string {
 	if l.Spec.Strategy == nil || *l.Spec.Strategy == "" {
 		return nil
 	}
-	return []string{"spec.strategy: this server chooses no holder (coordinated leader election is off, as it is by default in Kubernetes)"}
+	return []string{"spec.strategy: this server chooses no holder (coordinated leader election is disabled, as by default in Kubernetes)"}
 }
 
 // Columns are the columns of kubectl get leases.
 var Columns = []metav1.TableColumnDefinition{
 	{Name: "Name", Type: "string", Format: "name", Description: "Name of the lease."},
-	{Name: "Holder", Type: "string", Description: "Who holds the lease, if anyone does."},
+	{Name: "Holder", Type: "string", Description: "Identity of the holder, if there is one."},
 	{Name: "Age", Type: "string", Description: "Time since the lease was created."},
 }
 

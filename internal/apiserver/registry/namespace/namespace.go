@@ -59,7 +59,7 @@ func Fields(ns *corev1.Namespace) fields.Set {
 // Columns are the columns of kubectl get namespaces.
 var Columns = []metav1.TableColumnDefinition{
 	{Name: "Name", Type: "string", Format: "name", Description: "Name of the namespace."},
-	{Name: "Status", Type: "string", Description: "Whether the namespace is in use or coming to its end."},
+	{Name: "Status", Type: "string", Description: "Phase of the namespace: Active or Terminating."},
 	{Name: "Age", Type: "string", Description: "Time since the namespace was created."},
 }
 

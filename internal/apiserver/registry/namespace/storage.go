@@ -89,7 +89,7 @@ func (r *REST) Create(ctx context.Context, obj runtime.Object, validate rest.Val
 	}
 	name := made.(*corev1.Namespace).Name
 	if err := r.furnish(ctx, name); err != nil {
-		return made, fmt.Errorf("namespace %q is made, its default service account and root CA are not yet: %w", name, err)
+		return made, fmt.Errorf("namespace %q was created, but not yet its default service account and root CA: %w", name, err)
 	}
 	return made, nil
 }

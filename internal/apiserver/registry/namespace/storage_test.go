@@ -124,7 +124,7 @@ func TestCreate(t *testing.T) {
 		t.Errorf("dry run: %v", err)
 	}
 	_, err := s.create(t, &corev1.Namespace{ObjectMeta: storagetest.Meta("", "bare")})
-	if err == nil || !strings.Contains(err.Error(), `namespace "bare" is made, its default service account and root CA are not yet: etcd is away`) {
+	if err == nil || !strings.Contains(err.Error(), `namespace "bare" was created, but not yet its default service account and root CA: etcd is away`) {
 		t.Errorf("furnishing failed: %v", err)
 	}
 	if s.get(t, "bare") == nil {

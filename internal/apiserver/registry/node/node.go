@@ -91,14 +91,14 @@ func Fields(n *corev1.Node) fields.Set {
 var Columns = []metav1.TableColumnDefinition{
 	{Name: "Name", Type: "string", Format: "name", Description: "Name of the node."},
 	{Name: "Status", Type: "string", Description: "Whether the node is ready, and whether it takes new pods."},
-	{Name: "Roles", Type: "string", Description: "What the node is for, as its labels say."},
+	{Name: "Roles", Type: "string", Description: "Roles of the node, from its labels."},
 	{Name: "Age", Type: "string", Description: "Time since the node was registered."},
 	{Name: "Version", Type: "string", Description: "Version of the node's agent."},
 	{Name: "Internal-IP", Type: "string", Priority: 1, Description: "First address within the cluster's network."},
 	{Name: "External-IP", Type: "string", Priority: 1, Description: "First address from outside."},
 	{Name: "OS-Image", Type: "string", Priority: 1, Description: "Operating system of the node."},
 	{Name: "Kernel-Version", Type: "string", Priority: 1, Description: "Kernel of the node and, in brackets, its architecture."},
-	{Name: "Container-Runtime", Type: "string", Priority: 1, Description: "What runs containers, and its version."},
+	{Name: "Container-Runtime", Type: "string", Priority: 1, Description: "Name and version of the container runtime."},
 }
 
 const (

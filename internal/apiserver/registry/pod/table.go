@@ -21,14 +21,14 @@ const nodeLost = "NodeLost"
 // Columns are the columns of `kubectl get pods`. Those with priority 1 are shown with -o wide only.
 var Columns = []metav1.TableColumnDefinition{
 	{Name: "Name", Type: "string", Format: "name", Description: "Name of the pod, unique in its namespace."},
-	{Name: "Ready", Type: "string", Description: "Containers that are ready, of those that should be."},
-	{Name: "Status", Type: "string", Description: "Phase of the pod, or what keeps its containers from running."},
+	{Name: "Ready", Type: "string", Description: "Number of ready containers, of all containers."},
+	{Name: "Status", Type: "string", Description: "Phase of the pod, or the reason why its containers do not run."},
 	{Name: "Restarts", Type: "string", Description: "How often containers of the pod restarted, and when one last did."},
 	{Name: "Age", Type: "string", Description: "Time since the pod was created."},
 	{Name: "IP", Type: "string", Priority: 1, Description: "Primary address of the pod."},
 	{Name: "Node", Type: "string", Priority: 1, Description: "Node the pod is bound to."},
-	{Name: "Nominated Node", Type: "string", Priority: 1, Description: "Node on which room is being made for the pod."},
-	{Name: "Readiness Gates", Type: "string", Priority: 1, Description: "Readiness gates that are open, of all of them."},
+	{Name: "Nominated Node", Type: "string", Priority: 1, Description: "Node that is being prepared for the pod by preemption."},
+	{Name: "Readiness Gates", Type: "string", Priority: 1, Description: "Number of readiness gates that are true, of all of them."},
 }
 
 // Row returns a cell for each of Columns, with the ages at the time now.

@@ -244,8 +244,8 @@ func findPod(ctx context.Context, pods rest.Getter, name string) (*corev1.Pod, e
 		return nil, apierrors.NewInternalError(fmt.Errorf("unexpected object type: %T", found))
 	}
 	if podannotation.IsProcess(pod) {
-		return nil, apierrors.NewBadRequest(fmt.Sprintf("pod %s stands for a process that was started with lanyard exec: "+
-			"no agent runs it, so it has neither logs nor a way in here; its output is where it was started", name))
+		return nil, apierrors.NewBadRequest(fmt.Sprintf("pod %s represents a process that was started with lanyard exec: "+
+			"no agent runs it, so it has no logs and accepts no sessions; its output is where the process was started", name))
 	}
 	return pod, nil
 }

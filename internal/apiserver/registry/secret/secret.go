@@ -72,7 +72,7 @@ func Fields(s *corev1.Secret) fields.Set {
 // Columns are the columns of kubectl get secrets.
 var Columns = []metav1.TableColumnDefinition{
 	{Name: "Name", Type: "string", Format: "name", Description: "Name of the secret."},
-	{Name: "Type", Type: "string", Description: "What the secret is for, which says what keys it has."},
+	{Name: "Type", Type: "string", Description: "Type of the secret, which determines its keys."},
 	{Name: "Data", Type: "string", Description: "Number of keys; their values are not shown."},
 	{Name: "Age", Type: "string", Description: "Time since the secret was created."},
 }
