@@ -13,14 +13,14 @@ import (
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
-// The drivers of cgroups, as runtimes call them.
+// The names of the cgroup drivers, as runtimes spell them.
 const (
 	cgroupfs = "cgroupfs"
 	systemd  = "systemd"
 )
 
-// cgroupParent is where the runtime is to put the pods. It is one for all: a pod has no limits of its own, and what the
-// runtime makes below it, it also removes.
+// cgroupParent returns the cgroup in which the runtime creates those of all pods. One is enough: pods have no limits of
+// their own, and the runtime removes what it created below the parent.
 func (r *Runtime) cgroupParent(ctx context.Context) (string, error) {
 	r.mu.Lock()
 	known := r.parent
@@ -42,19 +42,19 @@ func (r *Runtime) cgroupParent(ctx context.Context) (string, error) {
 	return parent, nil
 }
 
-// cgroupDriver is the configured one, else what the runtime says. RuntimeConfig came with containerd 2.0 and CRI-O 1.28;
-// an older containerd tells its configuration with its status.
+// cgroupDriver returns the configured driver, or the one that the runtime reports. RuntimeConfig exists since containerd
+// 2.0 and CRI-O 1.28. An older containerd reports its configuration with its status.
 func (r *Runtime) cgroupDriver(ctx context.Context) (string, error) {
 	if r.config.CgroupDriver != "" {
 		return r.config.CgroupDriver, nil
 	}
-	asking, cancel := context.WithTimeout(ctx, askTimeout)
+	query, cancel := context.WithTimeout(ctx, queryTimeout)
 	defer cancel()
-	asking, rpc, _, err := r.connected(asking)
+	query, rpc, _, err := r.connected(query)
 	if err != nil {
 		return "", err
 	}
-	answer, err := rpc.RuntimeConfig(asking)
+	answer, err := rpc.RuntimeConfig(query)
 	switch {
 	case err == nil && answer.GetLinux() != nil:
 		if answer.GetLinux().GetCgroupDriver() == runtimeapi.CgroupDriver_SYSTEMD {
@@ -62,7 +62,7 @@ func (r *Runtime) cgroupDriver(ctx context.Context) (string, error) {
 		}
 		return cgroupfs, nil
 	case err != nil && status.Code(err) != codes.Unimplemented:
-		return "", fmt.Errorf("ask the container runtime for its cgroup driver: %w", said(err))
+		return "", fmt.Errorf("query the cgroup driver of the container runtime: %w", runtimeText(err))
 	}
 	verbose, err := r.status(ctx, true)
 	if err != nil {
@@ -71,9 +71,9 @@ func (r *Runtime) cgroupDriver(ctx context.Context) (string, error) {
 	return driverOf(verbose.GetInfo()["config"]), nil
 }
 
-// driverOf reads containerd's configuration; what it does not say is its default, cgroupfs.
+// driverOf returns the cgroup driver in containerd's configuration. The default is cgroupfs.
 func driverOf(config string) string {
-	var told struct {
+	var parsed struct {
 		SystemdCgroup bool `json:"systemdCgroup"`
 		Containerd    struct {
 			DefaultRuntimeName string `json:"defaultRuntimeName"`
@@ -84,10 +84,10 @@ func driverOf(config string) string {
 			} `json:"runtimes"`
 		} `json:"containerd"`
 	}
-	if json.Unmarshal([]byte(config), &told) != nil {
+	if json.Unmarshal([]byte(config), &parsed) != nil {
 		return cgroupfs
 	}
-	if told.SystemdCgroup || told.Containerd.Runtimes[told.Containerd.DefaultRuntimeName].Options.SystemdCgroup {
+	if parsed.SystemdCgroup || parsed.Containerd.Runtimes[parsed.Containerd.DefaultRuntimeName].Options.SystemdCgroup {
 		return systemd
 	}
 	return cgroupfs
@@ -100,13 +100,13 @@ const (
 	maxShares   = 262_144 // the kernel's
 )
 
-// The kernel's preference for what to kill when memory ends, from -1000 (never) to 1000 (first), as the kubelet gives it.
+// Scores of the kernel's out-of-memory killer, from -1000 (never kill) to 1000 (kill first). They are the kubelet's.
 const (
 	oomGuaranteed = -997
 	oomBestEffort = 1000
 )
 
-// resources says a container's requests and limits; machineMemory is in bytes.
+// resources returns a container's requests and limits in CRI. machineMemory is in bytes.
 func resources(pod *corev1.Pod, container *corev1.Container, machineMemory int64) *runtimeapi.LinuxContainerResources {
 	limits := container.Resources.Limits
 	return &runtimeapi.LinuxContainerResources{
@@ -115,16 +115,16 @@ func resources(pod *corev1.Pod, container *corev1.Container, machineMemory int64
 	}
 }
 
-// shares are 1024 for each requested CPU. A limit is a request where there is no request.
+// shares returns 1024 for each requested CPU. If there is a limit and no request, the limit is the request.
 func shares(container *corev1.Container) int64 {
-	request, asked := container.Resources.Requests[corev1.ResourceCPU]
-	if !asked {
+	request, set := container.Resources.Requests[corev1.ResourceCPU]
+	if !set {
 		request = container.Resources.Limits[corev1.ResourceCPU]
 	}
 	return min(max(request.MilliValue()*1024/1000, minShares), maxShares)
 }
 
-// quota is of each period; 0 is no limit.
+// quota returns the CPU time in each period, in microseconds. 0 is no limit.
 func quota(milliCPU int64) int64 {
 	if milliCPU == 0 {
 		return 0
@@ -132,8 +132,8 @@ func quota(milliCPU int64) int64 {
 	return max(milliCPU*quotaPeriod/1000, minQuota)
 }
 
-// oomScore spares those who asked for much of the memory and so are expected to use it. A priority buys nothing: there are no
-// priority classes here that would say who may have it.
+// oomScore returns a lower score for a container that requests much of the machine's memory, because it is expected to use
+// it. The pod's priority has no influence: there are no priority classes that would restrict who may have one.
 func oomScore(pod *corev1.Pod, container *corev1.Container, machineMemory int64) int64 {
 	class := pod.Status.QOSClass // the authority sets it when the pod is created
 	switch {

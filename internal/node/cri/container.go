@@ -15,9 +15,9 @@ import (
 	"k8s.io/utils/ptr"
 )
 
-// CreateContainer makes a container that StartContainer starts. Its error may be a *ConfigError.
+// CreateContainer creates a container, which StartContainer starts. The error may be a *ConfigError.
 func (r *Runtime) CreateContainer(ctx context.Context, spec ContainerSpec) (id string, err error) {
-	attempt, err := r.claimSandbox(ctx, spec.SandboxID)
+	attempt, err := r.requireOwnSandbox(ctx, spec.SandboxID)
 	if err != nil {
 		return "", err
 	}
@@ -38,15 +38,15 @@ func (r *Runtime) CreateContainer(ctx context.Context, spec ContainerSpec) (id s
 	}
 	id, err = rpc.CreateContainer(ctx, spec.SandboxID, config, sandbox)
 	if err != nil {
-		return "", fmt.Errorf("create container %s: %w", spec.Container.Name, said(err))
+		return "", fmt.Errorf("create container %s: %w", spec.Container.Name, runtimeText(err))
 	}
 	r.owned.addContainer(id)
 	return id, nil
 }
 
-// StartContainer starts what CreateContainer made.
+// StartContainer starts a container that CreateContainer created.
 func (r *Runtime) StartContainer(ctx context.Context, id string) error {
-	if err := r.claimContainer(ctx, id); err != nil {
+	if err := r.requireOwnContainer(ctx, id); err != nil {
 		return err
 	}
 	ctx, rpc, _, err := r.connected(ctx)
@@ -54,15 +54,16 @@ func (r *Runtime) StartContainer(ctx context.Context, id string) error {
 		return err
 	}
 	if err := rpc.StartContainer(ctx, id); err != nil {
-		return fmt.Errorf("start container %s: %w", id, said(err))
+		return fmt.Errorf("start container %s: %w", id, runtimeText(err))
 	}
 	return nil
 }
 
-// StopContainer asks the container to end, kills it when the grace is over, and returns when it has ended. No grace kills
-// it at once; grace is rounded up to whole seconds. One that has ended, or is not there, is well.
+// StopContainer ends a container, kills it after the grace period, and returns when it has ended. Without a grace period it
+// kills the container at once. The period is rounded up to whole seconds. It is no error if the container has ended or does
+// not exist.
 func (r *Runtime) StopContainer(ctx context.Context, id string, grace time.Duration) error {
-	if err := r.claimContainer(ctx, id); err != nil {
+	if err := r.requireOwnContainer(ctx, id); err != nil {
 		return unlessNotFound(err)
 	}
 	ctx, rpc, _, err := r.connected(ctx)
@@ -70,12 +71,12 @@ func (r *Runtime) StopContainer(ctx context.Context, id string, grace time.Durat
 		return err
 	}
 	if err := rpc.StopContainer(ctx, id, seconds(grace)); err != nil && !isNotFound(err) {
-		return fmt.Errorf("stop container %s: %w", id, said(err))
+		return fmt.Errorf("stop container %s: %w", id, runtimeText(err))
 	}
 	return nil
 }
 
-// seconds rounds up: CRI has whole seconds, and takes 0 for none.
+// seconds returns d in whole seconds, rounded up, as CRI has them. 0 is no time.
 func seconds(d time.Duration) int64 {
 	return int64((max(d, 0) + time.Second - 1) / time.Second)
 }
@@ -92,7 +93,7 @@ func (r *Runtime) RemoveContainer(ctx context.Context, id string) error {
 		return err
 	}
 	if err := rpc.RemoveContainer(ctx, id); err != nil && !isNotFound(err) {
-		return fmt.Errorf("remove container %s: %w", id, said(err))
+		return fmt.Errorf("remove container %s: %w", id, runtimeText(err))
 	}
 	if noLog != nil {
 		return nil
@@ -100,7 +101,7 @@ func (r *Runtime) RemoveContainer(ctx context.Context, id string) error {
 	return r.inLogs(func(logs *os.Root) error { return removeLog(logs, log) })
 }
 
-// containerConfig says a container in CRI.
+// containerConfig returns the configuration of a container in CRI.
 func (r *Runtime) containerConfig(ctx context.Context, spec ContainerSpec) (*runtimeapi.ContainerConfig, error) {
 	container := spec.Container
 	security, err := r.containerSecurity(ctx, spec)
@@ -128,13 +129,13 @@ func envs(all []corev1.EnvVar) []*runtimeapi.KeyValue {
 }
 
 func mounts(all []Mount) []*runtimeapi.Mount {
-	said := make([]*runtimeapi.Mount, 0, len(all))
+	mapped := make([]*runtimeapi.Mount, 0, len(all))
 	for _, mount := range all {
-		said = append(said, &runtimeapi.Mount{
+		mapped = append(mapped, &runtimeapi.Mount{
 			HostPath: mount.HostPath, ContainerPath: path.Join("/", mount.ContainerPath), Readonly: mount.ReadOnly, Propagation: propagation(mount.Propagation),
 		})
 	}
-	return said
+	return mapped
 }
 
 func propagation(mode *corev1.MountPropagationMode) runtimeapi.MountPropagation {

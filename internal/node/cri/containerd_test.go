@@ -22,7 +22,7 @@ import (
 	"lanyard.dev/internal/podoptions"
 )
 
-// TestLife follows a pod from nothing to nothing, with a container that is run twice.
+// TestLife runs a pod from its creation to its removal, with a container that runs twice.
 func TestLife(t *testing.T) {
 	t.Parallel()
 	r := newRuntime(t)
@@ -59,7 +59,7 @@ func TestLife(t *testing.T) {
 		t.Errorf("times of the container: %+v", first)
 	}
 	if log := ran.logs(second, &corev1.PodLogOptions{}); log != "" {
-		t.Errorf("a container that was not started has said %q", log)
+		t.Errorf("a container that was not started has the log %q", log)
 	}
 	if err := r.StartContainer(t.Context(), second); err != nil {
 		t.Fatal(err)
@@ -68,7 +68,7 @@ func TestLife(t *testing.T) {
 	ran.end(second)
 }
 
-// end removes the pod and its logs, twice, and looks for what is left.
+// end removes the pod and its logs, twice, and checks that nothing remains.
 func (s started) end(containers ...string) {
 	s.t.Helper()
 	ctx := s.t.Context()
@@ -176,7 +176,7 @@ func TestProcessNamespaces(t *testing.T) {
 	r := newRuntime(t)
 	for name, test := range map[string]struct {
 		change func(*corev1.PodSpec)
-		first  bool // the container's process is the first it sees
+		first  bool // the container's process has the PID 1 in its namespace
 		sees   string
 	}{
 		"own":    {func(*corev1.PodSpec) {}, true, "/bin/tool"},
@@ -237,7 +237,7 @@ func TestSignal(t *testing.T) {
 	if err := r.StopContainer(t.Context(), ran.id, time.Minute); err != nil {
 		t.Fatal(err)
 	}
-	if err := r.Signal(t.Context(), ran.id, syscall.SIGHUP); err == nil || !strings.Contains(err.Error(), "does not run") {
+	if err := r.Signal(t.Context(), ran.id, syscall.SIGHUP); err == nil || !strings.Contains(err.Error(), "is not running") {
 		t.Errorf("signal to a container that has ended: %v", err)
 	}
 }
@@ -280,12 +280,12 @@ func TestExec(t *testing.T) {
 	})
 }
 
-// TestOthers has two agents at one runtime.
+// TestOthers checks that an agent does not touch the pods of another agent at the same runtime.
 func TestOthers(t *testing.T) {
 	t.Parallel()
 	r, other := newRuntime(t), newRuntime(t)
 	pod := podOf("sleep")
-	pod.Labels = map[string]string{agentLabel: other.config.AgentID} // a pod cannot give itself to another agent
+	pod.Labels = map[string]string{agentLabel: other.config.AgentID} // a pod cannot assign itself to another agent
 	ran := start(t, r, pod)
 	ctx := t.Context()
 	if pods, err := other.Pods(ctx); err != nil || len(pods) != 0 {
@@ -321,7 +321,7 @@ func TestOthers(t *testing.T) {
 	}
 }
 
-// TestAway kills containerd below a running container.
+// TestAway kills containerd while a container runs.
 func TestAway(t *testing.T) {
 	t.Parallel()
 	nodetest.Require(t)
@@ -353,7 +353,7 @@ func TestAway(t *testing.T) {
 		cancel()
 	}
 	c.Restart(t)
-	// The connection is tried again after a delay of at most seconds.
+	// gRPC reconnects after a delay of up to a few seconds.
 	eventually(t, "the runtime answers again", func(ctx context.Context) bool { _, err := r.Pods(ctx); return err == nil })
 	if found := ran.find(t.Context(), ran.id); found.State != Running {
 		t.Errorf("the container is %+v", found)

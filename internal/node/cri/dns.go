@@ -20,15 +20,15 @@ import (
 
 const (
 	machineResolvConf = "/etc/resolv.conf"
-	// upstreamResolvConf is what systemd-resolved, where it runs, forwards to.
+	// upstreamResolvConf has the servers to which systemd-resolved forwards, where it runs.
 	upstreamResolvConf = "/run/systemd/resolve/resolv.conf"
-	// maxResolvConf is far beyond any that resolvers read.
+	// maxResolvConf bounds the size of resolv.conf. Resolvers read much less.
 	maxResolvConf = 64 << 10
-	// maxServers is the limit of resolvers (resolv.conf(5), MAXNS), and Kubernetes'.
+	// maxServers is the limit of resolvers (MAXNS in resolv.conf(5)) and of Kubernetes.
 	maxServers = 3
 )
 
-// dnsConfig is the pod's name resolution. There is no cluster DNS, so that ClusterFirst is Default.
+// dnsConfig returns the name resolution of the pod. There is no cluster DNS, so ClusterFirst is treated as Default.
 func (r *Runtime) dnsConfig(pod *corev1.Pod) (*runtimeapi.DNSConfig, error) {
 	config := &runtimeapi.DNSConfig{}
 	if pod.Spec.DNSPolicy != corev1.DNSNone {
@@ -46,7 +46,8 @@ func (r *Runtime) dnsConfig(pod *corev1.Pod) (*runtimeapi.DNSConfig, error) {
 	return config, nil
 }
 
-// machineDNS reads how this machine resolves names. Only a pod with the machine's network reaches a resolver on loopback.
+// machineDNS returns the name resolution of the machine. Only pods in the network of the machine can use a resolver on
+// loopback.
 func (r *Runtime) machineDNS(hostNetwork bool) (*runtimeapi.DNSConfig, error) {
 	if r.config.ResolvConf != "" {
 		return readResolvConf(r.config.ResolvConf)
@@ -69,7 +70,7 @@ func allLoopback(servers []string) bool {
 	})
 }
 
-// readResolvConf reads a file that need not be there.
+// readResolvConf reads a file, which need not exist.
 func readResolvConf(path string) (*runtimeapi.DNSConfig, error) {
 	file, err := os.Open(path)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -86,7 +87,7 @@ func readResolvConf(path string) (*runtimeapi.DNSConfig, error) {
 	return config, nil
 }
 
-// parseResolvConf reads resolv.conf(5): the last search counts, options add up.
+// parseResolvConf reads the format of resolv.conf(5): the last search or domain line is used, and options are added.
 func parseResolvConf(r io.Reader) (*runtimeapi.DNSConfig, error) {
 	config := &runtimeapi.DNSConfig{}
 	lines := bufio.NewScanner(r)
@@ -107,7 +108,7 @@ func parseResolvConf(r io.Reader) (*runtimeapi.DNSConfig, error) {
 	return config, lines.Err()
 }
 
-// union keeps the order, and the first of equals.
+// union returns the elements of a, and those of b that are not in a, in their order.
 func union(a, b []string) []string {
 	all := slices.Clone(a)
 	for _, item := range b {
@@ -118,7 +119,7 @@ func union(a, b []string) []string {
 	return all
 }
 
-// mergeOptions lets the pod's options replace those of the same name.
+// mergeOptions adds the pod's options, which replace those of the same name.
 func mergeOptions(options []string, own []corev1.PodDNSConfigOption) []string {
 	merged := slices.Clone(options)
 	for _, option := range own {

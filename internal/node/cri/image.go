@@ -15,8 +15,8 @@ import (
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
-// EnsureImage makes the container's image present, as its pull policy says, and returns what CreateContainer needs of it.
-// Its error is an *ImageError, or that of the context.
+// EnsureImage pulls the container's image if its pull policy requires that, and returns its ID for CreateContainer. The
+// error is an *ImageError or that of the context.
 func (r *Runtime) EnsureImage(ctx context.Context, pod *corev1.Pod, container *corev1.Container, pullSecrets []*corev1.Secret) (imageID string, err error) {
 	image, present, err := r.localImage(ctx, container)
 	if err != nil {
@@ -43,7 +43,7 @@ func (r *Runtime) EnsureImage(ctx context.Context, pod *corev1.Pod, container *c
 	return imageID, err
 }
 
-// ImageState looks at what is present, and asks no registry. Its error is an *ImageError.
+// ImageState returns whether the container's image must be pulled. It queries no registry. The error is an *ImageError.
 func (r *Runtime) ImageState(ctx context.Context, container *corev1.Container) (ImageState, error) {
 	image, present, err := r.localImage(ctx, container)
 	if err != nil {
@@ -58,7 +58,7 @@ func (r *Runtime) ImageState(ctx context.Context, container *corev1.Container) (
 	return ImageUsable, nil
 }
 
-// localImage returns the container's image, and its ID where the runtime has it.
+// localImage returns the reference of the container's image, and the image's ID if the runtime has it.
 func (r *Runtime) localImage(ctx context.Context, container *corev1.Container) (image reference.Named, id string, err error) {
 	image, err = parseImage(container.Image)
 	if err != nil {
@@ -72,8 +72,8 @@ func (r *Runtime) localImage(ctx context.Context, container *corev1.Container) (
 	return image, found.GetId(), nil
 }
 
-// parseImage completes a reference: docker.io and library/ where there is no registry, latest where there is no tag and no
-// digest. The credentials are chosen for the very registry that is then asked.
+// parseImage completes a reference: with docker.io and library/ if it has no registry, and with latest if it has neither a
+// tag nor a digest. The credentials are chosen for the registry of the completed reference.
 func parseImage(text string) (reference.Named, error) {
 	named, err := reference.ParseNormalizedNamed(strings.TrimSpace(text))
 	if err != nil {
@@ -82,7 +82,7 @@ func parseImage(text string) (reference.Named, error) {
 	return reference.TagNameOnly(named), nil
 }
 
-// pullPolicy is the container's; without one it is that of the API's default.
+// pullPolicy returns the container's pull policy, or the API's default if it has none.
 func pullPolicy(container *corev1.Container, image reference.Named) corev1.PullPolicy {
 	if container.ImagePullPolicy != "" {
 		return container.ImagePullPolicy
@@ -93,9 +93,9 @@ func pullPolicy(container *corev1.Container, image reference.Named) corev1.PullP
 	return corev1.PullIfNotPresent
 }
 
-// imageStatus returns nil for an image that the runtime does not have.
+// imageStatus returns the status of an image, or nil if the runtime does not have it.
 func (r *Runtime) imageStatus(ctx context.Context, image string) (*runtimeapi.Image, error) {
-	ctx, cancel := context.WithTimeout(ctx, askTimeout)
+	ctx, cancel := context.WithTimeout(ctx, queryTimeout)
 	defer cancel()
 	ctx, _, images, err := r.connected(ctx)
 	if err != nil {
@@ -103,12 +103,12 @@ func (r *Runtime) imageStatus(ctx context.Context, image string) (*runtimeapi.Im
 	}
 	answer, err := images.ImageStatus(ctx, &runtimeapi.ImageSpec{Image: image}, false)
 	if err != nil {
-		return nil, said(err)
+		return nil, runtimeText(err)
 	}
 	return answer.GetImage(), nil
 }
 
-// imageUser is whom an image runs as: a number, or a name that only the image can tell the number of.
+// imageUser is the user of an image: a number, or a name whose number only the image knows.
 type imageUser struct {
 	uid  *int64
 	name string
@@ -132,8 +132,8 @@ func (r *Runtime) userOf(ctx context.Context, image string) (imageUser, error) {
 	return imageUser{uid: new(int64)}, nil
 }
 
-// pulls makes one pull of those that ask at the same time for the same image with the same credentials. With others it
-// is another: who has no right to an image does not get it by asking while somebody else does.
+// pulls shares a pull among callers that request the same image with the same credentials at the same time. Calls with
+// other credentials do not share it, so that no pod gets an image without the right to pull it.
 type pulls struct {
 	mu      sync.Mutex
 	running map[string]*pull
@@ -142,12 +142,12 @@ type pulls struct {
 type pull struct {
 	waiters int
 	cancel  context.CancelFunc
-	done    chan struct{} // closed when id and err are set
+	done    chan struct{} // closed after id and err are set
 	id      string
 	err     error
 }
 
-// do returns the result of fetch, which runs until it ends or nobody waits for it any more.
+// do returns the result of fetch. fetch is canceled when no caller waits for it any more.
 func (p *pulls) do(ctx context.Context, key string, fetch func(context.Context) (string, error)) (string, error) {
 	p.mu.Lock()
 	one := p.running[key]
@@ -187,7 +187,7 @@ func (p *pulls) leave(key string, one *pull) {
 	last := one.waiters == 0
 	p.mu.Unlock()
 	if last {
-		p.forget(key, one) // who comes now starts anew
+		p.forget(key, one) // a later caller starts a pull of its own
 		one.cancel()
 	}
 }
@@ -200,7 +200,7 @@ func (p *pulls) forget(key string, one *pull) {
 	}
 }
 
-// pull fetches an image with the first of the credentials that the registry takes; without any, anonymously.
+// pull pulls an image with the first credentials that the registry accepts, or anonymously if there are none.
 func (r *Runtime) pull(ctx context.Context, image string, logins []login, sandbox *runtimeapi.PodSandboxConfig) (imageID string, err error) {
 	key := image
 	for _, one := range logins {
@@ -213,7 +213,7 @@ func (r *Runtime) pull(ctx context.Context, image string, logins []login, sandbo
 		}
 		if len(logins) == 0 {
 			id, err := images.PullImage(ctx, &runtimeapi.ImageSpec{Image: image}, nil, sandbox)
-			return id, said(err)
+			return id, runtimeText(err)
 		}
 		var all []error
 		for _, one := range logins {
@@ -221,14 +221,14 @@ func (r *Runtime) pull(ctx context.Context, image string, logins []login, sandbo
 			if err == nil {
 				return id, nil
 			}
-			all = append(all, redacted(said(err), one))
+			all = append(all, redacted(runtimeText(err), one))
 		}
-		return "", joined(all)
+		return "", joinOnOneLine(all)
 	})
 }
 
-// joined is as errors.Join, on one line.
-func joined(all []error) error {
+// joinOnOneLine is like errors.Join, with a text of one line.
+func joinOnOneLine(all []error) error {
 	if len(all) == 1 {
 		return all[0]
 	}
@@ -239,8 +239,8 @@ func joined(all []error) error {
 	return errors.New("[" + strings.Join(texts, ", ") + "]")
 }
 
-// redacted is the error's text without the login's secrets, in any form in which a URL or a header may have them. What
-// it wraps is dropped, for that has the text too.
+// redacted returns an error with the text of err, without the secrets of the login in any form that a URL or a header may
+// have. It does not wrap err, whose text contains them.
 func redacted(err error, one login) error {
 	text := err.Error()
 	for _, secret := range []string{one.encoded(), one.password} {

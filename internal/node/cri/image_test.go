@@ -36,7 +36,7 @@ func ensure(ctx context.Context, r *Runtime, pod *corev1.Pod, secrets ...*corev1
 	return r.EnsureImage(ctx, pod, &pod.Spec.Containers[0], secrets)
 }
 
-// requireImageError returns the message of an ImageError.
+// requireImageError requires an *ImageError and returns its message.
 func requireImageError(t *testing.T, err error, reason string) string {
 	t.Helper()
 	refused := &ImageError{}
@@ -113,7 +113,7 @@ func TestPull(t *testing.T) {
 	if registry.Resolved() != 0 {
 		t.Fatalf("the registry resolved the image %d times", registry.Resolved())
 	}
-	// The right one is found among wrong ones.
+	// The valid credentials are found among invalid ones.
 	ran := start(t, r, podWith(ensure(t.Context(), r, pod, pullSecret(registry.Host, "somebody", "old"), pullSecret(registry.Host, "somebody", password)))(t))
 	ran.await(ran.id, Exited)
 	if log := ran.logs(ran.id, &corev1.PodLogOptions{}); log != "ran\n" {
@@ -121,11 +121,11 @@ func TestPull(t *testing.T) {
 	}
 	before := registry.Resolved()
 	if _, err := ensure(t.Context(), r, withImage(image, corev1.PullIfNotPresent)); err != nil || registry.Resolved() != before {
-		t.Errorf("an image that is present was asked for %d times, %v", registry.Resolved()-before, err)
+		t.Errorf("an image that is present was requested %d times, %v", registry.Resolved()-before, err)
 	}
 }
 
-// podWith is a pod that runs an image by its ID, as a container is made of it.
+// podWith returns a pod that runs an image by its ID, as CreateContainer does.
 func podWith(imageID string, err error) func(t *testing.T) *corev1.Pod {
 	return func(t *testing.T) *corev1.Pod {
 		t.Helper()
@@ -136,7 +136,7 @@ func podWith(imageID string, err error) func(t *testing.T) *corev1.Pod {
 	}
 }
 
-// TestPullTogether asks for one image many times while the registry does not answer.
+// TestPullTogether requests one image many times while the registry does not answer.
 func TestPullTogether(t *testing.T) {
 	t.Parallel()
 	r := newRuntime(t)
@@ -187,7 +187,7 @@ func TestPulls(t *testing.T) {
 		t.Errorf("who gave up got %v", err)
 	}
 	if err := <-ended; !errors.Is(err, context.Canceled) {
-		t.Errorf("a pull that nobody waits for ended with %v", err)
+		t.Errorf("a pull without waiting callers ended with %v", err)
 	}
 	if id, err := all.do(t.Context(), "a", func(context.Context) (string, error) { return "anew", nil }); id != "anew" || err != nil {
 		t.Errorf("once more: %q, %v", id, err)

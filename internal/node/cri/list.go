@@ -18,29 +18,30 @@ import (
 	"lanyard.dev/internal/podannotation"
 )
 
-// seen remembers the statuses that lists do not tell. What it remembers cannot change while the state does not.
-type seen struct {
-	mu         sync.Mutex // one listing at a time
+// statusCache has the statuses of sandboxes and containers, which lists do not contain. A status does not change while the
+// state in the list is the same.
+type statusCache struct {
+	mu         sync.Mutex // held while a list is made
 	sandboxes  map[string]Sandbox
 	containers map[string]Container
 }
 
-// Pods returns what the runtime holds of this agent, in no order. It costs two calls, and one for each sandbox and
-// container whose state is not known yet.
+// Pods returns the pods of this agent at the runtime, in no order. It takes two calls, and one more for each sandbox and
+// container whose status is not cached.
 func (r *Runtime) Pods(ctx context.Context) ([]Pod, error) {
-	r.seen.mu.Lock()
-	defer r.seen.mu.Unlock()
+	r.cache.mu.Lock()
+	defer r.cache.mu.Unlock()
 	ctx, rpc, _, err := r.connected(ctx)
 	if err != nil {
 		return nil, err
 	}
 	sandboxes, err := rpc.ListPodSandbox(ctx, &runtimeapi.PodSandboxFilter{LabelSelector: r.selector()})
 	if err != nil {
-		return nil, fmt.Errorf("list sandboxes: %w", said(err))
+		return nil, fmt.Errorf("list sandboxes: %w", runtimeText(err))
 	}
 	containers, err := rpc.ListContainers(ctx, &runtimeapi.ContainerFilter{LabelSelector: r.selector()})
 	if err != nil {
-		return nil, fmt.Errorf("list containers: %w", said(err))
+		return nil, fmt.Errorf("list containers: %w", runtimeText(err))
 	}
 	pods := podsByUID{}
 	if err := r.addSandboxes(ctx, pods, sandboxes); err != nil {
@@ -49,13 +50,13 @@ func (r *Runtime) Pods(ctx context.Context) ([]Pod, error) {
 	if err := r.addContainers(ctx, pods, containers); err != nil {
 		return nil, err
 	}
-	r.owned.replace(r.seen.sandboxes, r.seen.containers)
+	r.owned.replace(r.cache.sandboxes, r.cache.containers)
 	return pods.sorted(), nil
 }
 
 type podsByUID map[types.UID]*Pod
 
-// of returns the pod that labels name.
+// of returns the pod that the labels name, and adds it if necessary.
 func (p podsByUID) of(labels map[string]string) *Pod {
 	uid := types.UID(kubelettypes.GetPodUID(labels))
 	if p[uid] == nil {
@@ -64,7 +65,7 @@ func (p podsByUID) of(labels map[string]string) *Pod {
 	return p[uid]
 }
 
-// sorted puts the newest of each pod first.
+// sorted returns the pods, with their newest sandboxes and containers first.
 func (p podsByUID) sorted() []Pod {
 	all := make([]Pod, 0, len(p))
 	for _, pod := range p {
@@ -83,11 +84,11 @@ func (r *Runtime) addSandboxes(ctx context.Context, pods podsByUID, listed []*ru
 	known := make(map[string]Sandbox, len(listed))
 	for _, item := range listed {
 		if !r.isOurs(item.GetLabels()) {
-			continue // the runtime passed over the filter
+			continue // the runtime ignored the filter
 		}
 		sandbox, err := r.sandbox(ctx, item)
 		if isNotFound(err) {
-			continue // it was removed meanwhile
+			continue // it was removed after the list was made
 		}
 		if err != nil {
 			return err
@@ -96,16 +97,16 @@ func (r *Runtime) addSandboxes(ctx context.Context, pods podsByUID, listed []*ru
 		pod := pods.of(item.GetLabels())
 		pod.Sandboxes = append(pod.Sandboxes, sandbox)
 	}
-	r.seen.sandboxes = known
+	r.cache.sandboxes = known
 	return nil
 }
 
 func (r *Runtime) sandbox(ctx context.Context, item *runtimeapi.PodSandbox) (Sandbox, error) {
 	ready := item.GetState() == runtimeapi.PodSandboxState_SANDBOX_READY
-	if before, ok := r.seen.sandboxes[item.GetId()]; ok && before.Ready == ready {
+	if before, ok := r.cache.sandboxes[item.GetId()]; ok && before.Ready == ready {
 		return before, nil
 	}
-	found := Sandbox{ID: item.GetId(), Attempt: item.GetMetadata().GetAttempt(), Ready: ready, CreatedAt: at(item.GetCreatedAt()), OnRenew: item.GetAnnotations()[podannotation.OnRenew]}
+	found := Sandbox{ID: item.GetId(), Attempt: item.GetMetadata().GetAttempt(), Ready: ready, CreatedAt: timeOf(item.GetCreatedAt()), OnRenew: item.GetAnnotations()[podannotation.OnRenew]}
 	if !ready {
 		return found, nil
 	}
@@ -150,18 +151,18 @@ func (r *Runtime) addContainers(ctx context.Context, pods podsByUID, listed []*r
 		pod := pods.of(item.GetLabels())
 		pod.Containers = append(pod.Containers, container)
 	}
-	r.seen.containers = known
+	r.cache.containers = known
 	return nil
 }
 
 func (r *Runtime) container(ctx context.Context, item *runtimeapi.Container) (Container, error) {
 	state := stateOf(item.GetState())
-	if before, ok := r.seen.containers[item.GetId()]; ok && before.State == state && state != Unknown && settled(&before, time.Now()) {
+	if before, ok := r.cache.containers[item.GetId()]; ok && before.State == state && state != Unknown && settled(&before, time.Now()) {
 		return before, nil
 	}
 	found := Container{
 		ID: item.GetId(), SandboxID: item.GetPodSandboxId(), Name: kubelettypes.GetContainerName(item.GetLabels()),
-		Attempt: item.GetMetadata().GetAttempt(), State: state, Image: imageOf(item), ImageID: item.GetImageRef(), CreatedAt: at(item.GetCreatedAt()),
+		Attempt: item.GetMetadata().GetAttempt(), State: state, Image: imageOf(item), ImageID: item.GetImageRef(), CreatedAt: timeOf(item.GetCreatedAt()),
 	}
 	if state == Created {
 		return found, nil
@@ -170,31 +171,31 @@ func (r *Runtime) container(ctx context.Context, item *runtimeapi.Container) (Co
 	if err != nil {
 		return Container{}, err
 	}
-	fill(&found, answer.GetStatus())
+	addStatus(&found, answer.GetStatus())
 	return found, nil
 }
 
-// settleTime is how long a runtime may need to hear of the kernel's out-of-memory killer. It does so apart from the end
-// of the process, and until then takes that for one like any other.
+// settleTime is the time after which a runtime has heard of the kernel's out-of-memory killer. The runtime learns of it
+// separately from the end of the process, and until then reports an ordinary end.
 const settleTime = 3 * time.Second
 
-// settled tells whether a container's end will not be told differently any more.
+// settled reports whether the runtime's report of a container's end is final.
 func settled(c *Container, now time.Time) bool {
 	killed := c.State == Exited && c.ExitCode == 128+int32(syscall.SIGKILL) && c.Reason != "OOMKilled"
 	return !killed || now.Sub(c.FinishedAt) > settleTime
 }
 
-// fill adds what only a status has, whose state may be newer than the list's.
-func fill(container *Container, status *runtimeapi.ContainerStatus) {
+// addStatus adds the fields that only a status has. Its state may be newer than that of the list.
+func addStatus(container *Container, status *runtimeapi.ContainerStatus) {
 	container.State = stateOf(status.GetState())
-	container.StartedAt = at(status.GetStartedAt())
+	container.StartedAt = timeOf(status.GetStartedAt())
 	if ref := status.GetImageRef(); ref != "" {
 		container.ImageID = ref
 	}
 	if container.State != Exited {
 		return
 	}
-	container.FinishedAt = at(status.GetFinishedAt())
+	container.FinishedAt = timeOf(status.GetFinishedAt())
 	container.ExitCode, container.Reason, container.Message = status.GetExitCode(), status.GetReason(), status.GetMessage()
 }
 
@@ -214,8 +215,8 @@ func stateOf(state runtimeapi.ContainerState) State {
 	return Unknown
 }
 
-// at is the time of CRI's nanoseconds, of which 0 is none.
-func at(nanoseconds int64) time.Time {
+// timeOf returns the time of CRI's nanoseconds, and the zero time for 0.
+func timeOf(nanoseconds int64) time.Time {
 	if nanoseconds == 0 {
 		return time.Time{}
 	}

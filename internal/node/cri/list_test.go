@@ -14,7 +14,7 @@ import (
 	kubelettypes "k8s.io/kubelet/pkg/types"
 )
 
-// counting is a runtime in memory that counts its calls.
+// counting is a runtime in memory that counts the calls to it.
 type counting struct {
 	internalapi.RuntimeService
 	sandboxes  []*runtimeapi.PodSandbox
@@ -56,7 +56,7 @@ func (c *counting) ContainerStatus(_ context.Context, id string, _ bool) (*runti
 	return nil, fmt.Errorf("no container %s", id)
 }
 
-// manyPods is a runtime with that many pods, of a container each.
+// manyPods returns a runtime with n pods of one container each.
 func manyPods(n int) (*Runtime, *counting) {
 	c := &counting{}
 	for i := range n {
@@ -69,7 +69,7 @@ func manyPods(n int) (*Runtime, *counting) {
 	return &Runtime{config: Config{AgentID: "me"}, rpc: c}, c
 }
 
-// TestListingCost counts what 200 pods cost at first, later, and when one container ends.
+// TestListingCost counts the calls for 200 pods: for the first list, for a later one, and after a container has ended.
 func TestListingCost(t *testing.T) {
 	t.Parallel()
 	r, c := manyPods(200)
@@ -103,7 +103,7 @@ func TestListingCost(t *testing.T) {
 	}
 }
 
-// TestLateReason has the runtime learn only later that a container was killed for want of memory.
+// TestLateReason checks that a reason is noticed that the runtime reports after the end of the container.
 func TestLateReason(t *testing.T) {
 	t.Parallel()
 	r, c := manyPods(1)
@@ -123,7 +123,7 @@ func TestLateReason(t *testing.T) {
 	}
 	long := &Container{State: Exited, ExitCode: 137, Reason: "Error", FinishedAt: time.Now().Add(-settleTime - time.Second)}
 	if !settled(long, time.Now()) {
-		t.Error("a container that was killed long ago is asked for again and again")
+		t.Error("the status of a container that was killed long ago is requested again")
 	}
 }
 
@@ -133,7 +133,7 @@ func TestNewestFirst(t *testing.T) {
 	for i, attempt := range []uint32{2, 1, 3} {
 		again := &runtimeapi.Container{Id: fmt.Sprintf("again%d", attempt), Labels: c.containers[0].Labels, Metadata: &runtimeapi.ContainerMetadata{Attempt: attempt}, CreatedAt: 10}
 		if i == 2 {
-			again.CreatedAt = 5 // the clock was set back
+			again.CreatedAt = 5 // as after the clock was set back
 		}
 		c.containers = append(c.containers, again)
 	}

@@ -22,22 +22,22 @@ import (
 	"lanyard.dev/internal/node/crilog"
 )
 
-// podLogs is a pod's log directory, as the kubelet names them.
+// podLogs returns the path of a pod's log directory, which is named as the kubelet names it.
 func (r *Runtime) podLogs(namespace, name string, uid types.UID) string {
 	return filepath.Join(r.config.LogDir, strings.Join([]string{namespace, name, string(uid)}, "_"))
 }
 
-// logName is a log's below its pod's directory.
+// logName returns the path of a log below the log directory of its pod.
 func logName(container string, attempt uint32) string {
 	return filepath.Join(container, strconv.FormatUint(uint64(attempt), 10)+".log")
 }
 
-// LogPath is where the runtime writes what a container says.
+// LogPath returns the path of the file to which the runtime writes the output of a container.
 func (r *Runtime) LogPath(pod *corev1.Pod, container string, attempt uint32) string {
 	return filepath.Join(r.podLogs(pod.Namespace, pod.Name, pod.UID), logName(container, attempt))
 }
 
-// LoggedPods returns the pods that have a directory of logs, with nothing but their names. What else is there is not told.
+// LoggedPods returns the pods that have a log directory, with their names and UIDs only. It ignores other files.
 func (r *Runtime) LoggedPods() ([]Pod, error) {
 	entries, err := os.ReadDir(r.config.LogDir)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -48,7 +48,7 @@ func (r *Runtime) LoggedPods() ([]Pod, error) {
 	}
 	var all []Pod
 	for _, entry := range entries {
-		// Neither names of namespaces nor of pods have underscores.
+		// Names of namespaces and pods contain no underscores.
 		if parts := strings.Split(entry.Name(), "_"); len(parts) == 3 && entry.IsDir() && parts[2] != "" {
 			all = append(all, Pod{Namespace: parts[0], Name: parts[1], UID: types.UID(parts[2])})
 		}
@@ -56,7 +56,7 @@ func (r *Runtime) LoggedPods() ([]Pod, error) {
 	return all, nil
 }
 
-// RemovePodLogs removes the logs of a pod that is gone.
+// RemovePodLogs removes the logs of a pod that no longer exists.
 func (r *Runtime) RemovePodLogs(namespace, name string, uid types.UID) error {
 	dir := r.podLogs(namespace, name, uid)
 	if uid == "" || filepath.Dir(dir) != filepath.Clean(r.config.LogDir) {
@@ -65,7 +65,7 @@ func (r *Runtime) RemovePodLogs(namespace, name string, uid types.UID) error {
 	return r.inLogs(func(logs *os.Root) error { return logs.RemoveAll(filepath.Base(dir)) })
 }
 
-// inLogs calls f with the log directory. Nothing that f does with it leads out of it, whatever links are there.
+// inLogs calls f with the log directory, which need not exist. f cannot reach files outside of it, not even through links.
 func (r *Runtime) inLogs(f func(logs *os.Root) error) error {
 	logs, err := os.OpenRoot(r.config.LogDir)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -78,8 +78,9 @@ func (r *Runtime) inLogs(f func(logs *os.Root) error) error {
 	return f(logs)
 }
 
-// Logs writes what a container has said, and with Follow what it says until it ends. A nil writer leaves its stream out,
-// and so does the options' Stream. A container that has not been started has said nothing.
+// Logs writes the output of a container, and with Follow also its later output until the container ends. A stream with a
+// nil writer is left out, and so are those that the options' Stream excludes. A container that has not been started has no
+// output.
 func (r *Runtime) Logs(ctx context.Context, containerID string, options *corev1.PodLogOptions, stdout, stderr io.Writer) error {
 	answer, err := r.containerStatus(ctx, containerID, false)
 	if err != nil {
@@ -92,12 +93,12 @@ func (r *Runtime) Logs(ctx context.Context, containerID string, options *corev1.
 	case corev1.LogStreamStderr:
 		stdout = nil
 	}
-	asked := logOptions(options, time.Now())
-	asked.Stdout, asked.Stderr = stdout, stderr
+	read := logOptions(options, time.Now())
+	read.Stdout, read.Stderr = stdout, stderr
 	if options.Follow {
-		asked.Running = func(ctx context.Context) (bool, error) { return r.isRunning(ctx, containerID) }
+		read.Running = func(ctx context.Context) (bool, error) { return r.isRunning(ctx, containerID) }
 	}
-	err = r.readLog(ctx, status, asked)
+	err = r.readLog(ctx, status, read)
 	switch {
 	case ctx.Err() != nil:
 		return context.Cause(ctx)
@@ -109,9 +110,9 @@ func (r *Runtime) Logs(ctx context.Context, containerID string, options *corev1.
 	return nil
 }
 
-// readLog reads a log below the log directory alone, even where links lead elsewhere: a pod that may write there could
-// otherwise let others read any file of the machine.
-func (r *Runtime) readLog(ctx context.Context, status *runtimeapi.ContainerStatus, asked crilog.Options) error {
+// readLog reads a log in the log directory, and no file outside of it, even through links. Otherwise a pod that can write
+// to the directory could show any file of the machine to others.
+func (r *Runtime) readLog(ctx context.Context, status *runtimeapi.ContainerStatus, options crilog.Options) error {
 	dir, err := os.OpenRoot(r.config.LogDir)
 	if err != nil {
 		return err
@@ -121,10 +122,10 @@ func (r *Runtime) readLog(ctx context.Context, status *runtimeapi.ContainerStatu
 	if err != nil {
 		return err
 	}
-	return crilog.Read(ctx, dir, name, asked)
+	return crilog.Read(ctx, dir, name, options)
 }
 
-// belowLogs returns a path as it is to be opened in the log directory.
+// belowLogs returns a path relative to the log directory.
 func (r *Runtime) belowLogs(path string) (name string, err error) {
 	name, err = filepath.Rel(r.config.LogDir, path)
 	if err != nil || !filepath.IsLocal(name) {
@@ -133,7 +134,7 @@ func (r *Runtime) belowLogs(path string) (name string, err error) {
 	return name, nil
 }
 
-// makeLogs makes a directory of logs, of a pod or of one of its containers.
+// makeLogs creates the log directory of a pod or of a container.
 func (r *Runtime) makeLogs(path string) error {
 	name, err := r.belowLogs(path)
 	if err != nil {
@@ -146,7 +147,7 @@ func (r *Runtime) makeLogs(path string) error {
 	return r.inLogs(func(logs *os.Root) error { return logs.MkdirAll(name, mode) })
 }
 
-// isRunning says of a container that the runtime, which may be away, does not tell of that it runs.
+// isRunning reports whether a container runs. If the runtime does not answer, the container is assumed to run.
 func (r *Runtime) isRunning(ctx context.Context, containerID string) (bool, error) {
 	answer, err := r.containerStatus(ctx, containerID, false)
 	switch {
@@ -159,25 +160,25 @@ func (r *Runtime) isRunning(ctx context.Context, containerID string) (bool, erro
 }
 
 func logOptions(options *corev1.PodLogOptions, now time.Time) crilog.Options {
-	asked := crilog.Options{TailLines: options.TailLines, LimitBytes: options.LimitBytes, Timestamps: options.Timestamps}
+	read := crilog.Options{TailLines: options.TailLines, LimitBytes: options.LimitBytes, Timestamps: options.Timestamps}
 	switch {
 	case options.SinceSeconds != nil:
-		asked.Since = now.Add(-time.Duration(*options.SinceSeconds) * time.Second)
+		read.Since = now.Add(-time.Duration(*options.SinceSeconds) * time.Second)
 	case options.SinceTime != nil:
-		asked.Since = options.SinceTime.Time
+		read.Since = options.SinceTime.Time
 	}
-	return asked
+	return read
 }
 
-// maxLog is the size in bytes beyond which a container's log is begun anew, as with the kubelet's default.
+// maxLog is the size in bytes above which a container's log is rotated. It is the kubelet's default.
 const maxLog = 10 << 20
 
-// earlierLog is the ending of the part of a log that came before the present one. There is one: with it, a container's log
-// takes twice maxLog, and what is written between two rotations.
+// earlierLog is the suffix of the previous part of a log. Only one previous part is kept, so a container's log takes at
+// most twice maxLog and the output between two rotations.
 const earlierLog = ".1"
 
-// RotateLogs begins anew the logs of running containers that have become long. Nothing else bounds them: the runtime writes
-// what containers say. It is to be called every few seconds.
+// RotateLogs rotates the logs of running containers that are too long. Nothing else bounds them, because the runtime writes
+// all output of containers. It must be called every few seconds.
 func (r *Runtime) RotateLogs(ctx context.Context) error { return r.rotateLogs(ctx, maxLog) }
 
 func (r *Runtime) rotateLogs(ctx context.Context, limit int64) error {
@@ -200,7 +201,8 @@ func (r *Runtime) rotateLogs(ctx context.Context, limit int64) error {
 	})
 }
 
-// rotate puts the log back where the runtime does not begin another, since it goes on to write to the old one then.
+// rotate renames the log and makes the runtime open a new one. If the runtime does not, the log gets its name back, because
+// the runtime continues to write to it.
 func (r *Runtime) rotate(ctx context.Context, id string, logs *os.Root, name string) error {
 	ctx, rpc, _, err := r.connected(ctx)
 	if err != nil {
@@ -210,12 +212,12 @@ func (r *Runtime) rotate(ctx context.Context, id string, logs *os.Root, name str
 		return fmt.Errorf("rotate the log of container %s: %w", id, err)
 	}
 	if err := rpc.ReopenContainerLog(ctx, id); err != nil {
-		return errors.Join(fmt.Errorf("rotate the log of container %s: %w", id, said(err)), logs.Rename(name+earlierLog, name))
+		return errors.Join(fmt.Errorf("rotate the log of container %s: %w", id, runtimeText(err)), logs.Rename(name+earlierLog, name))
 	}
 	return nil
 }
 
-// removeLog removes what a container that is gone has said.
+// removeLog removes the log of a container that no longer exists.
 func removeLog(logs *os.Root, name string) error {
 	var faults []error
 	for _, one := range []string{name, name + earlierLog} {

@@ -59,7 +59,7 @@ func TestLogs(t *testing.T) {
 	}
 }
 
-// TestFollow reads until the container ends, and until the reader has enough.
+// TestFollow follows a log until the container ends, and until the reader stops.
 func TestFollow(t *testing.T) {
 	t.Parallel()
 	r := newRuntime(t)
@@ -84,7 +84,8 @@ func TestFollow(t *testing.T) {
 	}
 }
 
-// TestLogEscape has links and paths lead out of the log directory: nothing out there is read, made, moved or removed.
+// TestLogEscape checks that nothing outside of the log directory is read, created, moved or removed through links and
+// paths.
 func TestLogEscape(t *testing.T) {
 	t.Parallel()
 	r := &Runtime{config: Config{LogDir: t.TempDir()}}
@@ -116,7 +117,7 @@ func TestLogEscape(t *testing.T) {
 		t.Error("a log that is elsewhere was removed")
 	}
 	if err := r.makeLogs(filepath.Join(dir, "main")); err == nil {
-		t.Error("a directory was made elsewhere")
+		t.Error("a directory was created outside")
 	}
 	if entries, err := os.ReadDir(away); err != nil || len(entries) != 1 || entries[0].Name() != "0.log" {
 		t.Errorf("out there is %v, %v", entries, err)
@@ -160,7 +161,7 @@ func TestLoggedPods(t *testing.T) {
 	}
 }
 
-// TestStreams talks to a command and to a container through the runtime's own streaming.
+// TestStreams exchanges data with a command and with a container through the runtime's streaming server.
 func TestStreams(t *testing.T) {
 	t.Parallel()
 	r := newRuntime(t)
@@ -200,7 +201,7 @@ func talk(ctx context.Context, t *testing.T, location, text string) (string, err
 	if err != nil {
 		t.Fatal(err)
 	}
-	var stdout, stderr bytes.Buffer // both are written at the same time
+	var stdout, stderr bytes.Buffer // written concurrently
 	err = executor.StreamWithContext(ctx, remotecommand.StreamOptions{Stdin: strings.NewReader(text), Stdout: &stdout, Stderr: &stderr})
 	return stdout.String() + stderr.String(), err
 }
@@ -214,7 +215,7 @@ func TestStreamURL(t *testing.T) {
 	}
 }
 
-// TestRotateLogs bounds what a container that goes on and on can fill the disk with.
+// TestRotateLogs checks that the log of a container with endless output stays within its bound.
 func TestRotateLogs(t *testing.T) {
 	t.Parallel()
 	r := newRuntime(t)
@@ -247,7 +248,7 @@ func TestRotateLogs(t *testing.T) {
 		t.Fatal(err)
 	}
 	if old, err := os.ReadFile(path + ".1"); err != nil || !strings.Contains(string(old), "one") {
-		t.Errorf("what was said before: %q, %v", old, err)
+		t.Errorf("the previous part of the log: %q, %v", old, err)
 	}
 	eventually(t, "the runtime writes a new log", func(context.Context) bool {
 		_, err := os.Stat(path)

@@ -20,12 +20,12 @@ import (
 	"lanyard.dev/internal/node/nodetest"
 )
 
-// patience bounds every wait for an event that is sure to come.
+// patience bounds each wait for an event that must happen.
 const patience = time.Minute
 
 const toolMain = "lanyard.dev/internal/node/nodetest/images/tool"
 
-// shared has images that differ in their user.
+// shared has images with different users.
 var shared = &nodetest.Shared{Images: []nodetest.Image{
 	{Name: "lanyard.test/numeric:1", Main: toolMain, User: "1234:4321"},
 	{Name: "lanyard.test/named:1", Main: toolMain, User: "somebody", Files: map[string]string{"/etc/passwd": "somebody:x:1500:1500::/:/bin/tool\n"}},
@@ -34,7 +34,7 @@ var shared = &nodetest.Shared{Images: []nodetest.Image{
 
 func TestMain(m *testing.M) { os.Exit(max(m.Run(), shared.End())) }
 
-// newRuntime is an agent of its own at the shared containerd.
+// newRuntime returns an agent of its own at the shared containerd.
 func newRuntime(t testing.TB) *Runtime {
 	t.Helper()
 	return runtimeAt(t, shared.Containerd(t), "agent-"+uuid.NewString())
@@ -55,7 +55,7 @@ func runtimeAt(t testing.TB, c *nodetest.Containerd, agentID string) *Runtime {
 	return r
 }
 
-// removeAll removes what the agent has, before the test's log directory goes.
+// removeAll removes all pods of the agent, before the log directory of the test is removed.
 func removeAll(t testing.TB, r *Runtime) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
@@ -76,7 +76,7 @@ func removeAll(t testing.TB, r *Runtime) {
 	}
 }
 
-// podOf is a pod with a container of the tool that does these steps.
+// podOf returns a pod with one container, in which the tool runs the steps.
 func podOf(steps ...string) *corev1.Pod {
 	return &corev1.Pod{
 		ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "pod", UID: types.UID(uuid.NewString())},
@@ -107,7 +107,7 @@ func create(t testing.TB, r *Runtime, pod *corev1.Pod, mounts ...Mount) (started
 	return made, err
 }
 
-// add makes the pod's first container once more.
+// add creates the pod's first container again.
 func (s started) add(ctx context.Context, attempt uint32, mounts ...Mount) (id string, err error) {
 	container := &s.pod.Spec.Containers[0]
 	image, err := s.runtime.EnsureImage(ctx, s.pod, container, nil)
@@ -131,7 +131,7 @@ func start(t testing.TB, r *Runtime, pod *corev1.Pod, mounts ...Mount) started {
 	return made
 }
 
-// output runs a pod to its end and returns what it said.
+// output runs a pod until it ends and returns its output.
 func output(t testing.TB, r *Runtime, pod *corev1.Pod, mounts ...Mount) string {
 	t.Helper()
 	ran := start(t, r, pod, mounts...)
@@ -148,7 +148,7 @@ func (s started) logs(id string, options *corev1.PodLogOptions) string {
 	return all.String()
 }
 
-// await lists until the container has the state.
+// await waits until the container has the state.
 func (s started) await(id string, state State) Container {
 	s.t.Helper()
 	var found Container
@@ -159,7 +159,7 @@ func (s started) await(id string, state State) Container {
 	return found
 }
 
-// find returns the container as it is listed.
+// find returns the container from the list.
 func (s started) find(ctx context.Context, id string) Container {
 	s.t.Helper()
 	pods, err := s.runtime.Pods(ctx)
@@ -177,7 +177,7 @@ func (s started) find(ctx context.Context, id string) Container {
 	return Container{}
 }
 
-// awaitLog waits until the container has said this.
+// awaitLog waits until the container has written the text.
 func (s started) awaitLog(text string) {
 	s.t.Helper()
 	eventually(s.t, "the log has "+text, func(context.Context) bool {
@@ -186,7 +186,7 @@ func (s started) awaitLog(text string) {
 	})
 }
 
-// eventually calls done until it holds; it is for what no watch tells of.
+// eventually calls done until it returns true. It is for events that cannot be watched.
 func eventually(t testing.TB, what string, done func(context.Context) bool) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
@@ -211,7 +211,7 @@ func writeFile(t testing.TB, dir, name, text string) string {
 	return path
 }
 
-// unified tells whether this machine has cgroups of version 2.
+// unified reports whether this machine has cgroups of version 2.
 func unified() bool {
 	_, err := os.Stat("/sys/fs/cgroup/cgroup.controllers")
 	return err == nil

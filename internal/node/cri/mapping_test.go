@@ -149,7 +149,7 @@ func TestResources(t *testing.T) {
 	}
 }
 
-// TestLimits runs into them.
+// TestLimits checks that the container gets its limits, and that it is killed above its memory limit.
 func TestLimits(t *testing.T) {
 	t.Parallel()
 	r := newRuntime(t)
@@ -160,8 +160,8 @@ func TestLimits(t *testing.T) {
 	pod := podOf("cat", files[0], files[1], ";", "await", "/tmp/go", ";", "allocate", "268435456")
 	pod.Spec.Containers[0].Resources.Limits = list("500m", "64Mi")
 	ran := start(t, r, pod)
-	// The runtime looks for the kernel's kill from the end of the start on: one before it is a kill by somebody to it. This one
-	// may take the writer too.
+	// The runtime watches for the out-of-memory killer after the start has returned. It reports an earlier kill as one by a
+	// signal. The limit may also kill the writer.
 	_, _, _ = r.Exec(t.Context(), ran.id, []string{"/bin/tool", "write", "/tmp/go", ""}, patience)
 	ended := ran.await(ran.id, Exited)
 	for ended.Reason != "OOMKilled" && !settled(&ended, time.Now()) {
@@ -205,7 +205,7 @@ func TestDNS(t *testing.T) {
 		t.Errorf("a file that is not there: %v, %v", got, err)
 	}
 	if !allLoopback([]string{"127.0.0.53", "::1"}) || allLoopback([]string{"127.0.0.1", "192.0.2.1"}) || allLoopback([]string{"name"}) {
-		t.Error("what listens on loopback is not told from what does not")
+		t.Error("addresses on loopback and others are confused")
 	}
 }
 
@@ -248,7 +248,7 @@ func TestInfo(t *testing.T) {
 		}
 	}
 	if _, err := parseInfo(nil); err == nil {
-		t.Error("nothing was told, and understood")
+		t.Error("a status without info was parsed")
 	}
 }
 

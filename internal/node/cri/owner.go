@@ -14,13 +14,13 @@ import (
 )
 
 const (
-	// agentLabel marks sandboxes and containers with their agent.
+	// agentLabel is the label of sandboxes and containers whose value is the ID of their agent.
 	agentLabel = "identity.lanyard.dev/agent"
-	// imageAnnotation keeps the image as the pod names it.
+	// imageAnnotation has the name of the image in the pod's spec.
 	imageAnnotation = "identity.lanyard.dev/image"
 )
 
-// sandboxLabels are the pod's own and those that say whose it is, which a pod cannot set.
+// sandboxLabels returns the pod's labels and those of its identity, which a pod cannot override.
 func (r *Runtime) sandboxLabels(pod *corev1.Pod) map[string]string {
 	labels := maps.Clone(pod.Labels)
 	if labels == nil {
@@ -45,7 +45,7 @@ func (r *Runtime) identity(pod *corev1.Pod) map[string]string {
 	}
 }
 
-// selector matches what is this agent's.
+// selector matches the labels of this agent's sandboxes and containers.
 func (r *Runtime) selector() map[string]string {
 	return map[string]string{agentLabel: r.config.AgentID}
 }
@@ -54,7 +54,7 @@ func (r *Runtime) isOurs(labels map[string]string) bool {
 	return labels[agentLabel] == r.config.AgentID && labels[kubelettypes.KubernetesPodUIDLabel] != ""
 }
 
-// owned remembers which IDs were seen with this agent's label.
+// owned are the IDs of sandboxes and containers that were seen with the label of this agent.
 type owned struct {
 	mu         sync.Mutex
 	sandboxes  map[string]uint32 // attempts
@@ -92,7 +92,7 @@ func (o *owned) container(id string) bool {
 	return o.containers[id]
 }
 
-// replace forgets all but these. What was made since they were listed is asked for once more.
+// replace sets the IDs. Sandboxes and containers that were created after the list was made are queried again.
 func (o *owned) replace(sandboxes map[string]Sandbox, containers map[string]Container) {
 	attempts, ids := make(map[string]uint32, len(sandboxes)), make(map[string]bool, len(containers))
 	for id, sandbox := range sandboxes {
@@ -106,9 +106,9 @@ func (o *owned) replace(sandboxes map[string]Sandbox, containers map[string]Cont
 	o.sandboxes, o.containers = attempts, ids
 }
 
-// claimSandbox refuses a sandbox that is not this agent's, and returns the attempt it is. One that is not there is a
-// NotFound error of the runtime.
-func (r *Runtime) claimSandbox(ctx context.Context, id string) (attempt uint32, err error) {
+// requireOwnSandbox returns the attempt of a sandbox, or an error if the sandbox is not this agent's. If it does not exist,
+// the error is NotFound of the runtime.
+func (r *Runtime) requireOwnSandbox(ctx context.Context, id string) (attempt uint32, err error) {
 	if attempt, ok := r.owned.sandbox(id); ok {
 		return attempt, nil
 	}
@@ -124,8 +124,8 @@ func (r *Runtime) claimSandbox(ctx context.Context, id string) (attempt uint32, 
 	return attempt, nil
 }
 
-// claimContainer refuses a container that is not this agent's.
-func (r *Runtime) claimContainer(ctx context.Context, id string) error {
+// requireOwnContainer returns an error if a container is not this agent's.
+func (r *Runtime) requireOwnContainer(ctx context.Context, id string) error {
 	if r.owned.container(id) {
 		return nil
 	}
@@ -134,7 +134,7 @@ func (r *Runtime) claimContainer(ctx context.Context, id string) error {
 }
 
 func (r *Runtime) sandboxStatus(ctx context.Context, id string, verbose bool) (*runtimeapi.PodSandboxStatusResponse, error) {
-	ctx, cancel := context.WithTimeout(ctx, askTimeout)
+	ctx, cancel := context.WithTimeout(ctx, queryTimeout)
 	defer cancel()
 	ctx, rpc, _, err := r.connected(ctx)
 	if err != nil {
@@ -142,14 +142,14 @@ func (r *Runtime) sandboxStatus(ctx context.Context, id string, verbose bool) (*
 	}
 	answer, err := rpc.PodSandboxStatus(ctx, id, verbose)
 	if err != nil {
-		return nil, fmt.Errorf("status of sandbox %s: %w", id, said(err))
+		return nil, fmt.Errorf("status of sandbox %s: %w", id, runtimeText(err))
 	}
 	return answer, nil
 }
 
 // containerStatus returns the status of a container of this agent.
 func (r *Runtime) containerStatus(ctx context.Context, id string, verbose bool) (*runtimeapi.ContainerStatusResponse, error) {
-	ctx, cancel := context.WithTimeout(ctx, askTimeout)
+	ctx, cancel := context.WithTimeout(ctx, queryTimeout)
 	defer cancel()
 	ctx, rpc, _, err := r.connected(ctx)
 	if err != nil {
@@ -157,7 +157,7 @@ func (r *Runtime) containerStatus(ctx context.Context, id string, verbose bool) 
 	}
 	answer, err := rpc.ContainerStatus(ctx, id, verbose)
 	if err != nil {
-		return nil, fmt.Errorf("status of container %s: %w", id, said(err))
+		return nil, fmt.Errorf("status of container %s: %w", id, runtimeText(err))
 	}
 	if !r.isOurs(answer.GetStatus().GetLabels()) {
 		return nil, fmt.Errorf("container %s: %w", id, ErrNotOurs)

@@ -12,7 +12,7 @@ import (
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
-// info is what containerd and CRI-O tell in verbose statuses, beyond CRI.
+// info is the part of verbose statuses that CRI does not define, and that containerd and CRI-O provide.
 type info struct {
 	Pid         int `json:"pid"`
 	RuntimeSpec struct {
@@ -25,15 +25,15 @@ type info struct {
 	} `json:"runtimeSpec"`
 }
 
-func parseInfo(told map[string]string) (info, error) {
+func parseInfo(verbose map[string]string) (info, error) {
 	var parsed info
-	if err := json.Unmarshal([]byte(told["info"]), &parsed); err != nil {
+	if err := json.Unmarshal([]byte(verbose["info"]), &parsed); err != nil {
 		return info{}, fmt.Errorf("the container runtime's verbose status: %w", err)
 	}
 	return parsed, nil
 }
 
-// network is the path of the network namespace: the one the sandbox was told to join, else that of its process.
+// network returns the path of the network namespace: of the one that the sandbox joined, or of that of its process.
 func (i info) network() string {
 	for _, namespace := range i.RuntimeSpec.Linux.Namespaces {
 		if namespace.Type == "network" && namespace.Path != "" {
@@ -46,9 +46,9 @@ func (i info) network() string {
 	return ""
 }
 
-// NetworkNamespace returns a path that stands for a sandbox's network; "" is the machine's.
+// NetworkNamespace returns the path of a sandbox's network namespace, or "" for that of the machine.
 func (r *Runtime) NetworkNamespace(ctx context.Context, sandboxID string) (path string, err error) {
-	if _, err := r.claimSandbox(ctx, sandboxID); err != nil {
+	if _, err := r.requireOwnSandbox(ctx, sandboxID); err != nil {
 		return "", err
 	}
 	answer, err := r.sandboxStatus(ctx, sandboxID, true)
@@ -58,17 +58,17 @@ func (r *Runtime) NetworkNamespace(ctx context.Context, sandboxID string) (path 
 	if isHostNetwork(answer.GetStatus()) {
 		return "", nil
 	}
-	told, err := parseInfo(answer.GetInfo())
+	info, err := parseInfo(answer.GetInfo())
 	if err != nil {
 		return "", err
 	}
-	if path = told.network(); path == "" {
+	if path = info.network(); path == "" {
 		return "", fmt.Errorf("the container runtime does not report the network namespace of sandbox %s", sandboxID)
 	}
 	return path, nil
 }
 
-// Signal sends a signal to a container's first process. A container that does not run is an error.
+// Signal sends a signal to a container's first process. It is an error if the container does not run.
 func (r *Runtime) Signal(ctx context.Context, containerID string, signal syscall.Signal) error {
 	pid, err := r.firstProcess(ctx, containerID)
 	if err != nil {
@@ -79,7 +79,7 @@ func (r *Runtime) Signal(ctx context.Context, containerID string, signal syscall
 		return fmt.Errorf("signal container %s: %w", containerID, err)
 	}
 	defer func() { _ = unix.Close(process) }()
-	// The ID could have been another's by the time the process was opened; if it is still the container's, it was then too.
+	// The PID may have been reused before the process was opened. If it is still that of the container, it was so then.
 	if again, err := r.firstProcess(ctx, containerID); err != nil || again != pid {
 		return fmt.Errorf("signal container %s: it has ended", containerID)
 	}
@@ -97,12 +97,12 @@ func (r *Runtime) firstProcess(ctx context.Context, containerID string) (pid int
 	if answer.GetStatus().GetState() != runtimeapi.ContainerState_CONTAINER_RUNNING {
 		return 0, fmt.Errorf("container %s is not running", containerID)
 	}
-	told, err := parseInfo(answer.GetInfo())
+	info, err := parseInfo(answer.GetInfo())
 	if err != nil {
 		return 0, err
 	}
-	if told.Pid <= 1 {
+	if info.Pid <= 1 {
 		return 0, fmt.Errorf("the container runtime does not report the process of container %s", containerID)
 	}
-	return told.Pid, nil
+	return info.Pid, nil
 }

@@ -17,7 +17,7 @@ import (
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
-// login is what a registry asks for. It has no String method, and is never part of an error.
+// login is the credentials for a registry. It has no String method, and is never part of an error.
 type login struct {
 	username, password string
 }
@@ -26,21 +26,21 @@ func (l login) auth() *runtimeapi.AuthConfig {
 	return &runtimeapi.AuthConfig{Username: l.username, Password: l.password}
 }
 
-// encoded is the login as in HTTP's basic authentication.
+// encoded returns the login in the form of HTTP's basic authentication.
 func (l login) encoded() string {
 	return base64.StdEncoding.EncodeToString([]byte(l.username + ":" + l.password))
 }
 
-// keyring has logins by the registry, and path in it, that they are for: as in docker's configuration.
+// keyring has logins by registry and path, as in docker's configuration.
 type keyring map[string][]login
 
-// dockerHub is how docker's configuration calls docker.io.
+// dockerHub is the name of docker.io in docker's configuration.
 const dockerHub = "index.docker.io"
 
-// errPullSecret says nothing of what a secret holds, which the errors of its parsers would.
+// errPullSecret replaces the errors of parsers, which quote the secret.
 var errPullSecret = errors.New("is not valid docker configuration")
 
-// loginsFor are those for an image, the most particular first; Secrets of other types are passed over.
+// loginsFor returns the logins for an image, the most specific ones first. Secrets of other types are ignored.
 func loginsFor(image reference.Named, secrets []*corev1.Secret) ([]login, error) {
 	all := keyring{}
 	for _, secret := range secrets {
@@ -61,14 +61,14 @@ func (k keyring) addSecret(secret *corev1.Secret) error {
 	return nil
 }
 
-// entry is a registry's in docker's configuration.
+// entry is a registry in docker's configuration.
 type entry struct {
 	Username string `json:"username"`
 	Password string `json:"password"`
 	Auth     string `json:"auth"`
 }
 
-// add reads docker's configuration, with its entries below "auths" or, as in old ones, alone.
+// add reads docker's configuration. The entries are below "auths", or at the top in the old format.
 func (k keyring) add(data []byte, nested bool) error {
 	if len(data) > corev1.MaxSecretSize {
 		return errPullSecret
@@ -105,7 +105,7 @@ func (k keyring) addEntry(location string, one entry) error {
 	}
 	key, ok := keyOf(location)
 	if !ok {
-		return nil // as docker, which keeps other things' logins in the same place
+		return nil // docker stores other credentials in the same place, and ignores them too
 	}
 	if !slices.Contains(k[key], made) {
 		k[key] = append(k[key], made)
@@ -113,7 +113,7 @@ func (k keyring) addEntry(location string, one entry) error {
 	return nil
 }
 
-// decode reads username:password in base64, with padding or without.
+// decode reads username:password in base64, with or without padding.
 func decode(auth string) (login, error) {
 	text, err := base64.RawStdEncoding.DecodeString(strings.TrimRight(auth, "="))
 	if err != nil {
@@ -126,8 +126,8 @@ func decode(auth string) (login, error) {
 	return login{username: username, password: password}, nil
 }
 
-// keyOf is the host, with its port and path, of what docker's configuration calls a registry: a URL or a part of one. The
-// path of the registry's protocol is none of an image.
+// keyOf returns the host, port and path of a registry, from a URL or a part of one in docker's configuration. The version
+// of the registry's protocol is not part of an image's path.
 func keyOf(location string) (key string, ok bool) {
 	parsed, err := parseLocation(location)
 	if err != nil || parsed.Host == "" {
@@ -150,8 +150,8 @@ func parseLocation(location string) (*url.URL, error) {
 	return url.Parse(location)
 }
 
-// find returns the logins whose key an image's repository matches. Keys that sort later come first, so that a longer path
-// comes before a shorter one, and both before a pattern.
+// find returns the logins whose key matches the repository of an image. Keys that sort later come first, so that a longer
+// path comes before a shorter one, and both before a pattern.
 func (k keyring) find(repository string) []login {
 	keys := make([]string, 0, len(k))
 	for key := range k {
@@ -170,8 +170,8 @@ func (k keyring) find(repository string) []login {
 	return found
 }
 
-// matches tells whether a repository is at a key: the same port, each label of the host as the key's pattern, and a path
-// that begins with the key's.
+// matches reports whether a key matches a repository: the ports are equal, each label of the host matches the pattern of
+// the key, and the path begins with that of the key.
 func matches(key, repository string) bool {
 	pattern, err := parseLocation(key)
 	if err != nil {

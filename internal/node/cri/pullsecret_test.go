@@ -97,7 +97,7 @@ func TestRedacted(t *testing.T) {
 	} {
 		text := redacted(errors.New("refused: "+form+" is wrong"), one).Error()
 		if strings.Contains(text, form) || !strings.Contains(text, "[redacted]") || !strings.HasPrefix(text, "refused: ") {
-			t.Errorf("%s is told as %s", form, text)
+			t.Errorf("%s is in the error as %s", form, text)
 		}
 	}
 	if text := redacted(errors.New("refused"), login{}).Error(); text != "refused" {
@@ -116,7 +116,7 @@ func FuzzDockerConfig(f *testing.F) {
 		}
 		for _, one := range ring.find(repository) {
 			if text := redacted(errors.New(one.password+one.encoded()), one).Error(); strings.Contains(text, one.encoded()) && one.password != "" {
-				t.Errorf("told: %s", text)
+				t.Errorf("the error is %s", text)
 			}
 			if _, err := base64.StdEncoding.DecodeString(one.encoded()); err != nil {
 				t.Error(err)

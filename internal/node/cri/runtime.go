@@ -21,34 +21,34 @@ import (
 )
 
 const (
-	// callTimeout bounds a call that changes or lists something. It is the kubelet's: a machine under load is slow, and a
-	// call given up is work done twice.
+	// callTimeout bounds a call that changes or lists something. It is the kubelet's: on a machine under load calls are
+	// slow, and a canceled call must be done again.
 	callTimeout = 2 * time.Minute
-	// askTimeout bounds a call whose answer is kept by the runtime.
-	askTimeout = 10 * time.Second
-	// pullTimeout bounds a pull, which has to fetch gigabytes over a slow line.
+	// queryTimeout bounds a call that only returns what the runtime knows.
+	queryTimeout = 10 * time.Second
+	// pullTimeout bounds a pull, which may transfer gigabytes over a slow connection.
 	pullTimeout = time.Hour
 )
 
-// Config says which runtime, and what in it is this agent's.
+// Config configures a Runtime.
 type Config struct {
 	// Endpoint is the runtime's socket: unix:// and an absolute path.
 	Endpoint string
-	// AgentID marks the sandboxes and containers that are this agent's; it is a label's value. Nothing without it is ever
-	// touched.
+	// AgentID is the value of the label of this agent's sandboxes and containers. The agent never touches others.
 	AgentID string
-	// LogDir gets a directory for each pod.
+	// LogDir is the directory of the log directories of all pods.
 	LogDir string
-	// CgroupDriver is "cgroupfs" or "systemd"; with "" the runtime is asked.
+	// CgroupDriver is "cgroupfs" or "systemd". If it is "", the runtime is queried.
 	CgroupDriver string
-	// SeccompDir has the profiles that pods name; "" is the kubelet's /var/lib/kubelet/seccomp.
+	// SeccompDir is the directory of the seccomp profiles that pods name. If it is "", it is the kubelet's,
+	// /var/lib/kubelet/seccomp.
 	SeccompDir string
-	// AppArmorFile says Y where the kernel enforces AppArmor; "" is the kernel's own.
+	// AppArmorFile contains Y if the kernel enforces AppArmor. If it is "", the kernel's own file is read.
 	AppArmorFile string
-	// ResolvConf is what pods with the machine's name resolution get; "" is the machine's own, passing over a resolver
-	// that listens on loopback, which no pod reaches.
+	// ResolvConf is the resolv.conf of pods with the name resolution of the machine. If it is "", it is the machine's,
+	// without a resolver that listens on loopback, which pods cannot reach.
 	ResolvConf string
-	// Memory is this machine's, in bytes; 0 where it is not known.
+	// Memory is the memory of this machine in bytes, or 0 if it is not known.
 	Memory int64
 }
 
@@ -71,21 +71,21 @@ func (c *Config) validate() error {
 	return errors.Join(all...)
 }
 
-// Runtime is one container runtime. Its methods may be called concurrently, each returns within a bounded time, and
-// after the runtime was away they work again as soon as it is back.
+// Runtime is a container runtime. Its methods may be called concurrently, and each returns within a bounded time. If the
+// runtime was not available, they work again as soon as it is.
 type Runtime struct {
 	config Config
 	owned  owned
-	seen   seen
+	cache  statusCache
 	pulls  pulls
 
 	mu     sync.Mutex
 	rpc    internalapi.RuntimeService
 	images internalapi.ImageManagerService
-	parent *string // of the pods' cgroups; nil until it is known
+	parent *string // of the pods' cgroups; nil if it is not known yet
 }
 
-// Dial prepares for a runtime. It need not run yet: each call connects where that is still to do.
+// Dial returns a Runtime. The runtime need not run yet: each call connects if there is no connection.
 func Dial(_ context.Context, config Config) (*Runtime, error) {
 	if err := config.validate(); err != nil {
 		return nil, err
@@ -96,7 +96,7 @@ func Dial(_ context.Context, config Config) (*Runtime, error) {
 	return &Runtime{config: config}, nil
 }
 
-// Close ends the connection. Containers go on.
+// Close closes the connection. Containers continue to run.
 func (r *Runtime) Close() error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -115,8 +115,8 @@ func (r *Runtime) closeLocked() error {
 	return errors.Join(all...)
 }
 
-// connected returns the runtime's two services, and the context to call them with. The library refuses to make a client of
-// a runtime that does not answer.
+// connected returns the runtime's two services, and the context for calls to them. It connects if necessary, because the
+// library does not make a client of a runtime that does not answer.
 func (r *Runtime) connected(ctx context.Context) (context.Context, internalapi.RuntimeService, internalapi.ImageManagerService, error) {
 	ctx = quiet(ctx)
 	r.mu.Lock()
@@ -124,27 +124,27 @@ func (r *Runtime) connected(ctx context.Context) (context.Context, internalapi.R
 	if r.rpc != nil {
 		return ctx, r.rpc, r.images, nil
 	}
-	asking, cancel := context.WithTimeout(ctx, askTimeout)
+	query, cancel := context.WithTimeout(ctx, queryTimeout)
 	defer cancel()
-	rpc, err := remote.NewRemoteRuntimeServiceBuilder().WithEndpoint(r.config.Endpoint).WithConnectionTimeout(callTimeout).WithTracerProvider(nil).Build(asking)
+	rpc, err := remote.NewRemoteRuntimeServiceBuilder().WithEndpoint(r.config.Endpoint).WithConnectionTimeout(callTimeout).WithTracerProvider(nil).Build(query)
 	if err != nil {
-		return ctx, nil, nil, fmt.Errorf("connect to the container runtime: %w", said(err))
+		return ctx, nil, nil, fmt.Errorf("connect to the container runtime: %w", runtimeText(err))
 	}
-	images, err := remote.NewRemoteImageServiceBuilder().WithEndpoint(r.config.Endpoint).WithConnectionTimeout(callTimeout).WithTracerProvider(nil).Build(asking)
+	images, err := remote.NewRemoteImageServiceBuilder().WithEndpoint(r.config.Endpoint).WithConnectionTimeout(callTimeout).WithTracerProvider(nil).Build(query)
 	if err != nil {
 		_ = rpc.Close(ctx)
-		return ctx, nil, nil, fmt.Errorf("connect to the container runtime's images: %w", said(err))
+		return ctx, nil, nil, fmt.Errorf("connect to the container runtime's images: %w", runtimeText(err))
 	}
 	r.rpc, r.images = rpc, images
 	return ctx, rpc, images, nil
 }
 
-// quiet keeps the library from logging what it also returns, and the lines of containers' logs.
+// quiet disables the library's log, which would repeat returned errors and contain lines of containers' logs.
 func quiet(ctx context.Context) context.Context { return klog.NewContext(ctx, klog.Logger{}) }
 
-// Version is the runtime's name and version.
+// Version returns the name and the version of the runtime.
 func (r *Runtime) Version(ctx context.Context) (name, version string, err error) {
-	ctx, cancel := context.WithTimeout(ctx, askTimeout)
+	ctx, cancel := context.WithTimeout(ctx, queryTimeout)
 	defer cancel()
 	ctx, rpc, _, err := r.connected(ctx)
 	if err != nil {
@@ -152,12 +152,12 @@ func (r *Runtime) Version(ctx context.Context) (name, version string, err error)
 	}
 	answer, err := rpc.Version(ctx, "")
 	if err != nil {
-		return "", "", fmt.Errorf("ask the container runtime for its version: %w", said(err))
+		return "", "", fmt.Errorf("query the version of the container runtime: %w", runtimeText(err))
 	}
 	return answer.RuntimeName, answer.RuntimeVersion, nil
 }
 
-// Status asks the runtime.
+// Status returns whether the runtime can run pods.
 func (r *Runtime) Status(ctx context.Context) (Status, error) {
 	answer, err := r.status(ctx, false)
 	if err != nil {
@@ -181,7 +181,7 @@ func (r *Runtime) Status(ctx context.Context) (Status, error) {
 }
 
 func (r *Runtime) status(ctx context.Context, verbose bool) (*runtimeapi.StatusResponse, error) {
-	ctx, cancel := context.WithTimeout(ctx, askTimeout)
+	ctx, cancel := context.WithTimeout(ctx, queryTimeout)
 	defer cancel()
 	ctx, rpc, _, err := r.connected(ctx)
 	if err != nil {
@@ -189,12 +189,12 @@ func (r *Runtime) status(ctx context.Context, verbose bool) (*runtimeapi.StatusR
 	}
 	answer, err := rpc.Status(ctx, verbose)
 	if err != nil {
-		return nil, fmt.Errorf("ask the container runtime for its status: %w", said(err))
+		return nil, fmt.Errorf("query the status of the container runtime: %w", runtimeText(err))
 	}
 	return answer, nil
 }
 
-// runtimeError is an error in the runtime's own words, as users see it in a pod's status.
+// runtimeError is an error with the runtime's own text, which users see in a pod's status.
 type runtimeError struct {
 	message string
 	cause   error
@@ -203,7 +203,7 @@ type runtimeError struct {
 func (e *runtimeError) Error() string { return e.message }
 func (e *runtimeError) Unwrap() error { return e.cause }
 
-// Is makes a caller's own end recognisable, which gRPC tells by a code.
+// Is reports whether the error is the end of the caller's context, for which gRPC has a code.
 func (e *runtimeError) Is(target error) bool {
 	switch status.Code(e.cause) {
 	case codes.Canceled:
@@ -214,8 +214,8 @@ func (e *runtimeError) Is(target error) bool {
 	return false
 }
 
-// said strips what gRPC puts around the runtime's words. The result still has the cause's status code.
-func said(err error) error {
+// runtimeText removes the text that gRPC adds to the runtime's error. The result keeps the status code of the cause.
+func runtimeText(err error) error {
 	if answer, ok := err.(interface{ GRPCStatus() *status.Status }); ok {
 		return &runtimeError{message: answer.GRPCStatus().Message(), cause: err}
 	}

@@ -15,8 +15,8 @@ import (
 	"k8s.io/utils/ptr"
 )
 
-// RunSandbox makes and starts what the pod's containers share. The attempt counts the pod's sandboxes from 0; the same
-// attempt cannot be made twice.
+// RunSandbox creates and starts a sandbox for the pod's containers. The attempt counts the sandboxes of the pod from 0. An
+// attempt cannot be repeated.
 func (r *Runtime) RunSandbox(ctx context.Context, pod *corev1.Pod, attempt uint32) (id string, err error) {
 	config, err := r.sandboxConfig(ctx, pod, attempt)
 	if err != nil {
@@ -31,15 +31,15 @@ func (r *Runtime) RunSandbox(ctx context.Context, pod *corev1.Pod, attempt uint3
 	}
 	id, err = rpc.RunPodSandbox(ctx, config, "")
 	if err != nil {
-		return "", fmt.Errorf("run the sandbox of pod %s/%s: %w", pod.Namespace, pod.Name, said(err))
+		return "", fmt.Errorf("run the sandbox of pod %s/%s: %w", pod.Namespace, pod.Name, runtimeText(err))
 	}
 	r.owned.addSandbox(id, attempt)
 	return id, nil
 }
 
-// StopSandbox ends a sandbox with everything in it. One that has ended, or is not there, is well.
+// StopSandbox stops a sandbox and all its containers. It is no error if the sandbox has ended or does not exist.
 func (r *Runtime) StopSandbox(ctx context.Context, id string) error {
-	if _, err := r.claimSandbox(ctx, id); err != nil {
+	if _, err := r.requireOwnSandbox(ctx, id); err != nil {
 		return unlessNotFound(err)
 	}
 	ctx, rpc, _, err := r.connected(ctx)
@@ -47,14 +47,14 @@ func (r *Runtime) StopSandbox(ctx context.Context, id string) error {
 		return err
 	}
 	if err := rpc.StopPodSandbox(ctx, id); err != nil && !isNotFound(err) {
-		return fmt.Errorf("stop sandbox %s: %w", id, said(err))
+		return fmt.Errorf("stop sandbox %s: %w", id, runtimeText(err))
 	}
 	return nil
 }
 
 // RemoveSandbox removes a sandbox with its containers.
 func (r *Runtime) RemoveSandbox(ctx context.Context, id string) error {
-	if _, err := r.claimSandbox(ctx, id); err != nil {
+	if _, err := r.requireOwnSandbox(ctx, id); err != nil {
 		return unlessNotFound(err)
 	}
 	ctx, rpc, _, err := r.connected(ctx)
@@ -62,7 +62,7 @@ func (r *Runtime) RemoveSandbox(ctx context.Context, id string) error {
 		return err
 	}
 	if err := rpc.RemovePodSandbox(ctx, id); err != nil && !isNotFound(err) {
-		return fmt.Errorf("remove sandbox %s: %w", id, said(err))
+		return fmt.Errorf("remove sandbox %s: %w", id, runtimeText(err))
 	}
 	return nil
 }
@@ -74,7 +74,7 @@ func unlessNotFound(err error) error {
 	return err
 }
 
-// sandboxConfig says a pod in CRI.
+// sandboxConfig returns the configuration of a pod's sandbox in CRI.
 func (r *Runtime) sandboxConfig(ctx context.Context, pod *corev1.Pod, attempt uint32) (*runtimeapi.PodSandboxConfig, error) {
 	dns, err := r.dnsConfig(pod)
 	if err != nil {
@@ -95,7 +95,7 @@ func (r *Runtime) sandboxConfig(ctx context.Context, pod *corev1.Pod, attempt ui
 	}, nil
 }
 
-// hostname is spec.hostname or the pod's name, cut to what a host name may be; "" keeps the machine's.
+// hostname returns spec.hostname, or the pod's name cut to the length of a host name. "" is the machine's.
 func hostname(pod *corev1.Pod) string {
 	if pod.Spec.HostNetwork {
 		return ""
@@ -106,7 +106,7 @@ func hostname(pod *corev1.Pod) string {
 	return strings.TrimRight(pod.Name[:min(len(pod.Name), 63)], "-.")
 }
 
-// portMappings are the ports that the machine shows. With the machine's network there is nothing to map.
+// portMappings returns the host ports of the pod. In the network of the machine no port is mapped.
 func portMappings(pod *corev1.Pod) []*runtimeapi.PortMapping {
 	if pod.Spec.HostNetwork {
 		return nil
@@ -124,7 +124,7 @@ func portMappings(pod *corev1.Pod) []*runtimeapi.PortMapping {
 	return mapped
 }
 
-// sidecars are the init containers that run beside the others.
+// sidecars returns the init containers that keep running beside the main containers.
 func sidecars(pod *corev1.Pod) []corev1.Container {
 	return slices.DeleteFunc(slices.Clone(pod.Spec.InitContainers), func(container corev1.Container) bool {
 		return ptr.Deref(container.RestartPolicy, "") != corev1.ContainerRestartPolicyAlways
@@ -152,7 +152,7 @@ func sandboxLinux(pod *corev1.Pod, parent string) (*runtimeapi.LinuxPodSandboxCo
 	}
 	context := &runtimeapi.LinuxSandboxSecurityContext{
 		NamespaceOptions: namespaces, Privileged: hasPrivileged(pod), SupplementalGroups: supplementalGroups(pod),
-		// What runs in the sandbox itself is the runtime's own pause program, whatever the pod asks for.
+		// This is the profile of the runtime's own pause program, whatever the pod requests.
 		Seccomp: &runtimeapi.SecurityProfile{ProfileType: runtimeapi.SecurityProfile_RuntimeDefault},
 	}
 	if security := pod.Spec.SecurityContext; security != nil {
@@ -160,7 +160,7 @@ func sandboxLinux(pod *corev1.Pod, parent string) (*runtimeapi.LinuxPodSandboxCo
 		context.SelinuxOptions = selinux(security.SELinuxOptions)
 	}
 	if context.RunAsUser == nil {
-		context.RunAsGroup = nil // CRI has no group without a user
+		context.RunAsGroup = nil // CRI accepts no group without a user
 	}
 	return &runtimeapi.LinuxPodSandboxConfig{CgroupParent: parent, SecurityContext: context, Sysctls: sysctls}, nil
 }
@@ -193,7 +193,8 @@ func namespaceOptions(pod *corev1.Pod) (*runtimeapi.NamespaceOption, error) {
 	return options, nil
 }
 
-// safeSysctls are those of Kubernetes that touch nothing beyond the pod, by whether they need the pod's own network.
+// safeSysctls returns the sysctls that Kubernetes considers safe, and whether they belong to the network namespace. The
+// others belong to the IPC namespace.
 func safeSysctls() map[string]bool {
 	return map[string]bool{
 		"kernel.shm_rmid_forced":              false,
@@ -215,7 +216,7 @@ func sysctls(pod *corev1.Pod) (map[string]string, error) {
 	if pod.Spec.SecurityContext == nil {
 		return nil, nil
 	}
-	asked := map[string]string{}
+	values := map[string]string{}
 	var all []error
 	for _, sysctl := range pod.Spec.SecurityContext.Sysctls {
 		ofNetwork, safe := safeSysctls()[sysctl.Name]
@@ -223,12 +224,12 @@ func sysctls(pod *corev1.Pod) (map[string]string, error) {
 		if !safe || shared {
 			all = append(all, &ConfigError{Message: fmt.Sprintf("forbidden sysctl: %q not allowlisted", sysctl.Name)})
 		}
-		asked[sysctl.Name] = sysctl.Value
+		values[sysctl.Name] = sysctl.Value
 	}
-	return asked, errors.Join(all...)
+	return values, errors.Join(all...)
 }
 
-// supplementalGroups are the pod's, fsGroup among them.
+// supplementalGroups returns the pod's supplemental groups, including fsGroup.
 func supplementalGroups(pod *corev1.Pod) []int64 {
 	security := pod.Spec.SecurityContext
 	if security == nil {
@@ -255,7 +256,7 @@ func selinux(options *corev1.SELinuxOptions) *runtimeapi.SELinuxOption {
 	return &runtimeapi.SELinuxOption{User: options.User, Role: options.Role, Type: options.Type, Level: options.Level}
 }
 
-// localhostProfile is the path of a profile below the directory of profiles.
+// localhostProfile returns the path of a profile in the directory of profiles.
 func localhostProfile(dir, name string) (string, error) {
 	if !filepath.IsLocal(name) {
 		return "", &ConfigError{Message: fmt.Sprintf("localhostProfile %q must be a path below %s", name, dir)}

@@ -14,8 +14,8 @@ import (
 	"k8s.io/utils/ptr"
 )
 
-// effective is a container's security context where it says something, else its pod's.
-func effective(pod *corev1.Pod, container *corev1.Container) *corev1.SecurityContext {
+// effectiveSecurity returns the container's security context, with the values of its pod's for fields that are not set.
+func effectiveSecurity(pod *corev1.Pod, container *corev1.Container) *corev1.SecurityContext {
 	own := &corev1.SecurityContext{}
 	if container.SecurityContext != nil {
 		own = container.SecurityContext.DeepCopy()
@@ -39,35 +39,35 @@ func inherit[T any](own **T, shared *T) {
 	}
 }
 
-// containerSecurity says a container's security context in CRI.
+// containerSecurity returns a container's security context in CRI.
 func (r *Runtime) containerSecurity(ctx context.Context, spec ContainerSpec) (*runtimeapi.LinuxContainerSecurityContext, error) {
-	security := effective(spec.Pod, spec.Container)
+	security := effectiveSecurity(spec.Pod, spec.Container)
 	namespaces, err := namespaceOptions(spec.Pod)
 	if err != nil {
 		return nil, err
 	}
-	said := &runtimeapi.LinuxContainerSecurityContext{
+	mapped := &runtimeapi.LinuxContainerSecurityContext{
 		Capabilities: capabilities(security.Capabilities), Privileged: ptr.Deref(security.Privileged, false), NamespaceOptions: namespaces,
 		SelinuxOptions: selinux(security.SELinuxOptions), ReadonlyRootfs: ptr.Deref(security.ReadOnlyRootFilesystem, false),
 		SupplementalGroups: supplementalGroups(spec.Pod), NoNewPrivs: !ptr.Deref(security.AllowPrivilegeEscalation, true),
 	}
-	said.MaskedPaths, said.ReadonlyPaths = procPaths(security.ProcMount)
-	if said.Seccomp, err = r.seccomp(security.SeccompProfile); err != nil {
+	mapped.MaskedPaths, mapped.ReadonlyPaths = procPaths(security.ProcMount)
+	if mapped.Seccomp, err = r.seccomp(security.SeccompProfile); err != nil {
 		return nil, err
 	}
-	if said.Apparmor, err = r.apparmor(security.AppArmorProfile); err != nil {
+	if mapped.Apparmor, err = r.apparmor(security.AppArmorProfile); err != nil {
 		return nil, err
 	}
-	if said.SupplementalGroupsPolicy, err = r.groupsPolicy(ctx, spec.Pod); err != nil {
+	if mapped.SupplementalGroupsPolicy, err = r.groupsPolicy(ctx, spec.Pod); err != nil {
 		return nil, err
 	}
-	return said, r.setUser(ctx, spec, security, said)
+	return mapped, r.setUser(ctx, spec, security, mapped)
 }
 
-// setUser says whom the container runs as. Where the pod does not, the image does, and CRI is told nothing, except that
-// it takes no group without a user.
-func (r *Runtime) setUser(ctx context.Context, spec ContainerSpec, security *corev1.SecurityContext, said *runtimeapi.LinuxContainerSecurityContext) error {
-	said.RunAsUser, said.RunAsGroup = int64Value(security.RunAsUser), int64Value(security.RunAsGroup)
+// setUser sets the user and the group of the container. If the pod sets none, they are those of the image, and CRI gets
+// none. CRI accepts no group without a user, so a pod that sets only a group gets the user of the image.
+func (r *Runtime) setUser(ctx context.Context, spec ContainerSpec, security *corev1.SecurityContext, mapped *runtimeapi.LinuxContainerSecurityContext) error {
+	mapped.RunAsUser, mapped.RunAsGroup = int64Value(security.RunAsUser), int64Value(security.RunAsGroup)
 	mustNotBeRoot := ptr.Deref(security.RunAsNonRoot, false)
 	if security.RunAsUser == nil && security.RunAsGroup == nil && !mustNotBeRoot {
 		return nil
@@ -85,12 +85,12 @@ func (r *Runtime) setUser(ctx context.Context, spec ContainerSpec, security *cor
 		}
 	}
 	if security.RunAsUser == nil && security.RunAsGroup != nil {
-		said.RunAsUser, said.RunAsUsername = int64Value(user.uid), user.name
+		mapped.RunAsUser, mapped.RunAsUsername = int64Value(user.uid), user.name
 	}
 	return nil
 }
 
-// rootFault says, in the kubelet's words, why a container may be root; "" where it is not.
+// rootFault returns why a container may run as root, in the kubelet's words, or "" if it cannot.
 func rootFault(runAsUser *int64, user imageUser) string {
 	switch {
 	case runAsUser != nil && *runAsUser == 0:
@@ -105,27 +105,27 @@ func rootFault(runAsUser *int64, user imageUser) string {
 	return ""
 }
 
-// podName is a pod as the kubelet's messages have it.
+// podName returns the pod's name in the form of the kubelet's messages.
 func podName(pod *corev1.Pod) string {
 	return fmt.Sprintf("%s_%s(%s)", pod.Name, pod.Namespace, pod.UID)
 }
 
-func capabilities(asked *corev1.Capabilities) *runtimeapi.Capability {
-	if asked == nil {
+func capabilities(all *corev1.Capabilities) *runtimeapi.Capability {
+	if all == nil {
 		return nil
 	}
-	said := &runtimeapi.Capability{}
-	for _, name := range asked.Add {
-		said.AddCapabilities = append(said.AddCapabilities, string(name))
+	mapped := &runtimeapi.Capability{}
+	for _, name := range all.Add {
+		mapped.AddCapabilities = append(mapped.AddCapabilities, string(name))
 	}
-	for _, name := range asked.Drop {
-		said.DropCapabilities = append(said.DropCapabilities, string(name))
+	for _, name := range all.Drop {
+		mapped.DropCapabilities = append(mapped.DropCapabilities, string(name))
 	}
-	return said
+	return mapped
 }
 
-// procPaths are what of the kernel's files a container cannot see, and what it cannot write. Runtimes take none for
-// nothing masked, not for their own default.
+// procPaths returns the files of the kernel that a container cannot see, and those that it cannot write. Empty lists mask
+// nothing; they do not select the runtime's default.
 func procPaths(mount *corev1.ProcMountType) (masked, readOnly []string) {
 	if ptr.Deref(mount, corev1.DefaultProcMount) == corev1.UnmaskedProcMount {
 		return []string{}, []string{}
@@ -137,7 +137,7 @@ func procPaths(mount *corev1.ProcMountType) (masked, readOnly []string) {
 	return masked, []string{"/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"}
 }
 
-// seccomp is Unconfined where the pod asks for nothing, as with the kubelet's default.
+// seccomp returns the profile. It is Unconfined if the pod sets none, which is the kubelet's default.
 func (r *Runtime) seccomp(profile *corev1.SeccompProfile) (*runtimeapi.SecurityProfile, error) {
 	if profile == nil {
 		return &runtimeapi.SecurityProfile{ProfileType: runtimeapi.SecurityProfile_Unconfined}, nil
@@ -154,7 +154,7 @@ func (r *Runtime) seccomp(profile *corev1.SeccompProfile) (*runtimeapi.SecurityP
 	return nil, &ConfigError{Message: fmt.Sprintf("seccompProfile type %q is not known", profile.Type)}
 }
 
-// apparmor is the runtime's choice where the pod asks for nothing. A profile that the kernel cannot enforce is refused.
+// apparmor returns the profile, or nil for the runtime's default. A profile that the kernel cannot enforce is refused.
 func (r *Runtime) apparmor(profile *corev1.AppArmorProfile) (*runtimeapi.SecurityProfile, error) {
 	if profile == nil {
 		return nil, nil
@@ -176,11 +176,12 @@ func (r *Runtime) apparmor(profile *corev1.AppArmorProfile) (*runtimeapi.Securit
 
 // hasAppArmor reports whether the kernel enforces AppArmor's profiles.
 func (r *Runtime) hasAppArmor() bool {
-	said, err := os.ReadFile(cmp.Or(r.config.AppArmorFile, "/sys/module/apparmor/parameters/enabled"))
-	return err == nil && strings.HasPrefix(string(said), "Y")
+	enabled, err := os.ReadFile(cmp.Or(r.config.AppArmorFile, "/sys/module/apparmor/parameters/enabled"))
+	return err == nil && strings.HasPrefix(string(enabled), "Y")
 }
 
-// groupsPolicy refuses what the runtime would pass over: a container in groups that its pod excludes.
+// groupsPolicy returns the policy of the pod. Strict is refused if the runtime would ignore it, because containers would
+// then be in groups that the pod excludes.
 func (r *Runtime) groupsPolicy(ctx context.Context, pod *corev1.Pod) (runtimeapi.SupplementalGroupsPolicy, error) {
 	security := pod.Spec.SecurityContext
 	if security == nil || ptr.Deref(security.SupplementalGroupsPolicy, corev1.SupplementalGroupsPolicyMerge) != corev1.SupplementalGroupsPolicyStrict {

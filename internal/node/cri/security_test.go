@@ -15,7 +15,7 @@ import (
 	"k8s.io/utils/ptr"
 )
 
-// TestSecurityContext looks at what the kernel makes of it.
+// TestSecurityContext checks the effect of security contexts in the container.
 func TestSecurityContext(t *testing.T) {
 	t.Parallel()
 	r := newRuntime(t)
@@ -90,7 +90,7 @@ func TestPrivileged(t *testing.T) {
 	}
 }
 
-// TestNonRoot has the kubelet's messages.
+// TestNonRoot checks the messages, which are the kubelet's.
 func TestNonRoot(t *testing.T) {
 	t.Parallel()
 	r := newRuntime(t)
@@ -177,7 +177,7 @@ func TestContainerSecurity(t *testing.T) {
 	if diff := cmp.Diff(want.String(), got.String()); diff != "" {
 		t.Errorf("-want +got:\n%s", diff)
 	}
-	// No profile needs no AppArmor.
+	// Without a profile AppArmor is not needed.
 	r.config.AppArmorFile = "/nowhere"
 	pod.Spec.SecurityContext.AppArmorProfile = &corev1.AppArmorProfile{Type: corev1.AppArmorProfileTypeUnconfined}
 	pod.Spec.Containers[0].SecurityContext = nil

@@ -8,31 +8,31 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 )
 
-// Pod is what the runtime holds of one pod of this agent.
+// Pod is a pod of this agent at the runtime.
 type Pod struct {
 	UID             types.UID
 	Namespace, Name string
 	Sandboxes       []Sandbox   // the newest first
-	Containers      []Container // the newest first; of init containers too
+	Containers      []Container // the newest first, including init containers
 }
 
-// Sandbox is what the containers of a pod share.
+// Sandbox is the environment that the containers of a pod share.
 type Sandbox struct {
 	ID      string
 	Attempt uint32
-	// Ready is false once the sandbox has ended; then a new one is needed to start anything.
+	// Ready is false if the sandbox has ended. Then a new sandbox is needed to start a container.
 	Ready     bool
 	CreatedAt time.Time
-	// IPs are empty where the pod has the host's network.
+	// IPs are the addresses of the pod. They are empty if the pod has the host's network.
 	IPs []string
-	// OnRenew is the pod's annotation of that name as it was when the sandbox was made.
+	// OnRenew is the pod's annotation of that name when the sandbox was created.
 	OnRenew string
 }
 
-// State is where a container is in its life.
+// State is the state of a container.
 type State int
 
-// The states of a container, as CRI has them.
+// The states of a container, as in CRI.
 const (
 	Unknown State = iota
 	Created
@@ -43,71 +43,71 @@ const (
 // Container is one run of a container of a pod.
 type Container struct {
 	ID, SandboxID, Name string
-	// Attempt counts from 0 how often the container has been started anew.
+	// Attempt counts the restarts of the container from 0.
 	Attempt uint32
 	State   State
-	// Image is what the pod names; ImageID is what it was found to be, as in a container's status.
+	// Image is the name in the pod's spec. ImageID is the image that was found, as in a container's status.
 	Image, ImageID                   string
 	CreatedAt, StartedAt, FinishedAt time.Time
-	// ExitCode, Reason and Message are set when the container has exited. Reason is the runtime's: Completed, Error,
+	// ExitCode, Reason and Message are set if the container has exited. Reason is the runtime's: Completed, Error,
 	// OOMKilled, ContainerCannotRun...
 	ExitCode        int32
 	Reason, Message string
 }
 
-// ImageState is what it takes to have a container's image.
+// ImageState says whether a container's image must be pulled.
 type ImageState int
 
-// The states of an image. A container with the pull policy Always needs its image pulled even if it is present.
+// The states of an image. With the pull policy Always, an image must be pulled even if it is present.
 const (
-	ImageMissing ImageState = iota // and must not be pulled
+	ImageMissing ImageState = iota // and the pull policy is Never
 	ImageNeedsPull
 	ImageUsable
 )
 
-// ContainerSpec is a container to make.
+// ContainerSpec is a container to create.
 type ContainerSpec struct {
 	Pod       *corev1.Pod
 	SandboxID string
 	Container *corev1.Container
 	Attempt   uint32
-	// ImageID is what EnsureImage returned.
+	// ImageID is the result of EnsureImage.
 	ImageID string
-	// Env is complete: nothing is added to it but what the image sets.
+	// Env is the whole environment, except for variables that the image sets.
 	Env    []corev1.EnvVar
 	Mounts []Mount
 }
 
-// Mount is a directory or file of the host that a container sees.
+// Mount is a directory or file of the host in a container.
 type Mount struct {
 	HostPath, ContainerPath string
 	ReadOnly                bool
-	// Propagation is the pod's; nil means none.
+	// Propagation is that of the pod's mount. nil is none.
 	Propagation *corev1.MountPropagationMode
 }
 
-// Status is whether pods can be run.
+// Status says whether the runtime can run pods.
 type Status struct {
 	RuntimeReady, NetworkReady bool
-	// Message says what is not ready, in the runtime's words.
+	// Message is the runtime's text about what is not ready.
 	Message string
 }
 
-// ErrNotOurs is of a sandbox or container that another agent or program has made.
+// ErrNotOurs is the error of a call about a sandbox or container that this agent did not create.
 var ErrNotOurs = errors.New("does not belong to this agent")
 
-// ErrTimedOut is of a command that was ended because it took too long.
+// ErrTimedOut is the error of a command that was ended because it exceeded its time limit.
 var ErrTimedOut = errors.New("command exceeded its limit")
 
-// ConfigError is of a pod that cannot be run as it is written; trying again does not help until something is changed.
-// The kubelet calls it CreateContainerConfigError.
+// ConfigError is the error of a pod that cannot run as it is specified. A retry fails until something changes. The
+// kubelet's reason for it is CreateContainerConfigError.
 type ConfigError struct {
 	Message string
 }
 
 func (e *ConfigError) Error() string { return e.Message }
 
-// The reasons of an ImageError, as a container's status has them.
+// The reasons of an ImageError, as in a container's status.
 const (
 	ErrImagePull      = "ErrImagePull"
 	ErrImageNeverPull = "ErrImageNeverPull"
@@ -115,11 +115,11 @@ const (
 	ImageInspectError = "ImageInspectError"
 )
 
-// ImageError is why a container has no image.
+// ImageError is the error of a container that has no image.
 type ImageError struct {
-	// Reason is one of those above.
+	// Reason is one of the reasons above.
 	Reason string
-	// Message holds no credential.
+	// Message contains no credentials.
 	Message string
 }
 

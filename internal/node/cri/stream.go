@@ -16,16 +16,17 @@ import (
 	"lanyard.dev/internal/podoptions"
 )
 
-// maxOutput bounds what Exec keeps of a command's output.
+// maxOutput bounds the output that Exec returns, in bytes.
 const maxOutput = 64 << 10
 
-// Exec runs a command in a container and returns its exit code and the first 64 KiB of what it wrote, errors after
-// output. Timeout is rounded up to whole seconds, must be more than nothing, and ends the command with ErrTimedOut.
+// Exec runs a command in a container and returns its exit code and the first 64 KiB of its output, with standard error
+// after standard output. The timeout must be positive and is rounded up to whole seconds. A command that exceeds it is
+// ended, and the error is ErrTimedOut.
 func (r *Runtime) Exec(ctx context.Context, containerID string, command []string, timeout time.Duration) (exitCode int, output []byte, err error) {
 	if timeout <= 0 {
 		return 0, nil, fmt.Errorf("run a command in container %s: timeout %v", containerID, timeout)
 	}
-	if err := r.claimContainer(ctx, containerID); err != nil {
+	if err := r.requireOwnContainer(ctx, containerID); err != nil {
 		return 0, nil, err
 	}
 	ctx, rpc, _, err := r.connected(ctx)
@@ -42,14 +43,15 @@ func (r *Runtime) Exec(ctx context.Context, containerID string, command []string
 		return 0, output, fmt.Errorf("run a command in container %s: %w of %v", containerID, ErrTimedOut, timeout)
 	}
 	if err != nil {
-		return 0, output, fmt.Errorf("run a command in container %s: %w", containerID, said(err))
+		return 0, output, fmt.Errorf("run a command in container %s: %w", containerID, runtimeText(err))
 	}
 	return 0, output, nil
 }
 
-// ExecURL returns where the runtime serves the streams of a command. It is good for one connection, soon.
+// ExecURL returns the URL at which the runtime serves the streams of a command. It is valid for one connection, for a short
+// time.
 func (r *Runtime) ExecURL(ctx context.Context, containerID string, command []string, streams podoptions.Streams) (*url.URL, error) {
-	if err := r.claimContainer(ctx, containerID); err != nil {
+	if err := r.requireOwnContainer(ctx, containerID); err != nil {
 		return nil, err
 	}
 	ctx, rpc, _, err := r.connected(ctx)
@@ -60,14 +62,14 @@ func (r *Runtime) ExecURL(ctx context.Context, containerID string, command []str
 		ContainerId: containerID, Cmd: command, Tty: streams.TTY, Stdin: streams.Stdin, Stdout: streams.Stdout, Stderr: streams.Stderr && !streams.TTY,
 	})
 	if err != nil {
-		return nil, fmt.Errorf("run a command in container %s: %w", containerID, said(err))
+		return nil, fmt.Errorf("run a command in container %s: %w", containerID, runtimeText(err))
 	}
 	return streamURL(answer.GetUrl())
 }
 
-// AttachURL returns where the runtime serves the streams of a container's first process.
+// AttachURL returns the URL at which the runtime serves the streams of a container's first process.
 func (r *Runtime) AttachURL(ctx context.Context, containerID string, streams podoptions.Streams) (*url.URL, error) {
-	if err := r.claimContainer(ctx, containerID); err != nil {
+	if err := r.requireOwnContainer(ctx, containerID); err != nil {
 		return nil, err
 	}
 	ctx, rpc, _, err := r.connected(ctx)
@@ -78,14 +80,14 @@ func (r *Runtime) AttachURL(ctx context.Context, containerID string, streams pod
 		ContainerId: containerID, Tty: streams.TTY, Stdin: streams.Stdin, Stdout: streams.Stdout, Stderr: streams.Stderr && !streams.TTY,
 	})
 	if err != nil {
-		return nil, fmt.Errorf("attach to container %s: %w", containerID, said(err))
+		return nil, fmt.Errorf("attach to container %s: %w", containerID, runtimeText(err))
 	}
 	return streamURL(answer.GetUrl())
 }
 
-// PortForwardURL returns where the runtime serves connections to ports of a sandbox.
+// PortForwardURL returns the URL at which the runtime serves connections to ports of a sandbox.
 func (r *Runtime) PortForwardURL(ctx context.Context, sandboxID string, ports []int32) (*url.URL, error) {
-	if _, err := r.claimSandbox(ctx, sandboxID); err != nil {
+	if _, err := r.requireOwnSandbox(ctx, sandboxID); err != nil {
 		return nil, err
 	}
 	ctx, rpc, _, err := r.connected(ctx)
@@ -94,12 +96,12 @@ func (r *Runtime) PortForwardURL(ctx context.Context, sandboxID string, ports []
 	}
 	answer, err := rpc.PortForward(ctx, &runtimeapi.PortForwardRequest{PodSandboxId: sandboxID, Port: ports})
 	if err != nil {
-		return nil, fmt.Errorf("forward ports of sandbox %s: %w", sandboxID, said(err))
+		return nil, fmt.Errorf("forward ports of sandbox %s: %w", sandboxID, runtimeText(err))
 	}
 	return streamURL(answer.GetUrl())
 }
 
-// streamURL does not repeat the URL in an error: whoever knows it may use it.
+// streamURL parses the URL of a stream. The error does not contain it, because the URL alone gives access to the stream.
 func streamURL(text string) (*url.URL, error) {
 	parsed, err := url.Parse(text)
 	if err != nil || parsed.Host == "" {
