@@ -26,8 +26,9 @@ import (
 
 const client = certificatesv1.KubeAPIServerClientSignerName
 
-// certificatePolicy: approver and signer may do so for one signer; domain may do both for every signer of kubernetes.io; all may
-// for every signer; updater may update the subresources, which is no permission for any signer.
+// certificatePolicy allows the user approver to approve and the user signer to sign for one signer. The user domain may do both for
+// every signer of kubernetes.io, and the user all for every signer. The user updater may update the subresources, which is not a
+// permission for a signer.
 func certificatePolicy() *rbac.Index {
 	x := rbac.NewIndex()
 	bind := func(name string, verbs []string, resource string, names ...string) {
@@ -134,7 +135,7 @@ func TestCertificateDecisionWithoutUser(t *testing.T) {
 	}
 }
 
-// TestUndecidedCertificates has an authorizer that does not know the policy, and evictions that are not known.
+// TestUndecidedCertificates uses an authorizer and evictions that cannot decide now.
 func TestUndecidedCertificates(t *testing.T) {
 	t.Parallel()
 	r, undecided, behind := requestOf(t, client), outage.New(errors.New("stale")), errors.New("behind")
@@ -163,7 +164,7 @@ func validateRequest(t *testing.T, who string, obj, old *certificatesv1.Certific
 	return newCertificates(authz.New(certificatePolicy()), admits).Validate(t.Context(), a, nil)
 }
 
-// admits knows that node "thief" was evicted at noon.
+// admits refuses certificates of the node "thief" from before noon, when it was evicted.
 func admits(user string, groups, notBefore []string) error {
 	e := nodeaccess.NewEvictions(fresh{})
 	s := nodeaccess.NewEviction("thief")
@@ -176,8 +177,8 @@ type fresh struct{}
 
 func (fresh) Fresh() error { return nil }
 
-// TestCertificatesOfEvictedNodes: a request that a node made with a certificate of before its eviction can be denied, but
-// no user can approve or sign it.
+// TestCertificatesOfEvictedNodes: no user can approve or sign a request that a node made with a certificate from before its eviction.
+// It can be denied.
 func TestCertificatesOfEvictedNodes(t *testing.T) {
 	t.Parallel()
 	set := func(kind certificatesv1.RequestConditionType) func(*certificatesv1.CertificateSigningRequest) {

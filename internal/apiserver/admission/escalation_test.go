@@ -26,8 +26,8 @@ func rule(verb, group, resource string, names ...string) rbacv1.PolicyRule {
 
 var readPods = rule("get", "", "pods")
 
-// rolePolicy: reader holds get pods in ns, cluster-reader everywhere; boss holds everything everywhere; binder may bind the cluster role "root";
-// author may escalate roles in ns.
+// rolePolicy has five users: reader may get pods in ns, cluster-reader in every namespace, boss may do everything, binder may bind the
+// cluster role "root" in ns, and author may escalate roles in ns.
 func rolePolicy() *rbac.Index {
 	x := rbac.NewIndex()
 	bind := func(name, namespace string, rules ...rbacv1.PolicyRule) {
@@ -77,13 +77,13 @@ func labelled(r *rbacv1.ClusterRole) *rbacv1.ClusterRole {
 	return r
 }
 
-// annotated keeps default policy from being restored.
+// annotated adds the annotation that keeps default policy from being restored.
 func annotated[T metav1.Object](obj T) T {
 	obj.SetAnnotations(map[string]string{"rbac.authorization.kubernetes.io/autoupdate": "false"})
 	return obj
 }
 
-// owned changes what the garbage collector writes.
+// owned changes the fields that the garbage collector writes.
 func owned[T metav1.Object](obj T) T {
 	obj.SetOwnerReferences([]metav1.OwnerReference{{APIVersion: "v1", Kind: "ConfigMap", Name: "c", UID: "u"}})
 	obj.SetFinalizers([]string{"foregroundDeletion"})
@@ -198,7 +198,7 @@ func roleAttributes(who string, groups []string, obj, old runtime.Object) admiss
 		rbacv1.SchemeGroupVersion.WithResource(resource), "", operation, nil, false, &user.DefaultInfo{Name: who, Groups: groups})
 }
 
-// TestUndecidedEscalation has an authorizer that does not know the policy as it is now.
+// TestUndecidedEscalation uses an authorizer that cannot decide now.
 func TestUndecidedEscalation(t *testing.T) {
 	t.Parallel()
 	undecided := outage.New(errors.New("stale"))
@@ -217,7 +217,7 @@ func TestUndecidedEscalation(t *testing.T) {
 	}
 }
 
-// TestEscalationIgnoresOtherWrites: those of other groups, and of subresources.
+// TestEscalationIgnoresOtherWrites: other groups and subresources.
 func TestEscalationIgnoresOtherWrites(t *testing.T) {
 	t.Parallel()
 	x, obj, nobody := rolePolicy(), role(rule("*", "*", "*")), &user.DefaultInfo{Name: "nobody"}

@@ -77,7 +77,7 @@ func TestNamespaceLifecycle(t *testing.T) {
 			t.Parallel()
 			plugin := newNamespaceLifecycle(findNamespace)
 			if !plugin.Handles(test.ask.GetOperation()) {
-				t.Fatal("the plugin is not asked")
+				t.Fatal("the plugin does not handle the operation")
 			}
 			got := ""
 			if err := plugin.Admit(t.Context(), test.ask, nil); err != nil {
@@ -90,11 +90,11 @@ func TestNamespaceLifecycle(t *testing.T) {
 	}
 }
 
-func TestEndingNamespaceIsNamedAsTheCause(t *testing.T) {
+func TestTerminatingNamespaceIsTheCause(t *testing.T) {
 	t.Parallel()
 	ask := namespaceAttributes(corev1.SchemeGroupVersion.WithKind("ConfigMap"), "configmaps", "ending", "c", admission.Create)
 	err := newNamespaceLifecycle(findNamespace).Admit(t.Context(), ask, nil)
 	if !apierrors.IsForbidden(err) || !apierrors.HasStatusCause(err, corev1.NamespaceTerminatingCause) {
-		t.Errorf("clients cannot tell why: %#v", err)
+		t.Errorf("the error lacks the cause: %#v", err)
 	}
 }

@@ -22,8 +22,8 @@ import (
 	"lanyard.dev/internal/rbac"
 )
 
-// execPolicy: operator may create pods/exec in shop, one for the pod web alone, other in another namespace, and deployer may
-// create, patch and update pods and their status. The node may create pods/exec too.
+// execPolicy allows the user operator to create pods/exec in the namespace shop, the user one only for the pod web, and the user other
+// only in another namespace. The user deployer may create, patch and update pods and their status. The node may create pods/exec.
 func execPolicy() *rbac.Index {
 	x := rbac.NewIndex()
 	grant := func(namespace, name string, rule rbacv1.PolicyRule) {
@@ -51,7 +51,7 @@ func podWith(name, how string) *corev1.Pod {
 	return pod
 }
 
-// TestUndecidedRenewCommand has an authorizer that does not know the policy as it is now.
+// TestUndecidedRenewCommand uses an authorizer that cannot decide now.
 func TestUndecidedRenewCommand(t *testing.T) {
 	t.Parallel()
 	undecided := outage.New(errors.New("stale"))
@@ -109,6 +109,6 @@ func TestRenewCommandNeedsExec(t *testing.T) {
 		t.Errorf("a binding: %v", err)
 	}
 	if !plugin.Handles(admission.Create) || !plugin.Handles(admission.Update) {
-		t.Error("the plugin is for both")
+		t.Error("the plugin does not handle creates and updates")
 	}
 }

@@ -9,7 +9,7 @@ import (
 	"k8s.io/apiserver/pkg/admission"
 )
 
-// self lets a node register itself and say how it is. Where pods are put is decided by labels and taints, so it may not
+// self allows a node to register itself and to write its status. Labels and taints decide which pods are bound to it, so it may not
 // choose those.
 func self(node string, a admission.Attributes) error {
 	if name := nameOf(a); name != node {
@@ -53,7 +53,7 @@ func changes(node string, a admission.Attributes) error {
 		return forbid(a, "node %q is not allowed to update configSource to a new non-nil configSource", node)
 	case !equality.Semantic.DeepEqual(updated.Spec.Taints, old.Spec.Taints):
 		return forbid(a, "node %q is not allowed to modify taints", node)
-	// A node that owns itself to something that does not exist could have itself removed, taints and all.
+	// With an owner that does not exist, a node could have its Node deleted, including the taints.
 	case !equality.Semantic.DeepEqual(updated.OwnerReferences, old.OwnerReferences):
 		return forbid(a, "node %q is not allowed to modify ownerReferences", node)
 	}
@@ -63,13 +63,13 @@ func changes(node string, a admission.Attributes) error {
 	return nil
 }
 
-// configSource is where the node is to read its configuration from: one that chose it itself would see any config map.
+// configSource returns the config map that the node reads its configuration from. With a choice, a node could read any config map.
 func configSource(node *corev1.Node) *corev1.NodeConfigSource {
 	//lint:ignore SA1019 a deprecated field is still decoded, so it is still checked
 	return node.Spec.ConfigSource
 }
 
-// refusedLabels are the keys, in order, that differ between the two and are not a node's to set.
+// refusedLabels returns, sorted, the keys of labels that differ and that a node may not set.
 func refusedLabels(old, updated map[string]string) []string {
 	var refused []string
 	for key, value := range updated {
@@ -86,8 +86,8 @@ func refusedLabels(old, updated map[string]string) []string {
 	return refused
 }
 
-// settable tells whether a node may set the label on itself: any that is not Kubernetes' own, and of those the ones
-// that kubelets set.
+// settable reports whether a node may set the label on itself. A node may set every label outside of Kubernetes' domains, and those
+// inside that kubelets set.
 func settable(key string) bool {
 	prefix, _, ok := strings.Cut(key, "/")
 	switch {
@@ -111,7 +111,7 @@ func settable(key string) bool {
 	return false
 }
 
-// within tells whether domain is the other or below it.
+// within reports whether domain is other or below it.
 func within(domain, other string) bool {
 	return domain == other || strings.HasSuffix(domain, "."+other)
 }

@@ -1,8 +1,8 @@
-// Package noderestriction keeps nodes to what is theirs: their own Node, Lease and certificates, the pods bound to them,
-// and tokens bound to those pods.
+// Package noderestriction restricts what a node writes to its own Node, Lease and certificates, the pods bound to it, and tokens
+// bound to those pods.
 //
-// It completes the node authorizer, which does not see what a request carries. Its rules and words are those of
-// Kubernetes' NodeRestriction.
+// It completes the node authorizer, which does not see the body of a request. Its rules and messages are those of Kubernetes'
+// NodeRestriction.
 package noderestriction
 
 import (
@@ -23,17 +23,17 @@ import (
 	"lanyard.dev/internal/pki"
 )
 
-// Config is what the plugin asks.
+// Config holds what the plugin depends on.
 type Config struct {
-	// Pod and Node return an object as it is now, or a not-found API error.
+	// Pod and Node return a stored object, or a not-found API error.
 	Pod  func(ctx context.Context, namespace, name string) (*corev1.Pod, error)
 	Node func(ctx context.Context, name string) (*corev1.Node, error)
-	// Authorizer may let a node have tokens for more audiences than its pods ask for.
+	// Authorizer decides whether a node may request tokens for audiences that its pods do not name.
 	Authorizer authorizer.UnconditionalAuthorizer
-	// Admits tells whether the certificate counts that the user showed: nodeaccess.Evictions.AdmitsUser. It is asked again
-	// here, since a body may arrive long after its sender was authenticated.
+	// Admits returns an error for the user of a certificate that is no longer valid: nodeaccess.Evictions.AdmitsUser. The plugin
+	// calls it although authentication did, since a body may arrive long after its sender was authenticated.
 	Admits func(user string, groups, notBefore []string) error
-	// Audiences are the API server's own: a volume that names none is for them.
+	// Audiences are those of the API server. A token volume that names no audience has them.
 	Audiences []string
 }
 
@@ -50,7 +50,7 @@ func New(c Config) *Plugin {
 	return &Plugin{Handler: admission.NewHandler(admission.Create, admission.Update, admission.Delete), Config: c}
 }
 
-// Validate implements admission.ValidationInterface. It looks at objects as they will be stored, after every default.
+// Validate implements admission.ValidationInterface. It checks objects as they will be stored, with all defaults.
 func (p *Plugin) Validate(ctx context.Context, a admission.Attributes, _ admission.ObjectInterfaces) error {
 	who := a.GetUserInfo()
 	if who == nil {
@@ -88,10 +88,10 @@ func forbid(a admission.Attributes, format string, args ...any) error {
 	return admission.NewForbidden(a, fmt.Errorf(format, args...))
 }
 
-// unexpected refuses what no handler passes here: the object is of another kind than its resource.
+// unexpected refuses an object of a type that does not belong to its resource. No handler of the server passes one.
 func unexpected(a admission.Attributes, obj any) error { return forbid(a, "unexpected type %T", obj) }
 
-// nameOf is the name of the object in question, which a create has in the object alone.
+// nameOf returns the name of the object. A create has it only in the object itself.
 func nameOf(a admission.Attributes) string {
 	if a.GetName() != "" || a.GetObject() == nil {
 		return a.GetName()
@@ -103,7 +103,7 @@ func nameOf(a admission.Attributes) string {
 	return m.GetName()
 }
 
-// certificateOf keeps a node to certificates of its own name, whoever is to sign them.
+// certificateOf refuses certificate requests of a node for another name, for every signer.
 func certificateOf(node string, a admission.Attributes) error {
 	if a.GetOperation() != admission.Create || a.GetSubresource() != "" {
 		return nil
@@ -119,7 +119,7 @@ func certificateOf(node string, a admission.Attributes) error {
 	case err != nil && forNodes:
 		return forbid(a, "unable to parse csr: %w", err)
 	case err != nil:
-		return nil // validation tells why, in better words
+		return nil // validation refuses the request with a better message
 	case asked.Subject.CommonName != own && (forNodes || nodeaccess.IsUser(asked.Subject.CommonName)):
 		return forbid(a, "can only create a node CSR with CN=%s", own)
 	}
@@ -136,7 +136,7 @@ func lease(node string, a admission.Attributes) error {
 	return nil
 }
 
-// existing is the pod that a request is about, as it was before.
+// existing returns the pod of a request before the change.
 func (p *Plugin) existing(ctx context.Context, a admission.Attributes) (*corev1.Pod, error) {
 	if old, ok := a.GetOldObject().(*corev1.Pod); ok {
 		return old, nil

@@ -31,7 +31,7 @@ import (
 	"lanyard.dev/internal/pki"
 )
 
-// write is one request of a node's.
+// write is a request of a node.
 type write struct {
 	who       *user.DefaultInfo
 	op        admission.Operation
@@ -60,8 +60,8 @@ func one() *user.DefaultInfo {
 func pods() schema.GroupVersionResource  { return corev1.SchemeGroupVersion.WithResource("pods") }
 func nodes() schema.GroupVersionResource { return corev1.SchemeGroupVersion.WithResource("nodes") }
 
-// plugin knows the node "one" and the pods "web" on it, which asks for tokens of the API server and of vault, "bare" on it,
-// which asks for none, and "db" on "two".
+// plugin returns a plugin with the node "one" and three pods: "web" on it, with tokens for the API server and vault, "bare" on it,
+// without tokens, and "db" on the node "two".
 func plugin() *noderestriction.Plugin {
 	return noderestriction.New(noderestriction.Config{
 		Pod: func(_ context.Context, namespace, name string) (*corev1.Pod, error) {
@@ -90,7 +90,7 @@ func plugin() *noderestriction.Plugin {
 	})
 }
 
-// audienceGranted lets node one have tokens for the audience "registry" and the account "web".
+// audienceGranted allows node one to request tokens for the audience "registry" and the account "web".
 func audienceGranted(_ context.Context, a authorizer.Attributes) (authorizer.Decision, string, error) {
 	if a.GetUser().GetName() == "system:node:one" && a.GetVerb() == "request-serviceaccounts-token-audience" && a.GetAPIGroup() == "" &&
 		a.GetResource() == "registry" && a.GetName() == "web-account" && a.GetNamespace() == "shop" && a.IsResourceRequest() {
@@ -202,7 +202,7 @@ func audiences(a ...string) func(*authenticationv1.TokenRequest) {
 	return func(r *authenticationv1.TokenRequest) { r.Spec.Audiences = a }
 }
 
-// certificateFor asks for a certificate of a name.
+// certificateFor requests a certificate for a name.
 func certificateFor(t *testing.T, signer, name string) write {
 	t.Helper()
 	_, request, err := pki.NewRequest(name, []string{"system:nodes"})
@@ -369,23 +369,23 @@ func TestValidate(t *testing.T) {
 			case test.want != "" && (err == nil || !strings.HasSuffix(err.Error(), test.want)):
 				t.Errorf("got %v, want %s", err, test.want)
 			case err != nil && !apierrors.IsForbidden(err) && !apierrors.IsNotFound(err):
-				t.Errorf("not a refusal that clients understand: %v", err)
+				t.Errorf("not an API error: %v", err)
 			}
 		})
 	}
 }
 
-// TestEvictionThatCannotBeTold: a node is neither allowed nor denied while it is not known whether it was evicted.
-func TestEvictionThatCannotBeTold(t *testing.T) {
+// TestUnknownEviction: a node is neither allowed nor denied if it is unknown whether it was evicted.
+func TestUnknownEviction(t *testing.T) {
 	t.Parallel()
 	who := one()
 	who.Extra = map[string][]string{nodeaccess.ExtraNotBefore: {"unknown"}}
 	if err := plugin().Validate(t.Context(), register("one").as(who).attributes(), nil); !apierrors.IsServiceUnavailable(err) {
-		t.Errorf("got %v, want that nothing can be decided now", err)
+		t.Errorf("got %v, want an error that nothing can be decided now", err)
 	}
 }
 
-// TestRestrictedLabels changes a label that a node may not set, on a Node that has one already.
+// TestRestrictedLabels changes labels that a node may not set on a Node that already has one.
 func TestRestrictedLabels(t *testing.T) {
 	t.Parallel()
 	const restricted = "node-restriction.kubernetes.io/zone"
@@ -418,8 +418,8 @@ func TestRestrictedLabels(t *testing.T) {
 	}
 }
 
-// TestWhatCannotBeDecidedIsNotRefused has an authorizer that does not know the policy, and evictions that are not known.
-func TestWhatCannotBeDecidedIsNotRefused(t *testing.T) {
+// TestUndecided uses an authorizer and evictions that cannot decide now.
+func TestUndecided(t *testing.T) {
 	t.Parallel()
 	undecided := outage.New(errors.New("stale"))
 	unsure := plugin()
@@ -437,8 +437,8 @@ func TestWhatCannotBeDecidedIsNotRefused(t *testing.T) {
 	}
 }
 
-// TestDeleteGoesByWhatIsDeleted: where the store hands over the object that it is about to delete, that one counts.
-func TestDeleteGoesByWhatIsDeleted(t *testing.T) {
+// TestDeleteUsesTheOldObject: if the store passes the object that it is about to delete, that object is checked.
+func TestDeleteUsesTheOldObject(t *testing.T) {
 	t.Parallel()
 	do := deletePod("web").as(one())
 	do.old = stored()["shop/db"]

@@ -34,7 +34,7 @@ func (p *Plugin) pod(ctx context.Context, node string, a admission.Attributes) e
 	return forbid(a, "unexpected pod subresource %q, only 'status' and 'eviction' are allowed", a.GetSubresource())
 }
 
-// own lets through what is about a pod on the node.
+// own refuses requests about pods on other nodes.
 func (p *Plugin) own(ctx context.Context, node string, a admission.Attributes, refusal string) error {
 	pod, err := p.existing(ctx, a)
 	if err != nil {
@@ -69,8 +69,8 @@ func (p *Plugin) podStatus(ctx context.Context, node string, a admission.Attribu
 	return nil
 }
 
-// mirrorPod lets a node show a pod that it runs from a file of its own, and no other: that pod must not be a way to
-// anything that the API holds.
+// mirrorPod allows a node to create mirror pods only, which show pods that the node runs from files. A mirror pod must not give access
+// to other objects of the API.
 func (p *Plugin) mirrorPod(ctx context.Context, node string, a admission.Attributes) error {
 	pod, ok := a.GetObject().(*corev1.Pod)
 	if !ok {
@@ -91,7 +91,7 @@ func (p *Plugin) mirrorPod(ctx context.Context, node string, a admission.Attribu
 	return nil
 }
 
-// owned demands that the node, as it is registered now, owns what it makes.
+// owned refuses a pod whose owner is not the Node of the caller, with the UID that is registered now.
 func (p *Plugin) owned(ctx context.Context, node string, a admission.Attributes, owners []metav1.OwnerReference) error {
 	if len(owners) > 1 {
 		return forbid(a, "node %q can only create pods with a single owner reference set to itself", node)
@@ -116,7 +116,7 @@ func (p *Plugin) owned(ctx context.Context, node string, a admission.Attributes,
 	return nil
 }
 
-// uses names one kind of objects that the pod is run with, or nothing if it needs none.
+// uses returns a kind of objects that the pod refers to, or "" if it refers to none.
 func uses(pod *corev1.Pod) string {
 	for _, r := range nodeaccess.References(pod) {
 		switch r.Kind {

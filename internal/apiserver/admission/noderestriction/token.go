@@ -13,11 +13,11 @@ import (
 	"lanyard.dev/internal/apiserver/outage"
 )
 
-// audienceVerb on an audience, as resource, and an account, as name, lets a node have tokens that no pod asks for, such
-// as those a credential provider pulls images with.
+// audienceVerb is the verb with which a node may request tokens for an audience that no pod names. The audience is the resource, and the
+// account the name. Credential providers pull images with such tokens.
 const audienceVerb = "request-serviceaccounts-token-audience"
 
-// token lets a node have what its pods need: tokens bound to one of them, for its account and an audience it asks for.
+// token allows a node to request tokens that are bound to one of its pods, for the account of the pod and an audience that the pod names.
 func (p *Plugin) token(ctx context.Context, node string, a admission.Attributes) error {
 	if a.GetOperation() != admission.Create || a.GetSubresource() != "token" {
 		return nil
@@ -75,7 +75,7 @@ func (p *Plugin) audience(ctx context.Context, a admission.Attributes, audiences
 		wanted, a.GetUserInfo().GetName())
 }
 
-// asks tells whether a volume of the pod holds a token for the audience; none, there as here, is the API server.
+// asks reports whether a volume of the pod holds a token for the audience. An empty audience means the API server.
 func (p *Plugin) asks(pod *corev1.Pod, audience string) bool {
 	for i := range pod.Spec.Volumes {
 		projected := pod.Spec.Volumes[i].Projected
@@ -91,7 +91,7 @@ func (p *Plugin) asks(pod *corev1.Pod, audience string) bool {
 	return false
 }
 
-// spelled gives the API server its one name, where it has one.
+// spelled replaces an empty audience by that of the API server, if it has only one.
 func (p *Plugin) spelled(audience string) string {
 	if audience == "" && len(p.Audiences) == 1 {
 		return p.Audiences[0]

@@ -12,15 +12,15 @@ import (
 	"lanyard.dev/internal/apiserver/configfile"
 )
 
-// Name is the plugin's, as kube-apiserver's configuration calls it.
+// Name is the name of the plugin in kube-apiserver's configuration.
 const Name = "PodSecurity"
 
-// Configuration is what namespaces are held to that choose nothing, and who is exempt.
+// Configuration holds the standard of namespaces that choose none, and the exemptions.
 type Configuration = podsecurityconfig.PodSecurityConfiguration
 
-// ReadConfiguration reads this plugin's part of an apiserver.config.k8s.io AdmissionConfiguration. Without a file namespaces
-// without labels are held to nothing, as in Kubernetes. A file with something that nobody would heed is an error: another
-// plugin, a second YAML document, settings twice or not at all.
+// ReadConfiguration reads this plugin's part of an apiserver.config.k8s.io AdmissionConfiguration. Without a file, no standard applies
+// to namespaces without labels, as in Kubernetes. Content that would have no effect is an error: another plugin, a second YAML
+// document, settings that are missing or repeated.
 func ReadConfiguration(file string) (*Configuration, error) {
 	if file == "" {
 		return load.LoadFromData(nil)
@@ -61,7 +61,7 @@ func parse(text []byte, dir string) (*Configuration, error) {
 	return config, validation.ValidatePodSecurityConfiguration(config).ToAggregate()
 }
 
-// settings are a plugin's own, given in place or as a file.
+// settings returns the settings of a plugin, which are given in place or as a file.
 func settings(plugin apiserver.AdmissionPluginConfiguration, dir string) ([]byte, error) {
 	var text []byte
 	if plugin.Configuration != nil {

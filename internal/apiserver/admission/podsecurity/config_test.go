@@ -31,7 +31,7 @@ func write(t *testing.T, dir, name, text string) string {
 	return file
 }
 
-// TestDefaults holds namespaces without labels to what the file says, but for those it exempts. Labels win.
+// TestDefaults: the file sets the standard of namespaces without labels, except for exempt ones. Labels take precedence.
 func TestDefaults(t *testing.T) {
 	t.Parallel()
 	p := plugin(t, inside)
@@ -52,7 +52,7 @@ func TestDefaults(t *testing.T) {
 	}
 }
 
-// TestConfigurationFile takes the settings from a file of their own, relative to the first.
+// TestConfigurationFile reads the settings from another file, whose path is relative to the first.
 func TestConfigurationFile(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()

@@ -1,7 +1,7 @@
-// Package podsecurity holds pods to the Pod Security Standard of their namespace.
+// Package podsecurity enforces the Pod Security Standard of a namespace on its pods.
 //
-// The labels pod-security.kubernetes.io/{enforce,audit,warn} of a namespace choose a standard, as in Kubernetes; the
-// standards and their words are those of k8s.io/pod-security-admission.
+// The labels pod-security.kubernetes.io/{enforce,audit,warn} of a namespace choose a standard, as in Kubernetes. The
+// standards and their messages are those of k8s.io/pod-security-admission.
 package podsecurity
 
 import (
@@ -23,12 +23,13 @@ import (
 	"k8s.io/pod-security-admission/policy"
 )
 
-// Config is what the plugin asks.
+// Config holds what the plugin depends on.
 type Config struct {
-	// Namespace returns a namespace as it is now, or a not-found API error.
+	// Namespace returns a stored namespace, or a not-found API error.
 	Namespace func(ctx context.Context, name string) (*corev1.Namespace, error)
-	// Pods returns the pods of a namespace. A namespace that is held to a new standard is told which do not meet it.
-	Pods     func(ctx context.Context, namespace string) ([]*corev1.Pod, error)
+	// Pods returns the pods of a namespace. When a namespace gets a new standard, a warning lists the pods that do not meet it.
+	Pods func(ctx context.Context, namespace string) ([]*corev1.Pod, error)
+	// Defaults apply to namespaces whose labels choose no standard.
 	Defaults *Configuration
 }
 
@@ -40,14 +41,14 @@ type Plugin struct {
 
 var _ admission.ValidationInterface = &Plugin{}
 
-// recorder counts verdicts for /metrics, which is one for all authorities of a process.
+// recorder counts decisions for /metrics. All authorities of a process share it.
 var recorder = sync.OnceValue(func() metrics.Recorder {
 	r := metrics.NewPrometheusRecorder(api.MajorMinorVersion(1, 37))
 	r.MustRegister(legacyregistry.MustRegister)
 	return r
 })
 
-// New returns the plugin. Its error says what is wrong with the defaults.
+// New returns the plugin, or an error if the defaults are invalid.
 func New(c Config) (*Plugin, error) {
 	evaluator, err := policy.NewEvaluator(policy.DefaultChecks(), nil)
 	if err != nil {
@@ -77,7 +78,7 @@ func (list pods) ListPods(ctx context.Context, namespace string) ([]*corev1.Pod,
 	return list(ctx, namespace)
 }
 
-// Validate implements admission.ValidationInterface. It looks at objects as they will be stored, after every default.
+// Validate implements admission.ValidationInterface. It checks objects as they will be stored, with all defaults.
 func (p *Plugin) Validate(ctx context.Context, a admission.Attributes, _ admission.ObjectInterfaces) error {
 	switch a.GetResource().GroupResource() {
 	case corev1.Resource("pods"), corev1.Resource("namespaces"):

@@ -31,7 +31,7 @@ func namespace(name string, labels ...string) *corev1.Namespace {
 	return ns
 }
 
-// plain asks for nothing special, and does without nothing either.
+// plain returns a pod that meets the baseline standard and not the restricted one.
 func plain() *corev1.Pod {
 	return &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: "p"}, Spec: corev1.PodSpec{Containers: []corev1.Container{{Name: "c", Image: "i"}}}}
 }
@@ -63,7 +63,7 @@ func reimaged(pod *corev1.Pod) *corev1.Pod {
 	return pod
 }
 
-// plugin knows a few namespaces, all with a privileged pod.
+// plugin returns a plugin with a few namespaces, each with a privileged pod.
 func plugin(t *testing.T, text string) *podsecurity.Plugin {
 	t.Helper()
 	file := ""
@@ -97,7 +97,7 @@ func plugin(t *testing.T, text string) *podsecurity.Plugin {
 	return p
 }
 
-// told keeps warnings.
+// told records warnings.
 type told struct{ text []string }
 
 func (t *told) AddWarning(_, text string) { t.text = append(t.text, text) }
@@ -111,7 +111,7 @@ type request struct {
 	who       user.Info
 }
 
-// send returns what the plugin says to a request.
+// send returns the result of a request.
 func send(t *testing.T, p *podsecurity.Plugin, r request) (warnings string, annotations map[string]string, err error) {
 	t.Helper()
 	if r.op == "" {
@@ -130,7 +130,7 @@ func send(t *testing.T, p *podsecurity.Plugin, r request) (warnings string, anno
 	return strings.Join(warned.text, "\n"), noted, err
 }
 
-// recording keeps the audit annotations of a request.
+// recording records the audit annotations of a request.
 type recording struct {
 	admission.Attributes
 	noted notes
@@ -143,7 +143,7 @@ func (r recording) AddAnnotation(key, value string) error {
 	return r.Attributes.AddAnnotation(key, value)
 }
 
-// TestPods holds pods to what their namespaces choose.
+// TestPods validates pods by the standards of their namespaces.
 func TestPods(t *testing.T) {
 	t.Parallel()
 	p := plugin(t, "")
@@ -185,7 +185,7 @@ func TestPods(t *testing.T) {
 	}
 }
 
-// TestNamespaces refuses labels that say nothing, and tells which pods a new standard comes too late for.
+// TestNamespaces: invalid labels are refused, and a warning lists the pods that do not meet a new standard.
 func TestNamespaces(t *testing.T) {
 	t.Parallel()
 	p := plugin(t, "")
@@ -219,7 +219,7 @@ func TestNamespaces(t *testing.T) {
 	}
 }
 
-// TestOthers leaves alone what is neither.
+// TestOthers: other resources are ignored.
 func TestOthers(t *testing.T) {
 	t.Parallel()
 	if _, _, err := send(t, plugin(t, ""), request{resource: "secrets", namespace: "elsewhere", obj: &corev1.Secret{}}); err != nil {

@@ -1,4 +1,4 @@
-// Package serviceaccount gives every new pod its service account and the volume its token will be delivered in.
+// Package serviceaccount sets the service account of every new pod, and adds the volume of its token.
 //
-// It asks for no token: delivery is the agent's, once the pod runs.
+// It issues no token. The agent requests one when it starts the pod.
 package serviceaccount

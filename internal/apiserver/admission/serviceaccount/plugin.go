@@ -14,7 +14,7 @@ import (
 // DefaultName is the account of a pod that names none.
 const DefaultName = "default"
 
-// Find returns an account as it is now, or a not-found API error.
+// Find returns a stored account, or a not-found API error.
 type Find func(ctx context.Context, namespace, name string) (*corev1.ServiceAccount, error)
 
 // Plugin is the admission plugin.
@@ -103,7 +103,7 @@ func (p *Plugin) account(ctx context.Context, a admission.Attributes, pod *corev
 	return account, nil
 }
 
-// wantsToken says whether the token is mounted: the pod's word counts more than the account's, and silence means yes.
+// wantsToken reports whether the token is mounted. The pod decides, then the account; the default is yes.
 func wantsToken(pod *corev1.Pod, account *corev1.ServiceAccount) bool {
 	switch {
 	case pod.Spec.AutomountServiceAccountToken != nil:

@@ -18,7 +18,7 @@ import (
 	"k8s.io/utils/ptr"
 )
 
-// accounts are those of the namespace "ns".
+// accounts are the accounts of the namespace "ns".
 type accounts map[string]*corev1.ServiceAccount
 
 func (a accounts) find(_ context.Context, namespace, name string) (*corev1.ServiceAccount, error) {
@@ -59,7 +59,7 @@ func of(obj runtime.Object, resource, subresource string) admission.Attributes {
 		corev1.SchemeGroupVersion.WithResource(resource), subresource, admission.Create, &metav1.CreateOptions{}, false, &user.DefaultInfo{})
 }
 
-// admit runs the plugin as the server does: it may change the pod, then judges what has become of it.
+// admit runs the plugin as the server does: it may change the pod, then it validates the result.
 func admit(ctx context.Context, known accounts, p *corev1.Pod) error {
 	plugin := New(known.find)
 	n := 0
@@ -289,7 +289,7 @@ func TestRefusals(t *testing.T) {
 	}
 }
 
-// TestEachPhaseLooksForTheAccount, because other plugins may change the pod between them.
+// TestEachPhaseLooksForTheAccount: admission and validation both do, because other plugins may change the pod between them.
 func TestEachPhaseLooksForTheAccount(t *testing.T) {
 	t.Parallel()
 	p := pod(func(p *corev1.Pod) { p.Spec.ServiceAccountName = "nobody" })
@@ -301,7 +301,7 @@ func TestEachPhaseLooksForTheAccount(t *testing.T) {
 	}
 }
 
-// secretSources is one volume of each kind that has a secret read for it.
+// secretSources returns a volume of each type that refers to a secret.
 func secretSources(name string) map[string]corev1.VolumeSource {
 	ref := &corev1.LocalObjectReference{Name: name}
 	return map[string]corev1.VolumeSource{
@@ -319,7 +319,7 @@ func secretSources(name string) map[string]corev1.VolumeSource {
 	}
 }
 
-func TestOnlyNewPodsConcern(t *testing.T) {
+func TestOtherRequestsAreIgnored(t *testing.T) {
 	t.Parallel()
 	plugin := New(accounts{}.find) // an account that is asked for is not there
 	for name, a := range map[string]admission.Attributes{
@@ -341,7 +341,7 @@ type advice []string
 
 func (a *advice) AddWarning(_, text string) { *a = append(*a, text) }
 
-func TestDefaultAccountDrawsAWarning(t *testing.T) {
+func TestDefaultAccountWarning(t *testing.T) {
 	t.Parallel()
 	for _, test := range []struct {
 		name string

@@ -9,16 +9,16 @@ import (
 	"k8s.io/apiserver/pkg/admission"
 )
 
-// enforceMountable on an account limits its pods to the secrets the account lists.
+// enforceMountable is the annotation of an account whose pods may only use the secrets that the account lists.
 const enforceMountable = "kubernetes.io/enforce-mountable-secrets"
 
-// isMirror says whether the pod only shows one that a node runs from a file of its own.
+// isMirror reports whether the pod is a mirror pod, which shows a pod that a node runs from a file.
 func isMirror(pod *corev1.Pod) bool {
 	_, ok := pod.Annotations[corev1.MirrorPodAnnotationKey]
 	return ok
 }
 
-// refuseCredentials keeps a mirror pod, which no account vouches for, from anything that carries a credential.
+// refuseCredentials refuses a mirror pod with a credential. A mirror pod has no account.
 func refuseCredentials(a admission.Attributes, pod *corev1.Pod) error {
 	if pod.Spec.ServiceAccountName != "" {
 		return admission.NewForbidden(a, fmt.Errorf("a mirror pod may not reference service accounts"))
@@ -39,9 +39,9 @@ func refuseCredentials(a admission.Attributes, pod *corev1.Pod) error {
 	return nil
 }
 
-// checkMountable holds a pod to its account's lists where the account says so.
+// checkMountable refuses secrets that the account does not list, if the account has the annotation enforceMountable.
 func checkMountable(a admission.Attributes, pod *corev1.Pod, account *corev1.ServiceAccount) error {
-	// As in Kubernetes any spelling of true counts, and what is neither true nor false is false.
+	// As in Kubernetes, every spelling of true is accepted, and a value that is no boolean is false.
 	if enforced, _ := strconv.ParseBool(account.Annotations[enforceMountable]); !enforced {
 		return nil
 	}
@@ -66,7 +66,7 @@ func checkMountable(a admission.Attributes, pod *corev1.Pod, account *corev1.Ser
 	return nil
 }
 
-// secretsOf names every secret that the pod's volumes and environment take values from.
+// secretsOf returns the names of the secrets in the volumes and the environment of the pod.
 func secretsOf(pod *corev1.Pod) []string {
 	var found []string
 	for i := range pod.Spec.Volumes {
@@ -80,7 +80,7 @@ func secretsOf(pod *corev1.Pod) []string {
 	return found
 }
 
-// volumeSecrets knows every kind of volume that has a secret of the pod's namespace read for it.
+// volumeSecrets returns the names of the secrets of a volume. It covers every type of volume that refers to one.
 func volumeSecrets(v *corev1.VolumeSource) []string {
 	if v.Projected != nil {
 		return projectedSecrets(v.Projected)

@@ -9,20 +9,20 @@ import (
 )
 
 const (
-	// MountPath is where every container finds its token, the root certificate and the namespace.
+	// MountPath is the directory of the token, the root certificate and the namespace in every container.
 	MountPath = "/var/run/secrets/kubernetes.io/serviceaccount"
-	// RootCAConfigMap is the ConfigMap the certificate comes from.
+	// RootCAConfigMap is the ConfigMap with the root certificate.
 	RootCAConfigMap = "kube-root-ca.crt"
 
 	volumePrefix = "kube-api-access-"
-	// tokenSeconds is an hour and a little, so that agents which know Kubernetes' own value treat it alike.
+	// tokenSeconds is Kubernetes' value, which agents recognize.
 	tokenSeconds = 3607
 )
 
 func suffixed(prefix string) string { return names.SimpleNameGenerator.GenerateName(prefix) }
 
-// mountToken mounts the token volume in every container that mounts nothing at MountPath, and adds the volume if any
-// did and the pod has none of that kind.
+// mountToken mounts the token volume in every container that mounts nothing at MountPath. It adds the volume if a container mounts it
+// and the pod has none.
 func (p *Plugin) mountToken(pod *corev1.Pod) {
 	name, exists := p.volumeName(pod)
 	mount := corev1.VolumeMount{Name: name, ReadOnly: true, MountPath: MountPath}
@@ -41,7 +41,7 @@ func (p *Plugin) mountToken(pod *corev1.Pod) {
 	}
 }
 
-// volumeName returns the token volume the pod brings, or a name for a new one.
+// volumeName returns the name of the token volume that the pod has, or a name for a new one.
 func (p *Plugin) volumeName(pod *corev1.Pod) (name string, exists bool) {
 	taken := map[string]bool{}
 	for _, v := range pod.Spec.Volumes {
