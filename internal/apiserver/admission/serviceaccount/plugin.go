@@ -1,3 +1,6 @@
+// Package serviceaccount sets the service account of every new pod, and adds the volume of its token.
+//
+// It issues no token. The agent requests one when it starts the pod.
 package serviceaccount
 
 import (
@@ -11,8 +14,8 @@ import (
 	"k8s.io/apiserver/pkg/warning"
 )
 
-// DefaultName is the account of a pod that names none.
-const DefaultName = "default"
+// defaultName is the account of a pod that names none.
+const defaultName = "default"
 
 // Find returns a stored account, or a not-found API error.
 type Find func(ctx context.Context, namespace, name string) (*corev1.ServiceAccount, error)
@@ -44,7 +47,7 @@ func (p *Plugin) Admit(ctx context.Context, a admission.Attributes, o admission.
 		return p.Validate(ctx, a, o)
 	}
 	if pod.Spec.ServiceAccountName == "" {
-		pod.Spec.ServiceAccountName = DefaultName
+		pod.Spec.ServiceAccountName = defaultName
 	}
 	pod.Spec.DeprecatedServiceAccount = pod.Spec.ServiceAccountName
 	account, err := p.account(ctx, a, pod)
@@ -57,7 +60,7 @@ func (p *Plugin) Admit(ctx context.Context, a admission.Attributes, o admission.
 	if len(pod.Spec.ImagePullSecrets) == 0 {
 		pod.Spec.ImagePullSecrets = append([]corev1.LocalObjectReference(nil), account.ImagePullSecrets...)
 	}
-	if pod.Spec.ServiceAccountName == DefaultName {
+	if pod.Spec.ServiceAccountName == defaultName {
 		warning.AddWarning(ctx, "", defaultWarning(cmp.Or(pod.Name, pod.GenerateName), a.GetNamespace()))
 	}
 	return nil

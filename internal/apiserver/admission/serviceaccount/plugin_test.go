@@ -120,10 +120,10 @@ func TestAdmit(t *testing.T) {
 			p.Spec.InitContainers[0].VolumeMounts = []corev1.VolumeMount{mount(volume)}
 		}}},
 		{"own mount at the path", account(), func(p *corev1.Pod) {
-			p.Spec.Containers = append(p.Spec.Containers, corev1.Container{Name: "own", VolumeMounts: []corev1.VolumeMount{{Name: "mine", MountPath: MountPath}}})
+			p.Spec.Containers = append(p.Spec.Containers, corev1.Container{Name: "own", VolumeMounts: []corev1.VolumeMount{{Name: "mine", MountPath: mountPath}}})
 		}, []func(*corev1.Pod){mounted}},
 		{"own mount at the path in all containers", account(), func(p *corev1.Pod) {
-			p.Spec.Containers[0].VolumeMounts = []corev1.VolumeMount{{Name: "mine", MountPath: MountPath}}
+			p.Spec.Containers[0].VolumeMounts = []corev1.VolumeMount{{Name: "mine", MountPath: mountPath}}
 		}, []func(*corev1.Pod){named}},
 		{"own token volume", account(), func(p *corev1.Pod) { p.Spec.Volumes = []corev1.Volume{{Name: "kube-api-access-mine"}} }, []func(*corev1.Pod){named, func(p *corev1.Pod) {
 			p.Spec.Containers[0].VolumeMounts = []corev1.VolumeMount{mount("kube-api-access-mine")}

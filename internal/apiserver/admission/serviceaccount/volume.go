@@ -9,10 +9,10 @@ import (
 )
 
 const (
-	// MountPath is the directory of the token, the root certificate and the namespace in every container.
-	MountPath = "/var/run/secrets/kubernetes.io/serviceaccount"
-	// RootCAConfigMap is the ConfigMap with the root certificate.
-	RootCAConfigMap = "kube-root-ca.crt"
+	// mountPath is the directory of the token, the root certificate and the namespace in every container.
+	mountPath = "/var/run/secrets/kubernetes.io/serviceaccount"
+	// rootCAConfigMap is the ConfigMap with the root certificate.
+	rootCAConfigMap = "kube-root-ca.crt"
 
 	volumePrefix = "kube-api-access-"
 	// tokenSeconds is Kubernetes' value, which agents recognize.
@@ -21,15 +21,15 @@ const (
 
 func suffixed(prefix string) string { return names.SimpleNameGenerator.GenerateName(prefix) }
 
-// mountToken mounts the token volume in every container that mounts nothing at MountPath. It adds the volume if a container mounts it
+// mountToken mounts the token volume in every container that mounts nothing at mountPath. It adds the volume if a container mounts it
 // and the pod has none.
 func (p *Plugin) mountToken(pod *corev1.Pod) {
 	name, exists := p.volumeName(pod)
-	mount := corev1.VolumeMount{Name: name, ReadOnly: true, MountPath: MountPath}
+	mount := corev1.VolumeMount{Name: name, ReadOnly: true, MountPath: mountPath}
 	used := false
 	for _, containers := range [][]corev1.Container{pod.Spec.InitContainers, pod.Spec.Containers} {
 		for i := range containers {
-			if mountsAt(&containers[i], MountPath) {
+			if mountsAt(&containers[i], mountPath) {
 				continue
 			}
 			containers[i].VolumeMounts = append(containers[i].VolumeMounts, mount)
@@ -71,7 +71,7 @@ func tokenVolume(name string) corev1.Volume {
 		Sources: []corev1.VolumeProjection{
 			{ServiceAccountToken: &corev1.ServiceAccountTokenProjection{Path: "token", ExpirationSeconds: ptr.To[int64](tokenSeconds)}},
 			{ConfigMap: &corev1.ConfigMapProjection{
-				LocalObjectReference: corev1.LocalObjectReference{Name: RootCAConfigMap},
+				LocalObjectReference: corev1.LocalObjectReference{Name: rootCAConfigMap},
 				Items:                []corev1.KeyToPath{{Key: "ca.crt", Path: "ca.crt"}},
 			}},
 			{DownwardAPI: &corev1.DownwardAPIProjection{Items: []corev1.DownwardAPIVolumeFile{
