@@ -18,7 +18,8 @@ import (
 	"lanyard.dev/internal/apiserver/admission/podsecurity"
 )
 
-// newAdmission returns the admission plugins. defaults is the Pod Security Standard of namespaces whose labels choose none.
+// newAdmission returns the admission plugins. defaults is the Pod Security Standard of namespaces whose labels choose
+// none.
 func newAdmission(s *stores, p policy, i identity, defaults *podsecurity.Configuration) (libraryadmission.Interface, error) {
 	return admission.New(admission.Config{
 		Namespace: s.namespace, Account: s.serviceAccount, Pod: s.pod, Node: s.node, Pods: s.podsIn, Rules: s.rules,
@@ -26,8 +27,8 @@ func newAdmission(s *stores, p policy, i identity, defaults *podsecurity.Configu
 	})
 }
 
-// The following methods read objects for admission and authorization. A store reports a missing object as one of the resource of
-// the request in ctx, which is another resource here; these methods name the resource that they read.
+// The following methods read objects for admission and authorization. A store reports a missing object as one of the
+// resource of the request in ctx, which is another resource here; these methods name the resource that they read.
 
 func (s *stores) namespace(ctx context.Context, name string) (*corev1.Namespace, error) {
 	return get[*corev1.Namespace](ctx, s.namespaces.Namespace, corev1.Resource("namespaces"), metav1.NamespaceNone, name)

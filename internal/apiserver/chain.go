@@ -23,12 +23,12 @@ import (
 	"lanyard.dev/internal/apiserver/outage"
 )
 
-// wrap puts the filters around the API, innermost first. It is the library's chain without the filters that this server does not
-// use (tracing, CORS, latency per filter, flow control by API objects) and without the second goroutine per request of the
-// library's timeout. In its place, handlers end by the deadline in their context, and deadlines bounds reading and writing.
-// The library's timeout also keeps work that outlives the request from changing the headers; withWarnings does that here. The
-// limits on requests in flight are inside of audit, which records refusals, and outside of impersonation, which would let one
-// caller act as many.
+// wrap puts the filters around the API, innermost first. It is the library's chain without the filters that this server
+// does not use (tracing, CORS, latency per filter, flow control by API objects) and without the second goroutine per
+// request of the library's timeout. In its place, handlers end by the deadline in their context, and deadlines bounds
+// reading and writing. The library's timeout also keeps work that outlives the request from changing the headers;
+// withWarnings does that here. The limits on requests in flight are inside of audit, which records refusals, and
+// outside of impersonation, which would let one caller act as many.
 func wrap(api http.Handler, az decider, c *genericserver.Config, share shareFunc) http.Handler {
 	h := withAuthorization(api, az, c.Serializer)
 	h = withImpersonation(h, az, c.Serializer)
@@ -62,8 +62,8 @@ func newRequestLimiter(c *genericserver.Config) *limits.RequestLimiter {
 	})
 }
 
-// withoutCommands keeps commands that run in containers out of the log, since a command may hold a password. The filters that log a
-// request use its RequestURI; handlers read r.URL, which stays as it is.
+// withoutCommands keeps commands that run in containers out of the log, since a command may hold a password. The
+// filters that log a request use its RequestURI; handlers read r.URL, which stays as it is.
 func withoutCommands(h http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if path, _, ok := strings.Cut(r.RequestURI, "?"); ok && strings.Contains(r.URL.Path, "/exec") {
@@ -80,8 +80,8 @@ func withAuthentication(h http.Handler, c *genericserver.Config) http.Handler {
 	return filters.WithAuthentication(h, c.Authentication.Authenticator, failed, c.Authentication.APIAudiences, nil)
 }
 
-// unauthenticated answers a request whose credential was not accepted, without the reason: 503 if the credential cannot be judged
-// now, 429 if it was not examined because of the limit on failures, else 401.
+// unauthenticated answers a request whose credential was not accepted, without the reason: 503 if the credential cannot
+// be judged now, 429 if it was not examined because of the limit on failures, else 401.
 func unauthenticated(s runtime.NegotiatedSerializer) http.Handler {
 	unauthorized := filters.Unauthorized(s)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -98,14 +98,15 @@ func unauthenticated(s runtime.NegotiatedSerializer) http.Handler {
 	})
 }
 
-// decider is an authorizer that reports beforehand whether it can decide every request of a user. *authz.Union implements it.
+// decider is an authorizer that reports beforehand whether it can decide every request of a user. *authz.Union
+// implements it.
 type decider interface {
 	authorizer.UnconditionalAuthorizer
 	Decides(user.Info) error
 }
 
-// withAuthorization refuses requests that the caller may not make. A request that cannot be decided now is answered with 503; the
-// library's filter would answer with an internal error.
+// withAuthorization refuses requests that the caller may not make. A request that cannot be decided now is answered
+// with 503; the library's filter would answer with an internal error.
 func withAuthorization(api http.Handler, az decider, serializer runtime.NegotiatedSerializer) http.Handler {
 	decided := filters.WithAuthorization(api, az, serializer)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -127,8 +128,8 @@ func withAuthorization(api http.Handler, az decider, serializer runtime.Negotiat
 	})
 }
 
-// withImpersonation lets callers act as other users if they may. An impersonation that cannot be decided now is answered with 503;
-// the library's filter would deny it.
+// withImpersonation lets callers act as other users if they may. An impersonation that cannot be decided now is
+// answered with 503; the library's filter would deny it.
 func withImpersonation(h http.Handler, az decider, serializer runtime.NegotiatedSerializer) http.Handler {
 	decided := impersonation.WithImpersonation(h, az, serializer)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

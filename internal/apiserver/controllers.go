@@ -49,8 +49,8 @@ func (c controllers) run(ctx context.Context) {
 	}
 }
 
-// newNamespaceDefaults returns the controller that keeps the default objects in each namespace. Its method Namespace is called in each
-// request that makes a namespace.
+// newNamespaceDefaults returns the controller that keeps the default objects in each namespace. Its method Namespace is
+// called in each request that makes a namespace.
 func newNamespaceDefaults(k *keys, s *storage) *namespacedefaults.Controller {
 	c := namespacedefaults.New(s.stores.namespaces.Namespace, s.stores.serviceAccounts, s.stores.configMaps, k.rootCA, k.nodesCA)
 	s.feed("serviceaccounts").Listen(c.Accounts())
@@ -102,7 +102,8 @@ func newTokenCleaner(s *storage) *tokencleaner.Controller {
 	return c
 }
 
-// newCertificateControllers returns the controllers that approve the certificate requests of nodes and sign approved requests.
+// newCertificateControllers returns the controllers that approve the certificate requests of nodes and sign approved
+// requests.
 func newCertificateControllers(o *Options, k *keys, s *storage, p policy, i identity) controllers {
 	// servesAs reports whether clients would accept a server with a node's certificate for this name as this authority.
 	servesAs := func(name string) bool {
@@ -163,8 +164,8 @@ var systemNamespaces = []string{
 	metav1.NamespaceDefault, metav1.NamespaceSystem, metav1.NamespacePublic, corev1.NamespaceNodeLease,
 }
 
-// writeDefaults makes the system namespaces and the default policy. It runs at each start and changes no object that exists,
-// except for adding to the default roles and bindings what they lack.
+// writeDefaults makes the system namespaces and the default policy. It runs at each start and changes no object that
+// exists, except for adding to the default roles and bindings what they lack.
 func writeDefaults(ctx context.Context, s *storage, addDefaults namespaceregistry.Furnish) error {
 	ctx = request.WithNamespace(ctx, metav1.NamespaceNone)
 	namespaces := namespaceregistry.NewREST(s.stores.namespaces.Namespace, addDefaults)

@@ -15,17 +15,18 @@ import (
 // writeGrace is how long after the deadline of a request the server may still write that the request failed.
 const writeGrace = 5 * time.Second
 
-// deadlines bound the reading of request bodies and the writing of answers. The deadline in a request's context does not
-// interrupt these, so a client that sends or reads a byte a minute would occupy one of the requests in flight.
+// deadlines bound the reading of request bodies and the writing of answers. The deadline in a request's context does
+// not interrupt these, so a client that sends or reads a byte a minute would occupy one of the requests in flight.
 //
-// The whole body must arrive, and the client must read the whole answer, in time. A watch has no deadline, but the client must read
-// each of its writes within the time of an answer. A session with a node has no deadline either; the refusal of a session has the
-// one of an answer.
+// The whole body must arrive, and the client must read the whole answer, in time. A watch has no deadline, but the
+// client must read each of its writes within the time of an answer. A session with a node has no deadline either; the
+// refusal of a session has the one of an answer.
 type deadlines struct {
 	body, answer time.Duration
 	longRunning  request.LongRunningRequestCheck
-	// share is called for requests over HTTP/2, which share connections. A deadline ends a write that waits for the client to open
-	// the window of its stream, but not one that waits for the connection. The connection must bound the latter.
+	// share is called for requests over HTTP/2, which share connections. A deadline ends a write that waits for the
+	// client to open the window of its stream, but not one that waits for the connection. The connection must bound the
+	// latter.
 	share shareFunc
 }
 

@@ -200,8 +200,8 @@ func TestBodiesThatDoNotArriveEnd(t *testing.T) {
 	}
 }
 
-// TestIdleStreamsLast: a watch or a session with little traffic lasts longer than the deadline of an answer, even on a connection on
-// which an earlier answer has set a deadline, and can be read to its end.
+// TestIdleStreamsLast: a watch or a session with little traffic lasts longer than the deadline of an answer, even on a
+// connection on which an earlier answer has set a deadline, and can be read to its end.
 func TestIdleStreamsLast(t *testing.T) {
 	t.Parallel()
 	server, _ := slowServer(t, func(w http.ResponseWriter, r *http.Request) {

@@ -30,8 +30,9 @@ import (
 	"lanyard.dev/internal/nodeaccess"
 )
 
-// differences lists, by name, the requests that the ephemeral handler answers differently from the library's handler, each with the
-// reason. There are none, since the ephemeral handler passes every unusual request on to the library's handler.
+// differences lists, by name, the requests that the ephemeral handler answers differently from the library's handler,
+// each with the reason. There are none, since the ephemeral handler passes every unusual request on to the library's
+// handler.
 var differences = map[string]string{}
 
 func must(t *testing.T, err error) {
@@ -212,8 +213,8 @@ func (d *rig) events(t *testing.T, ids int) map[string][]string {
 	}
 }
 
-// TestEphemeralHandlerAnswersLikeTheLibrary sends the same requests, valid and hostile, to the ephemeral handler and to the
-// library's, and compares status, headers, body and audit events.
+// TestEphemeralHandlerAnswersLikeTheLibrary sends the same requests, valid and hostile, to the ephemeral handler and to
+// the library's, and compares status, headers, body and audit events.
 func TestEphemeralHandlerAnswersLikeTheLibrary(t *testing.T) {
 	t.Parallel()
 	d := newRig(t)

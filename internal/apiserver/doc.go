@@ -1,6 +1,7 @@
 // Package apiserver assembles the authority: New turns Options into a server of the Kubernetes API that identity needs.
 //
-// New makes the parts in this order: keys and configuration, storage, policy, identity, admission, handler, controllers. Each part is a
-// value that a constructor makes from earlier parts, in a file of its name. Some of these files are short because the work is done
-// in the packages below: this package validates no object, issues no token and matches no rule.
+// New makes the parts in this order: keys and configuration, storage, policy, identity, admission, handler,
+// controllers. Each part is a value that a constructor makes from earlier parts, in a file of its name. Some of these
+// files are short because the work is done in the packages below: this package validates no object, issues no token and
+// matches no rule.
 package apiserver

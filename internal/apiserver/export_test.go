@@ -18,8 +18,8 @@ func (s *Server) Listen(resource schema.GroupResource, l mirror.Listener) {
 	s.storage.mirror.Feed(resource).Listen(l)
 }
 
-// Handlers returns two handlers of every request: whole has the ephemeral handler, library does not. passed counts the requests that
-// the ephemeral handler passes on. Both write to the same audit log.
+// Handlers returns two handlers of every request: whole has the ephemeral handler, library does not. passed counts the
+// requests that the ephemeral handler passes on. Both write to the same audit log.
 func (s *Server) Handlers(passed *atomic.Int64) (whole, library http.Handler) {
 	director := s.handler.server.Handler.Director
 	library = s.handler.chain(director)

@@ -85,7 +85,8 @@ func newHandler(c handlerConfig) (handler, error) {
 	return handler{server: server, stopping: stopping, ephemeral: answers, chain: chain}, nil
 }
 
-// library returns the library's configuration, and the function that notes which connections are shared by several requests.
+// library returns the library's configuration, and the function that notes which connections are shared by several
+// requests.
 func (c *handlerConfig) library() (*genericserver.Config, shareFunc) {
 	l := c.storage.library
 	l.EffectiveVersion = kubernetesVersion{compatibility.DefaultBuildEffectiveVersion()}

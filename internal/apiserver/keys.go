@@ -33,8 +33,8 @@ type keys struct {
 	serving dynamiccertificates.CertKeyContentProvider
 	// clients are the CAs of client certificates; nil if none is accepted. The file is read again when it changes.
 	clients dynamiccertificates.CAContentProvider
-	// signing returns the CA that signs certificate requests; nil if the authority signs none. The files are read for each
-	// certificate, so a new CA takes effect without a restart.
+	// signing returns the CA that signs certificate requests; nil if the authority signs none. The files are read for
+	// each certificate, so a new CA takes effect without a restart.
 	signing certificates.CA
 
 	// rootCA and nodesCA are the certificates, in PEM, that clients verify the authority and nodes with.
@@ -71,7 +71,8 @@ func newKeys(o *Options) (keys, error) {
 	if k.rootCA, err = publicCA(o.RootCAFile); err != nil {
 		return keys{}, fmt.Errorf("root CA: %w", err)
 	}
-	// The serving certificates of nodes are verified with the CA that this server trusts nodes by, or else with the CA that signs them.
+	// The serving certificates of nodes are verified with the CA that this server trusts nodes by, or else with the CA
+	// that signs them.
 	if k.nodesCA, err = publicCA(cmp.Or(o.Nodes.CAFile, o.Signing.ServingCertFile, o.Signing.CertFile)); err != nil {
 		return keys{}, fmt.Errorf("CA of nodes: %w", err)
 	}
@@ -102,8 +103,8 @@ func loadTokenKeys(o *ServiceAccounts) (*signingkey.Set, []metrics.KeyFile, erro
 	return set, tokenFiles, err
 }
 
-// loadSigningCA returns the CA that signs certificate requests, or nil if none is configured. It reads the files once, to report
-// a bad one at the start.
+// loadSigningCA returns the CA that signs certificate requests, or nil if none is configured. It reads the files once,
+// to report a bad one at the start.
 func loadSigningCA(o *Signing) (certificates.CA, error) {
 	if o.CertFile == "" {
 		return nil, nil
@@ -127,8 +128,8 @@ func (k *keys) signs(signerName string) bool {
 	return k.signing != nil && certificates.Signs(signerName)
 }
 
-// publicCA returns the certificates of a file, in PEM, without a private key that is in the same file. It returns nil if
-// no file is named.
+// publicCA returns the certificates of a file, in PEM, without a private key that is in the same file. It returns nil
+// if no file is named.
 func publicCA(file string) ([]byte, error) {
 	if file == "" {
 		return nil, nil

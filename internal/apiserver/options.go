@@ -16,8 +16,8 @@ import (
 	"lanyard.dev/internal/token"
 )
 
-// Options are the settings of one authority. Files are read once, at the start, except for certificates, which are read again
-// when they change.
+// Options are the settings of one authority. Files are read once, at the start, except for certificates, which are read
+// again when they change.
 type Options struct {
 	// Listener accepts the connections that the authority serves. The server closes it.
 	Listener net.Listener
@@ -26,18 +26,19 @@ type Options struct {
 	TLSCertFile, TLSPrivateKeyFile string
 	// ClientCAFile holds the CAs of client certificates; empty accepts none.
 	ClientCAFile string
-	// AuthenticationConfig is a file with an apiserver.config.k8s.io AuthenticationConfiguration: the issuers of the tokens that
-	// users sign in with. It is read again when it changes.
+	// AuthenticationConfig is a file with an apiserver.config.k8s.io AuthenticationConfiguration: the issuers of the
+	// tokens that users sign in with. It is read again when it changes.
 	AuthenticationConfig string
-	// AdmissionConfig is a file with an apiserver.config.k8s.io AdmissionConfiguration: the Pod Security Standard of namespaces whose
-	// labels choose none.
+	// AdmissionConfig is a file with an apiserver.config.k8s.io AdmissionConfiguration: the Pod Security Standard of
+	// namespaces whose labels choose none.
 	AdmissionConfig string
-	// RootCAFile holds the CA that workloads verify the server with. It is published as kube-root-ca.crt in every namespace.
+	// RootCAFile holds the CA that workloads verify the server with. It is published as kube-root-ca.crt in every
+	// namespace.
 	RootCAFile string
 
 	Etcd Etcd
-	// ShutdownDelay is how long the server goes on serving after it was told to stop, with /readyz failing, so that load balancers
-	// can stop sending requests to it.
+	// ShutdownDelay is how long the server goes on serving after it was told to stop, with /readyz failing, so that
+	// load balancers can stop sending requests to it.
 	ShutdownDelay time.Duration
 	// EncryptionProviderConfig is a file with an apiserver.config.k8s.io/v1 EncryptionConfiguration.
 	EncryptionProviderConfig string
@@ -69,9 +70,11 @@ type ServiceAccounts struct {
 	KeyFiles       []string
 	// APIAudiences are the audiences that mean this server; empty means Issuers.
 	APIAudiences []string
-	// MaxTokenExpiration limits the life of a token; 0 sets no limit. A request for a longer one is answered with a shorter one.
+	// MaxTokenExpiration limits the life of a token; 0 sets no limit. A request for a longer one is answered with a
+	// shorter one.
 	MaxTokenExpiration time.Duration
-	// MinTokenExpiration is the shortest life that a client may request; 0 means Kubernetes' 10 minutes. Only tests set it.
+	// MinTokenExpiration is the shortest life that a client may request; 0 means Kubernetes' 10 minutes. Only tests set
+	// it.
 	MinTokenExpiration time.Duration
 	// JWKSURI replaces the URL of the key set in the discovery document.
 	JWKSURI string
@@ -79,10 +82,11 @@ type ServiceAccounts struct {
 
 // Signing holds the CA that signs certificate requests. Without one, requests stay unsigned.
 type Signing struct {
-	// CertFile and KeyFile are the CA, in PEM. The authority accepts its client certificates only if ClientCAFile holds the CA.
+	// CertFile and KeyFile are the CA, in PEM. The authority accepts its client certificates only if ClientCAFile holds
+	// the CA.
 	CertFile, KeyFile string
-	// ServingCertFile and ServingKeyFile are the CA that signs the serving certificates of nodes, if it is another one. Clients of the
-	// authority should not trust this CA, so that no node can impersonate the authority.
+	// ServingCertFile and ServingKeyFile are the CA that signs the serving certificates of nodes, if it is another one.
+	// Clients of the authority should not trust this CA, so that no node can impersonate the authority.
 	ServingCertFile, ServingKeyFile string
 	// Duration is how long a certificate is valid at most; 0 means one year.
 	Duration time.Duration
@@ -125,8 +129,8 @@ func (o *Options) keyFiles() []string {
 // DefaultIssuer is kube-apiserver's usual issuer name.
 const DefaultIssuer = "https://kubernetes.default.svc.cluster.local"
 
-// Validate returns every fault of the options. A field path consists of the names of Options' fields. The text of a fault that
-// concerns several fields quotes their paths with backquotes.
+// Validate returns every fault of the options. A field path consists of the names of Options' fields. The text of a
+// fault that concerns several fields quotes their paths with backquotes.
 func (o *Options) Validate() field.ErrorList {
 	var faults field.ErrorList
 	require := func(value string, path *field.Path) {

@@ -95,8 +95,8 @@ func tokenOf(t *testing.T, admin *rest.Config, account string) string {
 	return request.Status.Token
 }
 
-// TestOutageIsNoDenial hangs the etcd of a replica, so that the replica does not know whether its view of tokens and policy is still
-// true. It must neither accept nor refuse a token, since clients throw away a token that is refused.
+// TestOutageIsNoDenial hangs the etcd of a replica, so that the replica does not know whether its view of tokens and
+// policy is still true. It must neither accept nor refuse a token, since clients throw away a token that is refused.
 func TestOutageIsNoDenial(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)

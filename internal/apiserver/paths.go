@@ -71,8 +71,8 @@ func (c *handlerConfig) watchAges() {
 	}
 }
 
-// notFound answers requests for paths that do not exist with a Status, as for an unknown resource of a served group. The library's
-// handler would list the paths that exist, which only users who may read "/" should see.
+// notFound answers requests for paths that do not exist with a Status, as for an unknown resource of a served group.
+// The library's handler would list the paths that exist, which only users who may read "/" should see.
 func notFound(codecs runtime.NegotiatedSerializer) http.Handler {
 	return errorHandler(http.StatusNotFound, codecs)
 }
@@ -85,12 +85,12 @@ func errorHandler(code int, codecs runtime.NegotiatedSerializer) http.Handler {
 	})
 }
 
-// crdPath lists custom resource definitions. Clients such as kubectl and Helm read it to find out whether a kind is a custom
-// resource, if OpenAPI does not describe the kind or if the kind cannot be patched, as a review.
+// crdPath lists custom resource definitions. Clients such as kubectl and Helm read it to find out whether a kind is a
+// custom resource, if OpenAPI does not describe the kind or if the kind cannot be patched, as a review.
 const crdPath = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
 
-// noCRDs answers a GET with an empty list. Without it, these clients would report the missing path in place of the problem with the
-// kind.
+// noCRDs answers a GET with an empty list. Without it, these clients would report the missing path in place of the
+// problem with the kind.
 func noCRDs(other http.Handler) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		if r.Method != http.MethodGet {
@@ -102,7 +102,8 @@ func noCRDs(other http.Handler) http.HandlerFunc {
 	}
 }
 
-// requestInfos resolves crdPath as a path like those of discovery, not as a resource. Every user who may read discovery may read it.
+// requestInfos resolves crdPath as a path like those of discovery, not as a resource. Every user who may read discovery
+// may read it.
 type requestInfos struct {
 	request.RequestInfoResolver
 }
@@ -115,8 +116,8 @@ func (i requestInfos) NewRequestInfo(r *http.Request) (*request.RequestInfo, err
 	return i.RequestInfoResolver.NewRequestInfo(r)
 }
 
-// kubernetesVersion answers /version with the version of the Kubernetes API and the build of this program. The library knows
-// only what the linker was told.
+// kubernetesVersion answers /version with the version of the Kubernetes API and the build of this program. The library
+// knows only what the linker was told.
 type kubernetesVersion struct {
 	basecompatibility.EffectiveVersion
 }

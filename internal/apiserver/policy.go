@@ -15,8 +15,8 @@ type policy struct {
 	authorizer *authz.Union
 }
 
-// newPolicy returns the policy that is stored. Its parts learn of each change of a role, a binding or a pod before the write
-// returns.
+// newPolicy returns the policy that is stored. Its parts learn of each change of a role, a binding or a pod before the
+// write returns.
 func newPolicy(s *storage) policy {
 	index := rbac.NewIndex()
 	var sources []authz.Source

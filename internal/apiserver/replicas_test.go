@@ -128,7 +128,8 @@ func (s *site) startBy(t *testing.T, change func(*apiserver.Options), newServer 
 	return r
 }
 
-// TestReplicas runs two replicas on one etcd. The one that writes acts on the change at once, the other when its watch has delivered it.
+// TestReplicas runs two replicas on one etcd. The one that writes acts on the change at once, the other when its watch
+// has delivered it.
 func TestReplicas(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
@@ -181,8 +182,9 @@ func TestReplicas(t *testing.T) {
 	t.Logf("refused by the other replica %v after the delete was answered", time.Since(deleted))
 }
 
-// TestEvictionReachesReplicas evicts a node at one replica of an authority that signs no certificates. The other replica refuses the
-// certificate too, and both accept the next certificate of the external signer, which need not know of the eviction.
+// TestEvictionReachesReplicas evicts a node at one replica of an authority that signs no certificates. The other
+// replica refuses the certificate too, and both accept the next certificate of the external signer, which need not know
+// of the eviction.
 func TestEvictionReachesReplicas(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)

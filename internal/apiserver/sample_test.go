@@ -27,7 +27,8 @@ import (
 	"lanyard.dev/internal/apiserver/registry"
 )
 
-// claims is a resource of a group that the server does not have. Its Go types are in k8s.io/api, and OpenAPI is generated for them.
+// claims is a resource of a group that the server does not have. Its Go types are in k8s.io/api, and OpenAPI is
+// generated for them.
 var claims = schema.GroupResource{Group: "sample.example.com", Resource: "claims"}
 
 type claim = *corev1.PersistentVolumeClaim

@@ -42,8 +42,8 @@ type Server struct {
 // New returns a server for the options. It reads every file first, then connects to etcd. Run starts serving.
 func New(o Options) (*Server, error) { return newServer(o, api.All()) }
 
-// newServer builds the server from its parts. Each is made from the ones above it and is not changed afterwards, apart from feeds, to
-// which the parts below storage add their listeners.
+// newServer builds the server from its parts. Each is made from the ones above it and is not changed afterwards, apart
+// from feeds, to which the parts below storage add their listeners.
 func newServer(o Options, tables api.Tables) (*Server, error) {
 	if faults := o.Validate(); len(faults) > 0 {
 		return nil, faults.ToAggregate()
@@ -89,8 +89,8 @@ func newServer(o Options, tables api.Tables) (*Server, error) {
 // Ready returns a channel that is closed when the server answers requests.
 func (s *Server) Ready() <-chan struct{} { return s.ready }
 
-// EarliestOf returns the earliest NotBefore of a node's certificates that are still valid, or the zero time if all are. The server
-// must be ready.
+// EarliestOf returns the earliest NotBefore of a node's certificates that are still valid, or the zero time if all are.
+// The server must be ready.
 func (s *Server) EarliestOf(node string) (time.Time, error) {
 	return s.identity.evictions.Earliest(node)
 }
@@ -133,8 +133,8 @@ func (s *Server) drainLimit() time.Duration {
 	return s.handler.server.ShutdownDelayDuration + drainTimeout + closeTimeout
 }
 
-// serve runs the library's server. That server, when it stops, waits for requests under way and for the audit log without a
-// limit; serve cuts off requests that are still waiting for etcd after drainLimit.
+// serve runs the library's server. That server, when it stops, waits for requests under way and for the audit log
+// without a limit; serve cuts off requests that are still waiting for etcd after drainLimit.
 func (s *Server) serve(ctx context.Context, run func(context.Context) error) error {
 	ended := make(chan error, 1)
 	go func() { ended <- run(ctx) }()

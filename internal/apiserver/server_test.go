@@ -8,7 +8,8 @@ import (
 	genericserver "k8s.io/apiserver/pkg/server"
 )
 
-// TestStopOfAServerThatHangs: the library waits for requests under way without a limit, and these may wait for an etcd that hangs.
+// TestStopOfAServerThatHangs: the library waits for requests under way without a limit, and these may wait for an etcd
+// that hangs.
 func TestStopOfAServerThatHangs(t *testing.T) {
 	t.Parallel()
 	s := &Server{}

@@ -48,8 +48,8 @@ type storage struct {
 	library genericserver.Config
 }
 
-// newStorage connects to etcd and makes the stores of the tables. signs reports whether this server signs the certificate
-// requests to a signer.
+// newStorage connects to etcd and makes the stores of the tables. signs reports whether this server signs the
+// certificate requests to a signer.
 func newStorage(o *Options, tables api.Tables, signs func(signerName string) bool) (storage, error) {
 	s := tables.NewScheme()
 	codecs := serializer.NewCodecFactory(s)
@@ -69,7 +69,8 @@ func newStorage(o *Options, tables api.Tables, signs func(signerName string) boo
 	if err := etcd.ApplyWithStorageFactoryTo(factory, library); err != nil {
 		return storage{}, fmt.Errorf("set up storage on etcd %v: %w", o.Etcd.Servers, err)
 	}
-	// A new process would not mend an etcd that is down, so this process is alive without etcd. It is not ready without it.
+	// A new process would not mend an etcd that is down, so this process is alive without etcd. It is not ready without
+	// it.
 	library.LivezChecks = slices.DeleteFunc(library.LivezChecks, func(check healthz.HealthChecker) bool { return check.Name() == "etcd" })
 
 	mirrored := mirror.New(mirror.Config{Base: library.RESTOptionsGetter, SoleWriter: o.Etcd.SoleWriter, MaxLag: o.Etcd.MaxLag}, tables.Mirrored()...)

@@ -12,11 +12,12 @@ import (
 	"lanyard.dev/internal/nodeaccess"
 )
 
-// sessionParts are the subresources of pods that are sessions with a node. A session lasts until one of its two ends closes it.
+// sessionParts are the subresources of pods that are sessions with a node. A session lasts until one of its two ends
+// closes it.
 var sessionParts = []string{"attach", "exec", "log", "portforward"}
 
-// longRunning reports whether a request is a watch or a session, for which there is no deadline and no limit on requests in
-// flight.
+// longRunning reports whether a request is a watch or a session, for which there is no deadline and no limit on
+// requests in flight.
 func longRunning(r *http.Request, info *request.RequestInfo) bool {
 	return genericfilters.BasicLongRunningRequestCheck(sets.NewString("watch"), sets.NewString(sessionParts...))(r, info)
 }
@@ -27,8 +28,8 @@ type stopSignal chan struct{}
 // ShuttingDown implements request.ServerShutdownSignal.
 func (s stopSignal) ShuttingDown() <-chan struct{} { return s }
 
-// endSessions ends sessions when the server stops, since the drain does not wait for them. A log that is not followed may be read
-// to its end in the time that the drain takes.
+// endSessions ends sessions when the server stops, since the drain does not wait for them. A log that is not followed
+// may be read to its end in the time that the drain takes.
 func endSessions(api http.Handler, stopping stopSignal) http.Handler {
 	parts := sets.New(sessionParts...)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

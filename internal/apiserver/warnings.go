@@ -17,9 +17,9 @@ const (
 	miscPersistentWarning = 299 // RFC 7234 section 5.5
 )
 
-// withWarnings adds the warnings that handlers record to the Warning headers of the answer. When the time of a request is up,
-// handlers leave work behind in other goroutines, which may still record warnings. So warnings are kept apart from the headers
-// until the goroutine that writes the answer begins to do so. Later ones are dropped.
+// withWarnings adds the warnings that handlers record to the Warning headers of the answer. When the time of a request
+// is up, handlers leave work behind in other goroutines, which may still record warnings. So warnings are kept apart
+// from the headers until the goroutine that writes the answer begins to do so. Later ones are dropped.
 func withWarnings(h http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		recorder := &warnings{}

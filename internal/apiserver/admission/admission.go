@@ -15,8 +15,8 @@ import (
 	"lanyard.dev/internal/apiserver/admission/serviceaccount"
 )
 
-// Config holds what the plugins depend on. Its functions read objects as they are stored now; those that return one object return
-// a not-found API error if there is none.
+// Config holds what the plugins depend on. Its functions read objects as they are stored now; those that return one
+// object return a not-found API error if there is none.
 type Config struct {
 	Namespace func(ctx context.Context, name string) (*corev1.Namespace, error)
 	Account   func(ctx context.Context, namespace, name string) (*corev1.ServiceAccount, error)
@@ -36,8 +36,8 @@ type Config struct {
 	PodSecurity *podsecurity.Configuration
 }
 
-// New returns the plugins in the order in which they see a request. The first one refuses writes into namespaces that are missing
-// or being deleted.
+// New returns the plugins in the order in which they see a request. The first one refuses writes into namespaces that
+// are missing or being deleted.
 func New(c Config) (admission.Interface, error) {
 	pods, err := podsecurity.New(podsecurity.Config{Namespace: c.Namespace, Pods: c.Pods, Defaults: c.PodSecurity})
 	if err != nil {

@@ -19,9 +19,9 @@ import (
 	"lanyard.dev/internal/pki"
 )
 
-// certificates restricts decisions about certificate signing requests: approving or denying one requires the verb approve on its
-// signer, and signing one the verb sign. It also refuses requests for membership in system:masters. It does what Kubernetes'
-// plugins CertificateApproval, CertificateSigning and CertificateSubjectRestriction do.
+// certificates restricts decisions about certificate signing requests: approving or denying one requires the verb
+// approve on its signer, and signing one the verb sign. It also refuses requests for membership in system:masters. It
+// does what Kubernetes' plugins CertificateApproval, CertificateSigning and CertificateSubjectRestriction do.
 //
 // Whether a request is well formed is checked by the registry.
 type certificates struct {
@@ -74,15 +74,15 @@ func changesStatus(a admission.Attributes, r *certificatesv1.CertificateSigningR
 		!equality.Semantic.DeepEqual(old.Status.Conditions, r.Status.Conditions)
 }
 
-// demand returns an error unless the user has the verb on the signer of the stored request. The signer in the body may differ, and
-// the registry restores it.
+// demand returns an error unless the user has the verb on the signer of the stored request. The signer in the body may
+// differ, and the registry restores it.
 func (p *certificates) demand(ctx context.Context, a admission.Attributes, verb string) error {
 	old, ok := a.GetOldObject().(*certificatesv1.CertificateSigningRequest)
 	if !ok {
 		return admission.NewForbidden(a, errors.New("no stored request"))
 	}
-	// Controllers of other programs may approve and sign too, so requests of evicted nodes are refused here as well. Denying one is
-	// allowed.
+	// Controllers of other programs may approve and sign too, so requests of evicted nodes are refused here as well.
+	// Denying one is allowed.
 	switch err := p.admits(old.Spec.Username, old.Spec.Groups, old.Spec.Extra[nodeaccess.ExtraNotBefore]); {
 	case err == nil || denies(a):
 	case errors.Is(err, nodeaccess.ErrEvicted):

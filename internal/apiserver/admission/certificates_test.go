@@ -26,9 +26,9 @@ import (
 
 const client = certificatesv1.KubeAPIServerClientSignerName
 
-// certificatePolicy allows the user approver to approve and the user signer to sign for one signer. The user domain may do both for
-// every signer of kubernetes.io, and the user all for every signer. The user updater may update the subresources, which is not a
-// permission for a signer.
+// certificatePolicy allows the user approver to approve and the user signer to sign for one signer. The user domain may
+// do both for every signer of kubernetes.io, and the user all for every signer. The user updater may update the
+// subresources, which is not a permission for a signer.
 func certificatePolicy() *rbac.Index {
 	x := rbac.NewIndex()
 	bind := func(name string, verbs []string, resource string, names ...string) {
@@ -177,8 +177,8 @@ type fresh struct{}
 
 func (fresh) Fresh() error { return nil }
 
-// TestCertificatesOfEvictedNodes: no user can approve or sign a request that a node made with a certificate from before its eviction.
-// It can be denied.
+// TestCertificatesOfEvictedNodes: no user can approve or sign a request that a node made with a certificate from before
+// its eviction. It can be denied.
 func TestCertificatesOfEvictedNodes(t *testing.T) {
 	t.Parallel()
 	set := func(kind certificatesv1.RequestConditionType) func(*certificatesv1.CertificateSigningRequest) {

@@ -16,8 +16,8 @@ import (
 	"k8s.io/apiserver/pkg/authorization/authorizer"
 )
 
-// Permissions reports the permissions of users; *rbac.Index implements it. Covers reports whether a user has all of the rules in
-// a namespace, or in every namespace if it is empty, and returns those that are missing.
+// Permissions reports the permissions of users; *rbac.Index implements it. Covers reports whether a user has all of the
+// rules in a namespace, or in every namespace if it is empty, and returns those that are missing.
 type Permissions interface {
 	Covers(user string, groups []string, namespace string, rules []rbacv1.PolicyRule) (ok bool, missing []rbacv1.PolicyRule)
 }
@@ -27,9 +27,9 @@ type FindRules func(ctx context.Context, kind, namespace, name string) ([]rbacv1
 
 // escalation refuses to grant permissions that the writer does not have.
 //
-// A user may write a role with rules that the user has in the same scope, or with any rules if the user has the verb escalate
-// on the role. A user may write a binding of a role whose rules the user has, or of any role on which the user has the verb
-// bind. Members of system:masters may write both.
+// A user may write a role with rules that the user has in the same scope, or with any rules if the user has the verb
+// escalate on the role. A user may write a binding of a role whose rules the user has, or of any role on which the user
+// has the verb bind. Members of system:masters may write both.
 type escalation struct {
 	*admission.Handler
 	permissions Permissions
@@ -89,10 +89,10 @@ func privileged(who user.Info) bool {
 	return who != nil && slices.Contains(who.GetGroups(), user.SystemPrivilegedGroup)
 }
 
-// grantOf returns what a write grants. It returns nil for other kinds, and for updates that change only the fields of the garbage
-// collector. Every other update is taken as a grant of the whole object, as in Kubernetes: metadata alone can freeze a default
-// role (autoupdate: "false") or make its rules part of another role (labels). The rules of a binding are read later, so that
-// a caller who may bind the role does not learn whether it exists.
+// grantOf returns what a write grants. It returns nil for other kinds, and for updates that change only the fields of
+// the garbage collector. Every other update is taken as a grant of the whole object, as in Kubernetes: metadata alone
+// can freeze a default role (autoupdate: "false") or make its rules part of another role (labels). The rules of a
+// binding are read later, so that a caller who may bind the role does not learn whether it exists.
 func grantOf(a admission.Attributes) *grant {
 	if touchesOwnershipOnly(a.GetObject(), a.GetOldObject()) {
 		return nil
@@ -116,8 +116,8 @@ func grantOf(a admission.Attributes) *grant {
 	return nil
 }
 
-// touchesOwnershipOnly reports whether an update changes only what the garbage collector writes: owner references, finalizers,
-// and managedFields, which record every update.
+// touchesOwnershipOnly reports whether an update changes only what the garbage collector writes: owner references,
+// finalizers, and managedFields, which record every update.
 func touchesOwnershipOnly(obj, old runtime.Object) bool {
 	if obj == nil || old == nil {
 		return false
@@ -137,8 +137,9 @@ func touchesOwnershipOnly(obj, old runtime.Object) bool {
 	return equality.Semantic.DeepEqual(same, old)
 }
 
-// everything is what an aggregation rule grants: the rules of any role that is labelled for it later. An update that removes the
-// aggregation rule also grants everything, since the role then keeps rules that aggregation would have removed.
+// everything is what an aggregation rule grants: the rules of any role that is labelled for it later. An update that
+// removes the aggregation rule also grants everything, since the role then keeps rules that aggregation would have
+// removed.
 var everything = []rbacv1.PolicyRule{
 	{Verbs: []string{"*"}, APIGroups: []string{"*"}, Resources: []string{"*"}},
 	{Verbs: []string{"*"}, NonResourceURLs: []string{"*"}},
@@ -177,8 +178,8 @@ func namespaceOf(resource string, a admission.Attributes) string {
 	return a.GetNamespace()
 }
 
-// exempt reports whether the caller may grant the rules without having them. For a binding, the caller needs that permission in
-// the namespace of the binding.
+// exempt reports whether the caller may grant the rules without having them. For a binding, the caller needs that
+// permission in the namespace of the binding.
 func (p *escalation) exempt(ctx context.Context, a admission.Attributes, g *grant) (bool, error) {
 	return allows(ctx, p.authorizer, authorizer.AttributesRecord{
 		User: a.GetUserInfo(), Verb: g.verb, Namespace: a.GetNamespace(), Name: g.name,

@@ -26,8 +26,8 @@ func rule(verb, group, resource string, names ...string) rbacv1.PolicyRule {
 
 var readPods = rule("get", "", "pods")
 
-// rolePolicy has five users: reader may get pods in ns, cluster-reader in every namespace, boss may do everything, binder may bind the
-// cluster role "root" in ns, and author may escalate roles in ns.
+// rolePolicy has five users: reader may get pods in ns, cluster-reader in every namespace, boss may do everything,
+// binder may bind the cluster role "root" in ns, and author may escalate roles in ns.
 func rolePolicy() *rbac.Index {
 	x := rbac.NewIndex()
 	bind := func(name, namespace string, rules ...rbacv1.PolicyRule) {

@@ -11,8 +11,8 @@ import (
 	"k8s.io/apiserver/pkg/admission"
 )
 
-// namespaceLifecycle refuses writes into namespaces that are missing or being deleted, and the deletion of the namespaces that the
-// system needs.
+// namespaceLifecycle refuses writes into namespaces that are missing or being deleted, and the deletion of the
+// namespaces that the system needs.
 type namespaceLifecycle struct {
 	*admission.Handler
 	find func(ctx context.Context, name string) (*corev1.Namespace, error)

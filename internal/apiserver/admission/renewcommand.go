@@ -12,8 +12,9 @@ import (
 	"lanyard.dev/internal/podannotation"
 )
 
-// renewCommand refuses a pod whose annotation podannotation.OnRenew names a command, unless the user may run commands in the pods
-// of the namespace. The agent of the pod's node runs that command in the pod. The registry keeps the annotation from being changed later.
+// renewCommand refuses a pod whose annotation podannotation.OnRenew names a command, unless the user may run commands
+// in the pods of the namespace. The agent of the pod's node runs that command in the pod. The registry keeps the
+// annotation from being changed later.
 type renewCommand struct {
 	*admission.Handler
 	authorizer authorizer.UnconditionalAuthorizer
@@ -25,7 +26,8 @@ func newRenewCommand(az authorizer.UnconditionalAuthorizer) *renewCommand {
 	return &renewCommand{Handler: admission.NewHandler(admission.Create, admission.Update), authorizer: az}
 }
 
-// Validate implements admission.ValidationInterface. It covers updates as well, so that it does not depend on the registry.
+// Validate implements admission.ValidationInterface. It covers updates as well, so that it does not depend on the
+// registry.
 func (p *renewCommand) Validate(ctx context.Context, a admission.Attributes, _ admission.ObjectInterfaces) error {
 	if a.GetResource().GroupResource() != corev1.Resource("pods") {
 		return nil

@@ -22,8 +22,9 @@ import (
 	"lanyard.dev/internal/rbac"
 )
 
-// execPolicy allows the user operator to create pods/exec in the namespace shop, the user one only for the pod web, and the user other
-// only in another namespace. The user deployer may create, patch and update pods and their status. The node may create pods/exec.
+// execPolicy allows the user operator to create pods/exec in the namespace shop, the user one only for the pod web, and
+// the user other only in another namespace. The user deployer may create, patch and update pods and their status. The
+// node may create pods/exec.
 func execPolicy() *rbac.Index {
 	x := rbac.NewIndex()
 	grant := func(namespace, name string, rule rbacv1.PolicyRule) {

@@ -87,7 +87,8 @@ type Options struct {
 type Stored interface {
 	// store returns the store of r. made holds the stores of the earlier entries.
 	store(r Resource, gr schema.GroupResource, in Inputs, made *Stores) (*registry.Store, error)
-	// decoding returns the types of the internal form of r, if they are not those of r, and what else a scheme registers.
+	// decoding returns the types of the internal form of r, if they are not those of r, and what else a scheme
+	// registers.
 	decoding() (internal []runtime.Object, add []func(*runtime.Scheme) error)
 	// labels returns the stored name of each field that a field selector on r may name.
 	labels(r Resource, all Tables) map[string]string
@@ -106,8 +107,8 @@ type Objects[T registry.Object] struct {
 	// TTL is how long a written object is kept; 0 keeps it until it is deleted.
 	TTL time.Duration
 	Row func(obj T, now time.Time) []any
-	// Fields returns the fields of an object that a field selector may name. The names are the same for every object. If Fields is nil,
-	// they are those of the metadata.
+	// Fields returns the fields of an object that a field selector may name. The names are the same for every object.
+	// If Fields is nil, they are those of the metadata.
 	Fields func(T) fields.Set
 	// Indexed names the fields of Fields by which the watch cache finds objects without a scan.
 	Indexed []string
@@ -176,7 +177,8 @@ func (o Objects[T]) labels(r Resource, _ Tables) map[string]string {
 	return known
 }
 
-// SameObjects serves the objects of another resource in another version of its group, or in another form in another group.
+// SameObjects serves the objects of another resource in another version of its group, or in another form in another
+// group.
 type SameObjects[T registry.Object] struct {
 	// Of is the resource that stores the objects. Its entry comes earlier.
 	Of schema.GroupResource

@@ -14,23 +14,23 @@ import (
 
 // schemeVersion is what a scheme registers for one version of an API group.
 //
-// Every kind has one Go type, the versioned one of k8s.io/api. The library also requires an internal version of each served
-// kind; the same Go type is registered as that, so conversion between the two only changes the group and version of the object. A
-// kind that is a second wire form of another, as events.k8s.io Event is of core Event, has the type of the other as its internal
-// form, and is converted.
+// Every kind has one Go type, the versioned one of k8s.io/api. The library also requires an internal version of each
+// served kind; the same Go type is registered as that, so conversion between the two only changes the group and version
+// of the object. A kind that is a second wire form of another, as events.k8s.io Event is of core Event, has the type of
+// the other as its internal form, and is converted.
 type schemeVersion struct {
 	schema.GroupVersion
 	// types are the Go types of the version's kinds.
 	types []runtime.Object
-	// internal are the Go types of the group's internal version, in which objects are stored and validated. A kind of types
-	// that is not among them is its own internal form.
+	// internal are the Go types of the group's internal version, in which objects are stored and validated. A kind of
+	// types that is not among them is its own internal form.
 	internal []runtime.Object
 	// add registers the rest: conversions, defaults, field labels.
 	add []func(*runtime.Scheme) error
 }
 
-// newScheme returns the scheme that the server decodes, defaults, converts and stores with. The versions of one group are in the
-// order of preference, and groups in the order in which discovery lists them.
+// newScheme returns the scheme that the server decodes, defaults, converts and stores with. The versions of one group
+// are in the order of preference, and groups in the order in which discovery lists them.
 func newScheme(versions []schemeVersion) *runtime.Scheme {
 	s := newPublishedScheme(versions)
 	for _, v := range versions {
@@ -48,8 +48,8 @@ func newScheme(versions []schemeVersion) *runtime.Scheme {
 	return s
 }
 
-// newPublishedScheme returns a scheme without internal versions. OpenAPI names are made from it; with the full scheme, the internal
-// version would appear in the lists of group, version and kind that clients read.
+// newPublishedScheme returns a scheme without internal versions. OpenAPI names are made from it; with the full scheme,
+// the internal version would appear in the lists of group, version and kind that clients read.
 func newPublishedScheme(versions []schemeVersion) *runtime.Scheme {
 	s := runtime.NewScheme()
 	order := map[string][]schema.GroupVersion{}
@@ -95,8 +95,8 @@ func readQueryWith[T any](read func(*url.Values, *T) error) func(*runtime.Scheme
 	}
 }
 
-// selectBy registers the fields that a field selector on a kind may name, each with its name in the stored form. Objects of a kind
-// that is not registered can be selected by metadata.name and metadata.namespace only.
+// selectBy registers the fields that a field selector on a kind may name, each with its name in the stored form.
+// Objects of a kind that is not registered can be selected by metadata.name and metadata.namespace only.
 func selectBy(gvk schema.GroupVersionKind, stored map[string]string) func(*runtime.Scheme) error {
 	return func(s *runtime.Scheme) error {
 		return s.AddFieldLabelConversionFunc(gvk, func(label, value string) (string, string, error) {

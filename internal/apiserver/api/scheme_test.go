@@ -31,7 +31,8 @@ import (
 	"lanyard.dev/internal/apiserver/registry/secret"
 )
 
-// TestRoundTrip encodes random objects of every kind in every media type. The decoded object is the encoded one with defaults.
+// TestRoundTrip encodes random objects of every kind in every media type. The decoded object is the encoded one with
+// defaults.
 func TestRoundTrip(t *testing.T) {
 	t.Parallel()
 	s := All().NewScheme()
@@ -184,8 +185,8 @@ func TestFieldLabels(t *testing.T) {
 	}
 }
 
-// TestFieldLabelsHaveValues checks that each accepted label is a field that exists. Otherwise a selector would silently match
-// nothing.
+// TestFieldLabelsHaveValues checks that each accepted label is a field that exists. Otherwise a selector would silently
+// match nothing.
 func TestFieldLabelsHaveValues(t *testing.T) {
 	t.Parallel()
 	known := map[string]fields.Set{
@@ -199,7 +200,8 @@ func TestFieldLabelsHaveValues(t *testing.T) {
 			continue
 		}
 		for label, stored := range e.Stored.labels(e.Resource, All()) {
-			// Kubernetes too accepts status.podIPs and has no values for it. The library adds the fields of the metadata.
+			// Kubernetes too accepts status.podIPs and has no values for it. The library adds the fields of the
+			// metadata.
 			if !known[e.Name].Has(stored) && label != "status.podIPs" && !slices.Contains(metaLabels, label) {
 				t.Errorf("%s: %s, stored as %s, has no value", e.groupResource(), label, stored)
 			}

@@ -60,7 +60,8 @@ func TestEntriesAreWhole(t *testing.T) {
 	}
 }
 
-// TestOpenAPIIsGeneratedForTheTables compares the packages that OpenAPI is generated from with those whose types the tables serve.
+// TestOpenAPIIsGeneratedForTheTables compares the packages that OpenAPI is generated from with those whose types the
+// tables serve.
 func TestOpenAPIIsGeneratedForTheTables(t *testing.T) {
 	t.Parallel()
 	text, err := os.ReadFile("../openapi/doc.go")

@@ -9,8 +9,8 @@ import (
 	"k8s.io/apiserver/pkg/admission"
 )
 
-// self allows a node to register itself and to write its status. Labels and taints decide which pods are bound to it, so it may not
-// choose those.
+// self allows a node to register itself and to write its status. Labels and taints decide which pods are bound to it,
+// so it may not choose those.
 func self(node string, a admission.Attributes) error {
 	if name := nameOf(a); name != node {
 		return forbid(a, "node %q is not allowed to modify node %q", node, name)
@@ -63,7 +63,8 @@ func changes(node string, a admission.Attributes) error {
 	return nil
 }
 
-// configSource returns the config map that the node reads its configuration from. With a choice, a node could read any config map.
+// configSource returns the config map that the node reads its configuration from. With a choice, a node could read any
+// config map.
 func configSource(node *corev1.Node) *corev1.NodeConfigSource {
 	//lint:ignore SA1019 a deprecated field is still decoded, so it is still checked
 	return node.Spec.ConfigSource
@@ -86,8 +87,8 @@ func refusedLabels(old, updated map[string]string) []string {
 	return refused
 }
 
-// settable reports whether a node may set the label on itself. A node may set every label outside of Kubernetes' domains, and those
-// inside that kubelets set.
+// settable reports whether a node may set the label on itself. A node may set every label outside of Kubernetes'
+// domains, and those inside that kubelets set.
 func settable(key string) bool {
 	prefix, _, ok := strings.Cut(key, "/")
 	switch {

@@ -1,8 +1,8 @@
-// Package noderestriction restricts what a node writes to its own Node, Lease and certificates, the pods bound to it, and tokens
-// bound to those pods.
+// Package noderestriction restricts what a node writes to its own Node, Lease and certificates, the pods bound to it,
+// and tokens bound to those pods.
 //
-// It completes the node authorizer, which does not see the body of a request. Its rules and messages are those of Kubernetes'
-// NodeRestriction.
+// It completes the node authorizer, which does not see the body of a request. Its rules and messages are those of
+// Kubernetes' NodeRestriction.
 package noderestriction
 
 import (
@@ -30,8 +30,8 @@ type Config struct {
 	Node func(ctx context.Context, name string) (*corev1.Node, error)
 	// Authorizer decides whether a node may request tokens for audiences that its pods do not name.
 	Authorizer authorizer.UnconditionalAuthorizer
-	// Admits returns an error for the user of a certificate that is no longer valid: nodeaccess.Evictions.AdmitsUser. The plugin
-	// calls it although authentication did, since a body may arrive long after its sender was authenticated.
+	// Admits returns an error for the user of a certificate that is no longer valid: nodeaccess.Evictions.AdmitsUser.
+	// The plugin calls it although authentication did, since a body may arrive long after its sender was authenticated.
 	Admits func(user string, groups, notBefore []string) error
 	// Audiences are those of the API server. A token volume that names no audience has them.
 	Audiences []string

@@ -60,8 +60,8 @@ func one() *user.DefaultInfo {
 func pods() schema.GroupVersionResource  { return corev1.SchemeGroupVersion.WithResource("pods") }
 func nodes() schema.GroupVersionResource { return corev1.SchemeGroupVersion.WithResource("nodes") }
 
-// plugin returns a plugin with the node "one" and three pods: "web" on it, with tokens for the API server and vault, "bare" on it,
-// without tokens, and "db" on the node "two".
+// plugin returns a plugin with the node "one" and three pods: "web" on it, with tokens for the API server and vault,
+// "bare" on it, without tokens, and "db" on the node "two".
 func plugin() *noderestriction.Plugin {
 	return noderestriction.New(noderestriction.Config{
 		Pod: func(_ context.Context, namespace, name string) (*corev1.Pod, error) {

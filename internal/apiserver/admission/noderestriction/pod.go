@@ -69,8 +69,8 @@ func (p *Plugin) podStatus(ctx context.Context, node string, a admission.Attribu
 	return nil
 }
 
-// mirrorPod allows a node to create mirror pods only, which show pods that the node runs from files. A mirror pod must not give access
-// to other objects of the API.
+// mirrorPod allows a node to create mirror pods only, which show pods that the node runs from files. A mirror pod must
+// not give access to other objects of the API.
 func (p *Plugin) mirrorPod(ctx context.Context, node string, a admission.Attributes) error {
 	pod, ok := a.GetObject().(*corev1.Pod)
 	if !ok {

@@ -13,11 +13,12 @@ import (
 	"lanyard.dev/internal/apiserver/outage"
 )
 
-// audienceVerb is the verb with which a node may request tokens for an audience that no pod names. The audience is the resource, and the
-// account the name. Credential providers pull images with such tokens.
+// audienceVerb is the verb with which a node may request tokens for an audience that no pod names. The audience is the
+// resource, and the account the name. Credential providers pull images with such tokens.
 const audienceVerb = "request-serviceaccounts-token-audience"
 
-// token allows a node to request tokens that are bound to one of its pods, for the account of the pod and an audience that the pod names.
+// token allows a node to request tokens that are bound to one of its pods, for the account of the pod and an audience
+// that the pod names.
 func (p *Plugin) token(ctx context.Context, node string, a admission.Attributes) error {
 	if a.GetOperation() != admission.Create || a.GetSubresource() != "token" {
 		return nil

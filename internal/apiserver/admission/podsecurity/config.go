@@ -18,9 +18,9 @@ const Name = "PodSecurity"
 // Configuration holds the standard of namespaces that choose none, and the exemptions.
 type Configuration = podsecurityconfig.PodSecurityConfiguration
 
-// ReadConfiguration reads this plugin's part of an apiserver.config.k8s.io AdmissionConfiguration. Without a file, no standard applies
-// to namespaces without labels, as in Kubernetes. Content that would have no effect is an error: another plugin, a second YAML
-// document, settings that are missing or repeated.
+// ReadConfiguration reads this plugin's part of an apiserver.config.k8s.io AdmissionConfiguration. Without a file, no
+// standard applies to namespaces without labels, as in Kubernetes. Content that would have no effect is an error:
+// another plugin, a second YAML document, settings that are missing or repeated.
 func ReadConfiguration(file string) (*Configuration, error) {
 	if file == "" {
 		return load.LoadFromData(nil)

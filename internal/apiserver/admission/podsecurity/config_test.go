@@ -31,7 +31,8 @@ func write(t *testing.T, dir, name, text string) string {
 	return file
 }
 
-// TestDefaults: the file sets the standard of namespaces without labels, except for exempt ones. Labels take precedence.
+// TestDefaults: the file sets the standard of namespaces without labels, except for exempt ones. Labels take
+// precedence.
 func TestDefaults(t *testing.T) {
 	t.Parallel()
 	p := plugin(t, inside)

@@ -27,7 +27,8 @@ import (
 type Config struct {
 	// Namespace returns a stored namespace, or a not-found API error.
 	Namespace func(ctx context.Context, name string) (*corev1.Namespace, error)
-	// Pods returns the pods of a namespace. When a namespace gets a new standard, a warning lists the pods that do not meet it.
+	// Pods returns the pods of a namespace. When a namespace gets a new standard, a warning lists the pods that do not
+	// meet it.
 	Pods func(ctx context.Context, namespace string) ([]*corev1.Pod, error)
 	// Defaults apply to namespaces whose labels choose no standard.
 	Defaults *Configuration

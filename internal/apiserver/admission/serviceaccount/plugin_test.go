@@ -289,7 +289,8 @@ func TestRefusals(t *testing.T) {
 	}
 }
 
-// TestEachPhaseLooksForTheAccount: admission and validation both do, because other plugins may change the pod between them.
+// TestEachPhaseLooksForTheAccount: admission and validation both do, because other plugins may change the pod between
+// them.
 func TestEachPhaseLooksForTheAccount(t *testing.T) {
 	t.Parallel()
 	p := pod(func(p *corev1.Pod) { p.Spec.ServiceAccountName = "nobody" })

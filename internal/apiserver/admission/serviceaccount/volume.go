@@ -21,8 +21,8 @@ const (
 
 func suffixed(prefix string) string { return names.SimpleNameGenerator.GenerateName(prefix) }
 
-// mountToken mounts the token volume in every container that mounts nothing at mountPath. It adds the volume if a container mounts it
-// and the pod has none.
+// mountToken mounts the token volume in every container that mounts nothing at mountPath. It adds the volume if a
+// container mounts it and the pod has none.
 func (p *Plugin) mountToken(pod *corev1.Pod) {
 	name, exists := p.volumeName(pod)
 	mount := corev1.VolumeMount{Name: name, ReadOnly: true, MountPath: mountPath}
