@@ -54,7 +54,7 @@ func (n *node) awaitReal(what string, condition func() bool) {
 	n.t.Helper()
 	err := wait.PollUntilContextTimeout(n.t.Context(), 10*time.Millisecond, time.Minute, true, func(context.Context) (bool, error) { return condition(), nil })
 	if err != nil {
-		n.t.Fatalf("%s: did not come about; status %+v, events:\n%s", what, n.api.get("web"), strings.Join(n.events.all(), "\n"))
+		n.t.Fatalf("%s: did not happen; status %+v, events:\n%s", what, n.api.get("web"), strings.Join(n.events.all(), "\n"))
 	}
 }
 

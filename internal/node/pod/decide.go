@@ -10,41 +10,42 @@ import (
 	"lanyard.dev/internal/node/cri"
 )
 
-// plan is what is to be done for a pod now.
+// plan is the next step for a pod.
 type plan struct {
 	stop []stop
-	// sandbox, where not nil, is the attempt of the sandbox to run; nothing can be started before.
-	sandbox *uint32
-	start   []start
-	// drop are sandboxes to stop, remove containers and gone sandboxes that are of no more use.
-	drop, remove, gone []string
-	// failure is set when the pod may not run any longer.
+	// sandbox, where not nil, is the attempt number of the sandbox to run. No container is started before it runs.
+	sandbox          *uint32
+	start            []start
+	stopSandboxes    []string // IDs
+	removeContainers []string // IDs
+	removeSandboxes  []string // IDs
+	// failure, where not nil, is the reason why the pod must not run any longer.
 	failure *failure
-	// over says that the pod has ended: its containers are kept, and its volumes are not needed any more.
-	over bool
-	// wake is when to look again even if nothing has changed; zero means never.
+	// podEnded is set if all containers of the pod have ended for good. They are kept, and the pod's volumes are torn down.
+	podEnded bool
+	// wake is when to decide again even if nothing has changed. Zero means never.
 	wake time.Time
 }
 
-// stop is a container to end.
+// stop is a container to stop.
 type stop struct {
 	id, name string
 	grace    time.Duration
 	message  string
 }
 
-// start is a container to make and start.
+// start is a container to create and start.
 type start struct {
 	container *corev1.Container
 	attempt   uint32
-	ended     time.Time // when the run before it ended; zero for the first
-	again     bool      // there was one
+	ended     time.Time // the end of the earlier run, zero if there was none
+	isRestart bool      // there was an earlier run
 }
 
 // deadlineExceeded is the failure of a pod that was active for longer than its activeDeadlineSeconds.
 var deadlineExceeded = failure{"DeadlineExceeded", "Pod was active on the node longer than the specified deadline"}
 
-// decide returns what to do next. It does not change the situation's memory, and asks nothing and nobody.
+// decide returns the next step. It reads nothing but the situation, and does not change its memory.
 func decide(s *situation) plan {
 	var p plan
 	if s.ending {
@@ -54,11 +55,11 @@ func decide(s *situation) plan {
 	s.enforceDeadline(&p)
 	if s.outcome() != "" {
 		p.stop = s.stopsInOrder(s.grace())
-		p.over = len(p.stop) == 0
+		p.podEnded = len(p.stop) == 0
 	} else {
-		s.advance(&p)
+		s.planRun(&p)
 	}
-	s.tidy(&p)
+	s.planCleanUp(&p)
 	return p
 }
 
@@ -69,14 +70,14 @@ func (s *situation) enforceDeadline(p *plan) {
 		return
 	}
 	if s.now.Before(at) {
-		p.wake = earlier(p.wake, at)
+		p.wake = earliest(p.wake, at)
 		return
 	}
 	p.failure = &deadlineExceeded
 	s.failure = p.failure
 }
 
-// deadline returns until when the pod may be active.
+// deadline returns the time until which the pod may be active. ok is false if there is no limit.
 func (s *situation) deadline() (time.Time, bool) {
 	if s.pod.Spec.ActiveDeadlineSeconds == nil || s.started.IsZero() {
 		return time.Time{}, false
@@ -84,86 +85,86 @@ func (s *situation) deadline() (time.Time, bool) {
 	return s.started.Add(time.Duration(*s.pod.Spec.ActiveDeadlineSeconds) * time.Second), true
 }
 
-// advance takes a pod that is to run one step on.
-func (s *situation) advance(p *plan) {
-	live := s.live()
-	strays := s.strays(live)
-	p.stop = append(p.stop, strays...)
-	if live == nil {
-		if len(strays) == 0 {
-			s.wantSandbox(p)
+// planRun plans the next step of a pod that is to run.
+func (s *situation) planRun(p *plan) {
+	ready := s.readySandbox()
+	orphans := s.orphanedStops(ready)
+	p.stop = append(p.stop, orphans...)
+	if ready == nil {
+		if len(orphans) == 0 {
+			s.planSandbox(p)
 		}
 		return
 	}
-	if !s.initialized(live) {
-		if !s.initialize(p, live) {
+	if !s.initialized(ready) {
+		if !s.initialize(p, ready) {
 			return
 		}
 	} else {
 		s.keepSidecars(p)
 	}
-	for _, f := range s.regulars() {
-		s.consider(p, &f)
+	for _, f := range s.mainContainers() {
+		s.planStart(p, &f)
 	}
 }
 
-// strays are containers that run in a sandbox that has died.
-func (s *situation) strays(live *cri.Sandbox) []stop {
+// orphanedStops returns stops for the containers that run in a dead sandbox.
+func (s *situation) orphanedStops(ready *cri.Sandbox) []stop {
 	var all []stop
 	for _, c := range s.running() {
-		if live == nil || c.SandboxID != live.ID {
-			all = append(all, stop{c.ID, c.Name, s.grace(), stopping(c.Name)})
+		if ready == nil || c.SandboxID != ready.ID {
+			all = append(all, stop{c.ID, c.Name, s.grace(), stopMessage(c.Name)})
 		}
 	}
 	return all
 }
 
-func (s *situation) wantSandbox(p *plan) {
-	if s.sandbox.waits(s.now) {
-		p.wake = earlier(p.wake, s.sandbox.until)
+func (s *situation) planSandbox(p *plan) {
+	if s.sandbox.mustWait(s.now) {
+		p.wake = earliest(p.wake, s.sandbox.until)
 		return
 	}
 	attempt := uint32(0)
-	if len(s.held.Sandboxes) > 0 {
-		attempt = s.held.Sandboxes[0].Attempt + 1
+	if len(s.observed.Sandboxes) > 0 {
+		attempt = s.observed.Sandboxes[0].Attempt + 1
 	}
 	p.sandbox = &attempt
 }
 
-// initialize goes through the init containers in order, and says whether all have done their work.
-func (s *situation) initialize(p *plan, live *cri.Sandbox) bool {
-	for _, f := range s.initials() {
-		done := f.succeededIn(live)
+// initialize plans the start of the next init container. It returns true if all init containers have completed.
+func (s *situation) initialize(p *plan, ready *cri.Sandbox) bool {
+	for _, f := range s.initContainers() {
+		done := f.succeededIn(ready)
 		if f.kind == sidecar {
-			done = f.alive()
+			done = f.maybeRunning()
 		}
 		if !done {
-			s.consider(p, &f)
+			s.planStart(p, &f)
 			return false
 		}
 	}
 	return true
 }
 
-// keepSidecars starts sidecars again that have ended.
+// keepSidecars plans the restart of sidecars that have ended.
 func (s *situation) keepSidecars(p *plan) {
-	for _, f := range s.initials() {
+	for _, f := range s.initContainers() {
 		if f.kind == sidecar {
-			s.consider(p, &f)
+			s.planStart(p, &f)
 		}
 	}
 }
 
-// consider starts the container if it is to run, is not running, and was not started too recently.
-func (s *situation) consider(p *plan, f *fate) {
+// planStart plans the start of a container that is to run and is not running, once its back-off has passed.
+func (s *situation) planStart(p *plan, f *containerState) {
 	last := f.last()
-	if f.alive() {
+	if f.maybeRunning() {
 		if s.changed[f.container.Name] == last.ID {
 			p.stop = append(p.stop, stop{last.ID, last.Name, s.grace(), "Container " + last.Name + " definition changed, will be restarted"})
 		}
 		return
 	}
-	if f.over() {
+	if f.isDone() {
 		return
 	}
 	at := f.due
@@ -171,22 +172,22 @@ func (s *situation) consider(p *plan, f *fate) {
 		at = failed.until
 	}
 	if s.now.Before(at) {
-		p.wake = earlier(p.wake, at)
+		p.wake = earliest(p.wake, at)
 		return
 	}
 	next := start{container: f.container}
 	if last != nil {
-		next.attempt, next.ended, next.again = last.Attempt+1, last.FinishedAt, true
+		next.attempt, next.ended, next.isRestart = last.Attempt+1, last.FinishedAt, true
 	}
 	p.start = append(p.start, next)
 }
 
-// stopsInOrder ends what runs: the sidecars one after another, the last first, once nothing else runs. Where there is no
-// time left, everything ends at once.
+// stopsInOrder returns the containers to stop next: first the ordinary ones, and when none of them runs any more, the
+// sidecars one after the other, beginning with the last. If there is no grace period, it returns all containers.
 func (s *situation) stopsInOrder(grace time.Duration) []stop {
 	var ordinary, all []stop
 	for _, c := range s.running() {
-		one := stop{c.ID, c.Name, grace, stopping(c.Name)}
+		one := stop{c.ID, c.Name, grace, stopMessage(c.Name)}
 		all = append(all, one)
 		if !s.isSidecar(c.Name) {
 			ordinary = append(ordinary, one)
@@ -210,7 +211,7 @@ func (s *situation) isSidecar(name string) bool {
 	return false
 }
 
-// lastSidecar picks the stops of the sidecar that stands last in the pod.
+// lastSidecar returns the stops of the sidecar that is the last in the pod's spec.
 func (s *situation) lastSidecar(all []stop) []stop {
 	for i := len(s.pod.Spec.InitContainers) - 1; i >= 0; i-- {
 		var these []stop
@@ -226,9 +227,9 @@ func (s *situation) lastSidecar(all []stop) []stop {
 	return all
 }
 
-func stopping(name string) string { return "Stopping container " + name }
+func stopMessage(name string) string { return "Stopping container " + name }
 
-// grace is how long a container may take to end.
+// grace returns how long a container may take to end.
 func (s *situation) grace() time.Duration {
 	switch {
 	case s.killed:
@@ -241,15 +242,15 @@ func (s *situation) grace() time.Duration {
 	return corev1.DefaultTerminationGracePeriodSeconds * time.Second
 }
 
-// longestGrace is some 68 years: more cannot be counted in every place that a grace comes to.
-const longestGrace = math.MaxInt32
+// maxGrace is about 68 years, in seconds. A longer grace period would overflow in some of the places that take it.
+const maxGrace = math.MaxInt32
 
 func inSeconds(n int64) time.Duration {
-	return time.Duration(min(max(n, 0), longestGrace)) * time.Second
+	return time.Duration(min(max(n, 0), maxGrace)) * time.Second
 }
 
-// remainingGrace is what is left of the time a deleted pod was given, in full seconds. The timestamp was cut to a second,
-// so that up to one more may be left than it says.
+// remainingGrace returns the rest of a deleted pod's grace period, in whole seconds. The deletion timestamp is truncated to
+// seconds, so a second is added to it.
 func (s *situation) remainingGrace() time.Duration {
 	var granted time.Duration
 	if g := s.pod.DeletionGracePeriodSeconds; g != nil {
@@ -260,34 +261,34 @@ func (s *situation) remainingGrace() time.Duration {
 	return max(min(left, granted), 0)
 }
 
-// keptRuns is how many runs of each container are kept: the newest, and the one before it for `logs --previous`.
+// keptRuns is the number of runs that are kept of each container: the newest, and the one before for `logs --previous`.
 const keptRuns = 2
 
-// tidy finds what is of no more use: old runs, what was made and never started, and sandboxes that died or whose pod has
-// ended.
-func (s *situation) tidy(p *plan) {
-	kept := map[string]bool{} // sandboxes that hold a run to keep
+// planCleanUp plans the removal of old runs, of containers that were created and never started, and of sandboxes that are
+// dead or whose pod has ended.
+func (s *situation) planCleanUp(p *plan) {
+	kept := map[string]bool{} // sandboxes with a run that is kept
 	seen := map[string]int{}
-	for _, c := range s.held.Containers {
+	for _, c := range s.observed.Containers {
 		seen[c.Name]++
 		switch {
 		case c.State == cri.Created:
 			seen[c.Name]--
-			p.remove = append(p.remove, c.ID)
-		case seen[c.Name] > keptRuns && !alive(&c):
-			p.remove = append(p.remove, c.ID)
+			p.removeContainers = append(p.removeContainers, c.ID)
+		case seen[c.Name] > keptRuns && !maybeRunning(&c):
+			p.removeContainers = append(p.removeContainers, c.ID)
 		default:
 			kept[c.SandboxID] = true
 		}
 	}
-	for i, sandbox := range s.held.Sandboxes {
-		if i == 0 && sandbox.Ready && !p.over || s.runsIn(sandbox.ID) {
+	for i, sandbox := range s.observed.Sandboxes {
+		if i == 0 && sandbox.Ready && !p.podEnded || s.runsIn(sandbox.ID) {
 			continue
 		}
 		if !s.stopped[sandbox.ID] {
-			p.drop = append(p.drop, sandbox.ID)
+			p.stopSandboxes = append(p.stopSandboxes, sandbox.ID)
 		} else if !kept[sandbox.ID] {
-			p.gone = append(p.gone, sandbox.ID)
+			p.removeSandboxes = append(p.removeSandboxes, sandbox.ID)
 		}
 	}
 }

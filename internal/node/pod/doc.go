@@ -1,7 +1,7 @@
-// Package pod runs the pods of a node: one worker for each compares what the API wants with what the container runtime
-// holds, does the next thing, and says in status and events what came of it.
+// Package pod runs the pods of a node. One worker for each pod compares the pod's object with the state of the container
+// runtime, takes the next step, and reports the result in the pod's status and in events.
 //
-// What to do next is decided by a pure function (decide.go) from the pod, the runtime's state, the time and what failed
-// before; everything else carries it out. It does not know CRI, how a volume comes to hold its files, how the pods of the
-// node are learned of, or HTTP.
+// The next step is decided by a function without side effects (decide.go), from the pod, the runtime's state, the time, and
+// earlier failures. The other files carry it out. The package does not know CRI, how a volume gets its files, how the agent
+// finds the pods of the node, or HTTP.
 package pod

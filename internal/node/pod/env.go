@@ -13,27 +13,27 @@ import (
 	"lanyard.dev/internal/tokenvolume"
 )
 
-// environment makes the environment of one container.
+// environment computes the environment of one container.
 type environment struct {
 	objects     Objects
-	pod         *corev1.Pod // with the addresses that its status is to have
+	pod         *corev1.Pod // with the current addresses in its status
 	container   *corev1.Container
 	allocatable corev1.ResourceList
 	service     []corev1.EnvVar
 
-	names  []string // in the order they were first set
+	names  []string // in the order in which they were first set
 	values map[string]string
-	size   int // of what references stood for so far, in bytes
+	size   int // of the expanded references so far, in bytes
 }
 
-// longestEnvironment is what Linux hands a program at the most, variables and arguments together, in bytes. References can
-// make far more than that of a small pod, which the agent must not hold.
-const longestEnvironment = 6 << 20
+// maxEnvironment is the limit of Linux for a program's variables and arguments together, in bytes. References can expand to
+// far more than that, also in a small pod, and the agent must not hold that in memory.
+const maxEnvironment = 6 << 20
 
-var errLongEnvironment = fmt.Errorf("environment and arguments are longer than the %d MiB that a program can be started with", longestEnvironment>>20)
+var errEnvironmentTooLong = fmt.Errorf("environment and arguments are longer than the %d MiB that a program can be started with", maxEnvironment>>20)
 
-// resolve returns the complete environment: the service's variables, then envFrom, then env, where what comes later wins.
-// References see what is set so far and the service's variables.
+// resolve returns the complete environment: the service's variables, then envFrom, then env. A later variable replaces an
+// earlier one of the same name. References expand to variables that are set before, and to the service's variables.
 func (e *environment) resolve(ctx context.Context) ([]corev1.EnvVar, error) {
 	e.values = map[string]string{}
 	for _, from := range e.container.EnvFrom {
@@ -57,25 +57,25 @@ func (e *environment) resolve(ctx context.Context) ([]corev1.EnvVar, error) {
 		all = append(all, corev1.EnvVar{Name: name, Value: e.values[name]})
 		size += len(name) + len(e.values[name])
 	}
-	if size > longestEnvironment {
-		return nil, errLongEnvironment
+	if size > maxEnvironment {
+		return nil, errEnvironmentTooLong
 	}
 	return all, nil
 }
 
-// expand replaces the references in words; nil stays nil. It may be called after resolve, for command and arguments.
+// expand expands the references in words. It returns nil for nil. It may be called after resolve, for command and arguments.
 func (e *environment) expand(words []string) ([]string, error) {
 	all := expandAll(words, e.lookup)
-	if e.size > longestEnvironment {
-		return nil, errLongEnvironment
+	if e.size > maxEnvironment {
+		return nil, errEnvironmentTooLong
 	}
 	return all, nil
 }
 
-// lookup finds a variable for a reference to it. Once references stood for too much they stand for nothing.
+// lookup returns the variable of a reference. When references have expanded to more than maxEnvironment, it returns "".
 func (e *environment) lookup(name string) (string, bool) {
 	value, ok := e.find(name)
-	if e.size += len(value); e.size > longestEnvironment {
+	if e.size += len(value); e.size > maxEnvironment {
 		value = ""
 	}
 	return value, ok
@@ -100,7 +100,7 @@ func (e *environment) set(name, value string) {
 	e.values[name] = value
 }
 
-// addAll adds every key of a Secret or ConfigMap. Any key is taken, as since Kubernetes 1.34.
+// addAll adds every key of a Secret or ConfigMap. As in Kubernetes from 1.34 on, every key is a valid name.
 func (e *environment) addAll(ctx context.Context, from *corev1.EnvFromSource) error {
 	values := map[string]string{}
 	var err error
@@ -119,21 +119,21 @@ func (e *environment) addAll(ctx context.Context, from *corev1.EnvFromSource) er
 	return nil
 }
 
-// configMap copies the data of a ConfigMap; found is false for an optional one that does not exist.
+// configMap copies the data of a ConfigMap. found is false if it does not exist and is optional.
 func (e *environment) configMap(ctx context.Context, name string, optional *bool, into map[string]string) (found bool, err error) {
 	obj, err := e.objects.ConfigMap(ctx, e.pod.Namespace, name)
 	if err != nil {
-		return false, missing("configmap", name, optional, err)
+		return false, readError("configmap", name, optional, err)
 	}
 	maps.Copy(into, obj.Data)
 	return true, nil
 }
 
-// secret copies the data of a Secret; found is false for an optional one that does not exist.
+// secret copies the data of a Secret. found is false if it does not exist and is optional.
 func (e *environment) secret(ctx context.Context, name string, optional *bool, into map[string]string) (found bool, err error) {
 	obj, err := e.objects.Secret(ctx, e.pod.Namespace, name)
 	if err != nil {
-		return false, missing("secret", name, optional, err)
+		return false, readError("secret", name, optional, err)
 	}
 	for key, value := range obj.Data {
 		into[key] = string(value)
@@ -141,8 +141,8 @@ func (e *environment) secret(ctx context.Context, name string, optional *bool, i
 	return true, nil
 }
 
-// missing returns the error of an object that could not be read, nil for an optional one that does not exist.
-func missing(kind, name string, optional *bool, err error) error {
+// readError returns the error for an object that could not be read, or nil if the object does not exist and is optional.
+func readError(kind, name string, optional *bool, err error) error {
 	switch {
 	case !apierrors.IsNotFound(err):
 		return fmt.Errorf("read %s %q: %w", kind, name, err)
@@ -169,7 +169,7 @@ func (e *environment) add(ctx context.Context, v *corev1.EnvVar) error {
 	return err
 }
 
-// valueFrom reads a variable's source; found is false where an optional source is not there.
+// valueFrom returns the value of a variable's source. found is false if the source does not exist and is optional.
 func (e *environment) valueFrom(ctx context.Context, from *corev1.EnvVarSource) (value string, found bool, err error) {
 	switch {
 	case from.FieldRef != nil:
@@ -181,16 +181,16 @@ func (e *environment) valueFrom(ctx context.Context, from *corev1.EnvVarSource) 
 	case from.ConfigMapKeyRef != nil:
 		ref, values := from.ConfigMapKeyRef, map[string]string{}
 		found, err = e.configMap(ctx, ref.Name, ref.Optional, values)
-		return e.key("ConfigMap", ref.Name, ref.Key, ref.Optional, values, found, err)
+		return e.valueOfKey("ConfigMap", ref.Name, ref.Key, ref.Optional, values, found, err)
 	case from.SecretKeyRef != nil:
 		ref, values := from.SecretKeyRef, map[string]string{}
 		found, err = e.secret(ctx, ref.Name, ref.Optional, values)
-		return e.key("Secret", ref.Name, ref.Key, ref.Optional, values, found, err)
+		return e.valueOfKey("Secret", ref.Name, ref.Key, ref.Optional, values, found, err)
 	}
 	return "", false, fmt.Errorf("env source is not supported")
 }
 
-func (e *environment) key(kind, name, key string, optional *bool, values map[string]string, found bool, err error) (string, bool, error) {
+func (e *environment) valueOfKey(kind, name, key string, optional *bool, values map[string]string, found bool, err error) (string, bool, error) {
 	if err != nil || !found {
 		return "", false, err
 	}
@@ -201,8 +201,8 @@ func (e *environment) key(kind, name, key string, optional *bool, values map[str
 	return value, ok, nil
 }
 
-// expand replaces each $(NAME) that lookup knows. $$ stands for $, and what names nothing known stays as it is, as
-// Kubernetes defines for env, command and args.
+// expand replaces each $(NAME) by the value that lookup returns, and $$ by $. A reference that lookup does not know stays
+// unchanged. Kubernetes defines this for env, command and args.
 func expand(in string, lookup func(name string) (string, bool)) string {
 	var out strings.Builder
 	for {
@@ -218,7 +218,7 @@ func expand(in string, lookup func(name string) (string, bool)) string {
 	}
 }
 
-// replacement returns what the start of in, a $ and more, becomes, and how many bytes of in that takes.
+// replacement returns the replacement of the reference at the start of in, which begins with $, and the reference's length.
 func replacement(in string, lookup func(string) (string, bool)) (text string, length int) {
 	if in[1] == '$' {
 		return "$", 2
@@ -233,7 +233,7 @@ func replacement(in string, lookup func(string) (string, bool)) (text string, le
 	return in[:end+1], end + 1
 }
 
-// expandAll expands each of the words; nil stays nil.
+// expandAll expands each of the words. It returns nil for nil.
 func expandAll(words []string, lookup func(string) (string, bool)) []string {
 	if words == nil {
 		return nil

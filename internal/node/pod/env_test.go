@@ -173,11 +173,11 @@ func FuzzExpand(f *testing.F) {
 	})
 }
 
-// escape writes text so that expand gives it back.
+// escape returns a text that expands to text.
 func escape(text string) string { return strings.ReplaceAll(text, "$", "$$") }
 
-// A pod of a few kilobytes must not make the agent hold gigabytes: each variable is twice the one before, or the same
-// long one is asked for again and again.
+// TestEnvironmentIsBounded checks that a pod of a few kilobytes cannot make the agent hold gigabytes: each variable is twice as
+// long as the one before, or many variables refer to the same long value.
 func TestEnvironmentIsBounded(t *testing.T) {
 	t.Parallel()
 	doubling := []corev1.EnvVar{{Name: "V0", Value: "0123456789"}}
@@ -203,7 +203,7 @@ func TestEnvironmentIsBounded(t *testing.T) {
 	}
 }
 
-// Arguments repeat variables, too.
+// TestArgumentsAreBounded checks the same for arguments that refer to a variable many times.
 func TestArgumentsAreBounded(t *testing.T) {
 	t.Parallel()
 	n := newNode(t)

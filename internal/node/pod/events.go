@@ -6,7 +6,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 )
 
-// Reasons of events, as kubectl users know them.
+// The reasons of events. Most are those of a kubelet.
 const (
 	reasonPulling          = "Pulling"
 	reasonPulled           = "Pulled"
@@ -28,7 +28,7 @@ const (
 	reasonRenewUnnotified  = "FailedRenewalNotify"
 )
 
-// normal and warning tell of the pod as a whole.
+// normal and warning record events for a pod.
 func (p *Pods) normal(pod *corev1.Pod, reason, format string, args ...any) {
 	p.Recorder.Event(reference(pod, ""), corev1.EventTypeNormal, reason, fmt.Sprintf(format, args...))
 }
@@ -37,7 +37,7 @@ func (p *Pods) warning(pod *corev1.Pod, reason, format string, args ...any) {
 	p.Recorder.Event(reference(pod, ""), corev1.EventTypeWarning, reason, fmt.Sprintf(format, args...))
 }
 
-// normalOf and warningOf tell of one of its containers.
+// normalOf and warningOf record events for one container of a pod.
 func (p *Pods) normalOf(pod *corev1.Pod, container, reason, format string, args ...any) {
 	p.Recorder.Event(reference(pod, container), corev1.EventTypeNormal, reason, fmt.Sprintf(format, args...))
 }
@@ -46,7 +46,7 @@ func (p *Pods) warningOf(pod *corev1.Pod, container, reason, format string, args
 	p.Recorder.Event(reference(pod, container), corev1.EventTypeWarning, reason, fmt.Sprintf(format, args...))
 }
 
-// reference names the pod, or a container in it.
+// reference returns a reference to the pod, or to a container in it.
 func reference(pod *corev1.Pod, container string) *corev1.ObjectReference {
 	ref := &corev1.ObjectReference{
 		APIVersion: "v1", Kind: "Pod", Namespace: pod.Namespace, Name: pod.Name, UID: pod.UID, ResourceVersion: pod.ResourceVersion,

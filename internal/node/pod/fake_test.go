@@ -20,7 +20,7 @@ import (
 
 var errAway = errors.New("connection refused")
 
-// journal is what was done, in order.
+// journal records actions in order.
 type journal struct {
 	mu    sync.Mutex
 	lines []string
@@ -50,17 +50,17 @@ func (j *journal) count(line string) int {
 
 func (j *journal) index(line string) int { return slices.Index(j.all(), line) }
 
-// program is what a container does once it runs.
+// program is the behaviour of a container.
 type program struct {
 	runs       time.Duration // 0: until it is stopped
 	code       int32
 	reason     string
 	ignoresEnd bool   // does not end on SIGTERM
-	says       string // into its termination log
+	says       string // its termination message
 	logs       string
 }
 
-// fakeRuntime runs containers that behave as their programs say, in the time of a fake clock.
+// fakeRuntime runs containers that behave like their programs, in the time of a fake clock.
 type fakeRuntime struct {
 	*journal
 	clock clock.WithTicker
@@ -70,7 +70,7 @@ type fakeRuntime struct {
 	pods     map[types.UID]*cri.Pod
 	programs map[string]program // by container
 	specs    map[string]cri.ContainerSpec
-	absent   map[string]error // images that cannot be had
+	absent   map[string]error // images that cannot be pulled
 	failures map[string]error // by call
 	signals  []string
 	logged   []cri.Pod
@@ -90,8 +90,8 @@ func (r *fakeRuntime) change(f func()) {
 	f()
 }
 
-// live ends what has run its time. r.mu is held.
-func (r *fakeRuntime) live() {
+// endPrograms ends the containers whose programs have run their time. r.mu is held.
+func (r *fakeRuntime) endPrograms() {
 	now := r.clock.Now()
 	for _, pod := range r.pods {
 		for i := range pod.Containers {
@@ -114,7 +114,7 @@ func (r *fakeRuntime) Pods(context.Context) ([]cri.Pod, error) {
 	if err := r.failures["Pods"]; err != nil {
 		return nil, err
 	}
-	r.live()
+	r.endPrograms()
 	var all []cri.Pod
 	for _, p := range r.pods {
 		if len(p.Sandboxes)+len(p.Containers) > 0 {
@@ -234,15 +234,15 @@ func (r *fakeRuntime) StartContainer(_ context.Context, id string) error {
 	c.State, c.StartedAt = cri.Running, r.clock.Now()
 	r.started[c.Name] = append(r.started[c.Name], c.StartedAt)
 	r.add("start %s", c.Name)
-	return r.speak(c)
+	return r.writeMessage(c)
 }
 
-// speak writes the last words at once; nobody reads them before the end.
-func (r *fakeRuntime) speak(c *cri.Container) error {
-	spec, words := r.specs[c.ID], r.programs[c.Name].says
+// writeMessage writes the termination message. It is read only after the container has ended.
+func (r *fakeRuntime) writeMessage(c *cri.Container) error {
+	spec, message := r.specs[c.ID], r.programs[c.Name].says
 	for _, m := range spec.Mounts {
-		if words != "" && m.ContainerPath == spec.Container.TerminationMessagePath {
-			return writeFile(m.HostPath, words)
+		if message != "" && m.ContainerPath == spec.Container.TerminationMessagePath {
+			return writeFile(m.HostPath, message)
 		}
 	}
 	return nil
@@ -323,7 +323,7 @@ func (r *fakeRuntime) RemovePodLogs(_, name string, _ types.UID) error {
 
 func (r *fakeRuntime) LoggedPods() ([]cri.Pod, error) { return r.logged, nil }
 
-// kill ends the newest sandbox of a pod with everything in it, as when the runtime's machine was restarted.
+// kill ends the newest sandbox of a pod and its containers, as after a restart of the machine.
 func (r *fakeRuntime) kill(uid types.UID) {
 	r.mu.Lock()
 	defer r.mu.Unlock()

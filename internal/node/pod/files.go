@@ -19,14 +19,14 @@ import (
 	"lanyard.dev/internal/node/cri"
 )
 
-// files are what a worker keeps of its pod on this machine: ROOT/UID/etc-hosts, ROOT/UID/containers/NAME/ATTEMPT (what a
-// run says as it ends). The directories are root's alone, since the files in them may be open to all.
+// files are the files that the workers keep of their pods: ROOT/UID/etc-hosts, and the termination logs
+// ROOT/UID/containers/NAME/ATTEMPT. Only root can enter the directories, because all users may write to some of the files.
 type files struct {
 	path string
 	root *os.Root
 }
 
-// openFiles makes the directory and opens it. Names of pods and containers cannot lead out of it.
+// openFiles makes the directory and opens it. No name of a pod or container leads out of it.
 func openFiles(path string) (*files, error) {
 	if err := os.MkdirAll(path, 0o700); err != nil {
 		return nil, fmt.Errorf("make the directory of the pods: %w", err)
@@ -48,8 +48,8 @@ func (f *files) prepare(uid types.UID) error {
 	return f.root.Chmod(string(uid), 0o700)
 }
 
-// writeHosts writes the pod's /etc/hosts in place, since running containers have the file itself mounted, and returns
-// its path.
+// writeHosts writes the pod's /etc/hosts and returns its path. It does not replace the file, because running containers have
+// mounted it.
 func (f *files) writeHosts(uid types.UID, content []byte) (string, error) {
 	name := filepath.Join(string(uid), "etc-hosts")
 	if old, err := f.root.ReadFile(name); err == nil && string(old) == string(content) {
@@ -58,7 +58,7 @@ func (f *files) writeHosts(uid types.UID, content []byte) (string, error) {
 	return filepath.Join(f.path, name), f.write(name, content, 0o644)
 }
 
-// write sets the mode whatever the process's umask.
+// write writes a file and sets its mode, independent of the umask.
 func (f *files) write(name string, content []byte, mode fs.FileMode) error {
 	if err := f.root.WriteFile(name, content, mode); err != nil {
 		return err
@@ -66,22 +66,23 @@ func (f *files) write(name string, content []byte, mode fs.FileMode) error {
 	return f.root.Chmod(name, mode)
 }
 
-func termination(uid types.UID, container string, attempt uint32) string {
+// terminationLog returns the path of a run's termination log below the root.
+func terminationLog(uid types.UID, container string, attempt uint32) string {
 	return filepath.Join(string(uid), "containers", container, strconv.FormatUint(uint64(attempt), 10))
 }
 
-// makeTermination makes the empty file in which a run may say why it ended. Whatever user it runs as may write there.
-func (f *files) makeTermination(uid types.UID, container string, attempt uint32) (string, error) {
-	name := termination(uid, container, attempt)
+// makeTerminationLog makes an empty termination log, to which every user may write, and returns its path.
+func (f *files) makeTerminationLog(uid types.UID, container string, attempt uint32) (string, error) {
+	name := terminationLog(uid, container, attempt)
 	if err := f.root.MkdirAll(filepath.Dir(name), 0o700); err != nil {
 		return "", err
 	}
 	return filepath.Join(f.path, name), f.write(name, nil, 0o666)
 }
 
-// readTermination returns at most limit bytes of what a run said.
-func (f *files) readTermination(uid types.UID, container string, attempt uint32, limit int64) string {
-	file, err := f.root.Open(termination(uid, container, attempt))
+// readTerminationLog returns at most limit bytes of a run's termination log, or "" if it cannot be read.
+func (f *files) readTerminationLog(uid types.UID, container string, attempt uint32, limit int64) string {
+	file, err := f.root.Open(terminationLog(uid, container, attempt))
 	if err != nil {
 		return ""
 	}
@@ -93,15 +94,15 @@ func (f *files) readTermination(uid types.UID, container string, attempt uint32,
 	return strings.ToValidUTF8(string(data), "\uFFFD")
 }
 
-// removeTermination forgets what a run said.
-func (f *files) removeTermination(uid types.UID, container string, attempt uint32) {
-	_ = f.root.Remove(termination(uid, container, attempt)) // goes with the pod's directory at the latest
+// removeTerminationLog removes a run's termination log.
+func (f *files) removeTerminationLog(uid types.UID, container string, attempt uint32) {
+	_ = f.root.Remove(terminationLog(uid, container, attempt)) // if this fails, the file is removed with the pod's directory
 }
 
-// remove removes what was made here, and the pod's directory unless others have something in it.
+// remove removes the pod's files, and the pod's directory if it is empty then.
 func (f *files) remove(uid types.UID) error {
 	var errs []error
-	// Earlier agents kept a file named user as well.
+	// Earlier versions of the agent also made a file named user.
 	for _, name := range []string{"etc-hosts", "user", "containers"} {
 		errs = append(errs, f.root.RemoveAll(filepath.Join(string(uid), name)))
 	}
@@ -109,7 +110,7 @@ func (f *files) remove(uid types.UID) error {
 	return errors.Join(errs...)
 }
 
-// existing returns the pods that have a directory.
+// existing returns the UIDs of the pods that have a directory.
 func (f *files) existing() ([]types.UID, error) {
 	entries, err := fs.ReadDir(f.root.FS(), ".")
 	if err != nil {
@@ -124,7 +125,7 @@ func (f *files) existing() ([]types.UID, error) {
 	return all, nil
 }
 
-// hostname is the name the pod has for itself.
+// hostname returns the host name in the pod.
 func hostname(pod *corev1.Pod) string {
 	name := pod.Name
 	if pod.Spec.Hostname != "" {
@@ -139,8 +140,8 @@ func hostname(pod *corev1.Pod) string {
 
 const hostsPath = "/etc/hosts"
 
-// hostsFile returns the pod's /etc/hosts: names of its own, or the machine's for a pod with the host's network, and in
-// either case its aliases.
+// hostsFile returns the pod's /etc/hosts. It has the pod's host name, or the machine's entries for a pod in the host network,
+// and the pod's host aliases.
 func hostsFile(pod *corev1.Pod, ips []string) ([]byte, error) {
 	var out bytes.Buffer
 	if pod.Spec.HostNetwork {
@@ -171,36 +172,36 @@ func hostsFile(pod *corev1.Pod, ips []string) ([]byte, error) {
 	return out.Bytes(), nil
 }
 
-// Kubernetes' bounds on what containers say as they end.
+// The bounds of Kubernetes on termination messages.
 const (
-	longestWords     = 4096
-	longestWordsOf   = 12 * 1024 // of all containers of a pod
+	maxMessage       = 4096
+	maxPodMessages   = 12 * 1024 // all containers of a pod together
 	fallbackLogLines = 80
 	fallbackLogBytes = 2048
 )
 
-// lastWords returns what a run left in its termination log, or, where it failed and the pod wants that, the end of its
-// log. What was found is remembered; it does not change any more.
-func (w *worker) lastWords(ctx context.Context, pod *corev1.Pod, c *corev1.Container, run *cri.Container) string {
-	if words, ok := w.messages[run.ID]; ok {
-		return words
+// terminationMessage returns the content of a run's termination log. If that is empty, the run has failed and its policy says
+// so, it returns the end of its log. The message is remembered, because it does not change any more.
+func (w *worker) terminationMessage(ctx context.Context, pod *corev1.Pod, c *corev1.Container, run *cri.Container) string {
+	if message, ok := w.messages[run.ID]; ok {
+		return message
 	}
-	limit := int64(min(longestWords, longestWordsOf/max(len(containersOf(pod)), 1)))
-	var words string
+	limit := int64(min(maxMessage, maxPodMessages/max(len(containersOf(pod)), 1)))
+	var message string
 	if c.TerminationMessagePath != "" {
-		words = w.files.readTermination(w.uid, run.Name, run.Attempt, limit)
+		message = w.files.readTerminationLog(w.uid, run.Name, run.Attempt, limit)
 	}
 	failed := run.ExitCode != 0 || run.Reason == "OOMKilled"
-	if words == "" && failed && c.TerminationMessagePolicy == corev1.TerminationMessageFallbackToLogsOnError {
-		words = w.endOfLog(ctx, run.ID, min(limit, fallbackLogBytes))
+	if message == "" && failed && c.TerminationMessagePolicy == corev1.TerminationMessageFallbackToLogsOnError {
+		message = w.logTail(ctx, run.ID, min(limit, fallbackLogBytes))
 	}
-	w.messages[run.ID] = words
-	return words
+	w.messages[run.ID] = message
+	return message
 }
 
-// endOfLog returns at most limit bytes of the end of a run's log, "" where it cannot be read.
-func (w *worker) endOfLog(ctx context.Context, id string, limit int64) string {
-	tail := &ending{limit: int(limit)}
+// logTail returns at most the last limit bytes of a run's log, or "" if the log cannot be read.
+func (w *worker) logTail(ctx context.Context, id string, limit int64) string {
+	tail := &tailWriter{limit: int(limit)}
 	options := &corev1.PodLogOptions{TailLines: ptr.To[int64](fallbackLogLines)}
 	if err := w.Runtime.Logs(ctx, id, options, tail, tail); err != nil {
 		w.logFailure(ctx, "read the end of a container's log", err)
@@ -209,13 +210,13 @@ func (w *worker) endOfLog(ctx context.Context, id string, limit int64) string {
 	return string(bytes.ToValidUTF8(tail.data, []byte("\uFFFD")))
 }
 
-// ending keeps the end of what is written to it.
-type ending struct {
+// tailWriter keeps the last bytes that are written to it.
+type tailWriter struct {
 	data  []byte
 	limit int
 }
 
-func (e *ending) Write(p []byte) (int, error) {
+func (e *tailWriter) Write(p []byte) (int, error) {
 	e.data = append(e.data, p...)
 	if over := len(e.data) - e.limit; over > 0 {
 		e.data = append(e.data[:0], e.data[over:]...)

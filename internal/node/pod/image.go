@@ -16,20 +16,20 @@ import (
 const (
 	errImagePull     = "ErrImagePull"
 	imagePullBackOff = "ImagePullBackOff"
-	// showPullError is for how long a failed pull is shown as such, before it is shown as held back.
-	showPullError = 2 * time.Second
-	// imageLookPeriod is how often the runtime is asked for an image while its pull is held back.
-	imageLookPeriod = 3 * time.Second
+	// pullErrorPeriod is how long a failed pull is shown as ErrImagePull before it is shown as ImagePullBackOff.
+	pullErrorPeriod = 2 * time.Second
+	// imageCheckPeriod is how often the runtime is asked for an image while its pull is in the back-off.
+	imageCheckPeriod = 3 * time.Second
 )
 
-// image is how far the image of a container has come.
+// image is the state of the image of a container.
 type image struct {
 	id string
-	// ready says that it was made sure of since the container was last started.
+	// ready is set if the image has been ensured since the container was last started.
 	ready    bool
 	retry    retry
 	failedAt time.Time
-	failure  string // what a failed pull said, until it is shown as held back
+	failure  string // the error of a failed pull, until it is shown as ImagePullBackOff
 }
 
 func (w *worker) image(container string) *image {
@@ -39,7 +39,7 @@ func (w *worker) image(container string) *image {
 	return w.images[container]
 }
 
-// ensureImages makes the images of the containers present. It goes on after a failure, so that all are told of.
+// ensureImages pulls the images of the containers if needed. It continues after a failure, so that all failures are reported.
 func (w *worker) ensureImages(ctx context.Context, s *situation, containers []*corev1.Container) bool {
 	ok := true
 	for _, c := range containers {
@@ -54,13 +54,13 @@ func (w *worker) ensureImage(ctx context.Context, s *situation, c *corev1.Contai
 		return true
 	}
 	state, err := w.Runtime.ImageState(ctx, c)
-	// An image may be imported while its pull is held back.
-	if im.retry.waits(s.now) && (err != nil || state != cri.ImageUsable) {
-		w.later(earlier(im.retry.until, s.now.Add(imageLookPeriod)))
+	// An image may be imported while its pull is in the back-off.
+	if im.retry.mustWait(s.now) && (err != nil || state != cri.ImageUsable) {
+		w.wakeAt(earliest(im.retry.until, s.now.Add(imageCheckPeriod)))
 		return false
 	}
 	pulls := err == nil && state == cri.ImageNeedsPull
-	if pulls { // what is there need not wait for registries that are slow
+	if pulls { // an image that is present does not wait for slow registries
 		if !acquire(ctx, w.pulls) {
 			return false
 		}
@@ -80,7 +80,7 @@ func (w *worker) ensureImage(ctx context.Context, s *situation, c *corev1.Contai
 	return true
 }
 
-// pull has the image made sure of. pulls says whether that asks the registry.
+// pull ensures the image and records events. pulls reports whether that pulls from a registry.
 func (w *worker) pull(ctx context.Context, s *situation, c *corev1.Container, im *image, pulls bool) (err error) {
 	began := w.Clock.Now()
 	if pulls {
@@ -101,7 +101,7 @@ func (w *worker) pull(ctx context.Context, s *situation, c *corev1.Container, im
 	return nil
 }
 
-// pullSecrets reads the secrets to pull with. Those that cannot be read are told of and left out.
+// pullSecrets returns the pod's pull secrets. It leaves out those that cannot be read, and records an event for them.
 func (w *worker) pullSecrets(ctx context.Context, pod *corev1.Pod, pulls bool) []*corev1.Secret {
 	if !pulls {
 		return nil
@@ -110,7 +110,7 @@ func (w *worker) pullSecrets(ctx context.Context, pod *corev1.Pod, pulls bool) [
 	var lacking []string
 	for _, ref := range pod.Spec.ImagePullSecrets {
 		if ref.Name == "" {
-			continue // which the API accepts, with a Warning
+			continue // the API accepts an empty name, with a warning
 		}
 		secret, err := w.Objects.Secret(ctx, pod.Namespace, ref.Name)
 		if err != nil {
@@ -132,7 +132,7 @@ func (w *worker) pullFailed(s *situation, c *corev1.Container, im *image, err er
 		reason, message = known.Reason, known.Message
 	}
 	im.failedAt = w.Clock.Now()
-	im.retry.failed(im.failedAt, pullPace, w.jitter())
+	im.retry.failed(im.failedAt, pullBackoff, w.jitter())
 	im.failure = ""
 	switch reason {
 	case errImagePull:
@@ -145,30 +145,30 @@ func (w *worker) pullFailed(s *situation, c *corev1.Container, im *image, err er
 	}
 	w.warningOf(s.pod, c.Name, reasonFailed, "Error: %s", reason)
 	w.waiting[c.Name] = corev1.ContainerStateWaiting{Reason: reason, Message: message}
-	w.touched()
+	w.markStale()
 }
 
-// agePulls shows pulls that have failed as held back.
-func (w *worker) agePulls(s *situation) {
-	if s.halting() {
+// showPullBackOff changes the waiting state of containers with a failed pull to ImagePullBackOff.
+func (w *worker) showPullBackOff(s *situation) {
+	if s.willStartNothing() {
 		return
 	}
 	for name, im := range w.images {
-		if im.failure == "" || !im.retry.waits(s.now) {
+		if im.failure == "" || !im.retry.mustWait(s.now) {
 			continue
 		}
-		if at := im.failedAt.Add(showPullError); s.now.Before(at) {
-			w.later(at)
+		if at := im.failedAt.Add(pullErrorPeriod); s.now.Before(at) {
+			w.wakeAt(at)
 			continue
 		}
 		c := containerOf(s.pod, name)
 		if c == nil {
 			continue
 		}
-		held := fmt.Sprintf("Back-off pulling image %q", c.Image)
-		w.waiting[name] = corev1.ContainerStateWaiting{Reason: imagePullBackOff, Message: held + ": " + errImagePull + ": " + im.failure}
+		backOff := fmt.Sprintf("Back-off pulling image %q", c.Image)
+		w.waiting[name] = corev1.ContainerStateWaiting{Reason: imagePullBackOff, Message: backOff + ": " + errImagePull + ": " + im.failure}
 		im.failure = ""
-		w.normalOf(s.pod, name, reasonBackOff, "%s", held)
+		w.normalOf(s.pod, name, reasonBackOff, "%s", backOff)
 		w.warningOf(s.pod, name, reasonFailed, "Error: %s", imagePullBackOff)
 	}
 }
@@ -185,14 +185,14 @@ func containersOf(pod *corev1.Pod) []*corev1.Container {
 	return slices.Clip(all)
 }
 
-// acquire takes one of a bounded number of places; it returns false when ctx ends first.
-func acquire(ctx context.Context, places chan struct{}) bool {
+// acquire takes a slot. It returns false if ctx ends first.
+func acquire(ctx context.Context, slots chan struct{}) bool {
 	select {
-	case places <- struct{}{}:
-		return ctx.Err() == nil || func() bool { <-places; return false }()
+	case slots <- struct{}{}:
+		return ctx.Err() == nil || func() bool { <-slots; return false }()
 	case <-ctx.Done():
 		return false
 	}
 }
 
-func release(places chan struct{}) { <-places }
+func release(slots chan struct{}) { <-slots }

@@ -27,7 +27,7 @@ func (m *metrics) done(operation string, err error) {
 
 func (p *Pods) register(registry compbasemetrics.KubeRegistry) {
 	registry.MustRegister(p.metrics.operations)
-	registry.CustomMustRegister(&census{
+	registry.CustomMustRegister(&podCollector{
 		pods: p,
 		phases: compbasemetrics.NewDesc("lanyard_pods",
 			"Pods bound to this node, by phase.", []string{"phase"}, nil, compbasemetrics.ALPHA, ""),
@@ -37,18 +37,18 @@ func (p *Pods) register(registry compbasemetrics.KubeRegistry) {
 }
 
 // census counts pods and containers at each collection.
-type census struct {
+type podCollector struct {
 	compbasemetrics.BaseStableCollector
 	pods               *Pods
 	phases, containers *compbasemetrics.Desc
 }
 
-func (c *census) DescribeWithStability(ch chan<- *compbasemetrics.Desc) {
+func (c *podCollector) DescribeWithStability(ch chan<- *compbasemetrics.Desc) {
 	ch <- c.phases
 	ch <- c.containers
 }
 
-func (c *census) CollectWithStability(ch chan<- compbasemetrics.Metric) {
+func (c *podCollector) CollectWithStability(ch chan<- compbasemetrics.Metric) {
 	phases, running := c.pods.count()
 	for _, phase := range []corev1.PodPhase{corev1.PodPending, corev1.PodRunning, corev1.PodSucceeded, corev1.PodFailed} {
 		ch <- compbasemetrics.NewLazyConstMetric(c.phases, compbasemetrics.GaugeValue, float64(phases[phase]), string(phase))
@@ -63,9 +63,9 @@ func (p *Pods) count() (phases map[corev1.PodPhase]int, running int) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for _, w := range p.workers {
-		pod, gone, held := w.look()
-		for i := range held.Containers {
-			if held.Containers[i].State == cri.Running {
+		pod, gone, observed := w.snapshot()
+		for i := range observed.Containers {
+			if observed.Containers[i].State == cri.Running {
 				running++
 			}
 		}

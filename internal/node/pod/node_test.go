@@ -30,7 +30,7 @@ var t0 = time.Date(2026, 6, 1, 12, 0, 0, 0, time.UTC)
 
 func writeFile(path, text string) error { return os.WriteFile(path, []byte(text), 0o600) }
 
-// fakeVolumes sets up a path for each volume.
+// fakeVolumes returns a path for each volume.
 type fakeVolumes struct {
 	*journal
 	mu       sync.Mutex
@@ -62,7 +62,7 @@ func (v *fakeVolumes) TearDown(_ context.Context, uid types.UID) error {
 
 func (v *fakeVolumes) Existing() ([]types.UID, error) { return v.existing, nil }
 
-// fakeObjects are the authority's.
+// fakeObjects are the objects at the authority.
 type fakeObjects struct {
 	mu         sync.Mutex
 	secrets    map[string]*corev1.Secret
@@ -91,7 +91,7 @@ func (o *fakeObjects) ConfigMap(_ context.Context, namespace, name string) (*cor
 	return nil, apierrors.NewNotFound(corev1.Resource("configmaps"), name)
 }
 
-// fakeAPI keeps pods, and tells of changes as a watch does.
+// fakeAPI keeps pods, and notifies its watcher of changes.
 type fakeAPI struct {
 	*journal
 	mu      sync.Mutex
@@ -132,7 +132,7 @@ func (a *fakeAPI) PatchStatus(_ context.Context, namespace, name string, patch [
 	return next, nil
 }
 
-// store keeps the pod's next state and tells of it. a.mu is held.
+// store stores the pod's next state and notifies the watcher. a.mu is held.
 func (a *fakeAPI) store(pod *corev1.Pod) {
 	a.version++
 	pod.ResourceVersion = fmt.Sprint(a.version)
@@ -165,7 +165,7 @@ func (a *fakeAPI) get(name string) *corev1.Pod {
 	return a.pods["default/"+name]
 }
 
-// edit changes a pod as a user does.
+// edit changes a pod, as a user does.
 func (a *fakeAPI) edit(name string, f func(*corev1.Pod)) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -174,7 +174,7 @@ func (a *fakeAPI) edit(name string, f func(*corev1.Pod)) {
 	a.store(pod)
 }
 
-// eventLog keeps events as TYPE REASON MESSAGE.
+// eventLog records events as TYPE REASON MESSAGE.
 type eventLog struct {
 	mu     sync.Mutex
 	events []string
@@ -208,7 +208,7 @@ func (l *eventLog) has(event string) bool {
 	return slices.ContainsFunc(l.all(), func(e string) bool { return strings.Contains(e, event) })
 }
 
-// node is an agent's pods with fakes around them.
+// node has Pods whose dependencies are fakes.
 type node struct {
 	t       *testing.T
 	clock   *testingclock.FakeClock
@@ -220,7 +220,7 @@ type node struct {
 	events  *eventLog
 	metrics compbasemetrics.KubeRegistry
 	root    string
-	// refusals is how many sandboxes more are told of in vain.
+	// refusals is how many of the next calls of OnSandbox return an error.
 	refusals atomic.Int32
 	pods     *Pods
 	stop     func()
@@ -240,7 +240,7 @@ func newNode(t *testing.T) *node {
 	return n
 }
 
-// begin starts an agent, ending the one before; what the fakes hold stays.
+// begin starts an agent, after ending the one before. The state of the fakes stays.
 func (n *node) begin() {
 	n.t.Helper()
 	n.stop()
@@ -286,7 +286,7 @@ func (n *node) apply(pod *corev1.Pod) {
 	n.api.store(pod)
 }
 
-// delete marks a pod as to be deleted, as the authority does.
+// delete sets the deletion timestamp of a pod, as the authority does.
 func (n *node) delete(name string, grace int64) {
 	n.api.edit(name, func(pod *corev1.Pod) {
 		pod.DeletionTimestamp = ptr.To(metav1.NewTime(n.clock.Now().Add(time.Duration(grace) * time.Second).Truncate(time.Second)))
@@ -294,7 +294,7 @@ func (n *node) delete(name string, grace int64) {
 	})
 }
 
-// await lets time pass until the condition holds.
+// await steps the clock until the condition holds.
 func (n *node) await(what string, condition func() bool) {
 	n.t.Helper()
 	err := wait.PollUntilContextTimeout(n.t.Context(), time.Millisecond, 20*time.Second, true, func(context.Context) (bool, error) {
@@ -306,12 +306,12 @@ func (n *node) await(what string, condition func() bool) {
 	})
 	if err != nil {
 		status, _ := json.MarshalIndent(n.api.pods, "", " ")
-		n.t.Fatalf("%s: did not come about\nevents:\n%s\njournal:\n%s\n%s", what,
+		n.t.Fatalf("%s: did not happen\nevents:\n%s\njournal:\n%s\n%s", what,
 			strings.Join(n.events.all(), "\n"), strings.Join(n.journal.all(), "\n"), status)
 	}
 }
 
-// awaitPod awaits that the pod's status holds.
+// awaitPod steps the clock until the pod's status meets the condition, and returns the pod.
 func (n *node) awaitPod(what, name string, condition func(*corev1.PodStatus) bool) *corev1.Pod {
 	n.t.Helper()
 	n.await(what, func() bool {
@@ -331,10 +331,10 @@ func waitsFor(reason string) func(*corev1.PodStatus) bool {
 	}
 }
 
-// isIdle says that nothing is left of any pod.
+// isIdle reports whether nothing of any pod is left.
 func (n *node) isIdle() bool {
-	held, err := n.runtime.Pods(context.Background())
-	return err == nil && len(held) == 0 && len(n.pods.known()) == 0
+	observed, err := n.runtime.Pods(context.Background())
+	return err == nil && len(observed) == 0 && len(n.pods.known()) == 0
 }
 
 func aPod(change ...func(*corev1.Pod)) *corev1.Pod {

@@ -24,7 +24,7 @@ import (
 	"lanyard.dev/internal/podannotation"
 )
 
-// Config is what the workers work with.
+// Config configures Pods.
 type Config struct {
 	Runtime Runtime
 
@@ -52,7 +52,7 @@ type Config struct {
 	OnSandbox func(pod *corev1.Pod, sandboxID string, up bool) error
 }
 
-// Pods runs the pods of one node. Its methods may be called concurrently. Set, Remove and Renewed do not block.
+// Pods runs the pods of one node. Its methods may be called concurrently. Set and Remove do not block.
 type Pods struct {
 	Config
 	metrics *metrics
@@ -61,7 +61,7 @@ type Pods struct {
 	synced  chan struct{}
 	sync    sync.Once
 	jitter  func() float64 // 0 to 1
-	// pulls and starts bound how much is pulled and started at once.
+	// pulls and starts bound the number of concurrent pulls and starts.
 	pulls, starts chan struct{}
 	group         sync.WaitGroup
 
@@ -76,10 +76,10 @@ type Pods struct {
 
 // New returns the workers of a node without pods. It registers listeners with config.Objects and config.Volumes.
 func New(config Config) *Pods {
-	atOnce := max(2*runtime.NumCPU(), 4)
+	concurrency := max(2*runtime.NumCPU(), 4)
 	p := &Pods{
 		Config: config, metrics: newMetrics(), synced: make(chan struct{}), jitter: rand.Float64, workers: map[types.UID]*worker{},
-		pulls: make(chan struct{}, atOnce), starts: make(chan struct{}, atOnce),
+		pulls: make(chan struct{}, concurrency), starts: make(chan struct{}, concurrency),
 	}
 	p.status = newPublisher(config.API, config.Clock)
 	p.relist = newRelist(config.Runtime, config.Clock, p.observe, func(err error) { p.metrics.done("list", err) })
@@ -137,21 +137,21 @@ func (p *Pods) forget(w *worker) {
 	delete(p.workers, w.uid)
 }
 
-// Synced says that every pod the API has for this node has been Set. Only then is it known that what else is found on the
-// machine belongs to pods that are gone.
+// Synced must be called when Set has been called for every pod of this node. Before that, Pods removes nothing of unknown
+// pods.
 func (p *Pods) Synced() { p.sync.Do(func() { close(p.synced) }) }
 
-// Set takes a pod that is new or has changed. The caller must not change it afterwards.
+// Set adds a new pod, or a new state of a pod. The caller must not change the pod afterwards.
 func (p *Pods) Set(pod *corev1.Pod) {
 	if !p.isMine(pod) {
 		return
 	}
-	p.status.see(pod)
+	p.status.observe(pod)
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for _, w := range p.workers {
 		if w.uid != pod.UID && w.isNamed(pod.Namespace, pod.Name) {
-			w.remove() // another has taken its name, so it is gone
+			w.remove() // a new pod has this name, so the old pod is gone
 		}
 	}
 	if w, ok := p.workers[pod.UID]; ok {
@@ -161,26 +161,26 @@ func (p *Pods) Set(pod *corev1.Pod) {
 	p.add(pod, false)
 }
 
-// isMine leaves out what is not a pod for this agent to run.
+// isMine reports whether the agent is to run the pod.
 func (p *Pods) isMine(pod *corev1.Pod) bool {
 	if podannotation.IsProcess(pod) || pod.Spec.NodeName != p.NodeName {
 		return false
 	}
 	if pod.UID == "" || strings.ContainsAny(string(pod.UID), `/\`) || strings.HasPrefix(string(pod.UID), ".") {
-		klog.ErrorS(nil, "Left a pod alone whose UID is none", "pod", klog.KObj(pod))
+		klog.ErrorS(nil, "Ignored a pod with an invalid UID", "pod", klog.KObj(pod))
 		return false
 	}
 	return true
 }
 
-// add makes a worker. p.mu is held.
+// add makes a worker for a pod. p.mu is held.
 func (p *Pods) add(pod *corev1.Pod, gone bool) {
 	w := newWorker(p, pod, gone)
 	p.workers[pod.UID] = w
 	p.launch(w)
 }
 
-// Remove takes note that a pod's object is gone. What is left of it on the machine is ended at once.
+// Remove must be called when a pod's object is gone. The pod's containers are stopped at once, without grace period.
 func (p *Pods) Remove(namespace, name string, uid types.UID) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -196,33 +196,34 @@ func (p *Pods) objectChanged(namespace string, _ nodeaccess.Reference) {
 	defer p.mu.Unlock()
 	for _, w := range p.workers {
 		if w.namespace == namespace {
-			w.hurry()
+			w.retryNow()
 		}
 	}
 }
 
-// Find returns the pod of this name with the status that it has, or is to have, at the authority, and its sandbox, which is
-// "" where none is ready; ok is false where there is no such pod. The pod must not be changed.
+// Find returns the pod of this name with its current status, which may not have been written to the authority yet, and the ID
+// of its sandbox, which is "" if no sandbox is ready. ok is false if there is no such pod. The caller must not change the pod.
 func (p *Pods) Find(namespace, name string) (found *corev1.Pod, sandboxID string, ok bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for _, w := range p.workers {
-		if pod, gone, held := w.look(); !gone && w.isNamed(namespace, name) {
-			if s := (&situation{held: held}).live(); s != nil {
+		if pod, gone, observed := w.snapshot(); !gone && w.isNamed(namespace, name) {
+			if s := (&situation{observed: observed}).readySandbox(); s != nil {
 				sandboxID = s.ID
 			}
-			return withoutStrangers(p.status.latest(pod), &held), sandboxID, true
+			return withOwnContainersOnly(p.status.latest(pod), &observed), sandboxID, true
 		}
 	}
 	return nil, "", false
 }
 
-// withoutStrangers returns the pod without the containers in its status that the runtime does not hold of this pod. The
-// status is in part what the authority has, and who may write that must not choose whose logs and terminals are shown.
-func withoutStrangers(pod *corev1.Pod, held *cri.Pod) *corev1.Pod {
+// withOwnContainersOnly returns a copy of the pod. It removes the IDs of containers from the status that do not belong to the
+// pod in the runtime. Parts of the status come from the authority: permission to write a pod's status must not give access to
+// the logs and terminals of other containers.
+func withOwnContainersOnly(pod *corev1.Pod, observed *cri.Pod) *corev1.Pod {
 	owns := func(id string) bool {
 		_, bare, _ := strings.Cut(id, "://")
-		return id == "" || slices.ContainsFunc(held.Containers, func(c cri.Container) bool { return c.ID == bare })
+		return id == "" || slices.ContainsFunc(observed.Containers, func(c cri.Container) bool { return c.ID == bare })
 	}
 	known := *pod
 	known.Status = *pod.Status.DeepCopy()
@@ -240,10 +241,11 @@ func withoutStrangers(pod *corev1.Pod, held *cri.Pod) *corev1.Pod {
 	return &known
 }
 
-// observe hands what the runtime holds to the workers. What belongs to no pod is ended, once it is known which pods exist.
-func (p *Pods) observe(held []cri.Pod) {
-	byUID := make(map[types.UID]cri.Pod, len(held))
-	for _, pod := range held {
+// observe passes the pods of the runtime to the workers. Once all existing pods are known, it adds workers that remove the
+// pods that no longer exist.
+func (p *Pods) observe(observed []cri.Pod) {
+	byUID := make(map[types.UID]cri.Pod, len(observed))
+	for _, pod := range observed {
 		byUID[pod.UID] = pod
 	}
 	p.mu.Lock()
@@ -256,7 +258,7 @@ func (p *Pods) observe(held []cri.Pod) {
 	}
 	for uid, pod := range byUID {
 		if _, ok := p.workers[uid]; !ok {
-			p.add(orphan(&pod), true)
+			p.add(podOf(&pod), true)
 			p.workers[uid].observe(pod)
 		}
 	}
@@ -271,12 +273,12 @@ func (p *Pods) isSynced() bool {
 	}
 }
 
-// orphan stands for a pod of which only the runtime knows.
-func orphan(held *cri.Pod) *corev1.Pod {
-	return &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: held.Namespace, Name: held.Name, UID: held.UID}}
+// podOf returns an object for a pod that only the runtime knows.
+func podOf(observed *cri.Pod) *corev1.Pod {
+	return &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: observed.Namespace, Name: observed.Name, UID: observed.UID}}
 }
 
-// known returns the pods there are workers for.
+// known returns the sorted UIDs of the pods that have a worker.
 func (p *Pods) known() []types.UID {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -288,22 +290,21 @@ func (p *Pods) known() []types.UID {
 	return all
 }
 
-// Runtime is what the workers need of the container runtime. Stopping and removing what is stopped or removed already
-// succeeds.
+// Runtime is the container runtime. To stop or remove something that is stopped or removed already is no error.
 type Runtime interface {
-	// Pods returns everything the runtime holds of this agent.
+	// Pods returns the sandboxes and containers of this agent, by pod.
 	Pods(ctx context.Context) ([]cri.Pod, error)
 
 	RunSandbox(ctx context.Context, pod *corev1.Pod, attempt uint32) (id string, err error)
 	StopSandbox(ctx context.Context, id string) error
 	RemoveSandbox(ctx context.Context, id string) error
 
-	// EnsureImage makes the container's image present as its pull policy says. Its error may be a *cri.ImageError.
+	// EnsureImage pulls the container's image if its pull policy requires that. The error may be a *cri.ImageError.
 	EnsureImage(ctx context.Context, pod *corev1.Pod, container *corev1.Container, pullSecrets []*corev1.Secret) (imageID string, err error)
-	// ImageState reports what EnsureImage would have to do. It asks no registry.
+	// ImageState reports what EnsureImage would do. It sends no request to a registry.
 	ImageState(ctx context.Context, container *corev1.Container) (cri.ImageState, error)
 
-	// CreateContainer makes a container. Its error may be a *cri.ConfigError.
+	// CreateContainer creates a container. The error may be a *cri.ConfigError.
 	CreateContainer(ctx context.Context, spec cri.ContainerSpec) (id string, err error)
 	StartContainer(ctx context.Context, id string) error
 	// StopContainer returns once the container has ended.
@@ -314,15 +315,15 @@ type Runtime interface {
 	Exec(ctx context.Context, containerID string, command []string, timeout time.Duration) (exitCode int, output []byte, err error)
 	Logs(ctx context.Context, containerID string, options *corev1.PodLogOptions, stdout, stderr io.Writer) error
 	RemovePodLogs(namespace, name string, uid types.UID) error
-	// LoggedPods returns the pods that have logs on this machine, by their names alone.
+	// LoggedPods returns the namespaces, names and UIDs of the pods that have logs on this machine.
 	LoggedPods() ([]cri.Pod, error)
 }
 
-// Volumes is what the workers need of the pods' volumes.
+// Volumes makes and removes the pods' volumes.
 type Volumes interface {
-	// SetUp makes the volumes and returns their paths by name. Once it has succeeded they are kept fresh until TearDown.
+	// SetUp makes the volumes and returns their paths by name. The volumes are kept up to date until TearDown.
 	SetUp(ctx context.Context, pod *corev1.Pod) (map[string]string, error)
-	// TearDown removes the volumes; of a pod that has none, it does nothing.
+	// TearDown removes the volumes. If the pod has none, it does nothing.
 	TearDown(ctx context.Context, uid types.UID) error
 	// Existing returns the pods that have volumes on this machine.
 	Existing() ([]types.UID, error)
@@ -330,10 +331,10 @@ type Volumes interface {
 	OnRenew(func(pod *corev1.Pod, volumes []string))
 }
 
-// Objects reads what the node's pods name. What does not exist is an apierrors.IsNotFound error.
+// Objects reads the objects that the node's pods name. If an object does not exist, the error is apierrors.IsNotFound.
 type Objects interface {
-	// Hold keeps what the pod names at hand until Release, so that a container can be started again while the authority is
-	// away. It may be called again when the pod has changed.
+	// Hold keeps the objects that the pod names in memory until Release, so that a container can be started again while the
+	// authority cannot be reached. It may be called again when the pod has changed.
 	Hold(pod *corev1.Pod)
 	Release(uid types.UID)
 	Secret(ctx context.Context, namespace, name string) (*corev1.Secret, error)
@@ -342,11 +343,11 @@ type Objects interface {
 	OnChange(func(namespace string, changed nodeaccess.Reference))
 }
 
-// API is what the workers write to the authority. An object that is gone, or was replaced by another of its name, is an
-// apierrors.IsNotFound or IsConflict error.
+// API writes to the authority. If the object is gone, or another object has its name, the error is apierrors.IsNotFound or
+// IsConflict.
 type API interface {
-	// PatchStatus applies a strategic merge patch to the pod's status and returns the pod as it is then.
+	// PatchStatus applies a strategic merge patch to the pod's status and returns the patched pod.
 	PatchStatus(ctx context.Context, namespace, name string, patch []byte) (*corev1.Pod, error)
-	// Delete removes the object at once, if it still has this UID.
+	// Delete deletes the object at once, without grace period, if it has this UID.
 	Delete(ctx context.Context, namespace, name string, uid types.UID) error
 }

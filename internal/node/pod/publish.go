@@ -20,15 +20,15 @@ import (
 )
 
 const (
-	publishAtOnce   = 4
-	publishTimeout  = 10 * time.Second
-	publishFirst    = 200 * time.Millisecond
-	publishLongest  = 30 * time.Second
-	publishLastWord = 2 * time.Second
+	publishWorkers      = 4
+	publishTimeout      = 10 * time.Second
+	publishRetryMin     = 200 * time.Millisecond
+	publishRetryMax     = 30 * time.Second
+	finalPublishTimeout = 2 * time.Second
 )
 
-// publisher writes the pods' statuses to the authority: of each pod only the newest, only when it says something new, and
-// again and again while the authority is away. Nobody waits for it.
+// publisher writes the pods' statuses to the authority. It writes only the newest status of each pod, and only if it differs
+// from the authority's. It tries again until it succeeds. The workers do not wait for it.
 type publisher struct {
 	api     API
 	queue   workqueue.TypedDelayingInterface[types.UID]
@@ -38,7 +38,7 @@ type publisher struct {
 	entries map[types.UID]*entry
 }
 
-// entry is what the authority has of a pod, and what it is to have.
+// entry is the newest state of a pod at the authority, and the status that it is to have.
 type entry struct {
 	seen *corev1.Pod
 	want *corev1.PodStatus
@@ -48,14 +48,14 @@ func newPublisher(api API, c clock.WithTicker) *publisher {
 	return &publisher{
 		api: api, entries: map[types.UID]*entry{},
 		queue:   workqueue.NewTypedDelayingQueueWithConfig(workqueue.TypedDelayingQueueConfig[types.UID]{Clock: c}),
-		backoff: workqueue.NewTypedItemExponentialFailureRateLimiter[types.UID](publishFirst, publishLongest),
+		backoff: workqueue.NewTypedItemExponentialFailureRateLimiter[types.UID](publishRetryMin, publishRetryMax),
 	}
 }
 
-// run works until ctx ends.
+// run writes statuses until ctx ends.
 func (p *publisher) run(ctx context.Context) {
 	var group sync.WaitGroup
-	for range publishAtOnce {
+	for range publishWorkers {
 		group.Go(func() {
 			for p.next(ctx) {
 			}
@@ -82,8 +82,8 @@ func (p *publisher) next(ctx context.Context) bool {
 	return true
 }
 
-// see takes note of the pod as the authority has it.
-func (p *publisher) see(pod *corev1.Pod) {
+// observe records the state of a pod at the authority.
+func (p *publisher) observe(pod *corev1.Pod) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	e, ok := p.entries[pod.UID]
@@ -91,24 +91,24 @@ func (p *publisher) see(pod *corev1.Pod) {
 		e = &entry{}
 		p.entries[pod.UID] = e
 	}
-	e.take(pod)
+	e.observe(pod)
 }
 
-func (e *entry) take(pod *corev1.Pod) {
+func (e *entry) observe(pod *corev1.Pod) {
 	if e.seen == nil || !isOlder(pod, e.seen) {
 		e.seen = pod
 	}
 }
 
-// isOlder compares states of one object. Versions that are no numbers are taken as they come.
+// isOlder reports whether a is an older state of the object than b. If the resource versions are no numbers, it returns false.
 func isOlder(a, b *corev1.Pod) bool {
 	va, errA := strconv.ParseUint(a.ResourceVersion, 10, 64)
 	vb, errB := strconv.ParseUint(b.ResourceVersion, 10, 64)
 	return errA == nil && errB == nil && va < vb
 }
 
-// say has the status written. Of a pod that was never seen, or was forgotten, nothing is.
-func (p *publisher) say(uid types.UID, status *corev1.PodStatus) {
+// set schedules the status to be written. It does nothing for a pod that was never observed, or was forgotten.
+func (p *publisher) set(uid types.UID, status *corev1.PodStatus) {
 	p.mu.Lock()
 	e, ok := p.entries[uid]
 	if ok {
@@ -120,7 +120,7 @@ func (p *publisher) say(uid types.UID, status *corev1.PodStatus) {
 	}
 }
 
-// latest returns the pod with the status that was said last: the authority may not have it yet.
+// latest returns the pod with the status that was last set, which may not be written yet.
 func (p *publisher) latest(pod *corev1.Pod) *corev1.Pod {
 	_, want := p.entry(pod.UID)
 	if want == nil {
@@ -131,9 +131,9 @@ func (p *publisher) latest(pod *corev1.Pod) *corev1.Pod {
 	return &now
 }
 
-// lastWord writes what was said last, before the object goes.
-func (p *publisher) lastWord(ctx context.Context, uid types.UID) error {
-	return p.send(ctx, uid, publishLastWord)
+// writeFinal writes the status that was last set, before the object is deleted.
+func (p *publisher) writeFinal(ctx context.Context, uid types.UID) error {
+	return p.send(ctx, uid, finalPublishTimeout)
 }
 
 func (p *publisher) forget(uid types.UID) {
@@ -156,7 +156,7 @@ func (p *publisher) send(ctx context.Context, uid types.UID, timeout time.Durati
 	defer cancel()
 	now, err := p.api.PatchStatus(ctx, seen.Namespace, seen.Name, patch)
 	if apierrors.IsNotFound(err) {
-		return nil // Remove is on its way
+		return nil // the pod was deleted: Remove will be called
 	}
 	if err == nil && now.UID == uid {
 		p.written(now)
@@ -164,12 +164,12 @@ func (p *publisher) send(ctx context.Context, uid types.UID, timeout time.Durati
 	return err
 }
 
-// written takes note of a pod whose status was written, unless it was forgotten meanwhile.
+// written records the state of a pod after its status was written, unless the pod was forgotten meanwhile.
 func (p *publisher) written(pod *corev1.Pod) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if e, ok := p.entries[pod.UID]; ok {
-		e.take(pod)
+		e.observe(pod)
 	}
 }
 
@@ -182,8 +182,8 @@ func (p *publisher) entry(uid types.UID) (*corev1.Pod, *corev1.PodStatus) {
 	return nil, nil
 }
 
-// statusPatch returns what makes the pod's status the one wanted, nil where nothing does. It names the pod's UID, so that
-// a pod that has taken its name meanwhile refuses it.
+// statusPatch returns the patch that changes the pod's status to want, or nil if it is the same. The patch contains the pod's
+// UID, so that the authority refuses it for another pod of the same name.
 func statusPatch(seen *corev1.Pod, want *corev1.PodStatus) ([]byte, error) {
 	before, err := json.Marshal(corev1.Pod{Status: seen.Status})
 	if err != nil {
@@ -204,16 +204,16 @@ func statusPatch(seen *corev1.Pod, want *corev1.PodStatus) ([]byte, error) {
 	return strategicpatch.CreateTwoWayMergePatch(before, after, corev1.Pod{})
 }
 
-// NewAPI returns the API of an authority that is reached by a client.
-func NewAPI(client typedcorev1.PodsGetter) API { return remote{client} }
+// NewAPI returns an API that uses a client.
+func NewAPI(client typedcorev1.PodsGetter) API { return apiClient{client} }
 
-type remote struct{ client typedcorev1.PodsGetter }
+type apiClient struct{ client typedcorev1.PodsGetter }
 
-func (r remote) PatchStatus(ctx context.Context, namespace, name string, patch []byte) (*corev1.Pod, error) {
+func (r apiClient) PatchStatus(ctx context.Context, namespace, name string, patch []byte) (*corev1.Pod, error) {
 	return r.client.Pods(namespace).Patch(ctx, name, types.StrategicMergePatchType, patch, metav1.PatchOptions{}, "status")
 }
 
-func (r remote) Delete(ctx context.Context, namespace, name string, uid types.UID) error {
+func (r apiClient) Delete(ctx context.Context, namespace, name string, uid types.UID) error {
 	options := metav1.NewDeleteOptions(0)
 	options.Preconditions = metav1.NewUIDPreconditions(string(uid))
 	return r.client.Pods(namespace).Delete(ctx, name, *options)

@@ -14,79 +14,79 @@ import (
 	"lanyard.dev/internal/node/cri"
 )
 
-// relistPeriod is how often the runtime is asked what it holds. It also bounds how late the end of a container is seen.
+// relistPeriod is how often the runtime's pods are listed. It bounds the delay until the end of a container is noticed.
 const relistPeriod = time.Second
 
-// relist asks the runtime what it holds, for all workers together.
+// relist lists the runtime's pods for all workers.
 type relist struct {
 	runtime Runtime
 	clock   clock.WithTicker
 	observe func([]cri.Pod)
-	done    func(error) // is told how each listing went
-	asked   chan struct{}
+	report  func(error) // is called with the result of each listing
+	wakeup  chan struct{}
 
 	mu      sync.Mutex
 	waiting []chan error
 	failing bool
 }
 
-func newRelist(runtime Runtime, c clock.WithTicker, observe func([]cri.Pod), done func(error)) *relist {
-	return &relist{runtime: runtime, clock: c, observe: observe, done: done, asked: make(chan struct{}, 1)}
+func newRelist(runtime Runtime, c clock.WithTicker, observe func([]cri.Pod), report func(error)) *relist {
+	return &relist{runtime: runtime, clock: c, observe: observe, report: report, wakeup: make(chan struct{}, 1)}
 }
 
-// run relists once a period, and whenever a worker asks.
+// run lists once in each period, and whenever a worker calls refresh.
 func (r *relist) run(ctx context.Context) {
 	ticker := r.clock.NewTicker(relistPeriod)
 	defer ticker.Stop()
 	for ctx.Err() == nil {
-		r.once(ctx)
+		r.list(ctx)
 		select {
 		case <-ctx.Done():
 		case <-ticker.C():
-		case <-r.asked:
+		case <-r.wakeup:
 		}
 	}
 }
 
-// once answers those who asked before it began.
-func (r *relist) once(ctx context.Context) {
+// list lists once. It returns the result to the calls of refresh that were made before.
+func (r *relist) list(ctx context.Context) {
 	r.mu.Lock()
 	waiting := r.waiting
 	r.waiting = nil
 	r.mu.Unlock()
-	held, err := r.runtime.Pods(ctx)
+	observed, err := r.runtime.Pods(ctx)
 	if err == nil {
-		r.observe(held)
+		r.observe(observed)
 	}
-	r.done(err)
+	r.report(err)
 	r.log(ctx, err)
 	for _, answer := range waiting {
 		answer <- err
 	}
 }
 
-// log tells of the first failure, and of the first success after it.
+// log logs the first failure, and the first success after it.
 func (r *relist) log(ctx context.Context, err error) {
 	switch {
 	case ctx.Err() != nil:
 		return
 	case err != nil && !r.failing:
-		klog.ErrorS(err, "The container runtime does not tell what runs")
+		klog.ErrorS(err, "Could not list the pods of the container runtime; trying again")
 	case err == nil && r.failing:
-		klog.InfoS("The container runtime tells again what runs")
+		klog.InfoS("The container runtime lists its pods again")
 	}
 	r.failing = err != nil
 }
 
-// fresh returns once the workers know what the runtime held at some moment after this call.
-func (r *relist) fresh(ctx context.Context) error {
+// refresh returns when the workers have observed a state of the runtime that is later than this call.
+func (r *relist) refresh(ctx context.Context) error {
 	answer := make(chan error, 1)
 	r.mu.Lock()
 	r.waiting = append(r.waiting, answer)
 	r.mu.Unlock()
 	select {
-	case r.asked <- struct{}{}:
-	default: // someone has asked already
+	case r.wakeup <- struct{}{}:
+	default: // a listing is due already
 	}
 	select {
 	case err := <-answer:
@@ -96,23 +96,23 @@ func (r *relist) fresh(ctx context.Context) error {
 	}
 }
 
-// recover removes, once it is known which pods exist, what earlier agents left of others on this machine. What the runtime
-// holds of such pods is found by observe.
+// recover removes what earlier agents have left on this machine of pods that no longer exist. It waits until all existing pods
+// are known. The containers of such pods are found by observe.
 func (p *Pods) recover(ctx context.Context) {
 	select {
 	case <-ctx.Done():
 		return
 	case <-p.synced:
 	}
-	var again retry
+	var attempt retry
 	for ctx.Err() == nil {
 		err := p.removeLeftovers(ctx)
 		if err == nil {
 			return
 		}
 		klog.ErrorS(err, "Will be tried again: remove what is left of earlier pods")
-		again.failed(p.Clock.Now(), runtimePace, p.jitter())
-		timer := p.Clock.NewTimer(again.until.Sub(p.Clock.Now()))
+		attempt.failed(p.Clock.Now(), runtimeBackoff, p.jitter())
+		timer := p.Clock.NewTimer(attempt.until.Sub(p.Clock.Now()))
 		select {
 		case <-timer.C():
 		case <-ctx.Done():
@@ -121,10 +121,11 @@ func (p *Pods) recover(ctx context.Context) {
 	}
 }
 
-// removeLeftovers lists before it asks which pods are known, so that those that come meanwhile are not among the leftovers.
-// It waits for the runtime's list, since pods found there have workers, which remove more than files.
+// removeLeftovers lists volumes, files and logs first and the known pods afterwards, so that it does not remove those of a pod
+// that has just been created. It waits for a listing of the runtime: pods that are found there get a worker, which removes
+// everything of the pod.
 func (p *Pods) removeLeftovers(ctx context.Context) error {
-	if err := p.relist.fresh(ctx); err != nil {
+	if err := p.relist.refresh(ctx); err != nil {
 		return err
 	}
 	found, err := p.leftovers()
@@ -151,7 +152,7 @@ func (p *Pods) removeLeftovers(ctx context.Context) error {
 	return errors.Join(errs...)
 }
 
-// leftovers returns every pod of which there are volumes or files, logs apart.
+// leftovers returns every pod that has volumes or files, except logs.
 func (p *Pods) leftovers() ([]types.UID, error) {
 	mounted, err := p.Volumes.Existing()
 	if err != nil {

@@ -53,8 +53,8 @@ func tokenVolumes(pod *corev1.Pod, volumes []string) []string {
 // notice returns the on-renew annotation as it was when the pod was started. A later change of the annotation has no effect,
 // because permission to write a pod's object is not permission to run commands in its containers.
 func (w *worker) notice() (notice podannotation.Notice, ok bool) {
-	_, _, held := w.look()
-	live := (&situation{held: held}).live()
+	_, _, observed := w.snapshot()
+	live := (&situation{observed: observed}).readySandbox()
 	if live == nil || live.OnRenew == "" {
 		return podannotation.Notice{}, false
 	}
@@ -64,9 +64,9 @@ func (w *worker) notice() (notice podannotation.Notice, ok bool) {
 
 // containersThatMount returns the running containers that mount one of the volumes.
 func (w *worker) containersThatMount(volumes []string) []cri.Container {
-	pod, _, held := w.look()
+	pod, _, observed := w.snapshot()
 	var all []cri.Container
-	for _, run := range held.Containers {
+	for _, run := range observed.Containers {
 		c := containerOf(pod, run.Name)
 		if run.State == cri.Running && c != nil && slices.ContainsFunc(c.VolumeMounts, func(m corev1.VolumeMount) bool { return slices.Contains(volumes, m.Name) }) {
 			all = append(all, run)

@@ -45,8 +45,8 @@ func TestRenewed(t *testing.T) {
 	}
 }
 
-// TestRenewedAsStarted changes the annotation of a pod that runs, in its object and, with another agent, before that has seen
-// it: what it said when the pod was started is done, and nothing else.
+// TestRenewedAsStarted changes the annotation of a running pod in its object, and then also for an agent that has not seen the
+// former annotation. Only the annotation that the pod had when it was started is carried out.
 func TestRenewedAsStarted(t *testing.T) {
 	t.Parallel()
 	for name, test := range map[string]struct{ before, after, want string }{
@@ -75,11 +75,11 @@ func TestRenewedAsStarted(t *testing.T) {
 			n.pods.mu.Lock()
 			w := n.pods.workers[pod.UID]
 			n.pods.mu.Unlock()
-			if kept, _, _ := w.look(); kept.Annotations[podannotation.OnRenew] != test.before {
+			if kept, _, _ := w.snapshot(); kept.Annotations[podannotation.OnRenew] != test.before {
 				t.Errorf("a new sandbox would have %q", kept.Annotations[podannotation.OnRenew])
 			}
 			w.mu.Lock()
-			w.pod = pod // as an agent has it that begins after the change
+			w.pod = pod // the pod of an agent that starts after the change
 			w.mu.Unlock()
 			if test.want != "" {
 				n.await("event", func() bool { return n.events.has("Normal RenewalNotified") })

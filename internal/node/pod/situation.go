@@ -9,32 +9,32 @@ import (
 	"lanyard.dev/internal/node/cri"
 )
 
-// situation is all that is known of a pod at one moment. What is to be done, and what the status says, follow from it alone.
+// situation is everything that is known about a pod at one moment. The next step and the pod's status depend on nothing else.
 type situation struct {
-	pod  *corev1.Pod
-	held cri.Pod
-	now  time.Time
+	pod      *corev1.Pod
+	observed cri.Pod // the pod's sandboxes and containers in the runtime
+	now      time.Time
 	// started is when the pod was first seen on this node.
 	started time.Time
-	// ending: the object is to be deleted. killed: it is gone, so nothing has any time left.
+	// ending is set if the object is being deleted. killed is set if it is gone, so that there is no grace period.
 	ending, killed bool
-	// failure, where not nil, is why the pod may not run, or not any more.
+	// failure, where not nil, is the reason why the pod must not run.
 	failure *failure
 	memory
 }
 
-// failure is a pod's end that does not come from its containers.
+// failure is a reason for the failure of a pod that is not the failure of one of its containers.
 type failure struct{ Reason, Message string }
 
-// memory is what a worker remembers from one look at its pod to the next. All of it may be lost: then restarts are as the
-// runtime's counts tell, and what failed is tried at once.
+// memory is the part of a situation that a worker remembers. It may be lost: then the back-off of restarts is derived from
+// the runtime's attempt numbers, and failed steps are tried again at once.
 type memory struct {
 	restarts map[string]restart // by container
-	attempts map[string]retry   // by container: making it failed
+	attempts map[string]retry   // by container: failures to create or start it
 	sandbox  retry
-	// stopped are the sandboxes whose network has been given back.
+	// stopped are the sandboxes that have been stopped, so that their network is released.
 	stopped map[string]bool
-	// changed holds, by container, the run that has another image than the pod's spec by now.
+	// changed is, by container, the ID of the run whose image is no longer that of the pod's spec.
 	changed map[string]string
 }
 
@@ -42,54 +42,56 @@ func newMemory() memory {
 	return memory{restarts: map[string]restart{}, attempts: map[string]retry{}, stopped: map[string]bool{}, changed: map[string]string{}}
 }
 
-// kind tells apart what a pod's containers are for.
+// kind is the kind of a container in a pod.
 type kind int
 
 const (
 	regular kind = iota
 	initial
-	sidecar // an init container that goes on running
+	sidecar // an init container with the restart policy Always
 )
 
-// fate is what has become of one container of a pod, and what is to become of it.
-type fate struct {
+// containerState is the state of one container of a pod.
+type containerState struct {
 	container *corev1.Container
 	kind      kind
-	runs      []cri.Container // the newest first, without what never started
-	// again says that the container ended and is to be started again, no earlier than due.
-	again bool
-	due   time.Time
-	delay time.Duration // how due came about
+	runs      []cri.Container // the newest first, without those that were never started
+	// mustRestart is set if the container has ended and is to be started again, not before due.
+	mustRestart bool
+	due         time.Time
+	delay       time.Duration // the back-off that led to due
 }
 
-// last returns the newest run, nil before the first.
-func (f *fate) last() *cri.Container {
+// last returns the newest run, or nil if there is none.
+func (f *containerState) last() *cri.Container {
 	if len(f.runs) == 0 {
 		return nil
 	}
 	return &f.runs[0]
 }
 
-func (f *fate) alive() bool { return f.last() != nil && alive(f.last()) }
+func (f *containerState) maybeRunning() bool { return f.last() != nil && maybeRunning(f.last()) }
 
-// over says that the container ended for good.
-func (f *fate) over() bool { return f.last() != nil && f.last().State == cri.Exited && !f.again }
+// isDone reports whether the container has ended for good.
+func (f *containerState) isDone() bool {
+	return f.last() != nil && f.last().State == cri.Exited && !f.mustRestart
+}
 
-// succeededIn says that the container ended well in this sandbox.
-func (f *fate) succeededIn(sandbox *cri.Sandbox) bool {
+// succeededIn reports whether the container has succeeded in this sandbox.
+func (f *containerState) succeededIn(sandbox *cri.Sandbox) bool {
 	l := f.last()
 	return l != nil && l.State == cri.Exited && l.ExitCode == 0 && sandbox != nil && l.SandboxID == sandbox.ID
 }
 
-// alive says whether a run may still do something. What is in no known state may.
-func alive(c *cri.Container) bool { return c.State == cri.Running || c.State == cri.Unknown }
+// maybeRunning reports whether a run is running, or its state is unknown.
+func maybeRunning(c *cri.Container) bool { return c.State == cri.Running || c.State == cri.Unknown }
 
-// initials returns what became of the init containers, in order.
-func (s *situation) initials() []fate {
-	var all []fate
+// initContainers returns the states of the init containers, in the order of the spec.
+func (s *situation) initContainers() []containerState {
+	var all []containerState
 	for i := range s.pod.Spec.InitContainers {
 		c := &s.pod.Spec.InitContainers[i]
-		all = append(all, s.fate(c, initKind(c)))
+		all = append(all, s.containerState(c, initKind(c)))
 	}
 	return all
 }
@@ -101,35 +103,35 @@ func initKind(c *corev1.Container) kind {
 	return initial
 }
 
-// regulars returns what became of the ordinary containers, in order.
-func (s *situation) regulars() []fate {
-	var all []fate
+// mainContainers returns the states of the ordinary containers, in the order of the spec.
+func (s *situation) mainContainers() []containerState {
+	var all []containerState
 	for i := range s.pod.Spec.Containers {
-		all = append(all, s.fate(&s.pod.Spec.Containers[i], regular))
+		all = append(all, s.containerState(&s.pod.Spec.Containers[i], regular))
 	}
 	return all
 }
 
-func (s *situation) fate(c *corev1.Container, k kind) fate {
-	f := fate{container: c, kind: k, runs: runs(&s.held, c.Name)}
+func (s *situation) containerState(c *corev1.Container, k kind) containerState {
+	f := containerState{container: c, kind: k, runs: runs(&s.observed, c.Name)}
 	if len(f.runs) == 0 {
-		f.runs = s.lost(c.Name)
+		f.runs = s.lostRun(c.Name)
 	}
 	last := f.last()
 	if last == nil || last.State != cri.Exited {
 		return f
 	}
-	f.again = s.restarts(c.Name, k, last)
+	f.mustRestart = s.restarts(c.Name, k, last)
 	if k == initial && last.ExitCode == 0 {
 		return f
 	}
-	if r := s.memory.restarts[c.Name]; f.again && s.changed[c.Name] != last.ID && !r.forgotten(last.FinishedAt) {
+	if r := s.memory.restarts[c.Name]; f.mustRestart && s.changed[c.Name] != last.ID && !r.isReset(last.FinishedAt) {
 		f.due, f.delay = r.due(last.FinishedAt), r.delay
 	}
 	return f
 }
 
-// restarts says whether a container that ended is to be started again.
+// restarts reports whether a container that has ended is to be started again.
 func (s *situation) restarts(name string, k kind, last *cri.Container) bool {
 	policy := s.pod.Spec.RestartPolicy
 	switch {
@@ -137,8 +139,8 @@ func (s *situation) restarts(name string, k kind, last *cri.Container) bool {
 		return true
 	case k == initial && last.ExitCode == 0:
 		// An init container runs once in each sandbox.
-		live := s.live()
-		return live == nil || live.ID != last.SandboxID
+		ready := s.readySandbox()
+		return ready == nil || ready.ID != last.SandboxID
 	case policy == corev1.RestartPolicyNever:
 		return false
 	case policy == corev1.RestartPolicyOnFailure:
@@ -148,9 +150,9 @@ func (s *situation) restarts(name string, k kind, last *cri.Container) bool {
 }
 
 // runs returns the runs of a container that were started, the newest first.
-func runs(held *cri.Pod, name string) []cri.Container {
+func runs(observed *cri.Pod, name string) []cri.Container {
 	var all []cri.Container
-	for _, c := range held.Containers {
+	for _, c := range observed.Containers {
 		if c.Name == name && c.State != cri.Created {
 			all = append(all, c)
 		}
@@ -158,9 +160,9 @@ func runs(held *cri.Pod, name string) []cri.Container {
 	return all
 }
 
-// lost stands for a run that the status tells of and the runtime does not know any more. A container that must not run
-// twice is not run again because its traces were removed.
-func (s *situation) lost(name string) []cri.Container {
+// lostRun returns the run that the pod's status mentions and the runtime no longer knows, as a list of at most one. Without
+// it, a container that must run only once would run again after its container was removed from the runtime.
+func (s *situation) lostRun(name string) []cri.Container {
 	for _, status := range append(s.pod.Status.InitContainerStatuses, s.pod.Status.ContainerStatuses...) {
 		if status.Name != name || status.ContainerID == "" {
 			continue
@@ -179,19 +181,20 @@ func (s *situation) lost(name string) []cri.Container {
 	return nil
 }
 
-// live returns the sandbox in which containers can be started, nil where there is none.
-func (s *situation) live() *cri.Sandbox {
-	if len(s.held.Sandboxes) > 0 && s.held.Sandboxes[0].Ready {
-		return &s.held.Sandboxes[0]
+// readySandbox returns the sandbox in which containers can be started, or nil.
+func (s *situation) readySandbox() *cri.Sandbox {
+	if len(s.observed.Sandboxes) > 0 && s.observed.Sandboxes[0].Ready {
+		return &s.observed.Sandboxes[0]
 	}
 	return nil
 }
 
-// initialized says whether the init containers have done their work in this sandbox: an ordinary one has run in it.
-func (s *situation) initialized(live *cri.Sandbox) bool {
+// initialized reports whether the init containers have completed in this sandbox. They have if an ordinary container has been
+// created in it.
+func (s *situation) initialized(ready *cri.Sandbox) bool {
 	for i := range s.pod.Spec.Containers {
-		for _, c := range s.held.Containers {
-			if live != nil && c.SandboxID == live.ID && c.Name == s.pod.Spec.Containers[i].Name {
+		for _, c := range s.observed.Containers {
+			if ready != nil && c.SandboxID == ready.ID && c.Name == s.pod.Spec.Containers[i].Name {
 				return true
 			}
 		}
@@ -199,7 +202,7 @@ func (s *situation) initialized(live *cri.Sandbox) bool {
 	return false
 }
 
-// outcome returns the phase the pod ends in, "" while there is something to run.
+// outcome returns the phase in which the pod ends, or "" if containers are still to run.
 func (s *situation) outcome() corev1.PodPhase {
 	if s.failure != nil {
 		return corev1.PodFailed
@@ -207,19 +210,19 @@ func (s *situation) outcome() corev1.PodPhase {
 	if phase := s.pod.Status.Phase; ended(phase) {
 		return phase
 	}
-	for _, f := range s.initials() {
-		if f.kind == initial && f.over() && f.last().ExitCode != 0 {
+	for _, f := range s.initContainers() {
+		if f.kind == initial && f.isDone() && f.last().ExitCode != 0 {
 			return corev1.PodFailed
 		}
 	}
-	return s.sum()
+	return s.mainOutcome()
 }
 
-// sum is the outcome of the ordinary containers.
-func (s *situation) sum() corev1.PodPhase {
+// mainOutcome returns the outcome of the ordinary containers.
+func (s *situation) mainOutcome() corev1.PodPhase {
 	phase := corev1.PodSucceeded
-	for _, f := range s.regulars() {
-		if !f.over() {
+	for _, f := range s.mainContainers() {
+		if !f.isDone() {
 			return ""
 		}
 		if f.last().ExitCode != 0 {
@@ -233,97 +236,98 @@ func ended(phase corev1.PodPhase) bool {
 	return phase == corev1.PodSucceeded || phase == corev1.PodFailed
 }
 
-// running returns the containers that may still do something.
+// running returns the runs that may be running.
 func (s *situation) running() []cri.Container {
 	var all []cri.Container
-	for _, c := range s.held.Containers {
-		if alive(&c) {
+	for _, c := range s.observed.Containers {
+		if maybeRunning(&c) {
 			all = append(all, c)
 		}
 	}
 	return all
 }
 
-// Kubernetes' back-off between restarts of a container, and between pulls of an image.
+// The back-off of Kubernetes between restarts of a container, and between pulls of an image.
 const (
-	firstRestart  = 10 * time.Second
-	longestDelay  = 5 * time.Minute
-	forgetRestart = 10 * time.Minute
+	firstRestart    = 10 * time.Second
+	maxRestartDelay = 5 * time.Minute
+	restartResetAge = 10 * time.Minute
 )
 
-// restart is when a container was last started anew, and how long it must stay down should it end again.
+// restart is the time of a container's last restart, and the back-off before the next.
 type restart struct {
 	delay time.Duration
 	at    time.Time
 }
 
-// due returns the time before which a container that ended may not be started again.
+// due returns the time before which a container that has ended must not be started again.
 func (r restart) due(ended time.Time) time.Time {
-	if r.forgotten(ended) {
+	if r.isReset(ended) {
 		return time.Time{}
 	}
 	return ended.Add(r.delay)
 }
 
-// next returns what to remember when a container that ended is started again now.
+// next returns the restart to remember when a container that has ended is started again now.
 func (r restart) next(ended, now time.Time) restart {
-	if r.forgotten(ended) {
+	if r.isReset(ended) {
 		return restart{firstRestart, now}
 	}
-	return restart{min(2*r.delay, longestDelay), now}
+	return restart{min(2*r.delay, maxRestartDelay), now}
 }
 
-func (r restart) forgotten(ended time.Time) bool {
-	return r.delay == 0 || ended.Sub(r.at) > forgetRestart
+// isReset reports whether the container ran long enough before it ended that the back-off begins again.
+func (r restart) isReset(ended time.Time) bool {
+	return r.delay == 0 || ended.Sub(r.at) > restartResetAge
 }
 
-// resumed returns the back-off of a container that an earlier agent has restarted so many times, so that a new agent does
-// not start a crashing container over and over faster than the old one did.
-func resumed(restarts uint32, startedAt time.Time) restart {
+// restartSoFar returns the back-off of a container that an earlier agent has restarted, so that a new agent does not restart
+// a crashing container more often than the earlier one did.
+func restartSoFar(restarts uint32, startedAt time.Time) restart {
 	if restarts == 0 {
 		return restart{}
 	}
-	delay := longestDelay
+	delay := maxRestartDelay
 	if doublings := restarts - 1; doublings < 5 {
-		delay = min(firstRestart<<doublings, longestDelay)
+		delay = min(firstRestart<<doublings, maxRestartDelay)
 	}
 	return restart{delay, startedAt}
 }
 
-// retry is when something that failed may be tried again.
+// retry is the time before which a failed step must not be tried again.
 type retry struct {
 	delay time.Duration
 	until time.Time
 }
 
-// pace is how the delays of a retry grow.
-type pace struct{ first, longest time.Duration }
+// backoffLimits are the first and the longest delay of a retry.
+type backoffLimits struct{ first, longest time.Duration }
 
 var (
-	pullPace    = pace{firstRestart, longestDelay}
-	mountPace   = pace{500 * time.Millisecond, 2 * time.Minute}
-	runtimePace = pace{time.Second, time.Minute}
-	deletePace  = pace{500 * time.Millisecond, 30 * time.Second}
+	pullBackoff    = backoffLimits{firstRestart, maxRestartDelay}
+	mountBackoff   = backoffLimits{500 * time.Millisecond, 2 * time.Minute}
+	runtimeBackoff = backoffLimits{time.Second, time.Minute}
+	deleteBackoff  = backoffLimits{500 * time.Millisecond, 30 * time.Second}
 )
 
-// failed doubles the delay. The jitter, 0 to 1, adds up to a tenth, because many pods may have failed together.
-func (r *retry) failed(now time.Time, p pace, jitter float64) {
+// failed doubles the delay. jitter, from 0 to 1, adds up to a tenth of it, because many pods may have failed at the same time.
+func (r *retry) failed(now time.Time, p backoffLimits, jitter float64) {
 	r.delay = min(max(2*r.delay, p.first), p.longest)
 	r.until = now.Add(r.delay + time.Duration(jitter*float64(r.delay)/10))
 }
 
-// waits says whether it is too early to try again.
-func (r *retry) waits(now time.Time) bool { return now.Before(r.until) }
+// mustWait reports whether it is too early to try again.
+func (r *retry) mustWait(now time.Time) bool { return now.Before(r.until) }
 
-// earlier returns the earlier of two times, where zero means never.
-func earlier(a, b time.Time) time.Time {
+// earliest returns the earlier of two times. A zero time means never.
+func earliest(a, b time.Time) time.Time {
 	if a.IsZero() || !b.IsZero() && b.Before(a) {
 		return b
 	}
 	return a
 }
 
-// containerOf finds a container by name, of any kind.
+// containerOf returns the container or init container of this name, or nil.
 func containerOf(pod *corev1.Pod, name string) *corev1.Container {
 	for _, all := range [][]corev1.Container{pod.Spec.Containers, pod.Spec.InitContainers} {
 		for i := range all {

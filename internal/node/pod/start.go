@@ -13,18 +13,18 @@ import (
 	"lanyard.dev/internal/node/cri"
 )
 
-// Why a container could not be started, as kubectl users know it.
+// The reasons of Kubernetes for a container that could not be started.
 const (
 	createContainerConfigError = "CreateContainerConfigError"
 	createContainerError       = "CreateContainerError"
 	runContainerError          = "RunContainerError"
 )
 
-// proceed starts what is to be started.
-func (w *worker) proceed(ctx context.Context, s *situation, p *plan) {
-	ctx, finish := w.working(ctx, s)
+// startAll starts the sandbox or the containers in the plan.
+func (w *worker) startAll(ctx context.Context, s *situation, p *plan) {
+	ctx, finish := w.workContext(ctx, s)
 	defer finish()
-	if !w.resume(ctx, s) || p.sandbox == nil && len(p.start) == 0 || !w.prepare(ctx, s, p) {
+	if !w.keepVolumesFresh(ctx, s) || p.sandbox == nil && len(p.start) == 0 || !w.prepare(ctx, s, p) {
 		return
 	}
 	if !acquire(ctx, w.starts) {
@@ -42,12 +42,12 @@ func (w *worker) proceed(ctx context.Context, s *situation, p *plan) {
 	}
 }
 
-// working returns a context for work that is given up when the pod is to end, or has been active for too long.
-func (w *worker) working(ctx context.Context, s *situation) (context.Context, func()) {
+// workContext returns a context that ends when the pod is to end, or has been active for too long.
+func (w *worker) workContext(ctx context.Context, s *situation) (context.Context, func()) {
 	ctx, cancel := context.WithCancel(ctx)
 	w.mu.Lock()
-	w.abandon = cancel
-	w.giveUpLocked()
+	w.cancelWork = cancel
+	w.cancelWorkLocked()
 	w.mu.Unlock()
 	if at, ok := s.deadline(); ok {
 		timer := w.Clock.NewTimer(at.Sub(s.now))
@@ -63,20 +63,20 @@ func (w *worker) working(ctx context.Context, s *situation) (context.Context, fu
 	return ctx, func() {
 		cancel()
 		w.mu.Lock()
-		w.abandon = nil
+		w.cancelWork = nil
 		w.mu.Unlock()
 	}
 }
 
-// resume has the volumes of containers that run already kept fresh: after this agent was started anew, and with the
-// pod's labels and annotations as they are now.
-func (w *worker) resume(ctx context.Context, s *situation) bool {
+// keepVolumesFresh sets up the volumes of running containers again after the agent was started, and after the pod's labels
+// or annotations have changed. It returns false if the volumes are not set up.
+func (w *worker) keepVolumesFresh(ctx context.Context, s *situation) bool {
 	if len(s.running()) == 0 {
 		return true
 	}
 	if w.volumes != nil {
 		if !sameMetadata(w.mounted, s.pod) {
-			w.mount(ctx, s) // what is mounted is good enough meanwhile
+			w.mount(ctx, s) // if this fails, the mounted volumes are used
 		}
 		return true
 	}
@@ -87,7 +87,8 @@ func sameMetadata(a, b *corev1.Pod) bool {
 	return maps.Equal(a.Labels, b.Labels) && maps.Equal(a.Annotations, b.Annotations)
 }
 
-// prepare makes the pod's directory, its images and its volumes.
+// prepare makes the pod's directory, pulls its images and sets up its volumes. It removes the containers whose image is not
+// ready from the plan, and returns false if nothing can be started.
 func (w *worker) prepare(ctx context.Context, s *situation, p *plan) bool {
 	if err := w.files.prepare(w.uid); err != nil {
 		w.mountFailed(s, err)
@@ -96,7 +97,7 @@ func (w *worker) prepare(ctx context.Context, s *situation, p *plan) bool {
 	if w.volumes == nil {
 		return w.ensureImages(ctx, s, containersOf(s.pod)) && w.mount(ctx, s)
 	}
-	// Each container is started as soon as it can be, whatever the others lack.
+	// A container does not wait for the images of the others.
 	var ready []start
 	for _, next := range p.start {
 		if w.ensureImage(ctx, s, next.container) {
@@ -107,10 +108,10 @@ func (w *worker) prepare(ctx context.Context, s *situation, p *plan) bool {
 	return p.sandbox != nil || len(ready) > 0
 }
 
-// mount sets up the volumes.
+// mount sets up the volumes. It returns false if it failed, or is in its back-off.
 func (w *worker) mount(ctx context.Context, s *situation) bool {
-	if w.mounting.waits(s.now) {
-		w.later(w.mounting.until)
+	if w.mountRetry.mustWait(s.now) {
+		w.wakeAt(w.mountRetry.until)
 		return false
 	}
 	paths, err := w.Volumes.SetUp(ctx, s.pod)
@@ -120,7 +121,7 @@ func (w *worker) mount(ctx context.Context, s *situation) bool {
 		}
 		return false
 	}
-	w.mounting, w.mounted = retry{}, s.pod
+	w.mountRetry, w.mounted = retry{}, s.pod
 	w.volumes = map[string]string{}
 	maps.Copy(w.volumes, paths)
 	return true
@@ -128,30 +129,30 @@ func (w *worker) mount(ctx context.Context, s *situation) bool {
 
 func (w *worker) mountFailed(s *situation, err error) {
 	w.warning(s.pod, reasonFailedMount, "%s", err.Error())
-	w.mounting.failed(w.Clock.Now(), mountPace, w.jitter())
-	w.later(w.mounting.until)
+	w.mountRetry.failed(w.Clock.Now(), mountBackoff, w.jitter())
+	w.wakeAt(w.mountRetry.until)
 }
 
 func (w *worker) runSandbox(ctx context.Context, s *situation, attempt uint32) {
 	if attempt > 0 {
 		w.normal(s.pod, reasonSandboxChanged, "Pod sandbox changed, it will be killed and re-created.")
 	}
-	defer w.touched()
+	defer w.markStale()
 	_, err := w.Runtime.RunSandbox(ctx, s.pod, attempt)
 	w.metrics.done("run_sandbox", err)
 	if err != nil {
 		if ctx.Err() == nil {
 			w.warning(s.pod, reasonFailedSandbox, "Failed to create pod sandbox: %v", err)
-			w.sandbox.failed(w.Clock.Now(), runtimePace, w.jitter())
+			w.sandbox.failed(w.Clock.Now(), runtimeBackoff, w.jitter())
 		}
 		return
 	}
 	w.sandbox = retry{}
 }
 
-// start makes and starts one container.
+// start creates and starts one container.
 func (w *worker) start(ctx context.Context, s *situation, next *start) {
-	defer w.touched()
+	defer w.markStale()
 	name := next.container.Name
 	reason, err := w.tryStart(ctx, s, next)
 	w.metrics.done("start_container", err)
@@ -164,7 +165,7 @@ func (w *worker) start(ctx context.Context, s *situation, next *start) {
 	w.image(name).ready = false
 	delete(w.waiting, name)
 	delete(w.attempts, name)
-	if next.again {
+	if next.isRestart {
 		w.restarts[name] = w.restarts[name].next(next.ended, w.Clock.Now())
 	}
 }
@@ -173,11 +174,11 @@ func (w *worker) startFailed(s *situation, name, reason string, err error) {
 	w.warningOf(s.pod, name, reasonFailed, "Error: %v", err)
 	w.waiting[name] = corev1.ContainerStateWaiting{Reason: reason, Message: err.Error()}
 	failed := w.attempts[name]
-	failed.failed(w.Clock.Now(), runtimePace, w.jitter())
+	failed.failed(w.Clock.Now(), runtimeBackoff, w.jitter())
 	w.attempts[name] = failed
 }
 
-// tryStart returns, with an error, the reason a waiting container is shown with.
+// tryStart creates and starts a container. With an error it returns the reason of the container's waiting state.
 func (w *worker) tryStart(ctx context.Context, s *situation, next *start) (reason string, err error) {
 	spec, err := w.containerSpec(ctx, s, next)
 	if err != nil {
@@ -200,7 +201,7 @@ func (w *worker) tryStart(ctx context.Context, s *situation, next *start) (reaso
 
 func (w *worker) containerSpec(ctx context.Context, s *situation, next *start) (cri.ContainerSpec, error) {
 	env := environment{
-		objects: w.Objects, pod: s.addressed(w.HostIPs), container: next.container,
+		objects: w.Objects, pod: s.withAddresses(w.HostIPs), container: next.container,
 		allocatable: w.Allocatable, service: w.ServiceEnv,
 	}
 	variables, err := env.resolve(ctx)
@@ -219,12 +220,12 @@ func (w *worker) containerSpec(ctx context.Context, s *situation, next *start) (
 		return cri.ContainerSpec{}, err
 	}
 	return cri.ContainerSpec{
-		Pod: s.pod, SandboxID: s.live().ID, Container: container, Attempt: next.attempt,
+		Pod: s.pod, SandboxID: s.readySandbox().ID, Container: container, Attempt: next.attempt,
 		ImageID: w.image(next.container.Name).id, Env: variables, Mounts: mounts,
 	}, nil
 }
 
-// volumeMounts are the volumes a container sees, at their paths on the host.
+// volumeMounts returns the mounts of a container's volumes. paths are the volumes' paths on the host, by name.
 func volumeMounts(pod *corev1.Pod, c *corev1.Container, paths map[string]string) ([]cri.Mount, error) {
 	var all []cri.Mount
 	for i := range c.VolumeMounts {
@@ -241,7 +242,7 @@ func volumeMounts(pod *corev1.Pod, c *corev1.Container, paths map[string]string)
 	return all, nil
 }
 
-// isRendered says whether the agent writes the volume's files; then no container may.
+// isRendered reports whether the agent writes the volume's files. Containers cannot write to such a volume.
 func isRendered(pod *corev1.Pod, volume string) bool {
 	for i := range pod.Spec.Volumes {
 		if v := &pod.Spec.Volumes[i]; v.Name == volume {
@@ -251,7 +252,7 @@ func isRendered(pod *corev1.Pod, volume string) bool {
 	return false
 }
 
-// isMounted says whether one of the mounts is at exactly this path.
+// isMounted reports whether one of the mounts is at exactly this path.
 func isMounted(mounts []cri.Mount, at string) bool {
 	for _, m := range mounts {
 		if m.ContainerPath == path.Clean(at) {
@@ -261,7 +262,7 @@ func isMounted(mounts []cri.Mount, at string) bool {
 	return false
 }
 
-// mounts are all a container sees: its volumes, the pod's /etc/hosts, and the file for its last words.
+// mounts returns all mounts of a container: its volumes, the pod's /etc/hosts, and its termination log.
 func (w *worker) mounts(s *situation, next *start) ([]cri.Mount, error) {
 	all, err := volumeMounts(s.pod, next.container, w.volumes)
 	if err != nil {
@@ -279,7 +280,7 @@ func (w *worker) mounts(s *situation, next *start) ([]cri.Mount, error) {
 		all = append(all, cri.Mount{HostPath: file, ContainerPath: hostsPath})
 	}
 	if at := next.container.TerminationMessagePath; at != "" && !isMounted(all, at) {
-		file, err := w.files.makeTermination(s.pod.UID, next.container.Name, next.attempt)
+		file, err := w.files.makeTerminationLog(s.pod.UID, next.container.Name, next.attempt)
 		if err != nil {
 			return nil, err
 		}

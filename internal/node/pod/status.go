@@ -12,20 +12,20 @@ import (
 	"lanyard.dev/internal/node/cri"
 )
 
-// details is what a status says beyond the situation.
-type details struct {
-	// was is the status as it was last said; times of transition are kept from it.
-	was *corev1.PodStatus
-	// waiting holds, by container, why it could not be started.
+// statusInput is what a status contains beyond the situation.
+type statusInput struct {
+	// former is the status that was last published. Times of transitions are kept from it.
+	former *corev1.PodStatus
+	// waiting is, by container, why it could not be started.
 	waiting map[string]corev1.ContainerStateWaiting
-	// message returns what a run that ended left to be said.
+	// message returns the termination message of a run that has ended.
 	message     func(*corev1.Container, *cri.Container) string
 	runtimeName string // as in a container's ID: NAME://ID
 	hostIPs     []string
 }
 
-// status returns what the pod's status is to be. What is not the agent's to say stays as it is.
-func (s *situation) status(d *details) corev1.PodStatus {
+// status returns the pod's new status. It does not change the fields that other components write.
+func (s *situation) status(d *statusInput) corev1.PodStatus {
 	status := *s.pod.Status.DeepCopy()
 	status.ObservedGeneration = s.pod.Generation
 	status.Phase = s.phase()
@@ -37,15 +37,15 @@ func (s *situation) status(d *details) corev1.PodStatus {
 	}
 	s.setAddresses(&status, d.hostIPs)
 	status.StartTime = &metav1.Time{Time: s.started}
-	if s.failure == nil || len(s.held.Containers) > 0 {
-		status.InitContainerStatuses = s.containerStatuses(s.initials(), d)
-		status.ContainerStatuses = s.containerStatuses(s.regulars(), d)
+	if s.failure == nil || len(s.observed.Containers) > 0 {
+		status.InitContainerStatuses = s.containerStatuses(s.initContainers(), d)
+		status.ContainerStatuses = s.containerStatuses(s.mainContainers(), d)
 	}
-	s.setConditions(&status, d.was)
+	s.setConditions(&status, d.former)
 	return status
 }
 
-// phase is terminal only once nothing runs any more.
+// phase returns the pod's phase. It is Succeeded or Failed only when no container runs any more.
 func (s *situation) phase() corev1.PodPhase {
 	if len(s.running()) == 0 {
 		if outcome := s.outcome(); outcome != "" {
@@ -62,7 +62,7 @@ func (s *situation) phase() corev1.PodPhase {
 }
 
 func (s *situation) haveAllStarted() bool {
-	for _, f := range s.regulars() {
+	for _, f := range s.mainContainers() {
 		if f.last() == nil {
 			return false
 		}
@@ -70,9 +70,9 @@ func (s *situation) haveAllStarted() bool {
 	return true
 }
 
-// phaseWhenStopped is the phase of a pod that was deleted before it ended by itself.
+// phaseWhenStopped returns the phase of a pod that was deleted before its containers ended by themselves.
 func (s *situation) phaseWhenStopped() corev1.PodPhase {
-	for _, f := range s.regulars() {
+	for _, f := range s.mainContainers() {
 		if f.last() == nil || f.last().ExitCode != 0 {
 			return corev1.PodFailed
 		}
@@ -80,7 +80,7 @@ func (s *situation) phaseWhenStopped() corev1.PodPhase {
 	return corev1.PodSucceeded
 }
 
-// setAddresses keeps the addresses of a pod whose sandbox has ended, as long as there is no newer one.
+// setAddresses sets the addresses of the node and of the pod. It keeps the pod's addresses while the pod has no sandbox.
 func (s *situation) setAddresses(status *corev1.PodStatus, hostIPs []string) {
 	status.HostIP, status.HostIPs = "", nil
 	for _, ip := range hostIPs {
@@ -99,37 +99,37 @@ func (s *situation) setAddresses(status *corev1.PodStatus, hostIPs []string) {
 	}
 }
 
-// addressed returns the pod with the addresses that it has now.
-func (s *situation) addressed(hostIPs []string) *corev1.Pod {
+// withAddresses returns a copy of the pod whose status has the current addresses.
+func (s *situation) withAddresses(hostIPs []string) *corev1.Pod {
 	pod := *s.pod
 	s.setAddresses(&pod.Status, hostIPs)
 	return &pod
 }
 
-// podIPs are the addresses of the live sandbox.
+// podIPs returns the addresses of the ready sandbox.
 func (s *situation) podIPs(hostIPs []string) []string {
-	live := s.live()
+	ready := s.readySandbox()
 	switch {
-	case live == nil:
+	case ready == nil:
 		return nil
 	case s.pod.Spec.HostNetwork:
 		return hostIPs
 	}
-	return live.IPs
+	return ready.IPs
 }
 
-// halting says that nothing will be started any more.
-func (s *situation) halting() bool { return s.ending || s.outcome() != "" }
+// willStartNothing reports whether no container of the pod will be started any more.
+func (s *situation) willStartNothing() bool { return s.ending || s.outcome() != "" }
 
-func (s *situation) containerStatuses(fates []fate, d *details) []corev1.ContainerStatus {
+func (s *situation) containerStatuses(states []containerState, d *statusInput) []corev1.ContainerStatus {
 	var all []corev1.ContainerStatus
-	for i := range fates {
-		all = append(all, s.containerStatus(&fates[i], d))
+	for i := range states {
+		all = append(all, s.containerStatus(&states[i], d))
 	}
 	return all
 }
 
-func (s *situation) containerStatus(f *fate, d *details) corev1.ContainerStatus {
+func (s *situation) containerStatus(f *containerState, d *statusInput) corev1.ContainerStatus {
 	status := corev1.ContainerStatus{Name: f.container.Name, Image: f.container.Image, Started: ptr.To(false)}
 	last := f.last()
 	if last == nil {
@@ -139,7 +139,7 @@ func (s *situation) containerStatus(f *fate, d *details) corev1.ContainerStatus 
 	status.RestartCount = int32(last.Attempt)
 	status.Image, status.ImageID = last.Image, last.ImageID
 	status.ContainerID = containerID(d.runtimeName, last)
-	if alive(last) {
+	if maybeRunning(last) {
 		status.State.Running = &corev1.ContainerStateRunning{StartedAt: metav1.NewTime(last.StartedAt)}
 		status.Ready, status.Started = f.kind != initial, ptr.To(true)
 	} else if reason := s.waiting(f, d); reason != nil {
@@ -154,13 +154,13 @@ func (s *situation) containerStatus(f *fate, d *details) corev1.ContainerStatus 
 	return status
 }
 
-// waiting returns why a container that does not run is not started yet; nil for one that has ended and is not held up.
-func (s *situation) waiting(f *fate, d *details) *corev1.ContainerStateWaiting {
-	if reason, ok := d.waiting[f.container.Name]; ok && !s.halting() {
+// waiting returns the waiting state of a container that does not run, or nil if it has ended and is not in a back-off.
+func (s *situation) waiting(f *containerState, d *statusInput) *corev1.ContainerStateWaiting {
+	if reason, ok := d.waiting[f.container.Name]; ok && !s.willStartNothing() {
 		return &reason
 	}
 	switch {
-	case f.last() != nil && (s.halting() || !f.again || !s.now.Before(f.due)):
+	case f.last() != nil && (s.willStartNothing() || !f.mustRestart || !s.now.Before(f.due)):
 		return nil
 	case f.last() != nil:
 		return &corev1.ContainerStateWaiting{Reason: "CrashLoopBackOff", Message: fmt.Sprintf(
@@ -171,26 +171,27 @@ func (s *situation) waiting(f *fate, d *details) *corev1.ContainerStateWaiting {
 	return &corev1.ContainerStateWaiting{Reason: "ContainerCreating"}
 }
 
-// before returns how the run before the newest ended. Where the runtime has forgotten it, the status remembers.
-func (d *details) before(f *fate) *corev1.ContainerStateTerminated {
+// before returns how the run before the newest ended. If the runtime no longer has that run, it is taken from the former
+// status.
+func (d *statusInput) before(f *containerState) *corev1.ContainerStateTerminated {
 	if len(f.runs) > 1 {
 		return d.terminated(f.container, &f.runs[1])
 	}
-	for _, was := range append(d.was.InitContainerStatuses, d.was.ContainerStatuses...) {
+	for _, former := range append(d.former.InitContainerStatuses, d.former.ContainerStatuses...) {
 		switch {
-		case was.Name != f.container.Name:
-		case strings.HasSuffix(was.ContainerID, "://"+f.last().ID):
-			return was.LastTerminationState.Terminated
-		case was.State.Terminated != nil:
-			return was.State.Terminated
+		case former.Name != f.container.Name:
+		case strings.HasSuffix(former.ContainerID, "://"+f.last().ID):
+			return former.LastTerminationState.Terminated
+		case former.State.Terminated != nil:
+			return former.State.Terminated
 		default:
-			return was.LastTerminationState.Terminated
+			return former.LastTerminationState.Terminated
 		}
 	}
 	return nil
 }
 
-func (d *details) terminated(c *corev1.Container, run *cri.Container) *corev1.ContainerStateTerminated {
+func (d *statusInput) terminated(c *corev1.Container, run *cri.Container) *corev1.ContainerStateTerminated {
 	t := &corev1.ContainerStateTerminated{
 		ExitCode: run.ExitCode, Reason: run.Reason, Message: run.Message,
 		StartedAt: metav1.NewTime(run.StartedAt), FinishedAt: metav1.NewTime(run.FinishedAt),
@@ -210,33 +211,33 @@ func (d *details) terminated(c *corev1.Container, run *cri.Container) *corev1.Co
 
 func containerID(runtimeName string, run *cri.Container) string { return runtimeName + "://" + run.ID }
 
-// fullName names a pod in messages, as the kubelet does.
+// fullName returns the name of a pod for messages, as the kubelet writes it.
 func fullName(pod *corev1.Pod) string {
 	return fmt.Sprintf("%s_%s(%s)", pod.Name, pod.Namespace, pod.UID)
 }
 
-// setConditions sets the conditions that are the agent's to say, of a status that is otherwise complete.
-func (s *situation) setConditions(status, was *corev1.PodStatus) {
+// setConditions sets the conditions that the agent writes. The other fields of the status must be set already.
+func (s *situation) setConditions(status, former *corev1.PodStatus) {
 	ready := s.containersReady(status)
 	for _, c := range []corev1.PodCondition{
-		s.readyToStart(), s.initializedCondition(status), as(corev1.PodReady, ready), as(corev1.ContainersReady, ready),
+		s.readyToStart(), s.initializedCondition(status), asType(corev1.PodReady, ready), asType(corev1.ContainersReady, ready),
 		{Type: corev1.PodScheduled, Status: corev1.ConditionTrue},
 	} {
 		c.ObservedGeneration = s.pod.Generation
-		s.setCondition(status, was, c)
+		s.setCondition(status, former, c)
 	}
 }
 
-func as(t corev1.PodConditionType, c corev1.PodCondition) corev1.PodCondition {
+func asType(t corev1.PodConditionType, c corev1.PodCondition) corev1.PodCondition {
 	c.Type = t
 	return c
 }
 
-// setCondition keeps the time of the last transition unless the condition's status changes.
-func (s *situation) setCondition(status, was *corev1.PodStatus, c corev1.PodCondition) {
+// setCondition sets a condition. It keeps the time of the last transition if the condition's status is that of former.
+func (s *situation) setCondition(status, former *corev1.PodStatus, c corev1.PodCondition) {
 	c.LastTransitionTime = metav1.NewTime(s.now)
-	if i := findCondition(was, c.Type); i >= 0 && was.Conditions[i].Status == c.Status {
-		c.LastTransitionTime = was.Conditions[i].LastTransitionTime
+	if i := findCondition(former, c.Type); i >= 0 && former.Conditions[i].Status == c.Status {
+		c.LastTransitionTime = former.Conditions[i].LastTransitionTime
 	}
 	if i := findCondition(status, c.Type); i >= 0 {
 		status.Conditions[i] = c
@@ -251,7 +252,7 @@ func findCondition(status *corev1.PodStatus, t corev1.PodConditionType) int {
 
 func (s *situation) readyToStart() corev1.PodCondition {
 	c := corev1.PodCondition{Type: corev1.PodReadyToStartContainers, Status: corev1.ConditionFalse}
-	if s.live() != nil {
+	if s.readySandbox() != nil {
 		c.Status = corev1.ConditionTrue
 	}
 	return c
@@ -283,7 +284,7 @@ func isInitialized(c *corev1.Container, status *corev1.ContainerStatus) bool {
 	return status.Ready
 }
 
-// anyStarted says whether an ordinary container has ever run: what an init container does after that changes nothing.
+// anyStarted reports whether an ordinary container has ever run. From then on, the pod stays initialized.
 func anyStarted(status *corev1.PodStatus) bool {
 	return slices.ContainsFunc(status.ContainerStatuses, func(c corev1.ContainerStatus) bool { return c.ContainerID != "" })
 }

@@ -14,7 +14,7 @@ import (
 	"lanyard.dev/internal/node/cri"
 )
 
-// TestStatus looks at phase, the states of the containers, and what of the conditions does not hold.
+// TestStatus checks the phase, the states of the containers, and the conditions that are not true.
 func TestStatus(t *testing.T) {
 	t.Parallel()
 	two := func(s *situation) { s.pod.Spec.Containers = append(s.pod.Spec.Containers, corev1.Container{Name: "b"}) }
@@ -22,32 +22,32 @@ func TestStatus(t *testing.T) {
 	tests := []struct {
 		name      string
 		sandboxes []cri.Sandbox
-		held      []cri.Container
+		observed  []cri.Container
 		change    []func(*situation)
 		want      string
 	}{
 		{name: "new", want: "Pending main=ContainerCreating not PodReadyToStartContainers, Ready ContainersNotReady"},
 		{name: "sandbox", sandboxes: live, want: "Pending main=ContainerCreating not Ready ContainersNotReady"},
-		{name: "init", sandboxes: live, held: all{runsNow("i", 0)}, change: []func(*situation){withInit("i")},
+		{name: "init", sandboxes: live, observed: all{runsNow("i", 0)}, change: []func(*situation){withInit("i")},
 			want: "Pending i=running main=PodInitializing not Initialized ContainersNotInitialized, Ready ContainersNotReady"},
-		{name: "runs", sandboxes: live, held: all{runsNow("main", 0)}, want: "Running main=running"},
-		{name: "one runs", sandboxes: live, held: all{runsNow("main", 0)}, change: []func(*situation){two},
+		{name: "runs", sandboxes: live, observed: all{runsNow("main", 0)}, want: "Running main=running"},
+		{name: "one runs", sandboxes: live, observed: all{runsNow("main", 0)}, change: []func(*situation){two},
 			want: "Pending main=running b=ContainerCreating not Ready ContainersNotReady"},
-		{name: "sidecar is down", sandboxes: live, held: all{runsNow("main", 0), ran("side", 0, 1)}, change: []func(*situation){withInit("side")},
+		{name: "sidecar is down", sandboxes: live, observed: all{runsNow("main", 0), ran("side", 0, 1)}, change: []func(*situation){withInit("side")},
 			want: "Running side=Error1 main=running not Ready ContainersNotReady"},
-		{name: "ended, again at once", sandboxes: live, held: all{ran("main", 0, 1)}, want: "Running main=Error1 not Ready ContainersNotReady"},
-		{name: "held back", sandboxes: live, held: all{ran("main", 1, 1)},
+		{name: "ended, again at once", sandboxes: live, observed: all{ran("main", 0, 1)}, want: "Running main=Error1 not Ready ContainersNotReady"},
+		{name: "held back", sandboxes: live, observed: all{ran("main", 1, 1)},
 			change: []func(*situation){func(s *situation) { s.memory.restarts["main"] = restart{firstRestart, t0.Add(-10 * time.Second)} }},
 			want:   "Running main=CrashLoopBackOff(1) last Error1 not Ready ContainersNotReady"},
-		{name: "runs again", sandboxes: live, held: all{runsNow("main", 1), ran("main", 0, 3)}, want: "Running main=running(1) last Error3"},
-		{name: "succeeded", sandboxes: dead, held: all{ran("main", 0, 0)}, change: []func(*situation){withPolicy("Never")},
+		{name: "runs again", sandboxes: live, observed: all{runsNow("main", 1), ran("main", 0, 3)}, want: "Running main=running(1) last Error3"},
+		{name: "succeeded", sandboxes: dead, observed: all{ran("main", 0, 0)}, change: []func(*situation){withPolicy("Never")},
 			want: "Succeeded main=Completed0 not PodReadyToStartContainers, Ready PodCompleted"},
-		{name: "failed", sandboxes: dead, held: all{ran("main", 0, 2)}, change: []func(*situation){withPolicy("Never")},
+		{name: "failed", sandboxes: dead, observed: all{ran("main", 0, 2)}, change: []func(*situation){withPolicy("Never")},
 			want: "Failed main=Error2 not PodReadyToStartContainers, Ready PodFailed"},
-		{name: "succeeded, sidecar runs on", sandboxes: live, held: all{ran("main", 0, 0), runsNow("side", 0)}, change: []func(*situation){withInit("side"), withPolicy("Never")},
+		{name: "succeeded, sidecar runs on", sandboxes: live, observed: all{ran("main", 0, 0), runsNow("side", 0)}, change: []func(*situation){withInit("side"), withPolicy("Never")},
 			want: "Running side=running main=Completed0 not Ready ContainersNotReady"},
-		{name: "deleted", sandboxes: live, held: all{runsNow("main", 0)}, change: []func(*situation){deleted(30, 0)}, want: "Running main=running"},
-		{name: "deleted and ended", sandboxes: live, held: all{ran("main", 0, 143)}, change: []func(*situation){deleted(30, 0)},
+		{name: "deleted", sandboxes: live, observed: all{runsNow("main", 0)}, change: []func(*situation){deleted(30, 0)}, want: "Running main=running"},
+		{name: "deleted and ended", sandboxes: live, observed: all{ran("main", 0, 143)}, change: []func(*situation){deleted(30, 0)},
 			want: "Failed main=Error143 not Ready PodFailed"},
 		{name: "refused", change: []func(*situation){func(s *situation) { s.failure = &failure{"UnsupportedField", "no"} }},
 			want: "Failed UnsupportedField not PodReadyToStartContainers, Ready PodFailed"},
@@ -55,11 +55,11 @@ func TestStatus(t *testing.T) {
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
-			s := &situation{pod: aPod(), held: cri.Pod{Sandboxes: test.sandboxes, Containers: test.held}, now: t0, started: t0, memory: newMemory()}
+			s := &situation{pod: aPod(), observed: cri.Pod{Sandboxes: test.sandboxes, Containers: test.observed}, now: t0, started: t0, memory: newMemory()}
 			for _, f := range test.change {
 				f(s)
 			}
-			status := s.status(&details{was: &s.pod.Status, message: func(*corev1.Container, *cri.Container) string { return "" }})
+			status := s.status(&statusInput{former: &s.pod.Status, message: func(*corev1.Container, *cri.Container) string { return "" }})
 			if got := summary(&status); got != test.want {
 				t.Errorf("got  %s\nwant %s", got, test.want)
 			}
@@ -129,7 +129,8 @@ func TestStatusKeepsTransitions(t *testing.T) {
 	}
 }
 
-// A downwardAPI volume shows the pod's labels as they are now.
+// TestNewLabelsReachTheVolumes checks that the volumes are set up again after the pod's labels have changed, for downwardAPI
+// volumes.
 func TestNewLabelsReachTheVolumes(t *testing.T) {
 	t.Parallel()
 	n := newNode(t)
@@ -158,7 +159,7 @@ func TestStatusPatch(t *testing.T) {
 	}
 }
 
-// A status that was meant for a pod is never written to another that has taken its name.
+// TestPatchIsForOnePod checks that the status of a pod is not written to another pod of the same name.
 func TestPatchIsForOnePod(t *testing.T) {
 	t.Parallel()
 	n := newNode(t)

@@ -110,7 +110,7 @@ func TestSidecarsEndLast(t *testing.T) {
 	}
 }
 
-// A pod whose work is done ends its sidecars and only then says so.
+// TestJobWithSidecarEnds checks that a pod whose containers have completed stops its sidecars, and succeeds only afterwards.
 func TestJobWithSidecarEnds(t *testing.T) {
 	t.Parallel()
 	n := newNode(t)
@@ -144,7 +144,8 @@ func TestAuthorityIsAway(t *testing.T) {
 	n.await("nothing is left", n.isIdle)
 }
 
-// Pods go on, and restart, while the authority is away; their statuses follow.
+// TestPodsGoOnWithoutAuthority checks that containers are restarted while the authority cannot be reached, and that their
+// statuses are written when it is back.
 func TestPodsGoOnWithoutAuthority(t *testing.T) {
 	t.Parallel()
 	n := newNode(t)
@@ -180,7 +181,7 @@ func TestAgentReturns(t *testing.T) {
 	}
 }
 
-// A new agent does not take its having started as a reason to start a crashing container at once.
+// TestReturnKeepsBackOff checks that a new agent continues the back-off of a crashing container.
 func TestReturnKeepsBackOff(t *testing.T) {
 	t.Parallel()
 	n := newNode(t)
@@ -198,7 +199,7 @@ func TestReturnKeepsBackOff(t *testing.T) {
 	n.await("next start", func() bool { return n.journal.count("start main") == 5 })
 }
 
-// What a pod that is gone has left is removed, but not before it is known which pods there are.
+// TestLeftoversWaitForTheList checks that the leftovers of deleted pods are removed, but not before all existing pods are known.
 func TestLeftoversWaitForTheList(t *testing.T) {
 	t.Parallel()
 	n := newNode(t)
@@ -229,7 +230,8 @@ func TestLeftoversWaitForTheList(t *testing.T) {
 	}
 }
 
-// A deleted pod whose agent returns gets what is left of its time, not all of it again.
+// TestReturnDuringGrace checks that a deleted pod has the rest of its grace period, and not all of it again, after the agent
+// was started anew.
 func TestReturnDuringGrace(t *testing.T) {
 	t.Parallel()
 	n := newNode(t)

@@ -16,54 +16,53 @@ import (
 	"lanyard.dev/internal/podsupport"
 )
 
-// worker runs one pod. Its goroutine alone decides and acts; the others leave word and wake it.
+// worker runs one pod. Its goroutine decides and acts. Other goroutines set fields under mu and wake it.
 type worker struct {
 	*Pods
 	uid             types.UID
 	namespace, name string
 	wakeup          chan struct{}
 
-	mu      sync.Mutex
-	pod     *corev1.Pod
-	gone    bool
-	held    cri.Pod
-	hurried bool            // what failed is to be tried again at once
-	stale   bool            // something was done since the runtime was last asked
-	renamed map[string]bool // containers whose image was changed
-	abandon context.CancelFunc
-	halts   map[string]*halt // by container ID: what is being stopped
+	mu             sync.Mutex
+	pod            *corev1.Pod
+	gone           bool
+	observed       cri.Pod
+	retryRequested bool            // failed steps are to be tried again at once
+	needsRelist    bool            // the runtime was changed since it was last listed
+	newImages      map[string]bool // containers whose image in the spec was changed
+	cancelWork     context.CancelFunc
+	stopping       map[string]*stopState // by container ID
 
-	// The rest is the goroutine's own.
+	// Only the worker's goroutine uses the fields below.
 	memory
-	started   time.Time
-	checked   int64 // generation of the pod that was checked last; -1 before
-	failure   *failure
-	images    map[string]*image
-	waiting   map[string]corev1.ContainerStateWaiting
-	volumes   map[string]string // nil until they are set up
-	mounted   *corev1.Pod       // as it was when they were
-	mounting  retry
-	tornDown  bool // the volumes of a pod that has ended are gone
-	announced string
-	// announcing is when a sandbox may be told of again.
-	announcing retry
-	told       map[string]string // by container: the run whose back-off was told of
-	messages   map[string]string // by run: its last words
-	said       *corev1.PodStatus
-	cleaning   retry
-	deleting   retry
-	deleted    bool // the authority has acknowledged the deletion
-	finalSaid  bool
-	swept      bool
-	next       time.Time
+	started           time.Time
+	checked           int64 // the pod's generation at the last admit, -1 before the first
+	failure           *failure
+	images            map[string]*image
+	waiting           map[string]corev1.ContainerStateWaiting
+	volumes           map[string]string // nil until they are set up
+	mounted           *corev1.Pod       // the pod for which the volumes were set up
+	mountRetry        retry
+	tornDown          bool              // the volumes of an ended pod have been removed
+	notifiedSandbox   string            // the sandbox for which OnSandbox was last called with up
+	notifyRetry       retry             // of OnSandbox
+	reportedBackOff   map[string]string // by container: the run for whose back-off an event was recorded
+	messages          map[string]string // by run: its termination message
+	published         *corev1.PodStatus // the last status
+	cleanUpRetry      retry
+	deleteRetry       retry
+	deleted           bool // the authority has acknowledged the deletion
+	finalWritten      bool
+	everythingRemoved bool
+	next              time.Time
 }
 
 func newWorker(p *Pods, pod *corev1.Pod, gone bool) *worker {
 	w := &worker{
 		Pods: p, uid: pod.UID, namespace: pod.Namespace, name: pod.Name, wakeup: make(chan struct{}, 1),
-		pod: pod, gone: gone, stale: true, renamed: map[string]bool{}, halts: map[string]*halt{},
+		pod: pod, gone: gone, needsRelist: true, newImages: map[string]bool{}, stopping: map[string]*stopState{},
 		memory: newMemory(), started: p.Clock.Now().Truncate(time.Second), checked: -1, images: map[string]*image{},
-		waiting: map[string]corev1.ContainerStateWaiting{}, told: map[string]string{}, messages: map[string]string{},
+		waiting: map[string]corev1.ContainerStateWaiting{}, reportedBackOff: map[string]string{}, messages: map[string]string{},
 	}
 	if t := pod.Status.StartTime; t != nil {
 		w.started = t.Time
@@ -75,31 +74,30 @@ func (w *worker) isNamed(namespace, name string) bool {
 	return w.namespace == namespace && w.name == name
 }
 
-// look returns what is known now.
-func (w *worker) look() (pod *corev1.Pod, gone bool, held cri.Pod) {
+// snapshot returns the current state of the pod.
+func (w *worker) snapshot() (pod *corev1.Pod, gone bool, observed cri.Pod) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	return w.pod, w.gone, w.held
+	return w.pod, w.gone, w.observed
 }
 
-// set takes a newer state of the pod. What is being started is given up when the pod is to end.
+// set sets a newer state of the pod. If the pod is to end, it cancels the start of containers.
 func (w *worker) set(pod *corev1.Pod) {
 	w.mu.Lock()
 	for i := range pod.Spec.Containers {
 		c := &pod.Spec.Containers[i]
-		if was := containerOf(w.pod, c.Name); was != nil && was.Image != c.Image {
-			w.renamed[c.Name] = true
+		if former := containerOf(w.pod, c.Name); former != nil && former.Image != c.Image {
+			w.newImages[c.Name] = true
 		}
 	}
-	w.pod = withNoticeOf(w.pod, pod)
-	w.giveUpLocked()
+	w.pod = keepNotice(w.pod, pod)
+	w.cancelWorkLocked()
 	w.mu.Unlock()
 	w.wake()
 }
 
-// withNoticeOf returns pod with the on-renew annotation that it had before, so that a sandbox made later does not have
-// another.
-func withNoticeOf(before, pod *corev1.Pod) *corev1.Pod {
+// keepNotice returns pod with the on-renew annotation that it had before, so that a later sandbox has the same annotation.
+func keepNotice(before, pod *corev1.Pod) *corev1.Pod {
 	text, had := before.Annotations[podannotation.OnRenew]
 	if now, has := pod.Annotations[podannotation.OnRenew]; now == text && has == had {
 		return pod
@@ -116,44 +114,44 @@ func withNoticeOf(before, pod *corev1.Pod) *corev1.Pod {
 	return &kept
 }
 
-// remove takes note that the pod is gone.
+// remove records that the pod's object is gone.
 func (w *worker) remove() {
 	w.mu.Lock()
 	w.gone = true
-	w.giveUpLocked()
+	w.cancelWorkLocked()
 	w.mu.Unlock()
 	w.wake()
 }
 
-func (w *worker) giveUpLocked() {
-	if w.abandon != nil && (w.gone || w.pod.DeletionTimestamp != nil) {
-		w.abandon()
+func (w *worker) cancelWorkLocked() {
+	if w.cancelWork != nil && (w.gone || w.pod.DeletionTimestamp != nil) {
+		w.cancelWork()
 	}
 }
 
-// observe takes what the runtime holds, and wakes the worker if that is news.
-func (w *worker) observe(held cri.Pod) {
+// observe sets the pod's state in the runtime, and wakes the worker if it has changed.
+func (w *worker) observe(observed cri.Pod) {
 	w.mu.Lock()
-	news := !reflect.DeepEqual(w.held, held)
-	w.held = held
+	news := !reflect.DeepEqual(w.observed, observed)
+	w.observed = observed
 	w.mu.Unlock()
 	if news {
 		w.wake()
 	}
 }
 
-// hurry has what failed tried again at once.
-func (w *worker) hurry() {
+// retryNow wakes the worker to try failed steps again at once.
+func (w *worker) retryNow() {
 	w.mu.Lock()
-	w.hurried = true
+	w.retryRequested = true
 	w.mu.Unlock()
 	w.wake()
 }
 
-// touched says that the runtime must be asked before anything else is decided.
-func (w *worker) touched() {
+// markStale records that the runtime must be listed before the next decision.
+func (w *worker) markStale() {
 	w.mu.Lock()
-	w.stale = true
+	w.needsRelist = true
 	w.mu.Unlock()
 	w.wake()
 }
@@ -161,14 +159,14 @@ func (w *worker) touched() {
 func (w *worker) wake() {
 	select {
 	case w.wakeup <- struct{}{}:
-	default: // it has not looked since it was last woken
+	default: // the worker has been woken already
 	}
 }
 
-// later has the worker look again at that time, if nothing wakes it before. Zero means never.
-func (w *worker) later(at time.Time) { w.next = earlier(w.next, at) }
+// wakeAt wakes the worker at that time, if nothing else wakes it before. Zero means never.
+func (w *worker) wakeAt(at time.Time) { w.next = earliest(w.next, at) }
 
-// run works until nothing is left of the pod, or ctx ends.
+// run runs the pod until nothing of it is left, or ctx ends.
 func (w *worker) run(ctx context.Context) {
 	for ctx.Err() == nil {
 		w.next = time.Time{}
@@ -193,10 +191,10 @@ func (w *worker) pause(ctx context.Context) {
 	}
 }
 
-// step looks at the pod once, and does what is to be done now. It returns true when nothing is left of the pod.
+// step takes the next step for the pod. It returns true if nothing of the pod is left.
 func (w *worker) step(ctx context.Context) (done bool) {
 	if !w.refresh(ctx) {
-		w.later(w.Clock.Now().Add(relistPeriod))
+		w.wakeAt(w.Clock.Now().Add(relistPeriod))
 		return false
 	}
 	s := w.situation()
@@ -206,76 +204,76 @@ func (w *worker) step(ctx context.Context) (done bool) {
 	if p.failure != nil {
 		w.normal(s.pod, p.failure.Reason, "%s", p.failure.Message)
 	}
-	w.announce(s)
-	w.agePulls(s)
-	w.tellBackOff(s)
+	w.notifySandbox(s)
+	w.showPullBackOff(s)
+	w.reportBackOff(s)
 	w.publish(ctx, s)
-	w.later(p.wake)
-	return w.carryOut(ctx, s, &p)
+	w.wakeAt(p.wake)
+	return w.execute(ctx, s, &p)
 }
 
-// refresh asks the runtime if something was done since it was asked. It returns false while the runtime does not answer.
+// refresh lists the runtime if it was changed since it was last listed. It returns false if the runtime does not answer.
 func (w *worker) refresh(ctx context.Context) bool {
 	w.mu.Lock()
-	stale := w.stale
-	w.stale = false
+	needsRelist := w.needsRelist
+	w.needsRelist = false
 	w.mu.Unlock()
-	if !stale {
+	if !needsRelist {
 		return true
 	}
-	if err := w.relist.fresh(ctx); err != nil {
+	if err := w.relist.refresh(ctx); err != nil {
 		w.mu.Lock()
-		w.stale = true
+		w.needsRelist = true
 		w.mu.Unlock()
 		return false
 	}
 	return true
 }
 
-// situation gathers what is known now.
+// situation returns the current situation of the pod.
 func (w *worker) situation() *situation {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	s := &situation{
-		pod: w.pod, held: w.held, now: w.Clock.Now(), started: w.started,
+		pod: w.pod, observed: w.observed, now: w.Clock.Now(), started: w.started,
 		ending: w.gone || w.pod.DeletionTimestamp != nil, killed: w.gone, failure: w.failure, memory: w.memory,
 	}
 	w.adoptRestartsLocked()
-	w.noteChangedLocked()
-	if w.hurried {
-		w.hurried = false
-		w.mounting.until = time.Time{}
+	w.markImageChangesLocked()
+	if w.retryRequested {
+		w.retryRequested = false
+		w.mountRetry.until = time.Time{}
 		clear(w.attempts)
 	}
 	return s
 }
 
-// adoptRestartsLocked takes over the back-off of containers that an earlier agent restarted.
+// adoptRestartsLocked continues the back-off of containers that an earlier agent has restarted.
 func (w *worker) adoptRestartsLocked() {
-	for _, c := range w.held.Containers {
+	for _, c := range w.observed.Containers {
 		if _, ok := w.restarts[c.Name]; !ok && c.State != cri.Created && c.Attempt > 0 {
-			w.restarts[c.Name] = resumed(c.Attempt, c.StartedAt)
+			w.restarts[c.Name] = restartSoFar(c.Attempt, c.StartedAt)
 		}
 	}
 }
 
-// noteChangedLocked marks the runs that have another image than the spec since it was changed.
-func (w *worker) noteChangedLocked() {
-	for name := range w.renamed {
-		delete(w.renamed, name)
-		for _, c := range runs(&w.held, name)[:min(1, len(runs(&w.held, name)))] {
+// markImageChangesLocked marks the runs whose image is no longer that of the spec.
+func (w *worker) markImageChangesLocked() {
+	for name := range w.newImages {
+		delete(w.newImages, name)
+		for _, c := range runs(&w.observed, name)[:min(1, len(runs(&w.observed, name)))] {
 			w.changed[name] = c.ID
 		}
 		delete(w.images, name)
 	}
 }
 
-// admit refuses a pod that asks for what the agent does not do. One that runs already goes on, whatever was added to it.
+// admit refuses a new pod with fields that the agent does not support. A pod that runs already goes on.
 func (w *worker) admit(s *situation) {
 	if s.ending || ended(s.pod.Status.Phase) || w.checked == s.pod.Generation {
 		return
 	}
-	isNew := w.checked == -1 && len(s.held.Sandboxes) == 0
+	isNew := w.checked == -1 && len(s.observed.Sandboxes) == 0
 	w.checked = s.pod.Generation
 	w.Objects.Hold(s.pod)
 	errs := podsupport.Unsupported(s.pod)
@@ -287,91 +285,91 @@ func (w *worker) admit(s *situation) {
 	}
 }
 
-// announce tells of sandboxes that came up or died.
-func (w *worker) announce(s *situation) {
+// notifySandbox calls OnSandbox for a sandbox that has started or died.
+func (w *worker) notifySandbox(s *situation) {
 	var id string
-	if live := s.live(); live != nil {
+	if live := s.readySandbox(); live != nil {
 		id = live.ID
 	}
-	if id == w.announced {
+	if id == w.notifiedSandbox {
 		return
 	}
-	w.sandboxDown(s.pod, w.announced)
+	w.sandboxDown(s.pod, w.notifiedSandbox)
 	switch {
 	case id == "" || s.ending:
 		return
-	case w.announcing.waits(s.now):
-		w.later(w.announcing.until)
+	case w.notifyRetry.mustWait(s.now):
+		w.wakeAt(w.notifyRetry.until)
 		return
 	}
-	if w.OnSandbox != nil && w.OnSandbox(s.pod, id, true) != nil { // which has told of it
-		w.announcing.failed(w.Clock.Now(), runtimePace, w.jitter())
-		w.later(w.announcing.until)
+	if w.OnSandbox != nil && w.OnSandbox(s.pod, id, true) != nil { // OnSandbox reports the error itself
+		w.notifyRetry.failed(w.Clock.Now(), runtimeBackoff, w.jitter())
+		w.wakeAt(w.notifyRetry.until)
 		return
 	}
-	w.announced, w.announcing = id, retry{}
+	w.notifiedSandbox, w.notifyRetry = id, retry{}
 }
 
-// sandboxDown tells that a sandbox is down, if it was told of as up.
+// sandboxDown calls OnSandbox without up for a sandbox, if it was called with up before.
 func (w *worker) sandboxDown(pod *corev1.Pod, id string) {
-	if id == "" || id != w.announced {
+	if id == "" || id != w.notifiedSandbox {
 		return
 	}
-	w.announced = ""
+	w.notifiedSandbox = ""
 	if w.OnSandbox != nil {
 		_ = w.OnSandbox(pod, id, false)
 	}
 }
 
-// tellBackOff tells once of each run that ended that the next is held back.
-func (w *worker) tellBackOff(s *situation) {
-	if s.halting() {
+// reportBackOff records one event for each run that has ended and whose restart is in its back-off.
+func (w *worker) reportBackOff(s *situation) {
+	if s.willStartNothing() {
 		return
 	}
-	for _, f := range append(s.initials(), s.regulars()...) {
+	for _, f := range append(s.initContainers(), s.mainContainers()...) {
 		last := f.last()
-		if last == nil || !f.again || !s.now.Before(f.due) || w.told[last.Name] == last.ID {
+		if last == nil || !f.mustRestart || !s.now.Before(f.due) || w.reportedBackOff[last.Name] == last.ID {
 			continue
 		}
-		w.told[last.Name] = last.ID
+		w.reportedBackOff[last.Name] = last.ID
 		w.warningOf(s.pod, last.Name, reasonBackOff, "Back-off restarting failed container %s in pod %s", last.Name, fullName(s.pod))
 	}
 }
 
-// publish says the pod's status, unless there is no object any more that could have one.
+// publish sets the pod's status, unless the object is gone.
 func (w *worker) publish(ctx context.Context, s *situation) {
 	if s.killed || w.deleted {
 		return
 	}
-	was := w.said
-	if was == nil {
-		was = &s.pod.Status
+	former := w.published
+	if former == nil {
+		former = &s.pod.Status
 	}
-	status := s.status(&details{
-		was: was, waiting: w.waiting, runtimeName: w.runtimeName, hostIPs: w.HostIPs,
-		message: func(c *corev1.Container, run *cri.Container) string { return w.lastWords(ctx, s.pod, c, run) },
+	status := s.status(&statusInput{
+		former: former, waiting: w.waiting, runtimeName: w.runtimeName, hostIPs: w.HostIPs,
+		message: func(c *corev1.Container, run *cri.Container) string { return w.terminationMessage(ctx, s.pod, c, run) },
 	})
-	w.said = &status
-	w.status.say(w.uid, &status)
+	w.published = &status
+	w.status.set(w.uid, &status)
 }
 
-// carryOut does what was decided. It returns true when nothing is left of the pod.
-func (w *worker) carryOut(ctx context.Context, s *situation, p *plan) (done bool) {
-	w.halt(ctx, s, p.stop)
+// execute executes the plan. It returns true if nothing of the pod is left.
+func (w *worker) execute(ctx context.Context, s *situation, p *plan) (done bool) {
+	w.stopContainers(ctx, s, p.stop)
 	if s.ending {
-		return len(s.running()) == 0 && w.end(ctx, s)
+		return len(s.running()) == 0 && w.finish(ctx, s)
 	}
-	w.clear(ctx, s, p)
-	if p.over {
+	w.cleanUp(ctx, s, p)
+	if p.podEnded {
 		w.releaseVolumes(ctx)
 		return false
 	}
-	w.proceed(ctx, s, p)
+	w.startAll(ctx, s, p)
 	return false
 }
 
-// logFailure is for what is tried again and shows nowhere else. An agent that is to end has its calls given up: that is no
-// failure.
+// logFailure logs the failure of a step that is tried again and is reported nowhere else. It logs nothing once ctx has ended,
+// because the agent then cancels its own calls.
 func (w *worker) logFailure(ctx context.Context, what string, err error) {
 	if ctx.Err() != nil {
 		return

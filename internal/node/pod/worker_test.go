@@ -58,7 +58,7 @@ func TestPodRuns(t *testing.T) {
 	}
 }
 
-// A pod that rests writes nothing and asks for nothing but the runtime's list.
+// TestNothingSpins checks that, for a running pod, the agent writes nothing and only lists the runtime's pods.
 func TestNothingSpins(t *testing.T) {
 	t.Parallel()
 	n := newNode(t)
@@ -193,7 +193,8 @@ func TestImageFails(t *testing.T) {
 	}
 }
 
-// The next pull would be 80 seconds away. What is present needs none, unless the container's policy is Always.
+// TestImageIsImportedWhileItsPullIsHeldBack imports an image 80 seconds before the next pull. A container uses it at once,
+// unless its pull policy is Always.
 func TestImageIsImportedWhileItsPullIsHeldBack(t *testing.T) {
 	t.Parallel()
 	for policy, limit := range map[corev1.PullPolicy]time.Duration{
@@ -351,7 +352,7 @@ func TestOthersPodsAreLeftAlone(t *testing.T) {
 	}
 }
 
-// An image that is there needs no turn among those that are pulled, which may take for ever.
+// TestPresentImageNeedsNoTurn checks that a container whose image is present does not wait for the pulls of other images.
 func TestPresentImageNeedsNoTurn(t *testing.T) {
 	t.Parallel()
 	n := newNode(t)
@@ -362,8 +363,8 @@ func TestPresentImageNeedsNoTurn(t *testing.T) {
 	n.awaitPod("pod runs", "web", isPhase(corev1.PodRunning))
 }
 
-// What a sandbox needs from others is asked for until it is there.
-func TestSandboxIsToldOfAgain(t *testing.T) {
+// TestOnSandboxIsCalledAgain checks that OnSandbox is called again until it succeeds.
+func TestOnSandboxIsCalledAgain(t *testing.T) {
 	t.Parallel()
 	n := newNode(t)
 	n.refusals.Store(2)
@@ -378,12 +379,12 @@ func TestSandboxIsToldOfAgain(t *testing.T) {
 	}
 }
 
-// A status that comes back from a write after its pod was forgotten is not remembered.
+// TestForgottenStaysForgotten checks that the publisher does not record a pod whose status was written after it was forgotten.
 func TestForgottenStaysForgotten(t *testing.T) {
 	t.Parallel()
 	p := newPublisher(nil, testingclock.NewFakeClock(t0))
 	pod := aPod()
-	p.see(pod)
+	p.observe(pod)
 	p.forget(pod.UID)
 	p.written(pod)
 	if len(p.entries) != 0 {
@@ -391,7 +392,7 @@ func TestForgottenStaysForgotten(t *testing.T) {
 	}
 }
 
-// A time longer than can be counted is long, not none.
+// TestLongestGrace checks that a grace period that would overflow is long, and not zero.
 func TestLongestGrace(t *testing.T) {
 	t.Parallel()
 	for _, seconds := range []int64{math.MaxInt64, math.MaxInt64/int64(time.Second) + 1, 1 << 40} {
@@ -408,7 +409,8 @@ func TestLongestGrace(t *testing.T) {
 	}
 }
 
-// The names of other pods' containers in a status, which others may have written, lead nowhere.
+// TestFoundPodKnowsOwnContainers checks that Find removes the IDs of other pods' containers from a status, which a user may
+// have written.
 func TestFoundPodKnowsOwnContainers(t *testing.T) {
 	t.Parallel()
 	ended := func(id string) corev1.ContainerState {
@@ -422,11 +424,11 @@ func TestFoundPodKnowsOwnContainers(t *testing.T) {
 			{Name: "other", ContainerID: "containerd://other", State: running, LastTerminationState: ended("theirs")},
 		}
 	})
-	held := &cri.Pod{Containers: []cri.Container{{Name: "main", ID: "own"}, {Name: "init", ID: "init"}, {Name: "other", ID: "other"}}}
+	observed := &cri.Pod{Containers: []cri.Container{{Name: "main", ID: "own"}, {Name: "init", ID: "init"}, {Name: "other", ID: "other"}}}
 	want := pod.Status.DeepCopy()
 	want.ContainerStatuses[0].ContainerID, want.ContainerStatuses[0].State = "", corev1.ContainerState{}
 	want.ContainerStatuses[1].LastTerminationState = corev1.ContainerState{}
-	if diff := cmp.Diff(*want, withoutStrangers(pod, held).Status); diff != "" {
+	if diff := cmp.Diff(*want, withOwnContainersOnly(pod, observed).Status); diff != "" {
 		t.Errorf("-want +got:\n%s", diff)
 	}
 	if pod.Status.ContainerStatuses[0].ContainerID == "" {
