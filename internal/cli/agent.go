@@ -78,6 +78,23 @@ func (o *agentOptions) addFlags(f *pflag.FlagSet) {
 	o.logging.addFlags(f)
 }
 
+// agentFlags are the flags of node.Options, by field. The flags that "up" has in common with "agent" have the same names.
+var agentFlags = fieldFlags{
+	"kubeconfig":          "kubeconfig",
+	"bootstrapKubeconfig": "bootstrap-kubeconfig",
+	"nodeName":            "node-name",
+	"nodeIP":              "node-ip",
+	"labels":              "node-labels",
+	"maxPods":             "max-pods",
+	"rootDir":             "root-dir",
+	"runtimeEndpoint":     "container-runtime-endpoint",
+	"cgroupDriver":        "cgroup-driver",
+	"port":                "port",
+	"servingCertFile":     "tls-cert-file",
+	"servingKeyFile":      "tls-private-key-file",
+	"clientCAFile":        "client-ca-file",
+}
+
 // addRuntimeFlags adds the flags that "agent" and "up" share. more is appended to the help of the endpoint.
 func addRuntimeFlags(f *pflag.FlagSet, c *node.Options, more string) {
 	f.StringVar(&c.RuntimeEndpoint, "container-runtime-endpoint", "", "socket of the container runtime, such as unix:///run/containerd/containerd.sock (default: the first of "+node.RuntimeSockets()+")"+more)
@@ -100,7 +117,7 @@ func (o *agentOptions) complete() (err error) {
 }
 
 func (o *agentOptions) validate([]string) error {
-	errs := []error{o.config.Validate()}
+	errs := []error{agentFlags.errorOf(o.config.Validate())}
 	if o.nodeIP != "" {
 		if o.config.NodeIP = net.ParseIP(o.nodeIP); o.config.NodeIP == nil {
 			errs = append(errs, fmt.Errorf("--node-ip %q: must be an IP address", o.nodeIP))

@@ -14,6 +14,7 @@ import (
 	"lanyard.dev/internal/apiserver"
 	"lanyard.dev/internal/apiserver/auditlog"
 	"lanyard.dev/internal/apiserver/nodeclient"
+	"lanyard.dev/internal/node"
 )
 
 // fieldPaths returns the paths of the fields of a struct, in lower case.
@@ -105,6 +106,46 @@ func TestEveryFieldHasItsFlag(t *testing.T) {
 	maps.DeleteFunc(common, func(path, flag string) bool { return up.Lookup(flag) == nil })
 	checkFaults(t, common, (&apiserver.ServiceAccounts{Issuers: []string{""}, JWKSURI: ":", MaxTokenExpiration: -1}).Validate(field.NewPath("serviceAccounts")))
 	checkFaults(t, common, auditlog.Options{Mode: "lax"}.Validate(field.NewPath("audit")))
+}
+
+// TestFaultsOfTheAgent checks the text of each fault of an agent's options.
+func TestFaultsOfTheAgent(t *testing.T) {
+	t.Parallel()
+	checkFlags(t, agentFlags, node.Options{}, newAgent(streams{}).Flags())
+	valid := node.Options{
+		Kubeconfig: "k", NodeName: "edge-7", RootDir: "/r", MaxPods: 10, RuntimeEndpoint: "unix:///run/c.sock", CgroupDriver: "cgroupfs",
+		Labels: map[string]string{"rack": "4"},
+	}
+	if err := agentFlags.errorOf(valid.Validate()); err != nil {
+		t.Fatal(err)
+	}
+	for want, change := range map[string]func(*node.Options){
+		"one of --kubeconfig and --bootstrap-kubeconfig": func(o *node.Options) { o.BootstrapKubeconfig = "b" },
+		"--bootstrap-kubeconfig is required":             func(o *node.Options) { o.Kubeconfig = "" },
+		"--node-name \"Edge\"":                           func(o *node.Options) { o.NodeName = "Edge" },
+		"--root-dir":                                     func(o *node.Options) { o.RootDir = "" },
+		"--root-dir \"agent\"":                           func(o *node.Options) { o.RootDir = "agent" },
+		"--max-pods 0":                                   func(o *node.Options) { o.MaxPods = 0 },
+		"--port 70000":                                   func(o *node.Options) { o.Port = 70000 },
+		"--container-runtime-endpoint \"tcp://x\"":       func(o *node.Options) { o.RuntimeEndpoint = "tcp://x" },
+		"--cgroup-driver \"cgroupsd\"":                   func(o *node.Options) { o.CgroupDriver = "cgroupsd" },
+		"--tls-cert-file and --tls-private-key-file":     func(o *node.Options) { o.ServingCertFile = "c" },
+		"--node-labels a b=":                             func(o *node.Options) { o.Labels = map[string]string{"a b": ""} },
+		"--node-labels a=b c":                            func(o *node.Options) { o.Labels = map[string]string{"a": "b c"} },
+	} {
+		o := valid
+		change(&o)
+		if err := agentFlags.errorOf(o.Validate()); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: got %v", want, err)
+		}
+		checkFaults(t, agentFlags, o.Validate())
+	}
+	if err := agentFlags.errorOf((&node.Options{}).Validate()); strings.Count(err.Error(), "\n") < 4 {
+		t.Errorf("not every fault at once: %v", err)
+	}
+	up := maps.Clone(agentFlags)
+	maps.DeleteFunc(up, func(path, flag string) bool { return newUp(streams{}).Flags().Lookup(flag) == nil })
+	checkFaults(t, up, (&node.Options{CgroupDriver: "x", RuntimeEndpoint: "x"}).ValidateMachine())
 }
 
 func TestFaultsNameFlags(t *testing.T) {

@@ -118,7 +118,7 @@ func (o *upOptions) validate([]string) error {
 		errs = append(errs, fmt.Errorf("--service-account-signing-algorithm %q: must be one of %v", wanted, signingkey.Algorithms()))
 	}
 	if o.wantsAgent() {
-		errs = append(errs, o.agent.ValidateMachine())
+		errs = append(errs, agentFlags.errorOf(o.agent.ValidateMachine()))
 	}
 	return errors.Join(errs...)
 }

@@ -41,8 +41,8 @@ import (
 // Run runs the agent until ctx ends. The pods go on running then, and the next agent with the same root directory finds
 // them again.
 func Run(ctx context.Context, o Options) error {
-	if err := o.Validate(); err != nil {
-		return err
+	if faults := o.Validate(); len(faults) > 0 {
+		return faults.ToAggregate()
 	}
 	if os.Geteuid() != 0 {
 		return errNotRoot

@@ -5,9 +5,11 @@ package node
 import (
 	"context"
 	"errors"
+
+	"lanyard.dev/internal/hint"
 )
 
 // Run returns an error: the agent runs on Linux alone.
 func Run(context.Context, Options) error {
-	return &Error{Err: errors.New("the agent runs on Linux alone"), Next: "this machine can be the authority of agents elsewhere"}
+	return hint.New(errors.New("the agent runs on Linux alone"), "this machine can be the authority of agents elsewhere")
 }

@@ -4,7 +4,6 @@ package node
 
 import (
 	"context"
-	"errors"
 	"io"
 	"net"
 	"os"
@@ -20,6 +19,7 @@ import (
 	"k8s.io/apimachinery/pkg/watch"
 	"k8s.io/client-go/tools/clientcmd"
 
+	"lanyard.dev/internal/hint"
 	"lanyard.dev/lanyardtest"
 )
 
@@ -238,7 +238,7 @@ func TestSecondAgentOfOneName(t *testing.T) {
 		}
 		return false
 	})
-	if fault := (*Error)(nil); !errors.As(refused, &fault) || !strings.Contains(fault.Hint(), "--node-name") {
+	if !strings.Contains(hint.Of(refused), "--node-name") {
 		t.Errorf("the second ended with %v", refused)
 	}
 	end()

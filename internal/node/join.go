@@ -24,6 +24,8 @@ import (
 	"k8s.io/client-go/util/certificate"
 	"k8s.io/client-go/util/connrotation"
 	"k8s.io/klog/v2"
+
+	"lanyard.dev/internal/hint"
 )
 
 const (
@@ -133,10 +135,8 @@ func checkNodeName(store certificate.Store, o *Options) error {
 	if err != nil || current.Leaf == nil || current.Leaf.Subject.CommonName == userPrefix+o.NodeName {
 		return nil // there is no certificate yet, or it will be replaced
 	}
-	return &Error{
-		Err:  fmt.Errorf("the certificate in %s is that of %q, not of node %q", certificateDir(o), current.Leaf.Subject.CommonName, o.NodeName),
-		Next: "name the node with --node-name as before, or remove that directory to join anew",
-	}
+	return hint.New(fmt.Errorf("the certificate in %s is that of %q, not of node %q", certificateDir(o), current.Leaf.Subject.CommonName, o.NodeName),
+		"name the node with --node-name as before, or remove that directory to join anew")
 }
 
 func awaitCertificate(ctx context.Context, manager certificate.Manager) error {

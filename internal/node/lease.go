@@ -15,6 +15,8 @@ import (
 	"k8s.io/component-helpers/apimachinery/lease"
 	"k8s.io/klog/v2"
 	"k8s.io/utils/clock"
+
+	"lanyard.dev/internal/hint"
 )
 
 // agentAnnotation on a node's Lease is the ID of the agent that holds it. The Lease's holderIdentity is the node's name, as
@@ -155,8 +157,6 @@ func (h *holder) keep(lost func(error)) lease.ProcessLeaseFunc {
 }
 
 func (h *holder) errInUse() error {
-	return &Error{
-		Err:  fmt.Errorf("another agent runs as node %q, and renews its Lease", h.name),
-		Next: "name this machine with --node-name, or end the other agent first",
-	}
+	return hint.New(fmt.Errorf("another agent runs as node %q, and renews its Lease", h.name),
+		"name this machine with --node-name, or end the other agent first")
 }

@@ -16,6 +16,7 @@ import (
 	testingclock "k8s.io/utils/clock/testing"
 	"k8s.io/utils/ptr"
 
+	"lanyard.dev/internal/hint"
 	"lanyard.dev/lanyardtest"
 )
 
@@ -84,7 +85,7 @@ func TestHolder(t *testing.T) {
 				}
 			})
 			if test.renews {
-				if fault := (*Error)(nil); !errors.As(err, &fault) || fault.Next != "name this machine with --node-name, or end the other agent first" {
+				if hint.Of(err) != "name this machine with --node-name, or end the other agent first" {
 					t.Errorf("got %v, want that another agent lives", err)
 				}
 				return

@@ -3,12 +3,17 @@ package node
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"k8s.io/apimachinery/pkg/util/validation"
+	"k8s.io/apimachinery/pkg/util/validation/field"
+
+	"lanyard.dev/internal/hint"
 )
 
 // Options are the settings of one agent.
@@ -45,44 +50,46 @@ type Options struct {
 	ClientCAFile string
 }
 
-// Validate returns every fault at once, each naming its flag.
-func (o *Options) Validate() error {
-	var errs []error
-	fault := func(bad bool, format string, args ...any) {
-		if bad {
-			errs = append(errs, fmt.Errorf(format, args...))
-		}
+// Validate returns every fault at once. The paths are those of the fields, in lower camel case.
+func (o *Options) Validate() field.ErrorList {
+	var faults field.ErrorList
+	if (o.Kubeconfig == "") == (o.BootstrapKubeconfig == "") {
+		faults = append(faults, field.Required(field.NewPath("kubeconfig"), "one of `kubeconfig` and `bootstrapKubeconfig` is required"))
 	}
-	fault((o.Kubeconfig == "") == (o.BootstrapKubeconfig == ""), "one of --kubeconfig and --bootstrap-kubeconfig is required")
-	fault(!filepath.IsAbs(o.RootDir), "--root-dir %q: must be an absolute path", o.RootDir)
-	fault((o.ServingCertFile == "") != (o.ServingKeyFile == ""), "--tls-cert-file and --tls-private-key-file go together")
-	return errors.Join(append(errs, o.ValidateMachine())...)
+	if !filepath.IsAbs(o.RootDir) {
+		faults = append(faults, field.Invalid(field.NewPath("rootDir"), o.RootDir, "must be an absolute path"))
+	}
+	if (o.ServingCertFile == "") != (o.ServingKeyFile == "") {
+		faults = append(faults, field.Required(field.NewPath("servingCertFile"), "`servingCertFile` and `servingKeyFile` go together"))
+	}
+	return append(faults, o.ValidateMachine()...)
 }
 
-// ValidateMachine returns every fault at once of what is said of this machine.
-func (o *Options) ValidateMachine() error {
-	var errs []error
-	fault := func(bad bool, format string, args ...any) {
+// ValidateMachine returns every fault of the options that describe this machine, and not how it joins an authority.
+func (o *Options) ValidateMachine() field.ErrorList {
+	var faults field.ErrorList
+	invalid := func(bad bool, path *field.Path, value any, detail string) {
 		if bad {
-			errs = append(errs, fmt.Errorf(format, args...))
+			faults = append(faults, field.Invalid(path, value, detail))
 		}
 	}
-	if faults := validation.IsDNS1123Subdomain(o.NodeName); len(faults) > 0 {
-		errs = append(errs, fmt.Errorf("--node-name %q: %s", o.NodeName, faults[0]))
+	for _, fault := range first(validation.IsDNS1123Subdomain(o.NodeName)) {
+		invalid(true, field.NewPath("nodeName"), o.NodeName, fault)
 	}
-	fault(o.MaxPods < 1, "--max-pods %d: must be at least 1", o.MaxPods)
-	fault(o.Port < 0 || o.Port > 65535, "--port %d: must be 0 to 65535", o.Port)
-	fault(!strings.HasPrefix(o.RuntimeEndpoint, "unix://"), "--container-runtime-endpoint %q: must be a socket as unix:///run/containerd/containerd.sock", o.RuntimeEndpoint)
-	fault(o.CgroupDriver != "" && o.CgroupDriver != "cgroupfs" && o.CgroupDriver != "systemd", "--cgroup-driver %q: must be cgroupfs or systemd", o.CgroupDriver)
-	for key, value := range o.Labels {
-		for _, faults := range [][]string{validation.IsQualifiedName(key), validation.IsValidLabelValue(value)} {
-			if len(faults) > 0 {
-				errs = append(errs, fmt.Errorf("--node-labels %s=%s: %s", key, value, faults[0]))
-			}
+	invalid(o.MaxPods < 1, field.NewPath("maxPods"), o.MaxPods, "must be at least 1")
+	invalid(o.Port < 0 || o.Port > 65535, field.NewPath("port"), o.Port, "must be 0 to 65535")
+	invalid(!strings.HasPrefix(o.RuntimeEndpoint, "unix://"), field.NewPath("runtimeEndpoint"), o.RuntimeEndpoint, "must be a socket as unix:///run/containerd/containerd.sock")
+	invalid(o.CgroupDriver != "" && o.CgroupDriver != "cgroupfs" && o.CgroupDriver != "systemd", field.NewPath("cgroupDriver"), o.CgroupDriver, "must be cgroupfs or systemd")
+	for _, key := range slices.Sorted(maps.Keys(o.Labels)) {
+		for _, fault := range slices.Concat(first(validation.IsQualifiedName(key)), first(validation.IsValidLabelValue(o.Labels[key]))) {
+			invalid(true, field.NewPath("labels").Key(key), o.Labels[key], fault)
 		}
 	}
-	return errors.Join(errs...)
+	return faults
 }
+
+// first returns the first of several faults of one value.
+func first(faults []string) []string { return faults[:min(1, len(faults))] }
 
 // runtimeSockets are the sockets at which container runtimes listen by default.
 var runtimeSockets = []string{"/run/containerd/containerd.sock", "/run/crio/crio.sock"}
@@ -103,26 +110,9 @@ func FindRuntime() (endpoint string, ok bool) {
 // RuntimeSockets returns the default sockets, separated by commas, for messages.
 func RuntimeSockets() string { return strings.Join(runtimeSockets, ", ") }
 
-// Error is the reason why an agent cannot run, and what the user can do about it.
-type Error struct {
-	Err  error
-	Next string
-}
-
-// Error implements error.
-func (e *Error) Error() string { return e.Err.Error() }
-
-// Unwrap returns the cause.
-func (e *Error) Unwrap() error { return e.Err }
-
-// Hint returns what the user can do about the error.
-func (e *Error) Hint() string { return e.Next }
-
-var errNotRoot = &Error{
-	Err:  errors.New("the agent mounts volumes and enters the networks of pods, and this user may not"),
-	Next: "run it as root; lanyard exec gives a process its identity without",
-}
+var errNotRoot = hint.New(errors.New("the agent mounts volumes and enters the networks of pods, and this user may not"),
+	"run it as root; lanyard exec gives a process its identity without")
 
 func errDirectoryInUse(dir string) error {
-	return &Error{Err: fmt.Errorf("another agent uses %s", dir), Next: "end that one, or choose another directory with --root-dir"}
+	return hint.New(fmt.Errorf("another agent uses %s", dir), "end that one, or choose another directory with --root-dir")
 }
