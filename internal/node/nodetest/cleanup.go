@@ -22,7 +22,7 @@ import (
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
-// end removes everything, and fails the test where something had to be forced.
+// end removes everything. The test fails if containerd did not remove something by itself.
 func (c *Containerd) end(t testing.TB) {
 	t.Helper()
 	defer func() { _ = os.RemoveAll(c.dir) }()
@@ -30,7 +30,7 @@ func (c *Containerd) end(t testing.TB) {
 		return
 	}
 	if c.PID() == 0 {
-		c.Restart(t) // only containerd can end what a killed one left
+		c.Restart(t) // only containerd can end the containers of a containerd that was killed
 	}
 	if err := c.removeAll(); err != nil {
 		t.Errorf("clean up: %v\n%s", err, c.logTail())
@@ -42,7 +42,7 @@ func (c *Containerd) end(t testing.TB) {
 	}
 }
 
-// removeAll stops and removes every sandbox; their containers go with them.
+// removeAll stops and removes every sandbox with its containers.
 func (c *Containerd) removeAll() error {
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
@@ -59,7 +59,7 @@ func (c *Containerd) removeAll() error {
 	return err
 }
 
-// leaks removes what is still there, and names it.
+// leaks removes everything that is left, and returns a description of each thing.
 func (c *Containerd) leaks() []string {
 	found := slices.Concat(c.leakedProcesses(), c.leakedMounts())
 	if err := removeBridge(c.bridge); err != nil {
@@ -68,7 +68,8 @@ func (c *Containerd) leaks() []string {
 	return found
 }
 
-// leakedProcesses are shims: they name their containerd's socket. One that has been told to end gets time to do so.
+// leakedProcesses kills the shims that are left, which have the socket of their containerd in their command line. A shim gets
+// time to end by itself.
 func (c *Containerd) leakedProcesses() []string {
 	deadline := time.Now().Add(patience / 6)
 	shims := c.shims()
@@ -80,8 +81,8 @@ func (c *Containerd) leakedProcesses() []string {
 	for _, pid := range shims {
 		held := childrenOf(pid)
 		_ = syscall.Kill(pid, syscall.SIGKILL)
-		// A containerd that is killed may forget a shim which it was starting or ending. With no program in it, only runc
-		// that waits for the word to start one, it is nobody's.
+		// A containerd that is killed may forget a shim that it was starting or ending. Such a shim has no program, but only a
+		// runc that waits to start one. It is not a leak of the test.
 		held = slices.DeleteFunc(held, func(command string) bool { return c.killed.Load() && command == "runc init" })
 		if len(held) > 0 || !c.killed.Load() {
 			found = append(found, fmt.Sprintf("shim %d, with %q", pid, held))
@@ -90,7 +91,7 @@ func (c *Containerd) leakedProcesses() []string {
 	return found
 }
 
-// childrenOf are the command lines of what a process has started: a shim, containers.
+// childrenOf returns the command lines of a process's children. The children of a shim are containers.
 func childrenOf(parent int) []string {
 	files, _ := filepath.Glob("/proc/[0-9]*/status")
 	var found []string
@@ -141,13 +142,13 @@ func (c *Containerd) leakedMounts() []string {
 	return found
 }
 
-// isForgotten tells of a network namespace. Containerd makes one before it notes down the sandbox that it is for; one that
-// is killed in between knows nothing of it afterwards, and nobody else ever did.
+// isForgotten reports whether a mount is a network namespace. Containerd makes it before it records the sandbox. If it is
+// killed between these two steps, it no longer knows the namespace after a restart.
 func (c *Containerd) isForgotten(mount string) bool {
 	return strings.HasPrefix(mount, filepath.Join(c.dir, "state", "io.containerd.grpc.v1.cri", "netns")+"/")
 }
 
-// removeBridge removes the bridge, which no CNI plugin does. It is no leak, and there is none where no pod ran.
+// removeBridge removes the bridge, if a pod has run. No CNI plugin does that, so the bridge is not a leak.
 func removeBridge(name string) error {
 	if _, err := net.InterfaceByName(name); err != nil {
 		return nil
@@ -161,7 +162,7 @@ func removeBridge(name string) error {
 	if err != nil {
 		return err
 	}
-	request.SetUint16(0) // no flag: down, as the kernel asks of a bridge to be removed
+	request.SetUint16(0) // without IFF_UP: the kernel removes a bridge only if it is down
 	if err := unix.IoctlIfreq(socket, unix.SIOCSIFFLAGS, request); err != nil {
 		return err
 	}

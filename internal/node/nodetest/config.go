@@ -17,7 +17,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// writeConfig fills the directory of a containerd, and returns the name of its bridge.
+// writeConfig writes the configuration of a containerd into its directory, and returns the name of its bridge.
 func writeConfig(dir, sandboxImage string) (bridge string, err error) {
 	for _, sub := range []string{"cni", "ipam", "opt", "test"} {
 		if err := os.Mkdir(filepath.Join(dir, sub), 0o700); err != nil {
@@ -37,7 +37,7 @@ func writeConfig(dir, sandboxImage string) (bridge string, err error) {
 	return bridge, os.WriteFile(filepath.Join(dir, "config.toml"), []byte(config), 0o600)
 }
 
-// daemonConfig keeps everything below one directory. What it does not need is off, so that it starts fast.
+// daemonConfig keeps everything below one directory. Plugins that are not needed are disabled, so that containerd starts fast.
 const daemonConfig = `version = 2
 root = "%[1]s/root"
 state = "%[1]s/state"
@@ -67,7 +67,7 @@ disabled_plugins = [
     conf_dir = "%[1]s/cni"
 `
 
-// networkConfig gives pods addresses that this machine reaches, and that reach this machine, but nothing beyond.
+// networkConfig connects pods with this machine, and with no other machine.
 const networkConfig = `{
   "cniVersion": "0.4.0",
   "name": "%[1]s",
@@ -84,7 +84,8 @@ const networkConfig = `{
 }
 `
 
-// freeSubnet draws a number, and from it a subnet of 1,000 addresses that no interface of this machine has.
+// freeSubnet returns a random number, and a subnet of 1,000 addresses, derived from it, that does not overlap with a network of
+// this machine.
 func freeSubnet() (uint32, netip.Prefix, error) {
 	taken, err := prefixes()
 	if err != nil {
@@ -112,7 +113,7 @@ func overlaps(subnet netip.Prefix, taken []netip.Prefix) bool {
 	return false
 }
 
-// prefixes are the networks of this machine's interfaces.
+// prefixes returns the networks of this machine's interfaces.
 func prefixes() ([]netip.Prefix, error) {
 	addresses, err := net.InterfaceAddrs()
 	if err != nil {
@@ -127,7 +128,8 @@ func prefixes() ([]netip.Prefix, error) {
 	return all, nil
 }
 
-// snapshotter is overlayfs where the directory's file system can be below an overlay; else the one that copies.
+// snapshotter returns overlayfs if the directory's file system can be the lower layer of an overlay, and otherwise native,
+// which copies files.
 func snapshotter(dir string) string {
 	probe, err := os.MkdirTemp(dir, "overlay-")
 	if err != nil {
@@ -148,10 +150,10 @@ func snapshotter(dir string) string {
 	return "overlayfs"
 }
 
-// required in the environment, with the value "required", makes a missing containerd a failure of the test.
+// required is the environment variable that, with the value "required", makes tests fail that cannot run containerd.
 const required = "LANYARD_TEST_CONTAINERD"
 
-// Require skips the test where no containerd can be run, and fails it where the environment says that one can.
+// Require skips the test if containerd cannot run here, or fails it if the environment requires containerd.
 func Require(t testing.TB) {
 	t.Helper()
 	missing := Missing()
@@ -164,7 +166,7 @@ func Require(t testing.TB) {
 	}
 }
 
-// Missing says what keeps a containerd from running here; "" is nothing.
+// Missing returns the reason why containerd cannot run here, or "" if it can.
 func Missing() string {
 	if os.Geteuid() != 0 {
 		return "only root may run containerd"
@@ -186,7 +188,7 @@ func Missing() string {
 
 func pluginDirs() []string { return []string{"/usr/lib/cni", "/opt/cni/bin"} }
 
-// pluginDir is the directory that has the CNI plugins needed; "" where none does.
+// pluginDir returns the directory with the required CNI plugins, or "" if there is none.
 func pluginDir() string {
 	for _, dir := range pluginDirs() {
 		all := true

@@ -22,10 +22,10 @@ import (
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
-// patience bounds every wait for an event that is sure to come, on a machine however slow.
+// patience bounds every wait for an event that must happen, also on a slow machine.
 const patience = time.Minute
 
-// pollPeriod is between two looks at what tells of no change.
+// pollPeriod is the period in which a state is checked that cannot be watched.
 const pollPeriod = 10 * time.Millisecond
 
 // Containerd is a running containerd that belongs to a test.
@@ -34,17 +34,17 @@ type Containerd struct {
 	bridge string
 	conn   *grpc.ClientConn
 
-	// one at a time starts, stops and cleans up
+	// mu is held to start, stop and clean up.
 	mu      sync.Mutex
 	process *exec.Cmd
-	ended   chan struct{} // closed when process has
+	ended   chan struct{} // closed when process has ended
 
 	killed atomic.Bool
 }
 
-// Start runs a containerd with the tool's image and those given. When the test ends, its containers, sandboxes, images,
-// files, mounts and its bridge are gone; anything that stays fails the test. Without root, containerd, runc or the CNI
-// plugins the test is skipped: see Require.
+// Start runs a containerd with the image of the tool and more images. When the test ends, its containers, sandboxes, images,
+// files, mounts and its bridge are removed. The test fails if anything is left. The test is skipped without root, containerd,
+// runc or the CNI plugins: see Require.
 func Start(t testing.TB, all ...Image) *Containerd {
 	t.Helper()
 	Require(t)
@@ -73,13 +73,13 @@ func dial(socket string) (*grpc.ClientConn, error) {
 
 func (c *Containerd) socket() string { return filepath.Join(c.dir, "c.sock") }
 
-// Endpoint is where it serves CRI: unix:// and a path.
+// Endpoint returns the endpoint of CRI: unix:// and a path.
 func (c *Containerd) Endpoint() string { return "unix://" + c.socket() }
 
-// Dir is what the test may put files into; it is removed after the containers.
+// Dir returns a directory for files of the test. It is removed after the containers.
 func (c *Containerd) Dir() string { return filepath.Join(c.dir, "test") }
 
-// PID is containerd's process ID; 0 while it does not run.
+// PID returns the process ID of containerd, or 0 while it does not run.
 func (c *Containerd) PID() int {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -89,14 +89,14 @@ func (c *Containerd) PID() int {
 	return c.process.Process.Pid
 }
 
-// Kill ends containerd by SIGKILL, and returns when it is gone. Containers go on.
+// Kill ends containerd with SIGKILL, and returns when it has ended. Containers go on.
 func (c *Containerd) Kill(t testing.TB) {
 	t.Helper()
 	c.killed.Store(true)
 	c.stop(t, syscall.SIGKILL)
 }
 
-// Restart starts containerd, after ending it where it runs, and returns when it and its network are ready.
+// Restart starts containerd, after ending it if it runs, and returns when the runtime and its network are ready.
 func (c *Containerd) Restart(t testing.TB) {
 	t.Helper()
 	c.stop(t, syscall.SIGTERM)
@@ -118,7 +118,7 @@ func (c *Containerd) launch() error {
 	defer func() { _ = output.Close() }()
 	process := exec.Command("containerd", "--config", filepath.Join(c.dir, "config.toml"))
 	process.Stdout, process.Stderr = output, output
-	// A signal from a terminal is for the test, which then ends containerd.
+	// A signal from a terminal must reach the test only, which then ends containerd.
 	process.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	process.Env = append(os.Environ(), "NOTIFY_SOCKET=")
 	if err := process.Start(); err != nil {
@@ -141,7 +141,7 @@ func (c *Containerd) stop(t testing.TB, signal syscall.Signal) {
 	if c.process == nil {
 		return
 	}
-	_ = c.process.Process.Signal(signal) // it may have ended by itself
+	_ = c.process.Process.Signal(signal) // containerd may have ended by itself
 	select {
 	case <-c.ended:
 	case <-time.After(patience):
@@ -192,7 +192,7 @@ func notReady(status *runtimeapi.StatusResponse, err error) string {
 	return ""
 }
 
-// Import adds images, and returns when they can be used through CRI.
+// Import adds images, and returns when CRI knows them.
 func (c *Containerd) Import(t testing.TB, all ...Image) {
 	t.Helper()
 	dir, err := os.MkdirTemp(c.dir, "import-")
@@ -211,7 +211,7 @@ func (c *Containerd) Import(t testing.TB, all ...Image) {
 	}
 }
 
-// awaitImage waits until CRI has heard of an image that containerd has.
+// awaitImage waits until CRI knows an image that was imported into containerd.
 func (c *Containerd) awaitImage(name string) error {
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
@@ -228,7 +228,7 @@ func (c *Containerd) awaitImage(name string) error {
 	}
 }
 
-// logTail is the end of containerd's log.
+// logTail returns the end of containerd's log.
 func (c *Containerd) logTail() string {
 	const size = 8 << 10
 	log, err := os.ReadFile(filepath.Join(c.dir, "log"))
@@ -241,13 +241,13 @@ func (c *Containerd) logTail() string {
 	return string(bytes.TrimSpace(log))
 }
 
-// Shared is one containerd for all tests of a binary, started by the first that needs it. Its End belongs into TestMain:
+// Shared is one containerd for all tests of a binary. The first test that needs it starts it. TestMain must call End:
 //
 //	var shared nodetest.Shared
 //
 //	func TestMain(m *testing.M) { os.Exit(max(m.Run(), shared.End())) }
 type Shared struct {
-	// Images are there besides the tool's.
+	// Images are imported in addition to the image of the tool.
 	Images []Image
 
 	once       sync.Once
@@ -255,7 +255,7 @@ type Shared struct {
 	containerd *Containerd
 }
 
-// Containerd returns the shared containerd, or skips the test: see Require.
+// Containerd returns the shared containerd. It skips the test if containerd cannot run: see Require.
 func (s *Shared) Containerd(t testing.TB) *Containerd {
 	t.Helper()
 	Require(t)
@@ -266,7 +266,7 @@ func (s *Shared) Containerd(t testing.TB) *Containerd {
 	return s.containerd
 }
 
-// End removes it, and returns what the binary should exit with: 0, or 1 where something was left behind.
+// End removes the containerd. It returns the exit code for the binary: 0, or 1 if anything is left.
 func (s *Shared) End() (code int) {
 	for _, cleanup := range slices.Backward(s.life.cleanups) {
 		cleanup()
@@ -277,7 +277,7 @@ func (s *Shared) End() (code int) {
 	return 0
 }
 
-// life is a testing.TB for what outlives the test that first needs it.
+// life is a testing.TB for a containerd that outlives the test that starts it.
 type life struct {
 	testing.TB
 

@@ -14,7 +14,7 @@ import (
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
-// TestContainerd runs a container of the tool, kills and restarts containerd, and looks for what is left.
+// TestContainerd runs a container of the tool, kills and restarts containerd, and checks that nothing is left.
 func TestContainerd(t *testing.T) {
 	t.Parallel()
 	named := Image{Name: "lanyard.test/named:1", Main: images + "tool", User: "somebody", Files: map[string]string{"/etc/passwd": "somebody:x:1234:1234::/:/bin/tool\n"}}
@@ -28,7 +28,7 @@ func TestContainerd(t *testing.T) {
 		c.Restart(t)
 		requireState(ctx, t, c, running, runtimeapi.ContainerState_CONTAINER_RUNNING)
 		run(ctx, t, c, "two", named.Name)
-		c.Kill(t) // the cleanup has to cope
+		c.Kill(t) // the clean-up must work for a containerd that was killed
 	})
 	if c == nil {
 		t.Skip("skipped above")
@@ -83,7 +83,7 @@ func requireState(ctx context.Context, t *testing.T, c *Containerd, id string, w
 	}
 }
 
-// TestStartEnds says what is wrong with a containerd that ends by itself, without waiting.
+// TestStartEnds checks that the start fails at once if containerd ends by itself, and that its log says why.
 func TestStartEnds(t *testing.T) {
 	t.Parallel()
 	Require(t)

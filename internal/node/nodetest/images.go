@@ -18,20 +18,20 @@ import (
 	"lanyard.dev/internal/ociimage"
 )
 
-// images is where the programs of the kit's own images are.
+// images is the import path of the directory with the programs of this package's images.
 const images = "lanyard.dev/internal/node/nodetest/images/"
 
 // Image is a container image of one Go program.
 type Image = ociimage.Image
 
-// Tool is the image of a program with many uses: see images/tool. It runs as root, and waits where it has no arguments.
+// Tool is the image of the program images/tool. It runs as root. Without arguments, it sleeps.
 func Tool() Image {
 	return Image{Name: "lanyard.test/tool:1", Main: images + "tool", Cmd: []string{"sleep"}}
 }
 
 func pause() Image { return Image{Name: "lanyard.test/pause:1", Main: images + "pause"} }
 
-// archives writes the images as files into a directory.
+// archives writes the images as files into a directory, and returns their paths.
 func archives(t testing.TB, dir string, all []Image) []string {
 	t.Helper()
 	paths := make([]string, 0, len(all))
@@ -49,9 +49,9 @@ func archives(t testing.TB, dir string, all []Image) []string {
 	return paths
 }
 
-// Registry serves images on a loopback address, where containerd speaks HTTP without TLS.
+// Registry serves images at a loopback address, to which containerd connects without TLS.
 type Registry struct {
-	// Host is the address and port: an image lanyard.test/tool:1 is pulled as Host/tool:1.
+	// Host is the address and port. The image lanyard.test/tool:1 is pulled as Host/tool:1.
 	Host string
 
 	username, password string
@@ -62,7 +62,7 @@ type Registry struct {
 	hold               atomic.Pointer[chan struct{}]
 }
 
-// NewRegistry serves until the test ends. With a username it asks for both.
+// NewRegistry returns a registry that serves until the test ends. If username is not "", requests need username and password.
 func NewRegistry(t testing.TB, username, password string, all ...Image) *Registry {
 	t.Helper()
 	r := &Registry{
@@ -85,10 +85,10 @@ func NewRegistry(t testing.TB, username, password string, all ...Image) *Registr
 	return r
 }
 
-// Resolved is how often somebody with the right credentials asked what a tag stands for: each pull does so once.
+// Resolved returns how often a tag was resolved with valid credentials. Each pull resolves its tag once.
 func (r *Registry) Resolved() int { return int(r.resolved.Load()) }
 
-// Hold keeps every request waiting until release is called, which may be done more than once.
+// Hold makes every request wait until release is called. release may be called several times.
 func (r *Registry) Hold() (release func()) {
 	gate := make(chan struct{})
 	r.hold.Store(&gate)
@@ -99,7 +99,7 @@ func (r *Registry) Hold() (release func()) {
 	}
 }
 
-// ServeHTTP answers the pulling half of the OCI distribution specification.
+// ServeHTTP serves the part of the OCI distribution specification that pulls need.
 func (r *Registry) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 	if gate := r.hold.Load(); gate != nil {
 		select {

@@ -1,6 +1,6 @@
 //go:build unix
 
-// Pause is what a sandbox runs: it waits for its end, and for that of processes nobody else waits for.
+// Pause is the program of a sandbox. It waits until it is stopped, and reaps processes whose parents have ended.
 package main
 
 import (

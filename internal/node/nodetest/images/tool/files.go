@@ -62,11 +62,11 @@ func statFiles(paths []string) error {
 	return nil
 }
 
-// describe prints NAME MODE UID GID, and for a link its target.
+// describe prints NAME MODE UID GID, and the target of a link.
 func describe(name, path string, info os.FileInfo) error {
 	owner, ok := info.Sys().(*syscall.Stat_t)
 	if !ok {
-		return errors.New("no owner is told here")
+		return errors.New("the file has no owner")
 	}
 	fmt.Printf("%s %v %d %d", name, info.Mode(), owner.Uid, owner.Gid)
 	if info.Mode()&os.ModeSymlink != 0 {

@@ -1,10 +1,10 @@
 //go:build unix
 
-// Tool does in a container what a test wants to see from inside one. Steps are separated by an argument ";":
+// Tool performs steps in a container, for tests that look at a container from inside. Steps are separated by an argument ";":
 //
 //	tool log hello ";" exit 3
 //
-// See steps for what there is.
+// The function steps lists the steps.
 package main
 
 import (
@@ -13,40 +13,40 @@ import (
 	"slices"
 )
 
-// A step does one thing with its arguments. Its error ends the program with code 1.
+// A step performs one action with its arguments. If it returns an error, the program ends with code 1.
 type step func(args []string) error
 
 func steps() map[string]step {
 	return map[string]step{
-		"sleep":      sleep,      // [DURATION]: until SIGTERM (which ends the program with 0) or that long
-		"stubborn":   stubborn,   // as sleep, but SIGTERM and SIGINT do nothing
-		"await":      await,      // FILE: until it exists
+		"sleep":      sleep,      // [DURATION]: sleeps for that time, or until SIGTERM, which ends the program with code 0
+		"stubborn":   stubborn,   // sleeps and ignores SIGTERM and SIGINT
+		"await":      await,      // FILE: waits until it exists
 		"exit":       exit,       // N
 		"log":        logLines,   // LINE...: each to stdout
 		"log-stderr": logErrors,  // LINE...: each to stderr
-		"log-many":   logMany,    // N: that many lines, numbered from 1
-		"tick":       tick,       // DURATION: a numbered line each, until SIGTERM
-		"echo-stdin": echoStdin,  // to stdout, until its end
-		"print-env":  printEnv,   // [NAME...]: NAME=VALUE a line; all where none is named
-		"args":       printArgs,  // ARG...: one a line
+		"log-many":   logMany,    // N: logs N lines, numbered from 1
+		"tick":       tick,       // DURATION: logs a numbered line in each period until SIGTERM
+		"echo-stdin": echoStdin,  // copies stdin to stdout
+		"print-env":  printEnv,   // [NAME...]: one NAME=VALUE per line; without NAME all variables
+		"args":       printArgs,  // ARG...: one per line
 		"id":         printID,    // uid=, gid=, groups= of the process
 		"pid":        printPID,   // its process ID
 		"hostname":   hostname,   // its host name
 		"pwd":        workingDir, // its working directory
 		"tty":        printTTY,   // whether stdin is a terminal
 		"cat":        cat,        // FILE...: to stdout
-		"ls":         list,       // DIR: NAME MODE UID GID a line, links with their target
-		"stat":       statFiles,  // FILE...: as ls does, links followed
+		"ls":         list,       // DIR: one NAME MODE UID GID per line, links with their target
+		"stat":       statFiles,  // FILE...: like ls, but follows links
 		"write":      write,      // FILE TEXT
 		"mkdir":      mkdir,      // DIR
-		"on-hup":     onHup,      // FILE: a line is added at each SIGHUP; until SIGTERM
-		"watch-file": watchFile,  // FILE: its contents to stdout whenever they change; until SIGTERM
-		"allocate":   allocate,   // BYTES: touched, and kept
+		"on-hup":     onHup,      // FILE: appends a line at each SIGHUP until SIGTERM
+		"watch-file": watchFile,  // FILE: prints its content whenever it changes until SIGTERM
+		"allocate":   allocate,   // BYTES: allocates and writes memory
 		"burn":       burn,       // uses one CPU until SIGTERM
-		"serve":      serve,      // PORT: answers each line of a TCP connection with itself; until SIGTERM
-		"dial":       dial,       // ADDRESS: connects and closes
-		"interfaces": interfaces, // NAME ADDRESS a line
-		"processes":  processes,  // PID COMMAND a line
+		"serve":      serve,      // PORT: echoes TCP connections until SIGTERM
+		"dial":       dial,       // ADDRESS: connects and closes the connection
+		"interfaces": interfaces, // one NAME ADDRESS per line
+		"processes":  processes,  // one PID COMMAND per line
 	}
 }
 
@@ -65,7 +65,7 @@ func main() {
 	}
 }
 
-// split yields what stands between arguments ";".
+// split yields the arguments of each step.
 func split(args []string) func(func([]string) bool) {
 	return func(yield func([]string) bool) {
 		for len(args) > 0 {

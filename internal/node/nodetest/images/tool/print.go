@@ -118,7 +118,7 @@ func processes([]string) error {
 		return err
 	}
 	for _, dir := range dirs {
-		// A process may be gone by now.
+		// The process may have ended meanwhile.
 		if command, err := os.ReadFile(filepath.Join(dir, "cmdline")); err == nil {
 			fmt.Println(filepath.Base(dir), strings.TrimSpace(strings.ReplaceAll(string(command), "\x00", " ")))
 		}

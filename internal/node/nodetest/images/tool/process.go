@@ -39,7 +39,7 @@ func sleep(args []string) error {
 func stubborn([]string) error {
 	signal.Ignore(syscall.SIGTERM, syscall.SIGINT)
 	fmt.Println("stubborn")
-	// An empty select would be taken for a deadlock.
+	// The Go runtime reports an empty select as a deadlock.
 	for {
 		time.Sleep(time.Hour)
 	}
