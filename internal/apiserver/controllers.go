@@ -166,7 +166,7 @@ var systemNamespaces = []string{
 
 // writeDefaults makes the system namespaces and the default policy. It runs at each start and changes no object that
 // exists, except for adding to the default roles and bindings what they lack.
-func writeDefaults(ctx context.Context, s *storage, addDefaults namespaceregistry.Furnish) error {
+func writeDefaults(ctx context.Context, s *storage, addDefaults namespaceregistry.AddDefaults) error {
 	ctx = request.WithNamespace(ctx, metav1.NamespaceNone)
 	namespaces := namespaceregistry.NewREST(s.stores.namespaces.Namespace, addDefaults)
 	for _, name := range systemNamespaces {

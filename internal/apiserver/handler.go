@@ -49,7 +49,7 @@ type handlerConfig struct {
 	audit     *auditlog.Log // nil if auditing is off
 	metrics   *metrics.Metrics
 	// addDefaults puts the default objects into a new namespace.
-	addDefaults namespaceregistry.Furnish
+	addDefaults namespaceregistry.AddDefaults
 }
 
 // shareFunc is called with the addresses of each request that shares its connection with other requests.
@@ -124,7 +124,7 @@ func (c *handlerConfig) serve() (api.Served, error) {
 		return api.Served{}, err
 	}
 	return c.storage.stores.Serve(api.Backends{
-		Furnish: c.addDefaults, Nodes: nodes, Authorizer: c.policy.authorizer, Rules: c.policy.authorizer,
+		AddDefaults: c.addDefaults, Nodes: nodes, Authorizer: c.policy.authorizer, Rules: c.policy.authorizer,
 		Tokens: c.identity.tokens, Audiences: c.identity.audiences, Issuing: c.identity.issuing,
 	}), nil
 }

@@ -35,7 +35,7 @@ type Server struct {
 	issuers     *oidc.Authenticator // of users; nil without an authentication configuration
 	audit       *auditlog.Log       // nil if auditing is off
 	metrics     *metrics.Metrics
-	addDefaults namespace.Furnish
+	addDefaults namespace.AddDefaults
 	ready       chan struct{}
 }
 

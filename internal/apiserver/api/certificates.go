@@ -20,7 +20,7 @@ func certificates() Group {
 				Complete: func(s *registry.Strategy[request], in Inputs) { s.Warn = certificatesigningrequest.Warner(in.Signed) },
 				Row:      certificatesigningrequest.Row, Fields: certificatesigningrequest.Fields,
 			},
-			Parts: []Part{
+			Subresources: []Subresource{
 				{Name: "approval", Store: func(s *registry.Store, in Inputs) rest.Storage {
 					return certificatesigningrequest.NewApproval(s, in.Clock)
 				}},

@@ -34,10 +34,10 @@ func namespaces() Resource {
 		Stored: Objects[*corev1.Namespace]{
 			Strategy: namespace.Strategy(), Default: namespace.SetDefaults, Row: namespace.Row, Fields: namespace.Fields, Adjust: namespace.KeepUntilEmpty,
 		},
-		Serve: func(s *registry.Store, b Backends) rest.Storage { return namespace.NewREST(s, b.Furnish) },
-		Parts: []Part{
-			{Name: "status", Store: storePart(namespace.NewStatus)},
-			{Name: "finalize", Store: storePart(namespace.NewFinalize)},
+		Serve: func(s *registry.Store, b Backends) rest.Storage { return namespace.NewREST(s, b.AddDefaults) },
+		Subresources: []Subresource{
+			{Name: "status", Store: storeOnly(namespace.NewStatus)},
+			{Name: "finalize", Store: storeOnly(namespace.NewFinalize)},
 		},
 	}
 }
@@ -49,8 +49,8 @@ func serviceAccounts() Resource {
 		Stored: Objects[*corev1.ServiceAccount]{
 			Strategy: serviceaccount.Strategy(), Row: serviceaccount.Row, Adjust: returnDeleted,
 		},
-		Parts: []Part{
-			{Name: "token", Ephemeral: func(b Backends) EphemeralPart { return serviceaccount.NewTokenREST(b.Issuing) }},
+		Subresources: []Subresource{
+			{Name: "token", Ephemeral: func(b Backends) EphemeralSubresource { return serviceaccount.NewTokenREST(b.Issuing) }},
 		},
 	}
 }
@@ -86,10 +86,10 @@ func pods() Resource {
 			// Kubernetes too accepts this selector, and no pod matches it.
 			Unselected: []string{"status.podIPs"},
 		},
-		Parts: []Part{
-			{Name: "status", Store: storePart(pod.NewStatus)},
-			{Name: "binding", Store: storePart(pod.NewBinding)},
-			{Name: "eviction", Store: storePart(pod.NewEviction)},
+		Subresources: []Subresource{
+			{Name: "status", Store: storeOnly(pod.NewStatus)},
+			{Name: "binding", Store: storeOnly(pod.NewBinding)},
+			{Name: "eviction", Store: storeOnly(pod.NewEviction)},
 			{Name: "log", Options: parameters(podoptions.Log), Connect: func(s *registry.Store, b Backends) rest.Storage {
 				return podsession.NewLogREST(s, b.Nodes)
 			}},
@@ -110,8 +110,8 @@ func nodes() Resource {
 	return Resource{
 		Name: "nodes", Singular: "node", ShortNames: []string{"no"}, Mirrored: true, Prefix: "minions",
 		Kind: &corev1.Node{}, List: &corev1.NodeList{}, Columns: node.Columns,
-		Stored: Objects[*corev1.Node]{Strategy: node.Strategy(), Default: node.SetDefaults, Row: node.Row, Fields: node.Fields},
-		Parts:  []Part{{Name: "status", Store: storePart(node.NewStatus)}},
+		Stored:       Objects[*corev1.Node]{Strategy: node.Strategy(), Default: node.SetDefaults, Row: node.Row, Fields: node.Fields},
+		Subresources: []Subresource{{Name: "status", Store: storeOnly(node.NewStatus)}},
 	}
 }
 
@@ -126,8 +126,8 @@ func coreEvents() Resource {
 	}
 }
 
-// storePart returns the constructor of a subresource that needs only the store of its resource.
-func storePart[T rest.Storage](made func(*registry.Store) T) func(*registry.Store, Inputs) rest.Storage {
+// storeOnly returns the constructor of a subresource that needs only the store of its resource.
+func storeOnly[T rest.Storage](made func(*registry.Store) T) func(*registry.Store, Inputs) rest.Storage {
 	return func(s *registry.Store, _ Inputs) rest.Storage { return made(s) }
 }
 

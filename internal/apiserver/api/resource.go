@@ -54,24 +54,24 @@ type Resource struct {
 	// Ephemeral makes a resource whose objects are returned to the client that posts them and never stored.
 	Ephemeral func(Backends) rest.Creater
 
-	Parts []Part
+	Subresources []Subresource
 }
 
-// Part declares a subresource. One of Store, Connect and Ephemeral is set.
-type Part struct {
+// Subresource declares a subresource of a resource. One of Store, Connect and Ephemeral is set.
+type Subresource struct {
 	Name string
 	// Store makes a subresource that reads and writes the store of its resource.
 	Store func(*registry.Store, Inputs) rest.Storage
 	// Connect makes a subresource that needs more than the store.
 	Connect func(*registry.Store, Backends) rest.Storage
 	// Ephemeral makes a subresource whose objects are returned to the client that posts them and never stored.
-	Ephemeral func(Backends) EphemeralPart
+	Ephemeral func(Backends) EphemeralSubresource
 	// Options are the parameters of requests to the subresource, if it has any.
 	Options *Options
 }
 
-// EphemeralPart serves a subresource whose objects are not stored.
-type EphemeralPart interface {
+// EphemeralSubresource serves a subresource whose objects are not stored.
+type EphemeralSubresource interface {
 	rest.Storage
 	rest.NamedCreater
 	rest.GroupVersionKindProvider

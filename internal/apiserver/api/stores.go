@@ -29,11 +29,11 @@ type Inputs struct {
 
 // Backends are what resources that need more than a store depend on.
 type Backends struct {
-	// Furnish is called for each new namespace before its creation returns.
-	Furnish    namespace.Furnish
-	Nodes      podsession.Nodes
-	Authorizer authorizer.UnconditionalAuthorizer
-	Rules      authorizer.RuleResolver
+	// AddDefaults is called for each new namespace before its creation returns.
+	AddDefaults namespace.AddDefaults
+	Nodes       podsession.Nodes
+	Authorizer  authorizer.UnconditionalAuthorizer
+	Rules       authorizer.RuleResolver
 	// Tokens authenticates the tokens in reviews. Audiences are those of a review that names none.
 	Tokens    authenticator.Token
 	Audiences authenticator.Audiences
@@ -73,7 +73,7 @@ func (s *Stores) add(e entry, store *registry.Store, in Inputs) {
 		s.stores[e.groupResource()] = store
 	}
 	s.served[e.WithResource(e.Name)] = store
-	for _, p := range e.Parts {
+	for _, p := range e.Subresources {
 		if p.Store != nil {
 			s.served[e.WithResource(e.Name+"/"+p.Name)] = p.Store(store, in)
 		}
@@ -138,7 +138,7 @@ func (s *Stores) Serve(b Backends) Served {
 		} else {
 			paths[e.Name] = s.served[e.WithResource(e.Name)]
 		}
-		for _, p := range e.Parts {
+		for _, p := range e.Subresources {
 			path := e.Name + "/" + p.Name
 			switch {
 			case p.Ephemeral != nil:

@@ -73,7 +73,7 @@ func (t Tables) register(v *schemeVersion, r Resource) {
 			v.add = append(v.add, selectBy(v.WithKind(kindOf(r.Kind)), labels))
 		}
 	}
-	for _, p := range r.Parts {
+	for _, p := range r.Subresources {
 		if p.Options != nil {
 			v.types = append(v.types, p.Options.kind)
 			v.add = append(v.add, p.Options.read)

@@ -46,7 +46,7 @@ func TestEntriesAreWhole(t *testing.T) {
 		if e.Mirrored && !e.stores() {
 			t.Errorf("%s has no store to mirror", name)
 		}
-		for _, p := range e.Parts {
+		for _, p := range e.Subresources {
 			set := 0
 			for _, makes := range []bool{p.Store != nil, p.Connect != nil, p.Ephemeral != nil} {
 				if makes {

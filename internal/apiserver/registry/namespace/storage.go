@@ -16,9 +16,9 @@ import (
 	"lanyard.dev/internal/apiserver/registry"
 )
 
-// Furnish creates in a new namespace the objects that every namespace has. It is called before the request that created the
+// AddDefaults creates in a new namespace the objects that every namespace has. It is called before the request that created the
 // namespace is answered.
-type Furnish func(ctx context.Context, namespace string) error
+type AddDefaults func(ctx context.Context, namespace string) error
 
 // Finalize is a subresource that can be updated and neither read nor patched, as in Kubernetes.
 type Finalize interface {
@@ -31,8 +31,8 @@ type Finalize interface {
 type REST struct {
 	registry.Readable
 	rest.Updater
-	store   *registry.Store
-	furnish Furnish
+	store       *registry.Store
+	addDefaults AddDefaults
 }
 
 // Strategy returns how namespaces are created and updated.
@@ -47,9 +47,9 @@ func Strategy() registry.Strategy[*corev1.Namespace] {
 	}
 }
 
-// NewREST returns the resource on the store of namespaces. It calls furnish for each new namespace.
-func NewREST(store *registry.Store, furnish Furnish) *REST {
-	return &REST{Readable: store, Updater: store, store: store, furnish: furnish}
+// NewREST returns the resource on the store of namespaces. It calls addDefaults for each new namespace.
+func NewREST(store *registry.Store, addDefaults AddDefaults) *REST {
+	return &REST{Readable: store, Updater: store, store: store, addDefaults: addDefaults}
 }
 
 // NewStatus returns namespaces/status on the store of namespaces.
@@ -88,7 +88,7 @@ func (r *REST) Create(ctx context.Context, obj runtime.Object, validate rest.Val
 		return made, err
 	}
 	name := made.(*corev1.Namespace).Name
-	if err := r.furnish(ctx, name); err != nil {
+	if err := r.addDefaults(ctx, name); err != nil {
 		return made, fmt.Errorf("namespace %q was created, but not yet its default service account and root CA: %w", name, err)
 	}
 	return made, nil

@@ -18,7 +18,7 @@ import (
 	"lanyard.dev/internal/apiserver/registry/storagetest"
 )
 
-// storage is a store of namespaces that records the calls of furnish, which fails for the namespace "bare".
+// storage is a store of namespaces that records the calls of addDefaults, which fails for the namespace "bare".
 type storage struct {
 	*storagetest.Namespaces
 	base      *storagetest.Storage

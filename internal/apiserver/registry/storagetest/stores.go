@@ -56,16 +56,16 @@ type Namespaces struct {
 	Finalize  namespace.Finalize
 }
 
-// Namespaces returns the store of namespaces with its parts. If furnish is nil, new namespaces are empty.
-func (s *Storage) Namespaces(getter generic.RESTOptionsGetter, furnish namespace.Furnish) *Namespaces {
+// Namespaces returns the store of namespaces with its parts. If addDefaults is nil, new namespaces are empty.
+func (s *Storage) Namespaces(getter generic.RESTOptionsGetter, addDefaults namespace.AddDefaults) *Namespaces {
 	s.t.Helper()
-	if furnish == nil {
-		furnish = func(context.Context, string) error { return nil }
+	if addDefaults == nil {
+		addDefaults = func(context.Context, string) error { return nil }
 	}
 	namespaces := corev1.Resource("namespaces")
 	made := s.stores(api.Inputs{Getter: getter}, namespaces)
 	return &Namespaces{
-		Namespace: namespace.NewREST(get[*registry.Store](s, made, namespaces), furnish), Status: get[*registry.Part](s, made, part(namespaces, "status")),
+		Namespace: namespace.NewREST(get[*registry.Store](s, made, namespaces), addDefaults), Status: get[*registry.Part](s, made, part(namespaces, "status")),
 		Finalize: get[namespace.Finalize](s, made, part(namespaces, "finalize")),
 	}
 }
