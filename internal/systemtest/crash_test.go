@@ -1,3 +1,5 @@
+// Promise: a killed or terminated program loses no acknowledged write.
+
 package systemtest
 
 import (

@@ -1,9 +1,22 @@
-// Package systemtest tests the whole authority from outside: real processes, real etcd, real HTTPS and client-go.
+// Package systemtest tests the whole authority from outside: real processes, real etcd, real HTTPS, client-go and kubectl.
 //
-// It holds tests and benchmarks only, one topic a file: what the API means, secrecy, verification and revocation of
-// tokens, RBAC, namespaces, crashes and orderly ends, load. Tests that only need some authority share one and keep apart
-// by namespace; those that read its files, kill or overload it start their own.
+// Each file is one story and begins with the promise that its tests hold:
 //
-// It deliberately knows nothing of how the server is made: where it names an internal package, it is to forge what the
-// API would not give out, or to start what the product starts.
+//	api_*        the API behaves as Kubernetes' does: objects, lists, encodings, discovery, pods, single kinds, namespaces, reviews
+//	tokens_*     tokens: forged, issued, revoked
+//	rbac*        permissions, also by large and malformed policies
+//	signin       the other credentials: certificates, bootstrap tokens, tokens of other issuers
+//	secrecy      nothing secret is written to logs, audit log, metrics or disk
+//	crash*       kills, ordinary ends, full disks
+//	load, flood  many clients, large requests, one hostile caller; benchmarks of requests
+//	node_*       what a node may do, the certificates of nodes, and the remedies of docs/security.md against a thief
+//	sessions     kubectl logs, exec, attach, cp and port-forward
+//	pod_*        pods on a real containerd (Linux): spec, tokens, kubectl, status, crashes; the benchmark of pods
+//	fixture_*    what the stories share; main_test.go has the shared authority and its clients
+//
+// Tests that need only some authority share one, and keep apart by namespace. Tests that read an authority's files, kill it or
+// overload it start their own. The stories are one package, because each package would link a test binary of about 100 MB and
+// start a shared authority and containerd of its own.
+//
+// The package imports internal packages only to forge what the API would not issue, and to start what the product starts.
 package systemtest

@@ -1,3 +1,5 @@
+// Promise: one caller without rights cannot keep the server from answering others.
+
 package systemtest
 
 import (

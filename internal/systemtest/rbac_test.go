@@ -1,3 +1,5 @@
+// Promise: what RBAC allows and refuses is decided by the policy of this moment, in Kubernetes' words.
+
 package systemtest
 
 import (
@@ -11,8 +13,6 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/rest"
-
-	"lanyard.dev/lanyardtest"
 )
 
 var readConfigMaps = rbacv1.PolicyRule{APIGroups: []string{""}, Resources: []string{"configmaps"}, Verbs: []string{"get", "list", "watch"}}
@@ -120,28 +120,6 @@ func TestWhatAnonymousReaches(t *testing.T) {
 			t.Errorf("POST %s: %s", path, got)
 		}
 	}
-}
-
-func TestAdministratorByCertificateAlone(t *testing.T) {
-	t.Parallel()
-	a := authority(t)
-	review := ask(t, a.Config(), authorizationv1.SelfSubjectAccessReviewSpec{ResourceAttributes: &authorizationv1.ResourceAttributes{Group: "*", Resource: "*", Verb: "*"}})
-	if !review.Status.Allowed {
-		t.Errorf("the administrator: %+v", review.Status)
-	}
-	stranger := withCertificateOfAnother(t, a.Config())
-	if _, err := clientFor(t, stranger).CoreV1().Namespaces().List(t.Context(), metav1.ListOptions{}); !apierrors.IsUnauthorized(err) {
-		t.Errorf("a certificate of another authority: %v, want unauthorized", err)
-	}
-}
-
-// withCertificateOfAnother trusts the authority of config and presents the administrator's certificate of another.
-func withCertificateOfAnother(t *testing.T, config *rest.Config) *rest.Config {
-	t.Helper()
-	other := lanyardtest.Start(t).Config()
-	config.TLSClientConfig.CertData, config.TLSClientConfig.KeyData = other.CertData, other.KeyData
-	config.TLSClientConfig.CertFile, config.TLSClientConfig.KeyFile = other.CertFile, other.KeyFile
-	return config
 }
 
 func ask(t *testing.T, config *rest.Config, spec authorizationv1.SelfSubjectAccessReviewSpec) *authorizationv1.SelfSubjectAccessReview {
@@ -269,5 +247,22 @@ func clusterAdmin(account string) *rbacv1.ClusterRoleBinding {
 		ObjectMeta: metav1.ObjectMeta{Name: "all-to-" + account},
 		RoleRef:    rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "ClusterRole", Name: "cluster-admin"},
 		Subjects:   []rbacv1.Subject{{Kind: rbacv1.ServiceAccountKind, Namespace: metav1.NamespaceDefault, Name: account}},
+	}
+}
+
+func grantCluster(t *testing.T, config *rest.Config, namespace, account string, rules ...rbacv1.PolicyRule) {
+	t.Helper()
+	rbac := clientFor(t, config).RbacV1()
+	meta := metav1.ObjectMeta{Name: namespace + "-" + account}
+	role := &rbacv1.ClusterRole{ObjectMeta: meta, Rules: rules}
+	if _, err := rbac.ClusterRoles().Create(t.Context(), role, metav1.CreateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	binding := &rbacv1.ClusterRoleBinding{
+		ObjectMeta: meta, RoleRef: rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "ClusterRole", Name: meta.Name},
+		Subjects: []rbacv1.Subject{{Kind: rbacv1.ServiceAccountKind, Namespace: namespace, Name: account}},
+	}
+	if _, err := rbac.ClusterRoleBindings().Create(t.Context(), binding, metav1.CreateOptions{}); err != nil {
+		t.Fatal(err)
 	}
 }

@@ -1,3 +1,5 @@
+// Promise: no secret and no token is written to a log, an audit event, a metric or, unencrypted, to the disk.
+
 package systemtest
 
 import (

@@ -1,3 +1,5 @@
+// Promise: kubectl logs, exec, attach, cp and port-forward reach the container, for callers that may create a session.
+
 package systemtest
 
 import (
@@ -19,8 +21,6 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
 	"k8s.io/client-go/rest"
-	"k8s.io/client-go/tools/clientcmd"
-	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
 	"k8s.io/client-go/tools/remotecommand"
 	"k8s.io/utils/ptr"
 )
@@ -29,41 +29,6 @@ import (
 func (s *stage) kubectl(t *testing.T, kubeconfig string, spdy bool, args ...string) *exec.Cmd {
 	t.Helper()
 	return kubectl(t, cmp.Or(kubeconfig, s.authority.Kubeconfig()), s.namespace, spdy, args...)
-}
-
-// kubectl returns the real one. spdy makes it speak what it spoke before WebSockets.
-func kubectl(t testing.TB, kubeconfig, namespace string, spdy bool, args ...string) *exec.Cmd {
-	t.Helper()
-	self, err := os.Executable()
-	if err != nil {
-		t.Fatal(err)
-	}
-	command := exec.CommandContext(t.Context(), self, append([]string{"kubectl", "--kubeconfig", kubeconfig, "-n", namespace}, args...)...)
-	command.Env = append(os.Environ(), actAsLanyard+"=1",
-		fmt.Sprintf("KUBECTL_REMOTE_COMMAND_WEBSOCKETS=%v", !spdy), fmt.Sprintf("KUBECTL_PORT_FORWARD_WEBSOCKETS=%v", !spdy))
-	return command
-}
-
-// says runs it and returns what it wrote and its exit code.
-func says(t *testing.T, command *exec.Cmd) (stdout, stderr string, code int) {
-	t.Helper()
-	var out, errs bytes.Buffer
-	command.Stdout, command.Stderr = &out, &errs
-	err := command.Run()
-	if exit, ok := err.(*exec.ExitError); ok {
-		return out.String(), errs.String(), exit.ExitCode()
-	}
-	if err != nil {
-		t.Fatalf("%q: %v", command.Args, err)
-	}
-	return out.String(), errs.String(), 0
-}
-
-// bothWays runs a test by WebSocket and by SPDY.
-func bothWays(t *testing.T, test func(t *testing.T, spdy bool)) {
-	for name, spdy := range map[string]bool{"WebSocket": false, "SPDY": true} {
-		t.Run(name, func(t *testing.T) { test(t, spdy) })
-	}
 }
 
 func TestExec(t *testing.T) {
@@ -144,12 +109,6 @@ func (o *oneSize) Next() *remotecommand.TerminalSize {
 	}
 	o.told = true
 	return &remotecommand.TerminalSize{Width: 120, Height: 40}
-}
-
-func go1(f func() error) <-chan error {
-	ended := make(chan error, 1)
-	go func() { ended <- f() }()
-	return ended
 }
 
 func TestLogs(t *testing.T) {
@@ -310,22 +269,6 @@ func (s *stage) kubeconfigOf(t *testing.T, name string, rules ...rbacv1.PolicyRu
 	s.authority.CreateServiceAccount(t, s.namespace, name)
 	s.authority.Grant(t, s.namespace, name, rules...)
 	return writeKubeconfig(t, s.authority.As(t, s.namespace, name), rest.ImpersonationConfig{})
-}
-
-func writeKubeconfig(t *testing.T, c *rest.Config, as rest.ImpersonationConfig) string {
-	t.Helper()
-	config := clientcmdapi.NewConfig()
-	config.Clusters["c"] = &clientcmdapi.Cluster{Server: c.Host, CertificateAuthorityData: c.CAData}
-	config.AuthInfos["u"] = &clientcmdapi.AuthInfo{
-		Token: c.BearerToken, ClientCertificateData: c.CertData, ClientKeyData: c.KeyData, Impersonate: as.UserName, ImpersonateGroups: as.Groups,
-	}
-	config.Contexts["x"] = &clientcmdapi.Context{Cluster: "c", AuthInfo: "u"}
-	config.CurrentContext = "x"
-	file := filepath.Join(t.TempDir(), "kubeconfig")
-	if err := clientcmd.WriteToFile(*config, file); err != nil {
-		t.Fatal(err)
-	}
-	return file
 }
 
 // TestReadingGivesNoShell holds that who may get everything gets the logs, and nothing that runs anything.

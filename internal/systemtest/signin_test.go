@@ -1,3 +1,5 @@
+// Promise: certificates, bootstrap tokens and tokens of other issuers identify exactly who they were made for.
+
 package systemtest
 
 import (
@@ -5,16 +7,268 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	authenticationv1 "k8s.io/api/authentication/v1"
+	authorizationv1 "k8s.io/api/authorization/v1"
+	certificatesv1 "k8s.io/api/certificates/v1"
+	corev1 "k8s.io/api/core/v1"
+	rbacv1 "k8s.io/api/rbac/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/rest"
 
+	"lanyard.dev/internal/bootstraptoken"
+	"lanyard.dev/internal/pki"
 	"lanyard.dev/lanyardtest"
 )
+
+// TestCertificatesIdentify makes a certificate by each signer, and signs in with it.
+func TestCertificatesIdentify(t *testing.T) {
+	t.Parallel()
+	a := authority(t)
+	usages := []certificatesv1.KeyUsage{certificatesv1.UsageClientAuth, certificatesv1.UsageDigitalSignature}
+	for signer, c := range map[string]struct {
+		name   string
+		groups []string
+		byHand bool // a node's is approved without asking anybody, as the administrator may have any
+	}{
+		certificatesv1.KubeAPIServerClientSignerName:        {"jane@example.com", []string{"dev", "ops"}, true},
+		certificatesv1.KubeAPIServerClientKubeletSignerName: {"system:node:n1", []string{"system:nodes"}, false},
+	} {
+		t.Run(signer, func(t *testing.T) {
+			t.Parallel()
+			key, request, err := pki.NewRequest(c.name, c.groups)
+			if err != nil {
+				t.Fatal(err)
+			}
+			client := a.Client()
+			made := askForCertificate(t, client, request, signer, usages)
+			if c.byHand {
+				approve(t, client, made)
+			}
+			certificate := awaitCertificate(t, client, made)
+			who := whoIs(t, a, rest.TLSClientConfig{CertData: certificate, KeyData: key})
+			want := append(slices.Clone(c.groups), "system:authenticated")
+			if who.Username != c.name || !slices.Equal(who.Groups, want) {
+				t.Errorf("signed in as %s of %v, want %s of %v", who.Username, who.Groups, c.name, want)
+			}
+		})
+	}
+}
+
+func askForCertificate(t *testing.T, client kubernetes.Interface, request []byte, signer string, usages []certificatesv1.KeyUsage) string {
+	t.Helper()
+	hour := int32(3600)
+	made, err := client.CertificatesV1().CertificateSigningRequests().Create(t.Context(), &certificatesv1.CertificateSigningRequest{
+		ObjectMeta: metav1.ObjectMeta{GenerateName: "test-"},
+		Spec:       certificatesv1.CertificateSigningRequestSpec{Request: request, SignerName: signer, Usages: usages, ExpirationSeconds: &hour},
+	}, metav1.CreateOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return made.Name
+}
+
+func approve(t *testing.T, client kubernetes.Interface, name string) {
+	t.Helper()
+	requests := client.CertificatesV1().CertificateSigningRequests()
+	r, err := requests.Get(t.Context(), name, metav1.GetOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.Status.Conditions = []certificatesv1.CertificateSigningRequestCondition{{Type: certificatesv1.CertificateApproved, Status: corev1.ConditionTrue}}
+	if _, err := requests.UpdateApproval(t.Context(), name, r, metav1.UpdateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// awaitCertificate watches the request, from its first state on.
+func awaitCertificate(t *testing.T, client kubernetes.Interface, name string) []byte {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	events, err := client.CertificatesV1().CertificateSigningRequests().Watch(ctx, metav1.ListOptions{FieldSelector: "metadata.name=" + name})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer events.Stop()
+	for event := range events.ResultChan() {
+		r, ok := event.Object.(*certificatesv1.CertificateSigningRequest)
+		if ok && len(r.Status.Certificate) > 0 {
+			return r.Status.Certificate
+		}
+	}
+	t.Fatalf("request %s was not signed", name)
+	return nil
+}
+
+func whoIs(t *testing.T, a *lanyardtest.Authority, credential rest.TLSClientConfig) authenticationv1.UserInfo {
+	t.Helper()
+	config := rest.AnonymousClientConfig(a.Config())
+	config.CertData, config.KeyData = credential.CertData, credential.KeyData
+	client := clientFor(t, config)
+	review, err := client.AuthenticationV1().SelfSubjectReviews().Create(t.Context(), &authenticationv1.SelfSubjectReview{}, metav1.CreateOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return review.Status.UserInfo
+}
+
+// TestRequesterIsTheCaller holds that nobody asks in another's name, and that who may make requests may not approve them.
+func TestRequesterIsTheCaller(t *testing.T) {
+	t.Parallel()
+	a := authority(t)
+	config := a.Config()
+	config.Impersonate = rest.ImpersonationConfig{UserName: "asker", Groups: []string{"system:authenticated"}, Extra: map[string][]string{"example.com/k": {"v"}}}
+	asker := clientFor(t, config)
+	namespace := a.Namespace(t)
+	allow(t, a, namespace, "asker", "create,get", "certificatesigningrequests")
+	allow(t, a, namespace, "asker", "update", "certificatesigningrequests/approval,certificatesigningrequests/status")
+	_, request, err := pki.NewRequest("jane", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	requests := asker.CertificatesV1().CertificateSigningRequests()
+	made, err := requests.Create(t.Context(), &certificatesv1.CertificateSigningRequest{
+		ObjectMeta: metav1.ObjectMeta{GenerateName: "test-"},
+		Spec: certificatesv1.CertificateSigningRequestSpec{
+			Request: request, SignerName: certificatesv1.KubeAPIServerClientSignerName, Usages: []certificatesv1.KeyUsage{certificatesv1.UsageClientAuth},
+			Username: "root", Groups: []string{"system:masters"}, UID: "0", Extra: map[string]certificatesv1.ExtraValue{"forged": {"x"}},
+		},
+		Status: certificatesv1.CertificateSigningRequestStatus{Conditions: []certificatesv1.CertificateSigningRequestCondition{{Type: certificatesv1.CertificateApproved, Status: corev1.ConditionTrue}}},
+	}, metav1.CreateOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if s := made.Spec; s.Username != "asker" || s.UID != "" || !slices.Equal(s.Groups, []string{"system:authenticated"}) || len(s.Extra) != 1 || len(s.Extra["example.com/k"]) != 1 {
+		t.Errorf("requester %q %q %v %v", s.Username, s.UID, s.Groups, s.Extra)
+	}
+	if len(made.Status.Conditions) > 0 {
+		t.Errorf("made with conditions %v", made.Status.Conditions)
+	}
+	made.Status.Conditions = []certificatesv1.CertificateSigningRequestCondition{{Type: certificatesv1.CertificateApproved, Status: corev1.ConditionTrue}}
+	if _, err := requests.UpdateApproval(t.Context(), made.Name, made, metav1.UpdateOptions{}); !apierrors.IsForbidden(err) || !strings.Contains(err.Error(), "approve requests with signerName") {
+		t.Errorf("approved one's own request: %v", err)
+	}
+	own, err := pki.EnsureAuthority(filepath.Join(t.TempDir(), "crt"), filepath.Join(t.TempDir(), "key"), "own", time.Now())
+	if err != nil {
+		t.Fatal(err)
+	}
+	made.Status = certificatesv1.CertificateSigningRequestStatus{Certificate: own.CertPEM()}
+	if _, err := requests.UpdateStatus(t.Context(), made, metav1.UpdateOptions{}); !apierrors.IsForbidden(err) || !strings.Contains(err.Error(), "sign requests with signerName") {
+		t.Errorf("signed one's own request: %v", err)
+	}
+}
+
+// allow gives a user a cluster role of one rule.
+func allow(t *testing.T, a *lanyardtest.Authority, prefix, user, verbs, resources string) {
+	t.Helper()
+	meta := metav1.ObjectMeta{GenerateName: prefix + "-"}
+	policy := a.Client().RbacV1()
+	role, err := policy.ClusterRoles().Create(t.Context(), &rbacv1.ClusterRole{ObjectMeta: meta, Rules: []rbacv1.PolicyRule{{
+		Verbs: strings.Split(verbs, ","), APIGroups: []string{certificatesv1.GroupName}, Resources: strings.Split(resources, ","),
+	}}}, metav1.CreateOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	binding := &rbacv1.ClusterRoleBinding{
+		ObjectMeta: meta, RoleRef: rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "ClusterRole", Name: role.Name},
+		Subjects: []rbacv1.Subject{{APIGroup: rbacv1.GroupName, Kind: rbacv1.UserKind, Name: user}},
+	}
+	if _, err := policy.ClusterRoleBindings().Create(t.Context(), binding, metav1.CreateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestAdministratorByCertificateAlone(t *testing.T) {
+	t.Parallel()
+	a := authority(t)
+	review := ask(t, a.Config(), authorizationv1.SelfSubjectAccessReviewSpec{ResourceAttributes: &authorizationv1.ResourceAttributes{Group: "*", Resource: "*", Verb: "*"}})
+	if !review.Status.Allowed {
+		t.Errorf("the administrator: %+v", review.Status)
+	}
+	stranger := withCertificateOfAnother(t, a.Config())
+	if _, err := clientFor(t, stranger).CoreV1().Namespaces().List(t.Context(), metav1.ListOptions{}); !apierrors.IsUnauthorized(err) {
+		t.Errorf("a certificate of another authority: %v, want unauthorized", err)
+	}
+}
+
+// withCertificateOfAnother trusts the authority of config and presents the administrator's certificate of another.
+func withCertificateOfAnother(t *testing.T, config *rest.Config) *rest.Config {
+	t.Helper()
+	other := lanyardtest.Start(t).Config()
+	config.TLSClientConfig.CertData, config.TLSClientConfig.KeyData = other.CertData, other.KeyData
+	config.TLSClientConfig.CertFile, config.TLSClientConfig.KeyFile = other.CertFile, other.KeyFile
+	return config
+}
+
+func TestBootstrapToken(t *testing.T) {
+	t.Parallel()
+	a := lanyardtest.Start(t)
+	secrets := a.Client().CoreV1().Secrets(bootstraptoken.Namespace)
+	sign := func(token bootstraptoken.Token) (*authenticationv1.UserInfo, error) {
+		config := rest.AnonymousClientConfig(a.Config())
+		config.BearerToken = token.Reveal()
+		review, err := clientFor(t, config).AuthenticationV1().SelfSubjectReviews().Create(t.Context(), &authenticationv1.SelfSubjectReview{}, metav1.CreateOptions{})
+		if err != nil {
+			return nil, err
+		}
+		return &review.Status.UserInfo, nil
+	}
+	token := bootstraptoken.New()
+	if _, err := sign(token); !apierrors.IsUnauthorized(err) {
+		t.Errorf("before there is one: %v", err)
+	}
+	made, err := secrets.Create(t.Context(), bootstraptoken.NewSecret(token, bootstraptoken.Spec{Expires: time.Now().Add(time.Hour)}), metav1.CreateOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	user, err := sign(token)
+	if err != nil || user.Username != "system:bootstrap:"+token.ID() || strings.Join(user.Groups, " ") != "system:bootstrappers system:authenticated" {
+		t.Errorf("at once: %+v, %v", user, err)
+	}
+	review := &authenticationv1.TokenReview{Spec: authenticationv1.TokenReviewSpec{Token: token.Reveal()}}
+	reviewed, err := a.Client().AuthenticationV1().TokenReviews().Create(t.Context(), review, metav1.CreateOptions{})
+	if err != nil || !reviewed.Status.Authenticated {
+		t.Errorf("a review: %+v, %v", reviewed.Status, err)
+	}
+	review.Spec.Audiences = []string{"vault"}
+	reviewed, err = a.Client().AuthenticationV1().TokenReviews().Create(t.Context(), review, metav1.CreateOptions{})
+	if err != nil || reviewed.Status.Authenticated {
+		t.Errorf("a review for another audience: %+v, %v", reviewed.Status, err)
+	}
+	made.Data["usage-bootstrap-authentication"] = []byte("false")
+	if _, err := secrets.Update(t.Context(), made, metav1.UpdateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := sign(token); !apierrors.IsUnauthorized(err) {
+		t.Errorf("disabled: %v", err)
+	}
+	if err := secrets.Delete(t.Context(), made.Name, metav1.DeleteOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := sign(token); !apierrors.IsUnauthorized(err) {
+		t.Errorf("deleted: %v", err)
+	}
+
+	expired := bootstraptoken.New()
+	old, err := secrets.Create(t.Context(), bootstraptoken.NewSecret(expired, bootstraptoken.Spec{Expires: time.Now().Add(-time.Second)}), metav1.CreateOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := sign(expired); !apierrors.IsUnauthorized(err) {
+		t.Errorf("expired: %v", err)
+	}
+	eventually(t, "the expired token's secret is removed", func(ctx context.Context) bool {
+		_, err := secrets.Get(ctx, old.Name, metav1.GetOptions{})
+		return apierrors.IsNotFound(err)
+	})
+}
 
 // trust is a configuration by which one authority takes the accounts of another for people.
 func trust(t *testing.T, issuer *lanyardtest.Authority) string {

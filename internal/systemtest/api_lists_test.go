@@ -1,0 +1,341 @@
+// Promise: every stored kind is listed, selected and watched as in Kubernetes.
+
+package systemtest
+
+import (
+	"net/http"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/watch"
+	"k8s.io/utils/ptr"
+
+	"lanyard.dev/lanyardtest"
+)
+
+func (w workbench) list(t testing.TB, options metav1.ListOptions) []string {
+	t.Helper()
+	found, err := w.client.List(t.Context(), options)
+	if err != nil {
+		t.Fatalf("list %+v: %v", options, err)
+	}
+	var names []string
+	for _, item := range found.Items {
+		names = append(names, item.GetName())
+	}
+	return names
+}
+
+func TestListsArePaged(t *testing.T) {
+	eachKind(t, func(t *testing.T, w workbench) {
+		const total = 5
+		for i := range total {
+			w.create(t, w.name(i))
+		}
+		// No selector, since the server counts what remains only without one; others' objects may be among the pages.
+		seen, token, at := map[string]int{}, "", ""
+		for pages := 0; pages == 0 || token != ""; pages++ {
+			list, err := w.client.List(t.Context(), metav1.ListOptions{Limit: 2, Continue: token})
+			if err != nil || len(list.Items) > 2 {
+				t.Fatalf("page %d: %d items, %v", pages, len(list.Items), err)
+			}
+			if at == "" {
+				at = list.GetResourceVersion()
+				// What is made between the pages is not in them: they show one version.
+				w.create(t, w.name(total+1))
+			}
+			if list.GetResourceVersion() != at {
+				t.Errorf("page %d is of version %s, the first of %s", pages, list.GetResourceVersion(), at)
+			}
+			if token = list.GetContinue(); token != "" && (list.GetRemainingItemCount() == nil || *list.GetRemainingItemCount() < 1) {
+				t.Errorf("page %d says nothing of what remains", pages)
+			}
+			for _, item := range list.Items {
+				seen[item.GetName()]++
+			}
+		}
+		for i := range total {
+			if seen[w.name(i)] != 1 {
+				t.Errorf("%s was listed %d times", w.name(i), seen[w.name(i)])
+			}
+		}
+		if seen[w.name(total+1)] != 0 {
+			t.Error("the pages show what was made after the first of them")
+		}
+		if _, err := w.client.List(t.Context(), metav1.ListOptions{Limit: 2, Continue: "nonsense"}); !apierrors.IsBadRequest(err) && !apierrors.IsInvalid(err) {
+			t.Errorf("continue with nonsense: %v, want a bad request", err)
+		}
+	})
+}
+
+func TestSelectors(t *testing.T) {
+	eachKind(t, func(t *testing.T, w workbench) {
+		for i := range 3 {
+			obj := w.object(t, w.namespace, w.name(i))
+			obj.SetLabels(map[string]string{"of": w.namespace, "n": strconv.Itoa(i)})
+			if _, err := w.client.Create(t.Context(), obj, metav1.CreateOptions{}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		for _, tt := range []struct {
+			labels, fields string
+			want           []int
+		}{
+			{labels: w.selector(), want: []int{0, 1, 2}},
+			{labels: w.selector() + ",n in (0,2)", want: []int{0, 2}},
+			{labels: w.selector() + ",n!=0", want: []int{1, 2}},
+			{labels: w.selector() + ",!n"},
+			{labels: w.selector(), fields: "metadata.name=" + w.name(1), want: []int{1}},
+			{labels: w.selector(), fields: "metadata.name!=" + w.name(1), want: []int{0, 2}},
+			{fields: "metadata.name=" + w.name(9)},
+		} {
+			// From etcd, and from memory.
+			for _, at := range []string{"", "0"} {
+				got := w.list(t, metav1.ListOptions{LabelSelector: tt.labels, FieldSelector: tt.fields, ResourceVersion: at})
+				var want []string
+				for _, i := range tt.want {
+					want = append(want, w.name(i))
+				}
+				if at == "0" && len(got) < len(want) {
+					continue // any version will do, says the question
+				}
+				if strings.Join(got, " ") != strings.Join(want, " ") {
+					t.Errorf("labels %q, fields %q, version %q: %v, want %v", tt.labels, tt.fields, at, got, want)
+				}
+			}
+		}
+		for _, bad := range []metav1.ListOptions{{FieldSelector: "spec.nothing=1"}, {LabelSelector: "a in b"}} {
+			if _, err := w.client.List(t.Context(), bad); !apierrors.IsBadRequest(err) {
+				t.Errorf("list %+v: %v, want a bad request", bad, err)
+			}
+		}
+	})
+}
+
+// TestFieldSelectorsOfKinds holds the fields that Kubernetes lets each kind be selected by.
+func TestFieldSelectorsOfKinds(t *testing.T) {
+	t.Parallel()
+	admin := callerFor(t, authority(t).Config())
+	for path, fields := range map[string][]string{
+		"/api/v1/pods": {
+			"spec.nodeName=n", "spec.restartPolicy=Always", "spec.schedulerName=s", "spec.serviceAccountName=a",
+			"status.phase=Running", "status.podIP=1.2.3.4", "status.nominatedNodeName=n", "spec.hostNetwork=true",
+		},
+		"/api/v1/nodes":      {"spec.unschedulable=true"},
+		"/api/v1/namespaces": {"status.phase=Active"},
+		"/api/v1/secrets":    {"type=Opaque"},
+		"/api/v1/events": {
+			"involvedObject.kind=Pod", "involvedObject.name=p", "involvedObject.uid=u", "involvedObject.namespace=n",
+			"involvedObject.apiVersion=v1", "involvedObject.resourceVersion=1", "involvedObject.fieldPath=f",
+			"reason=r", "type=Normal", "source=s", "reportingComponent=c",
+		},
+		"/apis/events.k8s.io/v1/events": {
+			"regarding.kind=Pod", "regarding.name=p", "regarding.uid=u", "regarding.namespace=n", "regarding.apiVersion=v1",
+			"regarding.resourceVersion=1", "regarding.fieldPath=f", "reason=r", "type=Normal", "reportingController=c",
+		},
+	} {
+		for _, field := range append(fields, "metadata.name=x", "metadata.namespace=y") {
+			if strings.HasPrefix(field, "metadata.namespace") && (strings.HasSuffix(path, "/nodes") || strings.HasSuffix(path, "/namespaces")) {
+				continue
+			}
+			if got := admin.get(t, path+"?fieldSelector="+field); got.code != http.StatusOK {
+				t.Errorf("%s by %s: %s", path, field, got)
+			}
+		}
+	}
+}
+
+func TestTables(t *testing.T) {
+	columns := map[string]string{
+		"namespaces": "Name Status Age", "serviceaccounts": "Name Age", "secrets": "Name Type Data Age",
+		"configmaps": "Name Data Age", "pods": "Name Ready Status Restarts Age IP Node Nominated Node Readiness Gates",
+		"nodes":  "Name Status Roles Age Version Internal-IP External-IP OS-Image Kernel-Version Container-Runtime",
+		"events": "Last Seen Type Reason Object Subobject Source Message First Seen Count Name", "leases": "Name Holder Age",
+		"roles": "Name Created At", "clusterroles": "Name Created At",
+		"rolebindings":        "Name Role Age Users Groups ServiceAccounts",
+		"clusterrolebindings": "Name Role Age Users Groups ServiceAccounts",
+
+		"certificatesigningrequests": "Name Age SignerName Requestor RequestedDuration Condition",
+	}
+	eachKind(t, func(t *testing.T, w workbench) {
+		name := w.name(0)
+		w.create(t, name)
+		for _, path := range []string{w.path(w.namespace, name), w.path(w.namespace, "") + "?labelSelector=" + w.selector()} {
+			var table metav1.Table
+			w.http.must(t, http.MethodGet, path, nil, "Accept", "application/json;as=Table;v=v1;g=meta.k8s.io").decode(t, &table)
+			var names []string
+			for _, c := range table.ColumnDefinitions {
+				names = append(names, c.Name)
+			}
+			if got := strings.Join(names, " "); got != columns[w.resource] {
+				t.Errorf("columns %q, want %q", got, columns[w.resource])
+			}
+			if len(table.Rows) != 1 || len(table.Rows[0].Cells) != len(names) || !strings.Contains(string(table.Rows[0].Object.Raw), `"PartialObjectMetadata"`) {
+				t.Errorf("rows: %+v", table.Rows)
+			}
+		}
+	})
+}
+
+// watch opens a watch that ends with the test.
+func (w workbench) watch(t testing.TB, options metav1.ListOptions) watch.Interface {
+	t.Helper()
+	watching, err := w.client.Watch(t.Context(), options)
+	if err != nil {
+		t.Fatalf("watch %+v: %v", options, err)
+	}
+	t.Cleanup(watching.Stop)
+	return watching
+}
+
+// awaitEvent returns the first event that is wanted.
+func awaitEvent(t testing.TB, watching watch.Interface, wanted func(watch.Event) bool) watch.Event {
+	t.Helper()
+	late := time.NewTimer(patience)
+	defer late.Stop()
+	for {
+		select {
+		case e, ok := <-watching.ResultChan():
+			switch {
+			case !ok:
+				t.Fatal("the watch ended")
+			case wanted(e):
+				return e
+			case e.Type == watch.Error:
+				t.Fatalf("watch: %v", apierrors.FromObject(e.Object))
+			}
+		case <-late.C:
+			t.Fatalf("no such event within %v", patience)
+		}
+	}
+}
+
+// expect reads events up to one about each of the names in turn, all of the given type.
+func expect(t testing.TB, watching watch.Interface, want watch.EventType, names ...string) {
+	t.Helper()
+	for _, name := range names {
+		awaitEvent(t, watching, func(e watch.Event) bool {
+			m, err := meta.Accessor(e.Object)
+			// An object that is deleted with a grace period, be it none, is marked before it goes.
+			marked := want == watch.Deleted && e.Type == watch.Modified && err == nil && m.GetDeletionTimestamp() != nil
+			if err != nil || e.Type == watch.Bookmark || marked {
+				return false
+			}
+			if m.GetName() != name || e.Type != want {
+				t.Fatalf("%s %s, want %s %s", e.Type, m.GetName(), want, name)
+			}
+			return true
+		})
+	}
+}
+
+func version(t testing.TB, text string) uint64 {
+	t.Helper()
+	n, err := strconv.ParseUint(text, 10, 64)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return n
+}
+
+func TestWatchTellsEveryChangeSinceAVersion(t *testing.T) {
+	eachKind(t, func(t *testing.T, w workbench) {
+		first := w.create(t, w.name(0))
+		w.create(t, w.name(1))
+		if _, err := w.client.Patch(t.Context(), w.name(0), types.MergePatchType, label("1"), metav1.PatchOptions{}); err != nil {
+			t.Fatal(err)
+		}
+		// What has happened already is told, from the version after which it did.
+		watching := w.watch(t, metav1.ListOptions{LabelSelector: w.selector(), ResourceVersion: first.GetResourceVersion()})
+		expect(t, watching, watch.Added, w.name(1))
+		expect(t, watching, watch.Modified, w.name(0))
+		w.create(t, w.name(2))
+		expect(t, watching, watch.Added, w.name(2))
+		if w.settles {
+			return
+		}
+		// Leaving the selection is a removal to this watcher.
+		if _, err := w.client.Patch(t.Context(), w.name(2), types.MergePatchType, []byte(`{"metadata":{"labels":{"of":null}}}`), metav1.PatchOptions{}); err != nil {
+			t.Fatal(err)
+		}
+		expect(t, watching, watch.Deleted, w.name(2))
+		if err := w.client.Delete(t.Context(), w.name(1), metav1.DeleteOptions{}); err != nil {
+			t.Fatal(err)
+		}
+		expect(t, watching, watch.Deleted, w.name(1))
+	})
+}
+
+func TestStreamingListThenBookmark(t *testing.T) {
+	eachKind(t, func(t *testing.T, w workbench) {
+		var last uint64
+		for i := range 3 {
+			last = version(t, w.create(t, w.name(i)).GetResourceVersion())
+		}
+		watching := w.watch(t, metav1.ListOptions{
+			LabelSelector: w.selector(), AllowWatchBookmarks: true,
+			SendInitialEvents: ptr.To(true), ResourceVersionMatch: metav1.ResourceVersionMatchNotOlderThan,
+		})
+		seen := map[string]bool{}
+		mark := awaitEvent(t, watching, func(e watch.Event) bool {
+			m, err := meta.Accessor(e.Object)
+			if err == nil && e.Type == watch.Added {
+				seen[m.GetName()] = true
+			}
+			return e.Type == watch.Bookmark
+		})
+		m, err := meta.Accessor(mark.Object)
+		if err != nil || m.GetAnnotations()[metav1.InitialEventsAnnotationKey] != "true" {
+			t.Errorf("the bookmark does not end the list: %v", mark.Object)
+		}
+		if len(seen) != 3 || version(t, m.GetResourceVersion()) < last {
+			t.Errorf("before version %s the list had %v; want 3 up to version %d", m.GetResourceVersion(), seen, last)
+		}
+		w.create(t, w.name(3))
+		expect(t, watching, watch.Added, w.name(3))
+	})
+}
+
+func TestListOfAVersionThatIsNot(t *testing.T) {
+	t.Parallel()
+	admin := callerFor(t, authority(t).Config())
+	for _, tt := range []struct {
+		query string
+		code  int
+	}{
+		{"resourceVersion=1000000000000&resourceVersionMatch=NotOlderThan", http.StatusGatewayTimeout},
+		{"resourceVersion=x", http.StatusBadRequest},
+		{"resourceVersionMatch=Exact", http.StatusUnprocessableEntity},
+		{"watch=true&sendInitialEvents=true", http.StatusUnprocessableEntity},
+	} {
+		if got := admin.get(t, "/api/v1/configmaps?"+tt.query); got.code != tt.code {
+			t.Errorf("%s: %s, want %d", tt.query, got, tt.code)
+		}
+	}
+}
+
+// TestWatchOfAForgottenVersion: a server that was started later does not know what happened then, and says so.
+func TestWatchOfAForgottenVersion(t *testing.T) {
+	t.Parallel()
+	first := lanyardtest.Start(t)
+	for range 3 {
+		first.Namespace(t)
+	}
+	first.Stop(t)
+	second := lanyardtest.StartWith(t, lanyardtest.Options{DataDir: first.DataDir()})
+	watching, err := second.Client().CoreV1().Namespaces().Watch(t.Context(), metav1.ListOptions{ResourceVersion: "2"})
+	if err == nil {
+		defer watching.Stop()
+		e := awaitEvent(t, watching, func(watch.Event) bool { return true })
+		err = apierrors.FromObject(e.Object)
+	}
+	if !apierrors.IsResourceExpired(err) && !apierrors.IsGone(err) {
+		t.Errorf("watch: %v, want gone", err)
+	}
+}

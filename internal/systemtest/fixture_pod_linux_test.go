@@ -1,0 +1,308 @@
+// Fixture: a namespace of a site, and pods in it, by client-go and by the real kubectl.
+
+package systemtest
+
+import (
+	"bufio"
+	"context"
+	"io"
+	"net/http"
+	"os/exec"
+	"regexp"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	authenticationv1 "k8s.io/api/authentication/v1"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/watch"
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/clientcmd"
+	"sigs.k8s.io/yaml"
+)
+
+// bench is a namespace of a site that a test has for itself.
+type bench struct {
+	*site
+	namespace string
+}
+
+func (s *site) bench(t testing.TB) *bench {
+	t.Helper()
+	namespace := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{GenerateName: "test-"}}
+	made, err := s.Client().CoreV1().Namespaces().Create(t.Context(), namespace, metav1.CreateOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &bench{site: s, namespace: made.Name}
+}
+
+// kubectl runs the real one, which must succeed, and returns what it writes.
+func (b *bench) kubectl(t *testing.T, args ...string) string {
+	t.Helper()
+	stdout, stderr, code := b.try(t, args...)
+	if code != 0 {
+		t.Fatalf("kubectl %q: exit code %d\n%s%s", args, code, stdout, stderr)
+	}
+	return stdout
+}
+
+// try runs the real kubectl and returns what it writes and its exit code.
+func (b *bench) try(t *testing.T, args ...string) (stdout, stderr string, code int) {
+	t.Helper()
+	return says(t, b.command(t, args...))
+}
+
+func (b *bench) command(t *testing.T, args ...string) *exec.Cmd {
+	t.Helper()
+	return kubectl(t, b.Kubeconfig(), b.namespace, false, args...)
+}
+
+// apply applies manifests with kubectl.
+func (b *bench) apply(t *testing.T, manifests string) {
+	t.Helper()
+	command := b.command(t, "apply", "-f", "-")
+	command.Stdin = strings.NewReader(manifests)
+	if stdout, stderr, code := says(t, command); code != 0 {
+		t.Fatalf("kubectl apply: %s%s", stdout, stderr)
+	}
+}
+
+// create makes a pod.
+func (b *bench) create(t testing.TB, pod *corev1.Pod) *corev1.Pod {
+	t.Helper()
+	// A machine that runs tests may have little disk left.
+	pod.Spec.Tolerations = append(pod.Spec.Tolerations, corev1.Toleration{Key: corev1.TaintNodeDiskPressure, Operator: corev1.TolerationOpExists})
+	made, err := b.Client().CoreV1().Pods(b.namespace).Create(t.Context(), pod, metav1.CreateOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return made
+}
+
+// podOf is a pod with this spec, in YAML. Unless that says otherwise it is not restarted, and has one container, c, that
+// runs the tool with the arguments.
+func podOf(t testing.TB, name, spec string, args ...string) *corev1.Pod {
+	t.Helper()
+	pod := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: name}}
+	pod.Spec.RestartPolicy = corev1.RestartPolicyNever
+	if err := yaml.UnmarshalStrict([]byte(spec), &pod.Spec); err != nil {
+		t.Fatalf("pod %s: %v", name, err)
+	}
+	if len(pod.Spec.Containers) == 0 {
+		pod.Spec.Containers = []corev1.Container{{Name: "c", Image: "lanyard.test/tool:1", Args: args}}
+	}
+	return pod
+}
+
+// await returns the pod once it is what is wanted.
+func (b *bench) await(t testing.TB, name, wanted string, is func(*corev1.Pod) bool) *corev1.Pod {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	last := &corev1.Pod{}
+	for ctx.Err() == nil {
+		watching, err := b.Client().CoreV1().Pods(b.namespace).Watch(ctx, metav1.ListOptions{FieldSelector: "metadata.name=" + name})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for event := range watching.ResultChan() {
+			pod, ok := event.Object.(*corev1.Pod)
+			if !ok {
+				break
+			}
+			if last = pod; event.Type != watch.Deleted && is(pod) {
+				watching.Stop()
+				return pod
+			}
+		}
+		watching.Stop()
+	}
+	status, _ := yaml.Marshal(last.Status)
+	t.Fatalf("pod %s: not %s within %v:\n%s\n%s", name, wanted, patience, status, b.agentLog())
+	return nil
+}
+
+func (b *bench) awaitRunning(t testing.TB, name string) *corev1.Pod {
+	t.Helper()
+	return b.await(t, name, "running", isReady)
+}
+
+func isReady(pod *corev1.Pod) bool {
+	for _, c := range pod.Status.Conditions {
+		if c.Type == corev1.PodReady {
+			return c.Status == corev1.ConditionTrue
+		}
+	}
+	return false
+}
+
+// awaitEnd returns the pod once it has ended.
+func (b *bench) awaitEnd(t testing.TB, name string) *corev1.Pod {
+	t.Helper()
+	return b.await(t, name, "ended", func(pod *corev1.Pod) bool {
+		return pod.Status.Phase == corev1.PodSucceeded || pod.Status.Phase == corev1.PodFailed
+	})
+}
+
+// run runs a pod to its end, which must be well, and returns what it logged.
+func (b *bench) run(t *testing.T, pod *corev1.Pod) string {
+	t.Helper()
+	b.create(t, pod)
+	if ended := b.awaitEnd(t, pod.Name); ended.Status.Phase != corev1.PodSucceeded {
+		status, _ := yaml.Marshal(ended.Status)
+		t.Fatalf("pod %s failed:\n%s\n%s", pod.Name, status, b.kubectl(t, "logs", pod.Name, "--all-containers"))
+	}
+	return b.kubectl(t, "logs", pod.Name)
+}
+
+// awaitEvent returns the first event of an object with this reason, "" being any, whose message contains the text.
+func (b *bench) awaitEvent(t testing.TB, object, reason, text string) *corev1.Event {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	selector := "involvedObject.name=" + object
+	watching, err := b.Client().CoreV1().Events(b.namespace).Watch(ctx, metav1.ListOptions{FieldSelector: selector})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer watching.Stop()
+	var seen []string
+	for event := range watching.ResultChan() {
+		e, ok := event.Object.(*corev1.Event)
+		if ok && (reason == "" || e.Reason == reason) && strings.Contains(e.Message, text) {
+			return e
+		}
+		if ok {
+			seen = append(seen, e.Reason+": "+e.Message)
+		}
+	}
+	t.Fatalf("no event %s of %s that contains %q among %q", reason, object, text, seen)
+	return nil
+}
+
+// stream is what a running kubectl writes, line by line.
+type stream struct {
+	t       *testing.T
+	process *exec.Cmd
+	lines   chan string
+	timeout <-chan time.Time
+}
+
+// stream starts the real kubectl; what it has not written in time counts as its end.
+func (b *bench) stream(t *testing.T, args ...string) *stream {
+	t.Helper()
+	s := &stream{t: t, process: b.command(t, args...), lines: make(chan string, 1024), timeout: time.After(patience)}
+	out, err := s.process.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.process.Start(); err != nil {
+		t.Fatal(err)
+	}
+	go func() {
+		for lines := bufio.NewScanner(out); lines.Scan(); {
+			s.lines <- lines.Text()
+		}
+		_ = s.process.Wait()
+		close(s.lines)
+	}()
+	return s
+}
+
+func (s *stream) next() (line string, ok bool) {
+	select {
+	case line, ok = <-s.lines:
+	case <-s.timeout:
+		s.t.Errorf("%q has not come to what is wanted, nor to its end, within %v", s.process.Args, patience)
+	}
+	return line, ok
+}
+
+// await passes over lines until one that is wanted.
+func (s *stream) await(want string) {
+	s.t.Helper()
+	var seen []string
+	for {
+		line, ok := s.next()
+		if !ok {
+			s.t.Fatalf("no line %q among %q", want, seen)
+		}
+		if line == want {
+			return
+		}
+		seen = append(seen, line)
+	}
+}
+
+// end returns when kubectl has ended by itself.
+func (s *stream) end() {
+	for ok := true; ok; {
+		_, ok = s.next()
+	}
+}
+
+// stop ends it.
+func (s *stream) stop() {
+	_ = s.process.Process.Kill()
+	for range s.lines {
+		continue
+	}
+}
+
+// exec runs the tool in a container of a pod and returns what it writes.
+func (b *bench) exec(t *testing.T, pod string, args ...string) string {
+	t.Helper()
+	return b.kubectl(t, append([]string{"exec", pod, "--", "/bin/tool"}, args...)...)
+}
+
+func (b *bench) config(t testing.TB) *rest.Config {
+	t.Helper()
+	config, err := clientcmd.BuildConfigFromFlags("", b.Kubeconfig())
+	if err != nil {
+		t.Fatal(err)
+	}
+	config.QPS = -1
+	return config
+}
+
+func (b *bench) tokenOf(t *testing.T, account string, audiences ...string) string {
+	t.Helper()
+	request := &authenticationv1.TokenRequest{Spec: authenticationv1.TokenRequestSpec{Audiences: audiences}}
+	answer, err := b.Client().CoreV1().ServiceAccounts(b.namespace).CreateToken(t.Context(), account, request, metav1.CreateOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return answer.Status.Token
+}
+
+// metric reads one of the agent's, 0 where it is not there yet.
+func (b *bench) metric(t *testing.T, name string) float64 {
+	t.Helper()
+	config := b.config(t)
+	config.CAData, config.CAFile, config.Insecure = nil, "", true // clients do not trust the CA of nodes
+	client, err := rest.HTTPClientFor(config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	answer, err := client.Get("https://" + b.serves(t) + "/metrics")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = answer.Body.Close() }()
+	text, err := io.ReadAll(answer.Body)
+	if err != nil || answer.StatusCode != http.StatusOK {
+		t.Fatalf("metrics: %s, %s, %v", answer.Status, text, err)
+	}
+	found := regexp.MustCompile(`(?m)^` + regexp.QuoteMeta(name) + ` (\S+)$`).FindSubmatch(text)
+	if found == nil {
+		return 0
+	}
+	value, err := strconv.ParseFloat(string(found[1]), 64)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return value
+}

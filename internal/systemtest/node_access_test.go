@@ -1,0 +1,218 @@
+// Promise: a node reads and writes what its own pods need, and nothing else.
+
+package systemtest
+
+import (
+	"testing"
+
+	authenticationv1 "k8s.io/api/authentication/v1"
+	coordinationv1 "k8s.io/api/coordination/v1"
+	corev1 "k8s.io/api/core/v1"
+	rbacv1 "k8s.io/api/rbac/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/rest"
+	"k8s.io/utils/ptr"
+
+	"lanyard.dev/lanyardtest"
+)
+
+func TestNodeSeesWhatItsPodsUse(t *testing.T) {
+	t.Parallel()
+	a := lanyardtest.Start(t)
+	namespace := a.Namespace(t)
+	one, two := newMachine(t, a, namespace, "one"), newMachine(t, a, namespace, "two")
+	get := func(m *machine, name string) map[string]error {
+		core, opts := m.CoreV1(), metav1.GetOptions{}
+		errs := map[string]error{}
+		_, errs["secret"] = core.Secrets(namespace).Get(t.Context(), name, opts)
+		_, errs["config map"] = core.ConfigMaps(namespace).Get(t.Context(), name, opts)
+		_, errs["account"] = core.ServiceAccounts(namespace).Get(t.Context(), name, opts)
+		_, errs["pod"] = core.Pods(namespace).Get(t.Context(), name, opts)
+		return errs
+	}
+	for what, err := range get(one, "app-one") {
+		if err != nil {
+			t.Errorf("its pod's %s: %v", what, err)
+		}
+	}
+	for what, err := range get(two, "app-one") {
+		forbidden(t, what+" of another node's pod", err, "no relationship found between node 'two' and this object")
+	}
+	if _, err := one.CoreV1().ConfigMaps(namespace).Get(t.Context(), "kube-root-ca.crt", metav1.GetOptions{}); err != nil {
+		t.Errorf("the CA that every pod's token volume holds: %v", err)
+	}
+	_, err := one.CoreV1().Secrets(namespace).List(t.Context(), metav1.ListOptions{})
+	forbidden(t, "all secrets", err, "No Object name found")
+	_, err = one.CoreV1().Pods("").List(t.Context(), metav1.ListOptions{})
+	forbidden(t, "all pods", err, "can only list/watch pods with spec.nodeName field selector")
+	pods, err := one.CoreV1().Pods("").List(t.Context(), metav1.ListOptions{FieldSelector: "spec.nodeName=one"})
+	if err != nil || len(pods.Items) != 1 || pods.Items[0].Name != "app-one" {
+		t.Errorf("its pods: %v, %v", pods, err)
+	}
+	_, err = one.CoreV1().Nodes().Get(t.Context(), "two", metav1.GetOptions{})
+	forbidden(t, "another node", err, "node 'one' cannot read 'two', only its own Node object")
+	list, err := one.CoreV1().Nodes().List(t.Context(), metav1.ListOptions{FieldSelector: "metadata.name=one"})
+	if err != nil || len(list.Items) != 1 {
+		t.Errorf("itself: %v", err)
+	}
+
+	// Once the pod is gone, so is what it gave, before the delete is answered.
+	now := metav1.DeleteOptions{GracePeriodSeconds: ptr.To[int64](0)}
+	if err := one.CoreV1().Pods(namespace).Delete(t.Context(), "app-one", now); err != nil {
+		t.Errorf("deletes its pod: %v", err)
+	}
+	for what, err := range get(one, "app-one") {
+		forbidden(t, what+" of a pod that is gone", err, "no relationship found")
+	}
+}
+
+func TestNodeGetsTokensForItsPodsOnly(t *testing.T) {
+	t.Parallel()
+	a := lanyardtest.Start(t)
+	namespace := a.Namespace(t)
+	one, two := newMachine(t, a, namespace, "one"), newMachine(t, a, namespace, "two")
+	a.CreateServiceAccount(t, namespace, "other")
+
+	text, err := one.token(t.Context(), "app-one", one.pod)
+	if err != nil {
+		t.Fatal(err)
+	}
+	config := rest.AnonymousClientConfig(a.Config())
+	config.BearerToken = text
+	review, err := clientFor(t, config).AuthenticationV1().SelfSubjectReviews().Create(t.Context(), &authenticationv1.SelfSubjectReview{}, metav1.CreateOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	extra := review.Status.UserInfo.Extra
+	if names := extra["authentication.kubernetes.io/node-name"]; len(names) != 1 || names[0] != "one" {
+		t.Errorf("the token says %v", extra)
+	}
+	if _, err := one.token(t.Context(), "app-one", one.pod, "vault"); err != nil {
+		t.Errorf("a token for an audience of its pod: %v", err)
+	}
+
+	_, err = two.token(t.Context(), "app-one", one.pod)
+	forbidden(t, "for another node's pod", err, "no relationship found between node 'two' and this object")
+	_, err = two.token(t.Context(), "app-two", one.pod)
+	forbidden(t, "for its account, bound to another node's pod", err, "node requested token bound to a pod scheduled on a different node")
+	_, err = one.token(t.Context(), "other", one.pod)
+	forbidden(t, "for an account of no pod", err, "no relationship found")
+	_, err = one.token(t.Context(), "app-one", one.pod, "bank")
+	forbidden(t, "for another audience", err, `audience "bank" not found in pod spec volume, system:node:one is not authorized to request tokens for this audience`)
+	_, err = one.token(t.Context(), "app-one", one.pod, "vault", "bank")
+	forbidden(t, "for two audiences", err, "node may only request 0 or 1 audiences")
+	stale := one.pod.DeepCopy()
+	stale.UID = types.UID("00000000-0000-0000-0000-000000000000")
+	_, err = one.token(t.Context(), "app-one", stale)
+	forbidden(t, "for an older pod", err, "does not match the UID in record")
+	_, err = one.CoreV1().ServiceAccounts(namespace).CreateToken(t.Context(), "app-one", &authenticationv1.TokenRequest{}, metav1.CreateOptions{})
+	forbidden(t, "bound to nothing", err, "node requested token not bound to a pod")
+
+	grantAudience(t, a, "bank")
+	if _, err := one.token(t.Context(), "app-one", one.pod, "bank"); err != nil {
+		t.Errorf("for an audience that nodes were granted: %v", err)
+	}
+}
+
+// grantAudience lets every node have tokens for an audience that no pod asks for.
+func grantAudience(t *testing.T, a *lanyardtest.Authority, audience string) {
+	t.Helper()
+	meta := metav1.ObjectMeta{Name: "audience-" + audience}
+	rules := []rbacv1.PolicyRule{{Verbs: []string{"request-serviceaccounts-token-audience"}, APIGroups: []string{""}, Resources: []string{audience}}}
+	if _, err := a.Client().RbacV1().ClusterRoles().Create(t.Context(), &rbacv1.ClusterRole{ObjectMeta: meta, Rules: rules}, metav1.CreateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	binding := &rbacv1.ClusterRoleBinding{
+		ObjectMeta: meta, RoleRef: rbacv1.RoleRef{APIGroup: rbacGroup, Kind: "ClusterRole", Name: meta.Name},
+		Subjects: []rbacv1.Subject{{APIGroup: rbacGroup, Kind: "Group", Name: "system:nodes"}},
+	}
+	if _, err := a.Client().RbacV1().ClusterRoleBindings().Create(t.Context(), binding, metav1.CreateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestNodeWritesWhatIsItsOwn(t *testing.T) {
+	t.Parallel()
+	a := lanyardtest.Start(t)
+	namespace := a.Namespace(t)
+	one, two := newMachine(t, a, namespace, "one"), newMachine(t, a, namespace, "two")
+	core, merge := one.CoreV1(), types.StrategicMergePatchType
+
+	_, err := core.Nodes().Create(t.Context(), &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "three"}}, metav1.CreateOptions{})
+	forbidden(t, "registers another", err, `node "one" is not allowed to modify node "three"`)
+	_, err = core.Nodes().Create(t.Context(), &corev1.Node{ObjectMeta: metav1.ObjectMeta{GenerateName: "n-"}}, metav1.CreateOptions{})
+	forbidden(t, "registers under any name", err, `node "one" is not allowed to modify node`)
+	_, err = core.Nodes().Patch(t.Context(), "one", merge, []byte(`{"metadata":{"labels":{"node-restriction.kubernetes.io/tier":"a"}}}`), metav1.PatchOptions{})
+	forbidden(t, "a restricted label", err, "is not allowed to modify labels: node-restriction.kubernetes.io/tier")
+	_, err = core.Nodes().Patch(t.Context(), "one", merge, []byte(`{"spec":{"taints":[{"key":"a","effect":"NoSchedule"}]}}`), metav1.PatchOptions{})
+	forbidden(t, "its taints", err, `node "one" is not allowed to modify taints`)
+	if _, err := core.Nodes().Patch(t.Context(), "one", merge, []byte(`{"metadata":{"labels":{"example.com/rack":"4"}}}`), metav1.PatchOptions{}); err != nil {
+		t.Errorf("another label: %v", err)
+	}
+	status := []byte(`{"status":{"phase":"Running"}}`)
+	if _, err := core.Nodes().PatchStatus(t.Context(), "one", []byte(`{"status":{"nodeInfo":{"kubeletVersion":"v1"}}}`)); err != nil {
+		t.Errorf("its status: %v", err)
+	}
+	_, err = core.Nodes().PatchStatus(t.Context(), "two", status)
+	forbidden(t, "another's status", err, `node "one" is not allowed to modify node "two"`)
+
+	if _, err := core.Pods(namespace).Patch(t.Context(), one.pod.Name, merge, status, metav1.PatchOptions{}, "status"); err != nil {
+		t.Errorf("its pod's status: %v", err)
+	}
+	_, err = core.Pods(namespace).Patch(t.Context(), two.pod.Name, merge, status, metav1.PatchOptions{}, "status")
+	forbidden(t, "another's pod's status", err, `node "one" can only update pod status for pods with spec.nodeName set to itself`)
+	err = core.Pods(namespace).Delete(t.Context(), two.pod.Name, metav1.DeleteOptions{})
+	forbidden(t, "deletes another's pod", err, `node "one" can only delete pods with spec.nodeName set to itself`)
+	err = core.Pods(namespace).DeleteCollection(t.Context(), metav1.DeleteOptions{}, metav1.ListOptions{})
+	forbidden(t, "deletes all pods", err, `cannot deletecollection resource "pods"`)
+	waiting := createPod(t, a, namespace, &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: "waiting"}, Spec: corev1.PodSpec{Containers: []corev1.Container{{Name: "c", Image: "x"}}}})
+	err = core.Pods(namespace).Bind(t.Context(), &corev1.Binding{ObjectMeta: metav1.ObjectMeta{Name: waiting.Name}, Target: corev1.ObjectReference{Kind: "Node", Name: "one"}}, metav1.CreateOptions{})
+	forbidden(t, "binds a pod to itself", err, `cannot create resource "pods/binding"`)
+
+	lease := func(namespace, name string) error {
+		_, err := one.CoordinationV1().Leases(namespace).Create(t.Context(), &coordinationv1.Lease{ObjectMeta: metav1.ObjectMeta{Name: name}}, metav1.CreateOptions{})
+		return err
+	}
+	if err := lease("kube-node-lease", "one"); err != nil {
+		t.Errorf("its lease: %v", err)
+	}
+	forbidden(t, "another's lease", lease("kube-node-lease", "two"), "can only access node lease with the same name as the requesting node")
+	forbidden(t, "a lease elsewhere", lease(namespace, "one"), `can only access leases in the "kube-node-lease" system namespace`)
+}
+
+func TestNodeShowsMirrorPodsWithoutGainingByThem(t *testing.T) {
+	t.Parallel()
+	a := lanyardtest.Start(t)
+	namespace := a.Namespace(t)
+	one := newMachine(t, a, namespace, "one")
+	registered, err := one.CoreV1().Nodes().Get(t.Context(), "one", metav1.GetOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := a.Client().CoreV1().Secrets(namespace).Create(t.Context(), &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Name: "coveted"}}, metav1.CreateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	show := func(change func(*corev1.Pod)) error {
+		pod := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{
+			GenerateName: "static-", Annotations: map[string]string{corev1.MirrorPodAnnotationKey: "hash"},
+			OwnerReferences: []metav1.OwnerReference{{APIVersion: "v1", Kind: "Node", Name: "one", UID: registered.UID, Controller: ptr.To(true)}},
+		}}
+		pod.Spec.NodeName, pod.Spec.Containers = "one", []corev1.Container{{Name: "c", Image: "x"}}
+		change(pod)
+		_, err := one.CoreV1().Pods(namespace).Create(t.Context(), pod, metav1.CreateOptions{})
+		return err
+	}
+	if err := show(func(*corev1.Pod) {}); err != nil {
+		t.Errorf("a mirror pod: %v", err)
+	}
+	forbidden(t, "a pod that is no mirror", show(func(p *corev1.Pod) { p.Annotations = nil }), `node "one" can only create mirror pods`)
+	forbidden(t, "on another node", show(func(p *corev1.Pod) { p.Spec.NodeName = "two" }), "can only create pods with spec.nodeName set to itself")
+	forbidden(t, "with an account", show(func(p *corev1.Pod) { p.Spec.ServiceAccountName = "app-one" }), "a mirror pod may not reference service accounts")
+	forbidden(t, "with a config map", show(func(p *corev1.Pod) {
+		p.Spec.Containers[0].EnvFrom = []corev1.EnvFromSource{{ConfigMapRef: &corev1.ConfigMapEnvSource{LocalObjectReference: corev1.LocalObjectReference{Name: "x"}}}}
+	}), "can not create pods that reference configmaps")
+	forbidden(t, "with a secret", show(func(p *corev1.Pod) { p.Spec.ImagePullSecrets = []corev1.LocalObjectReference{{Name: "coveted"}} }), "a mirror pod may not reference secrets")
+	_, err = one.CoreV1().Secrets(namespace).Get(t.Context(), "coveted", metav1.GetOptions{})
+	forbidden(t, "the secret it tried for", err, "no relationship found")
+}

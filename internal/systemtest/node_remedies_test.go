@@ -1,0 +1,269 @@
+// Promise: what docs/security.md tells administrators to do about a thief shuts the thief out.
+
+package systemtest
+
+import (
+	"context"
+	"net/url"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"testing"
+
+	authenticationv1 "k8s.io/api/authentication/v1"
+	certificatesv1 "k8s.io/api/certificates/v1"
+	coordinationv1 "k8s.io/api/coordination/v1"
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/rest"
+
+	"lanyard.dev/internal/bootstraptoken"
+	"lanyard.dev/internal/nodeaccess"
+	"lanyard.dev/internal/pki"
+	"lanyard.dev/lanyardtest"
+)
+
+// The tests of this file carry out what the table in docs/security.md tells administrators to do about a thief, and then
+// have the thief try.
+
+// portOf is where an authority listens, for the next start.
+func portOf(t *testing.T, a *lanyardtest.Authority) int {
+	t.Helper()
+	u, err := url.Parse(a.URL())
+	if err != nil {
+		t.Fatal(err)
+	}
+	port, err := strconv.Atoi(u.Port())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return port
+}
+
+// join has a certificate made for a node, as a machine does that was given a bootstrap token.
+func join(t *testing.T, a *lanyardtest.Authority, name string) *kubernetes.Clientset {
+	t.Helper()
+	token := bootstraptoken.New()
+	if _, err := a.Client().CoreV1().Secrets(bootstraptoken.Namespace).Create(t.Context(), bootstraptoken.NewSecret(token, bootstraptoken.Spec{}), metav1.CreateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	config := rest.AnonymousClientConfig(a.Config())
+	config.BearerToken = token.Reveal()
+	key, request, err := pki.NewRequest(nodeaccess.User(name), []string{nodeaccess.Group})
+	if err != nil {
+		t.Fatal(err)
+	}
+	asked := askForCertificate(t, clientFor(t, config), request, certificatesv1.KubeAPIServerClientKubeletSignerName,
+		[]certificatesv1.KeyUsage{certificatesv1.UsageClientAuth, certificatesv1.UsageDigitalSignature})
+	own := rest.AnonymousClientConfig(a.Config())
+	own.CertData, own.KeyData = awaitCertificate(t, a.Client(), asked), key
+	client := clientFor(t, own)
+	t.Cleanup(client.CoreV1().RESTClient().(*rest.RESTClient).Client.CloseIdleConnections)
+	return client
+}
+
+// attempts are what a thief does with the certificate of a node.
+func attempts(ctx context.Context, node kubernetes.Interface, pod *corev1.Pod, name string) map[string]func() error {
+	core := node.CoreV1()
+	return map[string]func() error{
+		"register": func() error {
+			_, err := core.Nodes().Create(ctx, &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: name}}, metav1.CreateOptions{})
+			return err
+		},
+		"have a token made": func() error {
+			_, err := core.ServiceAccounts(pod.Namespace).CreateToken(ctx, pod.Spec.ServiceAccountName, &authenticationv1.TokenRequest{
+				Spec: authenticationv1.TokenRequestSpec{BoundObjectRef: &authenticationv1.BoundObjectReference{APIVersion: "v1", Kind: "Pod", Name: pod.Name, UID: pod.UID}},
+			}, metav1.CreateOptions{})
+			return err
+		},
+		"read a secret": func() error {
+			_, err := core.Secrets(pod.Namespace).Get(ctx, pod.Spec.ServiceAccountName, metav1.GetOptions{})
+			return err
+		},
+		"renew the certificate": func() error {
+			_, err := node.CertificatesV1().CertificateSigningRequests().Create(ctx, &certificatesv1.CertificateSigningRequest{}, metav1.CreateOptions{})
+			return err
+		},
+		"ask who it is": func() error {
+			_, err := node.AuthenticationV1().SelfSubjectReviews().Create(ctx, &authenticationv1.SelfSubjectReview{}, metav1.CreateOptions{})
+			return err
+		},
+	}
+}
+
+// TestEvictedNode: lanyard node evict refuses the certificate of a stolen node and the tokens it got, also after a restart,
+// and a new join brings the machine back at once, although the thief keeps the Node and its pods from being removed. To delete the Node alone ends its tokens.
+func TestEvictedNode(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	a := lanyardtest.StartWith(t, lanyardtest.Options{DataDir: dir})
+	namespace := a.Namespace(t)
+	thief := newMachine(t, a, namespace, "stolen")
+	bystander := newMachine(t, a, namespace, "other")
+
+	first := thief.bearer(t, a)
+	if err := a.Client().CoreV1().Nodes().Delete(t.Context(), thief.name, metav1.DeleteOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	unauthorized(t, "a token of before the Node was deleted", first())
+	if err := attempts(t.Context(), thief, thief.pod, thief.name)["register"](); err != nil {
+		t.Fatalf("a node that was only deleted registers again, as in Kubernetes: %v", err)
+	}
+	unauthorized(t, "a token with the UID of the Node of before", first())
+	second, others := thief.bearer(t, a), bystander.bearer(t, a)
+	if err := second(); err != nil {
+		t.Fatal(err)
+	}
+	watching, err := thief.CoreV1().Secrets(namespace).Watch(t.Context(), metav1.SingleObject(metav1.ObjectMeta{Name: thief.pod.Spec.ServiceAccountName}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	// A request that waits for a signer which is not the authority's own.
+	_, request, err := pki.NewRequest(nodeaccess.User(thief.name), []string{nodeaccess.Group})
+	if err != nil {
+		t.Fatal(err)
+	}
+	waiting := askForCertificate(t, thief, request, "example.com/nodes", []certificatesv1.KeyUsage{certificatesv1.UsageClientAuth})
+
+	keep := []byte(`{"metadata":{"finalizers":["example.com/keep"]}}`)
+	if _, err := thief.CoreV1().Nodes().Patch(t.Context(), thief.name, types.MergePatchType, keep, metav1.PatchOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	lease := &coordinationv1.Lease{ObjectMeta: metav1.ObjectMeta{Name: thief.name, Finalizers: []string{"example.com/keep"}}}
+	if _, err := thief.CoordinationV1().Leases(corev1.NamespaceNodeLease).Create(t.Context(), lease, metav1.CreateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := thief.CoreV1().Pods(namespace).Patch(t.Context(), thief.pod.Name, types.MergePatchType, keep, metav1.PatchOptions{}, "status"); err != nil {
+		t.Fatal(err)
+	}
+	if got := lanyard(t, "node", "evict", thief.name, "--kubeconfig", a.Kubeconfig()); got != "node stolen evicted, pods removed: 1\n" {
+		t.Errorf("got %q", got)
+	}
+	refused := func(when string) {
+		t.Helper()
+		for what, try := range attempts(t.Context(), thief, thief.pod, thief.name) {
+			unauthorized(t, when+", the thief tries to "+what, try())
+		}
+	}
+	refused("evicted")
+	unauthorized(t, "a token that the thief got", second())
+	for range watching.ResultChan() { // until the watch ends
+	}
+	for what, get := range map[string]func() error{
+		"Node": func() error {
+			_, err := a.Client().CoreV1().Nodes().Get(t.Context(), thief.name, metav1.GetOptions{})
+			return err
+		},
+		"Lease": func() error {
+			_, err := a.Client().CoordinationV1().Leases(corev1.NamespaceNodeLease).Get(t.Context(), thief.name, metav1.GetOptions{})
+			return err
+		},
+		"pod": func() error {
+			_, err := a.Client().CoreV1().Pods(namespace).Get(t.Context(), thief.pod.Name, metav1.GetOptions{})
+			return err
+		},
+	} {
+		if err := get(); !apierrors.IsNotFound(err) {
+			t.Errorf("the %s of the evicted node: %v, want it removed", what, err)
+		}
+	}
+	requests := a.Client().CertificatesV1().CertificateSigningRequests()
+	r, err := requests.Get(t.Context(), waiting, metav1.GetOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.Status.Conditions = []certificatesv1.CertificateSigningRequestCondition{{Type: certificatesv1.CertificateApproved, Status: corev1.ConditionTrue}}
+	_, err = requests.UpdateApproval(t.Context(), waiting, r, metav1.UpdateOptions{})
+	forbidden(t, "approve what the thief asked for", err, "the node was evicted")
+	if err := others(); err != nil {
+		t.Errorf("a token of another node: %v", err)
+	}
+
+	back := join(t, a, thief.name)
+	if err := attempts(t.Context(), back, thief.pod, thief.name)["register"](); err != nil {
+		t.Errorf("register after a new join: %v", err)
+	}
+	refused("after a new join")
+
+	port := portOf(t, a)
+	a.Stop(t)
+	lanyardtest.StartWith(t, lanyardtest.Options{DataDir: dir, Port: port})
+	refused("after a restart")
+	if _, err := back.CoreV1().Nodes().Get(t.Context(), thief.name, metav1.GetOptions{}); err != nil {
+		t.Errorf("the new certificate after a restart: %v", err)
+	}
+}
+
+// TestRemediesInTheDataDirectory moves files away, as the table says, and starts again.
+func TestRemediesInTheDataDirectory(t *testing.T) {
+	t.Parallel()
+	for _, remedy := range []struct {
+		stolen string
+		away   []string
+		// refused are the credentials of before that must not hold any more; all others still do.
+		refused []string
+	}{
+		{"admin.kubeconfig", []string{"ca.*", "serving.*", "admin.*"}, []string{"administrator", "node", "node client"}},
+		{"apiserver-kubelet-client", []string{"ca.*"}, []string{"administrator", "node", "node client"}},
+		{"sa.key", []string{"sa.key"}, []string{"account"}},
+	} {
+		t.Run(remedy.stolen, func(t *testing.T) {
+			t.Parallel()
+			dir := t.TempDir()
+			a := lanyardtest.StartWith(t, lanyardtest.Options{DataDir: dir})
+			had := credentials(t, a)
+			port := portOf(t, a)
+			a.Stop(t)
+			away := t.TempDir()
+			for _, pattern := range remedy.away {
+				found, err := filepath.Glob(filepath.Join(dir, pattern))
+				if err != nil || len(found) == 0 {
+					t.Fatalf("%s: %v, %v", pattern, found, err)
+				}
+				for _, file := range found {
+					if err := os.Rename(file, filepath.Join(away, filepath.Base(file))); err != nil {
+						t.Fatal(err)
+					}
+				}
+			}
+			a = lanyardtest.StartWith(t, lanyardtest.Options{DataDir: dir, Port: port})
+			for name, config := range had {
+				config.CAData, config.CAFile = a.Config().CAData, a.Config().CAFile
+				_, err := clientFor(t, config).AuthenticationV1().SelfSubjectReviews().Create(t.Context(), &authenticationv1.SelfSubjectReview{}, metav1.CreateOptions{})
+				if refused := slices.Contains(remedy.refused, name); refused != apierrors.IsUnauthorized(err) || !refused && err != nil {
+					t.Errorf("the %s of before: %v, want refused %t", name, err, refused)
+				}
+			}
+			if _, err := a.Client().CoreV1().Namespaces().Get(t.Context(), "default", metav1.GetOptions{}); err != nil {
+				t.Errorf("the administrator of now: %v", err)
+			}
+		})
+	}
+}
+
+// credentials are one of each kind that a thief could have.
+func credentials(t *testing.T, a *lanyardtest.Authority) map[string]*rest.Config {
+	t.Helper()
+	namespace := a.Namespace(t)
+	a.CreateServiceAccount(t, namespace, "app")
+	account := rest.AnonymousClientConfig(a.Config())
+	account.BearerToken = a.Token(t, namespace, "app")
+	files := func(name string) *rest.Config {
+		config := rest.AnonymousClientConfig(a.Config())
+		for to, file := range map[*[]byte]string{&config.CertData: name + ".crt", &config.KeyData: name + ".key"} {
+			data, err := os.ReadFile(filepath.Join(a.DataDir(), file))
+			if err != nil {
+				t.Fatal(err)
+			}
+			*to = data
+		}
+		return config
+	}
+	return map[string]*rest.Config{
+		"account": account, "administrator": files("admin"), "node client": files("apiserver-kubelet-client"), "node": nodeConfig(t, a.DataDir(), a.Config(), "n"),
+	}
+}

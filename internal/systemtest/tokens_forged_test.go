@@ -1,0 +1,288 @@
+// Promise: no forged, changed, expired or orphaned token is accepted.
+
+package systemtest
+
+import (
+	"crypto/hmac"
+	"crypto/sha256"
+	"crypto/x509"
+	"encoding/base64"
+	"encoding/json"
+	"encoding/pem"
+	"math/rand/v2"
+	"net/http"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	authenticationv1 "k8s.io/api/authentication/v1"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	clocktesting "k8s.io/utils/clock/testing"
+
+	"lanyard.dev/internal/signingkey"
+	"lanyard.dev/internal/token"
+	"lanyard.dev/lanyardtest"
+)
+
+// badTokens are the kinds of token that must not hold, by name.
+func badTokens(t *testing.T, a *lanyardtest.Authority) map[string]string {
+	t.Helper()
+	namespace := a.Namespace(t)
+	f := forgerAt(t, a, namespace, "victim")
+	other, err := signingkey.Generate(signingkey.ES256)
+	if err != nil {
+		t.Fatal(err)
+	}
+	foreign, stranger, noSuchUID := f, f, f
+	foreign.issuer = "https://elsewhere.example"
+	stranger.key = other
+	noSuchUID.request.ServiceAccount.UID = "00000000-0000-0000-0000-000000000000"
+
+	good, plain := f.issued(0), f.claims(func(map[string]any) {})
+	parts, second := strings.Split(good, "."), strings.Split(f.issued(0), ".")
+	header := `{"alg":"ES256","kid":"` + f.key.ID() + `"}`
+	with := func(change func(map[string]any)) string { return f.signed(header, f.claims(change)) }
+	junk := make([]byte, 300)
+	source := rand.NewChaCha8([32]byte{1})
+	_, _ = source.Read(junk)
+
+	bad := map[string]string{
+		"alg none":               segment(`{"alg":"none"}`) + "." + segment(plain) + ".",
+		"alg None, kid":          segment(`{"alg":"None","kid":"`+f.key.ID()+`"}`) + "." + segment(plain) + ".",
+		"alg none, signature":    segment(`{"alg":"none"}`) + "." + segment(plain) + "." + parts[2],
+		"HS256":                  f.keyed(plain),
+		"alg of another curve":   f.signed(`{"alg":"ES384","kid":"`+f.key.ID()+`"}`, plain),
+		"alg RS256":              f.signed(`{"alg":"RS256","kid":"`+f.key.ID()+`"}`, plain),
+		"no alg":                 f.signed(`{"kid":"`+f.key.ID()+`"}`, plain),
+		"swapped payload":        parts[0] + "." + second[1] + "." + parts[2],
+		"no signature":           parts[0] + "." + parts[1] + ".",
+		"short signature":        good[:len(good)-4],
+		"wrong kid":              f.signed(`{"alg":"ES256","kid":"nobody"}`, plain),
+		"another's key":          stranger.issued(0),
+		"another's key, our kid": stranger.signed(header, plain),
+		"key in the header":      stranger.signed(`{"alg":"ES256","jwk":{"kty":"EC","crv":"P-256","x":"AA","y":"AA"}}`, plain),
+		"critical extension":     f.signed(`{"alg":"ES256","kid":"`+f.key.ID()+`","crit":["b64"],"b64":false}`, plain),
+		"foreign issuer":         foreign.issued(0),
+		"expired":                f.issued(-2 * time.Hour),
+		"expired a second ago":   f.issued(-time.Hour - time.Second),
+		"not yet valid":          f.issued(2 * time.Hour),
+		"no expiry":              with(func(c map[string]any) { delete(c, "exp") }),
+		"no audience":            with(func(c map[string]any) { delete(c, "aud") }),
+		"other audience":         with(func(c map[string]any) { c["aud"] = []string{"vault"} }),
+		"other subject":          with(func(c map[string]any) { c["sub"] = "system:serviceaccount:kube-system:root" }),
+		"a user's subject":       with(func(c map[string]any) { c["sub"] = "system:admin" }),
+		"no kubernetes claim":    with(func(c map[string]any) { delete(c, "kubernetes.io") }),
+		"unknown UID":            noSuchUID.issued(0),
+		"oversize":               f.signed(header, f.claims(func(c map[string]any) { c["pad"] = strings.Repeat("x", 20_000) })),
+		"binary junk":            strings.Map(func(r rune) rune { return max(r, ' ') }, string(junk)),
+		"dots":                   strings.Repeat(".", 5000),
+		"five segments":          good + ".x.y",
+		"no segment":             "x",
+		"deep JSON":              segment(strings.Repeat("[", 5000)) + "." + parts[1] + "." + parts[2],
+		"deep claims":            f.signed(header, `{"iss":`+strings.Repeat("[", 5000)+strings.Repeat("]", 5000)+`}`),
+		"space in a segment":     parts[0] + "." + parts[1] + "." + parts[2][:10] + " " + parts[2][10:],
+		"padding":                good + "==",
+	}
+	for name, text := range goneTokens(t, a, namespace) {
+		bad[name] = text
+	}
+	return bad
+}
+
+// goneTokens are good tokens of which something they hang on is gone.
+func goneTokens(t *testing.T, a *lanyardtest.Authority, namespace string) map[string]string {
+	t.Helper()
+	core := a.Client().CoreV1()
+	a.CreateServiceAccount(t, namespace, "bound")
+	gone := map[string]string{}
+	bound := func(kind, name string) string {
+		return a.TokenFor(t, namespace, "bound", authenticationv1.TokenRequestSpec{
+			BoundObjectRef: &authenticationv1.BoundObjectReference{APIVersion: "v1", Kind: kind, Name: name},
+		})
+	}
+	noErr := func(err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	pod := podOn("")
+	pod.Spec.ServiceAccountName = "bound"
+	secret := &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Name: "s"}}
+	node := &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: namespace + "-n"}}
+	for _, again := range []bool{false, true} {
+		suffix := map[bool]string{false: " deleted", true: " made anew"}[again]
+		_, err := core.Pods(namespace).Create(t.Context(), pod, metav1.CreateOptions{})
+		noErr(err)
+		gone["pod"+suffix] = bound("Pod", "p")
+		noErr(core.Pods(namespace).Delete(t.Context(), "p", metav1.DeleteOptions{}))
+		_, err = core.Secrets(namespace).Create(t.Context(), secret, metav1.CreateOptions{})
+		noErr(err)
+		gone["secret"+suffix] = bound("Secret", "s")
+		noErr(core.Secrets(namespace).Delete(t.Context(), "s", metav1.DeleteOptions{}))
+		_, err = core.Nodes().Create(t.Context(), node, metav1.CreateOptions{})
+		noErr(err)
+		gone["node"+suffix] = bound("Node", node.Name)
+		noErr(core.Nodes().Delete(t.Context(), node.Name, metav1.DeleteOptions{}))
+		a.CreateServiceAccount(t, namespace, "brief")
+		gone["account"+suffix] = a.Token(t, namespace, "brief")
+		noErr(core.ServiceAccounts(namespace).Delete(t.Context(), "brief", metav1.DeleteOptions{}))
+	}
+	// The second round made what the first round's tokens named; now what the second's name is made too.
+	_, err := core.Pods(namespace).Create(t.Context(), pod, metav1.CreateOptions{})
+	noErr(err)
+	_, err = core.Secrets(namespace).Create(t.Context(), secret, metav1.CreateOptions{})
+	noErr(err)
+	_, err = core.Nodes().Create(t.Context(), node, metav1.CreateOptions{})
+	noErr(err)
+	a.CreateServiceAccount(t, namespace, "brief")
+	return gone
+}
+
+func TestBadTokensAreRefused(t *testing.T) {
+	t.Parallel()
+	a := authority(t)
+	anyone, admin := overHTTP1(t, a.Config()), callerFor(t, a.Config())
+	for name, text := range badTokens(t, a) {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			started := time.Now()
+			got := anyone.do(t, http.MethodPost, whoAmIPath, `{}`, "Authorization", "Bearer "+text)
+			if took := time.Since(started); got.code != http.StatusUnauthorized || took > 10*time.Second {
+				t.Errorf("bearer: %s after %v", got, took)
+			}
+			if s := got.status(t); s.Message != "Unauthorized" || s.Reason != metav1.StatusReasonUnauthorized {
+				t.Errorf("bearer: the answer says more than it should: %s", got)
+			}
+			if strings.ContainsFunc(text, func(r rune) bool { return r > '~' }) {
+				return // JSON cannot carry it unchanged
+			}
+			review := &authenticationv1.TokenReview{Spec: authenticationv1.TokenReviewSpec{Token: text}}
+			got = admin.do(t, http.MethodPost, "/apis/authentication.k8s.io/v1/tokenreviews", review)
+			got.decode(t, review)
+			status := review.Status
+			if got.code != http.StatusCreated || status.Authenticated || status.User.Username != "" || len(status.User.Groups) > 0 || len(status.Audiences) > 0 {
+				t.Errorf("review: %s", got)
+			}
+			harmless(t, status.Error, text)
+		})
+	}
+}
+
+// harmless checks that an error text shows nothing of the token.
+func harmless(t *testing.T, text, bearer string) {
+	t.Helper()
+	if len(text) > 500 {
+		t.Errorf("the error has %d bytes: %.100s", len(text), text)
+	}
+	for _, part := range strings.Split(bearer, ".") {
+		if len(part) > 8 && strings.Contains(text, part[:8]) {
+			t.Errorf("the error shows the token: %.300s", text)
+		}
+	}
+}
+
+// TestGoodTokensHold keeps the test above from passing on a server that refuses everything.
+func TestGoodTokensHold(t *testing.T) {
+	t.Parallel()
+	a := authority(t)
+	namespace := a.Namespace(t)
+	f := forgerAt(t, a, namespace, "victim")
+	plain := f.claims(func(map[string]any) {})
+	for name, text := range map[string]string{
+		"forged":          f.issued(0),
+		"old":             f.issued(-50 * time.Minute),
+		"signed by hand":  f.signed(`{"alg":"ES256","kid":"`+f.key.ID()+`"}`, plain),
+		"a string as aud": f.signed(`{"alg":"ES256","kid":"`+f.key.ID()+`"}`, f.claims(func(c map[string]any) { c["aud"] = a.URL() })),
+	} {
+		var review authenticationv1.SelfSubjectReview
+		bearer(t, a.Config(), text).must(t, http.MethodPost, whoAmIPath, `{}`).decode(t, &review)
+		if got := review.Status.UserInfo.Username; got != "system:serviceaccount:"+namespace+":victim" {
+			t.Errorf("%s: user %q", name, got)
+		}
+	}
+}
+
+// forger makes tokens that the API would not give out.
+type forger struct {
+	t       testing.TB
+	key     *signingkey.PrivateKey
+	issuer  string
+	request token.Request
+}
+
+// forgerAt forges with the authority's own key, for an account that exists.
+func forgerAt(t testing.TB, a *lanyardtest.Authority, namespace, name string) forger {
+	t.Helper()
+	key, err := signingkey.LoadPrivate(filepath.Join(a.DataDir(), "sa.key"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	account := a.CreateServiceAccount(t, namespace, name)
+	return forger{t: t, key: key, issuer: a.URL(), request: token.Request{
+		Namespace: namespace, ServiceAccount: token.Ref{Name: name, UID: string(account.UID)},
+		Audiences: []string{a.URL()}, Lifetime: time.Hour,
+	}}
+}
+
+// issued returns what an authority with the key would have issued at a time from now.
+func (f forger) issued(when time.Duration) string {
+	f.t.Helper()
+	keys, err := signingkey.NewSet(f.key)
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	issuer, err := token.NewIssuer(f.issuer, keys, clocktesting.NewFakePassiveClock(time.Now().Add(when)))
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	text, _, err := issuer.Issue(f.request)
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	return text
+}
+
+// signed returns any header and payload under the key's signature.
+func (f forger) signed(header, payload string) string {
+	f.t.Helper()
+	input := segment(header) + "." + segment(payload)
+	signature, err := f.key.Sign([]byte(input))
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	return input + "." + segment(string(signature))
+}
+
+// keyed returns the payload under an HMAC whose secret is the public key, as a verifier that trusts the header's
+// algorithm would check it.
+func (f forger) keyed(payload string) string {
+	f.t.Helper()
+	der, err := x509.MarshalPKIXPublicKey(f.key.Public().Key())
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	input := segment(`{"alg":"HS256","kid":"`+f.key.ID()+`"}`) + "." + segment(payload)
+	mac := hmac.New(sha256.New, pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: der}))
+	mac.Write([]byte(input))
+	return input + "." + segment(string(mac.Sum(nil)))
+}
+
+// claims returns the payload of a good token after a change.
+func (f forger) claims(change func(map[string]any)) string {
+	f.t.Helper()
+	payload, err := base64.RawURLEncoding.DecodeString(strings.Split(f.issued(0), ".")[1])
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	var all map[string]any
+	if err := json.Unmarshal(payload, &all); err != nil {
+		f.t.Fatal(err)
+	}
+	change(all)
+	return string(encode(f.t, all))
+}
+
+func segment(s string) string { return base64.RawURLEncoding.EncodeToString([]byte(s)) }

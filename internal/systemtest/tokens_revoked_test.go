@@ -1,0 +1,329 @@
+// Promise: a token ends with the account, pod, secret, node or process that it is bound to, before the deletion is answered.
+
+package systemtest
+
+import (
+	"context"
+	"net/http"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	authenticationv1 "k8s.io/api/authentication/v1"
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/watch"
+	"k8s.io/client-go/rest"
+	"k8s.io/utils/ptr"
+
+	"lanyard.dev/internal/podannotation"
+	"lanyard.dev/lanyardtest"
+)
+
+// anchored is a token and the object its life hangs on.
+type anchored struct {
+	authority       *lanyardtest.Authority
+	namespace, name string
+	token           string
+}
+
+// anchors make, for each kind of object a token can hang on, one with a token.
+var anchors = map[string]func(*testing.T, *lanyardtest.Authority) anchored{
+	"serviceaccounts": func(t *testing.T, a *lanyardtest.Authority) anchored {
+		namespace := a.Namespace(t)
+		account := &corev1.ServiceAccount{ObjectMeta: marked("anchor")}
+		if _, err := a.Client().CoreV1().ServiceAccounts(namespace).Create(t.Context(), account, metav1.CreateOptions{}); err != nil {
+			t.Fatal(err)
+		}
+		return anchored{a, namespace, "anchor", a.Token(t, namespace, "anchor")}
+	},
+	"secrets": func(t *testing.T, a *lanyardtest.Authority) anchored {
+		namespace := a.Namespace(t)
+		if _, err := a.Client().CoreV1().Secrets(namespace).Create(t.Context(), &corev1.Secret{ObjectMeta: marked("anchor")}, metav1.CreateOptions{}); err != nil {
+			t.Fatal(err)
+		}
+		return boundTo(t, a, namespace, "Secret", "anchor")
+	},
+	"pods": func(t *testing.T, a *lanyardtest.Authority) anchored {
+		namespace, pod := a.Namespace(t), podOn("")
+		pod.ObjectMeta = marked("anchor")
+		if _, err := a.Client().CoreV1().Pods(namespace).Create(t.Context(), pod, metav1.CreateOptions{}); err != nil {
+			t.Fatal(err)
+		}
+		return boundTo(t, a, namespace, "Pod", "anchor")
+	},
+	"nodes": func(t *testing.T, a *lanyardtest.Authority) anchored {
+		namespace := a.Namespace(t)
+		node := &corev1.Node{ObjectMeta: marked(namespace)}
+		node.Labels["anchor"] = namespace
+		if _, err := a.Client().CoreV1().Nodes().Create(t.Context(), node, metav1.CreateOptions{}); err != nil {
+			t.Fatal(err)
+		}
+		return boundTo(t, a, namespace, "Node", namespace)
+	},
+}
+
+func marked(name string) metav1.ObjectMeta {
+	return metav1.ObjectMeta{Name: name, Labels: map[string]string{"anchor": "yes"}}
+}
+
+func boundTo(t *testing.T, a *lanyardtest.Authority, namespace, kind, name string) anchored {
+	t.Helper()
+	return anchored{a, namespace, name, a.TokenFor(t, namespace, "default", authenticationv1.TokenRequestSpec{
+		BoundObjectRef: &authenticationv1.BoundObjectReference{APIVersion: "v1", Kind: kind, Name: name},
+	})}
+}
+
+// removals bring about the end of an anchor and return once it has been acknowledged.
+var removals = map[string]func(*testing.T, anchored, kind){
+	"delete": func(t *testing.T, x anchored, k kind) {
+		callerFor(t, x.authority.Config()).must(t, http.MethodDelete, k.path(x.namespace, x.name), nil)
+	},
+	"deletecollection": func(t *testing.T, x anchored, k kind) {
+		selector := "?labelSelector=anchor%3Dyes"
+		if !k.namespaced {
+			selector = "?labelSelector=anchor%3D" + x.namespace
+		}
+		callerFor(t, x.authority.Config()).must(t, http.MethodDelete, k.path(x.namespace, "")+selector, nil)
+	},
+	"namespace": func(t *testing.T, x anchored, _ kind) {
+		namespaces := x.authority.Client().CoreV1().Namespaces()
+		watching, err := namespaces.Watch(t.Context(), metav1.ListOptions{FieldSelector: "metadata.name=" + x.namespace})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer watching.Stop()
+		if err := namespaces.Delete(t.Context(), x.namespace, metav1.DeleteOptions{PropagationPolicy: ptr.To(metav1.DeletePropagationBackground)}); err != nil {
+			t.Fatal(err)
+		}
+		awaitEvent(t, watching, func(e watch.Event) bool { return e.Type == watch.Deleted })
+	},
+}
+
+// TestNothingIsAcceptedAfterRemoval uses a token from many sides while what it hangs on is removed. No use that begins
+// after the removal was acknowledged may succeed.
+func TestNothingIsAcceptedAfterRemoval(t *testing.T) {
+	t.Parallel()
+	a := authority(t)
+	for _, k := range kinds {
+		make, ok := anchors[k.resource]
+		if !ok {
+			continue
+		}
+		for how, remove := range removals {
+			t.Run(k.resource+" by "+how, func(t *testing.T) {
+				t.Parallel()
+				x := make(t, a)
+				h := startHammer(t, x)
+				remove(t, x, k)
+				h.finish(t)
+			})
+		}
+	}
+}
+
+// hammer uses one token from several goroutines: as bearer, and by asking about it.
+type hammer struct {
+	removed           atomic.Bool
+	used, late, wrong atomic.Int64
+	running           sync.WaitGroup
+	example           atomic.Value
+}
+
+const (
+	hammers    = 8
+	usesBefore = 2  // by each hammer, so that everything that can be cached is
+	usesAfter  = 25 // by each hammer
+)
+
+func startHammer(t *testing.T, x anchored) *hammer {
+	t.Helper()
+	h := &hammer{}
+	admin, holder := callerFor(t, x.authority.Config()), bearer(t, x.authority.Config(), x.token)
+	var warm sync.WaitGroup
+	for i := range hammers {
+		use := h.asBearer(holder)
+		if i%4 == 3 {
+			use = h.byReview(t, admin, x.token)
+		}
+		warm.Add(1)
+		h.running.Go(func() { h.strike(t.Context(), use, warm.Done) })
+	}
+	warm.Wait()
+	return h
+}
+
+// strike uses the token until it has been used often enough after the removal. A use counts as late by what was known
+// before it began.
+func (h *hammer) strike(ctx context.Context, use func(context.Context) (bool, error), warm func()) {
+	for before, after := 0, 0; after < usesAfter; {
+		late := h.removed.Load()
+		accepted, err := use(ctx)
+		if err != nil {
+			h.wrong.Add(1)
+			h.example.CompareAndSwap(nil, err.Error())
+		}
+		if accepted {
+			h.used.Add(1)
+		}
+		if before++; before == usesBefore {
+			warm()
+		}
+		if !late {
+			continue
+		}
+		after++
+		if accepted {
+			h.late.Add(1)
+		}
+	}
+}
+
+func (h *hammer) asBearer(c *caller) func(context.Context) (bool, error) {
+	return func(ctx context.Context) (bool, error) {
+		got, err := c.try(ctx, http.MethodPost, whoAmIPath, []byte(`{}`))
+		return judge(got, err, http.StatusCreated, http.StatusUnauthorized)
+	}
+}
+
+func (h *hammer) byReview(t *testing.T, admin *caller, token string) func(context.Context) (bool, error) {
+	body := encode(t, authenticationv1.TokenReview{Spec: authenticationv1.TokenReviewSpec{Token: token}})
+	return func(ctx context.Context) (bool, error) {
+		got, err := admin.try(ctx, http.MethodPost, "/apis/authentication.k8s.io/v1/tokenreviews", body)
+		if _, err := judge(got, err, http.StatusCreated, 0); err != nil {
+			return false, err
+		}
+		var review authenticationv1.TokenReview
+		err = jsonInto(got.body, &review)
+		return review.Status.Authenticated, err
+	}
+}
+
+func (h *hammer) finish(t *testing.T) {
+	t.Helper()
+	h.removed.Store(true)
+	h.running.Wait()
+	if n := h.used.Load(); n < hammers {
+		t.Errorf("the token was accepted %d times in all: it was not in use when its anchor went", n)
+	}
+	if n := h.late.Load(); n > 0 {
+		t.Errorf("%d of %d uses after the removal was acknowledged were accepted", n, hammers*usesAfter)
+	}
+	if n := h.wrong.Load(); n > 0 {
+		t.Errorf("%d answers were neither yes nor no, such as %v", n, h.example.Load())
+	}
+}
+
+// TestTokenOfAPodThatShutsDown: while a pod ends in its own time its token holds, and not a moment longer.
+func TestTokenOfAPodThatShutsDown(t *testing.T) {
+	t.Parallel()
+	a := authority(t)
+	namespace := a.Namespace(t)
+	pods := a.Client().CoreV1().Pods(namespace)
+	if _, err := pods.Create(t.Context(), podOn("n"), metav1.CreateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	caller := bearer(t, a.Config(), a.TokenFor(t, namespace, "default", authenticationv1.TokenRequestSpec{
+		BoundObjectRef: &authenticationv1.BoundObjectReference{APIVersion: "v1", Kind: "Pod", Name: "p"},
+	}))
+	for _, step := range []struct {
+		grace int64
+		code  int
+	}{{30, http.StatusCreated}, {0, http.StatusUnauthorized}} {
+		if err := pods.Delete(t.Context(), "p", metav1.DeleteOptions{GracePeriodSeconds: ptr.To(step.grace)}); err != nil {
+			t.Fatal(err)
+		}
+		if got := caller.do(t, http.MethodPost, whoAmIPath, `{}`); got.code != step.code {
+			t.Errorf("after a delete with %d seconds: %s, want %d", step.grace, got, step.code)
+		}
+	}
+}
+
+// TestAccountInDeletionGetsNoTokens: an account that a finalizer keeps gets no new tokens, by no way, and those it has
+// hold for the last minute.
+func TestAccountInDeletionGetsNoTokens(t *testing.T) {
+	t.Parallel()
+	a := authority(t)
+	namespace := a.Namespace(t)
+	accounts := a.Client().CoreV1().ServiceAccounts(namespace)
+	meta := metav1.ObjectMeta{Name: "leaving", Finalizers: []string{"example.com/hold"}}
+	if _, err := accounts.Create(t.Context(), &corev1.ServiceAccount{ObjectMeta: meta}, metav1.CreateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	caller := bearer(t, a.Config(), a.Token(t, namespace, "leaving"))
+	if err := accounts.Delete(t.Context(), "leaving", metav1.DeleteOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	_, err := accounts.CreateToken(t.Context(), "leaving", &authenticationv1.TokenRequest{}, metav1.CreateOptions{})
+	if !apierrors.IsConflict(err) || !strings.Contains(err.Error(), "is being deleted") {
+		t.Errorf("token of an account in deletion: %v, want a conflict", err)
+	}
+	caller.must(t, http.MethodPost, whoAmIPath, `{}`)
+	if _, err := accounts.Patch(t.Context(), "leaving", types.MergePatchType, []byte(`{"metadata":{"finalizers":null}}`), metav1.PatchOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	if got := caller.do(t, http.MethodPost, whoAmIPath, `{}`); got.code != http.StatusUnauthorized {
+		t.Errorf("after the finalizer is gone: %s, want 401", got)
+	}
+}
+
+// TestTokenOfAProcessDiesWithItsLease: the supervisor is killed, and what the process held is refused.
+func TestTokenOfAProcessDiesWithItsLease(t *testing.T) {
+	t.Parallel()
+	a := lanyardtest.Start(t)
+	namespace, core := a.Namespace(t), a.Client().CoreV1()
+	a.CreateServiceAccount(t, namespace, "app")
+	readyNode(t, a, "one")
+	process := func(name string, lease time.Duration) *corev1.Pod {
+		p := simplePod(name)
+		p.Annotations = map[string]string{podannotation.Process: "true", podannotation.Lease: podannotation.FormatLease(time.Now().Add(lease))}
+		p.Spec.NodeName, p.Spec.ServiceAccountName = "one", "app"
+		return createPod(t, a, namespace, p)
+	}
+	whoAmI := func(pod *corev1.Pod) func() error {
+		request := &authenticationv1.TokenRequest{Spec: authenticationv1.TokenRequestSpec{
+			BoundObjectRef: &authenticationv1.BoundObjectReference{APIVersion: "v1", Kind: "Pod", Name: pod.Name, UID: pod.UID},
+		}}
+		issued, err := core.ServiceAccounts(namespace).CreateToken(t.Context(), "app", request, metav1.CreateOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		config := rest.AnonymousClientConfig(a.Config())
+		config.BearerToken = issued.Status.Token
+		client := clientFor(t, config)
+		return func() error {
+			_, err := client.AuthenticationV1().SelfSubjectReviews().Create(t.Context(), &authenticationv1.SelfSubjectReview{}, metav1.CreateOptions{})
+			return err
+		}
+	}
+	killed, ended := whoAmI(process("killed", 2*time.Second)), whoAmI(process("ended", time.Minute))
+	if err := killed(); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the token is refused", func(context.Context) bool { return apierrors.IsUnauthorized(killed()) })
+	if _, err := core.Pods(namespace).Get(t.Context(), "killed", metav1.GetOptions{}); !apierrors.IsNotFound(err) {
+		t.Errorf("the pod: %v", err)
+	}
+
+	// One that ends in order goes at once, whatever grace it is given.
+	if err := ended(); err != nil {
+		t.Fatal(err)
+	}
+	if err := core.Pods(namespace).Delete(t.Context(), "ended", metav1.DeleteOptions{GracePeriodSeconds: ptr.To[int64](30)}); err != nil {
+		t.Fatal(err)
+	}
+	if err := ended(); !apierrors.IsUnauthorized(err) {
+		t.Errorf("after its pod's deletion was answered: %v", err)
+	}
+	eventually(t, "it is told", func(ctx context.Context) bool {
+		events, err := core.Events(namespace).List(ctx, metav1.ListOptions{})
+		return err == nil && slices.ContainsFunc(events.Items, func(e corev1.Event) bool {
+			return e.Reason == "ProcessLost" && e.InvolvedObject.Name == "killed"
+		})
+	})
+}
