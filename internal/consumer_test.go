@@ -7,36 +7,36 @@ import (
 	"testing"
 )
 
-// forbidden are modules that a user of lanyardtest must not have to download. They are for the command line, for tests of
-// the command line, and for the work on this repository.
-var forbidden = []string{
+// unwanted are modules that a module which imports lanyardtest must not have to download: they are for the command line, its tests,
+// and the work on this repository.
+var unwanted = []string{
 	"k8s.io/kubectl", "k8s.io/cli-runtime", "sigs.k8s.io/kustomize", "go.etcd.io/etcd/etcdctl", "go.etcd.io/etcd/etcdutl", "k8s.io/cri-client",
 	"honnef.co/go/tools", "k8s.io/gengo", "golang.org/x/tools",
 }
 
-// TestModulesOfAConsumer covers the tests of the packages below lanyardtest as well: `go mod tidy` in the consumer's module
-// loads those too.
+// TestModulesOfAConsumer checks the modules that importing lanyardtest requires. It includes the tests of the packages that
+// lanyardtest imports, because `go mod tidy` in the importing module loads those too.
 func TestModulesOfAConsumer(t *testing.T) {
 	t.Parallel()
 	packages := list(t, "-deps", "-f", `{{with .Module}}{{if .Main}}{{$.ImportPath}}{{end}}{{end}}`, "lanyard.dev/lanyardtest")
 	if !slices.Contains(packages, "lanyard.dev/internal/apiserver") {
-		t.Fatalf("lanyardtest is built of %q", packages)
+		t.Fatalf("lanyardtest imports %q, want lanyard.dev/internal/apiserver among them", packages)
 	}
 	modules := list(t, append([]string{"-deps", "-test", "-f", `{{with .Module}}{{.Path}}{{end}}`}, packages...)...)
 	slices.Sort(modules)
 	modules = slices.Compact(modules)
 	if !slices.Contains(modules, "k8s.io/apiserver") {
-		t.Fatalf("lanyardtest needs the modules %q", modules)
+		t.Fatalf("lanyardtest requires the modules %q, want k8s.io/apiserver among them", modules)
 	}
 	for _, module := range modules {
-		if within(module, forbidden) {
-			t.Errorf("a module that imports lanyardtest needs %s", module)
+		if within(module, unwanted) {
+			t.Errorf("a module that imports lanyardtest requires %s", module)
 		}
 	}
 }
 
-// TestToolsAreApart keeps tools out of this module's requirements, which those who require it inherit.
-func TestToolsAreApart(t *testing.T) {
+// TestToolsHaveAModuleOfTheirOwn keeps tools out of this module's requirements, which every module that requires this one inherits.
+func TestToolsHaveAModuleOfTheirOwn(t *testing.T) {
 	t.Parallel()
 	for _, module := range list(t, "-m", "-f", "{{.Path}}", "all") {
 		if within(module, []string{"honnef.co/go/tools"}) {
@@ -44,12 +44,12 @@ func TestToolsAreApart(t *testing.T) {
 		}
 	}
 	if tools := list(t, "tool"); len(tools) > 0 {
-		t.Errorf("go.mod has the tools %q, which belong in hack/tools/go.mod", tools)
+		t.Errorf("go.mod lists the tools %q, which belong in hack/tools/go.mod", tools)
 	}
 }
 
-// TestOpenAPIGeneratorIsOfTheLibrary keeps the generator at the version of the library that reads what it generates.
-func TestOpenAPIGeneratorIsOfTheLibrary(t *testing.T) {
+// TestOpenAPIGeneratorMatchesTheLibrary checks that the generator and the library that reads its output have the same version.
+func TestOpenAPIGeneratorMatchesTheLibrary(t *testing.T) {
 	t.Parallel()
 	version := func(args ...string) string {
 		return strings.Join(list(t, append(args, "-m", "-f", "{{.Version}}", "k8s.io/kube-openapi")...), " ")
@@ -59,6 +59,7 @@ func TestOpenAPIGeneratorIsOfTheLibrary(t *testing.T) {
 	}
 }
 
+// list returns the words that `go list` prints.
 func list(t *testing.T, args ...string) []string {
 	t.Helper()
 	out, err := exec.CommandContext(t.Context(), "go", append([]string{"list"}, args...)...).Output()

@@ -15,7 +15,7 @@
 //	fixture_*    what the stories share; main_test.go has the shared authority and its clients
 //
 // Tests that need only some authority share one, and keep apart by namespace. Tests that read an authority's files, kill it or
-// overload it start their own. The stories are one package, because each package would link a test binary of about 100 MB and
+// overload it start their own. The stories are one package, because each package would link a test binary of 170 MB and
 // start a shared authority and containerd of its own.
 //
 // The package imports internal packages only to forge what the API would not issue, and to start what the product starts.
