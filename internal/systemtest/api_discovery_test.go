@@ -15,7 +15,8 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
-// stored, part and asked are the verbs of a stored resource, of a part of one, and of a kind that is only answered.
+// The verbs of a stored resource, of a subresource, of a kind that is answered and never stored, and of a stored resource without
+// deletecollection.
 const (
 	stored       = "create delete deletecollection get list patch update watch"
 	part         = "get patch update"
@@ -23,7 +24,7 @@ const (
 	noCollection = "create delete get list patch update watch"
 )
 
-// served is everything the API serves: by group version, "resource Kind short-names categories scope: verbs".
+// served lists everything the API serves, by group version, as "resource Kind short-names categories scope: verbs".
 var served = map[string][]string{
 	"v1": {
 		"configmaps ConfigMap [cm] [] namespaced: " + stored,
@@ -86,14 +87,15 @@ func servedResources(t testing.TB, c *caller) map[string][]metav1.APIResource {
 		var list metav1.APIResourceList
 		c.must(t, http.MethodGet, path, nil).decode(t, &list)
 		if list.GroupVersion != gv {
-			t.Errorf("%s says it is %q", path, list.GroupVersion)
+			t.Errorf("%s is of group version %q", path, list.GroupVersion)
 		}
 		found[gv] = list.APIResources
 	}
 	return found
 }
 
-func line(name, kind string, short, categories []string, namespaced bool, verbs []string) string {
+// resourceLine formats a resource as an entry of served.
+func resourceLine(name, kind string, short, categories []string, namespaced bool, verbs []string) string {
 	scope := "cluster"
 	if namespaced {
 		scope = "namespaced"
@@ -108,7 +110,7 @@ func TestDiscoveryListsExactlyWhatIsServed(t *testing.T) {
 	got := map[string][]string{}
 	for gv, resources := range servedResources(t, callerFor(t, authority(t).Config())) {
 		for _, r := range resources {
-			got[gv] = append(got[gv], line(r.Name, r.Kind, r.ShortNames, r.Categories, r.Namespaced, r.Verbs))
+			got[gv] = append(got[gv], resourceLine(r.Name, r.Kind, r.ShortNames, r.Categories, r.Namespaced, r.Verbs))
 		}
 		slices.Sort(got[gv])
 	}
@@ -141,9 +143,9 @@ func aggregatedLines(resources []apidiscoveryv2.APIResourceDiscovery) []string {
 	var lines []string
 	for _, r := range resources {
 		namespaced := r.Scope == apidiscoveryv2.ScopeNamespace
-		lines = append(lines, line(r.Resource, r.ResponseKind.Kind, r.ShortNames, r.Categories, namespaced, r.Verbs))
+		lines = append(lines, resourceLine(r.Resource, r.ResponseKind.Kind, r.ShortNames, r.Categories, namespaced, r.Verbs))
 		for _, s := range r.Subresources {
-			lines = append(lines, line(r.Resource+"/"+s.Subresource, s.ResponseKind.Kind, nil, nil, namespaced, s.Verbs))
+			lines = append(lines, resourceLine(r.Resource+"/"+s.Subresource, s.ResponseKind.Kind, nil, nil, namespaced, s.Verbs))
 		}
 	}
 	slices.Sort(lines)
@@ -154,7 +156,7 @@ func TestOpenAPIDescribesWhatIsServed(t *testing.T) {
 	t.Parallel()
 	admin := callerFor(t, authority(t).Config())
 	v2 := admin.must(t, http.MethodGet, "/openapi/v2", nil).body
-	refuseInternal(t, "/openapi/v2", v2)
+	checkDocument(t, "/openapi/v2", v2)
 	if proto := admin.must(t, http.MethodGet, "/openapi/v2", nil, "Accept", "application/com.github.proto-openapi.spec.v2@v1.0+protobuf"); len(proto.body) == 0 {
 		t.Error("/openapi/v2 has no protobuf form, which kubectl asks for")
 	}
@@ -176,7 +178,7 @@ func TestOpenAPIDescribesWhatIsServed(t *testing.T) {
 			continue
 		}
 		v3 := admin.must(t, http.MethodGet, at.ServerRelativeURL, nil).body
-		refuseInternal(t, path, v3)
+		checkDocument(t, path, v3)
 		for _, resource := range served[gv] {
 			name, _, _ := strings.Cut(resource, " ")
 			first, _, _ := strings.Cut(name, "/")
@@ -187,20 +189,21 @@ func TestOpenAPIDescribesWhatIsServed(t *testing.T) {
 	}
 }
 
-// refuseInternal checks that a document is JSON and shows nothing of the internal versions of kinds.
-func refuseInternal(t *testing.T, path string, document []byte) {
+// checkDocument checks that a document is JSON and does not name the internal versions of kinds.
+func checkDocument(t *testing.T, path string, document []byte) {
 	t.Helper()
 	if !json.Valid(document) {
-		t.Errorf("%s is no JSON", path)
+		t.Errorf("%s is not JSON", path)
 	}
 	if strings.Contains(string(document), "__internal") {
 		t.Errorf("%s names __internal", path)
 	}
 }
 
-// TestNobodyIsRefusedTheEmptyListOfCustomResourceDefinitions asks for it as an account without any rights. Clients do so
-// to find out what a kind is that they do not know, and would report the refusal instead of that.
-func TestNobodyIsRefusedTheEmptyListOfCustomResourceDefinitions(t *testing.T) {
+// TestEveryAccountReadsTheEmptyListOfCustomResourceDefinitions reads the list as an account without any rights. Clients read
+// it to learn about a kind that they do not know. If the list were forbidden, they would report that instead of the unknown
+// kind.
+func TestEveryAccountReadsTheEmptyListOfCustomResourceDefinitions(t *testing.T) {
 	t.Parallel()
 	a := authority(t)
 	const path = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
@@ -223,8 +226,8 @@ func TestNobodyIsRefusedTheEmptyListOfCustomResourceDefinitions(t *testing.T) {
 	}
 }
 
-// TestUnknownPathsAreNotFound asks for groups, versions and paths that nobody serves, as those who may read the list of
-// paths at "/". The answer is a Status, in the caller's encoding, and never that list.
+// TestUnknownPathsAreNotFound requests groups, versions and paths that are not served, as a user who may read the list of
+// paths at "/". The answer is a Status in the encoding that the caller accepts, and never that list.
 func TestUnknownPathsAreNotFound(t *testing.T) {
 	t.Parallel()
 	admin := callerFor(t, authority(t).Config())
@@ -308,7 +311,7 @@ func TestIssuerDocuments(t *testing.T) {
 	}
 	for _, h := range []string{got.header.Get("Cache-Control")} {
 		if !strings.Contains(h, "max-age=") || strings.Contains(h, "no-cache") {
-			t.Errorf("key set may not be cached: %q", h)
+			t.Errorf("the key set cannot be cached: Cache-Control is %q", h)
 		}
 	}
 }

@@ -20,8 +20,8 @@ import (
 	"sigs.k8s.io/yaml"
 )
 
-// applied is a configuration that owns one label.
-func (w workbench) applied(name, value string) *unstructured.Unstructured {
+// applied returns a configuration that owns one label.
+func (w kindTest) applied(name, value string) *unstructured.Unstructured {
 	obj := &unstructured.Unstructured{}
 	obj.SetAPIVersion(w.apiVersion())
 	kind, _, _ := strings.Cut(strings.TrimPrefix(w.manifest, "{kind: "), ",")
@@ -32,7 +32,7 @@ func (w workbench) applied(name, value string) *unstructured.Unstructured {
 }
 
 func TestPatches(t *testing.T) {
-	eachKind(t, func(t *testing.T, w workbench) {
+	eachKind(t, func(t *testing.T, w kindTest) {
 		name := w.name(0)
 		w.create(t, name)
 		for _, step := range []struct {
@@ -60,38 +60,38 @@ func TestPatches(t *testing.T) {
 				t.Errorf("%s %s: %v, want it refused", kind, patch, err)
 			}
 		}
-		if _, err := w.client.Patch(t.Context(), w.name(1), types.MergePatchType, label("1"), metav1.PatchOptions{}); !apierrors.IsNotFound(err) {
-			t.Errorf("patch of nothing: %v, want not found", err)
+		if _, err := w.client.Patch(t.Context(), w.name(1), types.MergePatchType, labelPatch("1"), metav1.PatchOptions{}); !apierrors.IsNotFound(err) {
+			t.Errorf("patch of an absent object: %v, want not found", err)
 		}
 		stale := []byte(`{"metadata":{"resourceVersion":"1","labels":{"x":"stale"}}}`)
 		if _, err := w.client.Patch(t.Context(), name, types.MergePatchType, stale, metav1.PatchOptions{}); !apierrors.IsConflict(err) {
 			t.Errorf("patch of an old version: %v, want a conflict", err)
 		}
 		if got := w.http.do(t, http.MethodPatch, w.path(w.namespace, name), `{}`, "Content-Type", "application/json"); got.code != http.StatusUnsupportedMediaType {
-			t.Errorf("patch of no known type: %s", got)
+			t.Errorf("patch of an unknown type: %s", got)
 		}
 	})
 }
 
 func TestServerSideApply(t *testing.T) {
-	eachKind(t, func(t *testing.T, w workbench) {
+	eachKind(t, func(t *testing.T, w kindTest) {
 		name := w.name(0)
 		full := w.object(t, w.namespace, name)
 		full.SetLabels(map[string]string{"x": "1"})
 		made, err := w.client.Apply(t.Context(), name, full, metav1.ApplyOptions{FieldManager: "first"})
 		if err != nil || made.GetUID() == "" {
-			t.Fatalf("apply that creates: %v, %v", made, err)
+			t.Fatalf("apply to an absent object: %v, %v", made, err)
 		}
 		again, err := w.client.Apply(t.Context(), name, full, metav1.ApplyOptions{FieldManager: "first"})
-		if err != nil || !w.settles && again.GetResourceVersion() != made.GetResourceVersion() {
-			t.Errorf("the same again: version %s, then %s: %v", made.GetResourceVersion(), again.GetResourceVersion(), err)
+		if err != nil || !w.asynchronous && again.GetResourceVersion() != made.GetResourceVersion() {
+			t.Errorf("apply the same configuration again: version %s, then %s: %v", made.GetResourceVersion(), again.GetResourceVersion(), err)
 		}
 		if got, err := w.client.Apply(t.Context(), name, w.applied(name, "1"), metav1.ApplyOptions{FieldManager: "agrees"}); err != nil || !owns(got, "agrees") {
-			t.Errorf("apply of the same value by another: %v", err)
+			t.Errorf("apply of the same value by another manager: %v", err)
 		}
 		_, err = w.client.Apply(t.Context(), name, w.applied(name, "2"), metav1.ApplyOptions{FieldManager: "second"})
 		if !apierrors.IsConflict(err) || !strings.Contains(err.Error(), `"first"`) || !strings.Contains(err.Error(), ".metadata.labels.x") {
-			t.Errorf("apply of another value: %v, want a conflict that names manager and field", err)
+			t.Errorf("apply of another value: %v, want a conflict that names the manager and the field", err)
 		}
 		got, err := w.client.Apply(t.Context(), name, w.applied(name, "2"), metav1.ApplyOptions{FieldManager: "second", Force: true})
 		if err != nil || got.GetLabels()["x"] != "2" || !owns(got, "second") {
@@ -101,7 +101,7 @@ func TestServerSideApply(t *testing.T) {
 		nothing.SetLabels(nil)
 		got, err = w.client.Apply(t.Context(), name, nothing, metav1.ApplyOptions{FieldManager: "second"})
 		if _, there := got.GetLabels()["x"]; err != nil || there {
-			t.Errorf("apply without the only owner's label: %v, %v", got.GetLabels(), err)
+			t.Errorf("apply without the label by its only owner: %v, %v", got.GetLabels(), err)
 		}
 		if _, err := w.client.Apply(t.Context(), name, nothing, metav1.ApplyOptions{}); !apierrors.IsInvalid(err) {
 			t.Errorf("apply without a field manager: %v, want invalid", err)
@@ -109,14 +109,16 @@ func TestServerSideApply(t *testing.T) {
 	})
 }
 
+// owns reports whether a manager owns fields of the object by apply.
 func owns(obj *unstructured.Unstructured, manager string) bool {
 	return slices.ContainsFunc(obj.GetManagedFields(), func(m metav1.ManagedFieldsEntry) bool {
 		return m.Manager == manager && m.Operation == metav1.ManagedFieldsOperationApply
 	})
 }
 
-// TestStrategicMergeKnowsLists: a strategic merge patch merges lists by their keys, where a merge patch replaces them.
-func TestStrategicMergeKnowsLists(t *testing.T) {
+// TestStrategicMergePatchMergesLists checks that a strategic merge patch merges lists by their keys, where a merge patch replaces
+// them.
+func TestStrategicMergePatchMergesLists(t *testing.T) {
 	t.Parallel()
 	a := authority(t)
 	namespace, accounts := a.Namespace(t), a.Client().CoreV1().ServiceAccounts
@@ -149,8 +151,8 @@ const (
 	protobufType = "application/vnd.kubernetes.protobuf"
 )
 
-// typed turns a manifest into the Go type that clients have for it.
-func (w workbench) typed(t testing.TB, name string) runtime.Object {
+// typed converts the manifest to the Go type that clients have for the kind.
+func (w kindTest) typed(t testing.TB, name string) runtime.Object {
 	t.Helper()
 	obj := w.object(t, w.namespace, name)
 	into, err := scheme.Scheme.New(obj.GroupVersionKind())
@@ -163,7 +165,8 @@ func (w workbench) typed(t testing.TB, name string) runtime.Object {
 	return into
 }
 
-func (w workbench) serializer(t testing.TB, mediaType string) (runtime.Encoder, runtime.Decoder) {
+// serializer returns the client library's encoder and decoder for a media type.
+func (w kindTest) serializer(t testing.TB, mediaType string) (runtime.Encoder, runtime.Decoder) {
 	t.Helper()
 	info, ok := runtime.SerializerInfoForMediaType(scheme.Codecs.SupportedMediaTypes(), mediaType)
 	if !ok {
@@ -172,9 +175,9 @@ func (w workbench) serializer(t testing.TB, mediaType string) (runtime.Encoder, 
 	return scheme.Codecs.EncoderForVersion(info.Serializer, w.gvr().GroupVersion()), scheme.Codecs.UniversalDeserializer()
 }
 
-// TestEncodings writes and reads every kind in every encoding, and expects the same object of all.
+// TestEncodings writes and reads every kind in every encoding, and expects the same object from each.
 func TestEncodings(t *testing.T) {
-	eachKind(t, func(t *testing.T, w workbench) {
+	eachKind(t, func(t *testing.T, w kindTest) {
 		for i, mediaType := range []string{jsonType, yamlType, protobufType} {
 			encoder, decoder := w.serializer(t, mediaType)
 			var body bytes.Buffer
@@ -195,7 +198,7 @@ func TestEncodings(t *testing.T) {
 				if err != nil {
 					t.Fatalf("%s: %v", other, err)
 				}
-				if diff := cmp.Diff(made, read); diff != "" && !w.settles {
+				if diff := cmp.Diff(made, read); diff != "" && !w.asynchronous {
 					t.Errorf("written as %s, read as %s (-want +got):\n%s", mediaType, other, diff)
 				}
 			}
@@ -209,7 +212,7 @@ func TestEncodings(t *testing.T) {
 }
 
 func TestUnknownEncodingsAreRefused(t *testing.T) {
-	eachKind(t, func(t *testing.T, w workbench) {
+	eachKind(t, func(t *testing.T, w kindTest) {
 		path := w.path(w.namespace, "")
 		if got := w.http.do(t, http.MethodPost, path, `x`, "Content-Type", "text/csv"); got.code != http.StatusUnsupportedMediaType {
 			t.Errorf("post CSV: %s", got)
@@ -226,7 +229,7 @@ func TestUnknownEncodingsAreRefused(t *testing.T) {
 }
 
 func TestFieldValidation(t *testing.T) {
-	eachKind(t, func(t *testing.T, w workbench) {
+	eachKind(t, func(t *testing.T, w kindTest) {
 		name := w.name(0)
 		good, err := w.object(t, w.namespace, name).MarshalJSON()
 		if err != nil {
@@ -255,7 +258,8 @@ func TestFieldValidation(t *testing.T) {
 	})
 }
 
-func (w workbench) fieldValidation(t *testing.T, want, body string) {
+// fieldValidation creates a flawed object with each directive of fieldValidation. want is a part of the error or warning.
+func (w kindTest) fieldValidation(t *testing.T, want, body string) {
 	t.Helper()
 	path := w.path(w.namespace, "") + "?dryRun=All&fieldValidation="
 	if got := w.http.do(t, http.MethodPost, path+"Strict", body); got.code != http.StatusBadRequest || !strings.Contains(got.status(t).Message, want) {
@@ -274,8 +278,8 @@ func (w workbench) fieldValidation(t *testing.T, want, body string) {
 	}
 }
 
-// patchValidation tries unknown fields in patches and in an applied configuration.
-func (w workbench) patchValidation(t *testing.T) {
+// patchValidation sends unknown fields in patches and in an applied configuration.
+func (w kindTest) patchValidation(t *testing.T) {
 	t.Helper()
 	name := w.name(1)
 	w.create(t, name)
@@ -299,7 +303,7 @@ func (w workbench) patchValidation(t *testing.T) {
 		t.Fatal(err)
 	}
 	got := w.http.do(t, http.MethodPatch, w.path(w.namespace, name)+"?fieldManager=m&fieldValidation=Strict", body, "Content-Type", "application/apply-patch+yaml")
-	// Kubernetes answers 500, though the fault is the client's.
+	// Kubernetes answers 500, although the request is at fault.
 	if got.code != http.StatusBadRequest || !strings.Contains(got.status(t).Message, ".nothing: field not declared in schema") {
 		t.Errorf("apply, Strict: %s", got)
 	}

@@ -43,7 +43,7 @@ func TestSecretsAreChecked(t *testing.T) {
 	secrets := a.Client().CoreV1().Secrets(a.Namespace(t))
 	made, err := secrets.Create(t.Context(), &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Name: "s"}, Data: map[string][]byte{"a": []byte("1")}, StringData: map[string]string{"b": "2", "a": "3"}}, metav1.CreateOptions{})
 	if err != nil || made.Type != corev1.SecretTypeOpaque || string(made.Data["a"]) != "3" || string(made.Data["b"]) != "2" || made.StringData != nil {
-		t.Errorf("stringData was not merged: %+v, %v", made, err)
+		t.Errorf("stringData is not merged into data: %+v, %v", made, err)
 	}
 	for name, tt := range map[string]struct {
 		secret corev1.Secret
@@ -69,8 +69,9 @@ func TestSecretsAreChecked(t *testing.T) {
 	}
 }
 
-// TestEventsAreOneInBothGroups: what is written through one group is read through the other, translated.
-func TestEventsAreOneInBothGroups(t *testing.T) {
+// TestEventsAreSharedByBothGroups writes events through each of the two groups and reads them, converted, through the other
+// one.
+func TestEventsAreSharedByBothGroups(t *testing.T) {
 	t.Parallel()
 	a := authority(t)
 	namespace := a.Namespace(t)
@@ -113,8 +114,8 @@ func TestEventsAreOneInBothGroups(t *testing.T) {
 	}
 }
 
-// TestNodeParts: a node's spec and status are written apart, each through its own path.
-func TestNodeParts(t *testing.T) {
+// TestNodeSpecAndStatusAreSeparate checks that the status of a node is written through nodes/status only, and its spec through nodes only.
+func TestNodeSpecAndStatusAreSeparate(t *testing.T) {
 	t.Parallel()
 	a := authority(t)
 	nodes, name := a.Client().CoreV1().Nodes(), a.Namespace(t)
@@ -134,13 +135,13 @@ func TestNodeParts(t *testing.T) {
 	}
 	undo := []byte(`{"spec":{"unschedulable":false}}`)
 	if got, err := nodes.Patch(t.Context(), name, types.StrategicMergePatchType, undo, metav1.PatchOptions{}, "status"); err != nil || !got.Spec.Unschedulable {
-		t.Errorf("spec through status: %+v, %v", got.Spec, err)
+		t.Errorf("spec written through nodes/status: %+v, %v", got.Spec, err)
 	}
 }
 
-// TestFieldsThatNothingActsOn: what is accepted and has no effect here draws a Warning that names the field, and what has one
-// draws none.
-func TestFieldsThatNothingActsOn(t *testing.T) {
+// TestFieldsWithoutEffectDrawWarnings checks that a field which is accepted and has no effect in this server draws a Warning that
+// names the field, and that fields with an effect draw none.
+func TestFieldsWithoutEffectDrawWarnings(t *testing.T) {
 	t.Parallel()
 	a := authority(t)
 	admin, namespace := callerFor(t, a.Config()), a.Namespace(t)
@@ -148,19 +149,19 @@ func TestFieldsThatNothingActsOn(t *testing.T) {
 	const system = "/api/v1/namespaces/kube-system/secrets"
 	const owner = `"ownerReferences":[{"apiVersion":"v1","kind":"Node","name":"n","uid":"1","controller":true}]`
 	for _, test := range []struct{ name, method, path, body, want string }{
-		{"owners", http.MethodPost, in + "/configmaps", `{"metadata":{"name":"owned",` + owner + `}}`, "metadata.ownerReferences: an object is not removed with its owners"},
-		{"owners that were there", http.MethodPut, in + "/configmaps/owned", `{"metadata":{"name":"owned",` + owner + `},"data":{"a":"b"}}`, ""},
-		{"owners of a mirror pod", http.MethodPost, in + "/pods", `{"metadata":{"name":"mirror","annotations":{"kubernetes.io/config.mirror":"x"},` + owner + `},"spec":{"nodeName":"n","containers":[{"name":"c","image":"x:1"}]}}`, ""},
-		{"a collector's finalizer", http.MethodPost, in + "/configmaps?dryRun=All", `{"metadata":{"name":"f","finalizers":["foregroundDeletion"]}}`, "metadata.finalizers: nothing removes foregroundDeletion"},
+		{"owner references", http.MethodPost, in + "/configmaps", `{"metadata":{"name":"owned",` + owner + `}}`, "metadata.ownerReferences: an object is not removed with its owners"},
+		{"unchanged owner references", http.MethodPut, in + "/configmaps/owned", `{"metadata":{"name":"owned",` + owner + `},"data":{"a":"b"}}`, ""},
+		{"owner references of a mirror pod", http.MethodPost, in + "/pods", `{"metadata":{"name":"mirror","annotations":{"kubernetes.io/config.mirror":"x"},` + owner + `},"spec":{"nodeName":"n","containers":[{"name":"c","image":"x:1"}]}}`, ""},
+		{"a finalizer of the garbage collector", http.MethodPost, in + "/configmaps?dryRun=All", `{"metadata":{"name":"f","finalizers":["foregroundDeletion"]}}`, "metadata.finalizers: nothing removes foregroundDeletion"},
 		{"another finalizer", http.MethodPost, in + "/configmaps?dryRun=All", `{"metadata":{"name":"f","finalizers":["example.com/f"]}}`, ""},
-		{"deletion of dependents first", http.MethodDelete, in + "/configmaps/owned", `{"dryRun":["All"],"propagationPolicy":"Foreground"}`, "propagationPolicy Foreground: dependents are not removed"},
-		{"deletion as kubectl asks", http.MethodDelete, in + "/configmaps/owned", `{"dryRun":["All"],"propagationPolicy":"Background"}`, ""},
-		{"deletion of all, dependents first", http.MethodDelete, in + "/configmaps", `{"dryRun":["All"],"propagationPolicy":"Foreground"}`, "propagationPolicy Foreground"},
-		{"a token that is not filled in", http.MethodPost, in + "/secrets", `{"metadata":{"name":"t","annotations":{"kubernetes.io/service-account.name":"default"}},"type":"kubernetes.io/service-account-token"}`, "no token is filled in"},
-		{"a bootstrap token elsewhere", http.MethodPost, in + "/secrets", `{"metadata":{"name":"b"},"type":"bootstrap.kubernetes.io/token"}`, "metadata.namespace: only secrets in kube-system are bootstrap tokens"},
+		{"foreground deletion", http.MethodDelete, in + "/configmaps/owned", `{"dryRun":["All"],"propagationPolicy":"Foreground"}`, "propagationPolicy Foreground: dependents are not removed"},
+		{"background deletion, kubectl's default", http.MethodDelete, in + "/configmaps/owned", `{"dryRun":["All"],"propagationPolicy":"Background"}`, ""},
+		{"foreground deletion of a collection", http.MethodDelete, in + "/configmaps", `{"dryRun":["All"],"propagationPolicy":"Foreground"}`, "propagationPolicy Foreground"},
+		{"a token secret, which stays empty", http.MethodPost, in + "/secrets", `{"metadata":{"name":"t","annotations":{"kubernetes.io/service-account.name":"default"}},"type":"kubernetes.io/service-account-token"}`, "no token is filled in"},
+		{"a bootstrap token in another namespace", http.MethodPost, in + "/secrets", `{"metadata":{"name":"b"},"type":"bootstrap.kubernetes.io/token"}`, "metadata.namespace: only secrets in kube-system are bootstrap tokens"},
 		{"a bootstrap token with a wrong name", http.MethodPost, system + "?dryRun=All", `{"metadata":{"name":"b"},"type":"bootstrap.kubernetes.io/token","stringData":{"token-id":"abcdef","token-secret":"0123456789abcdef","usage-bootstrap-authentication":"true"}}`, "metadata.name: must be bootstrap-token-ID"},
 		{"a bootstrap token", http.MethodPost, system + "?dryRun=All", `{"metadata":{"name":"bootstrap-token-abcdef"},"type":"bootstrap.kubernetes.io/token","stringData":{"token-id":"abcdef","token-secret":"0123456789abcdef","usage-bootstrap-authentication":"true"}}`, ""},
-		{"a lease whose holder the server is to choose", http.MethodPost, "/apis/coordination.k8s.io/v1/namespaces/" + namespace + "/leases", `{"metadata":{"name":"l"},"spec":{"strategy":"OldestEmulationVersion"}}`, "spec.strategy: this server chooses no holder"},
+		{"a lease with a strategy for choosing its holder", http.MethodPost, "/apis/coordination.k8s.io/v1/namespaces/" + namespace + "/leases", `{"metadata":{"name":"l"},"spec":{"strategy":"OldestEmulationVersion"}}`, "spec.strategy: this server chooses no holder"},
 		{"rules beside an aggregation", http.MethodPost, "/apis/rbac.authorization.k8s.io/v1/clusterroles?dryRun=All", `{"metadata":{"name":"agg"},"aggregationRule":{"clusterRoleSelectors":[{"matchLabels":{"a":"b"}}]},"rules":[{"verbs":["get"],"apiGroups":[""],"resources":["pods"]}]}`, "rules: replaced by the rules"},
 		{"an aggregation", http.MethodPost, "/apis/rbac.authorization.k8s.io/v1/clusterroles?dryRun=All", `{"metadata":{"name":"agg"},"aggregationRule":{"clusterRoleSelectors":[{"matchLabels":{"a":"b"}}]},"rules":[]}`, ""},
 		{"a node's external ID", http.MethodPost, "/api/v1/nodes?dryRun=All", `{"metadata":{"name":"n"},"spec":{"externalID":"x"}}`, "spec.externalID: this field is deprecated"},

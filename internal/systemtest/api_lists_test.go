@@ -19,7 +19,8 @@ import (
 	"lanyard.dev/lanyardtest"
 )
 
-func (w workbench) list(t testing.TB, options metav1.ListOptions) []string {
+// list returns the names of the listed objects.
+func (w kindTest) list(t testing.TB, options metav1.ListOptions) []string {
 	t.Helper()
 	found, err := w.client.List(t.Context(), options)
 	if err != nil {
@@ -33,12 +34,13 @@ func (w workbench) list(t testing.TB, options metav1.ListOptions) []string {
 }
 
 func TestListsArePaged(t *testing.T) {
-	eachKind(t, func(t *testing.T, w workbench) {
+	eachKind(t, func(t *testing.T, w kindTest) {
 		const total = 5
 		for i := range total {
 			w.create(t, w.name(i))
 		}
-		// No selector, since the server counts what remains only without one; others' objects may be among the pages.
+		// There is no selector, because the server counts the remaining items only without one. The pages may also hold objects of
+		// other tests.
 		seen, token, at := map[string]int{}, "", ""
 		for pages := 0; pages == 0 || token != ""; pages++ {
 			list, err := w.client.List(t.Context(), metav1.ListOptions{Limit: 2, Continue: token})
@@ -47,14 +49,14 @@ func TestListsArePaged(t *testing.T) {
 			}
 			if at == "" {
 				at = list.GetResourceVersion()
-				// What is made between the pages is not in them: they show one version.
+				// An object created between the pages is not in them: all pages show one version.
 				w.create(t, w.name(total+1))
 			}
 			if list.GetResourceVersion() != at {
-				t.Errorf("page %d is of version %s, the first of %s", pages, list.GetResourceVersion(), at)
+				t.Errorf("page %d has version %s, the first page %s", pages, list.GetResourceVersion(), at)
 			}
 			if token = list.GetContinue(); token != "" && (list.GetRemainingItemCount() == nil || *list.GetRemainingItemCount() < 1) {
-				t.Errorf("page %d says nothing of what remains", pages)
+				t.Errorf("page %d does not count the remaining items", pages)
 			}
 			for _, item := range list.Items {
 				seen[item.GetName()]++
@@ -66,7 +68,7 @@ func TestListsArePaged(t *testing.T) {
 			}
 		}
 		if seen[w.name(total+1)] != 0 {
-			t.Error("the pages show what was made after the first of them")
+			t.Error("the pages hold an object created after the first page")
 		}
 		if _, err := w.client.List(t.Context(), metav1.ListOptions{Limit: 2, Continue: "nonsense"}); !apierrors.IsBadRequest(err) && !apierrors.IsInvalid(err) {
 			t.Errorf("continue with nonsense: %v, want a bad request", err)
@@ -75,7 +77,7 @@ func TestListsArePaged(t *testing.T) {
 }
 
 func TestSelectors(t *testing.T) {
-	eachKind(t, func(t *testing.T, w workbench) {
+	eachKind(t, func(t *testing.T, w kindTest) {
 		for i := range 3 {
 			obj := w.object(t, w.namespace, w.name(i))
 			obj.SetLabels(map[string]string{"of": w.namespace, "n": strconv.Itoa(i)})
@@ -95,7 +97,7 @@ func TestSelectors(t *testing.T) {
 			{labels: w.selector(), fields: "metadata.name!=" + w.name(1), want: []int{0, 2}},
 			{fields: "metadata.name=" + w.name(9)},
 		} {
-			// From etcd, and from memory.
+			// Version "" is read from etcd, version "0" from the watch cache.
 			for _, at := range []string{"", "0"} {
 				got := w.list(t, metav1.ListOptions{LabelSelector: tt.labels, FieldSelector: tt.fields, ResourceVersion: at})
 				var want []string
@@ -103,7 +105,7 @@ func TestSelectors(t *testing.T) {
 					want = append(want, w.name(i))
 				}
 				if at == "0" && len(got) < len(want) {
-					continue // any version will do, says the question
+					continue // version "0" permits an older state
 				}
 				if strings.Join(got, " ") != strings.Join(want, " ") {
 					t.Errorf("labels %q, fields %q, version %q: %v, want %v", tt.labels, tt.fields, at, got, want)
@@ -118,7 +120,7 @@ func TestSelectors(t *testing.T) {
 	})
 }
 
-// TestFieldSelectorsOfKinds holds the fields that Kubernetes lets each kind be selected by.
+// TestFieldSelectorsOfKinds checks that each kind is selected by the fields that Kubernetes supports for it.
 func TestFieldSelectorsOfKinds(t *testing.T) {
 	t.Parallel()
 	admin := callerFor(t, authority(t).Config())
@@ -163,7 +165,7 @@ func TestTables(t *testing.T) {
 
 		"certificatesigningrequests": "Name Age SignerName Requestor RequestedDuration Condition",
 	}
-	eachKind(t, func(t *testing.T, w workbench) {
+	eachKind(t, func(t *testing.T, w kindTest) {
 		name := w.name(0)
 		w.create(t, name)
 		for _, path := range []string{w.path(w.namespace, name), w.path(w.namespace, "") + "?labelSelector=" + w.selector()} {
@@ -184,7 +186,7 @@ func TestTables(t *testing.T) {
 }
 
 // watch opens a watch that ends with the test.
-func (w workbench) watch(t testing.TB, options metav1.ListOptions) watch.Interface {
+func (w kindTest) watch(t testing.TB, options metav1.ListOptions) watch.Interface {
 	t.Helper()
 	watching, err := w.client.Watch(t.Context(), options)
 	if err != nil {
@@ -194,10 +196,10 @@ func (w workbench) watch(t testing.TB, options metav1.ListOptions) watch.Interfa
 	return watching
 }
 
-// awaitEvent returns the first event that is wanted.
-func awaitEvent(t testing.TB, watching watch.Interface, wanted func(watch.Event) bool) watch.Event {
+// awaitEvent returns the first event for which wanted is true.
+func awaitEvent(t testing.TB, watching watch.Interface, streamCount func(watch.Event) bool) watch.Event {
 	t.Helper()
-	late := time.NewTimer(patience)
+	late := time.NewTimer(waitLimit)
 	defer late.Stop()
 	for {
 		select {
@@ -205,24 +207,25 @@ func awaitEvent(t testing.TB, watching watch.Interface, wanted func(watch.Event)
 			switch {
 			case !ok:
 				t.Fatal("the watch ended")
-			case wanted(e):
+			case streamCount(e):
 				return e
 			case e.Type == watch.Error:
 				t.Fatalf("watch: %v", apierrors.FromObject(e.Object))
 			}
 		case <-late.C:
-			t.Fatalf("no such event within %v", patience)
+			t.Fatalf("no such event within %v", waitLimit)
 		}
 	}
 }
 
-// expect reads events up to one about each of the names in turn, all of the given type.
-func expect(t testing.TB, watching watch.Interface, want watch.EventType, names ...string) {
+// expectEvents reads events until there was one of the given type for each name, in this order. Other events fail the test,
+// except bookmarks and the mark that precedes a graceful deletion.
+func expectEvents(t testing.TB, watching watch.Interface, want watch.EventType, names ...string) {
 	t.Helper()
 	for _, name := range names {
 		awaitEvent(t, watching, func(e watch.Event) bool {
 			m, err := meta.Accessor(e.Object)
-			// An object that is deleted with a grace period, be it none, is marked before it goes.
+			// An object deleted with a grace period, even of 0, gets a deletionTimestamp before it is removed.
 			marked := want == watch.Deleted && e.Type == watch.Modified && err == nil && m.GetDeletionTimestamp() != nil
 			if err != nil || e.Type == watch.Bookmark || marked {
 				return false
@@ -235,7 +238,7 @@ func expect(t testing.TB, watching watch.Interface, want watch.EventType, names 
 	}
 }
 
-func version(t testing.TB, text string) uint64 {
+func parseVersion(t testing.TB, text string) uint64 {
 	t.Helper()
 	n, err := strconv.ParseUint(text, 10, 64)
 	if err != nil {
@@ -244,39 +247,39 @@ func version(t testing.TB, text string) uint64 {
 	return n
 }
 
-func TestWatchTellsEveryChangeSinceAVersion(t *testing.T) {
-	eachKind(t, func(t *testing.T, w workbench) {
+func TestWatchReportsEveryChangeSinceAVersion(t *testing.T) {
+	eachKind(t, func(t *testing.T, w kindTest) {
 		first := w.create(t, w.name(0))
 		w.create(t, w.name(1))
-		if _, err := w.client.Patch(t.Context(), w.name(0), types.MergePatchType, label("1"), metav1.PatchOptions{}); err != nil {
+		if _, err := w.client.Patch(t.Context(), w.name(0), types.MergePatchType, labelPatch("1"), metav1.PatchOptions{}); err != nil {
 			t.Fatal(err)
 		}
-		// What has happened already is told, from the version after which it did.
+		// A watch from an earlier version begins with the events since that version.
 		watching := w.watch(t, metav1.ListOptions{LabelSelector: w.selector(), ResourceVersion: first.GetResourceVersion()})
-		expect(t, watching, watch.Added, w.name(1))
-		expect(t, watching, watch.Modified, w.name(0))
+		expectEvents(t, watching, watch.Added, w.name(1))
+		expectEvents(t, watching, watch.Modified, w.name(0))
 		w.create(t, w.name(2))
-		expect(t, watching, watch.Added, w.name(2))
-		if w.settles {
+		expectEvents(t, watching, watch.Added, w.name(2))
+		if w.asynchronous {
 			return
 		}
-		// Leaving the selection is a removal to this watcher.
+		// To this watch, an object that the selector no longer matches is deleted.
 		if _, err := w.client.Patch(t.Context(), w.name(2), types.MergePatchType, []byte(`{"metadata":{"labels":{"of":null}}}`), metav1.PatchOptions{}); err != nil {
 			t.Fatal(err)
 		}
-		expect(t, watching, watch.Deleted, w.name(2))
+		expectEvents(t, watching, watch.Deleted, w.name(2))
 		if err := w.client.Delete(t.Context(), w.name(1), metav1.DeleteOptions{}); err != nil {
 			t.Fatal(err)
 		}
-		expect(t, watching, watch.Deleted, w.name(1))
+		expectEvents(t, watching, watch.Deleted, w.name(1))
 	})
 }
 
 func TestStreamingListThenBookmark(t *testing.T) {
-	eachKind(t, func(t *testing.T, w workbench) {
+	eachKind(t, func(t *testing.T, w kindTest) {
 		var last uint64
 		for i := range 3 {
-			last = version(t, w.create(t, w.name(i)).GetResourceVersion())
+			last = parseVersion(t, w.create(t, w.name(i)).GetResourceVersion())
 		}
 		watching := w.watch(t, metav1.ListOptions{
 			LabelSelector: w.selector(), AllowWatchBookmarks: true,
@@ -292,17 +295,17 @@ func TestStreamingListThenBookmark(t *testing.T) {
 		})
 		m, err := meta.Accessor(mark.Object)
 		if err != nil || m.GetAnnotations()[metav1.InitialEventsAnnotationKey] != "true" {
-			t.Errorf("the bookmark does not end the list: %v", mark.Object)
+			t.Errorf("the bookmark does not mark the end of the list: %v", mark.Object)
 		}
-		if len(seen) != 3 || version(t, m.GetResourceVersion()) < last {
+		if len(seen) != 3 || parseVersion(t, m.GetResourceVersion()) < last {
 			t.Errorf("before version %s the list had %v; want 3 up to version %d", m.GetResourceVersion(), seen, last)
 		}
 		w.create(t, w.name(3))
-		expect(t, watching, watch.Added, w.name(3))
+		expectEvents(t, watching, watch.Added, w.name(3))
 	})
 }
 
-func TestListOfAVersionThatIsNot(t *testing.T) {
+func TestInvalidResourceVersions(t *testing.T) {
 	t.Parallel()
 	admin := callerFor(t, authority(t).Config())
 	for _, tt := range []struct {
@@ -320,8 +323,9 @@ func TestListOfAVersionThatIsNot(t *testing.T) {
 	}
 }
 
-// TestWatchOfAForgottenVersion: a server that was started later does not know what happened then, and says so.
-func TestWatchOfAForgottenVersion(t *testing.T) {
+// TestWatchOfAnExpiredVersion watches from a version before the start of the server. The server does not remember the
+// events since then, and answers that the version has expired.
+func TestWatchOfAnExpiredVersion(t *testing.T) {
 	t.Parallel()
 	first := lanyardtest.Start(t)
 	for range 3 {

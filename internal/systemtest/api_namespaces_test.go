@@ -22,8 +22,9 @@ import (
 
 const rootCAMap = "kube-root-ca.crt"
 
-// TestNamespacesAreFurnishedWhenMade asks for what every namespace holds right after each of many creations.
-func TestNamespacesAreFurnishedWhenMade(t *testing.T) {
+// TestNewNamespacesHaveTheirDefaultObjects reads the default account and the root CA of many namespaces, each right after its
+// creation was answered.
+func TestNewNamespacesHaveTheirDefaultObjects(t *testing.T) {
 	t.Parallel()
 	total, batch := 1000, 20
 	if testing.Short() {
@@ -34,7 +35,7 @@ func TestNamespacesAreFurnishedWhenMade(t *testing.T) {
 	for worker := range batch {
 		making.Go(func() {
 			for i := worker; i < total; i += batch {
-				if err := makeAndAsk(t.Context(), client, fmt.Sprintf("furnished-%d", i)); err != nil {
+				if err := createAndCheck(t.Context(), client, fmt.Sprintf("furnished-%d", i)); err != nil {
 					t.Error(err)
 					return
 				}
@@ -44,22 +45,23 @@ func TestNamespacesAreFurnishedWhenMade(t *testing.T) {
 	making.Wait()
 }
 
-func makeAndAsk(ctx context.Context, client kubernetes.Interface, name string) error {
+// createAndCheck creates a namespace and reads its default objects.
+func createAndCheck(ctx context.Context, client kubernetes.Interface, name string) error {
 	namespace := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: name}}
 	if _, err := client.CoreV1().Namespaces().Create(ctx, namespace, metav1.CreateOptions{}); err != nil {
 		return err
 	}
 	if _, err := client.CoreV1().ServiceAccounts(name).Get(ctx, "default", metav1.GetOptions{}); err != nil {
-		return fmt.Errorf("just after namespace %s was made: %w", name, err)
+		return fmt.Errorf("after the creation of namespace %s: %w", name, err)
 	}
 	config, err := client.CoreV1().ConfigMaps(name).Get(ctx, rootCAMap, metav1.GetOptions{})
 	if err != nil || !strings.Contains(config.Data["ca.crt"], "BEGIN CERTIFICATE") {
-		return fmt.Errorf("just after namespace %s was made: %v: %w", name, config.Data, err)
+		return fmt.Errorf("after the creation of namespace %s: config map %v: %w", name, config.Data, err)
 	}
 	return nil
 }
 
-func TestNamespaceFurnitureIsRestored(t *testing.T) {
+func TestNamespaceDefaultObjectsAreRestored(t *testing.T) {
 	t.Parallel()
 	a := authority(t)
 	namespace, core := a.Namespace(t), a.Client().CoreV1()
@@ -77,7 +79,7 @@ func TestNamespaceFurnitureIsRestored(t *testing.T) {
 	}
 	again := awaitEvent(t, accounts, func(e watch.Event) bool { return e.Type == watch.Added }).Object.(*corev1.ServiceAccount)
 	if again.UID == first.UID {
-		t.Error("the account was not made anew")
+		t.Error("the account was not created again")
 	}
 
 	configs, err := core.ConfigMaps(namespace).Watch(t.Context(), only(rootCAMap))
@@ -102,14 +104,14 @@ func TestNamespaceFurnitureIsRestored(t *testing.T) {
 	awaitEvent(t, configs, restored)
 }
 
-// TestNamespaceEnds deletes a namespace that holds one of everything, one of them with a finalizer.
-func TestNamespaceEnds(t *testing.T) {
+// TestNamespaceDeletionRemovesItsContent deletes a namespace with an object of every namespaced kind, and one secret with a finalizer.
+func TestNamespaceDeletionRemovesItsContent(t *testing.T) {
 	t.Parallel()
 	a := authority(t)
 	namespace, client := a.Namespace(t), a.Client()
 	for _, k := range kinds {
 		if k.namespaced {
-			w := workbench{kind: k, authority: a, namespace: namespace, client: dynamicFor(t, a.Config()).Resource(k.gvr()).Namespace(namespace)}
+			w := kindTest{kind: k, authority: a, namespace: namespace, client: dynamicFor(t, a.Config()).Resource(k.gvr()).Namespace(namespace)}
 			w.create(t, "filled-"+strings.ReplaceAll(k.group, ".", "-")+k.resource)
 		}
 	}
@@ -129,7 +131,7 @@ func TestNamespaceEnds(t *testing.T) {
 		})
 	})
 	if _, err := client.CoreV1().Secrets(namespace).Patch(t.Context(), "held", types.MergePatchType, []byte(`{"metadata":{"finalizers":null}}`), metav1.PatchOptions{}); err != nil {
-		t.Errorf("an ending namespace's content cannot be changed: %v", err)
+		t.Errorf("change an object in a terminating namespace: %v", err)
 	}
 	awaitEvent(t, watching, func(e watch.Event) bool { return e.Type == watch.Deleted })
 	if _, err := client.CoreV1().Namespaces().Get(t.Context(), namespace, metav1.GetOptions{}); !apierrors.IsNotFound(err) {
@@ -152,24 +154,24 @@ func expectTerminating(t *testing.T, client kubernetes.Interface, namespace stri
 	t.Helper()
 	ns, err := client.CoreV1().Namespaces().Get(t.Context(), namespace, metav1.GetOptions{})
 	if err != nil || ns.Status.Phase != corev1.NamespaceTerminating || ns.DeletionTimestamp == nil {
-		t.Errorf("after the delete: %+v, %v", ns, err)
+		t.Errorf("after the deletion: %+v, %v", ns, err)
 	}
 	_, err = client.CoreV1().ConfigMaps(namespace).Create(t.Context(), &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: "late"}}, metav1.CreateOptions{})
 	if !apierrors.IsForbidden(err) || !apierrors.HasStatusCause(err, corev1.NamespaceTerminatingCause) ||
 		!strings.Contains(err.Error(), "unable to create new content in namespace "+namespace+" because it is being terminated") {
-		t.Errorf("create in an ending namespace: %v, want Kubernetes' refusal", err)
+		t.Errorf("create in a terminating namespace: %v, want Kubernetes' refusal", err)
 	}
 	if err := client.CoreV1().Namespaces().Delete(t.Context(), namespace, metav1.DeleteOptions{}); err != nil && !apierrors.IsConflict(err) {
 		t.Errorf("delete again: %v", err)
 	}
 }
 
-// expectEmpty makes the namespace anew and finds only the furniture in it.
+// expectEmpty creates the namespace again and expects only the default objects in it.
 func expectEmpty(t *testing.T, a *lanyardtest.Authority, namespace string) {
 	t.Helper()
 	again := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: namespace}}
 	if _, err := a.Client().CoreV1().Namespaces().Create(t.Context(), again, metav1.CreateOptions{}); err != nil {
-		t.Fatalf("make the namespace anew: %v", err)
+		t.Fatalf("create the namespace again: %v", err)
 	}
 	for _, k := range kinds {
 		if !k.namespaced {
@@ -181,13 +183,13 @@ func expectEmpty(t *testing.T, a *lanyardtest.Authority, namespace string) {
 		}
 		for _, item := range list.Items {
 			if name := item.GetName(); name != "default" && name != rootCAMap {
-				t.Errorf("%s %s outlived its namespace", k.title(), name)
+				t.Errorf("%s %s outlived its namespace", k.fullName(), name)
 			}
 		}
 	}
 }
 
-func TestNamespacesOfTheSystem(t *testing.T) {
+func TestSystemNamespaces(t *testing.T) {
 	t.Parallel()
 	a := authority(t)
 	for name, deletable := range map[string]bool{"default": false, "kube-system": false, "kube-public": false, "kube-node-lease": true} {
@@ -198,12 +200,13 @@ func TestNamespacesOfTheSystem(t *testing.T) {
 	}
 	_, err := a.Client().CoreV1().ConfigMaps("nowhere").Create(t.Context(), &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: "x"}}, metav1.CreateOptions{})
 	if !apierrors.IsNotFound(err) || !strings.Contains(err.Error(), `namespaces "nowhere" not found`) {
-		t.Errorf("create in no namespace: %v", err)
+		t.Errorf("create in a namespace that does not exist: %v", err)
 	}
 }
 
-// TestNamespaceParts: a namespace goes only when its own finalizers are taken off too, and those through one path only.
-func TestNamespaceParts(t *testing.T) {
+// TestNamespaceFinalizers checks that a namespace is removed only when the finalizers of its spec are gone too, and that only
+// namespaces/finalize changes them.
+func TestNamespaceFinalizers(t *testing.T) {
 	t.Parallel()
 	a := authority(t)
 	namespaces, name := a.Client().CoreV1().Namespaces(), a.Namespace(t)

@@ -20,19 +20,20 @@ import (
 	"lanyard.dev/lanyardtest"
 )
 
-// kind is one stored resource with a manifest that Kubernetes accepts; NAMESPACE and NAME in it are replaced.
+// kind is a stored resource with a manifest that Kubernetes accepts. NAMESPACE and NAME in the manifest are replaced.
 type kind struct {
 	group, version, resource string
 	namespaced               bool
 	manifest                 string
-	// noCollection: the resource has no deletecollection.
+	// noCollection is set if the resource has no deletecollection.
 	noCollection bool
-	// settles: a create or delete has consequences that come later, so versions and deletions are not immediate.
-	settles bool
+	// asynchronous is set if a controller changes the object after a create or a delete: its version may change again, and it may
+	// still be there after the delete was answered.
+	asynchronous bool
 }
 
 var kinds = []kind{
-	{version: "v1", resource: "namespaces", noCollection: true, settles: true, manifest: `{kind: Namespace}`},
+	{version: "v1", resource: "namespaces", noCollection: true, asynchronous: true, manifest: `{kind: Namespace}`},
 	{version: "v1", resource: "serviceaccounts", namespaced: true, manifest: `{kind: ServiceAccount, imagePullSecrets: [{name: pull}]}`},
 	{version: "v1", resource: "secrets", namespaced: true, manifest: `{kind: Secret, type: Opaque, data: {key: dmFsdWU=}}`},
 	{version: "v1", resource: "configmaps", namespaced: true, manifest: `{kind: ConfigMap, data: {key: value}}`},
@@ -48,7 +49,7 @@ var kinds = []kind{
 	{group: rbacGroup, version: "v1", resource: "clusterrolebindings", manifest: `{kind: ClusterRoleBinding, roleRef: {apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, name: view}, subjects: [{apiGroup: rbac.authorization.k8s.io, kind: User, name: nobody}]}`},
 }
 
-// janesRequest is a certificate request of user jane in group dev. Nobody has its key any more.
+// janesRequest is a certificate request for user jane in group dev. Its key was thrown away.
 const janesRequest = "LS0tLS1CRUdJTiBDRVJUSUZJQ0FURSBSRVFVRVNULS0tLS0KTUlIWE1IOENBUUF3SFRFTU1Bb0dBMVVFQ2hNRFpHVjJNUTB3Q3dZRFZRUURFd1JxWVc1bE1Ga3dFd1lIS29aSQp6ajBDQVFZSUtvWkl6ajBEQVFjRFFnQUVqaktjV3ZXWVdEV1VvSENnMGhHb0Yzb3pHbFdPblhCdSs0UG1iSE40CkphaVdJdU9OWDQ3Vmc4Y0QvTHorR2h6NXFyOC94UndKc0VsRkdFaGhIcGo0cXFBQU1Bb0dDQ3FHU000OUJBTUMKQTBnQU1FVUNJUUNnSEdsd1hYNWdOMkZsT3NtSkd1aXAvRXF2QzlCVU5IRVZyNXI0MThBU2tRSWdmeG0rRDFHUAo2dkV0T3poNjdMallCK0xxRDFKYW9nTHZKeGdmdVhzdGszUT0KLS0tLS1FTkQgQ0VSVElGSUNBVEUgUkVRVUVTVC0tLS0tCg=="
 
 const rbacGroup = "rbac.authorization.k8s.io"
@@ -59,9 +60,9 @@ func (k kind) gvr() schema.GroupVersionResource {
 
 func (k kind) apiVersion() string { return k.gvr().GroupVersion().String() }
 
-func (k kind) title() string { return strings.TrimPrefix(k.group+"/"+k.resource, "/") }
+func (k kind) fullName() string { return strings.TrimPrefix(k.group+"/"+k.resource, "/") }
 
-// object returns the manifest under a name, marked with a label that only the objects of this test carry.
+// object returns the manifest with this name, and with a label that only the objects of this test have.
 func (k kind) object(t testing.TB, namespace, name string) *unstructured.Unstructured {
 	t.Helper()
 	text := strings.ReplaceAll(strings.ReplaceAll(k.manifest, "NAMESPACE", namespace), "NAME", name)
@@ -78,7 +79,7 @@ func (k kind) object(t testing.TB, namespace, name string) *unstructured.Unstruc
 	return obj
 }
 
-// path is the URL of the collection, or of an object in it.
+// path returns the URL path of the collection, or of an object in it.
 func (k kind) path(namespace, name string) string {
 	p := "/api/v1"
 	if k.group != "" {
@@ -94,8 +95,9 @@ func (k kind) path(namespace, name string) string {
 	return p
 }
 
-// workbench is a kind at an authority, in a namespace of its own; objects of kinds without one are told by their label.
-type workbench struct {
+// kindTest is a kind at an authority, with a namespace for one test. Objects of cluster-wide kinds are told apart by their
+// label.
+type kindTest struct {
 	kind
 	authority *lanyardtest.Authority
 	namespace string
@@ -103,19 +105,19 @@ type workbench struct {
 	http      *caller
 }
 
-func (w workbench) selector() string { return "of=" + w.namespace }
+func (w kindTest) selector() string { return "of=" + w.namespace }
 
-func (w workbench) name(i int) string { return fmt.Sprintf("%s-%d", w.namespace, i) }
+func (w kindTest) name(i int) string { return fmt.Sprintf("%s-%d", w.namespace, i) }
 
-// eachKind runs a test on every stored resource, in parallel.
-func eachKind(t *testing.T, test func(*testing.T, workbench)) {
+// eachKind runs a test for every stored resource, in parallel.
+func eachKind(t *testing.T, test func(*testing.T, kindTest)) {
 	t.Parallel()
 	a := authority(t)
 	admin := callerFor(t, a.Config())
 	for _, k := range kinds {
-		t.Run(k.title(), func(t *testing.T) {
+		t.Run(k.fullName(), func(t *testing.T) {
 			t.Parallel()
-			w := workbench{kind: k, authority: a, namespace: a.Namespace(t), http: admin}
+			w := kindTest{kind: k, authority: a, namespace: a.Namespace(t), http: admin}
 			resource := dynamicFor(t, a.Config()).Resource(k.gvr())
 			w.client = resource
 			if k.namespaced {
@@ -126,12 +128,12 @@ func eachKind(t *testing.T, test func(*testing.T, workbench)) {
 	}
 }
 
-// TestEveryServedResourceIsTested holds the table above against discovery.
+// TestEveryServedResourceIsTested compares kinds with discovery.
 func TestEveryServedResourceIsTested(t *testing.T) {
 	t.Parallel()
 	tested := map[string]bool{}
 	for _, k := range kinds {
-		tested[k.title()] = true
+		tested[k.fullName()] = true
 	}
 	for gv, resources := range servedResources(t, callerFor(t, authority(t).Config())) {
 		for _, r := range resources {
@@ -141,7 +143,7 @@ func TestEveryServedResourceIsTested(t *testing.T) {
 				group = ""
 			}
 			if title := strings.TrimPrefix(group+"/"+r.Name, "/"); stored && !tested[title] {
-				t.Errorf("%s is served and not in the table", title)
+				t.Errorf("%s is served but not in kinds", title)
 			}
 		}
 	}
@@ -159,8 +161,8 @@ func TestUnknownResourceIsNotFound(t *testing.T) {
 
 var dryRun = []string{metav1.DryRunAll}
 
-// create makes the object, or fails the test.
-func (w workbench) create(t testing.TB, name string) *unstructured.Unstructured {
+// create creates the object, or fails the test.
+func (w kindTest) create(t testing.TB, name string) *unstructured.Unstructured {
 	t.Helper()
 	made, err := w.client.Create(t.Context(), w.object(t, w.namespace, name), metav1.CreateOptions{})
 	if err != nil {
@@ -169,7 +171,7 @@ func (w workbench) create(t testing.TB, name string) *unstructured.Unstructured 
 	return made
 }
 
-func (w workbench) read(t testing.TB, name string) *unstructured.Unstructured {
+func (w kindTest) read(t testing.TB, name string) *unstructured.Unstructured {
 	t.Helper()
 	found, err := w.client.Get(t.Context(), name, metav1.GetOptions{})
 	if err != nil {
@@ -178,22 +180,22 @@ func (w workbench) read(t testing.TB, name string) *unstructured.Unstructured {
 	return found
 }
 
-func (w workbench) expectGone(t testing.TB, name string) {
+func (w kindTest) expectGone(t testing.TB, name string) {
 	t.Helper()
 	if _, err := w.client.Get(t.Context(), name, metav1.GetOptions{}); !apierrors.IsNotFound(err) {
 		t.Errorf("get %s: %v, want not found", name, err)
 	}
 }
 
-// label returns a merge patch.
-func label(value string) []byte { return []byte(`{"metadata":{"labels":{"x":"` + value + `"}}}`) }
+// labelPatch returns a merge patch that sets the label x.
+func labelPatch(value string) []byte { return []byte(`{"metadata":{"labels":{"x":"` + value + `"}}}`) }
 
-func TestObjectLife(t *testing.T) {
-	eachKind(t, func(t *testing.T, w workbench) {
+func TestCreateUpdateAndDelete(t *testing.T) {
+	eachKind(t, func(t *testing.T, w kindTest) {
 		name := w.name(0)
 		made := w.create(t, name)
 		if created := made.GetCreationTimestamp(); made.GetUID() == "" || made.GetResourceVersion() == "" || created.IsZero() || len(made.GetManagedFields()) == 0 {
-			t.Errorf("the server did not fill in metadata: %v", made.Object["metadata"])
+			t.Errorf("metadata is not filled in: %v", made.Object["metadata"])
 		}
 		if _, err := w.client.Create(t.Context(), w.object(t, w.namespace, name), metav1.CreateOptions{}); !apierrors.IsAlreadyExists(err) {
 			t.Errorf("create again: %v, want already exists", err)
@@ -207,8 +209,8 @@ func TestObjectLife(t *testing.T) {
 	})
 }
 
-// updateAndConflict changes an object, changes nothing, and tries to change what has changed since.
-func (w workbench) updateAndConflict(t *testing.T, found *unstructured.Unstructured) {
+// updateAndConflict sends an update with a change, one without, and two based on an old version or another UID.
+func (w kindTest) updateAndConflict(t *testing.T, found *unstructured.Unstructured) {
 	t.Helper()
 	stale := found.DeepCopy()
 	found.SetAnnotations(map[string]string{"x": "1"})
@@ -217,8 +219,8 @@ func (w workbench) updateAndConflict(t *testing.T, found *unstructured.Unstructu
 		t.Fatalf("update: %v, %v", updated, err)
 	}
 	same, err := w.client.Update(t.Context(), updated, metav1.UpdateOptions{})
-	if err != nil || !w.settles && same.GetResourceVersion() != updated.GetResourceVersion() {
-		t.Errorf("an update that changes nothing made version %s of %s: %v", same.GetResourceVersion(), updated.GetResourceVersion(), err)
+	if err != nil || !w.asynchronous && same.GetResourceVersion() != updated.GetResourceVersion() {
+		t.Errorf("an update without a change made version %s of %s: %v", same.GetResourceVersion(), updated.GetResourceVersion(), err)
 	}
 	stale.SetAnnotations(map[string]string{"x": "2"})
 	if _, err := w.client.Update(t.Context(), stale, metav1.UpdateOptions{}); !apierrors.IsConflict(err) {
@@ -234,7 +236,8 @@ func (w workbench) updateAndConflict(t *testing.T, found *unstructured.Unstructu
 	}
 }
 
-func (w workbench) deleteWithPreconditions(t *testing.T, found *unstructured.Unstructured) {
+// deleteWithPreconditions deletes the object with preconditions that fail, and then with one that holds.
+func (w kindTest) deleteWithPreconditions(t *testing.T, found *unstructured.Unstructured) {
 	t.Helper()
 	name, uid, version := found.GetName(), found.GetUID(), found.GetResourceVersion()
 	other, old := types.UID("00000000-0000-0000-0000-000000000000"), "1"
@@ -247,7 +250,7 @@ func (w workbench) deleteWithPreconditions(t *testing.T, found *unstructured.Uns
 	if err := w.client.Delete(t.Context(), name, metav1.DeleteOptions{Preconditions: &metav1.Preconditions{UID: &uid}}); err != nil {
 		t.Fatalf("delete: %v", err)
 	}
-	if !w.settles {
+	if !w.asynchronous {
 		w.expectGone(t, name)
 	}
 	awaitEvent(t, watching, func(e watch.Event) bool { return e.Type == watch.Deleted })
@@ -258,7 +261,7 @@ func (w workbench) deleteWithPreconditions(t *testing.T, found *unstructured.Uns
 }
 
 func TestGenerateName(t *testing.T) {
-	eachKind(t, func(t *testing.T, w workbench) {
+	eachKind(t, func(t *testing.T, w kindTest) {
 		obj := w.object(t, w.namespace, "")
 		obj.SetGenerateName("made-")
 		first, err := w.client.Create(t.Context(), obj, metav1.CreateOptions{})
@@ -273,7 +276,7 @@ func TestGenerateName(t *testing.T) {
 }
 
 func TestInvalidNamesAreRefused(t *testing.T) {
-	eachKind(t, func(t *testing.T, w workbench) {
+	eachKind(t, func(t *testing.T, w kindTest) {
 		for _, name := range []string{"a/b", "..", "a%b", ""} {
 			_, err := w.client.Create(t.Context(), w.object(t, w.namespace, name), metav1.CreateOptions{})
 			if !apierrors.IsInvalid(err) || !strings.Contains(err.Error(), "metadata.name") && name != "" {
@@ -289,7 +292,7 @@ func TestInvalidNamesAreRefused(t *testing.T) {
 }
 
 func TestDryRunChangesNothing(t *testing.T) {
-	eachKind(t, func(t *testing.T, w workbench) {
+	eachKind(t, func(t *testing.T, w kindTest) {
 		ghost, err := w.client.Create(t.Context(), w.object(t, w.namespace, w.name(0)), metav1.CreateOptions{DryRun: dryRun})
 		if err != nil || ghost.GetUID() == "" {
 			t.Fatalf("create: %v, %v", ghost, err)
@@ -305,7 +308,7 @@ func TestDryRunChangesNothing(t *testing.T) {
 			t.Errorf("update: %v, %v", got, err)
 		}
 		for kind, patch := range map[types.PatchType][]byte{
-			types.MergePatchType: label("1"), types.StrategicMergePatchType: label("1"),
+			types.MergePatchType: labelPatch("1"), types.StrategicMergePatchType: labelPatch("1"),
 			types.JSONPatchType: []byte(`[{"op":"add","path":"/metadata/labels/x","value":"1"}]`),
 		} {
 			if got, err := w.client.Patch(t.Context(), name, kind, patch, metav1.PatchOptions{DryRun: dryRun}); err != nil || got.GetLabels()["x"] != "1" {
@@ -329,7 +332,7 @@ func TestDryRunChangesNothing(t *testing.T) {
 }
 
 func TestDeleteCollection(t *testing.T) {
-	eachKind(t, func(t *testing.T, w workbench) {
+	eachKind(t, func(t *testing.T, w kindTest) {
 		if w.noCollection {
 			err := w.client.DeleteCollection(t.Context(), metav1.DeleteOptions{}, metav1.ListOptions{LabelSelector: w.selector()})
 			if !apierrors.IsMethodNotSupported(err) {
@@ -356,7 +359,7 @@ func TestDeleteCollection(t *testing.T) {
 }
 
 func TestFinalizersAreRespected(t *testing.T) {
-	eachKind(t, func(t *testing.T, w workbench) {
+	eachKind(t, func(t *testing.T, w kindTest) {
 		name := w.name(0)
 		obj := w.object(t, w.namespace, name)
 		obj.SetFinalizers([]string{"example.com/hold"})
@@ -376,7 +379,7 @@ func TestFinalizersAreRespected(t *testing.T) {
 		}
 		watching := w.watch(t, metav1.ListOptions{ResourceVersion: held.GetResourceVersion(), FieldSelector: "metadata.name=" + name})
 		if _, err := w.client.Patch(t.Context(), name, types.MergePatchType, []byte(`{"metadata":{"finalizers":null}}`), metav1.PatchOptions{}); err != nil {
-			t.Fatalf("take the finalizer off: %v", err)
+			t.Fatalf("remove the finalizer: %v", err)
 		}
 		awaitEvent(t, watching, func(e watch.Event) bool { return e.Type == watch.Deleted })
 		w.expectGone(t, name)

@@ -26,11 +26,11 @@ func TestPodsAreDeletedGracefully(t *testing.T) {
 		stays   bool
 		grace   int64
 	}{
-		"not on a node":        {"", metav1.DeleteOptions{}, false, 0},
-		"on a node":            {"n", metav1.DeleteOptions{}, true, 30},
-		"in its own time":      {"n", metav1.DeleteOptions{GracePeriodSeconds: ptr.To[int64](5)}, true, 5},
-		"at once":              {"n", metav1.DeleteOptions{GracePeriodSeconds: ptr.To[int64](0)}, false, 0},
-		"not in negative time": {"n", metav1.DeleteOptions{GracePeriodSeconds: ptr.To[int64](-1)}, true, 1},
+		"not on a node":                {"", metav1.DeleteOptions{}, false, 0},
+		"on a node":                    {"n", metav1.DeleteOptions{}, true, 30},
+		"with a grace period":          {"n", metav1.DeleteOptions{GracePeriodSeconds: ptr.To[int64](5)}, true, 5},
+		"with a grace period of 0":     {"n", metav1.DeleteOptions{GracePeriodSeconds: ptr.To[int64](0)}, false, 0},
+		"with a negative grace period": {"n", metav1.DeleteOptions{GracePeriodSeconds: ptr.To[int64](-1)}, true, 1},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -49,7 +49,7 @@ func TestPodsAreDeletedGracefully(t *testing.T) {
 				return
 			}
 			if err != nil || pod.DeletionTimestamp == nil || pod.DeletionGracePeriodSeconds == nil || *pod.DeletionGracePeriodSeconds != tt.grace {
-				t.Fatalf("after the delete: %+v, %v", pod.ObjectMeta, err)
+				t.Fatalf("after the deletion: %+v, %v", pod.ObjectMeta, err)
 			}
 			if err := pods.Delete(t.Context(), "p", metav1.DeleteOptions{GracePeriodSeconds: ptr.To[int64](0)}); err != nil {
 				t.Errorf("delete by force: %v", err)
@@ -61,7 +61,7 @@ func TestPodsAreDeletedGracefully(t *testing.T) {
 	}
 }
 
-func TestPodParts(t *testing.T) {
+func TestPodBindingAndStatus(t *testing.T) {
 	t.Parallel()
 	a := authority(t)
 	namespace := a.Namespace(t)
@@ -105,7 +105,7 @@ func TestPodsAreBoundToReadyNodes(t *testing.T) {
 	a := lanyardtest.Start(t)
 	namespace, core := a.Namespace(t), a.Client().CoreV1()
 	first := createPod(t, a, namespace, simplePod("first"))
-	eventually(t, "it says why it waits", func(ctx context.Context) bool {
+	eventually(t, "an event with the reason for not scheduling", func(ctx context.Context) bool {
 		events, err := core.Events(namespace).List(ctx, metav1.ListOptions{FieldSelector: "reason=FailedScheduling,involvedObject.uid=" + string(first.UID)})
 		return err == nil && len(events.Items) == 1
 	})
@@ -119,7 +119,7 @@ func TestPodsAreBoundToReadyNodes(t *testing.T) {
 		createPod(t, a, namespace, simplePod(fmt.Sprint("p", i)))
 	}
 	perNode := map[string]int{}
-	eventually(t, "all are bound", func(ctx context.Context) bool {
+	eventually(t, "all pods are bound", func(ctx context.Context) bool {
 		pods, err := core.Pods(namespace).List(ctx, metav1.ListOptions{})
 		if err != nil {
 			return false
@@ -128,7 +128,7 @@ func TestPodsAreBoundToReadyNodes(t *testing.T) {
 		for _, p := range pods.Items {
 			perNode[p.Spec.NodeName]++
 			if p.Name == "pinned" && p.Spec.NodeName == "one" {
-				t.Error("a pod that asks for node two is on one")
+				t.Error("a pod that selects node two is bound to one")
 			}
 		}
 		return perNode[""] == 0
@@ -137,12 +137,12 @@ func TestPodsAreBoundToReadyNodes(t *testing.T) {
 		t.Errorf("pods by node: %v", perNode)
 	}
 
-	// Who cordons a node and evicts its pods finds no new ones there.
+	// No pod is bound to a cordoned node.
 	if _, err := core.Nodes().Patch(t.Context(), "one", "application/merge-patch+json", []byte(`{"spec":{"unschedulable":true}}`), metav1.PatchOptions{}); err != nil {
 		t.Fatal(err)
 	}
 	late := createPod(t, a, namespace, simplePod("late"))
-	eventually(t, "the last one is bound", func(ctx context.Context) bool {
+	eventually(t, "the last pod is bound", func(ctx context.Context) bool {
 		p, err := core.Pods(namespace).Get(ctx, late.Name, metav1.GetOptions{})
 		return err == nil && p.Spec.NodeName == "two"
 	})
@@ -152,6 +152,6 @@ func TestPodsAreBoundToReadyNodes(t *testing.T) {
 	}
 	p, err := core.Pods(namespace).Get(t.Context(), "late", metav1.GetOptions{})
 	if err != nil || p.DeletionTimestamp == nil {
-		t.Errorf("an evicted pod ends in order: %v, %v", p.DeletionTimestamp, err)
+		t.Errorf("an evicted pod has the deletion timestamp %v, %v; want a graceful deletion", p.DeletionTimestamp, err)
 	}
 }

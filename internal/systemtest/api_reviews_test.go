@@ -16,9 +16,8 @@ import (
 	"k8s.io/client-go/rest"
 )
 
-// answeredPaths are the cluster-wide or namespaced paths of the kinds that are answered and never stored, below their
-// group's prefix.
-var answeredPaths = []struct{ prefix, path, body string }{
+// ephemeralPaths are the paths of the kinds that are answered and never stored, below the prefix of their group.
+var ephemeralPaths = []struct{ prefix, path, body string }{
 	{"/api/v1", "/namespaces/default/serviceaccounts/default/token", `{"spec":{}}`},
 	{"/apis/authentication.k8s.io/v1", "/tokenreviews", `{"spec":{"token":"x"}}`},
 	{"/apis/authentication.k8s.io/v1", "/selfsubjectreviews", `{}`},
@@ -28,8 +27,9 @@ var answeredPaths = []struct{ prefix, path, body string }{
 	{"/apis/authorization.k8s.io/v1", "/selfsubjectrulesreviews", `{"spec":{"namespace":"default"}}`},
 }
 
-// A path under /watch or /proxy is authorized with that verb. Whoever may only look must not make anything by it.
-func TestAnsweredKindsAreOnlyCreated(t *testing.T) {
+// A path under /watch or /proxy is authorized with that verb. A caller with those verbs alone must not create anything
+// through it.
+func TestEphemeralKindsAreOnlyCreated(t *testing.T) {
 	t.Parallel()
 	a := authority(t)
 	namespace := a.Namespace(t)
@@ -39,7 +39,7 @@ func TestAnsweredKindsAreOnlyCreated(t *testing.T) {
 	})
 	auditor := callerFor(t, a.As(t, namespace, "auditor"))
 	admin := callerFor(t, a.Config())
-	for _, kind := range answeredPaths {
+	for _, kind := range ephemeralPaths {
 		if got := admin.do(t, http.MethodPost, kind.prefix+kind.path, json.RawMessage(kind.body)); got.code != http.StatusCreated {
 			t.Errorf("%s itself: %s", kind.path, got)
 		}
@@ -57,15 +57,15 @@ func TestAnsweredKindsAreOnlyCreated(t *testing.T) {
 	}
 }
 
-// Rights in a namespace are asked for in that namespace, so no review of the whole cluster is answered there.
-func TestAnsweredKindsKeepTheirScope(t *testing.T) {
+// Rights in a namespace do not permit a cluster-wide review, so no path of a namespace answers one.
+func TestEphemeralKindsKeepTheirScope(t *testing.T) {
 	t.Parallel()
 	a := authority(t)
 	namespace := a.Namespace(t)
 	a.CreateServiceAccount(t, namespace, "chief")
 	a.Grant(t, namespace, "chief", rbacv1.PolicyRule{Verbs: []string{"*"}, APIGroups: []string{"*"}, Resources: []string{"*"}})
 	chief := callerFor(t, a.As(t, namespace, "chief"))
-	for _, kind := range answeredPaths {
+	for _, kind := range ephemeralPaths {
 		if strings.Contains(kind.path, "namespaces/") {
 			continue
 		}
@@ -76,29 +76,30 @@ func TestAnsweredKindsKeepTheirScope(t *testing.T) {
 	}
 }
 
-// What cannot be written in a form the caller takes is not made first.
-func TestAnsweredKindsNegotiateFirst(t *testing.T) {
+// The server creates nothing if it cannot encode the answer in a form that the caller accepts.
+func TestEphemeralKindsNegotiateFirst(t *testing.T) {
 	t.Parallel()
 	admin := callerFor(t, authority(t).Config())
-	for _, kind := range answeredPaths {
+	for _, kind := range ephemeralPaths {
 		got := admin.do(t, http.MethodPost, kind.prefix+kind.path, json.RawMessage(kind.body), "Accept", "image/png")
 		if got.code != http.StatusNotAcceptable {
-			t.Errorf("%s as a picture: %s", kind.path, got)
+			t.Errorf("%s as image/png: %s", kind.path, got)
 		}
 	}
 }
 
-// Requests whose time is up leave work behind that adds warnings. It must not reach headers that are being written:
-// that ends the process.
-func TestLateWarningsDoNoHarm(t *testing.T) {
+// Requests that time out leave goroutines behind that add warnings. A warning must not reach response headers that are being
+// written: the concurrent writes would end the process.
+func TestLateWarningsAreHarmless(t *testing.T) {
 	t.Parallel()
-	a := lateWarnings(t)
+	a := floodWithTimeouts(t)
 	if got := callerFor(t, a).get(t, "/readyz"); got.code != http.StatusOK {
 		t.Errorf("after the flood: %s", got)
 	}
 }
 
-func lateWarnings(t *testing.T) *rest.Config {
+// floodWithTimeouts sends requests with many warnings and short timeouts, and returns the configuration of the authority.
+func floodWithTimeouts(t *testing.T) *rest.Config {
 	t.Helper()
 	config := authority(t).Config()
 	admin := callerFor(t, config)
@@ -117,7 +118,7 @@ func lateWarnings(t *testing.T) *rest.Config {
 			for i := range count {
 				timeout := time.Duration(200+(i*317+c*1013)%20000) * time.Microsecond
 				path := "/api/v1/namespaces/default/configmaps/kube-root-ca.crt?dryRun=All&fieldValidation=Warn&timeout=" + timeout.String()
-				// The answer does not matter: most come too late.
+				// The answer does not matter: most requests time out.
 				_, _ = admin.try(t.Context(), http.MethodPatch, path, body, "Content-Type", "application/merge-patch+json")
 			}
 		})
@@ -126,8 +127,8 @@ func lateWarnings(t *testing.T) *rest.Config {
 	return config
 }
 
-// TestAnsweredKindsValidateFields: the kinds that are only answered go another way through the server.
-func TestAnsweredKindsValidateFields(t *testing.T) {
+// TestEphemeralKindsValidateFields covers the kinds that are answered and never stored, which the ephemeral handler decodes.
+func TestEphemeralKindsValidateFields(t *testing.T) {
 	t.Parallel()
 	a := authority(t)
 	namespace, admin := a.Namespace(t), callerFor(t, a.Config())

@@ -30,13 +30,13 @@ import (
 	"lanyard.dev/internal/standalone"
 )
 
-// TestFullDisk has the store of a busy authority run out of room: a limit on the size of its files does what a full disk
-// does, and needs neither root nor a mount. The process then ends by itself and says why, and what was acknowledged is
-// there when it starts again.
+// TestFullDisk gives the store of a busy authority no more space. A limit on the size of files has the effect of a full
+// disk, and needs neither root nor a mount. The process ends with an error that names the cause, and every acknowledged
+// write is there after the next start.
 func TestFullDisk(t *testing.T) {
 	t.Parallel()
-	h := newHousehold(t)
-	p := h.up(t)
+	h := newUpServer(t)
+	p := h.start(t)
 	config := h.config(t)
 	before := &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: "before"}}
 	if _, err := clientFor(t, config).CoreV1().ConfigMaps("default").Create(t.Context(), before, metav1.CreateOptions{}); err != nil {
@@ -51,8 +51,8 @@ func TestFullDisk(t *testing.T) {
 		t.Fatal(err)
 	}
 
-	// Requests under way, and watches, are what the end has to wait for.
-	writing, stop := context.WithTimeout(t.Context(), patience)
+	// The end of the process has to wait for these requests and watches.
+	writing, stop := context.WithTimeout(t.Context(), waitLimit)
 	defer stop()
 	var writers sync.WaitGroup
 	for range 8 {
@@ -71,8 +71,8 @@ func TestFullDisk(t *testing.T) {
 	}
 	select {
 	case err = <-p.ended:
-	case <-time.After(patience):
-		t.Fatal("the process goes on with a full disk")
+	case <-time.After(waitLimit):
+		t.Fatal("the process goes on although the disk is full")
 	}
 	stop()
 	writers.Wait()
@@ -94,9 +94,9 @@ func TestFullDisk(t *testing.T) {
 
 	h.starts = 0
 	h.log += ".again"
-	again := h.up(t)
+	again := h.start(t)
 	if _, err := clientFor(t, config).CoreV1().ConfigMaps("default").Get(t.Context(), "before", metav1.GetOptions{}); err != nil {
-		t.Errorf("with room again: %v", err)
+		t.Errorf("after a start without the limit: %v", err)
 	}
 	if _, err := again.end(t, syscall.SIGTERM); err != nil {
 		t.Errorf("SIGTERM: %v", err)
@@ -108,7 +108,7 @@ func init() {
 	prepareProgram = func() { signal.Ignore(syscall.SIGXFSZ) }
 }
 
-// TestFullAuditDisk has every write to the audit log fail.
+// TestFullAuditDisk lets every write to the audit log fail.
 func TestFullAuditDisk(t *testing.T) {
 	t.Parallel()
 	for mode, refused := range map[string]bool{auditlog.Blocking: false, auditlog.Batch: false, auditlog.BlockingStrict: true} {
@@ -161,11 +161,11 @@ func startOnFullAuditDisk(t *testing.T, mode string) *standalone.Authority {
 	return a
 }
 
-// TestSecondSignal has a process that waits for a request end at once when it is signalled again.
+// TestSecondSignal signals a process twice while a request is in flight. The second signal ends it at once.
 func TestSecondSignal(t *testing.T) {
 	t.Parallel()
-	h := newHousehold(t)
-	p := h.up(t)
+	h := newUpServer(t)
+	p := h.start(t)
 	address := net.JoinHostPort("127.0.0.1", fmt.Sprint(h.port))
 	admin, err := tls.LoadX509KeyPair(filepath.Join(h.dir, "admin.crt"), filepath.Join(h.dir, "admin.key"))
 	if err != nil {
@@ -179,7 +179,7 @@ func TestSecondSignal(t *testing.T) {
 	if _, err := fmt.Fprint(slow, "POST /api/v1/namespaces/default/configmaps HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 9\r\nExpect: 100-continue\r\n\r\n"); err != nil {
 		t.Fatal(err)
 	}
-	// The server asks for the body once the request is under way.
+	// The server sends 100 Continue when the handler reads the body, so the request is in flight.
 	if line, err := bufio.NewReader(slow).ReadString('\n'); err != nil || !strings.Contains(line, "100 Continue") {
 		t.Fatalf("got %q, %v", line, err)
 	}

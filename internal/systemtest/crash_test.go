@@ -27,17 +27,17 @@ import (
 	"k8s.io/client-go/rest"
 )
 
-// absent is the value of an object that is not there.
+// absent is the value of an object that does not exist.
 const absent = ""
 
-// writer writes secrets of its own and remembers what was acknowledged.
+// writer writes secrets that only it writes, and remembers which writes were acknowledged.
 type writer struct {
 	id     int
 	random *rand.Rand
-	// may holds, for each object ever touched, the values it may have: one after an acknowledgement, two while a write
-	// has neither been acknowledged nor refused.
-	may   map[string][]string
-	acked *atomic.Int64
+	// possible has the values that each object may have: one after an acknowledgement, two while a write is neither
+	// acknowledged nor refused.
+	possible map[string][]string
+	acked    *atomic.Int64
 }
 
 // run writes until a request fails.
@@ -46,8 +46,8 @@ func (w *writer) run(ctx context.Context, client kubernetes.Interface) error {
 	for n := 0; ; n++ {
 		name := fmt.Sprintf("w%d-%d", w.id, w.random.IntN(20))
 		known := absent
-		if may := w.may[name]; len(may) > 0 {
-			known = may[0]
+		if possible := w.possible[name]; len(possible) > 0 {
+			known = possible[0]
 		}
 		next := fmt.Sprintf("%d.%d", n, w.random.Uint64())
 		object := &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Name: name, Labels: map[string]string{"writer": "yes"}}, StringData: map[string]string{"value": next}}
@@ -61,27 +61,27 @@ func (w *writer) run(ctx context.Context, client kubernetes.Interface) error {
 		default:
 			write = func() error { _, err := secrets.Update(ctx, object, metav1.UpdateOptions{}); return err }
 		}
-		w.may[name] = []string{known, next}
+		w.possible[name] = []string{known, next}
 		if err := write(); err != nil {
 			return err
 		}
-		w.may[name] = []string{next}
+		w.possible[name] = []string{next}
 		w.acked.Add(1)
 	}
 }
 
-// check holds what is stored against what was acknowledged, and settles what was in doubt.
+// check compares the stored values with the possible ones, and resolves the uncertain ones.
 func (w *writer) check(t *testing.T, stored map[string]string) {
 	t.Helper()
-	for _, name := range slices.Sorted(maps.Keys(w.may)) {
-		if !slices.Contains(w.may[name], stored[name]) {
-			t.Errorf("%s is %q; acknowledged was %q", name, stored[name], w.may[name])
+	for _, name := range slices.Sorted(maps.Keys(w.possible)) {
+		if !slices.Contains(w.possible[name], stored[name]) {
+			t.Errorf("%s is %q; acknowledged was %q", name, stored[name], w.possible[name])
 		}
-		w.may[name] = []string{stored[name]}
+		w.possible[name] = []string{stored[name]}
 	}
 }
 
-// writers are some at once.
+// writers are several writers that run at the same time.
 type writers struct {
 	all     []*writer
 	acked   atomic.Int64
@@ -93,12 +93,12 @@ type writers struct {
 func newWriters(n int) *writers {
 	w := &writers{}
 	for id := range n {
-		w.all = append(w.all, &writer{id: id, random: rand.New(rand.NewPCG(uint64(id), 0)), may: map[string][]string{}, acked: &w.acked})
+		w.all = append(w.all, &writer{id: id, random: rand.New(rand.NewPCG(uint64(id), 0)), possible: map[string][]string{}, acked: &w.acked})
 	}
 	return w
 }
 
-// start lets them all write, and returns when that is under way.
+// start starts all writers, and returns when 50 writes are acknowledged.
 func (w *writers) start(t *testing.T, config *rest.Config) {
 	t.Helper()
 	before := w.acked.Load()
@@ -114,7 +114,8 @@ func (w *writers) start(t *testing.T, config *rest.Config) {
 	eventually(t, "writes", func(context.Context) bool { return w.acked.Load() >= before+50 })
 }
 
-// wait returns when all have failed to write. An answer that refuses a write would be a fault of the test.
+// wait returns when every writer has failed. A write may fail because the server is gone or overloaded, but not for another
+// reason.
 func (w *writers) wait(t *testing.T) {
 	t.Helper()
 	w.running.Wait()
@@ -126,6 +127,7 @@ func (w *writers) wait(t *testing.T) {
 	w.ends = nil
 }
 
+// check compares all that the writers wrote with the store.
 func (w *writers) check(t *testing.T, client kubernetes.Interface) {
 	t.Helper()
 	list, err := client.CoreV1().Secrets(metav1.NamespaceDefault).List(t.Context(), metav1.ListOptions{LabelSelector: "writer=yes"})
@@ -141,13 +143,13 @@ func (w *writers) check(t *testing.T, client kubernetes.Interface) {
 	}
 }
 
-// holders are accounts with a token each; some of them go.
-type holders struct {
+// accountTokens are accounts with one token each. Some accounts are deleted.
+type accountTokens struct {
 	tokens map[string]string
 	gone   map[string]bool
 }
 
-func (h *holders) add(t *testing.T, client kubernetes.Interface, name string) {
+func (h *accountTokens) add(t *testing.T, client kubernetes.Interface, name string) {
 	t.Helper()
 	accounts := client.CoreV1().ServiceAccounts(metav1.NamespaceDefault)
 	if _, err := accounts.Create(t.Context(), &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Name: name}}, metav1.CreateOptions{}); err != nil {
@@ -160,7 +162,7 @@ func (h *holders) add(t *testing.T, client kubernetes.Interface, name string) {
 	h.tokens[name] = issued.Status.Token
 }
 
-func (h *holders) remove(t *testing.T, client kubernetes.Interface, name string) {
+func (h *accountTokens) remove(t *testing.T, client kubernetes.Interface, name string) {
 	t.Helper()
 	if err := client.CoreV1().ServiceAccounts(metav1.NamespaceDefault).Delete(t.Context(), name, metav1.DeleteOptions{}); err != nil {
 		t.Fatal(err)
@@ -168,7 +170,7 @@ func (h *holders) remove(t *testing.T, client kubernetes.Interface, name string)
 	h.gone[name] = true
 }
 
-func (h *holders) check(t *testing.T, config *rest.Config) {
+func (h *accountTokens) check(t *testing.T, config *rest.Config) {
 	t.Helper()
 	for name, token := range h.tokens {
 		want := http.StatusCreated
@@ -181,17 +183,17 @@ func (h *holders) check(t *testing.T, config *rest.Config) {
 	}
 }
 
-// TestKilledAtAnyMoment kills the program under load, over and over, on one data directory.
+// TestKilledAtAnyMoment kills the program under load, several times, on one data directory.
 func TestKilledAtAnyMoment(t *testing.T) {
 	t.Parallel()
 	rounds := 6
 	if testing.Short() {
 		rounds = 3
 	}
-	h, w := newHousehold(t), newWriters(6)
-	accounts := &holders{tokens: map[string]string{}, gone: map[string]bool{}}
+	h, w := newUpServer(t), newWriters(6)
+	accounts := &accountTokens{tokens: map[string]string{}, gone: map[string]bool{}}
 	for round := range rounds {
-		p := h.up(t)
+		p := h.start(t)
 		config := h.config(t)
 		client := clientFor(t, config)
 		w.check(t, client)
@@ -200,28 +202,28 @@ func TestKilledAtAnyMoment(t *testing.T) {
 		accounts.add(t, client, fmt.Sprintf("brief-%d", round))
 		w.start(t, config)
 		accounts.remove(t, client, fmt.Sprintf("brief-%d", round))
-		time.Sleep(rand.N(300 * time.Millisecond)) // the moment is to be any
+		time.Sleep(rand.N(300 * time.Millisecond)) // any moment
 		if _, err := p.end(t, syscall.SIGKILL); err == nil {
-			t.Error("a killed program ended well")
+			t.Error("a killed program ended without an error")
 		}
 		w.wait(t)
 	}
-	p := h.up(t)
+	p := h.start(t)
 	w.check(t, clientFor(t, h.config(t)))
 	accounts.check(t, h.config(t))
 	if _, err := p.end(t, syscall.SIGTERM); err != nil {
-		t.Errorf("the last one ended with %v", err)
+		t.Errorf("the last start ended with %v", err)
 	}
 	t.Logf("%d writes acknowledged over %d kills", w.acked.Load(), rounds)
 }
 
-// TestTerminatedUnderLoad ends the program in order while it is written to and watched.
+// TestTerminatedUnderLoad sends SIGTERM to the program while clients write and watch.
 func TestTerminatedUnderLoad(t *testing.T) {
 	t.Parallel()
-	h, w := newHousehold(t), newWriters(6)
-	p := h.up(t)
+	h, w := newUpServer(t), newWriters(6)
+	p := h.start(t)
 	config := h.config(t)
-	accounts := &holders{tokens: map[string]string{}, gone: map[string]bool{}}
+	accounts := &accountTokens{tokens: map[string]string{}, gone: map[string]bool{}}
 	accounts.add(t, clientFor(t, config), "kept")
 	watches := openWatches(t, config)
 	w.start(t, config)
@@ -236,18 +238,18 @@ func TestTerminatedUnderLoad(t *testing.T) {
 		}
 	}
 	if words, err := os.ReadFile(h.log); err != nil || bytes.Contains(words, []byte("panic")) || bytes.Contains(words, []byte("goroutine ")) {
-		t.Errorf("it panicked, or its log cannot be read: %v\n%s", err, words)
+		t.Errorf("the program panicked, or its log cannot be read: %v\n%s", err, words)
 	}
-	h.up(t)
+	h.start(t)
 	w.check(t, clientFor(t, h.config(t)))
 	accounts.check(t, h.config(t))
 	t.Logf("%d writes acknowledged, ended after %v", w.acked.Load(), took)
 }
 
-// openWatches opens some watches over both versions of HTTP and returns how each ends: well, or with an error.
+// openWatches opens watches over HTTP/1.1 and HTTP/2 and returns a channel with how each ended.
 func openWatches(t *testing.T, config *rest.Config) <-chan error {
 	t.Helper()
-	token := bearerToken(t, config)
+	token := adminToken(t, config)
 	many := []*caller{callerFor(t, config), callerFor(t, config), overHTTP1(t, config), overHTTP1(t, config)}
 	ends := make(chan error, len(many))
 	for i, c := range many {
@@ -271,11 +273,11 @@ func openWatches(t *testing.T, config *rest.Config) <-chan error {
 	return ends
 }
 
-// bearerToken is the token of an account that may do anything.
-func bearerToken(t *testing.T, config *rest.Config) string {
+// adminToken returns the token of an account with all rights.
+func adminToken(t *testing.T, config *rest.Config) string {
 	t.Helper()
 	client := clientFor(t, config)
-	if _, err := client.RbacV1().ClusterRoleBindings().Create(t.Context(), clusterAdmin("default"), metav1.CreateOptions{}); err != nil {
+	if _, err := client.RbacV1().ClusterRoleBindings().Create(t.Context(), clusterAdminBinding("default"), metav1.CreateOptions{}); err != nil {
 		t.Fatal(err)
 	}
 	issued, err := client.CoreV1().ServiceAccounts(metav1.NamespaceDefault).CreateToken(t.Context(), "default", &authenticationv1.TokenRequest{}, metav1.CreateOptions{})

@@ -30,7 +30,7 @@ import (
 	"lanyard.dev/lanyardtest"
 )
 
-// nodeClient is what a node has that has joined: a client certificate of the authority's CA.
+// nodeClient returns a client with the credentials of a node that has joined: a client certificate of the authority's CA.
 func nodeClient(t testing.TB, a *lanyardtest.Authority, name string) *kubernetes.Clientset {
 	t.Helper()
 	client := clientFor(t, nodeConfig(t, a.DataDir(), a.Config(), name))
@@ -38,7 +38,8 @@ func nodeClient(t testing.TB, a *lanyardtest.Authority, name string) *kubernetes
 	return client
 }
 
-// nodeConfig is the configuration with a node's certificate, of the CA in the data directory, as its only credential.
+// nodeConfig returns the configuration with a node's certificate, signed by the CA in the data directory, as its only
+// credential.
 func nodeConfig(t testing.TB, dataDir string, config *rest.Config, name string) *rest.Config {
 	t.Helper()
 	now := time.Now()
@@ -55,18 +56,18 @@ func nodeConfig(t testing.TB, dataDir string, config *rest.Config, name string) 
 	return config
 }
 
-// machine is a node that has registered, with one pod bound to it.
-type machine struct {
+// registeredNode is a node that has registered, with one pod bound to it.
+type registeredNode struct {
 	*kubernetes.Clientset
 	name string
 	pod  *corev1.Pod
 }
 
-// newMachine registers a node and runs a pod on it, with an account, a secret and a config map named after the pod, and
-// a token for vault besides the usual one.
-func newMachine(t *testing.T, a *lanyardtest.Authority, namespace, name string) *machine {
+// newRegisteredNode registers a node and binds a pod to it. The account, secret and config map of the pod have the pod's
+// name. The pod asks for a token for the audience vault besides the usual one.
+func newRegisteredNode(t *testing.T, a *lanyardtest.Authority, namespace, name string) *registeredNode {
 	t.Helper()
-	m := &machine{Clientset: nodeClient(t, a, name), name: name}
+	m := &registeredNode{Clientset: nodeClient(t, a, name), name: name}
 	node := &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: name, Labels: map[string]string{corev1.LabelHostname: name}}}
 	if _, err := m.CoreV1().Nodes().Create(t.Context(), node, metav1.CreateOptions{}); err != nil {
 		t.Fatalf("register %s: %v", name, err)
@@ -118,8 +119,8 @@ func bind(t *testing.T, a *lanyardtest.Authority, pod *corev1.Pod, node string) 
 	}
 }
 
-// token asks for a token bound to a pod, as an agent does.
-func (m *machine) token(ctx context.Context, account string, pod *corev1.Pod, audiences ...string) (string, error) {
+// token requests a token bound to a pod, as an agent does.
+func (m *registeredNode) token(ctx context.Context, account string, pod *corev1.Pod, audiences ...string) (string, error) {
 	request := &authenticationv1.TokenRequest{Spec: authenticationv1.TokenRequestSpec{
 		Audiences:      audiences,
 		BoundObjectRef: &authenticationv1.BoundObjectReference{APIVersion: "v1", Kind: "Pod", Name: pod.Name, UID: pod.UID},
@@ -131,15 +132,16 @@ func (m *machine) token(ctx context.Context, account string, pod *corev1.Pod, au
 	return issued.Status.Token, nil
 }
 
-func forbidden(t *testing.T, what string, err error, says string) {
+// wantForbidden checks that an error is Forbidden and contains the message.
+func wantForbidden(t *testing.T, what string, err error, message string) {
 	t.Helper()
-	if !apierrors.IsForbidden(err) || !strings.Contains(err.Error(), says) {
-		t.Errorf("%s: got %v, want forbidden: %s", what, err, says)
+	if !apierrors.IsForbidden(err) || !strings.Contains(err.Error(), message) {
+		t.Errorf("%s: got %v, want forbidden: %s", what, err, message)
 	}
 }
 
-// bearer returns a way to use a token that the machine had made for its pod.
-func (m *machine) bearer(t *testing.T, a *lanyardtest.Authority) func() error {
+// bearer has a token issued for the node's pod, and returns a function that signs in with it.
+func (m *registeredNode) bearer(t *testing.T, a *lanyardtest.Authority) func() error {
 	t.Helper()
 	token, err := m.token(t.Context(), m.pod.Spec.ServiceAccountName, m.pod)
 	if err != nil {
@@ -154,7 +156,7 @@ func (m *machine) bearer(t *testing.T, a *lanyardtest.Authority) func() error {
 	}
 }
 
-func unauthorized(t *testing.T, what string, err error) {
+func wantUnauthorized(t *testing.T, what string, err error) {
 	t.Helper()
 	if !apierrors.IsUnauthorized(err) {
 		t.Errorf("%s: %v, want unauthorized", what, err)
@@ -172,7 +174,7 @@ func simplePod(name string) *corev1.Pod {
 	return &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: name}, Spec: corev1.PodSpec{Containers: []corev1.Container{{Name: "c", Image: "x"}}}}
 }
 
-// readyNode makes a node that says it is ready, as its agent would.
+// readyNode creates a node with the condition Ready, as its agent would.
 func readyNode(t *testing.T, a *lanyardtest.Authority, name string) {
 	t.Helper()
 	node := &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: name, Labels: map[string]string{corev1.LabelHostname: name}}}
@@ -182,14 +184,14 @@ func readyNode(t *testing.T, a *lanyardtest.Authority, name string) {
 	}
 }
 
-// bareNode is a node whose agent is nothing but its real server, on a fake runtime.
+// bareNode is a node of which only the agent's server runs, on a fake runtime.
 type bareNode struct {
 	t       testing.TB
 	name    string
 	admin   kubernetes.Interface
 	runtime *fakeRuntime
-	ca      *pki.Authority // of clients
-	nodes   *pki.Authority // of what nodes serve with
+	ca      *pki.Authority // signs the certificates of clients
+	nodes   *pki.Authority // signs the serving certificates of nodes
 	cas     *x509.CertPool
 	reviews server.Reviews
 	serving atomic.Pointer[tls.Certificate]
@@ -212,18 +214,18 @@ func newBareNode(t testing.TB, dataDir string, admin kubernetes.Interface) *bare
 func serveNode(t testing.TB, name, dataDir string, admin kubernetes.Interface, reviews server.Reviews) *bareNode {
 	t.Helper()
 	if runtime.GOOS == "windows" {
-		t.Skip("the containers are this machine's shell")
+		t.Skip("the fake runtime runs shell commands")
 	}
-	ca, nodes := authorityIn(t, dataDir, "ca"), authorityIn(t, dataDir, "nodes-ca")
+	ca, nodes := loadCA(t, dataDir, "ca"), loadCA(t, dataDir, "nodes-ca")
 	n := &bareNode{t: t, name: name, admin: admin, runtime: newFakeRuntime(t), ca: ca, nodes: nodes, cas: x509.NewCertPool(), reviews: reviews}
 	n.cas.AddCert(ca.Certificate())
-	n.serving.Store(servingOf(t, nodes, "system:node:"+name, "system:nodes"))
+	n.serving.Store(servingCertificate(t, nodes, "system:node:"+name, "system:nodes"))
 	n.start()
 	t.Cleanup(n.stop)
 	return n
 }
 
-func authorityIn(t testing.TB, dir, name string) *pki.Authority {
+func loadCA(t testing.TB, dir, name string) *pki.Authority {
 	t.Helper()
 	ca, err := pki.EnsureAuthority(filepath.Join(dir, name+".crt"), filepath.Join(dir, name+".key"), "", time.Now())
 	if err != nil {
@@ -232,8 +234,8 @@ func authorityIn(t testing.TB, dir, name string) *pki.Authority {
 	return ca
 }
 
-// servingOf returns a certificate of the CA for loopback.
-func servingOf(t testing.TB, ca *pki.Authority, name string, groups ...string) *tls.Certificate {
+// servingCertificate returns a certificate of the CA for 127.0.0.1.
+func servingCertificate(t testing.TB, ca *pki.Authority, name string, groups ...string) *tls.Certificate {
 	t.Helper()
 	dir := t.TempDir()
 	names := pki.Names{DNS: []string{"one"}, IPs: []net.IP{net.IPv4(127, 0, 0, 1)}}
@@ -253,11 +255,11 @@ func parsePair(t testing.TB, pair *pki.Pair) *tls.Certificate {
 	return &certificate
 }
 
-// start serves the node at a new port and says so in its status.
+// start serves the node at a new port and writes that port to its status.
 func (n *bareNode) start() {
 	n.t.Helper()
 	node, err := server.New(server.Config{
-		NodeName: n.name, Runtime: n.runtime, Reviews: n.reviews, Tokens: n.admin.AuthenticationV1().TokenReviews(), Pods: server.View(n.find),
+		NodeName: n.name, Runtime: n.runtime, Reviews: n.reviews, Tokens: n.admin.AuthenticationV1().TokenReviews(), Pods: server.View(n.findPod),
 		Certificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return n.serving.Load(), nil },
 		ClientCAs:   func() *x509.CertPool { return n.cas },
 	})
@@ -270,12 +272,12 @@ func (n *bareNode) start() {
 	}
 	n.address = listener.Addr().(*net.TCPAddr)
 	ctx, stop := context.WithCancel(context.Background())
-	ended := go1(func() error { return node.Serve(ctx, listener) })
+	ended := async(func() error { return node.Serve(ctx, listener) })
 	n.stopped = sync.OnceValue(func() error {
 		stop()
 		return <-ended
 	})
-	n.report(n.address.Port)
+	n.reportPort(n.address.Port)
 }
 
 func (n *bareNode) stop() {
@@ -284,8 +286,8 @@ func (n *bareNode) stop() {
 	}
 }
 
-// report says where the node is reached.
-func (n *bareNode) report(port int) {
+// reportPort writes the node's address and port to its status.
+func (n *bareNode) reportPort(port int) {
 	n.t.Helper()
 	status := fmt.Sprintf(`{"status":{"addresses":[{"type":"Hostname","address":"nowhere.invalid"},{"type":"InternalIP","address":"127.0.0.1"}],`+
 		`"daemonEndpoints":{"kubeletEndpoint":{"Port":%d}}}}`, port)
@@ -294,8 +296,8 @@ func (n *bareNode) report(port int) {
 	}
 }
 
-// runs has the node know the pod as one that runs.
-func (n *bareNode) runs(pod *corev1.Pod) {
+// setRunningPod makes the pod the only one that runs on the node.
+func (n *bareNode) setRunningPod(pod *corev1.Pod) {
 	known := pod.DeepCopy()
 	known.Status.ContainerStatuses = []corev1.ContainerStatus{{
 		Name: pod.Spec.Containers[0].Name, ContainerID: "fake://id-c", State: corev1.ContainerState{Running: &corev1.ContainerStateRunning{}},
@@ -303,7 +305,7 @@ func (n *bareNode) runs(pod *corev1.Pod) {
 	n.pods.Store(known)
 }
 
-func (n *bareNode) find(_, name string) (*corev1.Pod, string, bool) {
+func (n *bareNode) findPod(_, name string) (*corev1.Pod, string, bool) {
 	pod := n.pods.Load()
 	if pod == nil || pod.Name != name {
 		return nil, "", false
@@ -311,26 +313,27 @@ func (n *bareNode) find(_, name string) (*corev1.Pod, string, bool) {
 	return pod, "sandbox", true
 }
 
-// stage is an authority with such a node that asks it with its own rights, and a pod that runs there.
-type stage struct {
+// sessionFixture is an authority with a bareNode, which asks the authority with the node's own rights, and a pod that runs
+// there.
+type sessionFixture struct {
 	*bareNode
 	authority *lanyardtest.Authority
 	namespace string
 	pod       *corev1.Pod
 }
 
-func newStage(t *testing.T) *stage {
+func newSessionFixture(t *testing.T) *sessionFixture {
 	t.Helper()
 	a := lanyardtest.Start(t)
-	s := &stage{authority: a, namespace: a.Namespace(t)}
-	node := newMachine(t, a, s.namespace, "one")
+	s := &sessionFixture{authority: a, namespace: a.Namespace(t)}
+	node := newRegisteredNode(t, a, s.namespace, "one")
 	s.bareNode = serveNode(t, "one", a.DataDir(), a.Client(), node.AuthorizationV1().SubjectAccessReviews())
-	status := `{"status":{"phase":"Running","startTime":"2026-11-02T03:04:05Z"}}` // without it kubectl does not try
+	status := `{"status":{"phase":"Running","startTime":"2026-11-02T03:04:05Z"}}` // otherwise kubectl refuses the session
 	var err error
 	s.pod, err = node.CoreV1().Pods(s.namespace).Patch(t.Context(), node.pod.Name, types.StrategicMergePatchType, []byte(status), metav1.PatchOptions{}, "status")
 	if err != nil {
 		t.Fatal(err)
 	}
-	s.runs(s.pod)
+	s.setRunningPod(s.pod)
 	return s
 }

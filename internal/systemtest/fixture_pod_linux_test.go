@@ -23,24 +23,24 @@ import (
 	"sigs.k8s.io/yaml"
 )
 
-// bench is a namespace of a site that a test has for itself.
-type bench struct {
+// podNamespace is a namespace of a site for one test.
+type podNamespace struct {
 	*site
 	namespace string
 }
 
-func (s *site) bench(t testing.TB) *bench {
+func (s *site) newNamespace(t testing.TB) *podNamespace {
 	t.Helper()
 	namespace := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{GenerateName: "test-"}}
 	made, err := s.Client().CoreV1().Namespaces().Create(t.Context(), namespace, metav1.CreateOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	return &bench{site: s, namespace: made.Name}
+	return &podNamespace{site: s, namespace: made.Name}
 }
 
-// kubectl runs the real one, which must succeed, and returns what it writes.
-func (b *bench) kubectl(t *testing.T, args ...string) string {
+// kubectl runs kubectl, which must succeed, and returns its standard output.
+func (b *podNamespace) kubectl(t *testing.T, args ...string) string {
 	t.Helper()
 	stdout, stderr, code := b.try(t, args...)
 	if code != 0 {
@@ -49,31 +49,31 @@ func (b *bench) kubectl(t *testing.T, args ...string) string {
 	return stdout
 }
 
-// try runs the real kubectl and returns what it writes and its exit code.
-func (b *bench) try(t *testing.T, args ...string) (stdout, stderr string, code int) {
+// try runs kubectl and returns its output and its exit code.
+func (b *podNamespace) try(t *testing.T, args ...string) (stdout, stderr string, code int) {
 	t.Helper()
-	return says(t, b.command(t, args...))
+	return runCommand(t, b.command(t, args...))
 }
 
-func (b *bench) command(t *testing.T, args ...string) *exec.Cmd {
+func (b *podNamespace) command(t *testing.T, args ...string) *exec.Cmd {
 	t.Helper()
 	return kubectl(t, b.Kubeconfig(), b.namespace, false, args...)
 }
 
-// apply applies manifests with kubectl.
-func (b *bench) apply(t *testing.T, manifests string) {
+// apply runs kubectl apply with the manifests.
+func (b *podNamespace) apply(t *testing.T, manifests string) {
 	t.Helper()
 	command := b.command(t, "apply", "-f", "-")
 	command.Stdin = strings.NewReader(manifests)
-	if stdout, stderr, code := says(t, command); code != 0 {
+	if stdout, stderr, code := runCommand(t, command); code != 0 {
 		t.Fatalf("kubectl apply: %s%s", stdout, stderr)
 	}
 }
 
-// create makes a pod.
-func (b *bench) create(t testing.TB, pod *corev1.Pod) *corev1.Pod {
+// create creates a pod.
+func (b *podNamespace) create(t testing.TB, pod *corev1.Pod) *corev1.Pod {
 	t.Helper()
-	// A machine that runs tests may have little disk left.
+	// The disk of a machine that runs tests may be nearly full.
 	pod.Spec.Tolerations = append(pod.Spec.Tolerations, corev1.Toleration{Key: corev1.TaintNodeDiskPressure, Operator: corev1.TolerationOpExists})
 	made, err := b.Client().CoreV1().Pods(b.namespace).Create(t.Context(), pod, metav1.CreateOptions{})
 	if err != nil {
@@ -82,8 +82,8 @@ func (b *bench) create(t testing.TB, pod *corev1.Pod) *corev1.Pod {
 	return made
 }
 
-// podOf is a pod with this spec, in YAML. Unless that says otherwise it is not restarted, and has one container, c, that
-// runs the tool with the arguments.
+// podOf returns a pod with this spec, in YAML. By default it is not restarted, and has one container, c, that runs the test
+// tool with the arguments.
 func podOf(t testing.TB, name, spec string, args ...string) *corev1.Pod {
 	t.Helper()
 	pod := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: name}}
@@ -97,10 +97,10 @@ func podOf(t testing.TB, name, spec string, args ...string) *corev1.Pod {
 	return pod
 }
 
-// await returns the pod once it is what is wanted.
-func (b *bench) await(t testing.TB, name, wanted string, is func(*corev1.Pod) bool) *corev1.Pod {
+// await returns the pod as soon as is is true of it.
+func (b *podNamespace) await(t testing.TB, name, streamCount string, is func(*corev1.Pod) bool) *corev1.Pod {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	ctx, cancel := context.WithTimeout(t.Context(), waitLimit)
 	defer cancel()
 	last := &corev1.Pod{}
 	for ctx.Err() == nil {
@@ -121,11 +121,11 @@ func (b *bench) await(t testing.TB, name, wanted string, is func(*corev1.Pod) bo
 		watching.Stop()
 	}
 	status, _ := yaml.Marshal(last.Status)
-	t.Fatalf("pod %s: not %s within %v:\n%s\n%s", name, wanted, patience, status, b.agentLog())
+	t.Fatalf("pod %s: not %s within %v:\n%s\n%s", name, streamCount, waitLimit, status, b.agentLog())
 	return nil
 }
 
-func (b *bench) awaitRunning(t testing.TB, name string) *corev1.Pod {
+func (b *podNamespace) awaitRunning(t testing.TB, name string) *corev1.Pod {
 	t.Helper()
 	return b.await(t, name, "running", isReady)
 }
@@ -139,16 +139,16 @@ func isReady(pod *corev1.Pod) bool {
 	return false
 }
 
-// awaitEnd returns the pod once it has ended.
-func (b *bench) awaitEnd(t testing.TB, name string) *corev1.Pod {
+// awaitEnd returns the pod once it has succeeded or failed.
+func (b *podNamespace) awaitEnd(t testing.TB, name string) *corev1.Pod {
 	t.Helper()
 	return b.await(t, name, "ended", func(pod *corev1.Pod) bool {
 		return pod.Status.Phase == corev1.PodSucceeded || pod.Status.Phase == corev1.PodFailed
 	})
 }
 
-// run runs a pod to its end, which must be well, and returns what it logged.
-func (b *bench) run(t *testing.T, pod *corev1.Pod) string {
+// run creates a pod, waits until it has succeeded, and returns its log.
+func (b *podNamespace) run(t *testing.T, pod *corev1.Pod) string {
 	t.Helper()
 	b.create(t, pod)
 	if ended := b.awaitEnd(t, pod.Name); ended.Status.Phase != corev1.PodSucceeded {
@@ -158,10 +158,11 @@ func (b *bench) run(t *testing.T, pod *corev1.Pod) string {
 	return b.kubectl(t, "logs", pod.Name)
 }
 
-// awaitEvent returns the first event of an object with this reason, "" being any, whose message contains the text.
-func (b *bench) awaitEvent(t testing.TB, object, reason, text string) *corev1.Event {
+// awaitEvent returns the first event of an object that has this reason, or any if reason is "", and a message that contains
+// the text.
+func (b *podNamespace) awaitEvent(t testing.TB, object, reason, text string) *corev1.Event {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	ctx, cancel := context.WithTimeout(t.Context(), waitLimit)
 	defer cancel()
 	selector := "involvedObject.name=" + object
 	watching, err := b.Client().CoreV1().Events(b.namespace).Watch(ctx, metav1.ListOptions{FieldSelector: selector})
@@ -183,7 +184,7 @@ func (b *bench) awaitEvent(t testing.TB, object, reason, text string) *corev1.Ev
 	return nil
 }
 
-// stream is what a running kubectl writes, line by line.
+// stream is the output of a running kubectl, line by line.
 type stream struct {
 	t       *testing.T
 	process *exec.Cmd
@@ -191,10 +192,10 @@ type stream struct {
 	timeout <-chan time.Time
 }
 
-// stream starts the real kubectl; what it has not written in time counts as its end.
-func (b *bench) stream(t *testing.T, args ...string) *stream {
+// stream starts kubectl. Output after waitLimit counts as missing.
+func (b *podNamespace) stream(t *testing.T, args ...string) *stream {
 	t.Helper()
-	s := &stream{t: t, process: b.command(t, args...), lines: make(chan string, 1024), timeout: time.After(patience)}
+	s := &stream{t: t, process: b.command(t, args...), lines: make(chan string, 1024), timeout: time.After(waitLimit)}
 	out, err := s.process.StdoutPipe()
 	if err != nil {
 		t.Fatal(err)
@@ -216,12 +217,12 @@ func (s *stream) next() (line string, ok bool) {
 	select {
 	case line, ok = <-s.lines:
 	case <-s.timeout:
-		s.t.Errorf("%q has not come to what is wanted, nor to its end, within %v", s.process.Args, patience)
+		s.t.Errorf("%q has neither written the expected line nor ended within %v", s.process.Args, waitLimit)
 	}
 	return line, ok
 }
 
-// await passes over lines until one that is wanted.
+// await skips lines until the wanted one.
 func (s *stream) await(want string) {
 	s.t.Helper()
 	var seen []string
@@ -244,7 +245,7 @@ func (s *stream) end() {
 	}
 }
 
-// stop ends it.
+// stop kills kubectl.
 func (s *stream) stop() {
 	_ = s.process.Process.Kill()
 	for range s.lines {
@@ -252,13 +253,13 @@ func (s *stream) stop() {
 	}
 }
 
-// exec runs the tool in a container of a pod and returns what it writes.
-func (b *bench) exec(t *testing.T, pod string, args ...string) string {
+// exec runs the test tool in a container of a pod and returns its output.
+func (b *podNamespace) exec(t *testing.T, pod string, args ...string) string {
 	t.Helper()
 	return b.kubectl(t, append([]string{"exec", pod, "--", "/bin/tool"}, args...)...)
 }
 
-func (b *bench) config(t testing.TB) *rest.Config {
+func (b *podNamespace) config(t testing.TB) *rest.Config {
 	t.Helper()
 	config, err := clientcmd.BuildConfigFromFlags("", b.Kubeconfig())
 	if err != nil {
@@ -268,7 +269,7 @@ func (b *bench) config(t testing.TB) *rest.Config {
 	return config
 }
 
-func (b *bench) tokenOf(t *testing.T, account string, audiences ...string) string {
+func (b *podNamespace) tokenOf(t *testing.T, account string, audiences ...string) string {
 	t.Helper()
 	request := &authenticationv1.TokenRequest{Spec: authenticationv1.TokenRequestSpec{Audiences: audiences}}
 	answer, err := b.Client().CoreV1().ServiceAccounts(b.namespace).CreateToken(t.Context(), account, request, metav1.CreateOptions{})
@@ -278,8 +279,8 @@ func (b *bench) tokenOf(t *testing.T, account string, audiences ...string) strin
 	return answer.Status.Token
 }
 
-// metric reads one of the agent's, 0 where it is not there yet.
-func (b *bench) metric(t *testing.T, name string) float64 {
+// metric reads one of the agent's metrics. It returns 0 for a metric that is not there yet.
+func (b *podNamespace) metric(t *testing.T, name string) float64 {
 	t.Helper()
 	config := b.config(t)
 	config.CAData, config.CAFile, config.Insecure = nil, "", true // clients do not trust the CA of nodes
@@ -287,7 +288,7 @@ func (b *bench) metric(t *testing.T, name string) float64 {
 	if err != nil {
 		t.Fatal(err)
 	}
-	answer, err := client.Get("https://" + b.serves(t) + "/metrics")
+	answer, err := client.Get("https://" + b.agentAddress(t) + "/metrics")
 	if err != nil {
 		t.Fatal(err)
 	}

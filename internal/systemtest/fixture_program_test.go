@@ -25,15 +25,15 @@ import (
 	"lanyard.dev/internal/standalone"
 )
 
-// program is the lanyard program as a process of its own.
+// program is a process that runs lanyard.
 type program struct {
 	process *exec.Cmd
 	log     string
 	ended   chan error
 }
 
-// startProgram runs lanyard with the arguments, its standard output and error in the log. What still runs at the end of
-// the test is killed.
+// startProgram runs lanyard with the arguments. Its standard output and error go to the log. A process that still runs at
+// the end of the test is killed.
 func startProgram(t testing.TB, log string, args ...string) *program {
 	t.Helper()
 	if runtime.GOOS == "windows" {
@@ -62,7 +62,7 @@ func startProgram(t testing.TB, log string, args ...string) *program {
 	return p
 }
 
-// awaitLine returns when the log holds a match, and fails the test when the program ends before.
+// awaitLine returns when the log has that many matches of the pattern, and fails the test if the program ends before.
 func (p *program) awaitLine(t testing.TB, pattern string, times int) {
 	t.Helper()
 	line := regexp.MustCompile(pattern)
@@ -83,7 +83,7 @@ func (p *program) awaitLine(t testing.TB, pattern string, times int) {
 	})
 }
 
-// end sends the signal and returns after how long the process ended, and how.
+// end sends the signal, and returns how long the process took to end and its error.
 func (p *program) end(t testing.TB, signal syscall.Signal) (time.Duration, error) {
 	t.Helper()
 	started := time.Now()
@@ -93,23 +93,23 @@ func (p *program) end(t testing.TB, signal syscall.Signal) (time.Duration, error
 	select {
 	case err := <-p.ended:
 		return time.Since(started), err
-	case <-time.After(patience):
+	case <-time.After(waitLimit):
 		t.Fatalf("lanyard did not end on %v", signal)
 	}
 	return 0, nil
 }
 
-// household is a data directory with a port of its own, on which lanyard up is started again and again. The port stays,
-// since the issuer of tokens is named after it.
-type household struct {
+// upServer is a data directory and a port on which a test starts lanyard up, possibly several times. The port stays the same
+// because the issuer of tokens is named after it.
+type upServer struct {
 	dir, log string
 	port     int
 	starts   int
-	// brief has tokens live for tokenLife.
-	brief bool
+	// shortTokens limits the life of tokens to shortTokenLife.
+	shortTokens bool
 }
 
-func newHousehold(t testing.TB) *household {
+func newUpServer(t testing.TB) *upServer {
 	t.Helper()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -117,28 +117,29 @@ func newHousehold(t testing.TB) *household {
 	}
 	defer func() { _ = listener.Close() }()
 	dir := t.TempDir()
-	return &household{dir: filepath.Join(dir, "data"), log: filepath.Join(dir, "log"), port: listener.Addr().(*net.TCPAddr).Port}
+	return &upServer{dir: filepath.Join(dir, "data"), log: filepath.Join(dir, "log"), port: listener.Addr().(*net.TCPAddr).Port}
 }
 
-func (h *household) up(t testing.TB) *program {
+// start runs lanyard up and returns when it is ready.
+func (h *upServer) start(t testing.TB) *program {
 	t.Helper()
 	h.starts++
 	args := []string{"up", "--data-dir", h.dir, "--secure-port", fmt.Sprint(h.port), "--container-runtime-endpoint", "none"}
-	if h.brief {
-		args = []string{briefUp, h.dir, fmt.Sprint(h.port)}
+	if h.shortTokens {
+		args = []string{shortTokenUp, h.dir, fmt.Sprint(h.port)}
 	}
 	p := startProgram(t, h.log, args...)
 	p.awaitLine(t, `(?m)^lanyard is up at https://`, h.starts)
 	return p
 }
 
-// tokenLife is how long tokens live where they are to end while a test looks on.
-const tokenLife = 6 * time.Second
+// shortTokenLife is the life of tokens in tests that wait for their end.
+const shortTokenLife = 6 * time.Second
 
-// briefUp is a command that lanyard has in tests only: up, but with such tokens.
-const briefUp = "brief-up"
+// shortTokenUp is a command that the program has in tests only: up, with tokens that live for shortTokenLife.
+const shortTokenUp = "brief-up"
 
-func upBriefly(args []string) (code int) {
+func upWithShortTokens(args []string) (code int) {
 	port, err := strconv.Atoi(args[1])
 	if err != nil {
 		panic(err)
@@ -147,7 +148,7 @@ func upBriefly(args []string) (code int) {
 	defer stop()
 	a, err := standalone.Start(ctx, standalone.Config{
 		DataDir: args[0], BindAddress: "127.0.0.1", Port: port, Log: os.Stderr, Unannounced: true,
-		MinTokenExpiration: tokenLife, MaxTokenExpiration: tokenLife,
+		MinTokenExpiration: shortTokenLife, MaxTokenExpiration: shortTokenLife,
 	})
 	if err == nil {
 		fmt.Fprintln(os.Stderr, "lanyard is up at", a.URL)
@@ -160,7 +161,7 @@ func upBriefly(args []string) (code int) {
 	return 0
 }
 
-func (h *household) config(t testing.TB) *rest.Config {
+func (h *upServer) config(t testing.TB) *rest.Config {
 	t.Helper()
 	config, err := clientcmd.BuildConfigFromFlags("", filepath.Join(h.dir, "admin.kubeconfig"))
 	if err != nil {
@@ -170,7 +171,7 @@ func (h *household) config(t testing.TB) *rest.Config {
 	return config
 }
 
-// lanyard runs the program and returns what it writes.
+// lanyard runs the program, which must succeed, and returns its standard output.
 func lanyard(t testing.TB, args ...string) string {
 	t.Helper()
 	self, err := os.Executable()
@@ -189,7 +190,8 @@ func lanyard(t testing.TB, args ...string) string {
 	return string(out)
 }
 
-// kubectl returns the real one. spdy makes it speak what it spoke before WebSockets.
+// kubectl returns a command that runs the real kubectl. If spdy is set, kubectl uses SPDY for sessions, otherwise
+// WebSockets.
 func kubectl(t testing.TB, kubeconfig, namespace string, spdy bool, args ...string) *exec.Cmd {
 	t.Helper()
 	self, err := os.Executable()
@@ -202,8 +204,8 @@ func kubectl(t testing.TB, kubeconfig, namespace string, spdy bool, args ...stri
 	return command
 }
 
-// says runs it and returns what it wrote and its exit code.
-func says(t *testing.T, command *exec.Cmd) (stdout, stderr string, code int) {
+// runCommand runs a command and returns its output and its exit code.
+func runCommand(t *testing.T, command *exec.Cmd) (stdout, stderr string, code int) {
 	t.Helper()
 	var out, errs bytes.Buffer
 	command.Stdout, command.Stderr = &out, &errs
@@ -217,8 +219,8 @@ func says(t *testing.T, command *exec.Cmd) (stdout, stderr string, code int) {
 	return out.String(), errs.String(), 0
 }
 
-// bothWays runs a test by WebSocket and by SPDY.
-func bothWays(t *testing.T, test func(t *testing.T, spdy bool)) {
+// overBothProtocols runs a test over WebSockets and over SPDY.
+func overBothProtocols(t *testing.T, test func(t *testing.T, spdy bool)) {
 	for name, spdy := range map[string]bool{"WebSocket": false, "SPDY": true} {
 		t.Run(name, func(t *testing.T) { test(t, spdy) })
 	}

@@ -28,11 +28,11 @@ import (
 	"lanyard.dev/internal/podoptions"
 )
 
-// fakeRuntime is a container runtime whose containers are the machine itself. It serves sessions as CRI runtimes do: by
-// SPDY, on loopback, each at a URL that is good once.
+// fakeRuntime is a container runtime whose containers are this machine. It serves sessions as CRI runtimes do: over SPDY on
+// loopback, each at a URL that is valid once.
 type fakeRuntime struct {
 	streaming *httptest.Server
-	elsewhere atomic.Pointer[url.URL] // instead of streaming, if set
+	redirect  atomic.Pointer[url.URL] // if set, the URL of every session
 
 	mu       sync.Mutex
 	offered  int
@@ -62,9 +62,10 @@ func (f *fakeRuntime) serve(w http.ResponseWriter, r *http.Request) {
 	session(w, r)
 }
 
-func (f *fakeRuntime) offer(session http.HandlerFunc) (*url.URL, error) {
-	if elsewhere := f.elsewhere.Load(); elsewhere != nil {
-		return elsewhere, nil
+// newSession returns the URL at which session is served once.
+func (f *fakeRuntime) newSession(session http.HandlerFunc) (*url.URL, error) {
+	if redirect := f.redirect.Load(); redirect != nil {
+		return redirect, nil
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -75,16 +76,16 @@ func (f *fakeRuntime) offer(session http.HandlerFunc) (*url.URL, error) {
 }
 
 func (f *fakeRuntime) ExecURL(_ context.Context, id string, command []string, s podoptions.Streams) (*url.URL, error) {
-	return f.offer(func(w http.ResponseWriter, r *http.Request) {
-		f.converse(w, r, s, func(ctx context.Context, streams map[string]httpstream.Stream) error {
-			return run(ctx, exec.CommandContext(ctx, command[0], command[1:]...), streams)
+	return f.newSession(func(w http.ResponseWriter, r *http.Request) {
+		f.serveStreams(w, r, s, func(ctx context.Context, streams map[string]httpstream.Stream) error {
+			return runWithStreams(ctx, exec.CommandContext(ctx, command[0], command[1:]...), streams)
 		})
 	})
 }
 
 func (f *fakeRuntime) AttachURL(_ context.Context, id string, s podoptions.Streams) (*url.URL, error) {
-	return f.offer(func(w http.ResponseWriter, r *http.Request) {
-		f.converse(w, r, s, func(_ context.Context, streams map[string]httpstream.Stream) error {
+	return f.newSession(func(w http.ResponseWriter, r *http.Request) {
+		f.serveStreams(w, r, s, func(_ context.Context, streams map[string]httpstream.Stream) error {
 			_, err := fmt.Fprintf(streams[corev1.StreamTypeStdout], "attached to %s\n", id)
 			return err
 		})
@@ -92,10 +93,10 @@ func (f *fakeRuntime) AttachURL(_ context.Context, id string, s podoptions.Strea
 }
 
 func (f *fakeRuntime) PortForwardURL(_ context.Context, id string, _ []int32) (*url.URL, error) {
-	return f.offer(forward)
+	return f.newSession(servePortForward)
 }
 
-// Logs writes the lines and, to follow, waits for the end of ctx.
+// Logs writes the lines. If the log is followed, it then waits until ctx ends.
 func (f *fakeRuntime) Logs(ctx context.Context, id string, o *corev1.PodLogOptions, stdout, _ io.Writer) error {
 	f.mu.Lock()
 	f.logged = append(f.logged, *o)
@@ -115,8 +116,9 @@ func (f *fakeRuntime) Logs(ctx context.Context, id string, o *corev1.PodLogOptio
 	return nil
 }
 
-// converse takes the streams of a session and runs it; its end is told on the stream for errors, in the form of v4.
-func (f *fakeRuntime) converse(w http.ResponseWriter, r *http.Request, s podoptions.Streams, session func(context.Context, map[string]httpstream.Stream) error) {
+// serveStreams accepts the streams of a session and runs it. Its result goes to the error stream, in the format of version
+// 4.
+func (f *fakeRuntime) serveStreams(w http.ResponseWriter, r *http.Request, s podoptions.Streams, session func(context.Context, map[string]httpstream.Stream) error) {
 	if _, err := httpstream.Handshake(r, w, []string{remotecommand.StreamProtocolV4Name}); err != nil {
 		return
 	}
@@ -136,7 +138,7 @@ func (f *fakeRuntime) converse(w http.ResponseWriter, r *http.Request, s podopti
 		cancel()
 	}()
 	streams := map[string]httpstream.Stream{}
-	for want := wanted(s); want > 0; want-- {
+	for want := streamCount(s); want > 0; want-- {
 		select {
 		case stream := <-opened:
 			streams[stream.Headers().Get(corev1.StreamType)] = stream
@@ -145,7 +147,7 @@ func (f *fakeRuntime) converse(w http.ResponseWriter, r *http.Request, s podopti
 		}
 	}
 	if s.TTY {
-		go f.watchSize(streams[corev1.StreamTypeResize])
+		go f.recordSize(streams[corev1.StreamTypeResize])
 	}
 	status := metav1.Status{Status: metav1.StatusSuccess}
 	if exit := (*exec.ExitError)(nil); errors.As(session(ctx, streams), &exit) {
@@ -161,8 +163,8 @@ func (f *fakeRuntime) converse(w http.ResponseWriter, r *http.Request, s podopti
 	<-conn.CloseChan()
 }
 
-func wanted(s podoptions.Streams) int {
-	n := 1 // that for errors
+func streamCount(s podoptions.Streams) int {
+	n := 1 // the error stream
 	for _, open := range []bool{s.Stdin, s.Stdout, s.Stderr, s.TTY} {
 		if open {
 			n++
@@ -171,14 +173,14 @@ func wanted(s podoptions.Streams) int {
 	return n
 }
 
-func (f *fakeRuntime) watchSize(stream io.Reader) {
+func (f *fakeRuntime) recordSize(stream io.Reader) {
 	var size struct{ Width, Height uint16 }
 	if json.NewDecoder(stream).Decode(&size) == nil {
 		f.resized <- fmt.Sprintf("%dx%d", size.Width, size.Height)
 	}
 }
 
-func run(ctx context.Context, command *exec.Cmd, streams map[string]httpstream.Stream) error {
+func runWithStreams(ctx context.Context, command *exec.Cmd, streams map[string]httpstream.Stream) error {
 	if stream := streams[corev1.StreamTypeStdin]; stream != nil {
 		in, err := command.StdinPipe()
 		if err != nil {
@@ -198,8 +200,8 @@ func run(ctx context.Context, command *exec.Cmd, streams map[string]httpstream.S
 	return command.Run()
 }
 
-// forward joins each pair of streams with the port of this machine.
-func forward(w http.ResponseWriter, r *http.Request) {
+// servePortForward connects each pair of streams to a port of this machine.
+func servePortForward(w http.ResponseWriter, r *http.Request) {
 	if _, err := httpstream.Handshake(r, w, []string{"portforward.k8s.io"}); err != nil {
 		return
 	}
@@ -207,7 +209,7 @@ func forward(w http.ResponseWriter, r *http.Request) {
 		go func() {
 			<-accepted
 			if stream.Headers().Get(corev1.StreamType) == corev1.StreamTypeData {
-				relay(stream)
+				relayPort(stream)
 			} else {
 				_ = stream.Close()
 			}
@@ -221,7 +223,7 @@ func forward(w http.ResponseWriter, r *http.Request) {
 	<-conn.CloseChan()
 }
 
-func relay(stream httpstream.Stream) {
+func relayPort(stream httpstream.Stream) {
 	defer func() { _ = stream.Close() }()
 	port, err := net.Dial("tcp", "127.0.0.1:"+strings.TrimSpace(stream.Headers().Get(corev1.PortHeader)))
 	if err != nil {

@@ -26,16 +26,16 @@ import (
 	"lanyard.dev/lanyardtest"
 )
 
-// images are what a containerd of these tests has besides the tool's.
+// images are the images that the containerd of these tests has besides that of the test tool.
 func images() []nodetest.Image {
 	return []nodetest.Image{{Name: "docker.io/library/my-dashboard:latest", Main: "lanyard.dev/examples/dashboard"}}
 }
 
-// sites are shared by the tests that leave containerd, agent and authority alone, and keep apart by namespace.
-var sites struct {
-	runtime       sync.Once
-	containerd    *nodetest.Containerd
-	common, brief sharedSite
+// sharedSites are shared by tests that do not disturb containerd, agent and authority. Each test has its own namespace.
+var sharedSites struct {
+	runtime             sync.Once
+	containerd          *nodetest.Containerd
+	common, shortTokens sharedSite
 }
 
 type sharedSite struct {
@@ -43,15 +43,15 @@ type sharedSite struct {
 	site *site
 }
 
-// containerd returns the shared one, or skips the test.
+// containerd returns the shared containerd, or skips the test if this machine cannot run one.
 func containerd(t testing.TB) *nodetest.Containerd {
 	t.Helper()
 	nodetest.Require(t)
-	sites.runtime.Do(func() { sites.containerd = nodetest.Start(shared, images()...) })
-	if sites.containerd == nil {
-		t.Fatal("the containerd of all tests did not start: see the first test that needed it")
+	sharedSites.runtime.Do(func() { sharedSites.containerd = nodetest.Start(shared, images()...) })
+	if sharedSites.containerd == nil {
+		t.Fatal("the shared containerd did not start: see the first test that used it")
 	}
-	return sites.containerd
+	return sharedSites.containerd
 }
 
 func (s *sharedSite) get(t testing.TB, o lanyardtest.Options) *site {
@@ -59,44 +59,44 @@ func (s *sharedSite) get(t testing.TB, o lanyardtest.Options) *site {
 	c := containerd(t)
 	s.once.Do(func() { s.site = newSite(shared, c, lanyardtest.StartWith(shared, o)) })
 	if s.site == nil {
-		t.Fatal("the site of all tests did not start: see the first test that needed it")
+		t.Fatal("the shared site did not start: see the first test that used it")
 	}
 	return s.site
 }
 
-// commonSite is where tokens live for an hour.
-func commonSite(t testing.TB) *site { return sites.common.get(t, lanyardtest.Options{}) }
+// commonSite returns a shared site whose tokens live for an hour.
+func commonSite(t testing.TB) *site { return sharedSites.common.get(t, lanyardtest.Options{}) }
 
-// briefSite is where tokens live for a few seconds, whatever is asked for.
-func briefSite(t testing.TB) *site {
-	return sites.brief.get(t, lanyardtest.Options{MinTokenExpiration: tokenLife, MaxTokenExpiration: tokenLife})
+// shortTokenSite returns a shared site whose tokens live for shortTokenLife, whatever is requested.
+func shortTokenSite(t testing.TB) *site {
+	return sharedSites.shortTokens.get(t, lanyardtest.Options{MinTokenExpiration: shortTokenLife, MaxTokenExpiration: shortTokenLife})
 }
 
-// hub is an authority as a site needs it: in this process or another.
-type hub interface {
+// siteAuthority is an authority in this process or another one.
+type siteAuthority interface {
 	Kubeconfig() string
 	Client() kubernetes.Interface
 }
 
 // site is an authority with one node, whose agent is a process of its own that joined with a bootstrap token.
 type site struct {
-	hub
+	siteAuthority
 	containerd *nodetest.Containerd
 	node       string
-	root, log  string // of the agent
+	root, log  string // the agent's directory and its log file
 	args       []string
 	agent      *program
 	ended      sync.Once
 }
 
-// newSite makes the node and returns when it is ready. At the end of t nothing of it may be left.
-func newSite(t testing.TB, c *nodetest.Containerd, authority hub, flags ...string) *site {
+// newSite adds a node to the authority and returns when the node is ready. At the end of t, nothing of its pods may be left.
+func newSite(t testing.TB, c *nodetest.Containerd, authority siteAuthority, flags ...string) *site {
 	t.Helper()
 	dir, err := os.MkdirTemp(c.Dir(), "agent-")
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := &site{hub: authority, containerd: c, node: "here", root: filepath.Join(dir, "root"), log: filepath.Join(dir, "log")}
+	s := &site{siteAuthority: authority, containerd: c, node: "here", root: filepath.Join(dir, "root"), log: filepath.Join(dir, "log")}
 	join := filepath.Join(dir, "bootstrap.kubeconfig")
 	token := lanyard(t, "node", "token", "create", "--print-join", "--kubeconfig", authority.Kubeconfig())
 	if err := os.WriteFile(join, []byte(token), 0o600); err != nil {
@@ -113,10 +113,10 @@ func newSite(t testing.TB, c *nodetest.Containerd, authority hub, flags ...strin
 	return s
 }
 
-// awaitServing returns when the agent has the certificate to serve logs and exec with.
+// awaitServing returns when the agent has a serving certificate, and so serves logs and exec.
 func (s *site) awaitServing(t testing.TB) {
 	t.Helper()
-	address := s.serves(t)
+	address := s.agentAddress(t)
 	eventually(t, "the agent serves", func(ctx context.Context) bool {
 		connection, err := (&tls.Dialer{Config: &tls.Config{InsecureSkipVerify: true}}).DialContext(ctx, "tcp", address)
 		if err != nil {
@@ -126,8 +126,8 @@ func (s *site) awaitServing(t testing.TB) {
 	})
 }
 
-// serves is where the node says that its agent serves.
-func (s *site) serves(t testing.TB) (address string) {
+// agentAddress returns the address and port in the node's status.
+func (s *site) agentAddress(t testing.TB) (address string) {
 	t.Helper()
 	node, err := s.Client().CoreV1().Nodes().Get(t.Context(), s.node, metav1.GetOptions{})
 	if err != nil {
@@ -167,13 +167,13 @@ func (s *site) agentLog() string {
 	return string(words[max(0, len(words)-4096):])
 }
 
-// end ends the site, once: see finish.
+// end calls finish once.
 func (s *site) end(t testing.TB) {
 	t.Helper()
 	s.ended.Do(func() { s.finish(t) })
 }
 
-// finish deletes what pods there are, which must leave nothing behind, and ends the agent in order.
+// finish deletes all pods, checks that nothing of them is left, and terminates the agent.
 func (s *site) finish(t testing.TB) {
 	t.Helper()
 	pods := s.Client().CoreV1().Pods(metav1.NamespaceAll)
@@ -191,11 +191,11 @@ func (s *site) finish(t testing.TB) {
 	var left []string
 	defer func() {
 		if len(left) > 0 {
-			t.Errorf("left behind: %q\n%s", left, s.agentLog())
+			t.Errorf("left of the pods: %q\n%s", left, s.agentLog())
 		}
 	}()
-	eventually(t, "nothing is left", func(context.Context) bool {
-		left = s.left(t)
+	eventually(t, "nothing is left of the pods", func(context.Context) bool {
+		left = s.leftovers(t)
 		return len(left) == 0
 	})
 	if _, err := s.agent.end(t, syscall.SIGTERM); err != nil {
@@ -206,8 +206,8 @@ func (s *site) finish(t testing.TB) {
 	}
 }
 
-// left is what there is of pods: objects, directories, mounts, and what the runtime holds of this agent.
-func (s *site) left(t testing.TB) []string {
+// leftovers lists what is left of pods: objects, directories, mounts, and the containers of this agent.
+func (s *site) leftovers(t testing.TB) []string {
 	t.Helper()
 	var found []string
 	all, err := s.Client().CoreV1().Pods(metav1.NamespaceAll).List(context.Background(), metav1.ListOptions{})
@@ -228,11 +228,11 @@ func (s *site) left(t testing.TB) []string {
 	for _, mount := range mounts {
 		found = append(found, "mount "+mount.Mountpoint)
 	}
-	return append(found, s.held(t)...)
+	return append(found, s.runtimeContainers(t)...)
 }
 
-// held is what the runtime holds of this agent.
-func (s *site) held(t testing.TB) []string {
+// runtimeContainers lists the containers of this agent in containerd.
+func (s *site) runtimeContainers(t testing.TB) []string {
 	t.Helper()
 	id, err := os.ReadFile(filepath.Join(s.root, "agent-id"))
 	if err != nil {
@@ -251,11 +251,11 @@ func (s *site) held(t testing.TB) []string {
 	return found
 }
 
-// labels are those of a container that is there still.
+// labels returns the labels of a container, none if the container is gone, and nil if they cannot be read.
 func (s *site) labels(container string) map[string]string {
 	out, err := exec.Command("ctr", "-a", strings.TrimPrefix(s.containerd.Endpoint(), "unix://"), "-n", "k8s.io", "containers", "info", container).Output()
 	if err != nil {
-		return map[string]string{} // gone meanwhile
+		return map[string]string{} // removed since it was listed
 	}
 	var info struct{ Labels map[string]string }
 	if json.Unmarshal(out, &info) != nil {
@@ -264,12 +264,12 @@ func (s *site) labels(container string) map[string]string {
 	return info.Labels
 }
 
-// home is a household as a hub.
-type home struct {
-	*household
+// upAuthority is an upServer as a siteAuthority.
+type upAuthority struct {
+	*upServer
 	kubernetes.Interface
 }
 
-func (h home) Client() kubernetes.Interface { return h.Interface }
+func (h upAuthority) Client() kubernetes.Interface { return h.Interface }
 
-func (h home) Kubeconfig() string { return filepath.Join(h.dir, "admin.kubeconfig") }
+func (h upAuthority) Kubeconfig() string { return filepath.Join(h.dir, "admin.kubeconfig") }

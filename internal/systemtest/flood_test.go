@@ -28,22 +28,23 @@ import (
 
 const selfReviewPath = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews"
 
-// flood is an account without any right that tries to stop an authority, beside those who must not notice.
+// flood is an attack on an authority by one account without rights, and two callers that must still be answered: a node and
+// an account like the attacker's.
 type flood struct {
-	url, token  string
-	admin       *caller
-	node        *caller
-	neighbour   *caller
-	renewed     atomic.Int64
-	missed      chan error // the first renewal that was not answered well
-	connections []net.Conn
+	url, token    string
+	admin         *caller
+	node          *caller
+	neighbour     *caller
+	renewed       atomic.Int64
+	missedRenewal chan error // the first renewal that failed
+	connections   []net.Conn
 }
 
-// newFlood starts an authority in a process of its own, and a node that renews its Lease until the test ends.
+// newFlood starts an authority in a process of its own.
 func newFlood(t *testing.T) *flood {
 	t.Helper()
-	h := newHousehold(t)
-	h.up(t)
+	h := newUpServer(t)
+	h.start(t)
 	config := h.config(t)
 	core := clientFor(t, config).CoreV1()
 	tokens := map[string]string{}
@@ -59,22 +60,22 @@ func newFlood(t *testing.T) *flood {
 		tokens[name] = issued.Status.Token
 	}
 	f := &flood{
-		url: config.Host, missed: make(chan error, 1), token: tokens["attacker"], admin: callerFor(t, config),
+		url: config.Host, missedRenewal: make(chan error, 1), token: tokens["attacker"], admin: callerFor(t, config),
 		node: callerFor(t, nodeConfig(t, h.dir, config, "steady")), neighbour: bearer(t, config, tokens["neighbour"]),
 	}
-	t.Cleanup(f.hangUp)
+	t.Cleanup(f.closeConnections)
 	return f
 }
 
-func (f *flood) hangUp() {
+func (f *flood) closeConnections() {
 	for _, c := range f.connections {
 		_ = c.Close()
 	}
 	f.connections = nil
 }
 
-// renew renews the node's Lease again and again until the test ends.
-func (f *flood) renew(t *testing.T) {
+// renewLease renews the node's Lease without a pause until the test ends.
+func (f *flood) renewLease(t *testing.T) {
 	t.Helper()
 	lease := coordinationv1.Lease{ObjectMeta: metav1.ObjectMeta{Name: "steady", Namespace: corev1.NamespaceNodeLease}}
 	lease.Spec.LeaseDurationSeconds = ptr.To[int32](40)
@@ -89,7 +90,7 @@ func (f *flood) renew(t *testing.T) {
 			case ctx.Err() != nil:
 				return
 			case err != nil || got.code != http.StatusOK:
-				f.missed <- fmt.Errorf("renewal %d: %v, %v", f.renewed.Load(), got, err)
+				f.missedRenewal <- fmt.Errorf("renewal %d: %v, %v", f.renewed.Load(), got, err)
 				return
 			}
 			f.renewed.Add(1)
@@ -97,13 +98,13 @@ func (f *flood) renew(t *testing.T) {
 	}()
 }
 
-// resident is the memory of the server process, in bytes.
+// resident returns the resident memory of the server's process, in bytes.
 func (f *flood) resident(t *testing.T) int {
 	t.Helper()
 	text := f.admin.must(t, http.MethodGet, "/metrics", nil).body
 	found := regexp.MustCompile(`(?m)^process_resident_memory_bytes (\S+)$`).FindSubmatch(text)
 	if found == nil {
-		t.Skip("the system does not tell how much memory a process has")
+		t.Skip("this system does not report the memory of a process")
 	}
 	value, err := strconv.ParseFloat(string(found[1]), 64)
 	if err != nil {
@@ -112,7 +113,7 @@ func (f *flood) resident(t *testing.T) int {
 	return int(value)
 }
 
-// connect opens a connection that will never be read: its receive buffer is as small as it can be.
+// connect opens a connection that is never read. Its receive buffer has the smallest possible size.
 func (f *flood) connect(t *testing.T, protocol string) *tls.Conn {
 	t.Helper()
 	plain, err := net.Dial("tcp", strings.TrimPrefix(f.url, "https://"))
@@ -123,8 +124,8 @@ func (f *flood) connect(t *testing.T, protocol string) *tls.Conn {
 	if err := plain.(*net.TCPConn).SetReadBuffer(1); err != nil {
 		t.Fatal(err)
 	}
-	// What the server never takes must not stop the attack.
-	if err := plain.SetDeadline(time.Now().Add(patience)); err != nil {
+	// A write that the server never reads must not block the attack.
+	if err := plain.SetDeadline(time.Now().Add(waitLimit)); err != nil {
 		t.Fatal(err)
 	}
 	conn := tls.Client(plain, &tls.Config{InsecureSkipVerify: true, NextProtos: []string{protocol}})
@@ -134,14 +135,14 @@ func (f *flood) connect(t *testing.T, protocol string) *tls.Conn {
 	return conn
 }
 
-// review is the body of a review whose answer repeats a name of this length.
+// reviewNaming returns the body of a review whose answer repeats a name of this length.
 func reviewNaming(length int) string {
 	return `{"apiVersion":"authorization.k8s.io/v1","kind":"SelfSubjectAccessReview","spec":{"resourceAttributes":{"verb":"get","resource":"pods","namespace":"default","name":"` +
 		strings.Repeat("x", length) + `"}}}`
 }
 
-// unread posts a body again and again over many connections of HTTP/1.1 and reads no answer.
-func (f *flood) unread(t *testing.T, connections, times int, body string) {
+// postUnread sends a body several times over many HTTP/1.1 connections and reads no answer.
+func (f *flood) postUnread(t *testing.T, connections, times int, body string) {
 	t.Helper()
 	text := []byte(fmt.Sprintf("POST %s HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer %s\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s",
 		selfReviewPath, f.token, len(body), body))
@@ -150,15 +151,15 @@ func (f *flood) unread(t *testing.T, connections, times int, body string) {
 		go func() {
 			for range times {
 				if _, err := conn.Write(text); err != nil {
-					return // refused, or not taken any more
+					return // the connection was closed, or the deadline has passed
 				}
 			}
 		}()
 	}
 }
 
-// streams posts the body on every stream that each of some connections of HTTP/2 may have, with windows of this size.
-func (f *flood) streams(t *testing.T, connections int, window uint32, body string) {
+// postStreams sends the body on 100 streams of each of several HTTP/2 connections, with windows of this size.
+func (f *flood) postStreams(t *testing.T, connections int, window uint32, body string) {
 	t.Helper()
 	for range connections {
 		f.openStreams(t, window, 100, func(framer *http2.Framer, stream uint32, header []byte) error {
@@ -170,7 +171,7 @@ func (f *flood) streams(t *testing.T, connections int, window uint32, body strin
 	}
 }
 
-// openStreams writes a request on each of many streams of one connection.
+// openStreams opens streams on one connection. each writes the frames of one stream.
 func (f *flood) openStreams(t *testing.T, window uint32, streams int, each func(framer *http2.Framer, stream uint32, header []byte) error) *tls.Conn {
 	t.Helper()
 	conn := f.connect(t, "h2")
@@ -200,20 +201,20 @@ func (f *flood) openStreams(t *testing.T, window uint32, streams int, each func(
 	return conn
 }
 
-// watchOver lets the attack last while the node renews its Lease many times and a neighbour, who has no more rights than
-// the attacker, is answered; it returns the most memory seen.
-func (f *flood) watchOver(t *testing.T) (most int) {
+// observe waits until the node has renewed its Lease 20 times. The neighbour must be answered meanwhile. It returns the most
+// resident memory seen.
+func (f *flood) observe(t *testing.T) (most int) {
 	t.Helper()
 	const renewals = 20
 	before := f.renewed.Load()
-	eventually(t, "renewals", func(ctx context.Context) bool {
+	eventually(t, "renewals of the Lease", func(ctx context.Context) bool {
 		most = max(most, f.resident(t))
 		if got, err := f.neighbour.try(ctx, http.MethodPost, selfReviewPath, []byte(reviewNaming(1))); err != nil || got.code != http.StatusCreated {
 			t.Errorf("the neighbour: %.200s, %v", got, err)
 			return true
 		}
 		select {
-		case err := <-f.missed:
+		case err := <-f.missedRenewal:
 			t.Fatalf("the node: %v", err)
 		default:
 		}
@@ -222,37 +223,37 @@ func (f *flood) watchOver(t *testing.T) (most int) {
 	return most
 }
 
-// TestOneCallerStopsNobody attacks an authority in each way that one account without rights has to hold its places,
-// memory and connections, beside a node that renews its Lease and an account like the attacker's.
-func TestOneCallerStopsNobody(t *testing.T) {
+// TestOneCallerCannotStopOthers attacks an authority in each way in which one account without rights can hold its places, memory
+// and connections, while a node renews its Lease and an account like the attacker's sends requests.
+func TestOneCallerCannotStopOthers(t *testing.T) {
 	t.Parallel()
 	f := newFlood(t)
-	f.renew(t)
-	idle := f.watchOver(t)
+	f.renewLease(t)
+	idle := f.observe(t)
 	for _, attack := range []struct {
 		name string
 		run  func(*testing.T)
 	}{
-		{"bodies over the limit", func(t *testing.T) { f.unread(t, 210, 1, reviewNaming(3_000_000)) }},
-		{"answers that nobody reads", func(t *testing.T) { f.unread(t, 210, 20, reviewNaming(60_000)) }},
-		{"streams with a closed window", func(t *testing.T) { f.streams(t, 4, 0, reviewNaming(60_000)) }},
-		{"streams over a blocked connection", func(t *testing.T) { f.streams(t, 4, 1<<30, reviewNaming(60_000)) }},
+		{"bodies over the limit", func(t *testing.T) { f.postUnread(t, 210, 1, reviewNaming(3_000_000)) }},
+		{"answers that are never read", func(t *testing.T) { f.postUnread(t, 210, 20, reviewNaming(60_000)) }},
+		{"streams with a closed window", func(t *testing.T) { f.postStreams(t, 4, 0, reviewNaming(60_000)) }},
+		{"streams over a blocked connection", func(t *testing.T) { f.postStreams(t, 4, 1<<30, reviewNaming(60_000)) }},
 		{"rapid reset", f.resetRapidly},
 	} {
 		t.Run(attack.name, func(t *testing.T) {
 			attack.run(t)
-			most := f.watchOver(t)
+			most := f.observe(t)
 			t.Logf("resident memory: idle %d MiB, now %d MiB", idle>>20, most>>20)
-			// Right after the start a server is small, and any work makes it grow.
+			// Right after its start a server uses little memory, and any work makes it grow.
 			if limit := 2 * max(idle, 160<<20); most >= limit {
 				t.Errorf("memory grew from %d to %d MiB, want less than %d MiB", idle>>20, most>>20, limit>>20)
 			}
-			f.hangUp()
+			f.closeConnections()
 		})
 	}
 }
 
-// resetRapidly opens streams and resets each at once, far more than a connection may have open.
+// resetRapidly opens streams and resets each at once, many more than a connection may have open.
 func (f *flood) resetRapidly(t *testing.T) {
 	t.Helper()
 	for range 4 {

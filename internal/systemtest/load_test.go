@@ -29,21 +29,21 @@ import (
 	"lanyard.dev/lanyardtest"
 )
 
-// crowd is many clients on fewer connections: several share one of HTTP/2, each of HTTP/1.1 has its own. The Go runtime
-// has raised the limit of open files to what this user may have.
-type crowd struct {
+// loadClients are many clients over fewer connections: several clients share each HTTP/2 connection, and each other client
+// has an HTTP/1.1 connection. The Go runtime has raised the limit of open files to the maximum of this user.
+type loadClients struct {
 	url, namespace, token string
 	clients               []*http.Client
 	answered, turnedAway  atomic.Int64
 }
 
-func newCrowd(t *testing.T, a *lanyardtest.Authority, shared, perConnection, alone int) *crowd {
+func newLoadClients(t *testing.T, a *lanyardtest.Authority, shared, perConnection, alone int) *loadClients {
 	t.Helper()
 	config, err := rest.TLSConfigFor(rest.AnonymousClientConfig(a.Config()))
 	if err != nil {
 		t.Fatal(err)
 	}
-	c := &crowd{url: a.URL(), namespace: a.Namespace(t)}
+	c := &loadClients{url: a.URL(), namespace: a.Namespace(t)}
 	a.CreateServiceAccount(t, c.namespace, "one-of-many")
 	a.Grant(t, c.namespace, "one-of-many", readConfigMaps, rbacRule("", "serviceaccounts/token", "create"))
 	c.token = a.Token(t, c.namespace, "one-of-many")
@@ -62,8 +62,8 @@ func newCrowd(t *testing.T, a *lanyardtest.Authority, shared, perConnection, alo
 	return c
 }
 
-// request is answered, or turned away with 429; anything else is an error.
-func (c *crowd) request(ctx context.Context, client *http.Client, method, path, body string) (*http.Response, error) {
+// request sends a request. An answer other than a success or 429 is an error.
+func (c *loadClients) request(ctx context.Context, client *http.Client, method, path, body string) (*http.Response, error) {
 	request, err := http.NewRequestWithContext(ctx, method, c.url+path, strings.NewReader(body))
 	if err != nil {
 		return nil, err
@@ -85,7 +85,8 @@ func (c *crowd) request(ctx context.Context, client *http.Client, method, path, 
 	return nil, errors.Join(fmt.Errorf("%s %s: %s %s", method, path, response.Status, text), response.Body.Close())
 }
 
-func (c *crowd) brief(ctx context.Context, client *http.Client, method, path, body string) error {
+// exchange sends a request and reads the answer to its end.
+func (c *loadClients) exchange(ctx context.Context, client *http.Client, method, path, body string) error {
 	response, err := c.request(ctx, client, method, path, body)
 	if err != nil {
 		return err
@@ -94,8 +95,8 @@ func (c *crowd) brief(ctx context.Context, client *http.Client, method, path, bo
 	return errors.Join(err, response.Body.Close())
 }
 
-// watchUntil opens a watch, says so, and reads until an event holds the text.
-func (c *crowd) watchUntil(ctx context.Context, client *http.Client, text string, opened func()) error {
+// watchUntil opens a watch, calls opened, and reads until an event contains the text.
+func (c *loadClients) watchUntil(ctx context.Context, client *http.Client, text string, opened func()) error {
 	response, err := c.request(ctx, client, http.MethodGet, "/api/v1/namespaces/"+c.namespace+"/configmaps?watch=true", "")
 	if err != nil {
 		return err
@@ -113,8 +114,8 @@ func (c *crowd) watchUntil(ctx context.Context, client *http.Client, text string
 	}
 }
 
-// each does something as every client at the same time, and returns a few of the errors.
-func (c *crowd) each(do func(*http.Client) error) error {
+// each calls do with every client at the same time, and returns a few of the errors.
+func (c *loadClients) each(do func(*http.Client) error) error {
 	var working sync.WaitGroup
 	failed := make(chan error, len(c.clients))
 	for _, client := range c.clients {
@@ -145,10 +146,10 @@ func TestTwoThousandClients(t *testing.T) {
 	if testing.Short() {
 		shared, alone = 40, 80
 	}
-	c := newCrowd(t, a, shared, perConnection, alone)
-	ctx, cancel := context.WithTimeout(t.Context(), 2*patience)
+	c := newLoadClients(t, a, shared, perConnection, alone)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*waitLimit)
 	defer cancel()
-	// Connections that never say a word must not keep the others out.
+	// Connections without a request must not keep other clients out.
 	for range 100 {
 		idle, err := net.Dial("tcp", strings.TrimPrefix(a.URL(), "https://"))
 		if err != nil {
@@ -158,10 +159,10 @@ func TestTwoThousandClients(t *testing.T) {
 	}
 	err := c.each(func(client *http.Client) error {
 		for range 2 {
-			if err := c.brief(ctx, client, http.MethodGet, "/api/v1/namespaces/"+c.namespace+"/configmaps/"+rootCAMap, ""); err != nil {
+			if err := c.exchange(ctx, client, http.MethodGet, "/api/v1/namespaces/"+c.namespace+"/configmaps/"+rootCAMap, ""); err != nil {
 				return err
 			}
-			if err := c.brief(ctx, client, http.MethodPost, "/api/v1/namespaces/"+c.namespace+"/serviceaccounts/one-of-many/token", `{}`); err != nil {
+			if err := c.exchange(ctx, client, http.MethodPost, "/api/v1/namespaces/"+c.namespace+"/serviceaccounts/one-of-many/token", `{}`); err != nil {
 				return err
 			}
 		}
@@ -183,8 +184,8 @@ func TestTwoThousandClients(t *testing.T) {
 	}
 }
 
-// watchTogether lets every client hold a watch, and then makes one object that all must be told of.
-func (c *crowd) watchTogether(ctx context.Context, t *testing.T, a *lanyardtest.Authority) {
+// watchTogether opens a watch for every client, and then creates one object that all watches must report.
+func (c *loadClients) watchTogether(ctx context.Context, t *testing.T, a *lanyardtest.Authority) {
 	t.Helper()
 	var opened sync.WaitGroup
 	opened.Add(len(c.clients))
@@ -245,7 +246,7 @@ func TestLargeBodies(t *testing.T) {
 	}
 }
 
-// TestEndlessBody: a body without an end is given up at the limit.
+// TestEndlessBody sends bodies without an end. The server stops reading at its limit.
 func TestEndlessBody(t *testing.T) {
 	t.Parallel()
 	a := authority(t)
@@ -269,7 +270,7 @@ func TestEndlessBody(t *testing.T) {
 	}
 }
 
-// zeros never ends.
+// zeros is a reader without an end.
 type zeros struct{}
 
 func (zeros) Read(p []byte) (int, error) {
@@ -292,21 +293,21 @@ func TestLargeHeaders(t *testing.T) {
 		headers []string
 		code    int
 	}{
-		"token of 20 KB":          {[]string{"Authorization", "Bearer " + strings.Repeat("x", 20_000)}, http.StatusUnauthorized},
-		"token of 900 KB":         {[]string{"Authorization", "Bearer " + strings.Repeat("x", 900_000)}, http.StatusUnauthorized},
-		"token of 10 MB":          {[]string{"Authorization", "Bearer " + strings.Repeat("x", 10_000_000)}, refused},
-		"thousands of headers":    {many(5000, 10), http.StatusOK},
-		"too many headers":        {many(50_000, 100), refused},
-		"a long other header":     {[]string{"X-Long", strings.Repeat("x", 10_000_000)}, refused},
-		"thousands of groups":     {append(many(0, 0), "Impersonate-User", strings.Repeat("x", 100_000)), http.StatusForbidden},
-		"not a bearer's":          {[]string{"Authorization", "Basic eDp4"}, http.StatusUnauthorized},
-		"no token after the word": {[]string{"Authorization", "Bearer "}, http.StatusUnauthorized},
+		"token of 20 KB":           {[]string{"Authorization", "Bearer " + strings.Repeat("x", 20_000)}, http.StatusUnauthorized},
+		"token of 900 KB":          {[]string{"Authorization", "Bearer " + strings.Repeat("x", 900_000)}, http.StatusUnauthorized},
+		"token of 10 MB":           {[]string{"Authorization", "Bearer " + strings.Repeat("x", 10_000_000)}, refused},
+		"thousands of headers":     {many(5000, 10), http.StatusOK},
+		"too many headers":         {many(50_000, 100), refused},
+		"one long header":          {[]string{"X-Long", strings.Repeat("x", 10_000_000)}, refused},
+		"thousands of groups":      {append(many(0, 0), "Impersonate-User", strings.Repeat("x", 100_000)), http.StatusForbidden},
+		"another scheme":           {[]string{"Authorization", "Basic eDp4"}, http.StatusUnauthorized},
+		"a bearer without a token": {[]string{"Authorization", "Bearer "}, http.StatusUnauthorized},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			started := time.Now()
 			got, err := overHTTP1(t, a.Config()).try(t.Context(), http.MethodGet, "/version", nil, tt.headers...)
-			// A server that has heard enough may hang up on a client that is still speaking.
+			// A server that refuses may close the connection while the client still sends.
 			if err != nil && tt.code == refused && time.Since(started) < 10*time.Second {
 				return
 			}
@@ -317,12 +318,12 @@ func TestLargeHeaders(t *testing.T) {
 	}
 }
 
-// The benchmarks count the whole round trip over HTTPS on one connection, client and server together.
+// The benchmarks measure the round trip over HTTPS on one connection, client and server together.
 
 const reviewPath = "/apis/authentication.k8s.io/v1/tokenreviews"
 
-// post sends one body again and again.
-func post(b *testing.B, c *caller, path string, next func(i int) []byte) {
+// benchmarkPost sends a POST request in each iteration, with the body that next returns.
+func benchmarkPost(b *testing.B, c *caller, path string, next func(i int) []byte) {
 	b.Helper()
 	c.must(b, http.MethodPost, path, next(0))
 	b.ReportAllocs()
@@ -335,8 +336,8 @@ func post(b *testing.B, c *caller, path string, next func(i int) []byte) {
 	}
 }
 
-// benched is an account with a token that may do what the benchmarks do.
-func benched(b *testing.B) (a *lanyardtest.Authority, namespace string, holder *caller) {
+// benchmarkAccount returns an account with the rights that the benchmarks need.
+func benchmarkAccount(b *testing.B) (a *lanyardtest.Authority, namespace string, holder *caller) {
 	b.Helper()
 	a = authority(b)
 	namespace = a.Namespace(b)
@@ -346,9 +347,9 @@ func benched(b *testing.B) (a *lanyardtest.Authority, namespace string, holder *
 }
 
 func BenchmarkTokenRequest(b *testing.B) {
-	_, namespace, holder := benched(b)
+	_, namespace, holder := benchmarkAccount(b)
 	body := []byte(`{"apiVersion":"authentication.k8s.io/v1","kind":"TokenRequest","spec":{"expirationSeconds":3600}}`)
-	post(b, holder, "/api/v1/namespaces/"+namespace+"/serviceaccounts/benched/token", func(int) []byte { return body })
+	benchmarkPost(b, holder, "/api/v1/namespaces/"+namespace+"/serviceaccounts/benched/token", func(int) []byte { return body })
 }
 
 func reviewOf(b *testing.B, text string) []byte {
@@ -356,12 +357,12 @@ func reviewOf(b *testing.B, text string) []byte {
 }
 
 func BenchmarkTokenReviewHot(b *testing.B) {
-	a, namespace, _ := benched(b)
+	a, namespace, _ := benchmarkAccount(b)
 	body := reviewOf(b, a.Token(b, namespace, "benched"))
-	post(b, callerFor(b, a.Config()), reviewPath, func(int) []byte { return body })
+	benchmarkPost(b, callerFor(b, a.Config()), reviewPath, func(int) []byte { return body })
 }
 
-// BenchmarkTokenReviewCold goes round more tokens than the verifier remembers.
+// BenchmarkTokenReviewCold reviews more tokens in turn than the verifier caches.
 func BenchmarkTokenReviewCold(b *testing.B) {
 	a := authority(b)
 	f := forgerAt(b, a, a.Namespace(b), "benched")
@@ -369,11 +370,11 @@ func BenchmarkTokenReviewCold(b *testing.B) {
 	for i := range bodies {
 		bodies[i] = reviewOf(b, f.issued(0))
 	}
-	post(b, callerFor(b, a.Config()), reviewPath, func(i int) []byte { return bodies[i%len(bodies)] })
+	benchmarkPost(b, callerFor(b, a.Config()), reviewPath, func(i int) []byte { return bodies[i%len(bodies)] })
 }
 
 func BenchmarkAuthenticatedGet(b *testing.B) {
-	_, namespace, holder := benched(b)
+	_, namespace, holder := benchmarkAccount(b)
 	path := "/api/v1/namespaces/" + namespace + "/configmaps/" + rootCAMap
 	holder.must(b, http.MethodGet, path, nil)
 	b.ReportAllocs()
@@ -385,10 +386,10 @@ func BenchmarkAuthenticatedGet(b *testing.B) {
 }
 
 func BenchmarkSubjectAccessReview(b *testing.B) {
-	a, namespace, _ := benched(b)
+	a, namespace, _ := benchmarkAccount(b)
 	body := encode(b, authorizationv1.SubjectAccessReview{Spec: authorizationv1.SubjectAccessReviewSpec{
 		User:               "system:serviceaccount:" + namespace + ":benched",
 		ResourceAttributes: &authorizationv1.ResourceAttributes{Namespace: namespace, Verb: "get", Resource: "configmaps"},
 	}})
-	post(b, callerFor(b, a.Config()), "/apis/authorization.k8s.io/v1/subjectaccessreviews", func(int) []byte { return body })
+	benchmarkPost(b, callerFor(b, a.Config()), "/apis/authorization.k8s.io/v1/subjectaccessreviews", func(int) []byte { return body })
 }

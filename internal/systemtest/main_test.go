@@ -30,10 +30,10 @@ import (
 	"lanyard.dev/lanyardtest"
 )
 
-// patience bounds every wait for an event that is sure to come, on a machine however slow.
-const patience = time.Minute
+// waitLimit bounds every wait for an event that is sure to come. It is long enough for a slow machine.
+const waitLimit = time.Minute
 
-// actAsLanyard in the environment makes the test binary the lanyard program.
+// actAsLanyard in the environment makes the test binary behave as the lanyard program.
 const actAsLanyard = "SYSTEMTEST_ACT_AS_LANYARD"
 
 // prepareProgram runs before the test binary acts as the lanyard program. A file for one operating system may replace it.
@@ -42,7 +42,7 @@ var prepareProgram = func() {}
 func TestMain(m *testing.M) {
 	if os.Getenv(actAsLanyard) != "" {
 		prepareProgram()
-		os.Exit(actAs(os.Args[1:]))
+		os.Exit(runLanyard(os.Args[1:]))
 	}
 	flag.Parse()
 	if !testing.Verbose() {
@@ -52,19 +52,19 @@ func TestMain(m *testing.M) {
 	os.Exit(max(code, shared.end()))
 }
 
-// actAs is the lanyard program, and what it does not let its users do.
-func actAs(args []string) (code int) {
-	if len(args) > 0 && args[0] == briefUp {
-		return upBriefly(args[1:])
+// runLanyard is the lanyard program with one more command, shortTokenUp.
+func runLanyard(args []string) (code int) {
+	if len(args) > 0 && args[0] == shortTokenUp {
+		return upWithShortTokens(args[1:])
 	}
 	return cli.Main()
 }
 
-// shared is the authority of all tests that only need some authority.
-var shared = &binaryLife{}
+// shared is what tests share. Its authority is for all tests that do not disturb it.
+var shared = &binaryTB{}
 
-// binaryLife is a testing.TB for what outlives the test that first needs it: its cleanups run when the binary ends.
-type binaryLife struct {
+// binaryTB is a testing.TB for fixtures that several tests share. Its cleanups run when the test binary ends.
+type binaryTB struct {
 	testing.TB
 
 	once      sync.Once
@@ -75,28 +75,28 @@ type binaryLife struct {
 	failed   bool
 }
 
-func (l *binaryLife) Context() context.Context { return context.Background() }
+func (l *binaryTB) Context() context.Context { return context.Background() }
 
-func (l *binaryLife) Helper() {}
+func (l *binaryTB) Helper() {}
 
-func (l *binaryLife) Cleanup(f func()) {
+func (l *binaryTB) Cleanup(f func()) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.cleanups = append(l.cleanups, f)
 }
 
-func (l *binaryLife) Errorf(format string, args ...any) {
+func (l *binaryTB) Errorf(format string, args ...any) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.failed = true
 	fmt.Fprintf(os.Stderr, format+"\n", args...)
 }
 
-func (l *binaryLife) Fatal(args ...any) { panic(fmt.Sprint(args...)) }
+func (l *binaryTB) Fatal(args ...any) { panic(fmt.Sprint(args...)) }
 
-func (l *binaryLife) Fatalf(format string, args ...any) { panic(fmt.Sprintf(format, args...)) }
+func (l *binaryTB) Fatalf(format string, args ...any) { panic(fmt.Sprintf(format, args...)) }
 
-func (l *binaryLife) TempDir() string {
+func (l *binaryTB) TempDir() string {
 	dir, err := os.MkdirTemp("", "systemtest-")
 	if err != nil {
 		l.Fatalf("%v", err)
@@ -105,7 +105,7 @@ func (l *binaryLife) TempDir() string {
 	return dir
 }
 
-func (l *binaryLife) end() (code int) {
+func (l *binaryTB) end() (code int) {
 	for i := len(l.cleanups) - 1; i >= 0; i-- {
 		l.cleanups[i]()
 	}
@@ -115,7 +115,7 @@ func (l *binaryLife) end() (code int) {
 	return 0
 }
 
-// authority returns the shared one.
+// authority returns the shared authority.
 func authority(t testing.TB) *lanyardtest.Authority {
 	t.Helper()
 	shared.once.Do(func() { shared.authority = lanyardtest.Start(shared) })
@@ -140,10 +140,10 @@ func dynamicFor(t testing.TB, config *rest.Config) *dynamic.DynamicClient {
 	return client
 }
 
-// eventually calls done until it holds; it is for what no watch tells of.
+// eventually calls done until it returns true. It is for conditions that no watch reports.
 func eventually(t testing.TB, what string, done func(context.Context) bool) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	ctx, cancel := context.WithTimeout(t.Context(), waitLimit)
 	defer cancel()
 	tick := time.NewTicker(10 * time.Millisecond)
 	defer tick.Stop()
@@ -151,17 +151,19 @@ func eventually(t testing.TB, what string, done func(context.Context) bool) {
 		select {
 		case <-tick.C:
 		case <-ctx.Done():
-			t.Fatalf("%s: not within %v", what, patience)
+			t.Fatalf("%s: not within %v", what, waitLimit)
 		}
 	}
 }
 
-func go1(f func() error) <-chan error {
+// async runs f in a goroutine and returns a channel with its error.
+func async(f func() error) <-chan error {
 	ended := make(chan error, 1)
 	go func() { ended <- f() }()
 	return ended
 }
 
+// writeKubeconfig writes a kubeconfig with the credentials of c, which impersonates as.
 func writeKubeconfig(t *testing.T, c *rest.Config, as rest.ImpersonationConfig) string {
 	t.Helper()
 	config := clientcmdapi.NewConfig()
@@ -185,13 +187,13 @@ func must(t *testing.T, err error) {
 	}
 }
 
-// caller makes plain HTTPS requests in one identity.
+// caller makes plain HTTPS requests with one identity.
 type caller struct {
 	client *http.Client
 	url    string
 }
 
-// answer is what came back.
+// answer is the answer to a request.
 type answer struct {
 	code   int
 	header http.Header
@@ -200,12 +202,12 @@ type answer struct {
 
 func (a answer) String() string { return fmt.Sprintf("%d %s", a.code, a.body) }
 
-// status reads the body as an error.
+// status decodes the body as a Status.
 func (a answer) status(t testing.TB) metav1.Status {
 	t.Helper()
 	var s metav1.Status
 	if err := json.Unmarshal(a.body, &s); err != nil || s.Kind != "Status" {
-		t.Fatalf("body is no Status (%v): %s", err, a)
+		t.Fatalf("the body is not a Status (%v): %s", err, a)
 	}
 	return s
 }
@@ -217,7 +219,7 @@ func (a answer) decode(t testing.TB, into any) {
 	}
 }
 
-// callerFor has the identity of the configuration.
+// callerFor returns a caller with the credentials of the configuration.
 func callerFor(t testing.TB, config *rest.Config) *caller {
 	t.Helper()
 	client, err := rest.HTTPClientFor(config)
@@ -227,20 +229,20 @@ func callerFor(t testing.TB, config *rest.Config) *caller {
 	return &caller{client: client, url: config.Host}
 }
 
-// bearer has the identity of the token; none is anonymous.
+// bearer returns a caller with a bearer token. Without a token it is anonymous.
 func bearer(t testing.TB, config *rest.Config, token string) *caller {
 	t.Helper()
 	return callerFor(t, bearing(config, token))
 }
 
-// bearing is the configuration with the token as its only credential.
+// bearing returns the configuration with the token as its only credential.
 func bearing(config *rest.Config, token string) *rest.Config {
 	config = rest.AnonymousClientConfig(config)
 	config.BearerToken = token
 	return config
 }
 
-// overHTTP1 is a caller over HTTP/1.1 with no credential but the headers it sends, and no limit on their size.
+// overHTTP1 returns a caller over HTTP/1.1 without a credential and without a limit on the size of its headers.
 func overHTTP1(t testing.TB, config *rest.Config) *caller {
 	t.Helper()
 	tlsConfig, err := rest.TLSConfigFor(rest.AnonymousClientConfig(config))
@@ -255,7 +257,7 @@ func overHTTP1(t testing.TB, config *rest.Config) *caller {
 	return &caller{client: &http.Client{Transport: transport}, url: config.Host}
 }
 
-// try sends a request. headers are names and values in turn; a body without a Content-Type is JSON.
+// try sends a request. headers are names and values in turn. A body without a Content-Type is JSON.
 func (c *caller) try(ctx context.Context, method, path string, body []byte, headers ...string) (answer, error) {
 	request, err := http.NewRequestWithContext(ctx, method, c.url+path, bytes.NewReader(body))
 	if err != nil {
@@ -276,7 +278,7 @@ func (c *caller) try(ctx context.Context, method, path string, body []byte, head
 	return answer{response.StatusCode, response.Header, text}, err
 }
 
-// do is try for a request that must be answered.
+// do sends a request that must be answered.
 func (c *caller) do(t testing.TB, method, path string, body any, headers ...string) answer {
 	t.Helper()
 	got, err := c.try(t.Context(), method, path, encode(t, body), headers...)
@@ -291,7 +293,7 @@ func (c *caller) get(t testing.TB, path string, headers ...string) answer {
 	return c.do(t, http.MethodGet, path, nil, headers...)
 }
 
-// must fails the test when the answer is not a success.
+// must sends a request, and fails the test if the answer is not a success.
 func (c *caller) must(t testing.TB, method, path string, body any, headers ...string) answer {
 	t.Helper()
 	got := c.do(t, method, path, body, headers...)
@@ -301,6 +303,7 @@ func (c *caller) must(t testing.TB, method, path string, body any, headers ...st
 	return got
 }
 
+// encode returns body as bytes: bytes and strings as they are, nil as nil, and all else as JSON.
 func encode(t testing.TB, body any) []byte {
 	t.Helper()
 	switch b := body.(type) {
@@ -320,8 +323,8 @@ func encode(t testing.TB, body any) []byte {
 
 func jsonInto(data []byte, into any) error { return json.Unmarshal(data, into) }
 
-// judge tells yes from no, and takes anything else for an error.
-func judge(got answer, err error, yes, no int) (bool, error) {
+// accepted reports whether the answer has the status yes. Any status but yes and no is an error.
+func accepted(got answer, err error, yes, no int) (bool, error) {
 	switch {
 	case err != nil:
 		return false, err

@@ -28,15 +28,15 @@ import (
 	"lanyard.dev/internal/pki"
 )
 
-// TestNodeMustShowItsOwnCertificate puts others in the node's place.
+// TestNodeMustShowItsOwnCertificate lets the node serve with certificates of others.
 func TestNodeMustShowItsOwnCertificate(t *testing.T) {
 	t.Parallel()
-	s := newStage(t)
+	s := newSessionFixture(t)
 	other, err := pki.EnsureAuthority(filepath.Join(t.TempDir(), "crt"), filepath.Join(t.TempDir(), "key"), "other", time.Now())
 	if err != nil {
 		t.Fatal(err)
 	}
-	foreign := servingOf(t, other, "system:node:one", "system:nodes")
+	foreign := servingCertificate(t, other, "system:node:one", "system:nodes")
 	authority, err := s.nodes.NewServing(pki.ServingNames("one", ""), time.Now())
 	if err != nil {
 		t.Fatal(err)
@@ -47,22 +47,22 @@ func TestNodeMustShowItsOwnCertificate(t *testing.T) {
 	}
 	for name, test := range map[string]struct {
 		certificate *tls.Certificate
-		says        string
+		message     string
 	}{
-		"another node":           {servingOf(t, s.nodes, "system:node:two", "system:nodes"), `belongs to "system:node:two"`},
-		"no node":                {servingOf(t, s.nodes, "one", "system:nodes"), `belongs to "one"`},
-		"no group":               {servingOf(t, s.nodes, "system:node:one"), `belongs to "system:node:one"`},
-		"more groups":            {servingOf(t, s.nodes, "system:node:one", "system:nodes", "x"), `belongs to "system:node:one"`},
+		"another node":           {servingCertificate(t, s.nodes, "system:node:two", "system:nodes"), `belongs to "system:node:two"`},
+		"no node":                {servingCertificate(t, s.nodes, "one", "system:nodes"), `belongs to "one"`},
+		"no group":               {servingCertificate(t, s.nodes, "system:node:one"), `belongs to "system:node:one"`},
+		"more groups":            {servingCertificate(t, s.nodes, "system:node:one", "system:nodes", "x"), `belongs to "system:node:one"`},
 		"another CA":             {foreign, "unknown authority"},
-		"the clients' CA":        {servingOf(t, s.ca, "system:node:one", "system:nodes"), "unknown authority"},
+		"the clients' CA":        {servingCertificate(t, s.ca, "system:node:one", "system:nodes"), "unknown authority"},
 		"the authority's":        {parsePair(t, authority), `belongs to "lanyard-serving"`},
 		"the node's as a client": {parsePair(t, client), "certificate"},
 	} {
 		s.serving.Store(test.certificate)
 		for _, args := range [][]string{{"logs", s.pod.Name}, {"exec", s.pod.Name, "--", "echo", "out"}} {
-			bothWays(t, func(t *testing.T, spdy bool) {
-				stdout, stderr, code := says(t, s.kubectl(t, "", spdy, args...))
-				if code == 0 || stdout != "" || !strings.Contains(stderr, test.says) {
+			overBothProtocols(t, func(t *testing.T, spdy bool) {
+				stdout, stderr, code := runCommand(t, s.kubectl(t, "", spdy, args...))
+				if code == 0 || stdout != "" || !strings.Contains(stderr, test.message) {
 					t.Errorf("%s, %s: got %q, %q, %d", name, args[0], stdout, stderr, code)
 				}
 			})
@@ -70,29 +70,29 @@ func TestNodeMustShowItsOwnCertificate(t *testing.T) {
 	}
 }
 
-// TestEvictedNodeIsNotConnectedTo: the serving certificate of before the eviction is refused even where somebody registers
-// the node again.
-func TestEvictedNodeIsNotConnectedTo(t *testing.T) {
+// TestNoConnectionToAnEvictedNode checks that a serving certificate from before the eviction is refused even after the node
+// was registered again.
+func TestNoConnectionToAnEvictedNode(t *testing.T) {
 	t.Parallel()
-	s := newStage(t)
-	s.serving.Store(servingOf(t, s.nodes, "system:node:one", "system:nodes"))
+	s := newSessionFixture(t)
+	s.serving.Store(servingCertificate(t, s.nodes, "system:node:one", "system:nodes"))
 	record, err := s.authority.Client().CoreV1().Secrets(nodeaccess.EvictionNamespace).Create(t.Context(), nodeaccess.NewEviction("one"), metav1.CreateOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if stdout, stderr, code := says(t, s.kubectl(t, "", false, "logs", s.pod.Name)); code == 0 || stdout != "" || !strings.Contains(stderr, "the node was evicted") {
+	if stdout, stderr, code := runCommand(t, s.kubectl(t, "", false, "logs", s.pod.Name)); code == 0 || stdout != "" || !strings.Contains(stderr, "the node was evicted") {
 		t.Errorf("got %q, %q, %d", stdout, stderr, code)
 	}
-	s.serving.Store(servingOf(t, s.nodes.From(record.CreationTimestamp.Add(time.Second)), "system:node:one", "system:nodes"))
-	if _, stderr, _ := says(t, s.kubectl(t, "", false, "logs", s.pod.Name)); strings.Contains(stderr, "the node was evicted") {
+	s.serving.Store(servingCertificate(t, s.nodes.From(record.CreationTimestamp.Add(time.Second)), "system:node:one", "system:nodes"))
+	if _, stderr, _ := runCommand(t, s.kubectl(t, "", false, "logs", s.pod.Name)); strings.Contains(stderr, "the node was evicted") {
 		t.Errorf("with a new certificate: %q", stderr)
 	}
 }
 
-// TestNodeServesWhoMayUseIt speaks to the node directly.
-func TestNodeServesWhoMayUseIt(t *testing.T) {
+// TestNodeAuthorizesItsCallers sends requests to the node directly.
+func TestNodeAuthorizesItsCallers(t *testing.T) {
 	t.Parallel()
-	s := newStage(t)
+	s := newSessionFixture(t)
 	path := "/containerLogs/" + s.namespace + "/" + s.pod.Name + "/c"
 	run := "/exec/" + s.namespace + "/" + s.pod.Name + "/c?command=echo&command=out&output=1"
 	strangers, err := pki.EnsureAuthority(filepath.Join(t.TempDir(), "crt"), filepath.Join(t.TempDir(), "key"), "other", time.Now())
@@ -104,18 +104,18 @@ func TestNodeServesWhoMayUseIt(t *testing.T) {
 		method      string
 		path        string
 		code        int
-		says        string
+		message     string
 	}{
-		"nobody":         {nil, "GET", path, 401, "Unauthorized"},
-		"nobody, health": {nil, "GET", "/healthz", 200, "ok"},
-		"nobody, exec":   {nil, "POST", run, 401, "Unauthorized"},
-		"of another CA": {func() (*pki.Pair, error) {
+		"no certificate":         {nil, "GET", path, 401, "Unauthorized"},
+		"no certificate, health": {nil, "GET", "/healthz", 200, "ok"},
+		"no certificate, exec":   {nil, "POST", run, 401, "Unauthorized"},
+		"a client of another CA": {func() (*pki.Pair, error) {
 			return strangers.NewClient("kube-apiserver-kubelet-client", nil, time.Now())
 		}, "GET", path, 401, "Unauthorized"},
-		"masters of another CA": {func() (*pki.Pair, error) { return strangers.NewClient("x", []string{"system:masters"}, time.Now()) }, "POST", run, 401, "Unauthorized"},
-		"a serving certificate": {func() (*pki.Pair, error) { return s.ca.NewServing(pki.Names{DNS: []string{"x"}}, time.Now()) }, "GET", path, 401, "Unauthorized"},
-		"somebody":              {func() (*pki.Pair, error) { return s.ca.NewClient("jane", []string{"dev"}, time.Now()) }, "GET", path, 403, "Forbidden (user=jane, verb=get, resource=nodes, subresource=proxy)"},
-		"somebody, exec by GET": {func() (*pki.Pair, error) { return s.ca.NewClient("jane", []string{"dev"}, time.Now()) }, "GET", run, 403, "verb=create"},
+		"system:masters of another CA":       {func() (*pki.Pair, error) { return strangers.NewClient("x", []string{"system:masters"}, time.Now()) }, "POST", run, 401, "Unauthorized"},
+		"a serving certificate":              {func() (*pki.Pair, error) { return s.ca.NewServing(pki.Names{DNS: []string{"x"}}, time.Now()) }, "GET", path, 401, "Unauthorized"},
+		"a user without rights":              {func() (*pki.Pair, error) { return s.ca.NewClient("jane", []string{"dev"}, time.Now()) }, "GET", path, 403, "Forbidden (user=jane, verb=get, resource=nodes, subresource=proxy)"},
+		"a user without rights, exec by GET": {func() (*pki.Pair, error) { return s.ca.NewClient("jane", []string{"dev"}, time.Now()) }, "GET", run, 403, "verb=create"},
 		"the node itself": {func() (*pki.Pair, error) {
 			return s.ca.NewClient("system:node:one", []string{"system:nodes"}, time.Now())
 		}, "GET", path, 403, "Forbidden"},
@@ -123,11 +123,11 @@ func TestNodeServesWhoMayUseIt(t *testing.T) {
 		"the administrator":       {func() (*pki.Pair, error) { return s.ca.NewClient("a", []string{"system:masters"}, time.Now()) }, "GET", path, 200, "id-c: one\n"},
 		"no such pod":             {func() (*pki.Pair, error) { return s.ca.NewClient("a", []string{"system:masters"}, time.Now()) }, "GET", "/containerLogs/x/y/z", 404, `pod "y" does not exist`},
 		"exec without an upgrade": {func() (*pki.Pair, error) { return s.ca.NewClient("a", []string{"system:masters"}, time.Now()) }, "POST", run, 400, "Upgrade request required"},
-		"nothing to run":          {func() (*pki.Pair, error) { return s.ca.NewClient("a", []string{"system:masters"}, time.Now()) }, "POST", strings.ReplaceAll(run, "command", "x"), 400, "at least one command"},
+		"exec without a command":  {func() (*pki.Pair, error) { return s.ca.NewClient("a", []string{"system:masters"}, time.Now()) }, "POST", strings.ReplaceAll(run, "command", "x"), 400, "at least one command"},
 		"run":                     {func() (*pki.Pair, error) { return s.ca.NewClient("a", []string{"system:masters"}, time.Now()) }, "POST", "/run/x/y/z", 404, ""},
 		"debug":                   {func() (*pki.Pair, error) { return s.ca.NewClient("a", []string{"system:masters"}, time.Now()) }, "GET", "/debug/pprof/", 404, ""},
 		"logs of the host":        {func() (*pki.Pair, error) { return s.ca.NewClient("a", []string{"system:masters"}, time.Now()) }, "GET", "/logs/", 404, ""},
-		"a log is not written":    {func() (*pki.Pair, error) { return s.ca.NewClient("a", []string{"system:masters"}, time.Now()) }, "POST", path, 405, ""},
+		"a log by POST":           {func() (*pki.Pair, error) { return s.ca.NewClient("a", []string{"system:masters"}, time.Now()) }, "POST", path, 405, ""},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -151,34 +151,34 @@ func TestNodeServesWhoMayUseIt(t *testing.T) {
 			}
 			defer func() { _ = answer.Body.Close() }()
 			body, err := io.ReadAll(answer.Body)
-			if err != nil || answer.StatusCode != test.code || !strings.Contains(string(body), test.says) {
+			if err != nil || answer.StatusCode != test.code || !strings.Contains(string(body), test.message) {
 				t.Errorf("got %d, %q, %v", answer.StatusCode, body, err)
 			}
 		})
 	}
 }
 
-// TestNodeSpeaksToNobodyElse gives the node a runtime that names another machine.
-func TestNodeSpeaksToNobodyElse(t *testing.T) {
+// TestNodeConnectsToLoopbackOnly uses a runtime whose URLs of sessions are not on loopback.
+func TestNodeConnectsToLoopbackOnly(t *testing.T) {
 	t.Parallel()
-	s := newStage(t)
+	s := newSessionFixture(t)
 	for _, elsewhere := range []string{"http://192.0.2.1:80/x", "https://127.0.0.1:1/x", "http://example.com/x", "http:///x", "http://0.0.0.0:1/x"} {
 		target, err := url.Parse(elsewhere)
 		if err != nil {
 			t.Fatal(err)
 		}
-		s.runtime.elsewhere.Store(target)
-		_, stderr, code := says(t, s.kubectl(t, "", true, "exec", s.pod.Name, "--", "true"))
+		s.runtime.redirect.Store(target)
+		_, stderr, code := runCommand(t, s.kubectl(t, "", true, "exec", s.pod.Name, "--", "true"))
 		if code == 0 || !strings.Contains(stderr, "only http on loopback") {
 			t.Errorf("%s: %q, %d", elsewhere, stderr, code)
 		}
 	}
 }
 
-// TestNoWayToTheNode tells what is said where there is none.
-func TestNoWayToTheNode(t *testing.T) {
+// TestUnreachableNode checks the errors for pods without a node that can be reached.
+func TestUnreachableNode(t *testing.T) {
 	t.Parallel()
-	s := newStage(t)
+	s := newSessionFixture(t)
 	core := s.authority.Client().CoreV1()
 	two := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: "two"}}
 	two.Spec.Containers = []corev1.Container{{Name: "a", Image: "x"}, {Name: "b", Image: "x"}}
@@ -200,12 +200,12 @@ func TestNoWayToTheNode(t *testing.T) {
 	run := func(name string) error {
 		return core.RESTClient().Post().Namespace(s.namespace).Resource("pods").Name(name).SubResource("exec").Param("container", "a").Do(t.Context()).Error()
 	}
-	check := func(what string, err error, says string) {
+	check := func(what string, err error, message string) {
 		t.Helper()
-		if says == "" && err == nil {
+		if message == "" && err == nil {
 			return
 		}
-		if err == nil || !strings.Contains(err.Error(), says) {
+		if err == nil || !strings.Contains(err.Error(), message) {
 			t.Errorf("%s: %v", what, err)
 		}
 	}
@@ -218,43 +218,44 @@ func TestNoWayToTheNode(t *testing.T) {
 	two.ObjectMeta = metav1.ObjectMeta{Name: "annotated", Annotations: map[string]string{"kubectl.kubernetes.io/default-container": "b"}}
 	createPod(t, s.authority, s.namespace, two)
 	check("not bound, with a default container", logs("annotated"), "")
-	s.report(0)
+	s.reportPort(0)
 	check("no port", logs(s.pod.Name), "reports no port")
-	s.report(1)
-	check("nobody there", logs(s.pod.Name), "refused")
+	s.reportPort(1)
+	check("nothing listens at the port", logs(s.pod.Name), "refused")
 }
 
-// TestNodeGetsACertificateToServeWith has a node ask for one, which nobody needs to approve, and serve with it.
-func TestNodeGetsACertificateToServeWith(t *testing.T) {
+// TestNodeGetsAServingCertificate lets a node request a serving certificate, which is approved automatically, and serve
+// with it.
+func TestNodeGetsAServingCertificate(t *testing.T) {
 	t.Parallel()
-	s := newStage(t)
+	s := newSessionFixture(t)
 	node := nodeClient(t, s.authority, "one")
 	usages := []certificatesv1.KeyUsage{certificatesv1.UsageServerAuth, certificatesv1.UsageDigitalSignature}
 	key, request := servingRequest(t, "system:node:one", net.IPv4(127, 0, 0, 1))
-	certificate := awaitCertificate(t, s.authority.Client(), askForCertificate(t, node, request, certificatesv1.KubeletServingSignerName, usages))
+	certificate := awaitCertificate(t, s.authority.Client(), requestCertificate(t, node, request, certificatesv1.KubeletServingSignerName, usages))
 	pair, err := tls.X509KeyPair(certificate, key)
 	if err != nil {
 		t.Fatal(err)
 	}
 	s.serving.Store(&pair)
-	if stdout, stderr, code := says(t, s.kubectl(t, "", false, "logs", s.pod.Name, "--tail=1")); stdout != "id-c: three\n" || code != 0 {
+	if stdout, stderr, code := runCommand(t, s.kubectl(t, "", false, "logs", s.pod.Name, "--tail=1")); stdout != "id-c: three\n" || code != 0 {
 		t.Errorf("got %q, %q, %d", stdout, stderr, code)
 	}
-	// Neither may a node have another's, nor anybody a node's, nor a node the authority's.
+	// A node does not get the certificate of another node or of the authority, and other users do not get a node's.
 	_, twos := servingRequest(t, "system:node:two", net.IPv4(127, 0, 0, 1))
 	_, authoritys := servingRequest(t, "system:node:one", net.IPv4(127, 0, 0, 1), "localhost")
 	_, err = node.CertificatesV1().CertificateSigningRequests().Create(t.Context(), &certificatesv1.CertificateSigningRequest{
 		ObjectMeta: metav1.ObjectMeta{GenerateName: "twos-"},
 		Spec:       certificatesv1.CertificateSigningRequestSpec{Request: twos, SignerName: certificatesv1.KubeletServingSignerName, Usages: usages},
 	}, metav1.CreateOptions{})
-	forbidden(t, "another node's certificate", err, "can only create a node CSR with CN=system:node:one")
+	wantForbidden(t, "another node's certificate", err, "can only create a node CSR with CN=system:node:one")
 	waiting := []string{
-		askForCertificate(t, node, authoritys, certificatesv1.KubeletServingSignerName, usages),
-		askForCertificate(t, s.authority.Client(), request, certificatesv1.KubeletServingSignerName, usages),
+		requestCertificate(t, node, authoritys, certificatesv1.KubeletServingSignerName, usages),
+		requestCertificate(t, s.authority.Client(), request, certificatesv1.KubeletServingSignerName, usages),
 	}
-	// Requests are looked at one after another, so that what came before a decided one was looked at.
+	// Requests are processed in order: once the last one is decided, those before it have been processed.
 	_, last := servingRequest(t, "system:node:one", net.IPv4(127, 0, 0, 1))
-	awaitCertificate(t, s.authority.Client(), askForCertificate(t, node, last, certificatesv1.KubeletServingSignerName, usages))
+	awaitCertificate(t, s.authority.Client(), requestCertificate(t, node, last, certificatesv1.KubeletServingSignerName, usages))
 	for _, name := range waiting {
 		r, err := s.authority.Client().CertificatesV1().CertificateSigningRequests().Get(t.Context(), name, metav1.GetOptions{})
 		if err != nil || len(r.Status.Conditions) > 0 || len(r.Status.Certificate) > 0 {

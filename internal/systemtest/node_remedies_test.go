@@ -27,10 +27,7 @@ import (
 	"lanyard.dev/lanyardtest"
 )
 
-// The tests of this file carry out what the table in docs/security.md tells administrators to do about a thief, and then
-// have the thief try.
-
-// portOf is where an authority listens, for the next start.
+// portOf returns the port of an authority, for its next start.
 func portOf(t *testing.T, a *lanyardtest.Authority) int {
 	t.Helper()
 	u, err := url.Parse(a.URL())
@@ -44,8 +41,8 @@ func portOf(t *testing.T, a *lanyardtest.Authority) int {
 	return port
 }
 
-// join has a certificate made for a node, as a machine does that was given a bootstrap token.
-func join(t *testing.T, a *lanyardtest.Authority, name string) *kubernetes.Clientset {
+// joinNode requests a certificate for a node with a bootstrap token, as a machine that joins does.
+func joinNode(t *testing.T, a *lanyardtest.Authority, name string) *kubernetes.Clientset {
 	t.Helper()
 	token := bootstraptoken.New()
 	if _, err := a.Client().CoreV1().Secrets(bootstraptoken.Namespace).Create(t.Context(), bootstraptoken.NewSecret(token, bootstraptoken.Spec{}), metav1.CreateOptions{}); err != nil {
@@ -57,7 +54,7 @@ func join(t *testing.T, a *lanyardtest.Authority, name string) *kubernetes.Clien
 	if err != nil {
 		t.Fatal(err)
 	}
-	asked := askForCertificate(t, clientFor(t, config), request, certificatesv1.KubeAPIServerClientKubeletSignerName,
+	asked := requestCertificate(t, clientFor(t, config), request, certificatesv1.KubeAPIServerClientKubeletSignerName,
 		[]certificatesv1.KeyUsage{certificatesv1.UsageClientAuth, certificatesv1.UsageDigitalSignature})
 	own := rest.AnonymousClientConfig(a.Config())
 	own.CertData, own.KeyData = awaitCertificate(t, a.Client(), asked), key
@@ -66,8 +63,8 @@ func join(t *testing.T, a *lanyardtest.Authority, name string) *kubernetes.Clien
 	return client
 }
 
-// attempts are what a thief does with the certificate of a node.
-func attempts(ctx context.Context, node kubernetes.Interface, pod *corev1.Pod, name string) map[string]func() error {
+// nodeActions are the requests that a thief sends with a node's certificate.
+func nodeActions(ctx context.Context, node kubernetes.Interface, pod *corev1.Pod, name string) map[string]func() error {
 	core := node.CoreV1()
 	return map[string]func() error{
 		"register": func() error {
@@ -95,25 +92,26 @@ func attempts(ctx context.Context, node kubernetes.Interface, pod *corev1.Pod, n
 	}
 }
 
-// TestEvictedNode: lanyard node evict refuses the certificate of a stolen node and the tokens it got, also after a restart,
-// and a new join brings the machine back at once, although the thief keeps the Node and its pods from being removed. To delete the Node alone ends its tokens.
+// TestEvictedNode checks that lanyard node evict makes the certificate of a stolen node and its tokens invalid, also after a
+// restart, and that the machine can join again at once. The thief sets finalizers to keep the Node, its Lease and its pod.
+// Deleting the Node alone ends its tokens only.
 func TestEvictedNode(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	a := lanyardtest.StartWith(t, lanyardtest.Options{DataDir: dir})
 	namespace := a.Namespace(t)
-	thief := newMachine(t, a, namespace, "stolen")
-	bystander := newMachine(t, a, namespace, "other")
+	thief := newRegisteredNode(t, a, namespace, "stolen")
+	bystander := newRegisteredNode(t, a, namespace, "other")
 
 	first := thief.bearer(t, a)
 	if err := a.Client().CoreV1().Nodes().Delete(t.Context(), thief.name, metav1.DeleteOptions{}); err != nil {
 		t.Fatal(err)
 	}
-	unauthorized(t, "a token of before the Node was deleted", first())
-	if err := attempts(t.Context(), thief, thief.pod, thief.name)["register"](); err != nil {
-		t.Fatalf("a node that was only deleted registers again, as in Kubernetes: %v", err)
+	wantUnauthorized(t, "a token from before the deletion of the Node", first())
+	if err := nodeActions(t.Context(), thief, thief.pod, thief.name)["register"](); err != nil {
+		t.Fatalf("a deleted node, which may register again as in Kubernetes: %v", err)
 	}
-	unauthorized(t, "a token with the UID of the Node of before", first())
+	wantUnauthorized(t, "a token with the UID of the former Node", first())
 	second, others := thief.bearer(t, a), bystander.bearer(t, a)
 	if err := second(); err != nil {
 		t.Fatal(err)
@@ -122,12 +120,12 @@ func TestEvictedNode(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	// A request that waits for a signer which is not the authority's own.
+	// This request waits for a signer that is not part of the authority.
 	_, request, err := pki.NewRequest(nodeaccess.User(thief.name), []string{nodeaccess.Group})
 	if err != nil {
 		t.Fatal(err)
 	}
-	waiting := askForCertificate(t, thief, request, "example.com/nodes", []certificatesv1.KeyUsage{certificatesv1.UsageClientAuth})
+	waiting := requestCertificate(t, thief, request, "example.com/nodes", []certificatesv1.KeyUsage{certificatesv1.UsageClientAuth})
 
 	keep := []byte(`{"metadata":{"finalizers":["example.com/keep"]}}`)
 	if _, err := thief.CoreV1().Nodes().Patch(t.Context(), thief.name, types.MergePatchType, keep, metav1.PatchOptions{}); err != nil {
@@ -145,13 +143,13 @@ func TestEvictedNode(t *testing.T) {
 	}
 	refused := func(when string) {
 		t.Helper()
-		for what, try := range attempts(t.Context(), thief, thief.pod, thief.name) {
-			unauthorized(t, when+", the thief tries to "+what, try())
+		for what, try := range nodeActions(t.Context(), thief, thief.pod, thief.name) {
+			wantUnauthorized(t, when+", the thief tries to "+what, try())
 		}
 	}
 	refused("evicted")
-	unauthorized(t, "a token that the thief got", second())
-	for range watching.ResultChan() { // until the watch ends
+	wantUnauthorized(t, "a token that the thief got", second())
+	for range watching.ResultChan() { // the watch must end
 	}
 	for what, get := range map[string]func() error{
 		"Node": func() error {
@@ -168,7 +166,7 @@ func TestEvictedNode(t *testing.T) {
 		},
 	} {
 		if err := get(); !apierrors.IsNotFound(err) {
-			t.Errorf("the %s of the evicted node: %v, want it removed", what, err)
+			t.Errorf("the %s of the evicted node: %v, want not found", what, err)
 		}
 	}
 	requests := a.Client().CertificatesV1().CertificateSigningRequests()
@@ -178,13 +176,13 @@ func TestEvictedNode(t *testing.T) {
 	}
 	r.Status.Conditions = []certificatesv1.CertificateSigningRequestCondition{{Type: certificatesv1.CertificateApproved, Status: corev1.ConditionTrue}}
 	_, err = requests.UpdateApproval(t.Context(), waiting, r, metav1.UpdateOptions{})
-	forbidden(t, "approve what the thief asked for", err, "the node was evicted")
+	wantForbidden(t, "approve the thief's request", err, "the node was evicted")
 	if err := others(); err != nil {
 		t.Errorf("a token of another node: %v", err)
 	}
 
-	back := join(t, a, thief.name)
-	if err := attempts(t.Context(), back, thief.pod, thief.name)["register"](); err != nil {
+	back := joinNode(t, a, thief.name)
+	if err := nodeActions(t.Context(), back, thief.pod, thief.name)["register"](); err != nil {
 		t.Errorf("register after a new join: %v", err)
 	}
 	refused("after a new join")
@@ -198,13 +196,13 @@ func TestEvictedNode(t *testing.T) {
 	}
 }
 
-// TestRemediesInTheDataDirectory moves files away, as the table says, and starts again.
+// TestRemediesInTheDataDirectory moves the files away that the table names, and starts the authority again.
 func TestRemediesInTheDataDirectory(t *testing.T) {
 	t.Parallel()
 	for _, remedy := range []struct {
 		stolen string
 		away   []string
-		// refused are the credentials of before that must not hold any more; all others still do.
+		// refused are the earlier credentials that must be refused. All others must still be accepted.
 		refused []string
 	}{
 		{"admin.kubeconfig", []string{"ca.*", "serving.*", "admin.*"}, []string{"administrator", "node", "node client"}},
@@ -235,17 +233,17 @@ func TestRemediesInTheDataDirectory(t *testing.T) {
 				config.CAData, config.CAFile = a.Config().CAData, a.Config().CAFile
 				_, err := clientFor(t, config).AuthenticationV1().SelfSubjectReviews().Create(t.Context(), &authenticationv1.SelfSubjectReview{}, metav1.CreateOptions{})
 				if refused := slices.Contains(remedy.refused, name); refused != apierrors.IsUnauthorized(err) || !refused && err != nil {
-					t.Errorf("the %s of before: %v, want refused %t", name, err, refused)
+					t.Errorf("the earlier credential of the %s: %v, want refused %t", name, err, refused)
 				}
 			}
 			if _, err := a.Client().CoreV1().Namespaces().Get(t.Context(), "default", metav1.GetOptions{}); err != nil {
-				t.Errorf("the administrator of now: %v", err)
+				t.Errorf("the present administrator: %v", err)
 			}
 		})
 	}
 }
 
-// credentials are one of each kind that a thief could have.
+// credentials returns one credential of each kind that a thief could have.
 func credentials(t *testing.T, a *lanyardtest.Authority) map[string]*rest.Config {
 	t.Helper()
 	namespace := a.Namespace(t)

@@ -28,44 +28,45 @@ import (
 	"lanyard.dev/internal/node/nodetest"
 )
 
-// churn makes and deletes pods, and lets nothing that fails keep it from going on.
-type churn struct {
-	*bench
+// podChurn creates and deletes pods until it is stopped. It retries every request that fails.
+type podChurn struct {
+	*podNamespace
 	made, ran atomic.Int64
 	running   sync.WaitGroup
 	stop      context.CancelFunc
 
 	starting sync.RWMutex // read-locked from a pod's creation until it runs
-	calm     atomic.Bool  // pods are waited for, and ended gracefully
+	calm     atomic.Bool  // if set, each pod runs before it is deleted, and is deleted gracefully
 }
 
-func (b *bench) churn(t *testing.T, workers int) *churn {
+// startChurn starts a podChurn with this number of workers.
+func (b *podNamespace) startChurn(t *testing.T, workers int) *podChurn {
 	t.Helper()
 	ctx, stop := context.WithCancel(t.Context())
-	c := &churn{bench: b, stop: stop}
+	c := &podChurn{podNamespace: b, stop: stop}
 	for id := range workers {
 		c.running.Go(func() {
 			for n := 0; ctx.Err() == nil; n++ {
-				c.one(ctx, podOf(t, fmt.Sprintf("load-%d-%d", id, n), "", []string{"sleep", "stubborn"}[n%2]), n)
+				c.createAndDelete(ctx, podOf(t, fmt.Sprintf("load-%d-%d", id, n), "", []string{"sleep", "stubborn"}[n%2]), n)
 			}
 		})
 	}
 	return c
 }
 
-// one makes a pod and deletes it: once it runs, or as soon as it is there; gracefully or not.
-func (c *churn) one(ctx context.Context, pod *corev1.Pod, n int) {
+// createAndDelete creates a pod and deletes it, depending on n while it runs or at once, and gracefully or not.
+func (c *podChurn) createAndDelete(ctx context.Context, pod *corev1.Pod, n int) {
 	pods, calm := c.Client().CoreV1().Pods(c.namespace), c.calm.Load()
 	c.starting.RLock()
-	again(ctx, func() bool {
+	retry(ctx, func() bool {
 		_, err := pods.Create(ctx, pod, metav1.CreateOptions{})
 		return err == nil || apierrors.IsAlreadyExists(err)
 	})
 	c.made.Add(1)
 	if calm || n%3 != 0 {
-		again(ctx, func() bool {
+		retry(ctx, func() bool {
 			now, err := pods.Get(ctx, pod.Name, metav1.GetOptions{})
-			// One whose start was cut short by a kill has failed: it is not to be started again.
+			// A pod whose start was interrupted by a kill fails, because its restart policy is Never.
 			return err == nil && (now.Status.Phase == corev1.PodRunning || now.Status.Phase == corev1.PodFailed)
 		})
 		c.ran.Add(1)
@@ -75,13 +76,14 @@ func (c *churn) one(ctx context.Context, pod *corev1.Pod, n int) {
 	if calm {
 		grace = 1
 	}
-	again(ctx, func() bool {
+	retry(ctx, func() bool {
 		err := pods.Delete(ctx, pod.Name, metav1.DeleteOptions{GracePeriodSeconds: &grace})
 		return err == nil || apierrors.IsNotFound(err)
 	})
 }
 
-func again(ctx context.Context, done func() bool) {
+// retry calls done until it returns true or ctx ends.
+func retry(ctx context.Context, done func() bool) {
 	tick := time.NewTicker(50 * time.Millisecond)
 	defer tick.Stop()
 	for !done() {
@@ -93,83 +95,83 @@ func again(ctx context.Context, done func() bool) {
 	}
 }
 
-// goesOn returns when some more pods have been made and have run.
-func (c *churn) goesOn(t *testing.T) {
+// awaitProgress returns when some more pods were created and have run.
+func (c *podChurn) awaitProgress(t *testing.T) {
 	t.Helper()
 	made, ran := c.made.Load(), c.ran.Load()
-	eventually(t, "pods come and go", func(context.Context) bool { return c.made.Load() >= made+6 && c.ran.Load() >= ran+4 })
+	eventually(t, "more pods are created and run", func(context.Context) bool { return c.made.Load() >= made+6 && c.ran.Load() >= ran+4 })
 }
 
-// whileNoneStarts does something while pods run and end, and none is being started. A containerd 1.6 that is killed while it
-// starts a container may not let go of it for good: it holds it ended, its own task, and refuses to remove it.
-func (c *churn) whileNoneStarts(t *testing.T, do func()) {
+// whileNoPodStarts calls do while pods run and end, but no pod is being started. If containerd 1.6 is killed while it starts
+// a container, it may refuse to remove that container for ever.
+func (c *podChurn) whileNoPodStarts(t *testing.T, do func()) {
 	t.Helper()
 	c.calm.Store(true)
 	defer c.calm.Store(false)
-	c.goesOn(t)
+	c.awaitProgress(t)
 	locked := make(chan struct{})
 	go func() { c.starting.Lock(); close(locked) }()
 	select {
 	case <-locked:
-	case <-time.After(patience):
-		t.Fatal("a pod neither runs nor fails")
+	case <-time.After(waitLimit):
+		t.Fatal("a pod has neither run nor failed")
 	}
 	defer c.starting.Unlock()
 	do()
 }
 
-// TestKilledUnderPods kills the agent, the authority and containerd in turn while pods come and go. Pods that stay must not
-// notice but for their new tokens, and of the others nothing may be left.
-func TestKilledUnderPods(t *testing.T) {
+// TestKillsWhilePodsRun kills the agent, the authority and containerd in turn while pods are created and deleted. Pods that
+// stay get new tokens and are not restarted. Nothing is left of the others.
+func TestKillsWhilePodsRun(t *testing.T) {
 	t.Parallel()
 	nodetest.Require(t)
-	h := newHousehold(t)
-	h.brief = true
-	up := h.up(t)
+	h := newUpServer(t)
+	h.shortTokens = true
+	up := h.start(t)
 	c := nodetest.Start(t)
-	s := newSite(t, c, home{h, clientFor(t, h.config(t))})
-	defer s.end(t) // while there is an authority: what was started last is cleaned up first
-	b := s.bench(t)
+	s := newSite(t, c, upAuthority{h, clientFor(t, h.config(t))})
+	defer s.end(t) // before the authority ends: cleanups run in reverse order
+	b := s.newNamespace(t)
 	stays := map[string]*corev1.Pod{}
 	for _, name := range []string{"stays-1", "stays-2"} {
 		b.create(t, podOf(t, name, "restartPolicy: Always", "tick", "100ms"))
 		stays[name] = b.awaitRunning(t, name)
 	}
-	load := b.churn(t, 3)
+	load := b.startChurn(t, 3)
 	killAgent := func() { _, _ = s.agent.end(t, syscall.SIGKILL) }
 	for _, kill := range []func(){
 		func() { killAgent(); s.startAgent(t); b.checkRenewed(t, stays) },
-		func() { _, _ = up.end(t, syscall.SIGKILL); up = h.up(t) },
-		func() { load.whileNoneStarts(t, func() { c.Kill(t) }); c.Restart(t) },
-		func() { load.whileNoneStarts(t, func() { killAgent(); c.Kill(t) }); c.Restart(t); s.startAgent(t) },
+		func() { _, _ = up.end(t, syscall.SIGKILL); up = h.start(t) },
+		func() { load.whileNoPodStarts(t, func() { c.Kill(t) }); c.Restart(t) },
+		func() { load.whileNoPodStarts(t, func() { killAgent(); c.Kill(t) }); c.Restart(t); s.startAgent(t) },
 	} {
-		load.goesOn(t)
+		load.awaitProgress(t)
 		kill()
-		load.goesOn(t)
-		b.checkStay(t, stays)
+		load.awaitProgress(t)
+		b.checkNotRestarted(t, stays)
 	}
 	b.checkRenewed(t, stays)
 	load.stop()
 	load.running.Wait()
-	t.Logf("%d pods made, %d of them waited for", load.made.Load(), load.ran.Load())
+	t.Logf("%d pods created, %d of them run", load.made.Load(), load.ran.Load())
 	b.kubectl(t, "delete", "pods", "--now", "--field-selector", "metadata.name!=stays-1,metadata.name!=stays-2")
-	b.checkStay(t, stays)
-	eventually(t, "only what stays is left", func(context.Context) bool {
+	b.checkNotRestarted(t, stays)
+	eventually(t, "only the staying pods are left", func(context.Context) bool {
 		containers := 0
-		for _, left := range s.left(t) {
+		for _, left := range s.leftovers(t) {
 			switch {
 			case strings.HasPrefix(left, "container "):
 				containers++
-			case !belongs(left, stays):
+			case !belongsTo(left, stays):
 				return false
 			}
 		}
-		return containers == 2*len(stays) // a sandbox each
+		return containers == 2*len(stays) // one container and one sandbox for each pod
 	})
 }
 
-// belongs tells whether what is left is one of these pods'.
-func belongs(left string, pods map[string]*corev1.Pod) bool {
+// belongsTo reports whether an entry of leftovers is about one of the pods.
+func belongsTo(left string, pods map[string]*corev1.Pod) bool {
 	for name, pod := range pods {
 		if strings.Contains(left, string(pod.UID)) || left == "object "+pod.Namespace+"/"+name {
 			return true
@@ -178,8 +180,8 @@ func belongs(left string, pods map[string]*corev1.Pod) bool {
 	return false
 }
 
-// checkStay holds that the pods have not been restarted.
-func (b *bench) checkStay(t *testing.T, stays map[string]*corev1.Pod) {
+// checkNotRestarted checks that the pods are the same and were not restarted.
+func (b *podNamespace) checkNotRestarted(t *testing.T, stays map[string]*corev1.Pod) {
 	t.Helper()
 	for name, was := range stays {
 		now := b.awaitRunning(t, name)
@@ -190,32 +192,32 @@ func (b *bench) checkStay(t *testing.T, stays map[string]*corev1.Pod) {
 	}
 }
 
-// checkRenewed holds that the pods get new tokens that are good.
-func (b *bench) checkRenewed(t *testing.T, stays map[string]*corev1.Pod) {
+// checkRenewed waits until each pod has a new, valid token.
+func (b *podNamespace) checkRenewed(t *testing.T, stays map[string]*corev1.Pod) {
 	t.Helper()
 	for name, pod := range stays {
-		token := b.copyOfToken(t, pod.UID)
+		token := b.tokenOnDisk(t, pod.UID)
 		eventually(t, name+" has a new token", func(context.Context) bool {
-			next := b.copyOfToken(t, pod.UID)
+			next := b.tokenOnDisk(t, pod.UID)
 			return next != token && bearer(t, b.config(t), next).do(t, http.MethodPost, whoAmIPath, `{}`).code == http.StatusCreated
 		})
 	}
 }
 
-// TestTwentyPods starts and ends them all at once; BenchmarkPods has more of them.
+// TestTwentyPods creates and deletes twenty pods at once. BenchmarkPods has more of them.
 func TestTwentyPods(t *testing.T) {
 	t.Parallel()
-	b := commonSite(t).bench(t)
+	b := commonSite(t).newNamespace(t)
 	started := time.Now()
-	b.crowd(t, 20, patience)
-	t.Logf("20 pods ran %v after the first was made", time.Since(started))
-	b.disperse(t, 20, patience)
+	b.createPods(t, 20, waitLimit)
+	t.Logf("20 pods were ready %v after the first was created", time.Since(started))
+	b.deletePods(t, 20, waitLimit)
 }
 
-// crowd makes n pods, 16 at a time, and returns when all are ready.
-func (b *bench) crowd(t testing.TB, n int, within time.Duration) {
+// createPods creates n pods, 16 at a time, and returns when all are ready.
+func (b *podNamespace) createPods(t testing.TB, n int, within time.Duration) {
 	t.Helper()
-	ready := b.counts(t, n, within, func(pod *corev1.Pod, there bool) bool { return there && isReady(pod) })
+	ready := b.watchPods(t, n, within, func(pod *corev1.Pod, there bool) bool { return there && isReady(pod) })
 	var making sync.WaitGroup
 	turns := make(chan struct{}, 16)
 	for i := range n {
@@ -232,10 +234,10 @@ func (b *bench) crowd(t testing.TB, n int, within time.Duration) {
 	ready("ready")
 }
 
-// disperse deletes all pods, and returns when n are gone.
-func (b *bench) disperse(t testing.TB, n int, within time.Duration) {
+// deletePods deletes all pods, and returns when n are gone.
+func (b *podNamespace) deletePods(t testing.TB, n int, within time.Duration) {
 	t.Helper()
-	gone := b.counts(t, n, within, func(_ *corev1.Pod, there bool) bool { return !there })
+	gone := b.watchPods(t, n, within, func(_ *corev1.Pod, there bool) bool { return !there })
 	err := b.Client().CoreV1().Pods(b.namespace).DeleteCollection(t.Context(), metav1.DeleteOptions{GracePeriodSeconds: ptr.To[int64](30)}, metav1.ListOptions{})
 	if err != nil {
 		t.Fatal(err)
@@ -243,9 +245,9 @@ func (b *bench) disperse(t testing.TB, n int, within time.Duration) {
 	gone("gone")
 }
 
-// counts looks on from now, and returns what waits until n pods are what is looked for, none of them being there before.
-// It goes on after a watch that the server ended.
-func (b *bench) counts(t testing.TB, n int, within time.Duration, is func(*corev1.Pod, bool) bool) (await func(what string)) {
+// watchPods watches pods from now on, and returns a function that waits until is was true of n pods. No pod may exist
+// before. An informer continues after a watch that the server ended.
+func (b *podNamespace) watchPods(t testing.TB, n int, within time.Duration, is func(*corev1.Pod, bool) bool) (await func(what string)) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), within)
 	are, all := sets.Set[string]{}, make(chan struct{})
@@ -281,13 +283,14 @@ func (b *bench) counts(t testing.TB, n int, within time.Duration, is func(*corev
 	}
 }
 
-// spent is what a process has used.
-type spent struct {
+// processUsage is what a process has used.
+type processUsage struct {
 	cpu time.Duration
-	rss int64 // bytes, now
+	rss int64 // present resident memory, in bytes
 }
 
-func usage(t testing.TB, pid int) spent {
+// usage reads the usage of a process from /proc.
+func usage(t testing.TB, pid int) processUsage {
 	t.Helper()
 	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 	if err != nil {
@@ -303,25 +306,25 @@ func usage(t testing.TB, pid int) spent {
 		return n
 	}
 	const tick = 10 * time.Millisecond // USER_HZ
-	return spent{cpu: time.Duration(number(14)+number(15)) * tick, rss: number(24) * int64(os.Getpagesize())}
+	return processUsage{cpu: time.Duration(number(14)+number(15)) * tick, rss: number(24) * int64(os.Getpagesize())}
 }
 
-// BenchmarkPods runs 200 pods on one node, looks on for a while, and ends them. Authority, agent and containerd are
-// processes of their own, and each is measured alone.
+// BenchmarkPods runs 200 pods on one node, waits for 30 seconds, and deletes them. Authority, agent and containerd are
+// processes of their own, and each is measured separately.
 //
 //	go test -run xxx -bench BenchmarkPods -benchtime 1x ./internal/systemtest
 func BenchmarkPods(b *testing.B) {
 	const many, rest = 200, 30 * time.Second
 	nodetest.Require(b)
 	for b.Loop() {
-		h := newHousehold(b)
-		up := h.up(b)
+		h := newUpServer(b)
+		up := h.start(b)
 		c := nodetest.Start(b)
-		s := newSite(b, c, home{h, clientFor(b, h.config(b))})
-		place := s.bench(b)
+		s := newSite(b, c, upAuthority{h, clientFor(b, h.config(b))})
+		place := s.newNamespace(b)
 		measure := func(name string, do func()) {
 			processes := map[string]int{"authority": up.process.Process.Pid, "agent": s.agent.process.Process.Pid, "containerd": c.PID()}
-			before := map[string]spent{}
+			before := map[string]processUsage{}
 			for process, pid := range processes {
 				before[process] = usage(b, pid)
 			}
@@ -335,9 +338,9 @@ func BenchmarkPods(b *testing.B) {
 			}
 		}
 		measure("idle", func() {})
-		measure("start", func() { place.crowd(b, many, 10*patience) })
+		measure("start", func() { place.createPods(b, many, 10*waitLimit) })
 		measure("rest", func() { <-time.After(rest) })
-		measure("end", func() { place.disperse(b, many, 10*patience) })
+		measure("end", func() { place.deletePods(b, many, 10*waitLimit) })
 		s.end(b)
 	}
 }

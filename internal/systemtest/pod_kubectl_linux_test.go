@@ -21,10 +21,10 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
-// TestKubectlOnAPod is what its users do with a pod that runs.
-func TestKubectlOnAPod(t *testing.T) {
+// TestKubectlOnARunningPod runs kubectl's commands on a running pod.
+func TestKubectlOnARunningPod(t *testing.T) {
 	t.Parallel()
-	b := commonSite(t).bench(t)
+	b := commonSite(t).newNamespace(t)
 	b.create(t, podOf(t, "app", `
 terminationGracePeriodSeconds: 1
 containers:
@@ -33,22 +33,22 @@ containers:
 `))
 	b.create(t, podOf(t, "restarted", "restartPolicy: OnFailure", "log", "attempt", ";", "exit", "1"))
 	pod := b.awaitRunning(t, "app")
-	for name, test := range map[string]func(*testing.T, *bench, *corev1.Pod){
-		"get": wide, "describe": described, "logs": logged, "exec": executed, "terminal": onATerminal, "attach": attached, "port-forward": forwarded,
+	for name, test := range map[string]func(*testing.T, *podNamespace, *corev1.Pod){
+		"get": checkGetWide, "describe": checkDescribe, "logs": checkLogs, "exec": checkExec, "terminal": checkTerminal, "attach": checkAttach, "port-forward": checkPortForward,
 	} {
 		t.Run(name, func(t *testing.T) { test(t, b, pod) })
 	}
 	b.kubectl(t, "delete", "pods", "--all")
 }
 
-func wide(t *testing.T, b *bench, pod *corev1.Pod) {
+func checkGetWide(t *testing.T, b *podNamespace, pod *corev1.Pod) {
 	got := b.kubectl(t, "get", "pod", "app", "-o", "wide", "--no-headers")
 	if want := regexp.MustCompile(`^app +2/2 +Running +0 +\d+s +` + regexp.QuoteMeta(pod.Status.PodIP) + ` +here +<none> +<none>\n$`); !want.MatchString(got) || pod.Status.PodIP == "" {
 		t.Errorf("got %q, want %v", got, want)
 	}
 }
 
-func described(t *testing.T, b *bench, pod *corev1.Pod) {
+func checkDescribe(t *testing.T, b *podNamespace, pod *corev1.Pod) {
 	b.awaitEvent(t, "app", "Started", "Container started")
 	got := b.kubectl(t, "describe", "pod", "app")
 	for _, want := range []string{
@@ -63,7 +63,7 @@ func described(t *testing.T, b *bench, pod *corev1.Pod) {
 	}
 }
 
-func logged(t *testing.T, b *bench, _ *corev1.Pod) {
+func checkLogs(t *testing.T, b *podNamespace, _ *corev1.Pod) {
 	if got := b.kubectl(t, "logs", "app", "-c", "one"); !strings.HasPrefix(got, "a\nb\nc\n1\n") {
 		t.Errorf("logs: %q", got)
 	}
@@ -94,12 +94,12 @@ func logged(t *testing.T, b *bench, _ *corev1.Pod) {
 	}
 }
 
-func executed(t *testing.T, b *bench, _ *corev1.Pod) {
-	bothWays(t, func(t *testing.T, spdy bool) {
+func checkExec(t *testing.T, b *podNamespace, _ *corev1.Pod) {
+	overBothProtocols(t, func(t *testing.T, spdy bool) {
 		run := func(stdin string, args ...string) (stdout, stderr string, code int) {
 			command := kubectl(t, b.Kubeconfig(), b.namespace, spdy, append([]string{"exec"}, args...)...)
 			command.Stdin = strings.NewReader(stdin)
-			return says(t, command)
+			return runCommand(t, command)
 		}
 		if stdout, stderr, code := run("", "app", "-c", "two", "--", "/bin/tool", "log", "out", ";", "log-stderr", "err", ";", "exit", "42"); stdout != "out\n" || !strings.HasPrefix(stderr, "err\n") || code != 42 {
 			t.Errorf("exec: %q, %q, %d", stdout, stderr, code)
@@ -109,16 +109,16 @@ func executed(t *testing.T, b *bench, _ *corev1.Pod) {
 			t.Errorf("exec -i: %d bytes, %q, %d", len(stdout), stderr, code)
 		}
 		if _, stderr, code := run("", "app", "--", "/bin/absent"); code == 0 || !strings.Contains(stderr, "no such file or directory") {
-			t.Errorf("a program that is not there: %q, %d", stderr, code)
+			t.Errorf("an absent program: %q, %d", stderr, code)
 		}
 	})
 	if _, stderr, code := b.try(t, "exec", "app", "-c", "three", "--", "x"); code != 1 || !strings.Contains(stderr, "container three is not valid for pod app") {
-		t.Errorf("a container that is not there: %q, %d", stderr, code)
+		t.Errorf("an absent container: %q, %d", stderr, code)
 	}
 }
 
-// onATerminal runs kubectl on a terminal of its own.
-func onATerminal(t *testing.T, b *bench, _ *corev1.Pod) {
+// checkTerminal runs kubectl exec -it on a terminal of its own.
+func checkTerminal(t *testing.T, b *podNamespace, _ *corev1.Pod) {
 	master, terminal := openTerminal(t)
 	command := b.command(t, "exec", "-it", "app", "-c", "two", "--", "/bin/tool", "tty", ";", "echo-stdin")
 	command.Stdin, command.Stdout, command.Stderr = terminal, terminal, terminal
@@ -127,7 +127,7 @@ func onATerminal(t *testing.T, b *bench, _ *corev1.Pod) {
 		t.Fatal(err)
 	}
 	_ = terminal.Close()
-	ended := go1(command.Wait)
+	ended := async(command.Wait)
 	said := make(chan string, 64)
 	go func() {
 		defer close(said)
@@ -135,13 +135,13 @@ func onATerminal(t *testing.T, b *bench, _ *corev1.Pod) {
 		for {
 			n, err := master.Read(buffer)
 			if err != nil {
-				return // EIO is the end
+				return // EIO at the end of the session
 			}
 			said <- string(buffer[:n])
 		}
 	}()
 	await := func(want string) {
-		all, timeout := "", time.After(patience)
+		all, timeout := "", time.After(waitLimit)
 		for !strings.Contains(all, want) {
 			select {
 			case more, ok := <-said:
@@ -166,7 +166,7 @@ func onATerminal(t *testing.T, b *bench, _ *corev1.Pod) {
 		if err != nil {
 			t.Errorf("kubectl ended with %v", err)
 		}
-	case <-time.After(patience):
+	case <-time.After(waitLimit):
 		t.Error("the session did not end with its input")
 	}
 }
@@ -192,7 +192,7 @@ func openTerminal(t *testing.T) (master, terminal *os.File) {
 	return master, terminal
 }
 
-func attached(t *testing.T, b *bench, _ *corev1.Pod) {
+func checkAttach(t *testing.T, b *podNamespace, _ *corev1.Pod) {
 	s := b.stream(t, "attach", "app", "-c", "one")
 	defer s.stop()
 	if line, ok := s.next(); !ok || !regexp.MustCompile(`^\d+$`).MatchString(line) {
@@ -200,8 +200,8 @@ func attached(t *testing.T, b *bench, _ *corev1.Pod) {
 	}
 }
 
-func forwarded(t *testing.T, b *bench, _ *corev1.Pod) {
-	bothWays(t, func(t *testing.T, spdy bool) {
+func checkPortForward(t *testing.T, b *podNamespace, _ *corev1.Pod) {
+	overBothProtocols(t, func(t *testing.T, spdy bool) {
 		command := kubectl(t, b.Kubeconfig(), b.namespace, spdy, "port-forward", "app", ":7000")
 		out, err := command.StdoutPipe()
 		if err != nil {
@@ -217,9 +217,9 @@ func forwarded(t *testing.T, b *bench, _ *corev1.Pod) {
 		}
 		defer func() { _ = connection.Close() }()
 		text := bytes.Repeat([]byte("x"), 1<<16)
-		written := go1(func() error { _, err := connection.Write(text); return err })
+		written := async(func() error { _, err := connection.Write(text); return err })
 		got := make([]byte, len(text))
-		_ = connection.SetReadDeadline(time.Now().Add(patience))
+		_ = connection.SetReadDeadline(time.Now().Add(waitLimit))
 		if n, err := io.ReadFull(connection, got); err != nil || !bytes.Equal(got, text) {
 			t.Errorf("%d bytes came back, %v", n, err)
 		}
@@ -229,10 +229,10 @@ func forwarded(t *testing.T, b *bench, _ *corev1.Pod) {
 	})
 }
 
-// TestKubectlDelete ends pods in the ways there are.
+// TestKubectlDelete deletes pods gracefully, with a short grace period, and by force.
 func TestKubectlDelete(t *testing.T) {
 	t.Parallel()
-	b := commonSite(t).bench(t)
+	b := commonSite(t).newNamespace(t)
 	for _, name := range []string{"graceful", "impatient", "forced"} {
 		b.create(t, podOf(t, name, "terminationGracePeriodSeconds: 300", map[bool]string{true: "sleep", false: "stubborn"}[name == "graceful"]))
 	}
@@ -243,17 +243,17 @@ func TestKubectlDelete(t *testing.T) {
 	for name, flags := range map[string][]string{"graceful": nil, "impatient": {"--grace-period=1"}, "forced": {"--grace-period=0", "--force"}} {
 		started := time.Now()
 		b.kubectl(t, append([]string{"delete", "pod", name}, flags...)...)
-		if took := time.Since(started); took > patience/2 {
+		if took := time.Since(started); took > waitLimit/2 {
 			t.Errorf("%s: took %v", name, took)
 		}
 		if _, err := b.Client().CoreV1().Pods(b.namespace).Get(t.Context(), name, metav1.GetOptions{}); !apierrors.IsNotFound(err) {
-			t.Errorf("%s: is there still: %v", name, err)
+			t.Errorf("%s: still exists: %v", name, err)
 		}
 	}
 	b.awaitEvent(t, "graceful", "Killing", "Stopping container c")
 	for name, id := range held {
 		eventually(t, name+" is gone from the runtime", func(context.Context) bool {
-			return !strings.Contains(strings.Join(b.held(t), " "), id)
+			return !strings.Contains(strings.Join(b.runtimeContainers(t), " "), id)
 		})
 	}
 }

@@ -17,7 +17,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
-const sources = `
+const configManifests = `
 apiVersion: v1
 kind: ConfigMap
 metadata: {name: settings}
@@ -29,7 +29,7 @@ metadata: {name: keys}
 stringData: {PASSWORD: "hunter2", key: s3cret}
 `
 
-const environment = `
+const environmentSpec = `
 containers:
 - name: c
   image: lanyard.test/tool:1
@@ -56,9 +56,9 @@ containers:
 
 func TestEnvironment(t *testing.T) {
 	t.Parallel()
-	b := commonSite(t).bench(t)
-	b.apply(t, sources)
-	pod := podOf(t, "env", environment)
+	b := commonSite(t).newNamespace(t)
+	b.apply(t, configManifests)
+	pod := podOf(t, "env", environmentSpec)
 	pod.Labels = map[string]string{"app": "web"}
 	got := b.run(t, pod)
 	ended := b.awaitEnd(t, "env")
@@ -92,7 +92,7 @@ $(ABSENT)
 	}
 }
 
-const everyVolume = `
+const volumesSpec = `
 securityContext: {runAsUser: 1000, runAsGroup: 3000%s}
 initContainers:
 - {name: first, image: lanyard.test/tool:1, args: [write, /shared/from-init, hello], volumeMounts: [{name: shared, mountPath: /shared}]}
@@ -124,16 +124,17 @@ volumes:
     - downwardAPI: {items: [{path: me, fieldRef: {fieldPath: metadata.name}}]}
 `
 
-// TestVolumes looks at every kind of volume from inside, at whose the files are, and at what they let whom do.
+// TestVolumes reads every kind of volume in a container, with the owners and modes of the files, with and without an
+// fsGroup.
 func TestVolumes(t *testing.T) {
 	t.Parallel()
-	b := commonSite(t).bench(t)
-	b.apply(t, sources)
+	b := commonSite(t).newNamespace(t)
+	b.apply(t, configManifests)
 	host := t.TempDir()
 	if err := os.WriteFile(filepath.Join(host, "file"), []byte("of the host\n"), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	openUpTo(t, host)
+	makeReadable(t, host)
 	tests := map[string]struct{ group, files string }{
 		"user": {"", `uid=1000 gid=3000 groups=3000
 /shared drwxrwxrwx 0 0
@@ -171,12 +172,12 @@ of the host
 `},
 	}
 	for name, test := range tests {
-		pod := podOf(t, name, fmt.Sprintf(everyVolume, test.group, host))
+		pod := podOf(t, name, fmt.Sprintf(volumesSpec, test.group, host))
 		pod.Labels = map[string]string{"app": "web"}
 		b.create(t, pod)
 	}
 	for name, test := range tests {
-		// The pod has to be there still, for its token to be good.
+		// The token is valid only while the pod exists.
 		b.awaitEnd(t, name)
 		got, token := b.kubectl(t, "logs", name), ""
 		if i := strings.LastIndex(got, "\n") + 1; i > 0 {
@@ -194,8 +195,8 @@ of the host
 	b.kubectl(t, "delete", "pods", "--all")
 }
 
-// openUpTo lets everybody into a temporary directory.
-func openUpTo(t *testing.T, dir string) {
+// makeReadable gives all users access to a temporary directory.
+func makeReadable(t *testing.T, dir string) {
 	t.Helper()
 	for ; dir != os.TempDir() && dir != "/"; dir = filepath.Dir(dir) {
 		if err := os.Chmod(dir, 0o755); err != nil {
@@ -204,10 +205,10 @@ func openUpTo(t *testing.T, dir string) {
 	}
 }
 
-// TestSecurityContext looks at what holds containers, from inside.
+// TestSecurityContext checks the effects of security contexts, host namespaces and limits in the container.
 func TestSecurityContext(t *testing.T) {
 	t.Parallel()
-	b := commonSite(t).bench(t)
+	b := commonSite(t).newNamespace(t)
 	capabilities := func(log string) string {
 		return regexp.MustCompile(`(?m)^CapEff:\s+([0-9a-f]+)$`).FindStringSubmatch(log + "\nCapEff:\t0")[1]
 	}
@@ -264,7 +265,7 @@ func TestSecurityContext(t *testing.T) {
 	}
 	apart := b.awaitEnd(t, "apart")
 	if got := log("apart"); !strings.HasSuffix(got, "\nelsewhere\n") || !strings.Contains(got, "eth0 "+apart.Status.PodIP+"/") || strings.Contains(got, network) {
-		t.Errorf("a network of its own: %s", got)
+		t.Errorf("a pod network: %s", got)
 	}
 	b.awaitRunning(t, "limited")
 	memory, _, code := b.try(t, "exec", "limited", "--", "/bin/tool", "cat", "/sys/fs/cgroup/memory/memory.limit_in_bytes", "/sys/fs/cgroup/cpu/cpu.cfs_quota_us")
@@ -277,11 +278,11 @@ func TestSecurityContext(t *testing.T) {
 	b.kubectl(t, "delete", "pods", "--all", "--now")
 }
 
-// TestRestrictedPod runs a pod that the strictest Pod Security Standard admits, with its token; the same pod with one promise
-// less is not made.
+// TestRestrictedPod runs a pod that the strictest Pod Security Standard admits, and reads its token. The same pod with
+// allowPrivilegeEscalation is refused.
 func TestRestrictedPod(t *testing.T) {
 	t.Parallel()
-	b := commonSite(t).bench(t)
+	b := commonSite(t).newNamespace(t)
 	b.kubectl(t, "label", "namespace", b.namespace, "pod-security.kubernetes.io/enforce=restricted")
 	const spec = `
 securityContext: {runAsUser: 1000, runAsNonRoot: true, seccompProfile: {type: RuntimeDefault}}

@@ -22,8 +22,9 @@ import (
 	"k8s.io/client-go/rest"
 )
 
-// fates are pods, what kubectl's columns READY, STATUS and RESTARTS come to, and an event that says why.
-var fates = map[string]struct {
+// podCases are pods, with the columns READY, STATUS and RESTARTS that kubectl shows in the end, and an event with the
+// reason.
+var podCases = map[string]struct {
 	spec          string
 	args          []string
 	columns       string
@@ -50,22 +51,23 @@ var fates = map[string]struct {
 	"claiming":  {"volumes: [{name: v, persistentVolumeClaim: {claimName: x}}]", nil, `0/1 \S+ 0`, "", "spec.volumes[0].persistentVolumeClaim"},
 }
 
-// TestPodStatuses reads what becomes of pods in kubectl's columns and their events.
+// TestPodStatuses checks kubectl's columns and the events of pods.
 func TestPodStatuses(t *testing.T) {
 	t.Parallel()
-	b := commonSite(t).bench(t)
-	names := slices.Sorted(maps.Keys(fates))
+	b := commonSite(t).newNamespace(t)
+	names := slices.Sorted(maps.Keys(podCases))
 	for _, name := range names {
-		b.create(t, podOf(t, name, fates[name].spec, fates[name].args...))
+		b.create(t, podOf(t, name, podCases[name].spec, podCases[name].args...))
 	}
-	// Not before its start is over: only then does the runtime look for the kernel's kill, which may take the writer too.
+	// The memory is allocated after the start of the container, because the runtime detects an OOM kill only then. The kill may
+	// also end the process that writes the file.
 	b.awaitRunning(t, "greedy")
 	b.try(t, "exec", "greedy", "--", "/bin/tool", "write", "/tmp/go", "")
 	b.awaitColumns(t, func(name, columns string) bool {
-		return regexp.MustCompile(`^` + fates[name].columns + `$`).MatchString(columns)
+		return regexp.MustCompile(`^` + podCases[name].columns + `$`).MatchString(columns)
 	}, names...)
 	for _, name := range names {
-		if fate := fates[name]; fate.event != "" {
+		if fate := podCases[name]; fate.event != "" {
 			e := b.awaitEvent(t, name, fate.reason, fate.event)
 			if fate.reason == "" && e.Type != corev1.EventTypeWarning {
 				t.Errorf("%s: event %+v is no warning", name, e)
@@ -75,8 +77,8 @@ func TestPodStatuses(t *testing.T) {
 	b.kubectl(t, "delete", "pods", "--all", "--now")
 }
 
-// awaitColumns reads kubectl get pods -w until the pods' columns READY, STATUS and RESTARTS are what is wanted.
-func (b *bench) awaitColumns(t *testing.T, are func(name, columns string) bool, names ...string) {
+// awaitColumns reads kubectl get pods --watch until are is true of the columns READY, STATUS and RESTARTS of each pod.
+func (b *podNamespace) awaitColumns(t *testing.T, are func(name, columns string) bool, names ...string) {
 	t.Helper()
 	f := b.stream(t, "get", "pods", "--watch", "--no-headers")
 	defer f.stop()
@@ -87,20 +89,20 @@ func (b *bench) awaitColumns(t *testing.T, are func(name, columns string) bool, 
 	for len(left) > 0 {
 		line, ok := f.next()
 		if !ok {
-			t.Fatalf("columns are not what is wanted: %q, of %q\n%s", slices.Sorted(maps.Keys(left)), last, b.agentLog())
+			t.Fatalf("unexpected columns of %q, among %q\n%s", slices.Sorted(maps.Keys(left)), last, b.agentLog())
 		}
 		fields := strings.Fields(line)
-		columns := strings.Join(fields[1:len(fields)-1], " ") // the last is AGE
+		columns := strings.Join(fields[1:len(fields)-1], " ") // without the last, AGE
 		if last[fields[0]] = columns; left[fields[0]] && are(fields[0], columns) {
 			delete(left, fields[0])
 		}
 	}
 }
 
-// TestUnsupportedIsRefused tells that a pod which asks for what the agent does not do is not run at all.
-func TestUnsupportedIsRefused(t *testing.T) {
+// TestUnsupportedFieldsAreRefused checks that a pod with a field that the agent does not support is not run.
+func TestUnsupportedFieldsAreRefused(t *testing.T) {
 	t.Parallel()
-	b := commonSite(t).bench(t)
+	b := commonSite(t).newNamespace(t)
 	b.create(t, podOf(t, "probed", "containers: [{name: c, image: lanyard.test/tool:1, args: [sleep], readinessProbe: {tcpSocket: {port: 1}}}]"))
 	ended := b.awaitEnd(t, "probed")
 	if ended.Status.Phase != corev1.PodFailed || !strings.Contains(ended.Status.Message, "spec.containers[0].readinessProbe") {
@@ -115,11 +117,11 @@ func TestUnsupportedIsRefused(t *testing.T) {
 	}
 }
 
-// TestAccountsScrapeNodes reads a node's metrics as Prometheus does: with an account's token, and with the node's certificate
-// verified by what the account can read itself.
+// TestAccountsScrapeNodes reads a node's metrics as Prometheus does: with an account's token, and with a CA that the account
+// can read.
 func TestAccountsScrapeNodes(t *testing.T) {
 	t.Parallel()
-	b := commonSite(t).bench(t)
+	b := commonSite(t).newNamespace(t)
 	for _, name := range []string{"prometheus", "visitor"} {
 		account := &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Name: name}}
 		if _, err := b.Client().CoreV1().ServiceAccounts(b.namespace).Create(t.Context(), account, metav1.CreateOptions{}); err != nil {
@@ -150,19 +152,19 @@ func TestAccountsScrapeNodes(t *testing.T) {
 		path, token string
 		code        int
 	}{
-		"without the right":      {"/metrics", mayNot, http.StatusForbidden},
-		"with another right":     {"/containerLogs/a/b/c", may, http.StatusForbidden},
-		"a garbage token":        {"/metrics", "garbage", http.StatusUnauthorized},
-		"a token cut short":      {"/metrics", may[:len(may)-3], http.StatusUnauthorized},
-		"no token":               {"/metrics", "", http.StatusUnauthorized},
-		"for another audience":   {"/metrics", b.tokenOf(t, "prometheus", "vault"), http.StatusUnauthorized},
-		"what is no page at all": {"/pods", may, http.StatusNotFound},
+		"without the right":    {"/metrics", mayNot, http.StatusForbidden},
+		"with another right":   {"/containerLogs/a/b/c", may, http.StatusForbidden},
+		"a garbage token":      {"/metrics", "garbage", http.StatusUnauthorized},
+		"a token cut short":    {"/metrics", may[:len(may)-3], http.StatusUnauthorized},
+		"no token":             {"/metrics", "", http.StatusUnauthorized},
+		"for another audience": {"/metrics", b.tokenOf(t, "prometheus", "vault"), http.StatusUnauthorized},
+		"an unknown path":      {"/pods", may, http.StatusNotFound},
 	} {
 		if code, text := scrape(t, test.path, test.token); code != test.code || strings.Contains(text, "lanyard_") {
 			t.Errorf("%s: %d, want %d\n%.200s", name, code, test.code, text)
 		}
 	}
-	// No answer is remembered.
+	// Decisions are not cached.
 	if err := b.Client().CoreV1().ServiceAccounts(b.namespace).Delete(t.Context(), "prometheus", metav1.DeleteOptions{}); err != nil {
 		t.Fatal(err)
 	}
@@ -171,8 +173,8 @@ func TestAccountsScrapeNodes(t *testing.T) {
 	}
 }
 
-// scraper returns how to get a page of the node, verified by the CA of nodes as the bearer of a token reads it.
-func (b *bench) scraper(t *testing.T, token string) func(t *testing.T, path, token string) (int, string) {
+// scraper returns a function that requests a page of the node. The CA of nodes verifies the node; it is read with the token.
+func (b *podNamespace) scraper(t *testing.T, token string) func(t *testing.T, path, token string) (int, string) {
 	t.Helper()
 	config := rest.AnonymousClientConfig(b.config(t))
 	config.BearerToken = token
@@ -190,13 +192,13 @@ func (b *bench) scraper(t *testing.T, token string) func(t *testing.T, path, tok
 	}
 	client := &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: pool}}}
 	t.Cleanup(client.CloseIdleConnections)
-	// This CA vouches for nodes alone.
+	// This CA does not sign the certificate of the authority.
 	if _, err := client.Get(config.Host + "/version"); !errors.As(err, new(*tls.CertificateVerificationError)) {
-		t.Errorf("the authority is verified by the CA of nodes: %v", err)
+		t.Errorf("the CA of nodes verifies the authority: %v", err)
 	}
 	return func(t *testing.T, path, token string) (int, string) {
 		t.Helper()
-		request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "https://"+b.serves(t)+path, nil)
+		request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "https://"+b.agentAddress(t)+path, nil)
 		if err != nil {
 			t.Fatal(err)
 		}

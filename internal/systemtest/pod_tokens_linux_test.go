@@ -21,8 +21,8 @@ import (
 
 const tokenFile = "/var/run/secrets/kubernetes.io/serviceaccount/token"
 
-// dashboard is the chapter's pod, its account and what that may do.
-const dashboard = `
+// dashboardManifest has the pod of docs/walk.md with its account and permissions.
+const dashboardManifest = `
 apiVersion: v1
 kind: ServiceAccount
 metadata: {name: dashboard-sa}
@@ -47,8 +47,8 @@ spec:
   - {name: my-dashboard, image: my-dashboard, imagePullPolicy: IfNotPresent, args: [-every=200ms]}
 `
 
-// copyOfToken reads a pod's token as root of the machine would steal it.
-func (b *bench) copyOfToken(t testing.TB, uid types.UID) string {
+// tokenOnDisk reads a pod's token from the node's disk, as root of that machine could.
+func (b *podNamespace) tokenOnDisk(t testing.TB, uid types.UID) string {
 	t.Helper()
 	files, err := filepath.Glob(filepath.Join(b.root, "volumes", string(uid), "volumes", "projected", "*", "token"))
 	if err != nil || len(files) != 1 {
@@ -61,14 +61,14 @@ func (b *bench) copyOfToken(t testing.TB, uid types.UID) string {
 	return string(token)
 }
 
-// TestDashboard is the chapter's pod from its manifest to its end, its first token's end in between.
+// TestDashboard runs the pod of docs/walk.md until its first token has expired, and deletes it.
 func TestDashboard(t *testing.T) {
 	t.Parallel()
-	b := briefSite(t).bench(t)
-	b.apply(t, dashboard)
+	b := shortTokenSite(t).newNamespace(t)
+	b.apply(t, dashboardManifest)
 	pod := b.awaitRunning(t, "my-dashboard")
 	started := time.Now()
-	token := b.copyOfToken(t, pod.UID)
+	token := b.tokenOnDisk(t, pod.UID)
 	me := "I am system:serviceaccount:" + b.namespace + ":dashboard-sa"
 	says := b.stream(t, "logs", "-f", "my-dashboard")
 	says.await(me)
@@ -76,18 +76,18 @@ func TestDashboard(t *testing.T) {
 	says.await(fmt.Sprintf(`secrets: secrets is forbidden: User %q cannot list resource "secrets" in API group "" in the namespace %q`, strings.TrimPrefix(me, "I am "), b.namespace))
 
 	c := bearer(t, b.config(t), token)
-	eventually(t, "the first token's end", func(context.Context) bool {
+	eventually(t, "the first token expires", func(context.Context) bool {
 		return c.do(t, http.MethodPost, whoAmIPath, `{}`).code == http.StatusUnauthorized
 	})
-	if lived := time.Since(started); lived > tokenLife+2*time.Second {
-		t.Errorf("the first token was good for %v", lived)
+	if lived := time.Since(started); lived > shortTokenLife+2*time.Second {
+		t.Errorf("the first token was valid for %v", lived)
 	}
-	if next := b.copyOfToken(t, pod.UID); next == token {
-		t.Error("the token in the volume is the one that has ended")
+	if next := b.tokenOnDisk(t, pod.UID); next == token {
+		t.Error("the volume still holds the expired token")
 	}
-	// The program that has run all along reads its token once a minute, as client-go does, and a real one outlives that.
+	// The running program reads its token once a minute, as client-go does, so it still has the expired one.
 	if got := b.kubectl(t, "exec", "my-dashboard", "--", "/bin/dashboard", "-every=0"); !strings.HasPrefix(got, me+"\n") {
-		t.Errorf("a program that starts after the first token's end: %s", got)
+		t.Errorf("a program that starts after the first token has expired: %s", got)
 	}
 	if now := b.awaitRunning(t, "my-dashboard"); now.Status.ContainerStatuses[0].RestartCount != 0 {
 		t.Errorf("restarted: %+v", now.Status.ContainerStatuses)
@@ -97,12 +97,12 @@ func TestDashboard(t *testing.T) {
 	says.end()
 }
 
-// TestTokenEndsWithItsPod holds a copy of the token outside, and uses it all the while its pod is deleted.
+// TestTokenEndsWithItsPod uses a copy of a pod's token from outside while the pod is deleted.
 func TestTokenEndsWithItsPod(t *testing.T) {
 	t.Parallel()
 	for name, test := range map[string]struct {
 		program string
-		// bound is on the time from the DELETE; to stubborn programs it comes after the second that --now leaves them.
+		// bound limits the time from the DELETE. It includes the second of grace that --now gives.
 		bound time.Duration
 	}{
 		"a program that ends on SIGTERM": {"sleep", time.Second},
@@ -110,33 +110,34 @@ func TestTokenEndsWithItsPod(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			b := commonSite(t).bench(t)
+			b := commonSite(t).newNamespace(t)
 			b.create(t, podOf(t, "victim", "", test.program))
 			pod := b.awaitRunning(t, "victim")
-			thief := b.steal(t, b.exec(t, "victim", "cat", tokenFile), pod)
+			tokenThief := b.useStolenToken(t, b.exec(t, "victim", "cat", tokenFile), pod)
 			b.kubectl(t, "delete", "pod", "victim", "--now")
 			returned := time.Now()
-			refused, deleted := thief.wait(t)
+			refused, deleted := tokenThief.wait(t)
 			t.Logf("the token was refused %v after the DELETE, and %v after kubectl returned", refused.Sub(deleted), refused.Sub(returned))
 			if refused.Sub(returned) > time.Second {
-				t.Errorf("the token was good for %v after kubectl had returned", refused.Sub(returned))
+				t.Errorf("the token was valid for %v after kubectl had returned", refused.Sub(returned))
 			}
 			if refused.Sub(deleted) > test.bound {
-				t.Errorf("the token was good for %v after the DELETE", refused.Sub(deleted))
+				t.Errorf("the token was valid for %v after the DELETE", refused.Sub(deleted))
 			}
 		})
 	}
 }
 
-// thief uses a token until it is refused, and watches its pod.
-type thief struct {
+// tokenThief uses a token until it is refused, and watches its pod.
+type tokenThief struct {
 	done             sync.WaitGroup
 	refused, deleted time.Time
 }
 
-func (b *bench) steal(t *testing.T, token string, pod *corev1.Pod) *thief {
+// useStolenToken starts to use the token and to watch its pod.
+func (b *podNamespace) useStolenToken(t *testing.T, token string, pod *corev1.Pod) *tokenThief {
 	t.Helper()
-	v, c := &thief{}, bearer(t, b.config(t), token)
+	v, c := &tokenThief{}, bearer(t, b.config(t), token)
 	if got := c.do(t, http.MethodPost, whoAmIPath, `{}`); got.code != http.StatusCreated || !strings.Contains(string(got.body), pod.Name) {
 		t.Fatalf("the copy of the token: %s", got)
 	}
@@ -163,23 +164,25 @@ func (b *bench) steal(t *testing.T, token string, pod *corev1.Pod) *thief {
 	return v
 }
 
-func (v *thief) wait(t *testing.T) (refused, deleted time.Time) {
+// wait returns when the token was refused and when the pod's deletion began.
+func (v *tokenThief) wait(t *testing.T) (refused, deleted time.Time) {
 	t.Helper()
 	ended := make(chan struct{})
 	go func() { v.done.Wait(); close(ended) }()
 	select {
 	case <-ended:
 		return v.refused, v.deleted
-	case <-time.After(patience):
-		t.Fatal("the token of a deleted pod is good still")
+	case <-time.After(waitLimit):
+		t.Fatal("the token of a deleted pod is still accepted")
 	}
 	return time.Time{}, time.Time{}
 }
 
-// TestAutomount holds that nothing is mounted where the account or the pod says so, and that the pod's word counts.
+// TestAutomount checks that no token is mounted if the account or the pod forbids it, and that the pod's field overrides the
+// account's.
 func TestAutomount(t *testing.T) {
 	t.Parallel()
-	b := commonSite(t).bench(t)
+	b := commonSite(t).newNamespace(t)
 	b.apply(t, "apiVersion: v1\nkind: ServiceAccount\nmetadata: {name: without}\nautomountServiceAccountToken: false\n")
 	tests := map[string]struct {
 		spec    string
@@ -213,10 +216,10 @@ func TestAutomount(t *testing.T) {
 	b.kubectl(t, "delete", "pods", "--all", "--now")
 }
 
-// TestRenewalIsTold has programs told of the renewal in each way there is.
-func TestRenewalIsTold(t *testing.T) {
+// TestRenewalNotifiesPrograms notifies programs of a new token in each supported way.
+func TestRenewalNotifiesPrograms(t *testing.T) {
 	t.Parallel()
-	b := briefSite(t).bench(t)
+	b := shortTokenSite(t).newNamespace(t)
 	before := b.metric(t, `lanyard_token_renewals_total{result="success"}`)
 	for name, test := range map[string]struct {
 		how  string
@@ -244,7 +247,7 @@ func TestRenewalIsTold(t *testing.T) {
 	tokens := b.stream(t, "logs", "-f", "nothing")
 	first, _ := tokens.next()
 	if second, ok := tokens.next(); !ok || first == second || strings.Count(second, ".") != 2 {
-		t.Error("the file's token was not followed by another")
+		t.Error("the file has no second token")
 	}
 	tokens.stop()
 	if after := b.metric(t, `lanyard_token_renewals_total{result="success"}`); after < before+3 {
@@ -253,7 +256,7 @@ func TestRenewalIsTold(t *testing.T) {
 	b.kubectl(t, "delete", "pods", "--all", "--now")
 }
 
-const watchers = `
+const watchersSpec = `
 containers:
 - {name: config, image: lanyard.test/tool:1, args: [watch-file, /config/COLOR], volumeMounts: [{name: config, mountPath: /config}]}
 - {name: secret, image: lanyard.test/tool:1, args: [watch-file, /all/key], volumeMounts: [{name: all, mountPath: /all}]}
@@ -263,12 +266,12 @@ volumes:
 - {name: all, projected: {sources: [{secret: {name: keys}}, {configMap: {name: settings}}]}}
 `
 
-// TestChangesReachFiles changes what a running pod mounts.
+// TestChangesReachFiles changes objects that a running pod mounts.
 func TestChangesReachFiles(t *testing.T) {
 	t.Parallel()
-	b := commonSite(t).bench(t)
-	b.apply(t, sources)
-	b.create(t, podOf(t, "watchers", watchers))
+	b := commonSite(t).newNamespace(t)
+	b.apply(t, configManifests)
+	b.create(t, podOf(t, "watchers", watchersSpec))
 	b.awaitRunning(t, "watchers")
 	follow := func(container, first string) *stream {
 		s := b.stream(t, "logs", "-f", "watchers", "-c", container)
@@ -283,10 +286,10 @@ func TestChangesReachFiles(t *testing.T) {
 	b.kubectl(t, "patch", "secret", "keys", "-p", `{"stringData":{"key":"changed"}}`)
 	config.await("green")
 	secret.await("changed")
-	// The authority puts its CA back at once, so that what is between may be passed over; not again and again.
+	// The authority restores its CA at once, so the agent may miss one change, but not many of them.
 	maps := b.Client().CoreV1().ConfigMaps(b.namespace)
 	wrong := fmt.Appendf(nil, `{"data":{"ca.crt":%q}}`, "none\n")
-	eventually(t, "the file has another CA", func(ctx context.Context) bool {
+	eventually(t, "the file has the other CA", func(ctx context.Context) bool {
 		if _, err := maps.Patch(ctx, rootCAMap, types.MergePatchType, wrong, metav1.PatchOptions{}); err != nil {
 			t.Fatal(err)
 		}

@@ -29,24 +29,24 @@ import (
 	"lanyard.dev/lanyardtest"
 )
 
-// policyBench is an authority of its own: what is tried on it would slow down the tests that share one.
-type policyBench struct {
+// policyTest is an authority for one test, because a huge policy would slow down the tests that share one.
+type policyTest struct {
 	*kubernetes.Clientset
 	t *testing.T
 }
 
-func newPolicyBench(t *testing.T) policyBench {
+func newPolicyTest(t *testing.T) policyTest {
 	t.Helper()
-	return policyBench{clientFor(t, lanyardtest.Start(t).Config()), t}
+	return policyTest{clientFor(t, lanyardtest.Start(t).Config()), t}
 }
 
-func (b policyBench) role(name string, rules ...rbacv1.PolicyRule) error {
+func (b policyTest) role(name string, rules ...rbacv1.PolicyRule) error {
 	role := &rbacv1.ClusterRole{ObjectMeta: metav1.ObjectMeta{Name: name}, Rules: rules}
 	_, err := b.RbacV1().ClusterRoles().Create(b.t.Context(), role, metav1.CreateOptions{})
 	return err
 }
 
-func (b policyBench) bind(name, role string, users ...string) error {
+func (b policyTest) bind(name, role string, users ...string) error {
 	binding := &rbacv1.ClusterRoleBinding{
 		ObjectMeta: metav1.ObjectMeta{Name: name},
 		RoleRef:    rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "ClusterRole", Name: role},
@@ -58,8 +58,8 @@ func (b policyBench) bind(name, role string, users ...string) error {
 	return err
 }
 
-// check asks whether a user may get a resource of the core group.
-func (b policyBench) check(user, resource string, want bool) (reason string) {
+// check reviews whether a user may get a resource of the core group, and returns the reason.
+func (b policyTest) check(user, resource string, want bool) (reason string) {
 	b.t.Helper()
 	review := &authorizationv1.SubjectAccessReview{Spec: authorizationv1.SubjectAccessReviewSpec{
 		User: user, ResourceAttributes: &authorizationv1.ResourceAttributes{Verb: "get", Resource: resource},
@@ -80,7 +80,7 @@ func getRule(resources ...string) rbacv1.PolicyRule {
 
 func TestDanglingPolicy(t *testing.T) {
 	t.Parallel()
-	b := newPolicyBench(t)
+	b := newPolicyTest(t)
 	must(t, b.bind("lost", "gone", "ann", "nobody-by-this-name"))
 	if reason := b.check("ann", "pods", false); reason != `RBAC: clusterrole.rbac.authorization.k8s.io "gone" not found` {
 		t.Errorf("reason %q", reason)
@@ -91,6 +91,7 @@ func TestDanglingPolicy(t *testing.T) {
 	b.check("ann", "pods", false)
 }
 
+// numbered returns n names with the prefix.
 func numbered(prefix string, n int) []string {
 	names := make([]string, n)
 	for i := range names {
@@ -101,7 +102,7 @@ func numbered(prefix string, n int) []string {
 
 func TestHugePolicy(t *testing.T) {
 	t.Parallel()
-	b := newPolicyBench(t)
+	b := newPolicyTest(t)
 	must(t, b.bind("many-subjects", "many-rules", numbered("user", 10_000)...))
 	var rules []rbacv1.PolicyRule
 	for _, resource := range numbered("resource", 10_000) {
@@ -113,7 +114,7 @@ func TestHugePolicy(t *testing.T) {
 	b.check("user-9999", "resource-10000", false)
 	b.check("user-10000", "resource-0", false)
 
-	// One fault among ten thousand is refused by its path.
+	// The error names the one invalid entry among ten thousand.
 	rules[7531].Verbs = nil
 	if err := b.role("faulty", rules...); !apierrors.IsInvalid(err) || !strings.Contains(err.Error(), "rules[7531].verbs: Required value") {
 		t.Errorf("a rule without verbs: %v", err)
@@ -123,11 +124,12 @@ func TestHugePolicy(t *testing.T) {
 	if err := b.bind("faulty", "view", users...); !apierrors.IsInvalid(err) || !strings.Contains(err.Error(), "subjects[9876].name: Required value") {
 		t.Errorf("a subject without a name: %v", err)
 	}
-	b.tooLarge()
+	b.checkSizeLimits()
 }
 
-// tooLarge tries a role of 1 MiB, which fits, one of more than the store takes, and one of more than a request may hold.
-func (b policyBench) tooLarge() {
+// checkSizeLimits writes a role of 1 MiB, which is accepted, one that is too large for the store, and one that is too large
+// for a request.
+func (b policyTest) checkSizeLimits() {
 	b.t.Helper()
 	long := strings.Repeat("r", 100)
 	must(b.t, b.role("one-mebibyte", getRule(numbered(long, 1<<20/110)...)))
@@ -143,13 +145,13 @@ func (b policyBench) tooLarge() {
 	if err := b.role("four-mebibytes", getRule(numbered(long, 4<<20/110)...)); !apierrors.IsRequestEntityTooLargeError(err) {
 		b.t.Errorf("a role of 4 MiB: %.300v", err)
 	}
-	b.check("mia", "pods", false) // it still answers
+	b.check("mia", "pods", false) // the server still answers
 }
 
-// TestCircularAggregation has roles that aggregate themselves and each other.
+// TestCircularAggregation creates roles that aggregate themselves and each other.
 func TestCircularAggregation(t *testing.T) {
 	t.Parallel()
-	b := newPolicyBench(t)
+	b := newPolicyTest(t)
 	circle := []string{"a", "b", "c"}
 	for i, name := range circle {
 		role := &rbacv1.ClusterRole{
@@ -174,8 +176,8 @@ func TestCircularAggregation(t *testing.T) {
 	}
 }
 
-// awaitRules waits for a role to have one rule for each resource.
-func (b policyBench) awaitRules(name string, want ...string) {
+// awaitRules waits until the role has one rule for each resource.
+func (b policyTest) awaitRules(name string, want ...string) {
 	b.t.Helper()
 	eventually(b.t, fmt.Sprintf("cluster role %s has rules for %v", name, want), func(ctx context.Context) bool {
 		role, err := b.RbacV1().ClusterRoles().Get(ctx, name, metav1.GetOptions{})
@@ -190,7 +192,7 @@ func (b policyBench) awaitRules(name string, want ...string) {
 	})
 }
 
-// TestAccessReadsInPages has more bindings than a page, and counts the pages on their way.
+// TestAccessReadsInPages creates more bindings than fit on a page, and counts the requests of lanyard access.
 func TestAccessReadsInPages(t *testing.T) {
 	t.Parallel()
 	a := lanyardtest.Start(t)
@@ -225,11 +227,11 @@ func TestAccessReadsInPages(t *testing.T) {
 		t.Errorf("%d requests for role bindings, want 3", n)
 	}
 	if strings.Contains(words.String(), "reading") {
-		t.Errorf("progress is shown where no one watches: %q", words.String())
+		t.Errorf("progress is shown without a terminal: %q", words.String())
 	}
 }
 
-// proxied returns a kubeconfig for a proxy to the authority, which adds the administrator's credentials.
+// proxied returns a kubeconfig for a proxy that adds the administrator's credentials. see is called with each request.
 func proxied(t *testing.T, config *rest.Config, see func(*http.Request)) (file string) {
 	t.Helper()
 	target, err := url.Parse(config.Host)

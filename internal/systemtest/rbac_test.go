@@ -17,8 +17,8 @@ import (
 
 var readConfigMaps = rbacv1.PolicyRule{APIGroups: []string{""}, Resources: []string{"configmaps"}, Verbs: []string{"get", "list", "watch"}}
 
-// TestGrantsCountFromTheNextRequest changes each kind of policy object, over and over, and asks at once.
-func TestGrantsCountFromTheNextRequest(t *testing.T) {
+// TestGrantsTakeEffectAtOnce changes each kind of policy object several times, and sends a request after each change.
+func TestGrantsTakeEffectAtOnce(t *testing.T) {
 	t.Parallel()
 	a := authority(t)
 	namespace, rbac := a.Namespace(t), a.Client().RbacV1()
@@ -53,29 +53,29 @@ func TestGrantsCountFromTheNextRequest(t *testing.T) {
 		expect(round, http.StatusOK, "a RoleBinding")
 		_, err = rbac.Roles(namespace).Update(t.Context(), &rbacv1.Role{ObjectMeta: meta}, metav1.UpdateOptions{})
 		noErr(err)
-		expect(round, http.StatusForbidden, "its Role lost its rules")
+		expect(round, http.StatusForbidden, "the Role lost its rules")
 		_, err = rbac.Roles(namespace).Update(t.Context(), role, metav1.UpdateOptions{})
 		noErr(err)
-		expect(round, http.StatusOK, "its Role got them back")
+		expect(round, http.StatusOK, "the Role got its rules back")
 		noErr(rbac.Roles(namespace).Delete(t.Context(), namespace, none))
-		expect(round, http.StatusForbidden, "its Role went")
+		expect(round, http.StatusForbidden, "the Role was deleted")
 		noErr(rbac.RoleBindings(namespace).Delete(t.Context(), namespace, none))
 
 		_, err = rbac.RoleBindings(namespace).Create(t.Context(), &rbacv1.RoleBinding{ObjectMeta: meta, Subjects: subjects, RoleRef: ref("ClusterRole")}, metav1.CreateOptions{})
 		noErr(err)
 		expect(round, http.StatusOK, "a RoleBinding to a ClusterRole")
 		noErr(rbac.RoleBindings(namespace).DeleteCollection(t.Context(), none, metav1.ListOptions{}))
-		expect(round, http.StatusForbidden, "it went with its collection")
+		expect(round, http.StatusForbidden, "the collection of bindings was deleted")
 
 		_, err = rbac.ClusterRoleBindings().Create(t.Context(), &rbacv1.ClusterRoleBinding{ObjectMeta: meta, Subjects: subjects, RoleRef: ref("ClusterRole")}, metav1.CreateOptions{})
 		noErr(err)
 		expect(round, http.StatusOK, "a ClusterRoleBinding")
 		noErr(rbac.ClusterRoleBindings().Delete(t.Context(), namespace, none))
-		expect(round, http.StatusForbidden, "it went")
+		expect(round, http.StatusForbidden, "the ClusterRoleBinding was deleted")
 	}
 }
 
-func TestForbiddenInKubernetesWords(t *testing.T) {
+func TestForbiddenMessagesAreThoseOfKubernetes(t *testing.T) {
 	t.Parallel()
 	a := authority(t)
 	namespace := a.Namespace(t)
@@ -98,7 +98,7 @@ func TestForbiddenInKubernetesWords(t *testing.T) {
 	}
 }
 
-func TestWhatAnonymousReaches(t *testing.T) {
+func TestAnonymousRequests(t *testing.T) {
 	t.Parallel()
 	a := authority(t)
 	anonymous := bearer(t, a.Config(), "")
@@ -122,7 +122,8 @@ func TestWhatAnonymousReaches(t *testing.T) {
 	}
 }
 
-func ask(t *testing.T, config *rest.Config, spec authorizationv1.SelfSubjectAccessReviewSpec) *authorizationv1.SelfSubjectAccessReview {
+// selfAccessReview creates a SelfSubjectAccessReview.
+func selfAccessReview(t *testing.T, config *rest.Config, spec authorizationv1.SelfSubjectAccessReviewSpec) *authorizationv1.SelfSubjectAccessReview {
 	t.Helper()
 	review, err := clientFor(t, config).AuthorizationV1().SelfSubjectAccessReviews().Create(t.Context(), &authorizationv1.SelfSubjectAccessReview{Spec: spec}, metav1.CreateOptions{})
 	if err != nil {
@@ -131,7 +132,7 @@ func ask(t *testing.T, config *rest.Config, spec authorizationv1.SelfSubjectAcce
 	return review
 }
 
-func TestDecisionsNameWhatAllowedThem(t *testing.T) {
+func TestDecisionsNameTheirBinding(t *testing.T) {
 	t.Parallel()
 	a := authority(t)
 	namespace, rbac := a.Namespace(t), a.Client().RbacV1()
@@ -145,7 +146,7 @@ func TestDecisionsNameWhatAllowedThem(t *testing.T) {
 	}
 	config := a.As(t, namespace, "viewer")
 	for resource, allowed := range map[string]bool{"pods": true, "serviceaccounts": true, "secrets": false, "rolebindings": false} {
-		got := ask(t, config, authorizationv1.SelfSubjectAccessReviewSpec{ResourceAttributes: &authorizationv1.ResourceAttributes{Namespace: namespace, Resource: resource, Verb: "list"}})
+		got := selfAccessReview(t, config, authorizationv1.SelfSubjectAccessReviewSpec{ResourceAttributes: &authorizationv1.ResourceAttributes{Namespace: namespace, Resource: resource, Verb: "list"}})
 		want := ""
 		if allowed {
 			want = `RBAC: allowed by RoleBinding "looks/` + namespace + `" of ClusterRole "view" to ServiceAccount "viewer/` + namespace + `"`
@@ -156,14 +157,14 @@ func TestDecisionsNameWhatAllowedThem(t *testing.T) {
 	}
 }
 
-// TestNobodyGrantsWhatTheyLack: an account that may write roles and bindings gains nothing by it.
-func TestNobodyGrantsWhatTheyLack(t *testing.T) {
+// TestGrantsNeedTheGrantedRights checks that an account which may write roles and bindings cannot give itself more rights.
+func TestGrantsNeedTheGrantedRights(t *testing.T) {
 	t.Parallel()
 	a := authority(t)
 	namespace := a.Namespace(t)
 	a.CreateServiceAccount(t, namespace, "climber")
 	a.Grant(t, namespace, "climber", rbacv1.PolicyRule{APIGroups: []string{rbacv1.GroupName}, Resources: []string{"roles", "rolebindings"}, Verbs: []string{"*"}}, readConfigMaps)
-	// The rule says "*", which takes in bind and escalate: so it is narrowed to what a writer has.
+	// The verb "*" includes bind and escalate, which would permit the grants, so it is replaced.
 	roles, err := a.Client().RbacV1().Roles(namespace).List(t.Context(), metav1.ListOptions{})
 	if err != nil || len(roles.Items) != 1 {
 		t.Fatal(roles, err)
@@ -182,16 +183,16 @@ func TestNobodyGrantsWhatTheyLack(t *testing.T) {
 	}
 	role := &rbacv1.Role{ObjectMeta: metav1.ObjectMeta{Name: "mine"}, Rules: []rbacv1.PolicyRule{{APIGroups: []string{""}, Resources: []string{"secrets"}, Verbs: []string{"get"}}}}
 	if _, err := rbac.Roles(namespace).Create(t.Context(), role, metav1.CreateOptions{}); !apierrors.IsForbidden(err) || !strings.Contains(err.Error(), "attempting to grant RBAC permissions not currently held") {
-		t.Errorf("write a role with more than one has: %v, want forbidden", err)
+		t.Errorf("write a role with rights that the account lacks: %v, want forbidden", err)
 	}
 	role.Rules = []rbacv1.PolicyRule{readConfigMaps}
 	if _, err := rbac.Roles(namespace).Create(t.Context(), role, metav1.CreateOptions{}); err != nil {
-		t.Errorf("write a role with what one has: %v", err)
+		t.Errorf("write a role with rights that the account has: %v", err)
 	}
 }
 
-// TestMetadataOfRolesIsGuarded: an account that may write cluster roles and holds none of their rules can neither freeze
-// default policy nor keep what an aggregation gave. What the garbage collector writes passes.
+// TestMetadataOfRolesIsGuarded checks that an account which may write cluster roles, but holds none of their rules, cannot
+// keep default policy from being updated or remove an aggregation. Changes that the garbage collector makes are permitted.
 func TestMetadataOfRolesIsGuarded(t *testing.T) {
 	t.Parallel()
 	a := authority(t)
@@ -218,7 +219,7 @@ func TestMetadataOfRolesIsGuarded(t *testing.T) {
 		}
 	}
 	if _, err := rbac.ClusterRoleBindings().Patch(t.Context(), "cluster-admin", types.MergePatchType, []byte(freeze), metav1.PatchOptions{}); !apierrors.IsForbidden(err) {
-		t.Errorf("freeze a binding: %v, want forbidden", err)
+		t.Errorf("turn off the update of a binding: %v, want forbidden", err)
 	}
 }
 
@@ -241,8 +242,8 @@ func TestImpersonationNeedsARight(t *testing.T) {
 	}
 }
 
-// clusterAdmin binds an account of the namespace default to everything.
-func clusterAdmin(account string) *rbacv1.ClusterRoleBinding {
+// clusterAdminBinding returns a binding that gives an account of the namespace default all rights.
+func clusterAdminBinding(account string) *rbacv1.ClusterRoleBinding {
 	return &rbacv1.ClusterRoleBinding{
 		ObjectMeta: metav1.ObjectMeta{Name: "all-to-" + account},
 		RoleRef:    rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "ClusterRole", Name: "cluster-admin"},
@@ -250,6 +251,7 @@ func clusterAdmin(account string) *rbacv1.ClusterRoleBinding {
 	}
 }
 
+// grantCluster gives an account a cluster role with these rules.
 func grantCluster(t *testing.T, config *rest.Config, namespace, account string, rules ...rbacv1.PolicyRule) {
 	t.Helper()
 	rbac := clientFor(t, config).RbacV1()

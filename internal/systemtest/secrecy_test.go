@@ -32,18 +32,20 @@ import (
 	"lanyard.dev/internal/signingkey"
 )
 
-// greedyPolicy asks for all that can be logged.
+// greedyPolicy requests that everything is recorded.
 const greedyPolicy = `{"apiVersion":"audit.k8s.io/v1","kind":"Policy","rules":[{"level":"RequestResponse"}]}`
 
-// openHouse is `lanyard serve` that says all it can: its own log at the highest level, and an audit log of everything.
-type openHouse struct {
+// verboseServer is a `lanyard serve` that logs at the highest level and has an audit policy of RequestResponse for
+// everything.
+type verboseServer struct {
 	dir     *datadir.Dir
 	etcd    *etcd.Server
 	program *program
 	config  *rest.Config
 }
 
-func openUp(t *testing.T) *openHouse {
+// startVerboseServer starts a verboseServer with an etcd and a data directory of its own.
+func startVerboseServer(t *testing.T) *verboseServer {
 	t.Helper()
 	root := t.TempDir()
 	noErr := func(err error) {
@@ -60,7 +62,7 @@ func openUp(t *testing.T) *openHouse {
 	noErr(listener.Close())
 	url := "https://" + address.String()
 
-	h := &openHouse{}
+	h := &verboseServer{}
 	h.dir, err = datadir.Open(filepath.Join(root, "data"))
 	noErr(err)
 	t.Cleanup(func() { _ = h.dir.Close() })
@@ -94,94 +96,94 @@ func openUp(t *testing.T) *openHouse {
 	return h
 }
 
-// mark is a value that occurs nowhere else.
-func mark() string {
+// newMarker returns a random value that occurs nowhere else.
+func newMarker() string {
 	random := make([]byte, 24)
 	_, _ = rand.Read(random)
 	return "mark" + hex.EncodeToString(random)
 }
 
-// story is what a secrecy test has done, and what must not be found after it.
-type story struct {
+// secrecyTest sends secret values to a server and then looks for them in everything that the server has written.
+type secrecyTest struct {
 	t         *testing.T
 	admin     *caller
 	client    kubernetes.Interface
 	config    *rest.Config
 	namespace string
-	hidden    map[string][]byte
+	hidden    map[string][]byte // the secret values, by a name for error messages
 	canary    string
 }
 
-// hide returns a new value that must stay hidden, under a name to report it by.
-func (s *story) hide(name string) string {
-	value := mark()
+// newSecret returns a new secret value, and remembers it under a name for error messages.
+func (s *secrecyTest) newSecret(name string) string {
+	value := newMarker()
 	s.hidden[name] = []byte(value)
 	return value
 }
 
-func (s *story) noErr(err error) {
+func (s *secrecyTest) noErr(err error) {
 	s.t.Helper()
 	if err != nil {
 		s.t.Fatal(err)
 	}
 }
 
-// TestNothingSecretIsWrittenDown tells the whole story, and then reads every byte the server has left behind.
-func TestNothingSecretIsWrittenDown(t *testing.T) {
+// TestNoSecretIsWrittenDown sends secrets in every way, and then reads every byte that the server has written.
+func TestNoSecretIsWrittenDown(t *testing.T) {
 	t.Parallel()
-	h := openUp(t)
-	s := &story{
+	h := startVerboseServer(t)
+	s := &secrecyTest{
 		t: t, admin: callerFor(t, h.config), client: clientFor(t, h.config), config: h.config,
-		namespace: "story", hidden: map[string][]byte{}, canary: mark(),
+		namespace: "story", hidden: map[string][]byte{}, canary: newMarker(),
 	}
 	_, err := s.client.CoreV1().Namespaces().Create(t.Context(), &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: s.namespace}}, metav1.CreateOptions{})
 	s.noErr(err)
 	_, err = s.client.CoreV1().ConfigMaps(s.namespace).Create(t.Context(), &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: "canary"}, Data: map[string]string{"k": s.canary}}, metav1.CreateOptions{})
 	s.noErr(err)
-	s.secrets()
-	s.refusedSecrets()
-	s.tokens()
-	s.sessions(h)
+	s.writeSecrets()
+	s.sendRefusedSecrets()
+	s.useTokens()
+	s.runSessions(h)
 
 	metrics := s.admin.get(t, "/metrics")
-	s.refuse("/metrics", metrics.body)
+	s.checkAbsent("/metrics", metrics.body)
 	if _, err := h.program.end(t, syscall.SIGTERM); err != nil {
 		t.Errorf("lanyard ended with %v", err)
 	}
 	s.noErr(h.etcd.Stop(t.Context()))
-	s.readEverything(h)
+	s.checkFiles(h)
 }
 
-// secrets writes secret values in each way there is to write them.
-func (s *story) secrets() {
+// writeSecrets writes secret values in each way that the API has.
+func (s *secrecyTest) writeSecrets() {
 	s.t.Helper()
 	secrets, ctx := s.client.CoreV1().Secrets(s.namespace), s.t.Context()
-	applied := `{"apiVersion":"v1","kind":"Secret","metadata":{"name":"s"},"stringData":{"z":"` + s.hide("last-applied annotation") + `"}}`
+	applied := `{"apiVersion":"v1","kind":"Secret","metadata":{"name":"s"},"stringData":{"z":"` + s.newSecret("last-applied annotation") + `"}}`
 	made, err := secrets.Create(ctx, &corev1.Secret{
 		ObjectMeta: metav1.ObjectMeta{Name: "s", Annotations: map[string]string{corev1.LastAppliedConfigAnnotation: applied}},
-		Data:       map[string][]byte{"a": []byte(s.hide("created data"))}, StringData: map[string]string{"b": s.hide("created stringData")},
+		Data:       map[string][]byte{"a": []byte(s.newSecret("created data"))}, StringData: map[string]string{"b": s.newSecret("created stringData")},
 	}, metav1.CreateOptions{})
 	s.noErr(err)
-	made.StringData = map[string]string{"c": s.hide("updated stringData")}
-	made.Data["d"] = []byte(s.hide("updated data"))
+	made.StringData = map[string]string{"c": s.newSecret("updated stringData")}
+	made.Data["d"] = []byte(s.newSecret("updated data"))
 	_, err = secrets.Update(ctx, made, metav1.UpdateOptions{})
 	s.noErr(err)
 	for kind, patch := range map[types.PatchType]string{
-		types.MergePatchType:          `{"stringData":{"e":"` + s.hide("merge patch") + `"}}`,
-		types.StrategicMergePatchType: `{"stringData":{"f":"` + s.hide("strategic patch") + `"}}`,
-		types.JSONPatchType:           `[{"op":"add","path":"/data/g","value":"` + base64.StdEncoding.EncodeToString([]byte(s.hide("JSON patch"))) + `"}]`,
+		types.MergePatchType:          `{"stringData":{"e":"` + s.newSecret("merge patch") + `"}}`,
+		types.StrategicMergePatchType: `{"stringData":{"f":"` + s.newSecret("strategic patch") + `"}}`,
+		types.JSONPatchType:           `[{"op":"add","path":"/data/g","value":"` + base64.StdEncoding.EncodeToString([]byte(s.newSecret("JSON patch"))) + `"}]`,
 	} {
 		_, err = secrets.Patch(ctx, "s", kind, []byte(patch), metav1.PatchOptions{})
 		s.noErr(err)
 	}
 	path := "/api/v1/namespaces/" + s.namespace + "/secrets"
-	apply := `{"apiVersion":"v1","kind":"Secret","metadata":{"name":"applied"},"stringData":{"a":"` + s.hide("server-side apply") + `"}}`
+	apply := `{"apiVersion":"v1","kind":"Secret","metadata":{"name":"applied"},"stringData":{"a":"` + s.newSecret("server-side apply") + `"}}`
 	for range 2 {
 		s.admin.must(s.t, http.MethodPatch, path+"/applied?fieldManager=m&force=true", apply, "Content-Type", "application/apply-patch+yaml")
 	}
-	conflict := strings.Replace(apply, `"a":"`, `"a":"`+s.hide("conflicting apply"), 1)
+	conflict := strings.Replace(apply, `"a":"`, `"a":"`+s.newSecret("conflicting apply"), 1)
 	s.admin.do(s.t, http.MethodPatch, path+"/applied?fieldManager=other", conflict, "Content-Type", "application/apply-patch+yaml")
-	s.admin.do(s.t, http.MethodPost, path+"?dryRun=All", `{"metadata":{"name":"dry"},"stringData":{"a":"`+s.hide("dry run")+`"}}`)
+	s.admin.do(s.t, http.MethodPost, path+"?dryRun=All", `{"metadata":{"name":"dry"},"stringData":{"a":"`+s.newSecret("dry run")+`"}}`)
 	s.admin.must(s.t, http.MethodGet, path, nil, "Accept", "application/json;as=Table;v=v1;g=meta.k8s.io")
 	s.admin.must(s.t, http.MethodGet, path, nil, "Accept", protobufType)
 	s.admin.must(s.t, http.MethodGet, path+"?watch=true&timeoutSeconds=1", nil)
@@ -189,60 +191,61 @@ func (s *story) secrets() {
 	s.admin.must(s.t, http.MethodDelete, path+"?labelSelector=none", nil)
 }
 
-// refusedSecrets sends secret values in requests that are refused: the refusal may quote the request.
-func (s *story) refusedSecrets() {
+// sendRefusedSecrets sends secret values in requests that are refused, because an error message may quote its request.
+func (s *secrecyTest) sendRefusedSecrets() {
 	s.t.Helper()
 	path := "/api/v1/namespaces/" + s.namespace + "/secrets"
 	object := func(name, more string) string {
 		return `{"apiVersion":"v1","kind":"Secret","metadata":{"name":"` + name + `"}` + more + `}`
 	}
-	encoded := func(name string) string { return base64.StdEncoding.EncodeToString([]byte(s.hide(name))) }
+	encoded := func(name string) string { return base64.StdEncoding.EncodeToString([]byte(s.newSecret(name))) }
 	for _, body := range []string{
-		object("bad key", `,"stringData":{"a":"`+s.hide("bad name")+`"}`),
-		object("x", `,"stringData":{"a b":"`+s.hide("bad key")+`"}`),
-		object("x", `,"data":{"a":"%`+s.hide("not base64")+`"}`),
-		object("x", `,"data":"`+s.hide("data as a string")+`"`),
-		object("x", `,"stringData":["`+s.hide("stringData as a list")+`"]`),
-		object("x", `,"immutable":"`+s.hide("immutable as a string")+`"`),
-		object("x", `,"immutable":"x","stringData":{"a":"`+s.hide("beside a bad field")+`"}`),
+		object("bad key", `,"stringData":{"a":"`+s.newSecret("bad name")+`"}`),
+		object("x", `,"stringData":{"a b":"`+s.newSecret("bad key")+`"}`),
+		object("x", `,"data":{"a":"%`+s.newSecret("not base64")+`"}`),
+		object("x", `,"data":"`+s.newSecret("data as a string")+`"`),
+		object("x", `,"stringData":["`+s.newSecret("stringData as a list")+`"]`),
+		object("x", `,"immutable":"`+s.newSecret("immutable as a string")+`"`),
+		object("x", `,"immutable":"x","stringData":{"a":"`+s.newSecret("beside a bad field")+`"}`),
 		object("x", `,"type":"kubernetes.io/dockerconfigjson","data":{".dockerconfigjson":"`+encoded("docker config")+`"}`),
-		object("x", `,"type":"kubernetes.io/dockercfg","stringData":{".dockercfg":"`+s.hide("docker cfg")+`"}`),
-		object("x", `,"type":"kubernetes.io/tls","stringData":{"tls.key":"`+s.hide("TLS key")+`"}`),
-		`{"stringData":{"a":"` + s.hide("no kind") + `"},"immutable":1}`,
-		`{"data":{"a":"` + s.hide("no kind, start of the body") + `"}`,
-		`"` + s.hide("a string for a body") + `"`,
-		s.hide("no JSON"),
-		object("x", `,"stringData":{"a":"`+s.hide("cut short")),
+		object("x", `,"type":"kubernetes.io/dockercfg","stringData":{".dockercfg":"`+s.newSecret("docker cfg")+`"}`),
+		object("x", `,"type":"kubernetes.io/tls","stringData":{"tls.key":"`+s.newSecret("TLS key")+`"}`),
+		`{"stringData":{"a":"` + s.newSecret("no kind") + `"},"immutable":1}`,
+		`{"data":{"a":"` + s.newSecret("no kind, start of the body") + `"}`,
+		`"` + s.newSecret("a string for a body") + `"`,
+		s.newSecret("no JSON"),
+		object("x", `,"stringData":{"a":"`+s.newSecret("cut short")),
 	} {
 		for _, mediaType := range []string{jsonType, yamlType} {
-			s.refused(http.MethodPost, path+"?fieldValidation=Strict", body, mediaType)
+			s.expectRefused(http.MethodPost, path+"?fieldValidation=Strict", body, mediaType)
 		}
-		s.refused(http.MethodPut, path+"/s?fieldValidation=Strict", body, jsonType)
-		s.refused(http.MethodPost, path+"/x/y", body, jsonType)
-		s.refused(http.MethodPost, "/api/v1/namespaces/"+s.namespace+"/secret", body, jsonType)
+		s.expectRefused(http.MethodPut, path+"/s?fieldValidation=Strict", body, jsonType)
+		s.expectRefused(http.MethodPost, path+"/x/y", body, jsonType)
+		s.expectRefused(http.MethodPost, "/api/v1/namespaces/"+s.namespace+"/secret", body, jsonType)
 	}
-	s.refused(http.MethodPost, path, object("s", `,"stringData":{"a":"`+s.hide("already exists")+`"}`), jsonType)
+	s.expectRefused(http.MethodPost, path, object("s", `,"stringData":{"a":"`+s.newSecret("already exists")+`"}`), jsonType)
 	for mediaType, patches := range map[string][]string{
-		"application/merge-patch+json":           {`{"immutable":"x","stringData":{"a":"` + s.hide("bad merge patch") + `"}}`, `{"data":"` + s.hide("bad merge patch of data") + `"}`, `{"nope":"` + s.hide("unknown field") + `"}`},
-		"application/strategic-merge-patch+json": {`{"immutable":"x","stringData":{"a":"` + s.hide("bad strategic patch") + `"}}`, `{"nope":1,"stringData":{"a":"` + s.hide("strategic patch with an unknown field") + `"}}`},
-		"application/json-patch+json":            {`[{"op":"test","path":"/data/a","value":"` + s.hide("failed test") + `"}]`, `[{"op":"add","path":"/data","value":"` + s.hide("bad JSON patch") + `"}]`, `[{"op":"` + s.hide("bad op") + `"}]`},
-		"application/apply-patch+yaml":           {object("s", `,"nope":"`+s.hide("bad apply")+`"`), object("s", `,"data":"`+s.hide("bad apply of data")+`"`), "a: b: " + s.hide("bad YAML")},
+		"application/merge-patch+json":           {`{"immutable":"x","stringData":{"a":"` + s.newSecret("bad merge patch") + `"}}`, `{"data":"` + s.newSecret("bad merge patch of data") + `"}`, `{"nope":"` + s.newSecret("unknown field") + `"}`},
+		"application/strategic-merge-patch+json": {`{"immutable":"x","stringData":{"a":"` + s.newSecret("bad strategic patch") + `"}}`, `{"nope":1,"stringData":{"a":"` + s.newSecret("strategic patch with an unknown field") + `"}}`},
+		"application/json-patch+json":            {`[{"op":"test","path":"/data/a","value":"` + s.newSecret("failed test") + `"}]`, `[{"op":"add","path":"/data","value":"` + s.newSecret("bad JSON patch") + `"}]`, `[{"op":"` + s.newSecret("bad op") + `"}]`},
+		"application/apply-patch+yaml":           {object("s", `,"nope":"`+s.newSecret("bad apply")+`"`), object("s", `,"data":"`+s.newSecret("bad apply of data")+`"`), "a: b: " + s.newSecret("bad YAML")},
 	} {
 		for _, patch := range patches {
-			s.refused(http.MethodPatch, path+"/s?fieldManager=m&fieldValidation=Strict", patch, mediaType)
+			s.expectRefused(http.MethodPatch, path+"/s?fieldManager=m&fieldValidation=Strict", patch, mediaType)
 		}
 	}
 }
 
-func (s *story) refused(method, path, body, mediaType string) {
+// expectRefused sends a request and expects an error.
+func (s *secrecyTest) expectRefused(method, path, body, mediaType string) {
 	s.t.Helper()
 	if got := s.admin.do(s.t, method, path, body, "Content-Type", mediaType); got.code < 400 {
 		s.t.Errorf("%s %s was not refused: %s", method, body, got)
 	}
 }
 
-// tokens has tokens issued, used, reviewed and refused.
-func (s *story) tokens() {
+// useTokens has tokens issued, used, reviewed and refused.
+func (s *secrecyTest) useTokens() {
 	s.t.Helper()
 	ctx, core := s.t.Context(), s.client.CoreV1()
 	_, err := core.Pods(s.namespace).Create(ctx, podOn(""), metav1.CreateOptions{})
@@ -253,53 +256,53 @@ func (s *story) tokens() {
 		request := &authenticationv1.TokenRequest{Spec: authenticationv1.TokenRequestSpec{BoundObjectRef: ref}}
 		issued, err := core.ServiceAccounts(s.namespace).CreateToken(ctx, "default", request, metav1.CreateOptions{})
 		s.noErr(err)
-		s.use(name, issued.Status.Token)
+		s.useToken(name, issued.Status.Token)
 	}
 	s.noErr(core.Pods(s.namespace).Delete(ctx, "p", metav1.DeleteOptions{}))
 	s.noErr(core.Secrets(s.namespace).Delete(ctx, "s", metav1.DeleteOptions{}))
 	for name, token := range s.hidden {
 		if strings.HasSuffix(name, " token") {
-			s.present(string(token))
+			s.presentToken(string(token))
 		}
 	}
-	opaque := s.hide("opaque bearer")
-	s.present(opaque)
-	s.present(segment(`{"alg":"none"}`) + "." + segment(`{"iss":"`+s.config.Host+`"}`) + "." + s.hide("signature of a forged token"))
-	s.admin.do(s.t, http.MethodPost, "/apis/authentication.k8s.io/v1/tokenreviews", `{"spec":{"token":{"x":"`+s.hide("token as an object")+`"}}}`)
-	s.admin.do(s.t, http.MethodPost, "/apis/authentication.k8s.io/v1/tokenreviews?fieldValidation=Strict", `{"spec":{"token":"`+s.hide("token beside an unknown field")+`","nope":1}}`)
-	s.admin.do(s.t, http.MethodPost, "/apis/authentication.k8s.io/v1/tokenreviews", `{"spec":{"token":"`+s.hide("token cut short"))
+	opaque := s.newSecret("opaque bearer")
+	s.presentToken(opaque)
+	s.presentToken(segment(`{"alg":"none"}`) + "." + segment(`{"iss":"`+s.config.Host+`"}`) + "." + s.newSecret("signature of a forged token"))
+	s.admin.do(s.t, http.MethodPost, "/apis/authentication.k8s.io/v1/tokenreviews", `{"spec":{"token":{"x":"`+s.newSecret("token as an object")+`"}}}`)
+	s.admin.do(s.t, http.MethodPost, "/apis/authentication.k8s.io/v1/tokenreviews?fieldValidation=Strict", `{"spec":{"token":"`+s.newSecret("token beside an unknown field")+`","nope":1}}`)
+	s.admin.do(s.t, http.MethodPost, "/apis/authentication.k8s.io/v1/tokenreviews", `{"spec":{"token":"`+s.newSecret("token cut short"))
 }
 
-// sessions runs commands in a pod: they, what goes in and what comes out may be secret.
-func (s *story) sessions(h *openHouse) {
+// runSessions runs commands in a pod. The commands, their input and their output are secret.
+func (s *secrecyTest) runSessions(h *verboseServer) {
 	s.t.Helper()
 	node := newBareNode(s.t, h.dir.Path(), s.client)
 	pod := podOn("bare")
 	pod.Name = "session"
 	_, err := s.client.CoreV1().Pods(s.namespace).Create(s.t.Context(), pod, metav1.CreateOptions{})
 	s.noErr(err)
-	node.runs(pod)
+	node.setRunningPod(pod)
 	for name, spdy := range map[string]bool{"WebSocket": false, "SPDY": true} {
-		secret, typed := s.hide(name+" command"), s.hide(name+" input")
+		secret, typed := s.newSecret(name+" command"), s.newSecret(name+" input")
 		session := kubectl(s.t, h.dir.Kubeconfig(), s.namespace, spdy, "exec", "-i", "session", "--", "sh", "-c", "echo "+secret+"; cat")
 		session.Stdin = strings.NewReader(typed)
-		if stdout, stderr, code := says(s.t, session); stdout != secret+"\n"+typed || code != 0 {
+		if stdout, stderr, code := runCommand(s.t, session); stdout != secret+"\n"+typed || code != 0 {
 			s.t.Errorf("%s: got %q, %q, %d", name, stdout, stderr, code)
 		}
-		says(s.t, kubectl(s.t, h.dir.Kubeconfig(), s.namespace, spdy, "exec", "session", "-c", "none", "--", s.hide(name+" refused command")))
-		says(s.t, kubectl(s.t, h.dir.Kubeconfig(), s.namespace, spdy, "exec", "session", "--as", "nobody", "--", s.hide(name+" forbidden command")))
+		runCommand(s.t, kubectl(s.t, h.dir.Kubeconfig(), s.namespace, spdy, "exec", "session", "-c", "none", "--", s.newSecret(name+" refused command")))
+		runCommand(s.t, kubectl(s.t, h.dir.Kubeconfig(), s.namespace, spdy, "exec", "session", "--as", "nobody", "--", s.newSecret(name+" forbidden command")))
 		node.stop()
-		says(s.t, kubectl(s.t, h.dir.Kubeconfig(), s.namespace, spdy, "exec", "session", "--", s.hide(name+" command without a node")))
+		runCommand(s.t, kubectl(s.t, h.dir.Kubeconfig(), s.namespace, spdy, "exec", "session", "--", s.newSecret(name+" command without a node")))
 		node.start()
 	}
 }
 
-// use presents a token that holds, in each way.
-func (s *story) use(name, token string) {
+// useToken uses a valid token in each way.
+func (s *secrecyTest) useToken(name, token string) {
 	s.t.Helper()
 	s.hidden[name+" token"] = []byte(token)
 	s.hidden[name+" signature"] = []byte(token[strings.LastIndex(token, ".")+1:])
-	s.present(token)
+	s.presentToken(token)
 	holder := bearer(s.t, s.config, token)
 	holder.must(s.t, http.MethodPost, whoAmIPath, `{}`)
 	holder.get(s.t, "/api/v1/secrets")
@@ -307,8 +310,8 @@ func (s *story) use(name, token string) {
 	holder.do(s.t, http.MethodGet, "/api", nil, "Impersonate-User", "x")
 }
 
-// present shows a token to the server as bearer, good or not, and for review.
-func (s *story) present(token string) {
+// presentToken sends a token, as it is and changed, as bearer, as subprotocol and for review.
+func (s *secrecyTest) presentToken(token string) {
 	s.t.Helper()
 	for _, changed := range []string{token, token + "A", token[:len(token)-3]} {
 		if changed != token {
@@ -323,9 +326,10 @@ func (s *story) present(token string) {
 	}
 }
 
-// disguises are the forms in which a value could have been written.
-func disguises(value []byte) map[string][]byte {
-	// Inside longer base64 the value's own starts at any of three places; what its neighbours share in is cut off.
+// encodedForms returns the forms in which a value could have been written.
+func encodedForms(value []byte) map[string][]byte {
+	// Within longer base64 text the value has one of three alignments. Its first and last characters also encode its
+	// neighbours, so they are left out.
 	forms := map[string][]byte{"plain": value, "decimal": []byte(strings.Trim(fmt.Sprint(value), "[]")), "Go": []byte(strings.TrimSuffix(strings.TrimPrefix(fmt.Sprintf("%#v", value), "[]byte{"), "}"))}
 	for shift := range 3 {
 		text := base64.StdEncoding.EncodeToString(append(make([]byte, shift), value...))
@@ -335,11 +339,11 @@ func disguises(value []byte) map[string][]byte {
 	return forms
 }
 
-// refuse fails the test for each hidden value in the text, or for as much of one as gives it away.
-func (s *story) refuse(where string, text []byte) {
+// checkAbsent fails the test for each secret value in the text, and for the first part of one.
+func (s *secrecyTest) checkAbsent(where string, text []byte) {
 	s.t.Helper()
 	for name, value := range s.hidden {
-		for form, disguised := range disguises(value) {
+		for form, disguised := range encodedForms(value) {
 			if at := bytes.Index(text, disguised); at >= 0 {
 				s.t.Errorf("%s holds the %s, %s: ...%s...", where, name, form, text[max(0, at-300):min(len(text), at+len(disguised)+100)])
 			}
@@ -351,9 +355,9 @@ func (s *story) refuse(where string, text []byte) {
 	}
 }
 
-// readEverything reads every file of the data directory, the logs among them. That the canary, which is no secret, is
-// found shows that the reading can find something.
-func (s *story) readEverything(h *openHouse) {
+// checkFiles reads every file of the data directory, which includes the logs. The canary, which is not secret, must be
+// found: it shows that the search works.
+func (s *secrecyTest) checkFiles(h *verboseServer) {
 	s.t.Helper()
 	found := map[string]bool{}
 	err := filepath.WalkDir(h.dir.Path(), func(path string, entry fs.DirEntry, err error) error {
@@ -364,7 +368,7 @@ func (s *story) readEverything(h *openHouse) {
 		if err != nil {
 			return err
 		}
-		s.refuse(path, text)
+		s.checkAbsent(path, text)
 		if bytes.Contains(text, []byte(s.canary)) {
 			found[strings.Split(strings.TrimPrefix(path, h.dir.Path()+"/"), "/")[0]] = true
 		}
@@ -382,7 +386,7 @@ func (s *story) readEverything(h *openHouse) {
 	refused := regexp.MustCompile(`level=WARN msg="Refused the credential of a request reason=\\".+\\" client=\\"127\.0\.0\.1:\d+\\" userAgent=\\".+\\" method=\\"POST\\" path=\\"\S+\\" kid=\\"[\w-]{43}\\" jti=\\"[\w-]{36}\\"`)
 	if !refused.Match(log) {
 		lines := regexp.MustCompile(`.*Refused the credential.*`).FindAllString(string(log), 3)
-		s.t.Errorf("the server's log does not say where a refused token came from, as %s asks for; it has %q", refused, lines)
+		s.t.Errorf("the server's log has no line that matches %s for a refused token; it has %q", refused, lines)
 	}
 	audit, err := os.ReadFile(h.dir.AuditLog())
 	s.noErr(err)

@@ -27,15 +27,15 @@ import (
 	"lanyard.dev/lanyardtest"
 )
 
-// TestCertificatesIdentify makes a certificate by each signer, and signs in with it.
-func TestCertificatesIdentify(t *testing.T) {
+// TestCertificatesIdentifyTheirHolder requests a certificate from each signer, and signs in with it.
+func TestCertificatesIdentifyTheirHolder(t *testing.T) {
 	t.Parallel()
 	a := authority(t)
 	usages := []certificatesv1.KeyUsage{certificatesv1.UsageClientAuth, certificatesv1.UsageDigitalSignature}
 	for signer, c := range map[string]struct {
 		name   string
 		groups []string
-		byHand bool // a node's is approved without asking anybody, as the administrator may have any
+		byHand bool // the node's request is approved automatically
 	}{
 		certificatesv1.KubeAPIServerClientSignerName:        {"jane@example.com", []string{"dev", "ops"}, true},
 		certificatesv1.KubeAPIServerClientKubeletSignerName: {"system:node:n1", []string{"system:nodes"}, false},
@@ -47,12 +47,12 @@ func TestCertificatesIdentify(t *testing.T) {
 				t.Fatal(err)
 			}
 			client := a.Client()
-			made := askForCertificate(t, client, request, signer, usages)
+			made := requestCertificate(t, client, request, signer, usages)
 			if c.byHand {
 				approve(t, client, made)
 			}
 			certificate := awaitCertificate(t, client, made)
-			who := whoIs(t, a, rest.TLSClientConfig{CertData: certificate, KeyData: key})
+			who := certificateUser(t, a, rest.TLSClientConfig{CertData: certificate, KeyData: key})
 			want := append(slices.Clone(c.groups), "system:authenticated")
 			if who.Username != c.name || !slices.Equal(who.Groups, want) {
 				t.Errorf("signed in as %s of %v, want %s of %v", who.Username, who.Groups, c.name, want)
@@ -61,7 +61,7 @@ func TestCertificatesIdentify(t *testing.T) {
 	}
 }
 
-func askForCertificate(t *testing.T, client kubernetes.Interface, request []byte, signer string, usages []certificatesv1.KeyUsage) string {
+func requestCertificate(t *testing.T, client kubernetes.Interface, request []byte, signer string, usages []certificatesv1.KeyUsage) string {
 	t.Helper()
 	hour := int32(3600)
 	made, err := client.CertificatesV1().CertificateSigningRequests().Create(t.Context(), &certificatesv1.CertificateSigningRequest{
@@ -87,7 +87,7 @@ func approve(t *testing.T, client kubernetes.Interface, name string) {
 	}
 }
 
-// awaitCertificate watches the request, from its first state on.
+// awaitCertificate watches the request until it has a certificate.
 func awaitCertificate(t *testing.T, client kubernetes.Interface, name string) []byte {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
@@ -107,7 +107,8 @@ func awaitCertificate(t *testing.T, client kubernetes.Interface, name string) []
 	return nil
 }
 
-func whoIs(t *testing.T, a *lanyardtest.Authority, credential rest.TLSClientConfig) authenticationv1.UserInfo {
+// certificateUser returns the user that a client certificate identifies.
+func certificateUser(t *testing.T, a *lanyardtest.Authority, credential rest.TLSClientConfig) authenticationv1.UserInfo {
 	t.Helper()
 	config := rest.AnonymousClientConfig(a.Config())
 	config.CertData, config.KeyData = credential.CertData, credential.KeyData
@@ -119,7 +120,8 @@ func whoIs(t *testing.T, a *lanyardtest.Authority, credential rest.TLSClientConf
 	return review.Status.UserInfo
 }
 
-// TestRequesterIsTheCaller holds that nobody asks in another's name, and that who may make requests may not approve them.
+// TestRequesterIsTheCaller checks that a request is in the name of its sender, and that a user who may only create requests
+// cannot approve or sign them.
 func TestRequesterIsTheCaller(t *testing.T) {
 	t.Parallel()
 	a := authority(t)
@@ -127,8 +129,8 @@ func TestRequesterIsTheCaller(t *testing.T) {
 	config.Impersonate = rest.ImpersonationConfig{UserName: "asker", Groups: []string{"system:authenticated"}, Extra: map[string][]string{"example.com/k": {"v"}}}
 	asker := clientFor(t, config)
 	namespace := a.Namespace(t)
-	allow(t, a, namespace, "asker", "create,get", "certificatesigningrequests")
-	allow(t, a, namespace, "asker", "update", "certificatesigningrequests/approval,certificatesigningrequests/status")
+	grantToUser(t, a, namespace, "asker", "create,get", "certificatesigningrequests")
+	grantToUser(t, a, namespace, "asker", "update", "certificatesigningrequests/approval,certificatesigningrequests/status")
 	_, request, err := pki.NewRequest("jane", nil)
 	if err != nil {
 		t.Fatal(err)
@@ -149,11 +151,11 @@ func TestRequesterIsTheCaller(t *testing.T) {
 		t.Errorf("requester %q %q %v %v", s.Username, s.UID, s.Groups, s.Extra)
 	}
 	if len(made.Status.Conditions) > 0 {
-		t.Errorf("made with conditions %v", made.Status.Conditions)
+		t.Errorf("created with conditions %v", made.Status.Conditions)
 	}
 	made.Status.Conditions = []certificatesv1.CertificateSigningRequestCondition{{Type: certificatesv1.CertificateApproved, Status: corev1.ConditionTrue}}
 	if _, err := requests.UpdateApproval(t.Context(), made.Name, made, metav1.UpdateOptions{}); !apierrors.IsForbidden(err) || !strings.Contains(err.Error(), "approve requests with signerName") {
-		t.Errorf("approved one's own request: %v", err)
+		t.Errorf("approval of the user's own request: %v, want forbidden", err)
 	}
 	own, err := pki.EnsureAuthority(filepath.Join(t.TempDir(), "crt"), filepath.Join(t.TempDir(), "key"), "own", time.Now())
 	if err != nil {
@@ -161,12 +163,12 @@ func TestRequesterIsTheCaller(t *testing.T) {
 	}
 	made.Status = certificatesv1.CertificateSigningRequestStatus{Certificate: own.CertPEM()}
 	if _, err := requests.UpdateStatus(t.Context(), made, metav1.UpdateOptions{}); !apierrors.IsForbidden(err) || !strings.Contains(err.Error(), "sign requests with signerName") {
-		t.Errorf("signed one's own request: %v", err)
+		t.Errorf("signature of the user's own request: %v, want forbidden", err)
 	}
 }
 
-// allow gives a user a cluster role of one rule.
-func allow(t *testing.T, a *lanyardtest.Authority, prefix, user, verbs, resources string) {
+// grantToUser gives a user a cluster role with one rule for certificates.k8s.io.
+func grantToUser(t *testing.T, a *lanyardtest.Authority, prefix, user, verbs, resources string) {
 	t.Helper()
 	meta := metav1.ObjectMeta{GenerateName: prefix + "-"}
 	policy := a.Client().RbacV1()
@@ -185,21 +187,21 @@ func allow(t *testing.T, a *lanyardtest.Authority, prefix, user, verbs, resource
 	}
 }
 
-func TestAdministratorByCertificateAlone(t *testing.T) {
+func TestAdministratorCertificate(t *testing.T) {
 	t.Parallel()
 	a := authority(t)
-	review := ask(t, a.Config(), authorizationv1.SelfSubjectAccessReviewSpec{ResourceAttributes: &authorizationv1.ResourceAttributes{Group: "*", Resource: "*", Verb: "*"}})
+	review := selfAccessReview(t, a.Config(), authorizationv1.SelfSubjectAccessReviewSpec{ResourceAttributes: &authorizationv1.ResourceAttributes{Group: "*", Resource: "*", Verb: "*"}})
 	if !review.Status.Allowed {
 		t.Errorf("the administrator: %+v", review.Status)
 	}
-	stranger := withCertificateOfAnother(t, a.Config())
+	stranger := withForeignCertificate(t, a.Config())
 	if _, err := clientFor(t, stranger).CoreV1().Namespaces().List(t.Context(), metav1.ListOptions{}); !apierrors.IsUnauthorized(err) {
 		t.Errorf("a certificate of another authority: %v, want unauthorized", err)
 	}
 }
 
-// withCertificateOfAnother trusts the authority of config and presents the administrator's certificate of another.
-func withCertificateOfAnother(t *testing.T, config *rest.Config) *rest.Config {
+// withForeignCertificate returns config with the administrator's certificate of another authority.
+func withForeignCertificate(t *testing.T, config *rest.Config) *rest.Config {
 	t.Helper()
 	other := lanyardtest.Start(t).Config()
 	config.TLSClientConfig.CertData, config.TLSClientConfig.KeyData = other.CertData, other.KeyData
@@ -222,7 +224,7 @@ func TestBootstrapToken(t *testing.T) {
 	}
 	token := bootstraptoken.New()
 	if _, err := sign(token); !apierrors.IsUnauthorized(err) {
-		t.Errorf("before there is one: %v", err)
+		t.Errorf("before the secret exists: %v", err)
 	}
 	made, err := secrets.Create(t.Context(), bootstraptoken.NewSecret(token, bootstraptoken.Spec{Expires: time.Now().Add(time.Hour)}), metav1.CreateOptions{})
 	if err != nil {
@@ -230,7 +232,7 @@ func TestBootstrapToken(t *testing.T) {
 	}
 	user, err := sign(token)
 	if err != nil || user.Username != "system:bootstrap:"+token.ID() || strings.Join(user.Groups, " ") != "system:bootstrappers system:authenticated" {
-		t.Errorf("at once: %+v, %v", user, err)
+		t.Errorf("after the secret was created: %+v, %v", user, err)
 	}
 	review := &authenticationv1.TokenReview{Spec: authenticationv1.TokenReviewSpec{Token: token.Reveal()}}
 	reviewed, err := a.Client().AuthenticationV1().TokenReviews().Create(t.Context(), review, metav1.CreateOptions{})
@@ -270,8 +272,8 @@ func TestBootstrapToken(t *testing.T) {
 	})
 }
 
-// trust is a configuration by which one authority takes the accounts of another for people.
-func trust(t *testing.T, issuer *lanyardtest.Authority) string {
+// authenticationConfig returns a configuration by which an authority accepts the accounts of issuer as users.
+func authenticationConfig(t *testing.T, issuer *lanyardtest.Authority) string {
 	t.Helper()
 	ca, err := os.ReadFile(filepath.Join(issuer.DataDir(), "ca.crt"))
 	if err != nil {
@@ -287,25 +289,25 @@ jwt:
   claimMappings:
     username: {claim: sub, prefix: "idp:"}
     groups: {expression: "['staff']"}
-`, issuer.URL(), audience, ca)
+`, issuer.URL(), signInAudience, ca)
 }
 
-const audience = "https://second.example"
+const signInAudience = "https://second.example"
 
-// TestSignInByAnotherAuthority starts two authorities, the second of which trusts the first.
+// TestSignInByAnotherAuthority signs in at one authority with tokens that another one has issued.
 func TestSignInByAnotherAuthority(t *testing.T) {
 	t.Parallel()
 	issuer := lanyardtest.StartWith(t, lanyardtest.Options{MinTokenExpiration: time.Second})
 	stranger := authority(t)
 	file := filepath.Join(t.TempDir(), "authentication.yaml")
-	if err := os.WriteFile(file, []byte(trust(t, issuer)), 0o600); err != nil {
+	if err := os.WriteFile(file, []byte(authenticationConfig(t, issuer)), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	server := lanyardtest.StartWith(t, lanyardtest.Options{AuthenticationConfig: file})
 
 	namespace := issuer.Namespace(t)
 	issuer.CreateServiceAccount(t, namespace, "jane")
-	good := issuer.Token(t, namespace, "jane", audience)
+	good := issuer.Token(t, namespace, "jane", signInAudience)
 	name := "idp:system:serviceaccount:" + namespace + ":jane"
 	eventually(t, "sign-in with a good token", func(context.Context) bool {
 		who, err := signInWith(t, server, good)
@@ -319,13 +321,13 @@ func TestSignInByAnotherAuthority(t *testing.T) {
 	elsewhere := stranger.Namespace(t)
 	stranger.CreateServiceAccount(t, elsewhere, "jane")
 	second := int64(1)
-	short := issuer.TokenFor(t, namespace, "jane", authenticationv1.TokenRequestSpec{Audiences: []string{audience}, ExpirationSeconds: &second})
-	eventually(t, "expiry", func(context.Context) bool {
+	short := issuer.TokenFor(t, namespace, "jane", authenticationv1.TokenRequestSpec{Audiences: []string{signInAudience}, ExpirationSeconds: &second})
+	eventually(t, "the token expires", func(context.Context) bool {
 		_, err := signInWith(t, server, short)
 		return apierrors.IsUnauthorized(err)
 	})
 	for what, token := range map[string]string{
-		"token of an unknown issuer": stranger.Token(t, elsewhere, "jane", audience),
+		"token of an unknown issuer": stranger.Token(t, elsewhere, "jane", signInAudience),
 		"token for its own issuer":   issuer.Token(t, namespace, "jane"),
 		"token that was changed":     good[:len(good)-8] + "AAAAAAAA",
 	} {
@@ -340,7 +342,7 @@ func TestSignInByAnotherAuthority(t *testing.T) {
 	}
 }
 
-// signInWith returns who the server takes the bearer of a token for.
+// signInWith returns the user that the server identifies by a token.
 func signInWith(t *testing.T, a *lanyardtest.Authority, token string) (authenticationv1.UserInfo, error) {
 	t.Helper()
 	client := clientFor(t, bearing(a.Config(), token))

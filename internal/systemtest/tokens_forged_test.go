@@ -26,7 +26,7 @@ import (
 	"lanyard.dev/lanyardtest"
 )
 
-// badTokens are the kinds of token that must not hold, by name.
+// badTokens returns one token of each kind that must be refused, by a name.
 func badTokens(t *testing.T, a *lanyardtest.Authority) map[string]string {
 	t.Helper()
 	namespace := a.Namespace(t)
@@ -52,7 +52,7 @@ func badTokens(t *testing.T, a *lanyardtest.Authority) map[string]string {
 		"alg none":               segment(`{"alg":"none"}`) + "." + segment(plain) + ".",
 		"alg None, kid":          segment(`{"alg":"None","kid":"`+f.key.ID()+`"}`) + "." + segment(plain) + ".",
 		"alg none, signature":    segment(`{"alg":"none"}`) + "." + segment(plain) + "." + parts[2],
-		"HS256":                  f.keyed(plain),
+		"HS256":                  f.signedByHMAC(plain),
 		"alg of another curve":   f.signed(`{"alg":"ES384","kid":"`+f.key.ID()+`"}`, plain),
 		"alg RS256":              f.signed(`{"alg":"RS256","kid":"`+f.key.ID()+`"}`, plain),
 		"no alg":                 f.signed(`{"kid":"`+f.key.ID()+`"}`, plain),
@@ -85,14 +85,14 @@ func badTokens(t *testing.T, a *lanyardtest.Authority) map[string]string {
 		"space in a segment":     parts[0] + "." + parts[1] + "." + parts[2][:10] + " " + parts[2][10:],
 		"padding":                good + "==",
 	}
-	for name, text := range goneTokens(t, a, namespace) {
+	for name, text := range orphanedTokens(t, a, namespace) {
 		bad[name] = text
 	}
 	return bad
 }
 
-// goneTokens are good tokens of which something they hang on is gone.
-func goneTokens(t *testing.T, a *lanyardtest.Authority, namespace string) map[string]string {
+// orphanedTokens returns valid tokens whose account or bound object was deleted, or deleted and created again.
+func orphanedTokens(t *testing.T, a *lanyardtest.Authority, namespace string) map[string]string {
 	t.Helper()
 	core := a.Client().CoreV1()
 	a.CreateServiceAccount(t, namespace, "bound")
@@ -130,7 +130,8 @@ func goneTokens(t *testing.T, a *lanyardtest.Authority, namespace string) map[st
 		gone["account"+suffix] = a.Token(t, namespace, "brief")
 		noErr(core.ServiceAccounts(namespace).Delete(t.Context(), "brief", metav1.DeleteOptions{}))
 	}
-	// The second round made what the first round's tokens named; now what the second's name is made too.
+	// The second round has created the objects of the first round's tokens again. Now the objects of the second round's tokens are
+	// created again too.
 	_, err := core.Pods(namespace).Create(t.Context(), pod, metav1.CreateOptions{})
 	noErr(err)
 	_, err = core.Secrets(namespace).Create(t.Context(), secret, metav1.CreateOptions{})
@@ -154,10 +155,10 @@ func TestBadTokensAreRefused(t *testing.T) {
 				t.Errorf("bearer: %s after %v", got, took)
 			}
 			if s := got.status(t); s.Message != "Unauthorized" || s.Reason != metav1.StatusReasonUnauthorized {
-				t.Errorf("bearer: the answer says more than it should: %s", got)
+				t.Errorf("bearer: the answer is not a plain Unauthorized: %s", got)
 			}
 			if strings.ContainsFunc(text, func(r rune) bool { return r > '~' }) {
-				return // JSON cannot carry it unchanged
+				return // JSON cannot represent it
 			}
 			review := &authenticationv1.TokenReview{Spec: authenticationv1.TokenReviewSpec{Token: text}}
 			got = admin.do(t, http.MethodPost, "/apis/authentication.k8s.io/v1/tokenreviews", review)
@@ -166,13 +167,13 @@ func TestBadTokensAreRefused(t *testing.T) {
 			if got.code != http.StatusCreated || status.Authenticated || status.User.Username != "" || len(status.User.Groups) > 0 || len(status.Audiences) > 0 {
 				t.Errorf("review: %s", got)
 			}
-			harmless(t, status.Error, text)
+			checkHarmless(t, status.Error, text)
 		})
 	}
 }
 
-// harmless checks that an error text shows nothing of the token.
-func harmless(t *testing.T, text, bearer string) {
+// checkHarmless checks that an error text is short and has no part of the token.
+func checkHarmless(t *testing.T, text, bearer string) {
 	t.Helper()
 	if len(text) > 500 {
 		t.Errorf("the error has %d bytes: %.100s", len(text), text)
@@ -184,8 +185,9 @@ func harmless(t *testing.T, text, bearer string) {
 	}
 }
 
-// TestGoodTokensHold keeps the test above from passing on a server that refuses everything.
-func TestGoodTokensHold(t *testing.T) {
+// TestValidTokensAreAccepted checks that tokens of the same forger are accepted if they are valid. Otherwise TestBadTokensAreRefused
+// would pass on a server that refuses everything.
+func TestValidTokensAreAccepted(t *testing.T) {
 	t.Parallel()
 	a := authority(t)
 	namespace := a.Namespace(t)
@@ -205,7 +207,7 @@ func TestGoodTokensHold(t *testing.T) {
 	}
 }
 
-// forger makes tokens that the API would not give out.
+// forger makes tokens that the API does not issue.
 type forger struct {
 	t       testing.TB
 	key     *signingkey.PrivateKey
@@ -213,7 +215,7 @@ type forger struct {
 	request token.Request
 }
 
-// forgerAt forges with the authority's own key, for an account that exists.
+// forgerAt returns a forger with the authority's own key, for a new account.
 func forgerAt(t testing.TB, a *lanyardtest.Authority, namespace, name string) forger {
 	t.Helper()
 	key, err := signingkey.LoadPrivate(filepath.Join(a.DataDir(), "sa.key"))
@@ -227,7 +229,7 @@ func forgerAt(t testing.TB, a *lanyardtest.Authority, namespace, name string) fo
 	}}
 }
 
-// issued returns what an authority with the key would have issued at a time from now.
+// issued returns the token that an authority with the key would issue at a time relative to now.
 func (f forger) issued(when time.Duration) string {
 	f.t.Helper()
 	keys, err := signingkey.NewSet(f.key)
@@ -245,7 +247,7 @@ func (f forger) issued(when time.Duration) string {
 	return text
 }
 
-// signed returns any header and payload under the key's signature.
+// signed returns a header and a payload with a valid signature.
 func (f forger) signed(header, payload string) string {
 	f.t.Helper()
 	input := segment(header) + "." + segment(payload)
@@ -256,9 +258,9 @@ func (f forger) signed(header, payload string) string {
 	return input + "." + segment(string(signature))
 }
 
-// keyed returns the payload under an HMAC whose secret is the public key, as a verifier that trusts the header's
-// algorithm would check it.
-func (f forger) keyed(payload string) string {
+// signedByHMAC returns the payload with an HMAC whose secret is the public key. A verifier that trusts the algorithm in the
+// header would accept it.
+func (f forger) signedByHMAC(payload string) string {
 	f.t.Helper()
 	der, err := x509.MarshalPKIXPublicKey(f.key.Public().Key())
 	if err != nil {
@@ -270,7 +272,7 @@ func (f forger) keyed(payload string) string {
 	return input + "." + segment(string(mac.Sum(nil)))
 }
 
-// claims returns the payload of a good token after a change.
+// claims returns the payload of a valid token after a change.
 func (f forger) claims(change func(map[string]any)) string {
 	f.t.Helper()
 	payload, err := base64.RawURLEncoding.DecodeString(strings.Split(f.issued(0), ".")[1])
@@ -285,4 +287,5 @@ func (f forger) claims(change func(map[string]any)) string {
 	return string(encode(f.t, all))
 }
 
+// segment returns a part of a token: base64url without padding.
 func segment(s string) string { return base64.RawURLEncoding.EncodeToString([]byte(s)) }

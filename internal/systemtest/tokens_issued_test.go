@@ -15,7 +15,7 @@ import (
 
 const whoAmIPath = "/apis/authentication.k8s.io/v1/selfsubjectreviews"
 
-func TestIdentityOfAToken(t *testing.T) {
+func TestTokenIdentity(t *testing.T) {
 	t.Parallel()
 	a := authority(t)
 	namespace, client := a.Namespace(t), a.Client()
@@ -91,7 +91,7 @@ func TestTokenRequestsAreChecked(t *testing.T) {
 		}
 	}
 	if got := admin.do(t, http.MethodPost, strings.Replace(path, "cart", "none", 1), `{}`); got.code != http.StatusNotFound || !strings.Contains(got.status(t).Message, `serviceaccounts "none" not found`) {
-		t.Errorf("token of no account: %s", got)
+		t.Errorf("token of an absent account: %s", got)
 	}
 	if got := admin.do(t, http.MethodPost, "/api/v1/namespaces/"+namespace+"/pods/p/binding", `{"metadata":{"name":"p","uid":"other"},"target":{"kind":"Node","name":"n"}}`); got.code != http.StatusConflict {
 		t.Errorf("binding of a pod of another UID: %s, want 409", got)
@@ -99,18 +99,18 @@ func TestTokenRequestsAreChecked(t *testing.T) {
 	dry := &authenticationv1.TokenRequest{}
 	admin.must(t, http.MethodPost, path+"?dryRun=All", `{}`).decode(t, dry)
 	if dry.Status.Token != "" {
-		t.Error("a dry run gave a token")
+		t.Error("a dry run issued a token")
 	}
 }
 
-// webSocketProtocol is the subprotocol by which a browser presents a token.
+// webSocketProtocol returns the WebSocket subprotocol with which a browser presents a token.
 func webSocketProtocol(token string) string {
 	return "base64url.bearer.authorization.k8s.io." + base64.RawURLEncoding.EncodeToString([]byte(token))
 }
 
-// TestBrowsersWatch: a browser, which cannot set headers on a WebSocket, presents its token as a subprotocol, and the
-// token does not come back.
-func TestBrowsersWatch(t *testing.T) {
+// TestTokenAsWebSocketSubprotocol presents a token as a WebSocket subprotocol, because a browser cannot set headers there. The answer must
+// not repeat the token.
+func TestTokenAsWebSocketSubprotocol(t *testing.T) {
 	t.Parallel()
 	a := authority(t)
 	namespace := a.Namespace(t)

@@ -25,73 +25,75 @@ import (
 	"lanyard.dev/lanyardtest"
 )
 
-// anchored is a token and the object its life hangs on.
-type anchored struct {
+// boundToken is a token and the object that it is bound to.
+type boundToken struct {
 	authority       *lanyardtest.Authority
 	namespace, name string
 	token           string
 }
 
-// anchors make, for each kind of object a token can hang on, one with a token.
-var anchors = map[string]func(*testing.T, *lanyardtest.Authority) anchored{
-	"serviceaccounts": func(t *testing.T, a *lanyardtest.Authority) anchored {
+// anchors creates, for each kind of object that a token can be bound to, an object and a token.
+var anchors = map[string]func(*testing.T, *lanyardtest.Authority) boundToken{
+	"serviceaccounts": func(t *testing.T, a *lanyardtest.Authority) boundToken {
 		namespace := a.Namespace(t)
-		account := &corev1.ServiceAccount{ObjectMeta: marked("anchor")}
+		account := &corev1.ServiceAccount{ObjectMeta: labelled("anchor")}
 		if _, err := a.Client().CoreV1().ServiceAccounts(namespace).Create(t.Context(), account, metav1.CreateOptions{}); err != nil {
 			t.Fatal(err)
 		}
-		return anchored{a, namespace, "anchor", a.Token(t, namespace, "anchor")}
+		return boundToken{a, namespace, "anchor", a.Token(t, namespace, "anchor")}
 	},
-	"secrets": func(t *testing.T, a *lanyardtest.Authority) anchored {
+	"secrets": func(t *testing.T, a *lanyardtest.Authority) boundToken {
 		namespace := a.Namespace(t)
-		if _, err := a.Client().CoreV1().Secrets(namespace).Create(t.Context(), &corev1.Secret{ObjectMeta: marked("anchor")}, metav1.CreateOptions{}); err != nil {
+		if _, err := a.Client().CoreV1().Secrets(namespace).Create(t.Context(), &corev1.Secret{ObjectMeta: labelled("anchor")}, metav1.CreateOptions{}); err != nil {
 			t.Fatal(err)
 		}
-		return boundTo(t, a, namespace, "Secret", "anchor")
+		return newBoundToken(t, a, namespace, "Secret", "anchor")
 	},
-	"pods": func(t *testing.T, a *lanyardtest.Authority) anchored {
+	"pods": func(t *testing.T, a *lanyardtest.Authority) boundToken {
 		namespace, pod := a.Namespace(t), podOn("")
-		pod.ObjectMeta = marked("anchor")
+		pod.ObjectMeta = labelled("anchor")
 		if _, err := a.Client().CoreV1().Pods(namespace).Create(t.Context(), pod, metav1.CreateOptions{}); err != nil {
 			t.Fatal(err)
 		}
-		return boundTo(t, a, namespace, "Pod", "anchor")
+		return newBoundToken(t, a, namespace, "Pod", "anchor")
 	},
-	"nodes": func(t *testing.T, a *lanyardtest.Authority) anchored {
+	"nodes": func(t *testing.T, a *lanyardtest.Authority) boundToken {
 		namespace := a.Namespace(t)
-		node := &corev1.Node{ObjectMeta: marked(namespace)}
+		node := &corev1.Node{ObjectMeta: labelled(namespace)}
 		node.Labels["anchor"] = namespace
 		if _, err := a.Client().CoreV1().Nodes().Create(t.Context(), node, metav1.CreateOptions{}); err != nil {
 			t.Fatal(err)
 		}
-		return boundTo(t, a, namespace, "Node", namespace)
+		return newBoundToken(t, a, namespace, "Node", namespace)
 	},
 }
 
-func marked(name string) metav1.ObjectMeta {
+// labelled returns metadata with the label that removals selects by.
+func labelled(name string) metav1.ObjectMeta {
 	return metav1.ObjectMeta{Name: name, Labels: map[string]string{"anchor": "yes"}}
 }
 
-func boundTo(t *testing.T, a *lanyardtest.Authority, namespace, kind, name string) anchored {
+// newBoundToken returns a token of the default account that is bound to an object.
+func newBoundToken(t *testing.T, a *lanyardtest.Authority, namespace, kind, name string) boundToken {
 	t.Helper()
-	return anchored{a, namespace, name, a.TokenFor(t, namespace, "default", authenticationv1.TokenRequestSpec{
+	return boundToken{a, namespace, name, a.TokenFor(t, namespace, "default", authenticationv1.TokenRequestSpec{
 		BoundObjectRef: &authenticationv1.BoundObjectReference{APIVersion: "v1", Kind: kind, Name: name},
 	})}
 }
 
-// removals bring about the end of an anchor and return once it has been acknowledged.
-var removals = map[string]func(*testing.T, anchored, kind){
-	"delete": func(t *testing.T, x anchored, k kind) {
+// removals delete the object of a token, and return when the deletion was answered.
+var removals = map[string]func(*testing.T, boundToken, kind){
+	"delete": func(t *testing.T, x boundToken, k kind) {
 		callerFor(t, x.authority.Config()).must(t, http.MethodDelete, k.path(x.namespace, x.name), nil)
 	},
-	"deletecollection": func(t *testing.T, x anchored, k kind) {
+	"deletecollection": func(t *testing.T, x boundToken, k kind) {
 		selector := "?labelSelector=anchor%3Dyes"
 		if !k.namespaced {
 			selector = "?labelSelector=anchor%3D" + x.namespace
 		}
 		callerFor(t, x.authority.Config()).must(t, http.MethodDelete, k.path(x.namespace, "")+selector, nil)
 	},
-	"namespace": func(t *testing.T, x anchored, _ kind) {
+	"namespace": func(t *testing.T, x boundToken, _ kind) {
 		namespaces := x.authority.Client().CoreV1().Namespaces()
 		watching, err := namespaces.Watch(t.Context(), metav1.ListOptions{FieldSelector: "metadata.name=" + x.namespace})
 		if err != nil {
@@ -105,9 +107,9 @@ var removals = map[string]func(*testing.T, anchored, kind){
 	},
 }
 
-// TestNothingIsAcceptedAfterRemoval uses a token from many sides while what it hangs on is removed. No use that begins
-// after the removal was acknowledged may succeed.
-func TestNothingIsAcceptedAfterRemoval(t *testing.T) {
+// TestNoTokenIsAcceptedAfterDeletion uses a token from several goroutines while its object is deleted. No use that begins
+// after the deletion was answered may succeed.
+func TestNoTokenIsAcceptedAfterDeletion(t *testing.T) {
 	t.Parallel()
 	a := authority(t)
 	for _, k := range kinds {
@@ -119,7 +121,7 @@ func TestNothingIsAcceptedAfterRemoval(t *testing.T) {
 			t.Run(k.resource+" by "+how, func(t *testing.T) {
 				t.Parallel()
 				x := make(t, a)
-				h := startHammer(t, x)
+				h := startUse(t, x)
 				remove(t, x, k)
 				h.finish(t)
 			})
@@ -127,8 +129,8 @@ func TestNothingIsAcceptedAfterRemoval(t *testing.T) {
 	}
 }
 
-// hammer uses one token from several goroutines: as bearer, and by asking about it.
-type hammer struct {
+// tokenUse uses one token from several goroutines, as bearer and in reviews.
+type tokenUse struct {
 	removed           atomic.Bool
 	used, late, wrong atomic.Int64
 	running           sync.WaitGroup
@@ -136,31 +138,32 @@ type hammer struct {
 }
 
 const (
-	hammers    = 8
-	usesBefore = 2  // by each hammer, so that everything that can be cached is
-	usesAfter  = 25 // by each hammer
+	workers    = 8
+	usesBefore = 2  // by each worker, so that everything that can be cached is cached
+	usesAfter  = 25 // by each worker
 )
 
-func startHammer(t *testing.T, x anchored) *hammer {
+// startUse starts the workers, and returns when each has used the token usesBefore times.
+func startUse(t *testing.T, x boundToken) *tokenUse {
 	t.Helper()
-	h := &hammer{}
+	h := &tokenUse{}
 	admin, holder := callerFor(t, x.authority.Config()), bearer(t, x.authority.Config(), x.token)
 	var warm sync.WaitGroup
-	for i := range hammers {
+	for i := range workers {
 		use := h.asBearer(holder)
 		if i%4 == 3 {
 			use = h.byReview(t, admin, x.token)
 		}
 		warm.Add(1)
-		h.running.Go(func() { h.strike(t.Context(), use, warm.Done) })
+		h.running.Go(func() { h.repeat(t.Context(), use, warm.Done) })
 	}
 	warm.Wait()
 	return h
 }
 
-// strike uses the token until it has been used often enough after the removal. A use counts as late by what was known
-// before it began.
-func (h *hammer) strike(ctx context.Context, use func(context.Context) (bool, error), warm func()) {
+// repeat uses the token until it has been used usesAfter times after the removal. A use is late if the removal was known
+// before the use began.
+func (h *tokenUse) repeat(ctx context.Context, use func(context.Context) (bool, error), warm func()) {
 	for before, after := 0, 0; after < usesAfter; {
 		late := h.removed.Load()
 		accepted, err := use(ctx)
@@ -184,18 +187,18 @@ func (h *hammer) strike(ctx context.Context, use func(context.Context) (bool, er
 	}
 }
 
-func (h *hammer) asBearer(c *caller) func(context.Context) (bool, error) {
+func (h *tokenUse) asBearer(c *caller) func(context.Context) (bool, error) {
 	return func(ctx context.Context) (bool, error) {
 		got, err := c.try(ctx, http.MethodPost, whoAmIPath, []byte(`{}`))
-		return judge(got, err, http.StatusCreated, http.StatusUnauthorized)
+		return accepted(got, err, http.StatusCreated, http.StatusUnauthorized)
 	}
 }
 
-func (h *hammer) byReview(t *testing.T, admin *caller, token string) func(context.Context) (bool, error) {
+func (h *tokenUse) byReview(t *testing.T, admin *caller, token string) func(context.Context) (bool, error) {
 	body := encode(t, authenticationv1.TokenReview{Spec: authenticationv1.TokenReviewSpec{Token: token}})
 	return func(ctx context.Context) (bool, error) {
 		got, err := admin.try(ctx, http.MethodPost, "/apis/authentication.k8s.io/v1/tokenreviews", body)
-		if _, err := judge(got, err, http.StatusCreated, 0); err != nil {
+		if _, err := accepted(got, err, http.StatusCreated, 0); err != nil {
 			return false, err
 		}
 		var review authenticationv1.TokenReview
@@ -204,23 +207,25 @@ func (h *hammer) byReview(t *testing.T, admin *caller, token string) func(contex
 	}
 }
 
-func (h *hammer) finish(t *testing.T) {
+// finish waits for the workers and checks their results. It is called when the deletion was answered.
+func (h *tokenUse) finish(t *testing.T) {
 	t.Helper()
 	h.removed.Store(true)
 	h.running.Wait()
-	if n := h.used.Load(); n < hammers {
-		t.Errorf("the token was accepted %d times in all: it was not in use when its anchor went", n)
+	if n := h.used.Load(); n < workers {
+		t.Errorf("the token was accepted only %d times: it was not in use when its object was deleted", n)
 	}
 	if n := h.late.Load(); n > 0 {
-		t.Errorf("%d of %d uses after the removal was acknowledged were accepted", n, hammers*usesAfter)
+		t.Errorf("%d of %d uses after the deletion was answered were accepted", n, workers*usesAfter)
 	}
 	if n := h.wrong.Load(); n > 0 {
-		t.Errorf("%d answers were neither yes nor no, such as %v", n, h.example.Load())
+		t.Errorf("%d answers were neither acceptances nor refusals, such as %v", n, h.example.Load())
 	}
 }
 
-// TestTokenOfAPodThatShutsDown: while a pod ends in its own time its token holds, and not a moment longer.
-func TestTokenOfAPodThatShutsDown(t *testing.T) {
+// TestTokenOfATerminatingPod checks that the token of a gracefully deleted pod is valid until the pod is removed, and not
+// longer.
+func TestTokenOfATerminatingPod(t *testing.T) {
 	t.Parallel()
 	a := authority(t)
 	namespace := a.Namespace(t)
@@ -244,9 +249,9 @@ func TestTokenOfAPodThatShutsDown(t *testing.T) {
 	}
 }
 
-// TestAccountInDeletionGetsNoTokens: an account that a finalizer keeps gets no new tokens, by no way, and those it has
-// hold for the last minute.
-func TestAccountInDeletionGetsNoTokens(t *testing.T) {
+// TestTerminatingAccountGetsNoTokens checks that an account which only a finalizer keeps gets no new tokens, and that its
+// tokens are valid until it is removed.
+func TestTerminatingAccountGetsNoTokens(t *testing.T) {
 	t.Parallel()
 	a := authority(t)
 	namespace := a.Namespace(t)
@@ -272,8 +277,9 @@ func TestAccountInDeletionGetsNoTokens(t *testing.T) {
 	}
 }
 
-// TestTokenOfAProcessDiesWithItsLease: the supervisor is killed, and what the process held is refused.
-func TestTokenOfAProcessDiesWithItsLease(t *testing.T) {
+// TestProcessTokenEndsWithItsLease stops renewing the lease of a process, as when its supervisor is killed. Then the
+// process's token is refused.
+func TestProcessTokenEndsWithItsLease(t *testing.T) {
 	t.Parallel()
 	a := lanyardtest.Start(t)
 	namespace, core := a.Namespace(t), a.Client().CoreV1()
@@ -310,7 +316,7 @@ func TestTokenOfAProcessDiesWithItsLease(t *testing.T) {
 		t.Errorf("the pod: %v", err)
 	}
 
-	// One that ends in order goes at once, whatever grace it is given.
+	// The pod of a process that ends by itself is removed at once, whatever the grace period.
 	if err := ended(); err != nil {
 		t.Fatal(err)
 	}
@@ -320,7 +326,7 @@ func TestTokenOfAProcessDiesWithItsLease(t *testing.T) {
 	if err := ended(); !apierrors.IsUnauthorized(err) {
 		t.Errorf("after its pod's deletion was answered: %v", err)
 	}
-	eventually(t, "it is told", func(ctx context.Context) bool {
+	eventually(t, "an event about the lost process", func(ctx context.Context) bool {
 		events, err := core.Events(namespace).List(ctx, metav1.ListOptions{})
 		return err == nil && slices.ContainsFunc(events.Items, func(e corev1.Event) bool {
 			return e.Reason == "ProcessLost" && e.InvolvedObject.Name == "killed"
