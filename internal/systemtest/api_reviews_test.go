@@ -34,7 +34,7 @@ func TestEphemeralKindsAreOnlyCreated(t *testing.T) {
 	a := authority(t)
 	namespace := a.Namespace(t)
 	a.CreateServiceAccount(t, namespace, "auditor")
-	grantCluster(t, a.Config(), namespace, "auditor", rbacv1.PolicyRule{
+	bindClusterRole(t, a.Client(), namespace+"-auditor", accountSubject(namespace, "auditor"), rbacv1.PolicyRule{
 		Verbs: []string{"get", "list", "watch", "proxy"}, APIGroups: []string{"*"}, Resources: []string{"*"},
 	})
 	auditor := callerFor(t, a.As(t, namespace, "auditor"))

@@ -19,7 +19,6 @@ import (
 	"testing"
 	"time"
 
-	authenticationv1 "k8s.io/api/authentication/v1"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -151,15 +150,8 @@ type accountTokens struct {
 
 func (h *accountTokens) add(t *testing.T, client kubernetes.Interface, name string) {
 	t.Helper()
-	accounts := client.CoreV1().ServiceAccounts(metav1.NamespaceDefault)
-	if _, err := accounts.Create(t.Context(), &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Name: name}}, metav1.CreateOptions{}); err != nil {
-		t.Fatal(err)
-	}
-	issued, err := accounts.CreateToken(t.Context(), name, &authenticationv1.TokenRequest{}, metav1.CreateOptions{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	h.tokens[name] = issued.Status.Token
+	createAccount(t, client, metav1.NamespaceDefault, name)
+	h.tokens[name] = accountToken(t, client, metav1.NamespaceDefault, name)
 }
 
 func (h *accountTokens) remove(t *testing.T, client kubernetes.Interface, name string) {
@@ -280,9 +272,5 @@ func adminToken(t *testing.T, config *rest.Config) string {
 	if _, err := client.RbacV1().ClusterRoleBindings().Create(t.Context(), clusterAdminBinding("default"), metav1.CreateOptions{}); err != nil {
 		t.Fatal(err)
 	}
-	issued, err := client.CoreV1().ServiceAccounts(metav1.NamespaceDefault).CreateToken(t.Context(), "default", &authenticationv1.TokenRequest{}, metav1.CreateOptions{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	return issued.Status.Token
+	return accountToken(t, client, metav1.NamespaceDefault, "default")
 }

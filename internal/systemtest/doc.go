@@ -12,7 +12,7 @@
 //	node_*       what a node may do, the certificates of nodes, and the remedies of docs/security.md against a thief
 //	sessions     kubectl logs, exec, attach, cp and port-forward
 //	pod_*        pods on a real containerd (Linux): spec, tokens, kubectl, status, crashes; the benchmark of pods
-//	fixture_*    what the stories share; main_test.go has the shared authority and its clients
+//	fixture_*    what the stories share; main_test.go has the shared authority
 //
 // Tests that need only some authority share one, and keep apart by namespace. Tests that read an authority's files, kill it or
 // overload it start their own. The stories are one package, because each package would link a test binary of 170 MB and

@@ -17,7 +17,6 @@ import (
 	"testing"
 	"time"
 
-	authenticationv1 "k8s.io/api/authentication/v1"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -51,9 +50,7 @@ func nodeConfig(t testing.TB, dataDir string, config *rest.Config, name string) 
 	if err != nil {
 		t.Fatal(err)
 	}
-	config = rest.AnonymousClientConfig(config)
-	config.CertData, config.KeyData = pair.CertPEM, pair.KeyPEM
-	return config
+	return withCertificate(config, pair.CertPEM, pair.KeyPEM)
 }
 
 // registeredNode is a node that has registered, with one pod bound to it.
@@ -119,17 +116,9 @@ func bind(t *testing.T, a *lanyardtest.Authority, pod *corev1.Pod, node string) 
 	}
 }
 
-// token requests a token bound to a pod, as an agent does.
+// token requests a token bound to a pod with the node's credentials, as an agent does.
 func (m *registeredNode) token(ctx context.Context, account string, pod *corev1.Pod, audiences ...string) (string, error) {
-	request := &authenticationv1.TokenRequest{Spec: authenticationv1.TokenRequestSpec{
-		Audiences:      audiences,
-		BoundObjectRef: &authenticationv1.BoundObjectReference{APIVersion: "v1", Kind: "Pod", Name: pod.Name, UID: pod.UID},
-	}}
-	issued, err := m.CoreV1().ServiceAccounts(pod.Namespace).CreateToken(ctx, account, request, metav1.CreateOptions{})
-	if err != nil {
-		return "", err
-	}
-	return issued.Status.Token, nil
+	return podToken(ctx, m, account, pod, audiences...)
 }
 
 // wantForbidden checks that an error is Forbidden and contains the message.
@@ -147,11 +136,9 @@ func (m *registeredNode) bearer(t *testing.T, a *lanyardtest.Authority) func() e
 	if err != nil {
 		t.Fatal(err)
 	}
-	config := rest.AnonymousClientConfig(a.Config())
-	config.BearerToken = token
-	client := clientFor(t, config).AuthenticationV1().SelfSubjectReviews()
+	config := bearing(a.Config(), token)
 	return func() error {
-		_, err := client.Create(t.Context(), &authenticationv1.SelfSubjectReview{}, metav1.CreateOptions{})
+		_, err := identify(t, config)
 		return err
 	}
 }

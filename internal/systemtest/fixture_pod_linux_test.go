@@ -14,7 +14,6 @@ import (
 	"testing"
 	"time"
 
-	authenticationv1 "k8s.io/api/authentication/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/watch"
@@ -267,16 +266,6 @@ func (b *podNamespace) config(t testing.TB) *rest.Config {
 	}
 	config.QPS = -1
 	return config
-}
-
-func (b *podNamespace) tokenOf(t *testing.T, account string, audiences ...string) string {
-	t.Helper()
-	request := &authenticationv1.TokenRequest{Spec: authenticationv1.TokenRequestSpec{Audiences: audiences}}
-	answer, err := b.Client().CoreV1().ServiceAccounts(b.namespace).CreateToken(t.Context(), account, request, metav1.CreateOptions{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	return answer.Status.Token
 }
 
 // metric reads one of the agent's metrics. It returns 0 for a metric that is not there yet.

@@ -19,7 +19,6 @@ import (
 
 	"golang.org/x/net/http2"
 	"golang.org/x/net/http2/hpack"
-	authenticationv1 "k8s.io/api/authentication/v1"
 	coordinationv1 "k8s.io/api/coordination/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -46,18 +45,11 @@ func newFlood(t *testing.T) *flood {
 	h := newUpServer(t)
 	h.start(t)
 	config := h.config(t)
-	core := clientFor(t, config).CoreV1()
+	client := clientFor(t, config)
 	tokens := map[string]string{}
 	for _, name := range []string{"attacker", "neighbour"} {
-		account := &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Name: name}}
-		if _, err := core.ServiceAccounts("default").Create(t.Context(), account, metav1.CreateOptions{}); err != nil {
-			t.Fatal(err)
-		}
-		issued, err := core.ServiceAccounts("default").CreateToken(t.Context(), name, &authenticationv1.TokenRequest{}, metav1.CreateOptions{})
-		if err != nil {
-			t.Fatal(err)
-		}
-		tokens[name] = issued.Status.Token
+		createAccount(t, client, metav1.NamespaceDefault, name)
+		tokens[name] = accountToken(t, client, metav1.NamespaceDefault, name)
 	}
 	f := &flood{
 		url: config.Host, missedRenewal: make(chan error, 1), token: tokens["attacker"], admin: callerFor(t, config),

@@ -11,7 +11,6 @@ import (
 	rbacv1 "k8s.io/api/rbac/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
-	"k8s.io/client-go/rest"
 	"k8s.io/utils/ptr"
 
 	"lanyard.dev/lanyardtest"
@@ -78,13 +77,11 @@ func TestNodeGetsTokensForItsPodsOnly(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	config := rest.AnonymousClientConfig(a.Config())
-	config.BearerToken = text
-	review, err := clientFor(t, config).AuthenticationV1().SelfSubjectReviews().Create(t.Context(), &authenticationv1.SelfSubjectReview{}, metav1.CreateOptions{})
+	user, err := identify(t, bearing(a.Config(), text))
 	if err != nil {
 		t.Fatal(err)
 	}
-	extra := review.Status.UserInfo.Extra
+	extra := user.Extra
 	if names := extra["authentication.kubernetes.io/node-name"]; len(names) != 1 || names[0] != "one" {
 		t.Errorf("the token has the claims %v", extra)
 	}
@@ -109,26 +106,10 @@ func TestNodeGetsTokensForItsPodsOnly(t *testing.T) {
 	_, err = one.CoreV1().ServiceAccounts(namespace).CreateToken(t.Context(), "app-one", &authenticationv1.TokenRequest{}, metav1.CreateOptions{})
 	wantForbidden(t, "bound to nothing", err, "node requested token not bound to a pod")
 
-	grantAudience(t, a, "bank")
+	bindClusterRole(t, a.Client(), "audience-bank", rbacv1.Subject{APIGroup: rbacGroup, Kind: "Group", Name: "system:nodes"},
+		rbacRule("", "bank", "request-serviceaccounts-token-audience"))
 	if _, err := one.token(t.Context(), "app-one", one.pod, "bank"); err != nil {
 		t.Errorf("for an audience that nodes were granted: %v", err)
-	}
-}
-
-// grantAudience lets every node request tokens for an audience that no pod asks for.
-func grantAudience(t *testing.T, a *lanyardtest.Authority, signInAudience string) {
-	t.Helper()
-	meta := metav1.ObjectMeta{Name: "audience-" + signInAudience}
-	rules := []rbacv1.PolicyRule{{Verbs: []string{"request-serviceaccounts-token-audience"}, APIGroups: []string{""}, Resources: []string{signInAudience}}}
-	if _, err := a.Client().RbacV1().ClusterRoles().Create(t.Context(), &rbacv1.ClusterRole{ObjectMeta: meta, Rules: rules}, metav1.CreateOptions{}); err != nil {
-		t.Fatal(err)
-	}
-	binding := &rbacv1.ClusterRoleBinding{
-		ObjectMeta: meta, RoleRef: rbacv1.RoleRef{APIGroup: rbacGroup, Kind: "ClusterRole", Name: meta.Name},
-		Subjects: []rbacv1.Subject{{APIGroup: rbacGroup, Kind: "Group", Name: "system:nodes"}},
-	}
-	if _, err := a.Client().RbacV1().ClusterRoleBindings().Create(t.Context(), binding, metav1.CreateOptions{}); err != nil {
-		t.Fatal(err)
 	}
 }
 

@@ -48,17 +48,13 @@ func joinNode(t *testing.T, a *lanyardtest.Authority, name string) *kubernetes.C
 	if _, err := a.Client().CoreV1().Secrets(bootstraptoken.Namespace).Create(t.Context(), bootstraptoken.NewSecret(token, bootstraptoken.Spec{}), metav1.CreateOptions{}); err != nil {
 		t.Fatal(err)
 	}
-	config := rest.AnonymousClientConfig(a.Config())
-	config.BearerToken = token.Reveal()
 	key, request, err := pki.NewRequest(nodeaccess.User(name), []string{nodeaccess.Group})
 	if err != nil {
 		t.Fatal(err)
 	}
-	asked := requestCertificate(t, clientFor(t, config), request, certificatesv1.KubeAPIServerClientKubeletSignerName,
+	asked := requestCertificate(t, clientFor(t, bearing(a.Config(), token.Reveal())), request, certificatesv1.KubeAPIServerClientKubeletSignerName,
 		[]certificatesv1.KeyUsage{certificatesv1.UsageClientAuth, certificatesv1.UsageDigitalSignature})
-	own := rest.AnonymousClientConfig(a.Config())
-	own.CertData, own.KeyData = awaitCertificate(t, a.Client(), asked), key
-	client := clientFor(t, own)
+	client := clientFor(t, withCertificate(a.Config(), awaitCertificate(t, a.Client(), asked), key))
 	t.Cleanup(client.CoreV1().RESTClient().(*rest.RESTClient).Client.CloseIdleConnections)
 	return client
 }
@@ -72,9 +68,7 @@ func nodeActions(ctx context.Context, node kubernetes.Interface, pod *corev1.Pod
 			return err
 		},
 		"have a token made": func() error {
-			_, err := core.ServiceAccounts(pod.Namespace).CreateToken(ctx, pod.Spec.ServiceAccountName, &authenticationv1.TokenRequest{
-				Spec: authenticationv1.TokenRequestSpec{BoundObjectRef: &authenticationv1.BoundObjectReference{APIVersion: "v1", Kind: "Pod", Name: pod.Name, UID: pod.UID}},
-			}, metav1.CreateOptions{})
+			_, err := podToken(ctx, node, pod.Spec.ServiceAccountName, pod)
 			return err
 		},
 		"read a secret": func() error {
@@ -231,7 +225,7 @@ func TestRemediesInTheDataDirectory(t *testing.T) {
 			a = lanyardtest.StartWith(t, lanyardtest.Options{DataDir: dir, Port: port})
 			for name, config := range had {
 				config.CAData, config.CAFile = a.Config().CAData, a.Config().CAFile
-				_, err := clientFor(t, config).AuthenticationV1().SelfSubjectReviews().Create(t.Context(), &authenticationv1.SelfSubjectReview{}, metav1.CreateOptions{})
+				_, err := identify(t, config)
 				if refused := slices.Contains(remedy.refused, name); refused != apierrors.IsUnauthorized(err) || !refused && err != nil {
 					t.Errorf("the earlier credential of the %s: %v, want refused %t", name, err, refused)
 				}
@@ -248,8 +242,7 @@ func credentials(t *testing.T, a *lanyardtest.Authority) map[string]*rest.Config
 	t.Helper()
 	namespace := a.Namespace(t)
 	a.CreateServiceAccount(t, namespace, "app")
-	account := rest.AnonymousClientConfig(a.Config())
-	account.BearerToken = a.Token(t, namespace, "app")
+	account := bearing(a.Config(), a.Token(t, namespace, "app"))
 	files := func(name string) *rest.Config {
 		config := rest.AnonymousClientConfig(a.Config())
 		for to, file := range map[*[]byte]string{&config.CertData: name + ".crt", &config.KeyData: name + ".key"} {

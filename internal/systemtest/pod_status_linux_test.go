@@ -15,11 +15,8 @@ import (
 	"testing"
 
 	corev1 "k8s.io/api/core/v1"
-	rbacv1 "k8s.io/api/rbac/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/client-go/kubernetes"
-	"k8s.io/client-go/rest"
 )
 
 // podCases are pods, with the columns READY, STATUS and RESTARTS that kubectl shows in the end, and an event with the
@@ -123,25 +120,10 @@ func TestAccountsScrapeNodes(t *testing.T) {
 	t.Parallel()
 	b := commonSite(t).newNamespace(t)
 	for _, name := range []string{"prometheus", "visitor"} {
-		account := &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Name: name}}
-		if _, err := b.Client().CoreV1().ServiceAccounts(b.namespace).Create(t.Context(), account, metav1.CreateOptions{}); err != nil {
-			t.Fatal(err)
-		}
+		createAccount(t, b.Client(), b.namespace, name)
 	}
-	may, mayNot := b.tokenOf(t, "prometheus"), b.tokenOf(t, "visitor")
-	role := &rbacv1.ClusterRole{ObjectMeta: metav1.ObjectMeta{Name: "scrape-" + b.namespace}, Rules: []rbacv1.PolicyRule{
-		{APIGroups: []string{""}, Resources: []string{"nodes/metrics"}, Verbs: []string{"get"}},
-	}}
-	binding := &rbacv1.ClusterRoleBinding{
-		ObjectMeta: metav1.ObjectMeta{Name: role.Name}, RoleRef: rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "ClusterRole", Name: role.Name},
-		Subjects: []rbacv1.Subject{{Kind: "ServiceAccount", Namespace: b.namespace, Name: "prometheus"}},
-	}
-	if _, err := b.Client().RbacV1().ClusterRoles().Create(t.Context(), role, metav1.CreateOptions{}); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := b.Client().RbacV1().ClusterRoleBindings().Create(t.Context(), binding, metav1.CreateOptions{}); err != nil {
-		t.Fatal(err)
-	}
+	may, mayNot := accountToken(t, b.Client(), b.namespace, "prometheus"), accountToken(t, b.Client(), b.namespace, "visitor")
+	bindClusterRole(t, b.Client(), "scrape-"+b.namespace, accountSubject(b.namespace, "prometheus"), rbacRule("", "nodes/metrics", "get"))
 
 	scrape := b.scraper(t, may)
 	code, text := scrape(t, "/metrics", may)
@@ -157,7 +139,7 @@ func TestAccountsScrapeNodes(t *testing.T) {
 		"a garbage token":      {"/metrics", "garbage", http.StatusUnauthorized},
 		"a token cut short":    {"/metrics", may[:len(may)-3], http.StatusUnauthorized},
 		"no token":             {"/metrics", "", http.StatusUnauthorized},
-		"for another audience": {"/metrics", b.tokenOf(t, "prometheus", "vault"), http.StatusUnauthorized},
+		"for another audience": {"/metrics", accountToken(t, b.Client(), b.namespace, "prometheus", "vault"), http.StatusUnauthorized},
 		"an unknown path":      {"/pods", may, http.StatusNotFound},
 	} {
 		if code, text := scrape(t, test.path, test.token); code != test.code || strings.Contains(text, "lanyard_") {
@@ -176,13 +158,8 @@ func TestAccountsScrapeNodes(t *testing.T) {
 // scraper returns a function that requests a page of the node. The CA of nodes verifies the node; it is read with the token.
 func (b *podNamespace) scraper(t *testing.T, token string) func(t *testing.T, path, token string) (int, string) {
 	t.Helper()
-	config := rest.AnonymousClientConfig(b.config(t))
-	config.BearerToken = token
-	own, err := kubernetes.NewForConfig(config)
-	if err != nil {
-		t.Fatal(err)
-	}
-	published, err := own.CoreV1().ConfigMaps("kube-public").Get(t.Context(), "kubelet-serving-ca", metav1.GetOptions{})
+	config := bearing(b.config(t), token)
+	published, err := clientFor(t, config).CoreV1().ConfigMaps("kube-public").Get(t.Context(), "kubelet-serving-ca", metav1.GetOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -30,12 +30,6 @@ func TestGrantsTakeEffectAtOnce(t *testing.T) {
 			t.Fatalf("round %d, after %s: %d, want %d", round, after, got.code, code)
 		}
 	}
-	noErr := func(err error) {
-		t.Helper()
-		if err != nil {
-			t.Fatal(err)
-		}
-	}
 	subjects := []rbacv1.Subject{{Kind: rbacv1.ServiceAccountKind, Namespace: namespace, Name: "asker"}}
 	meta, none := metav1.ObjectMeta{Name: namespace}, metav1.DeleteOptions{}
 	ref := func(kind string) rbacv1.RoleRef {
@@ -43,34 +37,34 @@ func TestGrantsTakeEffectAtOnce(t *testing.T) {
 	}
 	role := &rbacv1.Role{ObjectMeta: meta, Rules: []rbacv1.PolicyRule{readConfigMaps}}
 	_, err := rbac.ClusterRoles().Create(t.Context(), &rbacv1.ClusterRole{ObjectMeta: meta, Rules: role.Rules}, metav1.CreateOptions{})
-	noErr(err)
+	must(t, err)
 	expect(0, http.StatusForbidden, "nothing")
 	for round := range 15 {
 		_, err = rbac.Roles(namespace).Create(t.Context(), role, metav1.CreateOptions{})
-		noErr(err)
+		must(t, err)
 		_, err = rbac.RoleBindings(namespace).Create(t.Context(), &rbacv1.RoleBinding{ObjectMeta: meta, Subjects: subjects, RoleRef: ref("Role")}, metav1.CreateOptions{})
-		noErr(err)
+		must(t, err)
 		expect(round, http.StatusOK, "a RoleBinding")
 		_, err = rbac.Roles(namespace).Update(t.Context(), &rbacv1.Role{ObjectMeta: meta}, metav1.UpdateOptions{})
-		noErr(err)
+		must(t, err)
 		expect(round, http.StatusForbidden, "the Role lost its rules")
 		_, err = rbac.Roles(namespace).Update(t.Context(), role, metav1.UpdateOptions{})
-		noErr(err)
+		must(t, err)
 		expect(round, http.StatusOK, "the Role got its rules back")
-		noErr(rbac.Roles(namespace).Delete(t.Context(), namespace, none))
+		must(t, rbac.Roles(namespace).Delete(t.Context(), namespace, none))
 		expect(round, http.StatusForbidden, "the Role was deleted")
-		noErr(rbac.RoleBindings(namespace).Delete(t.Context(), namespace, none))
+		must(t, rbac.RoleBindings(namespace).Delete(t.Context(), namespace, none))
 
 		_, err = rbac.RoleBindings(namespace).Create(t.Context(), &rbacv1.RoleBinding{ObjectMeta: meta, Subjects: subjects, RoleRef: ref("ClusterRole")}, metav1.CreateOptions{})
-		noErr(err)
+		must(t, err)
 		expect(round, http.StatusOK, "a RoleBinding to a ClusterRole")
-		noErr(rbac.RoleBindings(namespace).DeleteCollection(t.Context(), none, metav1.ListOptions{}))
+		must(t, rbac.RoleBindings(namespace).DeleteCollection(t.Context(), none, metav1.ListOptions{}))
 		expect(round, http.StatusForbidden, "the collection of bindings was deleted")
 
 		_, err = rbac.ClusterRoleBindings().Create(t.Context(), &rbacv1.ClusterRoleBinding{ObjectMeta: meta, Subjects: subjects, RoleRef: ref("ClusterRole")}, metav1.CreateOptions{})
-		noErr(err)
+		must(t, err)
 		expect(round, http.StatusOK, "a ClusterRoleBinding")
-		noErr(rbac.ClusterRoleBindings().Delete(t.Context(), namespace, none))
+		must(t, rbac.ClusterRoleBindings().Delete(t.Context(), namespace, none))
 		expect(round, http.StatusForbidden, "the ClusterRoleBinding was deleted")
 	}
 }
@@ -198,10 +192,10 @@ func TestMetadataOfRolesIsGuarded(t *testing.T) {
 	a := authority(t)
 	namespace := a.Namespace(t)
 	a.CreateServiceAccount(t, namespace, "scribe")
-	grantCluster(t, a.Config(), namespace, "scribe", rbacv1.PolicyRule{
+	bindClusterRole(t, a.Client(), namespace+"-scribe", accountSubject(namespace, "scribe"), rbacv1.PolicyRule{
 		APIGroups: []string{rbacv1.GroupName}, Resources: []string{"clusterroles", "clusterrolebindings"}, Verbs: []string{"get", "update", "patch"},
 	})
-	grantCluster(t, a.Config(), namespace, "owned", readConfigMaps)
+	bindClusterRole(t, a.Client(), namespace+"-owned", accountSubject(namespace, "owned"), readConfigMaps)
 	rbac := clientFor(t, a.As(t, namespace, "scribe")).RbacV1()
 	const freeze = `{"metadata":{"annotations":{"rbac.authorization.kubernetes.io/autoupdate":"false"}}}`
 	for _, test := range []struct{ name, patch, want string }{
@@ -248,23 +242,5 @@ func clusterAdminBinding(account string) *rbacv1.ClusterRoleBinding {
 		ObjectMeta: metav1.ObjectMeta{Name: "all-to-" + account},
 		RoleRef:    rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "ClusterRole", Name: "cluster-admin"},
 		Subjects:   []rbacv1.Subject{{Kind: rbacv1.ServiceAccountKind, Namespace: metav1.NamespaceDefault, Name: account}},
-	}
-}
-
-// grantCluster gives an account a cluster role with these rules.
-func grantCluster(t *testing.T, config *rest.Config, namespace, account string, rules ...rbacv1.PolicyRule) {
-	t.Helper()
-	rbac := clientFor(t, config).RbacV1()
-	meta := metav1.ObjectMeta{Name: namespace + "-" + account}
-	role := &rbacv1.ClusterRole{ObjectMeta: meta, Rules: rules}
-	if _, err := rbac.ClusterRoles().Create(t.Context(), role, metav1.CreateOptions{}); err != nil {
-		t.Fatal(err)
-	}
-	binding := &rbacv1.ClusterRoleBinding{
-		ObjectMeta: meta, RoleRef: rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "ClusterRole", Name: meta.Name},
-		Subjects: []rbacv1.Subject{{Kind: rbacv1.ServiceAccountKind, Namespace: namespace, Name: account}},
-	}
-	if _, err := rbac.ClusterRoleBindings().Create(t.Context(), binding, metav1.CreateOptions{}); err != nil {
-		t.Fatal(err)
 	}
 }

@@ -48,29 +48,23 @@ type verboseServer struct {
 func startVerboseServer(t *testing.T) *verboseServer {
 	t.Helper()
 	root := t.TempDir()
-	noErr := func(err error) {
-		t.Helper()
-		if err != nil {
-			t.Fatal(err)
-		}
-	}
 	policy := filepath.Join(root, "policy.yaml")
-	noErr(os.WriteFile(policy, []byte(greedyPolicy), 0o600))
+	must(t, os.WriteFile(policy, []byte(greedyPolicy), 0o600))
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	noErr(err)
+	must(t, err)
 	address := listener.Addr().(*net.TCPAddr)
-	noErr(listener.Close())
+	must(t, listener.Close())
 	url := "https://" + address.String()
 
 	h := &verboseServer{}
 	h.dir, err = datadir.Open(filepath.Join(root, "data"))
-	noErr(err)
+	must(t, err)
 	t.Cleanup(func() { _ = h.dir.Close() })
 	certificates, err := h.dir.EnsureCertificates("127.0.0.1", clock.RealClock{})
-	noErr(err)
-	noErr(h.dir.EnsureKubeconfig(url, certificates))
-	noErr(h.dir.EnsureEncryptionConfig())
-	noErr(h.dir.EnsureSigningKey(func() ([]byte, error) {
+	must(t, err)
+	must(t, h.dir.EnsureKubeconfig(url, certificates))
+	must(t, h.dir.EnsureEncryptionConfig())
+	must(t, h.dir.EnsureSigningKey(func() ([]byte, error) {
 		key, err := signingkey.Generate(signingkey.ES256)
 		if err != nil {
 			return nil, err
@@ -78,10 +72,10 @@ func startVerboseServer(t *testing.T) *verboseServer {
 		return key.MarshalPEM()
 	}))
 	etcdLog, err := os.Create(filepath.Join(root, "data", "etcd.log"))
-	noErr(err)
+	must(t, err)
 	t.Cleanup(func() { _ = etcdLog.Close() })
 	h.etcd, err = etcd.Start(t.Context(), etcd.Config{Dir: h.dir.EtcdDir(), Log: etcdLog, UnsafeNoFsync: true})
-	noErr(err)
+	must(t, err)
 	t.Cleanup(func() { _ = h.etcd.Stop(t.Context()) })
 
 	h.program = startProgram(t, filepath.Join(root, "data", "server.log"), "serve", "--v", "10",
@@ -92,7 +86,7 @@ func startVerboseServer(t *testing.T) *verboseServer {
 		"--kubelet-client-certificate", h.dir.NodeClientCert(), "--kubelet-client-key", h.dir.NodeClientKey(), "--kubelet-certificate-authority", h.dir.NodesCACert())
 	h.program.awaitLine(t, `lanyard serves https://`, 1)
 	h.config, err = clientcmd.BuildConfigFromFlags("", h.dir.Kubeconfig())
-	noErr(err)
+	must(t, err)
 	return h
 }
 
@@ -121,13 +115,6 @@ func (s *secrecyTest) newSecret(name string) string {
 	return value
 }
 
-func (s *secrecyTest) noErr(err error) {
-	s.t.Helper()
-	if err != nil {
-		s.t.Fatal(err)
-	}
-}
-
 // TestNoSecretIsWrittenDown sends secrets in every way, and then reads every byte that the server has written.
 func TestNoSecretIsWrittenDown(t *testing.T) {
 	t.Parallel()
@@ -137,9 +124,9 @@ func TestNoSecretIsWrittenDown(t *testing.T) {
 		namespace: "story", hidden: map[string][]byte{}, canary: newMarker(),
 	}
 	_, err := s.client.CoreV1().Namespaces().Create(t.Context(), &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: s.namespace}}, metav1.CreateOptions{})
-	s.noErr(err)
+	must(s.t, err)
 	_, err = s.client.CoreV1().ConfigMaps(s.namespace).Create(t.Context(), &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: "canary"}, Data: map[string]string{"k": s.canary}}, metav1.CreateOptions{})
-	s.noErr(err)
+	must(s.t, err)
 	s.writeSecrets()
 	s.sendRefusedSecrets()
 	s.useTokens()
@@ -150,7 +137,7 @@ func TestNoSecretIsWrittenDown(t *testing.T) {
 	if _, err := h.program.end(t, syscall.SIGTERM); err != nil {
 		t.Errorf("lanyard ended with %v", err)
 	}
-	s.noErr(h.etcd.Stop(t.Context()))
+	must(s.t, h.etcd.Stop(t.Context()))
 	s.checkFiles(h)
 }
 
@@ -163,18 +150,18 @@ func (s *secrecyTest) writeSecrets() {
 		ObjectMeta: metav1.ObjectMeta{Name: "s", Annotations: map[string]string{corev1.LastAppliedConfigAnnotation: applied}},
 		Data:       map[string][]byte{"a": []byte(s.newSecret("created data"))}, StringData: map[string]string{"b": s.newSecret("created stringData")},
 	}, metav1.CreateOptions{})
-	s.noErr(err)
+	must(s.t, err)
 	made.StringData = map[string]string{"c": s.newSecret("updated stringData")}
 	made.Data["d"] = []byte(s.newSecret("updated data"))
 	_, err = secrets.Update(ctx, made, metav1.UpdateOptions{})
-	s.noErr(err)
+	must(s.t, err)
 	for kind, patch := range map[types.PatchType]string{
 		types.MergePatchType:          `{"stringData":{"e":"` + s.newSecret("merge patch") + `"}}`,
 		types.StrategicMergePatchType: `{"stringData":{"f":"` + s.newSecret("strategic patch") + `"}}`,
 		types.JSONPatchType:           `[{"op":"add","path":"/data/g","value":"` + base64.StdEncoding.EncodeToString([]byte(s.newSecret("JSON patch"))) + `"}]`,
 	} {
 		_, err = secrets.Patch(ctx, "s", kind, []byte(patch), metav1.PatchOptions{})
-		s.noErr(err)
+		must(s.t, err)
 	}
 	path := "/api/v1/namespaces/" + s.namespace + "/secrets"
 	apply := `{"apiVersion":"v1","kind":"Secret","metadata":{"name":"applied"},"stringData":{"a":"` + s.newSecret("server-side apply") + `"}}`
@@ -249,17 +236,17 @@ func (s *secrecyTest) useTokens() {
 	s.t.Helper()
 	ctx, core := s.t.Context(), s.client.CoreV1()
 	_, err := core.Pods(s.namespace).Create(ctx, podOn(""), metav1.CreateOptions{})
-	s.noErr(err)
+	must(s.t, err)
 	for name, ref := range map[string]*authenticationv1.BoundObjectReference{
 		"plain": nil, "pod's": {APIVersion: "v1", Kind: "Pod", Name: "p"}, "secret's": {APIVersion: "v1", Kind: "Secret", Name: "s"},
 	} {
 		request := &authenticationv1.TokenRequest{Spec: authenticationv1.TokenRequestSpec{BoundObjectRef: ref}}
 		issued, err := core.ServiceAccounts(s.namespace).CreateToken(ctx, "default", request, metav1.CreateOptions{})
-		s.noErr(err)
+		must(s.t, err)
 		s.useToken(name, issued.Status.Token)
 	}
-	s.noErr(core.Pods(s.namespace).Delete(ctx, "p", metav1.DeleteOptions{}))
-	s.noErr(core.Secrets(s.namespace).Delete(ctx, "s", metav1.DeleteOptions{}))
+	must(s.t, core.Pods(s.namespace).Delete(ctx, "p", metav1.DeleteOptions{}))
+	must(s.t, core.Secrets(s.namespace).Delete(ctx, "s", metav1.DeleteOptions{}))
 	for name, token := range s.hidden {
 		if strings.HasSuffix(name, " token") {
 			s.presentToken(string(token))
@@ -280,7 +267,7 @@ func (s *secrecyTest) runSessions(h *verboseServer) {
 	pod := podOn("bare")
 	pod.Name = "session"
 	_, err := s.client.CoreV1().Pods(s.namespace).Create(s.t.Context(), pod, metav1.CreateOptions{})
-	s.noErr(err)
+	must(s.t, err)
 	node.setRunningPod(pod)
 	for name, spdy := range map[string]bool{"WebSocket": false, "SPDY": true} {
 		secret, typed := s.newSecret(name+" command"), s.newSecret(name+" input")
@@ -374,12 +361,12 @@ func (s *secrecyTest) checkFiles(h *verboseServer) {
 		}
 		return nil
 	})
-	s.noErr(err)
+	must(s.t, err)
 	if !found["etcd"] || !found["audit"] {
 		s.t.Errorf("the canary was found in %v; want it in etcd and in the audit log", found)
 	}
 	log, err := os.ReadFile(h.program.log)
-	s.noErr(err)
+	must(s.t, err)
 	if want := "/api/v1/namespaces/" + s.namespace + "/secrets"; !bytes.Contains(log, []byte(want)) {
 		s.t.Errorf("the server's log at the highest level does not name %s", want)
 	}
@@ -389,7 +376,7 @@ func (s *secrecyTest) checkFiles(h *verboseServer) {
 		s.t.Errorf("the server's log has no line that matches %s for a refused token; it has %q", refused, lines)
 	}
 	audit, err := os.ReadFile(h.dir.AuditLog())
-	s.noErr(err)
+	must(s.t, err)
 	for _, want := range []string{`"level":"RequestResponse"`, `"authentication.kubernetes.io/issued-credential-id"`, `"authentication.kubernetes.io/credential-id"`} {
 		if !bytes.Contains(audit, []byte(want)) {
 			s.t.Errorf("the audit log lacks %s", want)

@@ -162,17 +162,7 @@ func TestFollowedLogEndsWithTheAuthority(t *testing.T) {
 	if _, err := io.ReadFull(stream, first); err != nil || string(first) != "id-c: one\n" {
 		t.Fatalf("%q, %v", first, err)
 	}
-	session := s.kubectl(t, "", false, "exec", s.pod.Name, "--", "sh", "-c", "echo up; sleep 600")
-	out, err := session.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := session.Start(); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := io.ReadFull(out, make([]byte, 3)); err != nil {
-		t.Fatal(err)
-	}
+	session := s.startSession(t, false)
 	started := time.Now()
 	s.authority.Stop(t)
 	if took := time.Since(started); took > 3*time.Second {
@@ -186,23 +176,30 @@ func TestFollowedLogEndsWithTheAuthority(t *testing.T) {
 	}
 }
 
+// startSession starts kubectl exec with a command that does not end, and returns when the command runs.
+func (s *sessionFixture) startSession(t *testing.T, spdy bool) *exec.Cmd {
+	t.Helper()
+	session := s.kubectl(t, "", spdy, "exec", s.pod.Name, "--", "sh", "-c", "echo up; sleep 600")
+	out, err := session.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := session.Start(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := io.ReadFull(out, make([]byte, 3)); err != nil {
+		t.Fatal(err)
+	}
+	return session
+}
+
 // TestSessionsEndWithTheNodesServer does not check the exit code: kubectl treats a session that ends without a status as a
 // success.
 func TestSessionsEndWithTheNodesServer(t *testing.T) {
 	t.Parallel()
 	s := newSessionFixture(t)
 	for _, spdy := range []bool{false, true} {
-		session := s.kubectl(t, "", spdy, "exec", s.pod.Name, "--", "sh", "-c", "echo up; sleep 600")
-		out, err := session.StdoutPipe()
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := session.Start(); err != nil {
-			t.Fatal(err)
-		}
-		if _, err := io.ReadFull(out, make([]byte, 3)); err != nil {
-			t.Fatal(err)
-		}
+		session := s.startSession(t, spdy)
 		s.stop()
 		_ = session.Wait()
 		s.start()

@@ -52,7 +52,10 @@ func TestCertificatesIdentifyTheirHolder(t *testing.T) {
 				approve(t, client, made)
 			}
 			certificate := awaitCertificate(t, client, made)
-			who := certificateUser(t, a, rest.TLSClientConfig{CertData: certificate, KeyData: key})
+			who, err := identify(t, withCertificate(a.Config(), certificate, key))
+			if err != nil {
+				t.Fatal(err)
+			}
 			want := append(slices.Clone(c.groups), "system:authenticated")
 			if who.Username != c.name || !slices.Equal(who.Groups, want) {
 				t.Errorf("signed in as %s of %v, want %s of %v", who.Username, who.Groups, c.name, want)
@@ -107,19 +110,6 @@ func awaitCertificate(t *testing.T, client kubernetes.Interface, name string) []
 	return nil
 }
 
-// certificateUser returns the user that a client certificate identifies.
-func certificateUser(t *testing.T, a *lanyardtest.Authority, credential rest.TLSClientConfig) authenticationv1.UserInfo {
-	t.Helper()
-	config := rest.AnonymousClientConfig(a.Config())
-	config.CertData, config.KeyData = credential.CertData, credential.KeyData
-	client := clientFor(t, config)
-	review, err := client.AuthenticationV1().SelfSubjectReviews().Create(t.Context(), &authenticationv1.SelfSubjectReview{}, metav1.CreateOptions{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	return review.Status.UserInfo
-}
-
 // TestRequesterIsTheCaller checks that a request is in the name of its sender, and that a user who may only create requests
 // cannot approve or sign them.
 func TestRequesterIsTheCaller(t *testing.T) {
@@ -129,8 +119,8 @@ func TestRequesterIsTheCaller(t *testing.T) {
 	config.Impersonate = rest.ImpersonationConfig{UserName: "asker", Groups: []string{"system:authenticated"}, Extra: map[string][]string{"example.com/k": {"v"}}}
 	asker := clientFor(t, config)
 	namespace := a.Namespace(t)
-	grantToUser(t, a, namespace, "asker", "create,get", "certificatesigningrequests")
-	grantToUser(t, a, namespace, "asker", "update", "certificatesigningrequests/approval,certificatesigningrequests/status")
+	bindClusterRole(t, a.Client(), namespace+"-asker", userSubject("asker"), certificateRule("create,get", "certificatesigningrequests"),
+		certificateRule("update", "certificatesigningrequests/approval,certificatesigningrequests/status"))
 	_, request, err := pki.NewRequest("jane", nil)
 	if err != nil {
 		t.Fatal(err)
@@ -167,24 +157,9 @@ func TestRequesterIsTheCaller(t *testing.T) {
 	}
 }
 
-// grantToUser gives a user a cluster role with one rule for certificates.k8s.io.
-func grantToUser(t *testing.T, a *lanyardtest.Authority, prefix, user, verbs, resources string) {
-	t.Helper()
-	meta := metav1.ObjectMeta{GenerateName: prefix + "-"}
-	policy := a.Client().RbacV1()
-	role, err := policy.ClusterRoles().Create(t.Context(), &rbacv1.ClusterRole{ObjectMeta: meta, Rules: []rbacv1.PolicyRule{{
-		Verbs: strings.Split(verbs, ","), APIGroups: []string{certificatesv1.GroupName}, Resources: strings.Split(resources, ","),
-	}}}, metav1.CreateOptions{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	binding := &rbacv1.ClusterRoleBinding{
-		ObjectMeta: meta, RoleRef: rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "ClusterRole", Name: role.Name},
-		Subjects: []rbacv1.Subject{{APIGroup: rbacv1.GroupName, Kind: rbacv1.UserKind, Name: user}},
-	}
-	if _, err := policy.ClusterRoleBindings().Create(t.Context(), binding, metav1.CreateOptions{}); err != nil {
-		t.Fatal(err)
-	}
+// certificateRule returns a rule for certificates.k8s.io.
+func certificateRule(verbs, resources string) rbacv1.PolicyRule {
+	return rbacv1.PolicyRule{Verbs: strings.Split(verbs, ","), APIGroups: []string{certificatesv1.GroupName}, Resources: strings.Split(resources, ",")}
 }
 
 func TestAdministratorCertificate(t *testing.T) {
@@ -213,14 +188,9 @@ func TestBootstrapToken(t *testing.T) {
 	t.Parallel()
 	a := lanyardtest.Start(t)
 	secrets := a.Client().CoreV1().Secrets(bootstraptoken.Namespace)
-	sign := func(token bootstraptoken.Token) (*authenticationv1.UserInfo, error) {
-		config := rest.AnonymousClientConfig(a.Config())
-		config.BearerToken = token.Reveal()
-		review, err := clientFor(t, config).AuthenticationV1().SelfSubjectReviews().Create(t.Context(), &authenticationv1.SelfSubjectReview{}, metav1.CreateOptions{})
-		if err != nil {
-			return nil, err
-		}
-		return &review.Status.UserInfo, nil
+	sign := func(token bootstraptoken.Token) (authenticationv1.UserInfo, error) {
+		t.Helper()
+		return identify(t, bearing(a.Config(), token.Reveal()))
 	}
 	token := bootstraptoken.New()
 	if _, err := sign(token); !apierrors.IsUnauthorized(err) {
@@ -310,10 +280,10 @@ func TestSignInByAnotherAuthority(t *testing.T) {
 	good := issuer.Token(t, namespace, "jane", signInAudience)
 	name := "idp:system:serviceaccount:" + namespace + ":jane"
 	eventually(t, "sign-in with a good token", func(context.Context) bool {
-		who, err := signInWith(t, server, good)
+		who, err := identify(t, bearing(server.Config(), good))
 		return err == nil && who.Username == name
 	})
-	who, err := signInWith(t, server, good)
+	who, err := identify(t, bearing(server.Config(), good))
 	if err != nil || strings.Join(who.Groups, " ") != "staff system:authenticated" {
 		t.Errorf("signed in to groups %v, %v", who.Groups, err)
 	}
@@ -323,7 +293,7 @@ func TestSignInByAnotherAuthority(t *testing.T) {
 	second := int64(1)
 	short := issuer.TokenFor(t, namespace, "jane", authenticationv1.TokenRequestSpec{Audiences: []string{signInAudience}, ExpirationSeconds: &second})
 	eventually(t, "the token expires", func(context.Context) bool {
-		_, err := signInWith(t, server, short)
+		_, err := identify(t, bearing(server.Config(), short))
 		return apierrors.IsUnauthorized(err)
 	})
 	for what, token := range map[string]string{
@@ -331,7 +301,7 @@ func TestSignInByAnotherAuthority(t *testing.T) {
 		"token for its own issuer":   issuer.Token(t, namespace, "jane"),
 		"token that was changed":     good[:len(good)-8] + "AAAAAAAA",
 	} {
-		if who, err := signInWith(t, server, token); !apierrors.IsUnauthorized(err) {
+		if who, err := identify(t, bearing(server.Config(), token)); !apierrors.IsUnauthorized(err) {
 			t.Errorf("%s: signed in as %s, %v", what, who.Username, err)
 		}
 	}
@@ -340,15 +310,4 @@ func TestSignInByAnotherAuthority(t *testing.T) {
 	if err != nil || !answer.Status.Authenticated || answer.Status.User.Username != name {
 		t.Errorf("review: %+v, %v", answer.Status, err)
 	}
-}
-
-// signInWith returns the user that the server identifies by a token.
-func signInWith(t *testing.T, a *lanyardtest.Authority, token string) (authenticationv1.UserInfo, error) {
-	t.Helper()
-	client := clientFor(t, bearing(a.Config(), token))
-	review, err := client.AuthenticationV1().SelfSubjectReviews().Create(t.Context(), &authenticationv1.SelfSubjectReview{}, metav1.CreateOptions{})
-	if err != nil {
-		return authenticationv1.UserInfo{}, err
-	}
-	return review.Status.UserInfo, nil
 }

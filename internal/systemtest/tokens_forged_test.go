@@ -102,12 +102,6 @@ func orphanedTokens(t *testing.T, a *lanyardtest.Authority, namespace string) ma
 			BoundObjectRef: &authenticationv1.BoundObjectReference{APIVersion: "v1", Kind: kind, Name: name},
 		})
 	}
-	noErr := func(err error) {
-		t.Helper()
-		if err != nil {
-			t.Fatal(err)
-		}
-	}
 	pod := podOn("")
 	pod.Spec.ServiceAccountName = "bound"
 	secret := &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Name: "s"}}
@@ -115,29 +109,29 @@ func orphanedTokens(t *testing.T, a *lanyardtest.Authority, namespace string) ma
 	for _, again := range []bool{false, true} {
 		suffix := map[bool]string{false: " deleted", true: " made anew"}[again]
 		_, err := core.Pods(namespace).Create(t.Context(), pod, metav1.CreateOptions{})
-		noErr(err)
+		must(t, err)
 		gone["pod"+suffix] = bound("Pod", "p")
-		noErr(core.Pods(namespace).Delete(t.Context(), "p", metav1.DeleteOptions{}))
+		must(t, core.Pods(namespace).Delete(t.Context(), "p", metav1.DeleteOptions{}))
 		_, err = core.Secrets(namespace).Create(t.Context(), secret, metav1.CreateOptions{})
-		noErr(err)
+		must(t, err)
 		gone["secret"+suffix] = bound("Secret", "s")
-		noErr(core.Secrets(namespace).Delete(t.Context(), "s", metav1.DeleteOptions{}))
+		must(t, core.Secrets(namespace).Delete(t.Context(), "s", metav1.DeleteOptions{}))
 		_, err = core.Nodes().Create(t.Context(), node, metav1.CreateOptions{})
-		noErr(err)
+		must(t, err)
 		gone["node"+suffix] = bound("Node", node.Name)
-		noErr(core.Nodes().Delete(t.Context(), node.Name, metav1.DeleteOptions{}))
+		must(t, core.Nodes().Delete(t.Context(), node.Name, metav1.DeleteOptions{}))
 		a.CreateServiceAccount(t, namespace, "brief")
 		gone["account"+suffix] = a.Token(t, namespace, "brief")
-		noErr(core.ServiceAccounts(namespace).Delete(t.Context(), "brief", metav1.DeleteOptions{}))
+		must(t, core.ServiceAccounts(namespace).Delete(t.Context(), "brief", metav1.DeleteOptions{}))
 	}
 	// The second round has created the objects of the first round's tokens again. Now the objects of the second round's tokens are
 	// created again too.
 	_, err := core.Pods(namespace).Create(t.Context(), pod, metav1.CreateOptions{})
-	noErr(err)
+	must(t, err)
 	_, err = core.Secrets(namespace).Create(t.Context(), secret, metav1.CreateOptions{})
-	noErr(err)
+	must(t, err)
 	_, err = core.Nodes().Create(t.Context(), node, metav1.CreateOptions{})
-	noErr(err)
+	must(t, err)
 	a.CreateServiceAccount(t, namespace, "brief")
 	return gone
 }

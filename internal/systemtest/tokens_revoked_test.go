@@ -4,6 +4,7 @@ package systemtest
 
 import (
 	"context"
+	"encoding/json"
 	"net/http"
 	"slices"
 	"strings"
@@ -18,7 +19,6 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/watch"
-	"k8s.io/client-go/rest"
 	"k8s.io/utils/ptr"
 
 	"lanyard.dev/internal/podannotation"
@@ -95,11 +95,7 @@ var removals = map[string]func(*testing.T, boundToken, kind){
 	},
 	"namespace": func(t *testing.T, x boundToken, _ kind) {
 		namespaces := x.authority.Client().CoreV1().Namespaces()
-		watching, err := namespaces.Watch(t.Context(), metav1.ListOptions{FieldSelector: "metadata.name=" + x.namespace})
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer watching.Stop()
+		watching := watchNamespace(t, x.authority.Client(), x.namespace)
 		if err := namespaces.Delete(t.Context(), x.namespace, metav1.DeleteOptions{PropagationPolicy: ptr.To(metav1.DeletePropagationBackground)}); err != nil {
 			t.Fatal(err)
 		}
@@ -202,7 +198,7 @@ func (h *tokenUse) byReview(t *testing.T, admin *caller, token string) func(cont
 			return false, err
 		}
 		var review authenticationv1.TokenReview
-		err = jsonInto(got.body, &review)
+		err = json.Unmarshal(got.body, &review)
 		return review.Status.Authenticated, err
 	}
 }
@@ -292,18 +288,14 @@ func TestProcessTokenEndsWithItsLease(t *testing.T) {
 		return createPod(t, a, namespace, p)
 	}
 	whoAmI := func(pod *corev1.Pod) func() error {
-		request := &authenticationv1.TokenRequest{Spec: authenticationv1.TokenRequestSpec{
-			BoundObjectRef: &authenticationv1.BoundObjectReference{APIVersion: "v1", Kind: "Pod", Name: pod.Name, UID: pod.UID},
-		}}
-		issued, err := core.ServiceAccounts(namespace).CreateToken(t.Context(), "app", request, metav1.CreateOptions{})
+		t.Helper()
+		token, err := podToken(t.Context(), a.Client(), "app", pod)
 		if err != nil {
 			t.Fatal(err)
 		}
-		config := rest.AnonymousClientConfig(a.Config())
-		config.BearerToken = issued.Status.Token
-		client := clientFor(t, config)
+		config := bearing(a.Config(), token)
 		return func() error {
-			_, err := client.AuthenticationV1().SelfSubjectReviews().Create(t.Context(), &authenticationv1.SelfSubjectReview{}, metav1.CreateOptions{})
+			_, err := identify(t, config)
 			return err
 		}
 	}
