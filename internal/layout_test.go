@@ -4,16 +4,13 @@ package internal_test
 
 import (
 	"bytes"
-	"fmt"
 	"go/ast"
 	"go/parser"
 	"go/token"
 	"io/fs"
-	"maps"
 	"os"
 	"path"
 	"path/filepath"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -391,77 +388,4 @@ func TestSizes(t *testing.T) {
 			t.Errorf("%s is gone or not long any more: remove it from longFiles", name)
 		}
 	}
-}
-
-// TestArchitectureNamesThePackages compares the first table in ARCHITECTURE.md with the packages there are. The first cell of a
-// row has packages in backquotes, separated by commas, each relative to the module or, after the first, to the parent of the one
-// before; "name/..." stands for all packages below name. The second cell may name packages below the row's first package.
-func TestArchitectureNamesThePackages(t *testing.T) {
-	t.Parallel()
-	packages := tree(t)
-	named, err := namedPackages(filepath.Join("..", "ARCHITECTURE.md"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, pkg := range slices.Sorted(maps.Keys(packages)) {
-		if !named.covers(pkg) {
-			t.Errorf("the table of packages in ARCHITECTURE.md lacks %s: add a row, or name it in the row of a package above it", pkg)
-		}
-	}
-	for _, name := range named.packages {
-		if parent, all := strings.CutSuffix(name, "/..."); all && hasPackageBelow(packages, parent) || len(packages[name]) > 0 {
-			continue
-		}
-		t.Errorf("the table of packages in ARCHITECTURE.md names %s, which is no package", name)
-	}
-}
-
-// packageTable is what a table of packages names.
-type packageTable struct {
-	packages []string // of the first cells
-	also     []string // what the second cells have in backquotes, as packages; most are none
-}
-
-func (p packageTable) covers(pkg string) bool {
-	if slices.Contains(p.packages, pkg) || slices.Contains(p.also, pkg) {
-		return true
-	}
-	return slices.ContainsFunc(p.packages, func(name string) bool {
-		parent, all := strings.CutSuffix(name, "/...")
-		return all && within(pkg, []string{parent})
-	})
-}
-
-var quoted = regexp.MustCompile("`([^`]+)`")
-
-func namedPackages(file string) (packageTable, error) {
-	text, err := os.ReadFile(file)
-	if err != nil {
-		return packageTable{}, err
-	}
-	var found packageTable
-	for line := range strings.Lines(string(text)) {
-		cells := strings.Split(line, "|")
-		if len(cells) < 4 || !strings.Contains(cells[1], "`") {
-			if len(found.packages) > 0 {
-				return found, nil // the end of the table
-			}
-			continue
-		}
-		first, last := "", ""
-		for _, match := range quoted.FindAllStringSubmatch(cells[1], -1) {
-			name := match[1]
-			if last != "" && !strings.Contains(name, "/") {
-				name = path.Join(path.Dir(last), name)
-			}
-			found.packages = append(found.packages, name)
-			if last = name; first == "" {
-				first = name
-			}
-		}
-		for _, match := range quoted.FindAllStringSubmatch(strings.Join(cells[2:], "|"), -1) {
-			found.also = append(found.also, match[1], path.Join(strings.TrimSuffix(first, "/..."), match[1]))
-		}
-	}
-	return packageTable{}, fmt.Errorf("%s has no table of packages", file)
 }
