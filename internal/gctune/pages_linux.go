@@ -10,8 +10,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// dropFilePages takes the read-only pages of mapped files out of this process's resident set: those of the executable
-// and those of the database, which etcd maps and reads ahead as a whole. Failure only costs memory.
+// dropFilePages removes the read-only pages of mapped files from the resident set of this process: those of the executable,
+// and those of the database, which etcd maps and reads ahead as a whole. A failure costs only memory.
 func dropFilePages() {
 	smaps, err := os.Open("/proc/self/smaps")
 	if err != nil {
@@ -26,9 +26,9 @@ func dropFilePages() {
 // mapping is a range of addresses.
 type mapping struct{ start, length uintptr }
 
-// cleanMappings reads proc(5)'s smaps and returns the read-only mappings of files of which no page was ever written
-// to by this process: those alone can be read again from the file. Being read-only now is not enough, since the dynamic
-// linker writes its relocations before it protects them.
+// cleanMappings reads proc(5)'s smaps and returns the read-only mappings of files of which this process has written no page.
+// Only those can be read from the file again. That a mapping is read-only now is not enough: the dynamic linker writes its
+// relocations before it makes the pages read-only.
 func cleanMappings(smaps io.Reader) []mapping {
 	var clean []mapping
 	var current mapping

@@ -33,7 +33,8 @@ Anonymous:             0 kB
 Anonymous:             0 kB
 `
 
-// Left out: one was relocated, one is written to, one has no file, one is upside down.
+// TestCleanMappings leaves out a mapping with relocations, one that is writable, one without a file, and one whose end is
+// before its start.
 func TestCleanMappings(t *testing.T) {
 	t.Parallel()
 	got := cleanMappings(strings.NewReader(smaps))
@@ -43,14 +44,14 @@ func TestCleanMappings(t *testing.T) {
 	}
 }
 
-// The program must go on running without the pages it has just dropped.
+// TestSettle checks that pages are released, and that the program still runs without them.
 func TestSettle(t *testing.T) {
 	before := residentFile(t)
 	Settle()
 	if after := residentFile(t); after >= before {
 		t.Errorf("resident pages of files: %d kB before, %d kB after", before, after)
 	}
-	// With cgo this reaches libc through pages that the dynamic linker wrote.
+	// With cgo, this calls libc through pages that the dynamic linker has written.
 	if _, err := user.LookupId(strconv.Itoa(os.Getuid())); err != nil {
 		t.Error(err)
 	}

@@ -2,5 +2,5 @@
 
 package gctune
 
-// dropFilePages does nothing here: other systems count the pages of files otherwise.
+// dropFilePages does nothing on other systems, which account for the pages of mapped files differently.
 func dropFilePages() {}
