@@ -72,24 +72,24 @@ func TestFullDisk(t *testing.T) {
 	select {
 	case err = <-p.ended:
 	case <-time.After(waitLimit):
-		t.Fatal("the process goes on although the disk is full")
+		t.Fatal("the process still runs although the disk is full")
 	}
 	stop()
 	writers.Wait()
 	if exit := (*exec.ExitError)(nil); !errors.As(err, &exit) || exit.ExitCode() != 1 {
 		t.Errorf("ended with %v, want exit code 1", err)
 	}
-	words, err := os.ReadFile(p.log)
+	text, err := os.ReadFile(p.log)
 	if err != nil {
 		t.Fatal(err)
 	}
 	for _, want := range []string{"lanyard: etcd in ", "file too large", "hint: free some space", "no acknowledged write is lost"} {
-		if !strings.Contains(string(words), want) {
+		if !strings.Contains(string(text), want) {
 			t.Errorf("the log lacks %q", want)
 		}
 	}
 	if t.Failed() {
-		t.Logf("%s", words)
+		t.Logf("%s", text)
 	}
 
 	h.starts = 0

@@ -229,8 +229,8 @@ func TestTerminatedUnderLoad(t *testing.T) {
 			t.Error(err)
 		}
 	}
-	if words, err := os.ReadFile(h.log); err != nil || bytes.Contains(words, []byte("panic")) || bytes.Contains(words, []byte("goroutine ")) {
-		t.Errorf("the program panicked, or its log cannot be read: %v\n%s", err, words)
+	if text, err := os.ReadFile(h.log); err != nil || bytes.Contains(text, []byte("panic")) || bytes.Contains(text, []byte("goroutine ")) {
+		t.Errorf("the program panicked, or its log cannot be read: %v\n%s", err, text)
 	}
 	h.start(t)
 	w.check(t, clientFor(t, h.config(t)))

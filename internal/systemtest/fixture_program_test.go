@@ -67,16 +67,16 @@ func (p *program) awaitLine(t testing.TB, pattern string, times int) {
 	t.Helper()
 	line := regexp.MustCompile(pattern)
 	eventually(t, "line "+pattern, func(context.Context) bool {
-		words, err := os.ReadFile(p.log)
+		text, err := os.ReadFile(p.log)
 		if err != nil {
 			t.Fatal(err)
 		}
-		if len(line.FindAll(words, -1)) >= times {
+		if len(line.FindAll(text, -1)) >= times {
 			return true
 		}
 		select {
 		case err := <-p.ended:
-			t.Fatalf("lanyard ended (%v):\n%s", err, words)
+			t.Fatalf("lanyard ended (%v):\n%s", err, text)
 		default:
 		}
 		return false

@@ -163,8 +163,8 @@ func (s *site) awaitReady(t testing.TB) {
 }
 
 func (s *site) agentLog() string {
-	words, _ := os.ReadFile(s.log)
-	return string(words[max(0, len(words)-4096):])
+	text, _ := os.ReadFile(s.log)
+	return string(text[max(0, len(text)-4096):])
 }
 
 // end calls finish once.

@@ -67,7 +67,7 @@ func nodeActions(ctx context.Context, node kubernetes.Interface, pod *corev1.Pod
 			_, err := core.Nodes().Create(ctx, &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: name}}, metav1.CreateOptions{})
 			return err
 		},
-		"have a token made": func() error {
+		"request a token": func() error {
 			_, err := podToken(ctx, node, pod.Spec.ServiceAccountName, pod)
 			return err
 		},
@@ -79,7 +79,7 @@ func nodeActions(ctx context.Context, node kubernetes.Interface, pod *corev1.Pod
 			_, err := node.CertificatesV1().CertificateSigningRequests().Create(ctx, &certificatesv1.CertificateSigningRequest{}, metav1.CreateOptions{})
 			return err
 		},
-		"ask who it is": func() error {
+		"read its own identity": func() error {
 			_, err := node.AuthenticationV1().SelfSubjectReviews().Create(ctx, &authenticationv1.SelfSubjectReview{}, metav1.CreateOptions{})
 			return err
 		},

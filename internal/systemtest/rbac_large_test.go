@@ -216,9 +216,9 @@ func TestAccessReadsInPages(t *testing.T) {
 			pages.Add(1)
 		}
 	})
-	var out, words bytes.Buffer
-	if code := cli.Run([]string{"access", "who-can", "get", "pods", "--kubeconfig", kubeconfig}, nil, &out, &words); code != 0 {
-		t.Fatalf("exit code %d: %s", code, words.String())
+	var out, errs bytes.Buffer
+	if code := cli.Run([]string{"access", "who-can", "get", "pods", "--kubeconfig", kubeconfig}, nil, &out, &errs); code != 0 {
+		t.Fatalf("exit code %d: %s", code, errs.String())
 	}
 	if n := strings.Count(out.String(), "ServiceAccount/default/a"); n != bindings {
 		t.Errorf("%d of %d accounts found", n, bindings)
@@ -226,8 +226,8 @@ func TestAccessReadsInPages(t *testing.T) {
 	if n := pages.Load(); n != 3 {
 		t.Errorf("%d requests for role bindings, want 3", n)
 	}
-	if strings.Contains(words.String(), "reading") {
-		t.Errorf("progress is shown without a terminal: %q", words.String())
+	if strings.Contains(errs.String(), "reading") {
+		t.Errorf("progress is shown without a terminal: %q", errs.String())
 	}
 }
 

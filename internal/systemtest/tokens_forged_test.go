@@ -107,7 +107,7 @@ func orphanedTokens(t *testing.T, a *lanyardtest.Authority, namespace string) ma
 	secret := &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Name: "s"}}
 	node := &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: namespace + "-n"}}
 	for _, again := range []bool{false, true} {
-		suffix := map[bool]string{false: " deleted", true: " made anew"}[again]
+		suffix := map[bool]string{false: " deleted", true: " created again"}[again]
 		_, err := core.Pods(namespace).Create(t.Context(), pod, metav1.CreateOptions{})
 		must(t, err)
 		gone["pod"+suffix] = bound("Pod", "p")
