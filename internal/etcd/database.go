@@ -110,3 +110,193 @@ func readMeta(file io.ReaderAt, at int64) (meta, bool) {
 		m.pageSize >= minPageBytes && m.pageSize <= maxPageBytes && m.pages < 1<<40
 	return m, valid
 }
+
+// The header of a page is its id (8 bytes), flags (2), number of elements (2)
+// and number of pages that it continues on (4). Elements of elementSize bytes
+// follow, and the keys and values that they point to.
+const (
+	branchPage  = 0x01
+	leafPage    = 0x02
+	elementSize = 16
+
+	// nestedBucket marks the element of a leaf whose value is a bucket: the id
+	// of its root page and a counter, bucketSize bytes. If the id is 0 the page
+	// itself follows.
+	nestedBucket = 0x01
+	bucketSize   = 16
+
+	// maxDepth is far above the height of any tree of 2^40 pages.
+	maxDepth = 64
+)
+
+// What etcd keeps: the buckets and the key that are looked at here.
+const (
+	keyBucket    = "key"
+	metaBucket   = "meta"
+	indexKey     = "consistent_index"
+	revisionSize = 17 // two numbers with a "_" between them; a "t" follows for a deletion
+)
+
+// structure walks the trees of a database file. It reads the pages of the
+// trees but not the values, of which the file holds no checksums.
+type structure struct {
+	file io.ReaderAt
+	meta meta
+	seen []uint64 // one bit for each page
+
+	index uint64
+}
+
+// readStructure returns the index of the last entry that was applied to the
+// database, and errDamaged where a page is not what it has to be. The file
+// must hold as many pages as m says.
+func readStructure(file io.ReaderAt, m meta) (uint64, error) {
+	s := &structure{file: file, meta: m, seen: make([]uint64, m.pages/64+1)}
+	if err := s.page(m.root, "", maxDepth); err != nil {
+		return 0, err
+	}
+	return s.index, nil
+}
+
+// page checks a page and everything below it. bucket is the name of the
+// outermost bucket that it belongs to, or empty.
+func (s *structure) page(id uint64, bucket string, depth int) error {
+	if id < 2 || id >= s.meta.pages || depth == 0 || s.seen[id/64]>>(id%64)&1 == 1 {
+		return fmt.Errorf("%w: a page refers to page %d", errDamaged, id)
+	}
+	s.seen[id/64] |= 1 << (id % 64)
+	head := make([]byte, s.meta.pageSize)
+	if err := s.read(head, int64(id)*s.meta.pageSize); err != nil {
+		return err
+	}
+	overflow := uint64(binary.NativeEndian.Uint32(head[12:]))
+	if binary.NativeEndian.Uint64(head) != id || id+overflow >= s.meta.pages {
+		return fmt.Errorf("%w: page %d is not what its header says", errDamaged, id)
+	}
+	p := region{file: s.file, at: int64(id) * s.meta.pageSize, size: (1 + int64(overflow)) * s.meta.pageSize, head: head}
+	if err := s.elements(p, bucket, depth); err != nil {
+		return fmt.Errorf("page %d: %w", id, err)
+	}
+	return nil
+}
+
+// elements checks what a page holds.
+func (s *structure) elements(p region, bucket string, depth int) error {
+	header, err := p.bytes(0, headerSize)
+	if err != nil {
+		return err
+	}
+	flags, count := binary.NativeEndian.Uint16(header[8:]), int64(binary.NativeEndian.Uint16(header[10:]))
+	table, err := p.bytes(headerSize, count*elementSize)
+	if err != nil {
+		return err
+	}
+	var last []byte
+	for i := range count {
+		element, at := table[i*elementSize:], headerSize+i*elementSize
+		number := func(n int64) int64 { return int64(binary.NativeEndian.Uint32(element[4*n:])) }
+		var key []byte
+		switch flags {
+		case branchPage:
+			if key, err = p.bytes(at+number(0), number(1)); err == nil {
+				err = s.page(binary.NativeEndian.Uint64(element[8:]), bucket, depth-1)
+			}
+		case leafPage:
+			if key, err = p.bytes(at+number(1), number(2)); err == nil {
+				err = s.leaf(p, number(0), key, at+number(1)+number(2), number(3), bucket, depth)
+			}
+		default:
+			err = fmt.Errorf("%w: unknown kind %#x", errDamaged, flags)
+		}
+		if err != nil {
+			return err
+		}
+		if i > 0 && string(key) <= string(last) {
+			return fmt.Errorf("%w: keys out of order", errDamaged)
+		}
+		last = key
+	}
+	return nil
+}
+
+// leaf checks one key and its value, which is at an offset within p.
+func (s *structure) leaf(p region, flags int64, key []byte, at, size int64, bucket string, depth int) error {
+	switch {
+	case flags == nestedBucket:
+		head, err := p.bytes(at, bucketSize)
+		if err != nil {
+			return err
+		}
+		if bucket == "" {
+			bucket = string(key)
+		}
+		if root := binary.NativeEndian.Uint64(head); root != 0 {
+			return s.page(root, bucket, depth-1)
+		}
+		inline, err := p.part(at+bucketSize, size-bucketSize)
+		if err != nil {
+			return err
+		}
+		return s.elements(inline, bucket, depth-1)
+	case flags != 0:
+		return fmt.Errorf("%w: unknown element %#x", errDamaged, flags)
+	case bucket == keyBucket && (len(key) != revisionSize && len(key) != revisionSize+1 || key[8] != '_'):
+		return fmt.Errorf("%w: a key is no revision", errDamaged)
+	case bucket == metaBucket && string(key) == indexKey:
+		value, err := p.bytes(at, size)
+		if err != nil || len(value) != 8 {
+			return fmt.Errorf("%w: the applied index cannot be read", errDamaged)
+		}
+		s.index = binary.BigEndian.Uint64(value)
+		return nil
+	}
+	return p.within(at, size)
+}
+
+// region is a page with those that it continues on.
+type region struct {
+	file     io.ReaderAt
+	at, size int64
+	head     []byte // its first bytes
+}
+
+func (r region) within(offset, size int64) error {
+	if offset < 0 || size < 0 || offset > r.size || size > r.size-offset {
+		return fmt.Errorf("%w: it refers to what is beyond its end", errDamaged)
+	}
+	return nil
+}
+
+// bytes returns size bytes at offset. Only what is not in head is read.
+func (r region) bytes(offset, size int64) ([]byte, error) {
+	if err := r.within(offset, size); err != nil {
+		return nil, err
+	}
+	if offset+size <= int64(len(r.head)) {
+		return r.head[offset : offset+size], nil
+	}
+	text := make([]byte, size)
+	_, err := r.file.ReadAt(text, r.at+offset)
+	return text, err
+}
+
+// part is a region within this one.
+func (r region) part(offset, size int64) (region, error) {
+	if err := r.within(offset, size); err != nil {
+		return region{}, err
+	}
+	inner := region{file: r.file, at: r.at + offset, size: size}
+	if offset < int64(len(r.head)) {
+		inner.head = r.head[offset:min(offset+size, int64(len(r.head)))]
+	}
+	return inner, nil
+}
+
+// read fills p. That the file ends before is damage.
+func (s *structure) read(p []byte, at int64) error {
+	_, err := s.file.ReadAt(p, at)
+	if errors.Is(err, io.EOF) {
+		return fmt.Errorf("%w: the file ends too soon", errDamaged)
+	}
+	return err
+}
