@@ -15,44 +15,39 @@ import (
 )
 
 const (
-	// memberName and peerName end up in the stored membership. They name no
-	// path and no host, so a data directory may be moved or copied.
+	// memberName and peerName are stored in the data. They name no path and no host, so that a data directory may be moved or
+	// copied.
 	memberName = "lanyard"
 	peerName   = "unix://lanyard.peer.invalid"
 
-	// A lone member elects itself when one election timeout has passed at the
-	// latest, so a short timeout makes the start fast. Ticks are the work that
-	// an idle member does, so there are as few in a timeout as etcd permits.
+	// A member without peers elects itself within one election timeout, so a short timeout makes the start fast. Each tick costs
+	// an idle member CPU, so a timeout has as few ticks as etcd permits.
 	tickMs     = 20
 	electionMs = 5 * tickMs
 
-	// etcd drops the entries of raft's log from memory after every hundredth,
-	// but for the last snapshotCatchUp, which are for followers that lag. There
-	// are none. (0 would mean 5000.)
+	// After every hundredth entry of raft's log, etcd removes all entries from memory but the last snapshotCatchUp. They are for
+	// followers that are behind, of which there are none. (0 would mean 5000.)
 	snapshotCatchUp = 1
-	// snapshotEvery bounds how many entries a start reads back into memory.
+	// snapshotEvery limits how many entries a start reads into memory.
 	snapshotEvery = 500
 	keepOldFiles  = 2
 
 	quotaBytes = 8 << 30
 
-	// slowRequest is when etcd starts to complain about itself. Its own bound
-	// of 100 ms is made for clusters on dedicated disks.
+	// slowRequest is the time after which etcd logs a warning about a request. Its default of 100 ms is for clusters with
+	// dedicated disks.
 	slowRequest = time.Second
 )
 
-// Config says where the member lives.
+// Config configures the member.
 type Config struct {
-	// Dir holds the member's data. It is created 0700 if absent; its parent
-	// must exist.
+	// Dir is the directory of the member's data. If it is absent, it is created with mode 0700. Its parent must exist.
 	Dir string
 
-	// Log receives etcd's warnings and errors as JSON lines; nil discards
-	// them. Neither keys nor values are ever among them.
+	// Log receives etcd's warnings and errors as JSON lines, without keys and values. If it is nil, they are discarded.
 	Log io.Writer
 
-	// UnsafeNoFsync lets writes be acknowledged before they are on the disk.
-	// It is for tests that do not look at durability.
+	// UnsafeNoFsync acknowledges writes before they are on the disk. It is for tests that do not check durability.
 	UnsafeNoFsync bool
 }
 
@@ -66,7 +61,7 @@ func (c Config) validate() error {
 	return nil
 }
 
-// member returns the library's configuration for a lone member on socket.
+// member returns etcd's configuration for a member without peers on the socket.
 func (c Config) member(socket string, log *failureLog, register func(*grpc.Server)) *embed.Config {
 	peer := url.URL{Scheme: "unix", Host: "lanyard.peer.invalid"}
 	m := embed.NewConfig()
@@ -86,22 +81,21 @@ func (c Config) member(socket string, log *failureLog, register func(*grpc.Serve
 	return m
 }
 
-// maxSocketPath is below what every supported system allows in a socket
-// address (108 bytes on Linux, 104 on macOS, the final NUL included).
+// maxSocketPath is less than the limit of a socket address on every supported system: 108 bytes on Linux and 104 on macOS, with
+// the final NUL.
 const maxSocketPath = 100
 
 const socketName = "client.sock"
 
-// socket is the place of the member's socket.
+// socket is the path of the member's socket.
 type socket struct {
 	path string
-	// temporary is the private directory made for the socket, or empty when
-	// it lies in the data directory.
+	// temporary is the directory that was created for the socket, or empty if the socket is in the data directory.
 	temporary string
 }
 
-// newSocket puts the socket into dir. Where that path would be no address,
-// the socket goes to a new 0700 directory for temporary files.
+// newSocket returns a socket in dir. If its path cannot be an address, the socket is in a new temporary directory with mode
+// 0700.
 func newSocket(dir string) (*socket, error) {
 	if path := filepath.Join(dir, socketName); addressable(path) {
 		return &socket{path: path}, nil
@@ -116,20 +110,19 @@ func newSocket(dir string) (*socket, error) {
 		}
 		return &socket{path: filepath.Join(short, socketName), temporary: short}, nil
 	}
-	return nil, fmt.Errorf("no directory for temporary files is fit for a socket (%s): its path is too long, or has one of # ? %%", os.TempDir())
+	return nil, fmt.Errorf("no directory for temporary files is suitable for the socket (%s): its path is too long, or contains one of # ? %%", os.TempDir())
 }
 
-// addressable tells whether a socket can be reached at path. An address is a
-// short fixed-size field of the system call, however long file names may be
-// elsewhere; and the client takes it as a URL, of which "#", "?" and "%" are
-// syntax: it would dial another path, in vain and without end.
+// addressable reports whether a socket at path can be dialed. An address is a short field of fixed size in the system call,
+// although paths may be longer. The client parses the address as a URL, in which "#", "?" and "%" have a meaning, so it
+// would dial another path again and again.
 func addressable(path string) bool {
 	return len(path) <= maxSocketPath && !strings.ContainsAny(path, "#?%")
 }
 
 func (s *socket) endpoint() string { return "unix://" + s.path }
 
-// protect closes the socket to others even if its directory is opened later.
+// protect removes the access of other users to the socket, in case the mode of its directory is changed later.
 func (s *socket) protect() error { return os.Chmod(s.path, 0o600) }
 
 func (s *socket) remove() {
@@ -139,7 +132,7 @@ func (s *socket) remove() {
 	}
 }
 
-// privateDir makes dir, or an existing one, accessible to its owner only.
+// privateDir creates dir with mode 0700, or sets that mode on an existing directory.
 func privateDir(dir string) error {
 	if err := os.Mkdir(dir, 0o700); err != nil && !os.IsExist(err) {
 		return err

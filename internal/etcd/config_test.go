@@ -20,7 +20,7 @@ func TestSocketIsPrivate(t *testing.T) {
 	}
 }
 
-func TestPathThatIsNoAddressGetsAnotherSocket(t *testing.T) {
+func TestUnaddressablePathGetsAnotherSocket(t *testing.T) {
 	t.Parallel()
 	for _, name := range []string{strings.Repeat("d", 120), "a#b", "a?b", "a%41"} {
 		t.Run(name, func(t *testing.T) {

@@ -10,9 +10,8 @@ import (
 	"os"
 )
 
-// The start of a bbolt file: two pages, each with a header of headerSize
-// bytes and a meta record, in the byte order of the machine. Offsets are
-// within the record.
+// A bbolt file begins with two pages, each of which has a header of headerSize bytes and a meta record in the byte order of the
+// machine. The offsets are relative to the record.
 const (
 	headerSize   = 16
 	metaSize     = 64
@@ -26,21 +25,19 @@ const (
 	maxPageBytes = 64 << 10
 )
 
-// meta is what a meta record says.
+// meta is a meta record.
 type meta struct {
 	pageSize int64
 	root     uint64
-	pages    uint64 // the file holds this many
+	pages    uint64 // number of pages in the file
 	txid     uint64
 }
 
-// checkDatabase returns the index of the last entry of the write-ahead log
-// that the database file holds, and errDamaged if the structure of the file
-// is damaged. An absent or empty file holds none.
+// checkDatabase returns the index of the last entry of the write-ahead log that was applied to the database file, or
+// errDamaged if the structure of the file is damaged. The index of an absent or empty file is 0.
 //
-// bbolt maps the file into memory, and etcd reads it in goroutines of its
-// own. On a damaged page either would end this process with a stack trace for
-// a message.
+// bbolt maps the file into memory, and etcd reads it in goroutines of its own. On a damaged page either of them would end
+// this process with a stack trace.
 func checkDatabase(path string) (index uint64, err error) {
 	f, err := os.Open(path)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -60,13 +57,14 @@ func checkDatabase(path string) (index uint64, err error) {
 	return index, nil
 }
 
+// inspect is checkDatabase for an open file of this size.
 func inspect(file io.ReaderAt, size int64) (index uint64, err error) {
 	if size == 0 {
 		return 0, nil
 	}
 	m, found := readMetas(file)
 	if !found {
-		return 0, fmt.Errorf("%w: it does not begin as a database does", errDamaged)
+		return 0, fmt.Errorf("%w: it does not begin like a database", errDamaged)
 	}
 	if need := int64(m.pages) * m.pageSize; size < need {
 		return 0, fmt.Errorf("%w: it holds %d bytes of at least %d", errDamaged, size, need)
@@ -84,8 +82,8 @@ func readMetas(file io.ReaderAt) (newest meta, found bool) {
 	return newest, found
 }
 
-// metaOffsets finds the second record by the page size in the first, or,
-// when that one is damaged, by the page size of this machine.
+// metaOffsets returns the offsets of both records. The page size in the first record gives the offset of the second one. If
+// the first record is damaged, the page size of this machine does.
 func metaOffsets(file io.ReaderAt) []int64 {
 	pageSize := int64(os.Getpagesize())
 	if first, ok := readMeta(file, headerSize); ok {
@@ -111,25 +109,23 @@ func readMeta(file io.ReaderAt, at int64) (meta, bool) {
 	return m, valid
 }
 
-// The header of a page is its id (8 bytes), flags (2), number of elements (2)
-// and number of pages that it continues on (4). Elements of elementSize bytes
-// follow, and the keys and values that they point to.
+// The header of a page has its id (8 bytes), flags (2), number of elements (2) and number of further pages that belong to it (4).
+// Elements of elementSize bytes follow, and then the keys and values to which they point.
 const (
 	branchPage  = 0x01
 	leafPage    = 0x02
 	elementSize = 16
 
-	// nestedBucket marks the element of a leaf whose value is a bucket: the id
-	// of its root page and a counter, bucketSize bytes. If the id is 0 the page
-	// itself follows.
+	// nestedBucket marks the element of a leaf whose value is a bucket: bucketSize bytes with the id of its root page and a
+	// counter. If the id is 0, the page itself follows.
 	nestedBucket = 0x01
 	bucketSize   = 16
 
-	// maxDepth is far above the height of any tree of 2^40 pages.
+	// maxDepth is far more than the height of a tree of 2^40 pages.
 	maxDepth = 64
 )
 
-// What etcd keeps: the buckets and the key that are looked at here.
+// The buckets and the key of etcd that are read here.
 const (
 	keyBucket    = "key"
 	metaBucket   = "meta"
@@ -137,8 +133,8 @@ const (
 	revisionSize = 17 // two numbers with a "_" between them; a "t" follows for a deletion
 )
 
-// structure walks the trees of a database file. It reads the pages of the
-// trees but not the values, of which the file holds no checksums.
+// structure walks the trees of a database file. It reads the pages of the trees, but not the values, because the file has no
+// checksums of them.
 type structure struct {
 	file io.ReaderAt
 	meta meta
@@ -147,9 +143,8 @@ type structure struct {
 	index uint64
 }
 
-// readStructure returns the index of the last entry that was applied to the
-// database, and errDamaged where a page is not what it has to be. The file
-// must hold as many pages as m says.
+// readStructure returns the index of the last entry that was applied to the database, or errDamaged if a page has an
+// unexpected content. The file must hold as many pages as m states.
 func readStructure(file io.ReaderAt, m meta) (uint64, error) {
 	s := &structure{file: file, meta: m, seen: make([]uint64, m.pages/64+1)}
 	if err := s.page(m.root, "", maxDepth); err != nil {
@@ -158,8 +153,7 @@ func readStructure(file io.ReaderAt, m meta) (uint64, error) {
 	return s.index, nil
 }
 
-// page checks a page and everything below it. bucket is the name of the
-// outermost bucket that it belongs to, or empty.
+// page checks a page and all pages below it. bucket is the name of the outermost bucket that it belongs to, or empty.
 func (s *structure) page(id uint64, bucket string, depth int) error {
 	if id < 2 || id >= s.meta.pages || depth == 0 || s.seen[id/64]>>(id%64)&1 == 1 {
 		return fmt.Errorf("%w: a page refers to page %d", errDamaged, id)
@@ -171,7 +165,7 @@ func (s *structure) page(id uint64, bucket string, depth int) error {
 	}
 	overflow := uint64(binary.NativeEndian.Uint32(head[12:]))
 	if binary.NativeEndian.Uint64(head) != id || id+overflow >= s.meta.pages {
-		return fmt.Errorf("%w: page %d is not what its header says", errDamaged, id)
+		return fmt.Errorf("%w: page %d does not match its header", errDamaged, id)
 	}
 	p := region{file: s.file, at: int64(id) * s.meta.pageSize, size: (1 + int64(overflow)) * s.meta.pageSize, head: head}
 	if err := s.elements(p, bucket, depth); err != nil {
@@ -180,7 +174,7 @@ func (s *structure) page(id uint64, bucket string, depth int) error {
 	return nil
 }
 
-// elements checks what a page holds.
+// elements checks the elements of a page.
 func (s *structure) elements(p region, bucket string, depth int) error {
 	header, err := p.bytes(0, headerSize)
 	if err != nil {
@@ -219,7 +213,7 @@ func (s *structure) elements(p region, bucket string, depth int) error {
 	return nil
 }
 
-// leaf checks one key and its value, which is at an offset within p.
+// leaf checks a key and its value, which is at an offset in p.
 func (s *structure) leaf(p region, flags int64, key []byte, at, size int64, bucket string, depth int) error {
 	switch {
 	case flags == nestedBucket:
@@ -253,21 +247,22 @@ func (s *structure) leaf(p region, flags int64, key []byte, at, size int64, buck
 	return p.within(at, size)
 }
 
-// region is a page with those that it continues on.
+// region is a page with the further pages that belong to it.
 type region struct {
 	file     io.ReaderAt
 	at, size int64
-	head     []byte // its first bytes
+	head     []byte // the first bytes, already read
 }
 
+// within returns errDamaged unless size bytes at offset are in the region.
 func (r region) within(offset, size int64) error {
 	if offset < 0 || size < 0 || offset > r.size || size > r.size-offset {
-		return fmt.Errorf("%w: it refers to what is beyond its end", errDamaged)
+		return fmt.Errorf("%w: it refers to data beyond its end", errDamaged)
 	}
 	return nil
 }
 
-// bytes returns size bytes at offset. Only what is not in head is read.
+// bytes returns size bytes at offset. It reads only what is not in head.
 func (r region) bytes(offset, size int64) ([]byte, error) {
 	if err := r.within(offset, size); err != nil {
 		return nil, err
@@ -280,7 +275,7 @@ func (r region) bytes(offset, size int64) ([]byte, error) {
 	return text, err
 }
 
-// part is a region within this one.
+// part returns a region within this one.
 func (r region) part(offset, size int64) (region, error) {
 	if err := r.within(offset, size); err != nil {
 		return region{}, err
@@ -292,7 +287,7 @@ func (r region) part(offset, size int64) (region, error) {
 	return inner, nil
 }
 
-// read fills p. That the file ends before is damage.
+// read fills p. If the file ends before, it is damaged.
 func (s *structure) read(p []byte, at int64) error {
 	_, err := s.file.ReadAt(p, at)
 	if errors.Is(err, io.EOF) {

@@ -37,8 +37,8 @@ func TestAbsentDatabasePasses(t *testing.T) {
 	}
 }
 
-// filledDatabase is the database file of a member that has stopped: keys of all sizes, some deleted, on several levels of
-// pages. index is that of the last entry it holds.
+// filledDatabase returns the database file of a stopped member: keys of all sizes, some deleted, on several levels of pages.
+// index is the number of the last entry in it.
 func filledDatabase(t testing.TB) (data []byte, index uint64) {
 	t.Helper()
 	dir := filepath.Join(t.TempDir(), "etcd")
@@ -85,9 +85,9 @@ func TestStructureOfADatabase(t *testing.T) {
 	m, _ := readMetas(bytes.NewReader(data))
 	used := data[:int64(m.pages)*m.pageSize]
 
-	// A page in use that is overwritten is noticed. Pages that only continue another one, and free ones, hold nothing
-	// that this check could know.
-	noticed := 0
+	// The check must detect that a page in use was overwritten. Pages that continue another page, and free pages, have no
+	// structure to check.
+	detected := 0
 	for id := int64(2); id < int64(m.pages); id++ {
 		page := used[id*m.pageSize : (id+1)*m.pageSize]
 		if binary.NativeEndian.Uint64(page) != uint64(id) {
@@ -98,21 +98,21 @@ func TestStructureOfADatabase(t *testing.T) {
 			page[i] = byte(rand.Uint32())
 		}
 		if _, err := inspect(bytes.NewReader(used), int64(len(used))); errors.Is(err, errDamaged) {
-			noticed++
+			detected++
 		} else if err != nil {
 			t.Errorf("page %d: %v, want errDamaged", id, err)
 		}
 		copy(page, saved)
 	}
-	if noticed < 10 {
-		t.Errorf("%d damaged pages were noticed of %d", noticed, m.pages)
+	if detected < 10 {
+		t.Errorf("detected %d damaged pages of %d", detected, m.pages)
 	}
 	if _, err := inspect(bytes.NewReader(used[:len(used)-1]), int64(len(used)-1)); !errors.Is(err, errDamaged) {
 		t.Errorf("a file that was cut short: %v", err)
 	}
 }
 
-// FuzzInspect looks for a file that makes the check panic, loop, or read what is not there.
+// FuzzInspect looks for a file with which the check panics, does not end, or reads beyond the end.
 func FuzzInspect(f *testing.F) {
 	data, _ := filledDatabase(f)
 	m, _ := readMetas(bytes.NewReader(data))

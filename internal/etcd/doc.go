@@ -1,11 +1,8 @@
-// Package etcd runs one etcd member inside this process and hands out the
-// unix socket it listens on.
+// Package etcd runs one etcd member in this process, which listens on a unix socket.
 //
-// The member is alone in its cluster: it has no peers, no TCP port, no TLS
-// and no passwords. What keeps others away is the file system: the socket is
-// 0600 inside a directory that only its owner may enter.
+// The member is the only one of its cluster. It has no peers, no TCP port, no TLS and no passwords. The file system keeps other
+// users away: the socket has mode 0600, in a directory that only its owner may enter.
 //
-// The package knows nothing of Kubernetes, of what the keys mean, or of who
-// may read them. Old revisions are compacted by the API server's storage
-// layer, not here.
+// The package does not know Kubernetes, the meaning of the keys, or who may read them. The storage layer of the API server
+// compacts old revisions.
 package etcd

@@ -11,14 +11,14 @@ import (
 )
 
 const (
-	// minFiles is what a member and the server beside it need with few clients. etcd refuses fewer than 150.
+	// minFiles is the number of open files that a member and the server beside it need for few clients. etcd refuses fewer than 150.
 	minFiles = 256
-	// mappedBytes is what the database is mapped with, its quota and a margin, and what is needed beside it.
+	// mappedBytes is the address space for the database, which is its quota and a margin, and for everything else.
 	mappedBytes = quotaBytes + quotaBytes/8 + 1<<30
 )
 
-// checkLimits reports what the member will lack. Without it etcd gives up
-// half-way, in words that do not tell a limit from damage.
+// checkLimits reports resource limits that are too low for the member. Otherwise etcd fails later, with an error that looks
+// like damage.
 func checkLimits() error {
 	var files unix.Rlimit
 	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &files); err == nil && files.Cur < minFiles {
@@ -26,12 +26,12 @@ func checkLimits() error {
 	}
 	size := int64(mappedBytes)
 	if size > math.MaxInt {
-		return nil // a processor of 32 bits cannot express it: etcd reports what it lacks
+		return nil // a 32-bit processor: etcd itself reports missing address space
 	}
-	// A mapping that is not accessible takes nothing but address space.
+	// An inaccessible mapping takes address space and nothing else.
 	trial, err := unix.Mmap(-1, 0, int(size), unix.PROT_NONE, unix.MAP_PRIVATE|unix.MAP_ANON)
 	if errors.Is(err, unix.ENOMEM) {
-		return fmt.Errorf("%d GiB of address space are not to be had for the database: %w", mappedBytes>>30, err)
+		return fmt.Errorf("%d GiB of address space are not available for the database: %w", mappedBytes>>30, err)
 	}
 	if err == nil {
 		_ = unix.Munmap(trial)

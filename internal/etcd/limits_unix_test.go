@@ -28,7 +28,7 @@ func TestLimits(t *testing.T) {
 				t.Fatalf("%v\n%s", err, out)
 			}
 			if !strings.Contains(string(out), want) || !strings.Contains(string(out), "the data is not damaged") {
-				t.Errorf("it says %q, want %q", out, want)
+				t.Errorf("got %q, want %q", out, want)
 			}
 			if _, err := os.Stat(filepath.Join(dir, "member")); !errors.Is(err, syscall.ENOENT) {
 				t.Errorf("files of a member: %v, want none", err)

@@ -1,4 +1,4 @@
 package etcd
 
-// checkLimits finds nothing here: this system has no such limits.
+// checkLimits does nothing, because Windows has no such limits.
 func checkLimits() error { return nil }

@@ -179,7 +179,7 @@ func (s *Server) Client() (*clientv3.Client, error) {
 // Held returns *Error if the member's directory, its database or its log was
 // removed or replaced: what is acknowledged then is lost.
 func (s *Server) Held() error {
-	files, err := filesOf(filepath.Join(s.config.Dir, "member", "wal"))
+	files, err := logFiles(filepath.Join(s.config.Dir, "member", "wal"))
 	logged := err != nil || len(files) > 0
 	_, err = os.Stat(filepath.Join(s.config.Dir, "member", "snap", "db"))
 	if s.lock.InPlace() && logged && !errors.Is(err, fs.ErrNotExist) {

@@ -8,8 +8,7 @@ import (
 	"testing"
 )
 
-// TestNoTCP looks at every descriptor of this process: none may be a TCP
-// socket, listening or not, while a member runs and serves a client.
+// TestNoTCP checks every descriptor of this process while a member serves a client. None may be a TCP or UDP socket.
 func TestNoTCP(t *testing.T) {
 	t.Parallel()
 	s := start(t, Config{Dir: filepath.Join(t.TempDir(), "etcd"), UnsafeNoFsync: true})

@@ -214,7 +214,7 @@ func TestDamageIsReported(t *testing.T) {
 		"write-ahead log is gone":    {func(t *testing.T, dir string) { remove(t, dir, "member/wal/*.wal") }, "the write-ahead log in "},
 		"write-ahead log is empty":   {func(t *testing.T, dir string) { truncate(t, dir, "member/wal/*.wal", 0) }, "the write-ahead log only up to 0"},
 		"write-ahead log is behind":  {func(t *testing.T, dir string) { truncate(t, dir, "member/wal/*.wal", 2000) }, "the write-ahead log only up to "},
-		"beginning of the database":  {func(t *testing.T, dir string) { scribble(t, dir, "member/snap/db", 40) }, "it does not begin as a database does"},
+		"beginning of the database":  {func(t *testing.T, dir string) { scribble(t, dir, "member/snap/db", 40) }, "it does not begin like a database"},
 		"pages of the database":      {func(t *testing.T, dir string) { scribble(t, dir, "member/snap/db", rootPage(t, dir)) }, "data is damaged: "},
 		"truncated database":         {func(t *testing.T, dir string) { truncate(t, dir, "member/snap/db", 9000) }, "it holds 9000 bytes of at least "},
 		"database and older logs":    {func(t *testing.T, dir string) { remove(t, dir, "member/snap/db"); renumber(t, dir) }, "db is missing or empty"},

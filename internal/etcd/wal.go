@@ -14,20 +14,18 @@ import (
 	"go.etcd.io/etcd/server/v3/storage/wal/walpb"
 )
 
-// checkFiles returns errDamaged if the files of a member do not belong
-// together or are damaged. Nothing is written.
+// checkFiles returns errDamaged if the files of a member are damaged or do not belong together. It writes nothing.
 //
-// etcd itself does not compare them. With a write-ahead log that ends before
-// what the database holds, it skips new writes as applied already until their
-// numbers have caught up, and its start never ends. Without the database, it
-// starts with what is left in the log.
+// etcd does not compare its files. If the write-ahead log ends before the last entry that the database has, etcd takes new
+// writes for applied ones until their numbers are as high, and its start never ends. If the database is missing, etcd starts
+// with the rest of the log.
 func checkFiles(dir string) error {
 	database, logs := filepath.Join(dir, "member", "snap", "db"), filepath.Join(dir, "member", "wal")
 	applied, err := checkDatabase(database)
 	if err != nil {
 		return err
 	}
-	files, err := filesOf(logs)
+	files, err := logFiles(logs)
 	if err != nil {
 		return err
 	}
@@ -51,15 +49,15 @@ func checkFiles(dir string) error {
 	return nil
 }
 
-// filesOf returns the files of the log in the order in which they were written.
-func filesOf(dir string) ([]string, error) {
+// logFiles returns the files of the log in the order in which they were written.
+func logFiles(dir string) ([]string, error) {
 	entries, err := os.ReadDir(dir)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}
 	var files []string
 	for _, entry := range entries {
-		if _, _, ok := nameOf(entry.Name()); ok {
+		if _, _, ok := parseLogName(entry.Name()); ok {
 			files = append(files, filepath.Join(dir, entry.Name()))
 		}
 	}
@@ -74,28 +72,27 @@ func isEmpty(path string) (bool, error) {
 	return err == nil && info.Size() == 0, err
 }
 
-// nameOf parses the name of a file of the log: its number, and that of its
-// first entry.
-func nameOf(file string) (sequence, first uint64, ok bool) {
+// parseLogName parses the name of a file of the log: its number and the number of its first entry.
+func parseLogName(file string) (sequence, first uint64, ok bool) {
 	n, err := fmt.Sscanf(filepath.Base(file), "%016x-%016x.wal", &sequence, &first)
 	return sequence, first, err == nil && n == 2 && filepath.Ext(file) == ".wal"
 }
 
-// beginsAtZero tells whether the log holds everything since the beginning.
+// beginsAtZero reports whether the log has all entries since the first.
 func beginsAtZero(file string) bool {
-	sequence, _, _ := nameOf(file)
+	sequence, _, _ := parseLogName(file)
 	return sequence == 0
 }
 
-// lastLogged returns the number of the last entry in the last file of the
-// log. A record that was cut short ends the log, as it does for etcd.
+// lastLogged returns the number of the last entry in the last file of the log. An incomplete record ends the log, as it does
+// for etcd.
 func lastLogged(file string) (last uint64, err error) {
 	f, err := os.Open(file)
 	if err != nil {
 		return 0, err
 	}
 	defer f.Close()
-	if _, first, _ := nameOf(file); first > 0 {
+	if _, first, _ := parseLogName(file); first > 0 {
 		last = first - 1
 	}
 	decoder, record := wal.NewDecoder(fileutil.NewFileReader(f)), new(walpb.Record)
