@@ -88,11 +88,12 @@ func namedPackages(file string) (packageTable, error) {
 
 var (
 	namedPath = regexp.MustCompile(`(?:^|[\s("` + "`" + `])(?:\./)?((?:internal|cmd|hack|examples|docs|lanyardtest|\.ci)(?:/[\w.-]+)+)`)
+	namedFile = regexp.MustCompile("`([\\w/.-]+\\.go)`")
 	namedTest = regexp.MustCompile(`\b(?:Test|Benchmark|Fuzz|Example)[A-Z]\w+\b`)
 	testDecl  = regexp.MustCompile(`(?m)^func ((?:Test|Benchmark|Fuzz|Example)\w+)\(`)
 )
 
-// TestDocumentsNameWhatExists checks the paths and the tests that documents and .ci/run name. CHANGELOG.md is about the past.
+// TestDocumentsNameWhatExists checks the paths, Go files and tests that documents and .ci/run name. CHANGELOG.md is about the past.
 func TestDocumentsNameWhatExists(t *testing.T) {
 	t.Parallel()
 	documents, err := filepath.Glob(filepath.Join("..", "docs", "*.md"))
@@ -102,7 +103,7 @@ func TestDocumentsNameWhatExists(t *testing.T) {
 	for _, name := range []string{"README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", filepath.Join(".ci", "run")} {
 		documents = append(documents, filepath.Join("..", name))
 	}
-	tests := testNames(t)
+	goFiles, tests := goFilesAndTests(t)
 	for _, document := range documents {
 		text, err := os.ReadFile(document)
 		if err != nil {
@@ -114,6 +115,11 @@ func TestDocumentsNameWhatExists(t *testing.T) {
 				t.Errorf("%s names %s, which does not exist", document, name)
 			}
 		}
+		for _, match := range namedFile.FindAllStringSubmatch(string(text), -1) {
+			if !slices.ContainsFunc(goFiles, func(file string) bool { return strings.HasSuffix("/"+file, "/"+match[1]) }) {
+				t.Errorf("%s names the file %s, which does not exist", document, match[1])
+			}
+		}
 		for _, name := range namedTest.FindAllString(string(text), -1) {
 			if !tests[name] {
 				t.Errorf("%s names %s, which no test file declares", document, name)
@@ -122,22 +128,26 @@ func TestDocumentsNameWhatExists(t *testing.T) {
 	}
 }
 
-// testNames returns the tests, benchmarks, fuzz targets and examples of this module.
-func testNames(t *testing.T) map[string]bool {
+// goFilesAndTests returns the paths of all Go files, and the names of tests, benchmarks, fuzz targets and examples.
+func goFilesAndTests(t *testing.T) (files []string, tests map[string]bool) {
 	t.Helper()
-	found := map[string]bool{}
+	tests = map[string]bool{}
 	err := filepath.WalkDir("..", func(file string, entry fs.DirEntry, err error) error {
-		if err != nil || entry.IsDir() || !strings.HasSuffix(file, "_test.go") {
+		if err != nil || entry.IsDir() || filepath.Ext(file) != ".go" {
 			return err
+		}
+		files = append(files, filepath.ToSlash(file))
+		if !strings.HasSuffix(file, "_test.go") {
+			return nil
 		}
 		text, err := os.ReadFile(file)
 		for _, match := range testDecl.FindAllSubmatch(text, -1) {
-			found[string(match[1])] = true
+			tests[string(match[1])] = true
 		}
 		return err
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
-	return found
+	return files, tests
 }
