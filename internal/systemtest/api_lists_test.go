@@ -197,7 +197,7 @@ func (w kindTest) watch(t testing.TB, options metav1.ListOptions) watch.Interfac
 }
 
 // awaitEvent returns the first event for which wanted is true.
-func awaitEvent(t testing.TB, watching watch.Interface, streamCount func(watch.Event) bool) watch.Event {
+func awaitEvent(t testing.TB, watching watch.Interface, wanted func(watch.Event) bool) watch.Event {
 	t.Helper()
 	late := time.NewTimer(waitLimit)
 	defer late.Stop()
@@ -207,7 +207,7 @@ func awaitEvent(t testing.TB, watching watch.Interface, streamCount func(watch.E
 			switch {
 			case !ok:
 				t.Fatal("the watch ended")
-			case streamCount(e):
+			case wanted(e):
 				return e
 			case e.Type == watch.Error:
 				t.Fatalf("watch: %v", apierrors.FromObject(e.Object))

@@ -266,8 +266,8 @@ func encode(t testing.TB, body any) []byte {
 	return data
 }
 
-// accepted reports whether the answer has the status yes. Any status but yes and no is an error.
-func accepted(got answer, err error, yes, no int) (bool, error) {
+// yesOrNo reports whether the answer has the status yes. Any status but yes and no is an error.
+func yesOrNo(got answer, err error, yes, no int) (bool, error) {
 	switch {
 	case err != nil:
 		return false, err

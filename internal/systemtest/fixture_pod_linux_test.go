@@ -96,8 +96,8 @@ func podOf(t testing.TB, name, spec string, args ...string) *corev1.Pod {
 	return pod
 }
 
-// await returns the pod as soon as is is true of it.
-func (b *podNamespace) await(t testing.TB, name, streamCount string, is func(*corev1.Pod) bool) *corev1.Pod {
+// await returns the pod as soon as reached returns true for it. state describes that for an error.
+func (b *podNamespace) await(t testing.TB, name, state string, reached func(*corev1.Pod) bool) *corev1.Pod {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), waitLimit)
 	defer cancel()
@@ -112,7 +112,7 @@ func (b *podNamespace) await(t testing.TB, name, streamCount string, is func(*co
 			if !ok {
 				break
 			}
-			if last = pod; event.Type != watch.Deleted && is(pod) {
+			if last = pod; event.Type != watch.Deleted && reached(pod) {
 				watching.Stop()
 				return pod
 			}
@@ -120,7 +120,7 @@ func (b *podNamespace) await(t testing.TB, name, streamCount string, is func(*co
 		watching.Stop()
 	}
 	status, _ := yaml.Marshal(last.Status)
-	t.Fatalf("pod %s: not %s within %v:\n%s\n%s", name, streamCount, waitLimit, status, b.agentLog())
+	t.Fatalf("pod %s: not %s within %v:\n%s\n%s", name, state, waitLimit, status, b.agentLog())
 	return nil
 }
 

@@ -1,4 +1,4 @@
-// Promise: what docs/security.md tells administrators to do about a thief shuts the thief out.
+// Promise: the remedies against a thief that docs/security.md recommends make the stolen credentials invalid.
 
 package systemtest
 

@@ -245,18 +245,18 @@ func (b *podNamespace) deletePods(t testing.TB, n int, within time.Duration) {
 	gone("gone")
 }
 
-// watchPods watches pods from now on, and returns a function that waits until is was true of n pods. No pod may exist
+// watchPods watches pods from now on, and returns a function that waits until counted has returned true for n pods. No pod may exist
 // before. An informer continues after a watch that the server ended.
-func (b *podNamespace) watchPods(t testing.TB, n int, within time.Duration, is func(*corev1.Pod, bool) bool) (await func(what string)) {
+func (b *podNamespace) watchPods(t testing.TB, n int, within time.Duration, counted func(*corev1.Pod, bool) bool) (await func(what string)) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), within)
-	are, all := sets.Set[string]{}, make(chan struct{})
-	see := func(obj any, there bool) {
+	seen, all := sets.Set[string]{}, make(chan struct{})
+	observe := func(obj any, there bool) {
 		if last, ok := obj.(cache.DeletedFinalStateUnknown); ok {
 			obj = last.Obj
 		}
-		if pod, ok := obj.(*corev1.Pod); ok && len(are) < n && is(pod, there) {
-			if are.Insert(pod.Name); len(are) == n {
+		if pod, ok := obj.(*corev1.Pod); ok && len(seen) < n && counted(pod, there) {
+			if seen.Insert(pod.Name); len(seen) == n {
 				close(all)
 			}
 		}
@@ -265,7 +265,7 @@ func (b *podNamespace) watchPods(t testing.TB, n int, within time.Duration, is f
 		ListerWatcher: cache.NewListWatchFromClient(b.Client().CoreV1().RESTClient(), "pods", b.namespace, fields.Everything()),
 		ObjectType:    &corev1.Pod{},
 		Handler: cache.ResourceEventHandlerFuncs{
-			AddFunc: func(obj any) { see(obj, true) }, UpdateFunc: func(_, obj any) { see(obj, true) }, DeleteFunc: func(obj any) { see(obj, false) },
+			AddFunc: func(obj any) { observe(obj, true) }, UpdateFunc: func(_, obj any) { observe(obj, true) }, DeleteFunc: func(obj any) { observe(obj, false) },
 		},
 	})
 	go informer.RunWithContext(ctx)

@@ -74,8 +74,8 @@ func TestPodStatuses(t *testing.T) {
 	b.kubectl(t, "delete", "pods", "--all", "--now")
 }
 
-// awaitColumns reads kubectl get pods --watch until are is true of the columns READY, STATUS and RESTARTS of each pod.
-func (b *podNamespace) awaitColumns(t *testing.T, are func(name, columns string) bool, names ...string) {
+// awaitColumns reads kubectl get pods --watch until wanted returns true for the columns READY, STATUS and RESTARTS of each pod.
+func (b *podNamespace) awaitColumns(t *testing.T, wanted func(name, columns string) bool, names ...string) {
 	t.Helper()
 	f := b.stream(t, "get", "pods", "--watch", "--no-headers")
 	defer f.stop()
@@ -90,7 +90,7 @@ func (b *podNamespace) awaitColumns(t *testing.T, are func(name, columns string)
 		}
 		fields := strings.Fields(line)
 		columns := strings.Join(fields[1:len(fields)-1], " ") // without the last, AGE
-		if last[fields[0]] = columns; left[fields[0]] && are(fields[0], columns) {
+		if last[fields[0]] = columns; left[fields[0]] && wanted(fields[0], columns) {
 			delete(left, fields[0])
 		}
 	}

@@ -1,4 +1,4 @@
-// Promise: a token carries the identity that was asked for, and a request for another one is refused.
+// Promise: a token carries the requested identity, and a request for another one is refused.
 
 package systemtest
 

@@ -186,7 +186,7 @@ func (h *tokenUse) repeat(ctx context.Context, use func(context.Context) (bool, 
 func (h *tokenUse) asBearer(c *caller) func(context.Context) (bool, error) {
 	return func(ctx context.Context) (bool, error) {
 		got, err := c.try(ctx, http.MethodPost, whoAmIPath, []byte(`{}`))
-		return accepted(got, err, http.StatusCreated, http.StatusUnauthorized)
+		return yesOrNo(got, err, http.StatusCreated, http.StatusUnauthorized)
 	}
 }
 
@@ -194,7 +194,7 @@ func (h *tokenUse) byReview(t *testing.T, admin *caller, token string) func(cont
 	body := encode(t, authenticationv1.TokenReview{Spec: authenticationv1.TokenReviewSpec{Token: token}})
 	return func(ctx context.Context) (bool, error) {
 		got, err := admin.try(ctx, http.MethodPost, "/apis/authentication.k8s.io/v1/tokenreviews", body)
-		if _, err := accepted(got, err, http.StatusCreated, 0); err != nil {
+		if _, err := yesOrNo(got, err, http.StatusCreated, 0); err != nil {
 			return false, err
 		}
 		var review authenticationv1.TokenReview
