@@ -143,7 +143,7 @@ func agentID(file string) (string, error) {
 		if id, err := uuid.ParseBytes([]byte(strings.TrimSpace(string(data)))); err == nil {
 			return id.String(), nil
 		}
-		return "", fmt.Errorf("%s holds no UUID: put back the one that was there, or remove the containers it marked and then the file", file)
+		return "", fmt.Errorf("%s does not contain a UUID: restore the file, or remove the containers that the agent has started and then the file", file)
 	}
 	if !errors.Is(err, os.ErrNotExist) {
 		return "", err
@@ -167,7 +167,7 @@ func listen(ctx context.Context, o *Options, authority authority, clock clock.Cl
 		if ip, err = authority.localAddress(ctx); err == nil {
 			break
 		}
-		klog.ErrorS(err, "Trying again", "authority", authority.address())
+		klog.ErrorS(err, "Could not reach the authority; trying again", "authority", authority.address())
 		if !sleep(ctx, clock, delay.Step()) {
 			return nil, context.Cause(ctx)
 		}
@@ -257,7 +257,7 @@ func newVolumes(o *Options, r *resources, objects *objects.Store, allocatable co
 			r.recorder.Event(pod, corev1.EventTypeWarning, "FailedRenewal", err.Error())
 		},
 		Refused: func(pod *corev1.Pod, why string) {
-			r.recorder.Eventf(pod, corev1.EventTypeWarning, "TokenRefused", "The pod's token is replaced, since %s", why)
+			r.recorder.Eventf(pod, corev1.EventTypeWarning, "TokenRefused", "The pod's token is replaced because %s", why)
 		},
 	})
 }

@@ -58,7 +58,7 @@ func (a authority) localAddress(ctx context.Context) (net.IP, error) {
 	dialer := net.Dialer{Timeout: 10 * time.Second}
 	conn, err := dialer.DialContext(ctx, "tcp", a.address())
 	if err != nil {
-		return nil, fmt.Errorf("reach the authority: %w", err)
+		return nil, fmt.Errorf("connect to the authority: %w", err)
 	}
 	defer conn.Close()
 	local, ok := conn.LocalAddr().(*net.TCPAddr)

@@ -123,7 +123,7 @@ func enrol(ctx context.Context, o *Options, bootstrap *rest.Config) (*rest.Confi
 	}
 	manager.Start()
 	if manager.Current() == nil {
-		klog.InfoS("Asking for a node certificate", "authority", bootstrap.Host, "node", o.NodeName)
+		klog.InfoS("Requesting a node certificate", "authority", bootstrap.Host, "node", o.NodeName)
 	}
 	return own, awaitCertificate(ctx, manager)
 }
@@ -135,8 +135,8 @@ func checkNodeName(store certificate.Store, o *Options) error {
 	if err != nil || current.Leaf == nil || current.Leaf.Subject.CommonName == userPrefix+o.NodeName {
 		return nil // there is no certificate yet, or it will be replaced
 	}
-	return hint.New(fmt.Errorf("the certificate in %s is that of %q, not of node %q", certificateDir(o), current.Leaf.Subject.CommonName, o.NodeName),
-		"name the node with --node-name as before, or remove that directory to join anew")
+	return hint.New(fmt.Errorf("the certificate in %s is for %q, not for node %q", certificateDir(o), current.Leaf.Subject.CommonName, o.NodeName),
+		"set --node-name to the former name, or remove that directory to join again")
 }
 
 func awaitCertificate(ctx context.Context, manager certificate.Manager) error {
@@ -213,7 +213,7 @@ func (id *identity) clientCAs(o *Options) ([]byte, error) {
 		file = id.config.CAFile
 	}
 	if file == "" {
-		return nil, errors.New("the kubeconfig names no CA: name one for those who connect to this node with --client-ca-file")
+		return nil, errors.New("the kubeconfig has no CA: set --client-ca-file to the CA of the clients of this node")
 	}
 	pem, err := os.ReadFile(file)
 	if err != nil {

@@ -20,7 +20,7 @@ import (
 )
 
 // agentAnnotation on a node's Lease is the ID of the agent that holds it. The Lease's holderIdentity is the node's name, as
-// for kubelets, and cannot tell two agents of one name apart.
+// for kubelets, and does not distinguish two agents of one name.
 const agentAnnotation = "identity.lanyard.dev/agent"
 
 const (

@@ -110,9 +110,9 @@ func FindRuntime() (endpoint string, ok bool) {
 // RuntimeSockets returns the default sockets, separated by commas, for messages.
 func RuntimeSockets() string { return strings.Join(runtimeSockets, ", ") }
 
-var errNotRoot = hint.New(errors.New("the agent mounts volumes and enters the networks of pods, and this user may not"),
-	"run it as root; lanyard exec gives a process its identity without")
+var errNotRoot = hint.New(errors.New("only root may run the agent, because it mounts volumes and enters the networks of pods"),
+	"run it as root, or use lanyard exec, which gives a process an identity without root")
 
 func errDirectoryInUse(dir string) error {
-	return hint.New(fmt.Errorf("another agent uses %s", dir), "end that one, or choose another directory with --root-dir")
+	return hint.New(fmt.Errorf("another agent uses %s", dir), "end that agent, or choose another directory with --root-dir")
 }

@@ -101,20 +101,20 @@ func (o *observer) ready(ctx context.Context, machine error) corev1.NodeConditio
 // pressures returns the conditions for a lack of memory, disk and process IDs. The agent evicts no pod because of them. err
 // is the error of reading the machine.
 func pressures(m *machine, err error) []corev1.NodeCondition {
-	condition := func(kind corev1.NodeConditionType, low bool, what string) corev1.NodeCondition {
-		c := corev1.NodeCondition{Type: kind, Status: corev1.ConditionFalse, Reason: "KubeletHasSufficient" + what, Message: "the node has enough of it"}
+	condition := func(kind corev1.NodeConditionType, low bool, what, noun string) corev1.NodeCondition {
+		c := corev1.NodeCondition{Type: kind, Status: corev1.ConditionFalse, Reason: "KubeletHasSufficient" + what, Message: "the node has enough " + noun}
 		switch {
 		case err != nil:
 			c.Status, c.Reason, c.Message = corev1.ConditionUnknown, "KubeletCannotTell", err.Error()
 		case low:
-			c.Status, c.Reason, c.Message = corev1.ConditionTrue, "KubeletHasInsufficient"+what, "the node is short of it"
+			c.Status, c.Reason, c.Message = corev1.ConditionTrue, "KubeletHasInsufficient"+what, "the node has too little " + noun
 		}
 		return c
 	}
 	return []corev1.NodeCondition{
-		condition(corev1.NodeMemoryPressure, m.lowOnMemory(), "Memory"),
-		condition(corev1.NodeDiskPressure, m.lowOnDisk(), "Disk"),
-		condition(corev1.NodePIDPressure, m.lowOnProcesses(), "PID"),
+		condition(corev1.NodeMemoryPressure, m.lowOnMemory(), "Memory", "memory"),
+		condition(corev1.NodeDiskPressure, m.lowOnDisk(), "Disk", "disk space or inodes"),
+		condition(corev1.NodePIDPressure, m.lowOnProcesses(), "PID", "room for processes"),
 	}
 }
 

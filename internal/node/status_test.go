@@ -60,7 +60,7 @@ func TestNodeStatus(t *testing.T) {
 	clock.SetTime(clock.Now().Add(time.Minute))
 	again := o.status(t.Context(), &first)
 	if !sameButForHeartbeats(&first, &again) {
-		t.Errorf("changed by itself: %+v", again)
+		t.Errorf("the status changed without a reason: %+v", again)
 	}
 	if c := condition(t, again, corev1.NodeReady); !c.LastHeartbeatTime.Time.Equal(clock.Now()) || c.LastTransitionTime.Time.Equal(clock.Now()) {
 		t.Errorf("times %+v", c)
@@ -77,7 +77,7 @@ func TestNodeStatus(t *testing.T) {
 			t.Errorf("%s: %+v", name, c)
 		}
 		if now.NodeInfo.ContainerRuntimeVersion == "" {
-			t.Errorf("%s: the runtime's version is forgotten", name)
+			t.Errorf("%s: the version of the runtime is lost", name)
 		}
 	}
 }
@@ -99,7 +99,7 @@ func TestPressure(t *testing.T) {
 		}
 		for _, c := range pressures(&m, errors.New("no /proc")) {
 			if c.Status != corev1.ConditionUnknown {
-				t.Errorf("cannot tell: %+v", c)
+				t.Errorf("the machine cannot be read: %+v", c)
 			}
 		}
 	}

@@ -165,7 +165,7 @@ func (r *Renderer) value(pod *corev1.Pod, item *corev1.DownwardAPIVolumeFile) (s
 	case item.ResourceFieldRef != nil:
 		return ContainerResource(pod, "", item.ResourceFieldRef, r.Allocatable)
 	}
-	return "", fmt.Errorf("%q refers to no field", item.Path)
+	return "", fmt.Errorf("%q has neither fieldRef nor resourceFieldRef", item.Path)
 }
 
 // apiDefaultMode is the mode of files in a volume without a defaultMode.
@@ -280,10 +280,10 @@ func (s *fileSet) put(name string, data []byte, mode *int32) error {
 	return nil
 }
 
-// putToken writes a token. Where the pod's spec says which user or group its containers run as, only that user or group can
-// read the file. Otherwise every user of the containers can: an image may start as root and become another user.
-// A mode that the volume asks for is used as it is, except that the pod's group can always read. The API fills in
-// apiDefaultMode where the volume asks for none, so that mode counts as none.
+// putToken adds a token. If the pod's spec sets the user or the group of its containers, only that user or group can read the
+// file. Otherwise every user of the containers can, because an image may start as root and become another user. If the volume
+// sets a mode, the file has that mode, except that the pod's group can always read it. The API sets apiDefaultMode in a volume
+// without a mode, so apiDefaultMode counts as no mode.
 func (s *fileSet) putToken(name, text string) error {
 	var mode *int32
 	if s.defaultMode == apiDefaultMode && (s.user != nil || s.group != nil) {

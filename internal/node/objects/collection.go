@@ -31,7 +31,7 @@ type object interface {
 	comparable
 }
 
-// resource says how to read objects of one type.
+// resource describes how to read objects of one type.
 type resource[T object] struct {
 	kind    string // in messages, as kubelets write it
 	plural  string // in URLs

@@ -132,7 +132,7 @@ func TestExpand(t *testing.T) {
 		"plain":         "plain",
 		"$(A)":          "1",
 		"x$(A)y$(A)":    "x1y1",
-		"$(B)":          "$(A)", // what a value says is not read again
+		"$(B)":          "$(A)", // references in a value are not expanded
 		"$(NONE)":       "$(NONE)",
 		"$$(A)":         "$(A)",
 		"$$$(A)":        "$1",

@@ -18,7 +18,7 @@ const (
 	imagePullBackOff = "ImagePullBackOff"
 	// pullErrorPeriod is how long a failed pull is shown as ErrImagePull before it is shown as ImagePullBackOff.
 	pullErrorPeriod = 2 * time.Second
-	// imageCheckPeriod is how often the runtime is asked for an image while its pull is in the back-off.
+	// imageCheckPeriod is how often the agent checks whether an image was imported while its pull is in the back-off.
 	imageCheckPeriod = 3 * time.Second
 )
 

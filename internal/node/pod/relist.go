@@ -110,7 +110,7 @@ func (p *Pods) recover(ctx context.Context) {
 		if err == nil {
 			return
 		}
-		klog.ErrorS(err, "Will be tried again: remove what is left of earlier pods")
+		klog.ErrorS(err, "Could not remove what earlier pods have left; trying again")
 		attempt.failed(p.Clock.Now(), runtimeBackoff, p.jitter())
 		timer := p.Clock.NewTimer(attempt.until.Sub(p.Clock.Now()))
 		select {

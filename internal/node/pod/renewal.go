@@ -82,9 +82,9 @@ func (p *Pods) notify(ctx context.Context, pod *corev1.Pod, run cri.Container, n
 		return
 	}
 	if err != nil {
-		p.warningOf(pod, run.Name, reasonRenewUnnotified, "Did not tell the container of the renewal: %v", err)
+		p.warningOf(pod, run.Name, reasonRenewUnnotified, "Could not notify the container of the renewal: %v", err)
 	} else {
-		p.normalOf(pod, run.Name, reasonRenewNotified, "Told the container of the renewal by %s", notice)
+		p.normalOf(pod, run.Name, reasonRenewNotified, "Notified the container of the renewal by %s", notice)
 	}
 }
 

@@ -15,8 +15,8 @@ func TestRenewed(t *testing.T) {
 	token := corev1.Volume{Name: "token", VolumeSource: corev1.VolumeSource{Projected: &corev1.ProjectedVolumeSource{
 		Sources: []corev1.VolumeProjection{{ServiceAccountToken: &corev1.ServiceAccountTokenProjection{Path: "token"}}}}}}
 	tests := []struct{ how, want, event string }{
-		{"signal:HUP", "main 1", "Normal RenewalNotified spec.containers{main}: Told the container of the renewal by signal:HUP"},
-		{"exec:/bin/reload --now", `main ["/bin/reload" "--now"]`, "Normal RenewalNotified spec.containers{main}: Told the container of the renewal by exec"},
+		{"signal:HUP", "main 1", "Normal RenewalNotified spec.containers{main}: Notified the container of the renewal by signal:HUP"},
+		{"exec:/bin/reload --now", `main ["/bin/reload" "--now"]`, "Normal RenewalNotified spec.containers{main}: Notified the container of the renewal by exec"},
 	}
 	for _, test := range tests {
 		t.Run(test.how, func(t *testing.T) {

@@ -231,7 +231,7 @@ func TestLeftoversWaitForTheList(t *testing.T) {
 }
 
 // TestReturnDuringGrace checks that a deleted pod has the rest of its grace period, and not all of it again, after the agent
-// was started anew.
+// was restarted.
 func TestReturnDuringGrace(t *testing.T) {
 	t.Parallel()
 	n := newNode(t)

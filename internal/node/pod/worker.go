@@ -374,5 +374,5 @@ func (w *worker) logFailure(ctx context.Context, what string, err error) {
 	if ctx.Err() != nil {
 		return
 	}
-	klog.ErrorS(err, "Will be tried again: "+what, "pod", klog.KRef(w.namespace, w.name), "uid", w.uid)
+	klog.ErrorS(err, "Could not "+what+"; trying again", "pod", klog.KRef(w.namespace, w.name), "uid", w.uid)
 }

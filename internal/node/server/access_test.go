@@ -97,7 +97,7 @@ func TestAccess(t *testing.T) {
 		cas               *x509.CertPool
 		reviews           reviews
 		code              int
-		verb, subresource string // asked
+		verb, subresource string // of the review
 	}{
 		"logs":                {"GET", "/containerLogs/ns/p/c", shown, pool, reviews{answer: yes}, 404, "get", "proxy"},
 		"exec":                {"POST", "/exec/ns/p/c?command=x&output=1", shown, pool, reviews{answer: yes}, 404, "create", "proxy"},

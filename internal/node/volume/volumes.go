@@ -180,7 +180,7 @@ func (v *Volumes) setUpBacked(ctx context.Context, dir podDir, pod *corev1.Pod, 
 	filled := isFilled(path)
 	renewed, err = v.fill(ctx, path, pod, volume)
 	if err != nil && filled {
-		klog.ErrorS(err, "Volume is served as it is", "pod", klog.KObj(pod), "volume", volume.Name)
+		klog.ErrorS(err, "Could not update a volume; its present content stays", "pod", klog.KObj(pod), "volume", volume.Name)
 		v.queue.AddRateLimited(pod.UID)
 		return path, false, nil
 	}
@@ -324,7 +324,7 @@ func checkNames(pod *corev1.Pod) error {
 			return fmt.Errorf("volume name %q: %s", name, faults[0])
 		}
 		if seen[name] {
-			return fmt.Errorf("volume name %q is there twice", name)
+			return fmt.Errorf("volume name %q is used twice", name)
 		}
 		seen[name] = true
 	}

@@ -210,7 +210,7 @@ func TestSetUpRefuses(t *testing.T) {
 		"a way out":    {func(p *corev1.Pod) { p.UID = "../../etc" }, "is not letters, digits and hyphens"},
 		"a dot":        {func(p *corev1.Pod) { p.UID = "." }, "is not letters, digits and hyphens"},
 		"volume's way": {func(p *corev1.Pod) { p.Spec.Volumes[0].Name = "../x" }, `volume name "../x"`},
-		"one twice":    {func(p *corev1.Pod) { p.Spec.Volumes = append(p.Spec.Volumes, p.Spec.Volumes[0]) }, "is there twice"},
+		"one twice":    {func(p *corev1.Pod) { p.Spec.Volumes = append(p.Spec.Volumes, p.Spec.Volumes[0]) }, "is used twice"},
 		"no object": {func(p *corev1.Pod) { p.Spec.Volumes[0].Projected.Sources[1].ConfigMap.Name = "none" },
 			`MountVolume.SetUp failed for volume "access" : configmap "none" not found`},
 		"an unsupported type": {func(p *corev1.Pod) {
