@@ -107,7 +107,7 @@ func pressures(m *machine, err error) []corev1.NodeCondition {
 		case err != nil:
 			c.Status, c.Reason, c.Message = corev1.ConditionUnknown, "KubeletCannotTell", err.Error()
 		case low:
-			c.Status, c.Reason, c.Message = corev1.ConditionTrue, "KubeletHasInsufficient"+what, "the node has too little " + noun
+			c.Status, c.Reason, c.Message = corev1.ConditionTrue, "KubeletHasInsufficient"+what, "the node has too little "+noun
 		}
 		return c
 	}
