@@ -148,7 +148,8 @@ func TestWriteSetsOwners(t *testing.T) {
 	}
 }
 
-// TestWriteHealsWhatWasPlanted puts files, links and directories into the volume that an attacker or another program might leave there.
+// TestWriteHealsWhatWasPlanted puts files, links and directories into the volume that an attacker or another program might
+// leave there.
 func TestWriteHealsWhatWasPlanted(t *testing.T) {
 	t.Parallel()
 	outside := t.TempDir()

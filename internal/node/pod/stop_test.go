@@ -199,7 +199,8 @@ func TestReturnKeepsBackOff(t *testing.T) {
 	n.await("next start", func() bool { return n.journal.count("start main") == 5 })
 }
 
-// TestLeftoversWaitForTheList checks that the leftovers of deleted pods are removed, but not before all existing pods are known.
+// TestLeftoversWaitForTheList checks that the leftovers of deleted pods are removed, but not before all existing pods are
+// known.
 func TestLeftoversWaitForTheList(t *testing.T) {
 	t.Parallel()
 	n := newNode(t)

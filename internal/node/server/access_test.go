@@ -209,7 +209,8 @@ func TestTokens(t *testing.T) {
 	}
 }
 
-// TestTokensOfOneAddressAreBounded checks that a client with invalid tokens can neither flood the authority nor keep others out.
+// TestTokensOfOneAddressAreBounded checks that a client with invalid tokens can neither flood the authority nor keep
+// others out.
 func TestTokensOfOneAddressAreBounded(t *testing.T) {
 	t.Parallel()
 	h := handlerFor(t, &reviews{answer: authorizationv1.SubjectAccessReviewStatus{Allowed: true}}, fakeTokens{"good": {Username: "x"}}, x509.NewCertPool())

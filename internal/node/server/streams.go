@@ -27,12 +27,7 @@ func (s *Server) exec(w http.ResponseWriter, r *http.Request) {
 		writeError(w, apierrors.NewBadRequest(err.Error()))
 		return
 	}
-	namespace, pod, container := pathNames(r)
-	s.proxySession(w, r, func(ctx context.Context) (*url.URL, error) {
-		id, err := s.Pods.RunningContainer(namespace, pod, container)
-		if err != nil {
-			return nil, err
-		}
+	s.proxyToContainer(w, r, func(ctx context.Context, id string) (*url.URL, error) {
 		return s.Runtime.ExecURL(ctx, id, command, streams)
 	})
 }
@@ -43,13 +38,20 @@ func (s *Server) attach(w http.ResponseWriter, r *http.Request) {
 		writeError(w, apierrors.NewBadRequest(err.Error()))
 		return
 	}
+	s.proxyToContainer(w, r, func(ctx context.Context, id string) (*url.URL, error) {
+		return s.Runtime.AttachURL(ctx, id, streams)
+	})
+}
+
+// proxyToContainer proxies a session to the running container that the request's path names.
+func (s *Server) proxyToContainer(w http.ResponseWriter, r *http.Request, urlOf func(ctx context.Context, containerID string) (*url.URL, error)) {
 	namespace, pod, container := pathNames(r)
 	s.proxySession(w, r, func(ctx context.Context) (*url.URL, error) {
 		id, err := s.Pods.RunningContainer(namespace, pod, container)
 		if err != nil {
 			return nil, err
 		}
-		return s.Runtime.AttachURL(ctx, id, streams)
+		return urlOf(ctx, id)
 	})
 }
 
