@@ -67,11 +67,12 @@ type fakeObjects struct {
 	mu         sync.Mutex
 	secrets    map[string]*corev1.Secret
 	configMaps map[string]*corev1.ConfigMap
+	onChange   func(string, nodeaccess.Reference)
 }
 
-func (o *fakeObjects) Hold(*corev1.Pod)                            {}
-func (o *fakeObjects) Release(types.UID)                           {}
-func (o *fakeObjects) OnChange(func(string, nodeaccess.Reference)) {}
+func (o *fakeObjects) Hold(*corev1.Pod)                              {}
+func (o *fakeObjects) Release(types.UID)                             {}
+func (o *fakeObjects) OnChange(f func(string, nodeaccess.Reference)) { o.onChange = f }
 
 func (o *fakeObjects) Secret(_ context.Context, namespace, name string) (*corev1.Secret, error) {
 	o.mu.Lock()

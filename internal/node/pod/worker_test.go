@@ -1,6 +1,7 @@
 package pod
 
 import (
+	"context"
 	"errors"
 	"math"
 	"os"
@@ -12,10 +13,12 @@ import (
 	"github.com/google/go-cmp/cmp"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/wait"
 	testingclock "k8s.io/utils/clock/testing"
 	"k8s.io/utils/ptr"
 
 	"lanyard.dev/internal/node/cri"
+	"lanyard.dev/internal/nodeaccess"
 	"lanyard.dev/internal/podannotation"
 )
 
@@ -237,8 +240,29 @@ func TestMissingSecret(t *testing.T) {
 	n.awaitPod("pod runs", "web", isPhase(corev1.PodRunning))
 	for _, event := range n.events.all() {
 		if strings.Contains(event, "hunter2") {
-			t.Errorf("event %q tells a secret", event)
+			t.Errorf("event %q contains a secret", event)
 		}
+	}
+}
+
+// TestObjectChangeEndsTheBackOff creates the missing secret of a container during its back-off. The container is started at
+// once: the clock stands still.
+func TestObjectChangeEndsTheBackOff(t *testing.T) {
+	t.Parallel()
+	n := newNode(t)
+	n.apply(aPod(func(p *corev1.Pod) {
+		p.Spec.Containers[0].EnvFrom = []corev1.EnvFromSource{{SecretRef: &corev1.SecretEnvSource{LocalObjectReference: ref("db")}}}
+	}))
+	n.awaitPod("error is shown", "web", waitsFor("CreateContainerConfigError"))
+	n.objects.mu.Lock()
+	n.objects.secrets["default/db"] = &corev1.Secret{}
+	n.objects.mu.Unlock()
+	n.objects.onChange("default", nodeaccess.Reference{Kind: nodeaccess.Secret, Name: "db"})
+	err := wait.PollUntilContextTimeout(t.Context(), time.Millisecond, 20*time.Second, true, func(context.Context) (bool, error) {
+		return n.journal.count("start main") == 1, nil
+	})
+	if err != nil {
+		t.Errorf("the container was not started: %q", n.journal.all())
 	}
 }
 
