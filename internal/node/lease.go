@@ -52,12 +52,12 @@ func (h *holder) take(ctx context.Context) error {
 		return err
 	}
 	// Earlier versions of the agent did not annotate their Leases.
-	former := found.Annotations[agentAnnotation] == "" && h.isThisMachine(ctx)
-	if !former {
+	ours := found.Annotations[agentAnnotation] == "" && h.isThisMachine(ctx)
+	if !ours {
 		klog.InfoS("Another agent holds the Lease of this node; waiting to see whether it renews it", "node", h.name)
 	}
 	for {
-		if !former {
+		if !ours {
 			if found, err = h.awaitSilence(ctx, found); err != nil || found == nil {
 				return err
 			}
@@ -70,7 +70,7 @@ func (h *holder) take(ctx context.Context) error {
 			return err
 		}
 		klog.ErrorS(err, "Could not take over the Lease; trying again", "node", h.name)
-		former = false
+		ours = false
 	}
 }
 
