@@ -18,6 +18,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"lanyard.dev/internal/access"
+	"lanyard.dev/internal/hint"
 	"lanyard.dev/internal/rbac/bootstrap"
 )
 
@@ -212,7 +213,7 @@ func noPolicyError(manifests *access.Manifests) error {
 	if notes := manifests.Notes(); len(notes) > 0 {
 		text += ": " + strings.Join(notes, "; ")
 	}
-	return withHint(errors.New(text), "name files with objects of rbac.authorization.k8s.io")
+	return hint.New(errors.New(text), "name files with objects of rbac.authorization.k8s.io")
 }
 
 func (o *policySource) readFile(manifests *access.Manifests, name string) error {

@@ -21,6 +21,7 @@ import (
 	"k8s.io/client-go/tools/pager"
 
 	"lanyard.dev/internal/access"
+	"lanyard.dev/internal/hint"
 	"lanyard.dev/internal/rbac"
 	"lanyard.dev/internal/rbac/bootstrap"
 )
@@ -39,7 +40,7 @@ func (o *policySource) loadCluster(ctx context.Context, namespace string) (*load
 	client, configured, err := o.connection.config(io.Discard)
 	switch {
 	case errors.Is(err, errNoServer):
-		return nil, withHint(err, hintOf(err)+"; or name files with -f")
+		return nil, hint.New(err, hintOf(err)+"; or name files with -f")
 	case err != nil:
 		return nil, err
 	}
@@ -263,9 +264,9 @@ func explainList(resource, host string, err error) error {
 	wrapped := fmt.Errorf("list %s of %s: %w", resource, host, err)
 	switch {
 	case apierrors.IsForbidden(err):
-		return withHint(wrapped, "to read a policy, you need the permission to list roles, rolebindings, clusterroles and clusterrolebindings in all namespaces, or some of them in the namespace of -n")
+		return hint.New(wrapped, "to read a policy, you need the permission to list roles, rolebindings, clusterroles and clusterrolebindings in all namespaces, or some of them in the namespace of -n")
 	case apierrors.IsUnauthorized(err):
-		return withHint(wrapped, "the credentials in the kubeconfig are not accepted: renew them, or select others with --kubeconfig or --context")
+		return hint.New(wrapped, "the credentials in the kubeconfig are not accepted: renew them, or select others with --kubeconfig or --context")
 	}
 	return wrapped
 }

@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/pflag"
 	nodeutil "k8s.io/component-helpers/node/util"
 
+	"lanyard.dev/internal/hint"
 	"lanyard.dev/internal/node"
 )
 
@@ -110,7 +111,7 @@ func (o *agentOptions) complete() (err error) {
 	found, _ := node.FindRuntime()
 	c.RuntimeEndpoint = cmp.Or(c.RuntimeEndpoint, found)
 	if c.RuntimeEndpoint == "" {
-		return withHint(fmt.Errorf("no container runtime found (looked at %s)", node.RuntimeSockets()),
+		return hint.New(fmt.Errorf("no container runtime found (looked at %s)", node.RuntimeSockets()),
 			"install containerd (on Debian: apt-get install containerd), or name a socket with --container-runtime-endpoint")
 	}
 	return nil

@@ -18,6 +18,8 @@ import (
 	"k8s.io/client-go/transport"
 
 	"lanyard.dev/internal/datadir"
+	"lanyard.dev/internal/files"
+	"lanyard.dev/internal/hint"
 	"lanyard.dev/internal/process"
 	"lanyard.dev/internal/version"
 )
@@ -31,9 +33,9 @@ var (
 // kubeconfig is empty.
 func noServer(notFound error) error {
 	if notFound == nil {
-		return withHint(fmt.Errorf("%w: %w", errNoServer, errEmptyConfig), "name another kubeconfig with --kubeconfig or KUBECONFIG")
+		return hint.New(fmt.Errorf("%w: %w", errNoServer, errEmptyConfig), "name another kubeconfig with --kubeconfig or KUBECONFIG")
 	}
-	return withHint(fmt.Errorf("%w: %w", errNoServer, notFound), hintOf(notFound))
+	return hint.New(fmt.Errorf("%w: %w", errNoServer, notFound), hintOf(notFound))
 }
 
 // connection selects a server and a user, as lanyard kubectl does: from the kubeconfig that is named, else from that of the
@@ -86,6 +88,18 @@ func (c *connection) client(messages io.Writer) (kubernetes.Interface, *rest.Con
 		return nil, nil, fmt.Errorf("connect to %s: %w", config.Host, err)
 	}
 	return client, config, nil
+}
+
+// loadCA returns the CA of a server, which the kubeconfig contains or names. It is empty if the kubeconfig has none.
+func loadCA(config *rest.Config) ([]byte, error) {
+	if len(config.CAData) > 0 || config.CAFile == "" {
+		return config.CAData, nil
+	}
+	ca, err := files.Read(config.CAFile, files.MaxPEM)
+	if err != nil {
+		return nil, fmt.Errorf("read the CA of %s: %w", config.Host, err)
+	}
+	return ca, nil
 }
 
 // file returns the kubeconfig that is named, or that of the authority on this machine. An empty path means that kubectl's rules

@@ -12,6 +12,8 @@ import (
 	"strings"
 	"time"
 
+	"lanyard.dev/internal/files"
+	"lanyard.dev/internal/hint"
 	"lanyard.dev/internal/signingkey"
 )
 
@@ -100,7 +102,7 @@ func (d *discovery) metadata(ctx context.Context, issuer string) (*document, err
 		return nil, fmt.Errorf("%s is not a discovery document", address)
 	}
 	if metadata.Issuer != issuer {
-		return nil, withHint(fmt.Errorf("%s is the document of another issuer, %q", address, metadata.Issuer),
+		return nil, hint.New(fmt.Errorf("%s is the document of another issuer, %q", address, metadata.Issuer),
 			"give the issuer exactly as in the document, if you trust that name")
 	}
 	if err := validateHTTPS("jwks_uri in "+address, metadata.JWKSURI); err != nil {
@@ -122,12 +124,12 @@ func (d *discovery) get(ctx context.Context, address string) ([]byte, error) {
 	switch response.StatusCode {
 	case http.StatusOK:
 	case http.StatusUnauthorized, http.StatusForbidden:
-		return nil, withHint(fmt.Errorf("fetch %s: the issuer answered %q", address, response.Status),
+		return nil, hint.New(fmt.Errorf("fetch %s: the issuer answered %q", address, response.Status),
 			"the issuer requires authentication: save its keys with lanyard kubectl get --raw /openid/v1/jwks and use --jwks")
 	default:
-		return nil, withHint(fmt.Errorf("fetch %s: the issuer answered %q", address, response.Status), "check the URL")
+		return nil, hint.New(fmt.Errorf("fetch %s: the issuer answered %q", address, response.Status), "check the URL")
 	}
-	data, err := readAtMost(response.Body, maxDocument, address)
+	data, err := files.ReadAll(response.Body, "the answer", maxDocument)
 	if err != nil {
 		return nil, explainFetch(address, err)
 	}
@@ -138,9 +140,9 @@ func explainFetch(address string, err error) error {
 	if inner := (*url.Error)(nil); errors.As(err, &inner) && !inner.Timeout() {
 		err = inner.Err
 	}
-	hint := "check the URL, and whether this machine can reach it"
+	next := "check the URL, and whether this machine can reach it"
 	if unknown := (x509.UnknownAuthorityError{}); errors.As(err, &unknown) {
-		hint = "give the issuer's CA with --certificate-authority"
+		next = "give the issuer's CA with --certificate-authority"
 	}
-	return withHint(fmt.Errorf("fetch %s: %w", address, err), hint)
+	return hint.New(fmt.Errorf("fetch %s: %w", address, err), next)
 }

@@ -18,37 +18,30 @@ const (
 	exitUsage   = 2
 )
 
-// hinted is an error with a hint: what its reader can do about it.
-type hinted interface{ Hint() string }
-
-// cliError is an error with a hint and an exit code.
-type cliError struct {
-	err  error
-	hint string
+// codedError is an error with an exit code other than exitFailure.
+type codedError struct {
+	error
 	code int
 }
 
-func (e *cliError) Error() string { return e.err.Error() }
-func (e *cliError) Unwrap() error { return e.err }
-func (e *cliError) Hint() string  { return e.hint }
-
-// withHint returns err with a hint.
-func withHint(err error, hint string) error {
-	return &cliError{err: err, hint: hint, code: exitFailure}
-}
+func (e *codedError) Unwrap() error { return e.error }
 
 // hintOf returns the outermost hint in the chain of err, or "".
 func hintOf(err error) string {
-	var h hinted
-	if errors.As(err, &h) {
-		return h.Hint()
+	if text := hint.Of(err); text != "" {
+		return text
 	}
-	return hint.Of(err)
+	// Some packages still have errors of their own with this method.
+	var hinted interface{ Hint() string }
+	if errors.As(err, &hinted) {
+		return hinted.Hint()
+	}
+	return ""
 }
 
 // usageError returns the error of a command line with a fault.
 func usageError(cmd *cobra.Command, err error) error {
-	return &cliError{err: err, hint: fmt.Sprintf("see %s --help", cmd.CommandPath()), code: exitUsage}
+	return &codedError{hint.New(err, fmt.Sprintf("see %s --help", cmd.CommandPath())), exitUsage}
 }
 
 // noArgs does what cobra.NoArgs does, and returns an error of this package.
@@ -74,7 +67,7 @@ func expectArgs(args []string, n int, names string) error {
 // contain a token or key, because their types do not print their values.
 func panicError(cause any) error {
 	line, _, _ := strings.Cut(fmt.Sprint(cause), "\n")
-	return withHint(fmt.Errorf("internal error: %s", line),
+	return hint.New(fmt.Errorf("internal error: %s", line),
 		"this is a defect in lanyard: please report it with the command that led to it")
 }
 
@@ -95,10 +88,10 @@ func (s streams) report(err error) int {
 	for line := range strings.SplitSeq(err.Error(), "\n") {
 		fmt.Fprintf(s.err, "lanyard: %s\n", line)
 	}
-	if hint := hintOf(err); hint != "" {
-		fmt.Fprintf(s.err, "hint: %s\n", hint)
+	if text := hintOf(err); text != "" {
+		fmt.Fprintf(s.err, "hint: %s\n", text)
 	}
-	if coded := (*cliError)(nil); errors.As(err, &coded) {
+	if coded := (*codedError)(nil); errors.As(err, &coded) {
 		return coded.code
 	}
 	return exitFailure
@@ -140,7 +133,7 @@ func suggest(err error, before, name string) error {
 	if name == "" {
 		return err
 	}
-	return &cliError{err: err, hint: "did you mean " + before + name + "?", code: exitUsage}
+	return &codedError{hint.New(err, "did you mean "+before+name+"?"), exitUsage}
 }
 
 // nearest returns the name that the user probably meant, or "". It prefers the name with the fewest letters changed, and

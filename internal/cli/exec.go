@@ -250,7 +250,7 @@ func (o *execOptions) run(ctx context.Context) error {
 	code, err := o.runCommand(ctx)
 	switch {
 	case err != nil:
-		return &cliError{err: err, hint: hintOf(err), code: process.ExitCode(err)}
+		return &codedError{err, process.ExitCode(err)}
 	case code != 0:
 		return exitCode(code)
 	}

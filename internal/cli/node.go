@@ -14,6 +14,7 @@ import (
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/utils/ptr"
 
+	"lanyard.dev/internal/hint"
 	"lanyard.dev/internal/nodeaccess"
 )
 
@@ -98,7 +99,7 @@ func evict(ctx context.Context, client kubernetes.Interface, node string) (resul
 		return result, fmt.Errorf("evict node %s: %w", node, err)
 	}
 	unfinished := func(what string, err error) error {
-		return withHint(fmt.Errorf("the certificates of node %s are refused, but its %s was not deleted: %w", node, what, err), "run the command again")
+		return hint.New(fmt.Errorf("the certificates of node %s are refused, but its %s was not deleted: %w", node, what, err), "run the command again")
 	}
 	leases := client.CoordinationV1().Leases(corev1.NamespaceNodeLease)
 	if err = leases.Delete(ctx, node, metav1.DeleteOptions{}); err == nil {

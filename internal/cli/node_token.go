@@ -7,7 +7,6 @@ import (
 	"io"
 	"net"
 	"net/url"
-	"os"
 	"slices"
 	"strings"
 	"time"
@@ -24,6 +23,7 @@ import (
 	"k8s.io/utils/clock"
 
 	"lanyard.dev/internal/bootstraptoken"
+	"lanyard.dev/internal/hint"
 )
 
 const nodeTokenHelp = `Manage bootstrap tokens. A machine without credentials uses one to request a
@@ -144,12 +144,9 @@ func storeToken(ctx context.Context, client kubernetes.Interface, spec bootstrap
 
 // joinConfig returns a kubeconfig with the token, and with the address and CA in the configuration of a client.
 func joinConfig(config *rest.Config, token bootstraptoken.Token) (string, error) {
-	ca := config.CAData
-	if len(ca) == 0 && config.CAFile != "" {
-		var err error
-		if ca, err = os.ReadFile(config.CAFile); err != nil {
-			return "", fmt.Errorf("read the server's CA: %w", err)
-		}
+	ca, err := loadCA(config)
+	if err != nil {
+		return "", err
 	}
 	const cluster, user = "lanyard", "bootstrap"
 	join := clientcmdapi.NewConfig()
@@ -310,7 +307,7 @@ func deleteToken(ctx context.Context, client kubernetes.Interface, id string) er
 	err := client.CoreV1().Secrets(bootstraptoken.Namespace).Delete(ctx, bootstraptoken.SecretPrefix+id, metav1.DeleteOptions{})
 	switch {
 	case apierrors.IsNotFound(err):
-		return withHint(fmt.Errorf("there is no bootstrap token %s", id), "see lanyard node token list")
+		return hint.New(fmt.Errorf("there is no bootstrap token %s", id), "see lanyard node token list")
 	case err != nil:
 		return fmt.Errorf("delete bootstrap token %s: %w", id, err)
 	}

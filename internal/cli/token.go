@@ -8,6 +8,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"lanyard.dev/internal/hint"
 	"lanyard.dev/internal/token"
 )
 
@@ -31,11 +32,8 @@ func (i *tokenInput) complete(cmd *cobra.Command, args []string) error {
 	case len(args) == 1:
 		i.arg = args[0]
 	case isTerminal(i.in):
-		return &cliError{
-			err:  errors.New("no token given"),
-			hint: "give it as the argument, or pipe it, as in: lanyard kubectl create token default | " + cmd.CommandPath(),
-			code: exitUsage,
-		}
+		next := "give it as the argument, or pipe it, as in: lanyard kubectl create token default | " + cmd.CommandPath()
+		return &codedError{hint.New(errors.New("no token given"), next), exitUsage}
 	default:
 		i.arg = "-"
 	}
@@ -54,7 +52,7 @@ func (i *tokenInput) read() (string, error) {
 	}
 	text := strings.TrimSpace(string(data))
 	if text == "" {
-		return "", withHint(errors.New("standard input contains no token"), "pipe a token, or give it as the argument")
+		return "", hint.New(errors.New("standard input contains no token"), "pipe a token, or give it as the argument")
 	}
 	return text, nil
 }

@@ -9,6 +9,7 @@ import (
 	"github.com/spf13/cobra"
 	"k8s.io/utils/clock"
 
+	"lanyard.dev/internal/hint"
 	"lanyard.dev/internal/token"
 )
 
@@ -84,7 +85,7 @@ func (o *inspectOptions) run() error {
 	}
 	decoded, err := token.Decode(text)
 	if err != nil {
-		return withHint(err, formHint)
+		return hint.New(err, formHint)
 	}
 	if decoded.SignatureFault != "" {
 		fmt.Fprintf(o.input.err, "note: no server accepts this token: %s\n", decoded.SignatureFault)

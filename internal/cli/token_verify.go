@@ -7,12 +7,13 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"strings"
 
 	"github.com/spf13/cobra"
 	"k8s.io/utils/clock"
 
+	"lanyard.dev/internal/files"
+	"lanyard.dev/internal/hint"
 	"lanyard.dev/internal/signingkey"
 	"lanyard.dev/internal/token"
 )
@@ -178,23 +179,23 @@ func (o *verifyOptions) keys(ctx context.Context) (*signingkey.Set, error) {
 }
 
 func readJWKS(path string) (*signingkey.Set, error) {
-	data, err := readBounded(path, maxDocument)
+	data, err := files.Read(path, maxDocument)
 	if err != nil {
 		return nil, fmt.Errorf("read the keys: %w", err)
 	}
 	keys, err := signingkey.ParseJWKS(data)
 	if err != nil {
-		return nil, withHint(fmt.Errorf("%s: %w", path, err), "save the issuer's keys with: lanyard kubectl get --raw /openid/v1/jwks")
+		return nil, hint.New(fmt.Errorf("%s: %w", path, err), "save the issuer's keys with: lanyard kubectl get --raw /openid/v1/jwks")
 	}
 	return keys, nil
 }
 
-// readRoots returns nil, which stands for the system's, for no file.
+// readRoots returns the certificates in a file. Without a file it returns nil, which means those of the system.
 func readRoots(path string) (*x509.CertPool, error) {
 	if path == "" {
 		return nil, nil
 	}
-	data, err := readBounded(path, maxDocument)
+	data, err := files.Read(path, files.MaxPEM)
 	if err != nil {
 		return nil, fmt.Errorf("read the CA certificates: %w", err)
 	}
@@ -205,45 +206,24 @@ func readRoots(path string) (*x509.CertPool, error) {
 	return roots, nil
 }
 
-func readBounded(path string, limit int64) ([]byte, error) {
-	f, err := os.Open(path)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	return readAtMost(f, limit, path)
-}
-
-// readAtMost fails when r, called name in the error, holds more than limit.
-func readAtMost(r io.Reader, limit int64, name string) ([]byte, error) {
-	data, err := io.ReadAll(io.LimitReader(r, limit+1))
-	if err != nil {
-		return nil, err
-	}
-	if int64(len(data)) > limit {
-		return nil, fmt.Errorf("%s is larger than %d KiB", name, limit>>10)
-	}
-	return data, nil
-}
-
 // explainRefusal adds a hint with the usual cause of the error.
 func explainRefusal(err error) error {
-	hint := ""
+	next := ""
 	switch {
 	case errors.Is(err, token.ErrExpired):
-		hint = "request a new token"
+		next = "request a new token"
 	case errors.Is(err, token.ErrNotYetValid):
-		hint = "compare this machine's clock with the issuer's"
+		next = "compare this machine's clock with the issuer's"
 	case errors.Is(err, token.ErrUnknownKey), errors.Is(err, token.ErrBadSignature):
-		hint = "fetch the issuer's keys again; if it still fails, the token is not from this issuer"
+		next = "fetch the issuer's keys again; if it still fails, the token is not from this issuer"
 	case errors.Is(err, token.ErrAudience):
-		hint = "request a token for this audience: kubectl create token NAME --audience A"
+		next = "request a token for this audience: kubectl create token NAME --audience A"
 	case errors.Is(err, token.ErrNotJWT):
-		hint = formHint
+		next = formHint
 	case errors.Is(err, token.ErrForeignIssuer):
-		hint = "show its issuer with lanyard token inspect"
+		next = "show its issuer with lanyard token inspect"
 	default:
-		hint = "show its content with lanyard token inspect"
+		next = "show its content with lanyard token inspect"
 	}
-	return withHint(fmt.Errorf("token is not valid: %w", err), hint)
+	return hint.New(fmt.Errorf("token is not valid: %w", err), next)
 }

@@ -214,8 +214,8 @@ func (o *upOptions) runAgent(ctx context.Context, authority *standalone.Authorit
 		if err := o.runNode(ctx, authority); err != nil {
 			klog.ErrorS(err, "Pods are not run on this machine")
 			fmt.Fprintf(o.err, "Pods stay Pending: %v\n", err)
-			if next := hinted(nil); errors.As(err, &next) {
-				fmt.Fprintf(o.err, "hint: %s\n", next.Hint())
+			if text := hintOf(err); text != "" {
+				fmt.Fprintf(o.err, "hint: %s\n", text)
 			}
 		}
 	}

@@ -21,6 +21,7 @@ import (
 	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
 
 	"lanyard.dev/internal/files"
+	"lanyard.dev/internal/hint"
 	"lanyard.dev/internal/pki"
 )
 
@@ -168,7 +169,7 @@ func (o *userKubeconfigOptions) deliver(config *rest.Config, keyPEM, chain []byt
 		err = files.Write(o.target, data, 0o600)
 	}
 	if err != nil {
-		return withHint(err, "the certificate is lost: run the command again")
+		return hint.New(err, "the certificate is lost: run the command again")
 	}
 	fmt.Fprintf(o.err, "%s can sign in until %s%s\n", o.describe(), until.UTC().Format(time.RFC3339), o.shortenedText(until))
 	return nil
@@ -197,12 +198,10 @@ const clusterName = "cluster"
 func userKubeconfig(admin *rest.Config, name string, keyPEM, chain []byte) ([]byte, error) {
 	cluster := clientcmdapi.NewCluster()
 	cluster.Server, cluster.TLSServerName = admin.Host, admin.ServerName
-	cluster.CertificateAuthorityData, cluster.InsecureSkipTLSVerify = admin.CAData, admin.Insecure
-	if len(cluster.CertificateAuthorityData) == 0 && admin.CAFile != "" {
-		var err error
-		if cluster.CertificateAuthorityData, err = os.ReadFile(admin.CAFile); err != nil {
-			return nil, fmt.Errorf("read the CA of %s: %w", admin.Host, err)
-		}
+	cluster.InsecureSkipTLSVerify = admin.Insecure
+	var err error
+	if cluster.CertificateAuthorityData, err = loadCA(admin); err != nil {
+		return nil, err
 	}
 	user := clientcmdapi.NewAuthInfo()
 	user.ClientCertificateData, user.ClientKeyData = chain, keyPEM
@@ -235,7 +234,7 @@ func (o *userKubeconfigOptions) checkTarget(host string) error {
 			return nil
 		}
 	}
-	return withHint(fmt.Errorf("--out %s exists and is not an earlier kubeconfig of %s for %s", o.target, o.name, host),
+	return hint.New(fmt.Errorf("--out %s exists and is not an earlier kubeconfig of %s for %s", o.target, o.name, host),
 		"choose another file, or remove it")
 }
 

@@ -16,6 +16,8 @@ import (
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/util/certificate/csr"
 	"k8s.io/client-go/util/retry"
+
+	"lanyard.dev/internal/hint"
 )
 
 const (
@@ -104,7 +106,7 @@ func (r *certificateRequest) await(ctx context.Context, created *certificatesv1.
 	case ctx.Err() != nil:
 		return nil, errors.New("interrupted")
 	case wait.Interrupted(err):
-		return nil, withHint(fmt.Errorf("certificate request %s was approved, but not signed within %v", name, r.timeout),
+		return nil, hint.New(fmt.Errorf("certificate request %s was approved, but not signed within %v", name, r.timeout),
 			"does the server have a CA that signs (--cluster-signing-cert-file)?")
 	}
 	return nil, r.explain(ctx, "wait for the certificate", err)
@@ -157,7 +159,7 @@ func (r *certificateRequest) explain(ctx context.Context, doing string, err erro
 	if len(missing) == 0 {
 		return err
 	}
-	return withHint(err, "you lack the permission to "+strings.Join(missing, ", and to "))
+	return hint.New(err, "you lack the permission to "+strings.Join(missing, ", and to "))
 }
 
 // holds reports whether the caller has a permission. It returns true if the server does not answer, so that the hint contains only

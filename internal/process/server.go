@@ -8,7 +8,6 @@ import (
 	"net"
 	"net/http"
 	"net/url"
-	"os"
 	"strings"
 	"time"
 
@@ -16,6 +15,8 @@ import (
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/util/connrotation"
+
+	"lanyard.dev/internal/files"
 )
 
 // Server is the API server as clients inside the command see it.
@@ -41,7 +42,7 @@ func ServerOf(config *rest.Config) (Server, error) {
 	}
 	s := Server{URL: base, CA: config.CAData, Name: config.ServerName, Insecure: config.Insecure}
 	if len(s.CA) == 0 && config.CAFile != "" {
-		if s.CA, err = os.ReadFile(config.CAFile); err != nil {
+		if s.CA, err = files.Read(config.CAFile, files.MaxPEM); err != nil {
 			return Server{}, fmt.Errorf("read the CA of %s: %w", config.Host, err)
 		}
 	}
