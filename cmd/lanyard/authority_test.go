@@ -16,10 +16,10 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 )
 
-// patience bounds every wait for an event that is sure to come, on a machine however slow.
+// patience bounds every wait for an event that certainly comes. It allows for a slow machine.
 const patience = time.Minute
 
-// authority is the `lanyard up` of a script.
+// authority is the process `lanyard up` of a script.
 type authority struct {
 	process *exec.Cmd
 	ended   chan error
@@ -29,7 +29,7 @@ type authorityKey struct{}
 
 func authorityOf(ts *testscript.TestScript) *authority { return ts.Value(authorityKey{}).(*authority) }
 
-// kill ends what a failed script left running.
+// kill ends the process of a script that failed.
 func (a *authority) kill() {
 	if a.process != nil {
 		_ = a.process.Process.Kill()
@@ -39,9 +39,9 @@ func (a *authority) kill() {
 
 var bannerLine = regexp.MustCompile(`(?m)^lanyard is up at (https://\S+)$`)
 
-// startLanyard is `start-lanyard [FLAG...]`: it runs `lanyard up` on $WORK/data with a free port and these flags, its
-// words in $WORK/up.log, and returns when it is up, with $URL and $PORT set. Unless a flag says so, no container runtime
-// that this machine may have is used.
+// startLanyard implements `start-lanyard [FLAG...]`. It starts `lanyard up` with $WORK/data, a free port and these flags, and
+// writes its messages to $WORK/up.log. It returns when the authority is up, and sets $URL, $PORT and $PID. By default a
+// container runtime of this machine is not used.
 func startLanyard(ts *testscript.TestScript, neg bool, args []string) {
 	a := authorityOf(ts)
 	if neg || a.process != nil {
@@ -83,18 +83,18 @@ func (a *authority) start(ts *testscript.TestScript, args []string) error {
 
 func (a *authority) awaitBanner(log string) (address string, err error) {
 	err = poll(func() (bool, error) {
-		words, err := os.ReadFile(log)
+		messages, err := os.ReadFile(log)
 		if err != nil {
 			return false, err
 		}
-		if found := bannerLine.FindSubmatch(words); found != nil {
+		if found := bannerLine.FindSubmatch(messages); found != nil {
 			address = string(found[1])
 			return true, nil
 		}
 		select {
 		case err := <-a.ended:
 			a.process = nil
-			return false, fmt.Errorf("lanyard up ended (%v):\n%s", err, words)
+			return false, fmt.Errorf("lanyard up ended (%v):\n%s", err, messages)
 		default:
 			return false, nil
 		}
@@ -102,8 +102,8 @@ func (a *authority) awaitBanner(log string) (address string, err error) {
 	return address, err
 }
 
-// stopLanyard is `stop-lanyard [TERM|INT|KILL]`: it sends the signal, TERM if none is named, and waits for the end,
-// which must be with exit code 0 but after KILL.
+// stopLanyard implements `stop-lanyard [TERM|INT|KILL]`. It sends the signal, by default TERM, and waits for the end. Except
+// after KILL, the exit code must be 0.
 func stopLanyard(ts *testscript.TestScript, neg bool, args []string) {
 	signals := map[string]syscall.Signal{"TERM": syscall.SIGTERM, "INT": syscall.SIGINT, "KILL": syscall.SIGKILL}
 	name := strings.Join(append(args, "TERM")[:1], "")
@@ -124,7 +124,8 @@ func stopLanyard(ts *testscript.TestScript, neg bool, args []string) {
 	}
 }
 
-// setenv is `setenv NAME FILE`: the variable becomes the content of the file, or of stdout, without white space around.
+// setenv implements `setenv NAME FILE`. It sets the variable to the content of the file or of stdout, without surrounding white
+// space.
 func setenv(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) != 2 {
 		ts.Fatalf("usage: setenv NAME FILE")
@@ -132,8 +133,8 @@ func setenv(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Setenv(args[0], strings.TrimSpace(ts.ReadFile(args[1])))
 }
 
-// await is `await REGEXP FILE`: it waits until the file is there and matches. The audit log, for one, is written after
-// the answer it tells of.
+// await implements `await REGEXP FILE`. It waits until the file exists and matches. For example, the audit log is written after
+// the answer that it records.
 func await(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) != 2 {
 		ts.Fatalf("usage: await REGEXP FILE")
@@ -153,7 +154,7 @@ func await(ts *testscript.TestScript, neg bool, args []string) {
 	}
 }
 
-// until runs lanyard again and again until what it prints matches.
+// until implements `until REGEXP ARG...`. It runs lanyard repeatedly until its output matches.
 func until(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) < 2 {
 		ts.Fatalf("usage: until REGEXP ARG...")

@@ -27,16 +27,16 @@ import (
 	"lanyard.dev/internal/token"
 )
 
-// call is one `http` command.
-type call struct {
+// httpCommand holds the flags of an `http` command.
+type httpCommand struct {
 	method, token, data, mediaType string
 }
 
-// request is `http [-X METHOD] [-token FILE] [-data FILE] [-type MEDIATYPE] PATH`, what curl --fail does: a request to
-// the running authority, or to a whole https URL, with the CA in $CA trusted. Status, headers in alphabetical order, an
-// empty line and the body go to stdout. It fails when there is no answer, or one of 400 and above.
-func request(ts *testscript.TestScript, neg bool, args []string) {
-	var c call
+// runHTTP implements `http [-X METHOD] [-token FILE] [-data FILE] [-type MEDIATYPE] PATH`. Like curl --fail, it makes a request
+// to the running authority, or to a whole https URL, and trusts the CA in $CA. It prints the status, the headers in
+// alphabetical order, an empty line and the body. It fails without an answer, and for a status of 400 or higher.
+func runHTTP(ts *testscript.TestScript, neg bool, args []string) {
+	var c httpCommand
 	flags := flag.NewFlagSet("http", flag.ContinueOnError)
 	flags.StringVar(&c.method, "X", "", "")
 	flags.StringVar(&c.token, "token", "", "")
@@ -60,7 +60,7 @@ func request(ts *testscript.TestScript, neg bool, args []string) {
 	}
 }
 
-func (c *call) send(ts *testscript.TestScript, target string) (status int, err error) {
+func (c *httpCommand) send(ts *testscript.TestScript, target string) (status int, err error) {
 	request, err := c.request(ts, target)
 	ts.Check(err)
 	roots := x509.NewCertPool()
@@ -76,7 +76,7 @@ func (c *call) send(ts *testscript.TestScript, target string) (status int, err e
 	return response.StatusCode, show(ts.Stdout(), response)
 }
 
-func (c *call) request(ts *testscript.TestScript, target string) (*http.Request, error) {
+func (c *httpCommand) request(ts *testscript.TestScript, target string) (*http.Request, error) {
 	method, body := http.MethodGet, io.Reader(nil)
 	if c.data != "" {
 		method, body = http.MethodPost, strings.NewReader(ts.ReadFile(c.data))
@@ -111,8 +111,8 @@ func show(w io.Writer, response *http.Response) error {
 	return err
 }
 
-// forge is `forge [-key FILE] [-issuer URL] [-age D] [-lifetime D] NAMESPACE NAME UID`: it prints the token that an
-// authority with this key, a new one if none is given, would have issued -age ago for itself.
+// forge implements `forge [-key FILE] [-issuer URL] [-age D] [-lifetime D] NAMESPACE NAME UID`. It prints the token that an
+// authority with this key, or with a new one, would have issued -age ago with itself as the audience.
 func forge(ts *testscript.TestScript, neg bool, args []string) {
 	flags := flag.NewFlagSet("forge", flag.ContinueOnError)
 	file := flags.String("key", "", "")
@@ -143,8 +143,9 @@ func keyFrom(ts *testscript.TestScript, file string) (*signingkey.PrivateKey, er
 	return signingkey.LoadPrivate(ts.MkAbs(file))
 }
 
-// kubeconfig is `kubeconfig FILE TOKENFILE`: it writes a kubeconfig with which kubectl has this token and nothing else.
-// kubectl's --token does not do: with the administrator's kubeconfig it sends the certificate too, which counts.
+// kubeconfig implements `kubeconfig FILE TOKENFILE`. It writes a kubeconfig with this token as the only credential. kubectl's
+// --token would not be enough: with the administrator's kubeconfig, kubectl also presents the certificate, which takes
+// precedence.
 func kubeconfig(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) != 2 {
 		ts.Fatalf("usage: kubeconfig FILE TOKENFILE")
@@ -158,11 +159,11 @@ func kubeconfig(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Check(clientcmd.WriteToFile(*config, ts.MkAbs(args[0])))
 }
 
-// serveBadly is `! serve FLAG...`: `lanyard serve` with the files of $WORK/data where the flags name no others. As
-// nothing is there to serve, it must fail before it asks its etcd.
-func serveBadly(ts *testscript.TestScript, neg bool, args []string) {
+// serveWithFault implements `! serve FLAG...`. It runs `lanyard serve` with the files of $WORK/data, unless the flags name
+// others. The command must fail before it connects to etcd, which does not exist.
+func serveWithFault(ts *testscript.TestScript, neg bool, args []string) {
 	if !neg {
-		ts.Fatalf("serve is to be negated")
+		ts.Fatalf("usage: ! serve FLAG...")
 	}
 	flags := []string{
 		"serve", "--secure-port", "0", "--bind-address", "127.0.0.1", "--etcd-servers", "unix:///nowhere",
@@ -170,20 +171,20 @@ func serveBadly(ts *testscript.TestScript, neg bool, args []string) {
 		"--service-account-issuer", "https://issuer.example", "--service-account-signing-key-file", "data/sa.key",
 	}
 	if err := ts.Exec("lanyard", append(flags, args...)...); err == nil {
-		ts.Fatalf("lanyard serve ended well")
+		ts.Fatalf("lanyard serve succeeded")
 	}
 }
 
-// dashboard is a program for a pod, `dashboard STATUS PATH...`: with nothing but what client-go finds in a container, it
-// says who it is and asks for each path, and fails when an answer has another status. Of lists it prints the names.
+// dashboard is a program for a pod, `dashboard [STATUS PATH]...`. With client-go's in-cluster configuration it prints its user
+// name and requests each path. It fails if an answer has another status. For lists it prints the names.
 func dashboard() {
-	if err := dashboardOf(os.Args[1:]); err != nil {
+	if err := runDashboard(os.Args[1:]); err != nil {
 		fmt.Fprintln(os.Stderr, "dashboard:", err)
 		os.Exit(1)
 	}
 }
 
-func dashboardOf(questions []string) error {
+func runDashboard(requests []string) error {
 	config, err := rest.InClusterConfig()
 	if err != nil {
 		return err
@@ -192,25 +193,25 @@ func dashboardOf(questions []string) error {
 	if err != nil {
 		return err
 	}
-	if err := introduce(client, config.Host); err != nil {
+	if err := printUser(client, config.Host); err != nil {
 		return err
 	}
-	for ; len(questions) > 1; questions = questions[2:] {
-		status, body, err := ask(client, http.MethodGet, config.Host+questions[1], "")
+	for ; len(requests) > 1; requests = requests[2:] {
+		status, body, err := send(client, http.MethodGet, config.Host+requests[1], "")
 		if err != nil {
 			return err
 		}
-		if strconv.Itoa(status) != questions[0] {
-			return fmt.Errorf("%s: status %d\n%s", questions[1], status, body)
+		if strconv.Itoa(status) != requests[0] {
+			return fmt.Errorf("%s: status %d\n%s", requests[1], status, body)
 		}
-		fmt.Println(strings.TrimSuffix(fmt.Sprintf("%d %s: %s", status, questions[1], names(body)), ": "))
+		fmt.Println(strings.TrimSuffix(fmt.Sprintf("%d %s: %s", status, requests[1], names(body)), ": "))
 	}
 	return nil
 }
 
-func introduce(client *http.Client, host string) error {
+func printUser(client *http.Client, host string) error {
 	const review = `{"apiVersion":"authentication.k8s.io/v1","kind":"SelfSubjectReview"}`
-	_, body, err := ask(client, http.MethodPost, host+"/apis/authentication.k8s.io/v1/selfsubjectreviews", review)
+	_, body, err := send(client, http.MethodPost, host+"/apis/authentication.k8s.io/v1/selfsubjectreviews", review)
 	if err != nil {
 		return err
 	}
@@ -225,7 +226,7 @@ func introduce(client *http.Client, host string) error {
 	return err
 }
 
-func ask(client *http.Client, method, url, body string) (int, []byte, error) {
+func send(client *http.Client, method, url, body string) (int, []byte, error) {
 	request, err := http.NewRequest(method, url, strings.NewReader(body))
 	if err != nil {
 		return 0, nil, err
@@ -252,7 +253,7 @@ func names(body []byte) string {
 	return strings.Join(found, " ")
 }
 
-// code is `code N PROGRAM [ARG...]`: it runs the program, which must end with this exit code.
+// code implements `code N PROGRAM [ARG...]`. It runs the program, which must end with this exit code.
 func code(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) < 2 {
 		ts.Fatalf("usage: code N PROGRAM [ARG...]")

@@ -13,12 +13,12 @@ import (
 	"lanyard.dev/internal/node/nodetest"
 )
 
-// TestContainerdWithoutSystemd starts containerd as docs/workloads.md says, with Debian's configuration moved to a directory
-// of the test.
+// TestContainerdWithoutSystemd starts containerd with the commands of docs/workloads.md and Debian's configuration, in a
+// directory of the test.
 func TestContainerdWithoutSystemd(t *testing.T) {
 	t.Parallel()
 	nodetest.Require(t)
-	dir, err := os.MkdirTemp("", "ctrd-") // not t.TempDir: a unix socket's path has a limit of 108 bytes
+	dir, err := os.MkdirTemp("", "ctrd-") // t.TempDir may be too long for a unix socket, whose path has at most 107 bytes
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -35,17 +35,17 @@ func TestContainerdWithoutSystemd(t *testing.T) {
 	defer cancel()
 	shell := exec.CommandContext(ctx, "bash", "-euo", "pipefail", "-c", shellBlocks(string(text), "Without systemd"))
 	shell.Dir, shell.Env = dir, append(os.Environ(), "CONFIG="+config, "CONTAINERD_ADDRESS="+socket)
-	t.Cleanup(func() { endStarted(t, filepath.Join(dir, "containerd.pid")) })
+	t.Cleanup(func() { endProcess(t, filepath.Join(dir, "containerd.pid")) })
 	if output, err := shell.CombinedOutput(); err != nil {
 		t.Fatalf("%v\n%s", err, output)
 	}
 	dump, err := exec.CommandContext(ctx, "containerd", "--config", config, "config", "dump").Output()
 	if err != nil || !strings.Contains(string(dump), "restrict_oom_score_adj = true") || !strings.Contains(string(dump), "SystemdCgroup = false") {
-		t.Errorf("containerd reads %v\n%s", err, dump)
+		t.Errorf("containerd has the configuration %v\n%s", err, dump)
 	}
 }
 
-// TestWalkWithContainerRuntime runs the part of docs/walk.md that needs a container runtime, with a containerd of the test.
+// TestWalkWithContainerRuntime runs the blocks of docs/walk.md that need a container runtime, with a containerd of its own.
 func TestWalkWithContainerRuntime(t *testing.T) {
 	t.Parallel()
 	containerd := nodetest.Start(t)
@@ -53,7 +53,7 @@ func TestWalkWithContainerRuntime(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	dir, err := os.MkdirTemp("", "walk-") // not t.TempDir: a unix socket's path has a limit of 108 bytes
+	dir, err := os.MkdirTemp("", "walk-") // t.TempDir may be too long for a unix socket, whose path has at most 107 bytes
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -65,14 +65,14 @@ func TestWalkWithContainerRuntime(t *testing.T) {
 	environment := append(caches, "HOME="+dir, "KUBECONFIG=", "LANYARD_RUNTIME_DIR="+filepath.Join(dir, "run"), "DIR="+filepath.Join(dir, "data"),
 		"CONTAINERD_ADDRESS="+strings.TrimPrefix(containerd.Endpoint(), "unix://"))
 	stop := upWithPods(t, dir, environment, containerd)
-	ctx, cancel := context.WithTimeout(t.Context(), 4*patience) // the image is built
+	ctx, cancel := context.WithTimeout(t.Context(), 4*patience) // Building the image takes long.
 	defer cancel()
 	all := blocks(text)
 	for _, step := range [][]block{
-		meant("", under("Before you start", all)),
-		meant("", under("The token inside pods", all)),
-		meant("containerd", under("With a container runtime", all)),
-		meant("", blocks("```sh\nlanyard kubectl delete pod --all --now\n```")),
+		withCondition("", under("Before you start", all)),
+		withCondition("", under("The token inside pods", all)),
+		withCondition("containerd", under("With a container runtime", all)),
+		withCondition("", blocks("```sh\nlanyard kubectl delete pod --all --now\n```")),
 	} {
 		if len(step) == 0 {
 			t.Fatal("the walk has no such block")
@@ -84,19 +84,19 @@ func TestWalkWithContainerRuntime(t *testing.T) {
 	stop()
 }
 
-// upWithPods starts `lanyard up` with an agent on the containerd of the test, and returns what ends it.
+// upWithPods starts `lanyard up` with an agent that uses the containerd of the test. It returns a function that stops it.
 func upWithPods(t *testing.T, dir string, environment []string, containerd *nodetest.Containerd) (stop func()) {
 	t.Helper()
 	log := filepath.Join(dir, "up.log")
-	words, err := os.Create(log)
+	messages, err := os.Create(log)
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer words.Close()
+	defer messages.Close()
 	a := &authority{ended: make(chan error, 1)}
 	a.process = exec.Command("lanyard", "up", "--data-dir", filepath.Join(dir, "data"), "--secure-port", "0",
 		"--container-runtime-endpoint", containerd.Endpoint())
-	a.process.Stderr, a.process.Env = words, append(os.Environ(), environment...)
+	a.process.Stderr, a.process.Env = messages, append(os.Environ(), environment...)
 	if err := a.process.Start(); err != nil {
 		t.Fatal(err)
 	}
@@ -115,31 +115,31 @@ func upWithPods(t *testing.T, dir string, environment []string, containerd *node
 	}
 }
 
-// endStarted ends the process whose number is in a file, and waits for that.
-func endStarted(t *testing.T, file string) {
+// endProcess ends the process whose ID is in a file, and waits until it has ended.
+func endProcess(t *testing.T, file string) {
 	t.Helper()
 	number, err := os.ReadFile(file)
 	if err != nil {
-		return // it was not started
+		return // The process was not started.
 	}
 	pid, err := strconv.Atoi(strings.TrimSpace(string(number)))
 	if err != nil || pid < 2 {
-		t.Fatalf("%s holds %q", file, number)
+		t.Fatalf("%s contains %q", file, number)
 	}
 	_ = syscall.Kill(pid, syscall.SIGTERM)
 	if err := poll(func() (bool, error) { return ended(pid), nil }); err != nil {
 		_ = syscall.Kill(pid, syscall.SIGKILL)
-		t.Errorf("containerd does not end: %v", err)
+		t.Errorf("containerd did not end: %v", err)
 	}
 }
 
-// ended tells whether a process is gone, or waits for a parent that does not look after it.
+// ended reports whether a process does not exist any more, or is a zombie.
 func ended(pid int) bool {
 	stat, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
 	return err != nil || strings.Contains(string(stat), ") Z ")
 }
 
-// debianConfig is the file of Debian's package, with everything in one directory.
+// debianConfig is the configuration file of Debian's package, with all paths in one directory.
 const debianConfig = `version = 2
 root = "DIR/root"
 state = "DIR/state"

@@ -19,9 +19,10 @@ import (
 	"go.etcd.io/etcd/etcdutl/v3/etcdutl"
 )
 
-// runDocument is `document FILE HEADING`: it runs the shell blocks under a heading of a file in docs with bash, in $WORK, and
-// compares the results with what the document claims (see judge). Variables and functions that a block defines exist in later
-// `document` commands of the same script too. https://127.0.0.1:6443, the default address of `lanyard up`, stands for $URL.
+// runDocument implements `document FILE HEADING`. It runs the shell blocks under a heading of a file in docs with bash, in
+// $WORK, and compares the results with the claims of the document (see judge). Later `document` commands of the same script can
+// use the variables and functions that a block defines. https://127.0.0.1:6443, the default address of `lanyard up`, is
+// replaced by $URL.
 func runDocument(ts *testscript.TestScript, neg bool, args []string) {
 	if len(args) != 2 || neg {
 		ts.Fatalf("usage: document FILE HEADING")
@@ -37,7 +38,7 @@ func runDocument(ts *testscript.TestScript, neg bool, args []string) {
 			ts.Logf("not run here: %s:%d, which is marked %q", args[0], b.line, b.condition)
 		}
 	}
-	run := meant("", all)
+	run := withCondition("", all)
 	if len(run) == 0 {
 		ts.Fatalf("docs/%s has no shell block to run under the heading %q", args[0], args[1])
 	}
@@ -50,7 +51,8 @@ func runDocument(ts *testscript.TestScript, neg bool, args []string) {
 	}
 }
 
-// makeCheckout is `checkout`: it gives $WORK the parts of the source tree that documents use, and lets go find its caches.
+// makeCheckout implements `checkout`. It links the parts of the source tree that documents use into $WORK, and sets the
+// variables in which go finds its caches.
 func makeCheckout(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) != 0 {
 		ts.Fatalf("usage: checkout")
@@ -128,8 +130,8 @@ func under(heading string, all []block) []block {
 	return slices.DeleteFunc(slices.Clone(all), func(b block) bool { return b.heading != heading })
 }
 
-// meant returns the blocks that run under a condition; "" means everywhere.
-func meant(condition string, all []block) []block {
+// withCondition returns the blocks with a condition; "" selects those without one.
+func withCondition(condition string, all []block) []block {
 	return slices.DeleteFunc(slices.Clone(all), func(b block) bool { return b.condition != condition })
 }
 
@@ -166,7 +168,7 @@ func shellScript(run []block) string {
 			lines = append(lines, line)
 		}
 	}
-	return strings.Join(lines, "\n") + "\n:\n" // the status of the last command is judged like that of the others
+	return strings.Join(lines, "\n") + "\n:\n" // With a last command, the status of the one before is checked like the others.
 }
 
 // runWith runs blocks with bash in a directory, outside a testscript. The environment is added to that of the test.
@@ -195,35 +197,35 @@ var (
 // "yes", "no", "forbidden" or "warning" also names a word of the output. A command in a console block must print what
 // the block shows.
 func judge(run []block, output string) (transcript string, err error) {
-	said, failed := map[int]string{}, map[int]bool{}
+	printed, failed := map[int]string{}, map[int]bool{}
 	at := 0
 	for rest := output; ; {
 		next := mark.FindStringSubmatchIndex(rest)
 		if next == nil {
-			said[at] += rest
+			printed[at] += rest
 			break
 		}
-		said[at] += rest[:next[0]]
+		printed[at] += rest[:next[0]]
 		at, _ = strconv.Atoi(rest[next[4]:next[5]])
-		said[at] += ""
+		printed[at] += ""
 		failed[at] = failed[at] || rest[next[2]:next[3]] == "E"
 		rest = rest[next[1]:]
 	}
 	var wrong []error
 	for _, b := range run {
 		for n := range b.code {
-			if fault := b.fault(n, said, failed); fault != "" {
-				wrong = append(wrong, fmt.Errorf("line %d: %s\n\t%s\n%s", b.line+n, fault, b.code[n], said[b.line+n]))
+			if fault := b.fault(n, printed, failed); fault != "" {
+				wrong = append(wrong, fmt.Errorf("line %d: %s\n\t%s\n%s", b.line+n, fault, b.code[n], printed[b.line+n]))
 			}
 		}
 	}
 	return mark.ReplaceAllString(output, ""), errors.Join(wrong...)
 }
 
-// fault tells what is wrong with the result of one line of a block; "" is nothing.
-func (b block) fault(n int, said map[int]string, failed map[int]bool) string {
+// fault returns what is wrong with the result of one line of a block, or "".
+func (b block) fault(n int, printed map[int]string, failed map[int]bool) string {
 	line := b.line + n
-	output, ran := said[line]
+	output, ran := printed[line]
 	if b.language == "console" {
 		if want := b.expected(n); strings.HasPrefix(b.code[n], "$ ") && output != want {
 			return fmt.Sprintf("the document shows\n%sbut the command printed", want)
@@ -262,7 +264,7 @@ func (b block) expected(n int) string {
 	return want.String()
 }
 
-// etcdctl and etcdutlMain are etcd's own programs, of the version that the authority embeds.
+// etcdctl and etcdutlMain are etcd's own programs, in the version that the authority embeds.
 func etcdctl() { ctlv3.MustStart() }
 
 func etcdutlMain() {

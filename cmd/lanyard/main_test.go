@@ -11,17 +11,17 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 )
 
-var update = flag.Bool("update", false, "rewrite what the scripts compare with, to what lanyard prints")
+var update = flag.Bool("update", false, "rewrite the files that scripts compare with")
 
 func TestMain(m *testing.M) {
 	testscript.Main(m, map[string]func(){"lanyard": main, "dashboard": dashboard, "etcdctl": etcdctl, "etcdutl": etcdutlMain})
 }
 
-// TestScript runs the product as users meet it: each script drives the real lanyard, and the kubectl in it, against an
-// authority of its own. testdata/script/README describes the commands that scripts have besides testscript's own.
+// TestScript runs the scripts. Each uses the real lanyard, including its kubectl, with an authority of its own.
+// testdata/script/README describes the commands besides those of testscript.
 func TestScript(t *testing.T) {
 	if runtime.GOOS == "windows" {
-		t.Skip("scripts end the authority by signals")
+		t.Skip("scripts end the authority with signals")
 	}
 	testscript.Run(t, testscript.Params{
 		Dir:                "testdata/script",
@@ -32,8 +32,8 @@ func TestScript(t *testing.T) {
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"start-lanyard": startLanyard,
 			"stop-lanyard":  stopLanyard,
-			"http":          request,
-			"serve":         serveBadly,
+			"http":          runHTTP,
+			"serve":         serveWithFault,
 			"forge":         forge,
 			"kubeconfig":    kubeconfig,
 			"setenv":        setenv,
@@ -46,7 +46,7 @@ func TestScript(t *testing.T) {
 	})
 }
 
-// setup keeps a script from everything outside its directory: the user's kubeconfig, caches and running authorities.
+// setup separates a script from everything outside its directory: the user's kubeconfig, caches and running authorities.
 func setup(env *testscript.Env) error {
 	for name, dir := range map[string]string{
 		"HOME": "home", "LANYARD_RUNTIME_DIR": "run", "XDG_DATA_HOME": "share", "XDG_RUNTIME_DIR": "xdg",

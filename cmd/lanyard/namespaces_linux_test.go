@@ -6,7 +6,7 @@ import (
 	"syscall"
 )
 
-// namespaces tells whether this machine permits the user of the test what lanyard exec needs.
+// namespaces reports whether the user of the test may create the namespaces that lanyard exec needs.
 func namespaces() bool {
 	probe := exec.Command("true")
 	probe.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNS}

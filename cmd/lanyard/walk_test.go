@@ -50,7 +50,7 @@ func TestDocumentsAreRun(t *testing.T) {
 	}
 }
 
-// TestJudge holds the rules by which a script's results are compared with the comments of a document.
+// TestJudge tests the rules that compare results with the comments of a document.
 func TestJudge(t *testing.T) {
 	t.Parallel()
 	for _, test := range []struct{ name, block, fault string }{
@@ -89,7 +89,7 @@ func TestJudge(t *testing.T) {
 // runBlocks runs the unconditional blocks of a text in a directory of their own.
 func runBlocks(t *testing.T, text string) error {
 	t.Helper()
-	return runWith(t.Context(), t.TempDir(), nil, meant("", blocks(text)))
+	return runWith(t.Context(), t.TempDir(), nil, withCondition("", blocks(text)))
 }
 
 // TestLinks checks the relative links of all Markdown files, anchors included, and the documents that the source code names.
@@ -137,11 +137,11 @@ func TestLinks(t *testing.T) {
 		t.Fatal(err)
 	}
 	if links < 50 {
-		t.Errorf("found %d links only", links)
+		t.Errorf("found only %d links", links)
 	}
 }
 
-// brokenLink tells what is wrong with a link in a file; "" is nothing. Links to other sites are not followed.
+// brokenLink returns what is wrong with a link in a file, or "". It does not follow links to other sites.
 func brokenLink(from, target string) string {
 	if strings.Contains(target, "://") {
 		return ""
@@ -154,7 +154,7 @@ func brokenLink(from, target string) string {
 	text, err := os.ReadFile(path)
 	switch {
 	case err != nil:
-		return fmt.Sprintf("the link to %s leads nowhere: %v", target, err)
+		return fmt.Sprintf("the target of the link %s does not exist: %v", target, err)
 	case anchor != "" && !slices.Contains(anchors(string(text)), anchor):
 		return fmt.Sprintf("%s has no heading for #%s", path, anchor)
 	}
@@ -189,11 +189,11 @@ func proseOf(text string) string {
 	return prose.String()
 }
 
-// written finds the files that the commands of a document write: by redirection, or as a flag says.
+// written matches the files that the commands of a document write, by redirection or by a flag.
 var written = regexp.MustCompile(`(?:[^0-9<&>]> ?|--?out |go build -o )([A-Za-z0-9._/-]+)`)
 
-// TestGitIgnoresWhatTheDocumentsWrite keeps keys, tokens and what is built out of the commits of readers who type the
-// commands of README.md and docs in their checkout.
+// TestGitIgnoresWhatTheDocumentsWrite checks that git ignores the keys, tokens and programs that the commands in README.md and
+// docs write, so that a reader who runs them in a checkout does not commit them.
 func TestGitIgnoresWhatTheDocumentsWrite(t *testing.T) {
 	t.Parallel()
 	if _, err := exec.LookPath("git"); err != nil {
@@ -225,7 +225,7 @@ func TestGitIgnoresWhatTheDocumentsWrite(t *testing.T) {
 			if name := match[1]; !filepath.IsAbs(name) && !found[name] {
 				found[name] = true
 				if exec.CommandContext(t.Context(), "git", "-C", repository, "check-ignore", "-q", name).Run() != nil {
-					t.Errorf("%s tells to write %s, which git add would take", filepath.Base(document), name)
+					t.Errorf("%s writes %s, which git does not ignore", filepath.Base(document), name)
 				}
 			}
 		}
