@@ -1,5 +1,5 @@
-// Package lanyardtest starts a real authority inside a Go test: the same API, etcd, admission, RBAC and tokens as
-// `lanyard up`, in this process and ready in well under a second.
+// Package lanyardtest starts a real authority inside a Go test. It serves the same API as `lanyard up`, with the same etcd,
+// admission, RBAC and tokens, in the process of the test. A start takes less than half a second on most machines.
 //
 //	func TestController(t *testing.T) {
 //		authority := lanyardtest.Start(t)
@@ -8,16 +8,15 @@
 //		authority.Grant(t, namespace, "controller", rbacv1.PolicyRule{
 //			APIGroups: []string{""}, Resources: []string{"configmaps"}, Verbs: []string{"get", "list", "watch"},
 //		})
-//		run(authority.As(t, namespace, "controller")) // what the code under test is given
+//		run(authority.As(t, namespace, "controller")) // the code under test
 //	}
 //
-// Each test may start its own, in parallel with others; one that several tests share keeps them apart by Namespace.
-// Nothing is left behind: the authority ends with the test that started it, its directory with it, and `lanyard
-// kubectl` on the same machine does not find it.
+// Each test may start an authority of its own, in parallel with others. Tests that share one can separate their objects with
+// Namespace. An authority ends with the test that started it, and its data directory is removed, unless Options names it.
+// `lanyard kubectl` on the same machine does not find it.
 //
-// The libraries that the authority is made of log through klog, to standard error unless the test binary says
-// otherwise, as with klog.SetLogger in its TestMain.
+// Pods are admitted and stored, but do not run. Nothing is simulated: to test a failure, cause it, for example by deleting the
+// account or with Stop.
 //
-// Pods are admitted and stored, not run. The package knows nothing of the code under test and fakes nothing: where a
-// test needs a failure, it brings it about, as by deleting the account.
+// The Kubernetes libraries log to standard error with klog. A test binary can change that in TestMain, as with klog.SetLogger.
 package lanyardtest

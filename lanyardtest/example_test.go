@@ -12,7 +12,7 @@ import (
 	"lanyard.dev/lanyardtest"
 )
 
-// A test of a program that may read the ConfigMaps of its namespace, and nothing else.
+// The program under test may read the ConfigMaps of its namespace, and nothing else.
 func Example() {
 	_ = func(t *testing.T) { // TestReader(t *testing.T)
 		authority := lanyardtest.Start(t)

@@ -18,26 +18,29 @@ import (
 	"lanyard.dev/internal/standalone"
 )
 
-// Options change what Start does. The zero value is right for most tests.
+// Options configure an authority. The zero value is suitable for most tests.
 type Options struct {
-	// DataDir is a data directory to start on, such as that of an authority which was stopped; it is kept. The default
-	// is a new one that is removed after the test.
+	// DataDir is the path of a data directory, such as that of an authority that was stopped (see Authority.DataDir). It is
+	// created if it does not exist, and is not removed after the test. The default is a new directory below t.TempDir.
 	DataDir string
-	// Port is where to serve on 127.0.0.1; 0 takes a free one. Clients and tokens outlive a restart only on the same port:
-	// the URL is the tokens' issuer.
+	// Port is the TCP port on 127.0.0.1; 0 selects a free one. Clients and tokens remain valid after a restart only if the port
+	// is the same, because the URL is the issuer of the tokens.
 	Port int
-	// Fsync makes every write wait for the disk, as production does. Only a test that kills the process can tell.
+	// Fsync makes every write wait until it is on the disk, as in production. Only a test that kills its process needs it.
 	Fsync bool
-	// AuthenticationConfig is an AuthenticationConfiguration file: the issuers by whose tokens people sign in.
+	// AuthenticationConfig is the path of a file with an AuthenticationConfiguration (apiserver.config.k8s.io), which lists
+	// OpenID Connect issuers whose tokens identify people.
 	AuthenticationConfig string
-	// MinTokenExpiration allows tokens that live shorter than Kubernetes' 10 minutes, down to a second.
+	// MinTokenExpiration is the shortest lifetime of a token. The default is Kubernetes' minimum of 10 minutes; the smallest
+	// value is one second.
 	MinTokenExpiration time.Duration
-	// MaxTokenExpiration shortens every longer token, with a warning; 0 shortens none.
+	// MaxTokenExpiration is the longest lifetime of a token, which must not be less than the shortest. A longer request is
+	// shortened, and its answer has a warning. 0 means no limit.
 	MaxTokenExpiration time.Duration
 }
 
-// Authority is a running authority. Its methods may be called from several goroutines; those that take a testing.TB
-// fail that test when they cannot do what they say, so they belong on its goroutine.
+// Authority is a running authority. Its methods may be called from several goroutines. A method with a testing.TB parameter
+// reports errors by failing that test with Fatalf, so it must be called from the goroutine of the test.
 type Authority struct {
 	running *standalone.Authority
 	config  *rest.Config
@@ -47,20 +50,22 @@ type Authority struct {
 	stopped error
 }
 
-// Start starts an authority that ends with the test.
+// Start starts an authority with the default options, and returns when it is ready. The authority ends with the test. If it
+// does not start, the test fails.
 func Start(t testing.TB) *Authority {
 	t.Helper()
 	return StartWith(t, Options{})
 }
 
-// StartWith is Start with options.
+// StartWith does the same as Start, with options. The test fails if an option is not valid, or if the data directory or the
+// port is in use.
 func StartWith(t testing.TB, o Options) *Authority {
 	t.Helper()
 	dir := o.DataDir
 	if dir == "" {
 		dir = t.TempDir()
 	}
-	// Not the test's context: that ends before the cleanup functions run, and they may still need the authority.
+	// The context of the test would end before the cleanup functions run, and they may need the authority.
 	running, err := standalone.Start(context.Background(), standalone.Config{
 		DataDir: dir, BindAddress: "127.0.0.1", Port: o.Port, Unannounced: true, UnsafeNoFsync: !o.Fsync,
 		MinTokenExpiration: o.MinTokenExpiration, MaxTokenExpiration: o.MaxTokenExpiration,
@@ -81,18 +86,19 @@ func (a *Authority) connect() (err error) {
 	if a.config, err = clientcmd.BuildConfigFromFlags("", a.Kubeconfig()); err != nil {
 		return err
 	}
-	// A test has no reason to spare its own server.
+	// A client-side rate limit would only slow tests down.
 	a.config.QPS = -1
 	a.client, err = kubernetes.NewForConfig(a.config)
 	return err
 }
 
-// Stop ends the authority before the test does, as for a test of what happens without it. The data directory stays
-// until the end of the test, and StartWith on it starts the authority anew. Calls after the first do nothing.
+// Stop ends the authority before the end of the test, to test what happens without it. Clients then get connection errors. The
+// data directory remains until the end of the test, and StartWith can start the authority again with it. Further calls have no
+// effect. If the authority does not stop in order, the test is marked as failed and continues.
 func (a *Authority) Stop(t testing.TB) {
 	t.Helper()
 	a.stop.Do(func() {
-		a.hangUp()
+		a.closeIdleConnections()
 		a.stopped = a.running.Stop()
 	})
 	if a.stopped != nil {
@@ -100,9 +106,9 @@ func (a *Authority) Stop(t testing.TB) {
 	}
 }
 
-// hangUp closes the idle connections of clients made from Config and As, which share two transports: a server that ends
-// gives each connection a second to close.
-func (a *Authority) hangUp() {
+// closeIdleConnections closes the idle connections of the clients from Config and As, which share two transports. Otherwise the
+// server would wait a second for them.
+func (a *Authority) closeIdleConnections() {
 	if a.config == nil {
 		return
 	}
@@ -113,44 +119,49 @@ func (a *Authority) hangUp() {
 	}
 }
 
-// URL is where the API is served: "https://127.0.0.1:PORT".
+// URL returns the address of the API, as "https://127.0.0.1:PORT". It is also the issuer of tokens.
 func (a *Authority) URL() string { return a.running.URL }
 
-// DataDir is the absolute path of the data directory; audit/audit.log is in it.
+// DataDir returns the absolute path of the data directory. It contains the audit log, audit/audit.log, with one JSON object a
+// line.
 func (a *Authority) DataDir() string { return a.running.DataDir() }
 
-// Kubeconfig is the path of the administrator's kubeconfig, for programs that take one.
+// Kubeconfig returns the path of the administrator's kubeconfig, for programs that need one.
 func (a *Authority) Kubeconfig() string { return a.running.Kubeconfig() }
 
-// Config returns a copy of the administrator's client configuration, without a client-side rate limit.
+// Config returns a copy of the administrator's client configuration, which authenticates with a certificate and has no
+// client-side rate limit.
 func (a *Authority) Config() *rest.Config { return rest.CopyConfig(a.config) }
 
-// Client is a client with the administrator's rights.
+// Client returns a client with the administrator's permissions. All calls return the same client.
 func (a *Authority) Client() kubernetes.Interface { return a.client }
 
-// Namespace makes a namespace with a name of its own and returns the name. It is there until the authority ends.
+// Namespace creates a namespace with a generated name and returns the name. The namespace is not deleted before the authority
+// ends.
 func (a *Authority) Namespace(t testing.TB) string {
 	t.Helper()
 	namespace := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{GenerateName: "test-"}}
-	made, err := a.client.CoreV1().Namespaces().Create(t.Context(), namespace, metav1.CreateOptions{})
+	created, err := a.client.CoreV1().Namespaces().Create(t.Context(), namespace, metav1.CreateOptions{})
 	if err != nil {
 		t.Fatalf("create namespace: %v", err)
 	}
-	return made.Name
+	return created.Name
 }
 
-// CreateServiceAccount makes a service account, which has no permissions until it is given some.
+// CreateServiceAccount creates a service account and returns the stored object. The account has no permissions in the
+// namespace; Grant adds some. The test fails if the namespace does not exist or the account does.
 func (a *Authority) CreateServiceAccount(t testing.TB, namespace, name string) *corev1.ServiceAccount {
 	t.Helper()
 	account := &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Name: name}}
-	made, err := a.client.CoreV1().ServiceAccounts(namespace).Create(t.Context(), account, metav1.CreateOptions{})
+	created, err := a.client.CoreV1().ServiceAccounts(namespace).Create(t.Context(), account, metav1.CreateOptions{})
 	if err != nil {
 		t.Fatalf("create service account %s/%s: %v", namespace, name, err)
 	}
-	return made
+	return created
 }
 
-// Grant gives an account these rules in its own namespace, through a Role and a RoleBinding with generated names.
+// Grant grants the rules to a service account in its own namespace, with a Role and a RoleBinding that have generated names.
+// The rules apply when Grant returns. The account need not exist.
 func (a *Authority) Grant(t testing.TB, namespace, account string, rules ...rbacv1.PolicyRule) {
 	t.Helper()
 	generated := metav1.ObjectMeta{GenerateName: account + "-"}
@@ -169,25 +180,27 @@ func (a *Authority) Grant(t testing.TB, namespace, account string, rules ...rbac
 	}
 }
 
-// Token returns a new token of the account, good for an hour and for the audiences, or for the authority itself if
-// none is given.
+// Token returns a new token of a service account, in the compact form of a JWT (RFC 7519). It is valid for an hour and for the
+// audiences, or for the authority itself if there are none. The test fails if the account does not exist.
 func (a *Authority) Token(t testing.TB, namespace, account string, audiences ...string) string {
 	t.Helper()
 	return a.TokenFor(t, namespace, account, authenticationv1.TokenRequestSpec{Audiences: audiences})
 }
 
-// TokenFor is Token with everything that can be asked for: the lifetime and the object the token is bound to.
+// TokenFor does the same as Token, for a whole request: with a lifetime in seconds, and with the object to which the token is
+// bound.
 func (a *Authority) TokenFor(t testing.TB, namespace, account string, spec authenticationv1.TokenRequestSpec) string {
 	t.Helper()
 	request := &authenticationv1.TokenRequest{Spec: spec}
 	issued, err := a.client.CoreV1().ServiceAccounts(namespace).CreateToken(t.Context(), account, request, metav1.CreateOptions{})
 	if err != nil {
-		t.Fatalf("create token of %s/%s: %v", namespace, account, err)
+		t.Fatalf("create token for %s/%s: %v", namespace, account, err)
 	}
 	return issued.Status.Token
 }
 
-// As returns the client configuration of the account, with a new token: what code that runs as this account has.
+// As returns a client configuration for code that runs as a service account. It contains a new token, which is valid for an
+// hour and is not renewed.
 func (a *Authority) As(t testing.TB, namespace, account string) *rest.Config {
 	t.Helper()
 	config := rest.AnonymousClientConfig(a.config)

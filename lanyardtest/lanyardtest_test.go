@@ -140,7 +140,7 @@ func portOf(t *testing.T, authority *lanyardtest.Authority) int {
 	return port
 }
 
-func TestSeveralAtOnceAreStrangers(t *testing.T) {
+func TestSeveralAtOnceAreIndependent(t *testing.T) {
 	t.Parallel()
 	const several = 4
 	authorities := make([]*lanyardtest.Authority, several)
@@ -156,19 +156,19 @@ func TestSeveralAtOnceAreStrangers(t *testing.T) {
 		namespace := authority.Namespace(t)
 		authority.CreateServiceAccount(t, namespace, "one")
 		if user := whoAmI(t, clientFor(t, authority.As(t, namespace, "one"))); user.UID == "" {
-			t.Errorf("authority %d does not know its own token", i)
+			t.Errorf("authority %d does not accept its own token", i)
 		}
 		other := authorities[(i+1)%several]
 		config := rest.AnonymousClientConfig(other.Config())
 		config.BearerToken = authority.Token(t, namespace, "one")
 		_, err := clientFor(t, config).AuthenticationV1().SelfSubjectReviews().Create(t.Context(), &authenticationv1.SelfSubjectReview{}, metav1.CreateOptions{})
 		if !apierrors.IsUnauthorized(err) {
-			t.Errorf("authority %d took another's token: %v", i, err)
+			t.Errorf("authority %d accepted another's token: %v", i, err)
 		}
 	}
 }
 
-// failing is a test that StartWith may fail.
+// failing is a test that records a failure.
 type failing struct {
 	testing.TB
 	failed chan struct{}
@@ -190,7 +190,7 @@ func TestStartFailsTheTest(t *testing.T) {
 	<-f.failed
 }
 
-// TestNothingIsLeft is not parallel: it looks at all that the process has.
+// TestNothingIsLeft is not parallel, because it counts the goroutines and open files of the process.
 func TestNothingIsLeft(t *testing.T) {
 	once := func() {
 		t.Run("", func(t *testing.T) {
@@ -199,7 +199,7 @@ func TestNothingIsLeft(t *testing.T) {
 			whoAmI(t, clientFor(t, authority.As(t, "default", "passing")))
 		})
 	}
-	once() // what the libraries open once per process is not counted
+	once() // Some libraries open files once per process, which do not count.
 	files := openFiles(t)
 	once()
 	once()
@@ -211,8 +211,8 @@ func TestNothingIsLeft(t *testing.T) {
 	}
 }
 
-// busy returns the stacks of the goroutines that work for an authority. Some libraries' goroutines sleep for seconds
-// before they see that it has ended.
+// busy returns the stacks of the goroutines that work for an authority. Goroutines of some libraries notice its end only after
+// seconds.
 func busy() []string {
 	stacks := make([]byte, 4<<20)
 	stacks = stacks[:runtime.Stack(stacks, true)]
@@ -222,7 +222,7 @@ func busy() []string {
 	})
 }
 
-// openFiles counts file descriptors, where the system shows them.
+// openFiles returns the number of open file descriptors, or 0 if the operating system does not report it.
 func openFiles(t *testing.T) int {
 	t.Helper()
 	entries, err := os.ReadDir("/proc/self/fd")
