@@ -96,7 +96,7 @@ func (s *Server) proxySession(w http.ResponseWriter, r *http.Request, find func(
 func checkLoopback(target *url.URL) error {
 	host := target.Hostname()
 	if ip := net.ParseIP(host); target.Scheme != "http" || host != "localhost" && (ip == nil || !ip.IsLoopback()) {
-		return fmt.Errorf("the container runtime's streaming server is at %s://%s: the agent connects to http on loopback only", target.Scheme, target.Host)
+		return fmt.Errorf("the container runtime's streaming server is at %s://%s: only http on loopback is allowed", target.Scheme, target.Host)
 	}
 	return nil
 }
