@@ -21,31 +21,33 @@ import (
 // few values are checked as in Kubernetes.
 func (c *checker) otherSource(v *corev1.Volume, source reflect.Value, p *field.Path) {
 	c.requiredFields(source, p)
-	switch {
-	case v.NFS != nil:
-		if !path.IsAbs(v.NFS.Path) {
-			c.invalid(p.Child("path"), v.NFS.Path, "must be an absolute path")
+	switch s := source.Interface().(type) {
+	case *corev1.NFSVolumeSource:
+		if !path.IsAbs(s.Path) {
+			c.invalid(p.Child("path"), s.Path, "must be an absolute path")
 		}
-	case v.CSI != nil:
-		c.csi(v.CSI, p)
-	case v.Ephemeral != nil:
+	case *corev1.CSIVolumeSource:
+		c.csi(s, p)
+	case *corev1.EphemeralVolumeSource:
 		c.ephemeral(v, p)
-	case v.Image != nil:
-		c.notEmpty(p.Child("reference"), v.Image.Reference)
-		requireOneOf(&c.faults, p.Child("pullPolicy"), v.Image.PullPolicy,
+	case *corev1.ImageVolumeSource:
+		c.notEmpty(p.Child("reference"), s.Reference)
+		requireOneOf(&c.faults, p.Child("pullPolicy"), s.PullPolicy,
 			corev1.PullAlways, corev1.PullIfNotPresent, corev1.PullNever)
-	case v.GitRepo != nil:
-		c.descendingPath(p.Child("directory"), v.GitRepo.Directory)
-	case v.ISCSI != nil && v.ISCSI.IQN != "":
-		c.iscsiName(p.Child("iqn"), v.ISCSI.IQN)
-	case v.FC != nil:
-		c.fibreChannel(v.FC, p)
-	case v.AzureDisk != nil:
-		c.azureDisk(v.AzureDisk, p)
-	case v.Quobyte != nil:
-		c.quobyte(v.Quobyte, p)
-	case v.FlexVolume != nil:
-		c.flexVolume(v.FlexVolume, p)
+	case *corev1.GitRepoVolumeSource:
+		c.descendingPath(p.Child("directory"), s.Directory)
+	case *corev1.ISCSIVolumeSource:
+		if s.IQN != "" {
+			c.iscsiName(p.Child("iqn"), s.IQN)
+		}
+	case *corev1.FCVolumeSource:
+		c.fibreChannel(s, p)
+	case *corev1.AzureDiskVolumeSource:
+		c.azureDisk(s, p)
+	case *corev1.QuobyteVolumeSource:
+		c.quobyte(s, p)
+	case *corev1.FlexVolumeSource:
+		c.flexVolume(s, p)
 	}
 }
 

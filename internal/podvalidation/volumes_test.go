@@ -148,4 +148,12 @@ func TestSourcesAreThoseOfTheAgent(t *testing.T) {
 			t.Errorf("an empty %s is refused for %q, want %q", name, got, required[name])
 		}
 	}
+	two := corev1.Volume{Name: "data", VolumeSource: corev1.VolumeSource{
+		AWSElasticBlockStore: &corev1.AWSElasticBlockStoreVolumeSource{VolumeID: "v"}, NFS: &corev1.NFSVolumeSource{Path: "relative"},
+	}}
+	c := newChecker(minimal())
+	c.volumeSource(&two, field.NewPath("v"))
+	if len(c.list) != 1 || c.list[0].Field != "v.nfs" || c.list[0].Type != field.ErrorTypeForbidden {
+		t.Errorf("two sources: %v", c.list)
+	}
 }
