@@ -18,17 +18,17 @@ const (
 	nodeAffinity   consumer = "k8s.io/component-helpers/scheduling/corev1/nodeaffinity"
 	admission      consumer = "lanyard.dev/internal/apiserver/admission/serviceaccount"
 
-	// noEffect is the consumer of a field that the agent accepts because it changes nothing here. The note says why.
+	// noEffect is the consumer of a field that the agent accepts because it has no effect here. The note says why.
 	noEffect consumer = "no effect"
-	// notScheduled is the consumer of a field with which a pod asks for a place, and which Lanyard's scheduler does not
+	// notScheduled is the consumer of a field that restricts the choice of a node, and that Lanyard's scheduler does not
 	// consider. The authority warns of it.
 	notScheduled consumer = "not considered by the scheduler"
 )
 
 // supported is a field that the agent accepts, with everything below it.
 type supported struct {
-	// path is the path of the field's JSON names from the pod, without indices. {a,b} stands for each of its alternatives, as
-	// in a shell.
+	// path is the path of the field's JSON names from the pod, without indices. {a,b} means each of the alternatives, as in
+	// a shell.
 	path string
 	by   consumer
 	// values are the only values that are supported; nil means any.
@@ -122,7 +122,7 @@ var declared = sync.OnceValue(func() index {
 	return all
 })
 
-// expand returns the paths that a path with alternatives stands for.
+// expand returns the paths that a path with alternatives describes.
 func expand(path string) []string {
 	before, rest, found := strings.Cut(path, "{")
 	if !found {

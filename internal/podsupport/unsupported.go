@@ -170,7 +170,7 @@ func checkSizes(pod *corev1.Pod) field.ErrorList {
 	return errs
 }
 
-// checkAnnotations refuses an annotation that does not say what to do after the renewal of a token.
+// checkAnnotations refuses an invalid annotation about the action after the renewal of a token.
 func checkAnnotations(pod *corev1.Pod) field.ErrorList {
 	text, ok := pod.Annotations[podannotation.OnRenew]
 	if !ok {

@@ -189,7 +189,7 @@ func TestSchedulingWarnings(t *testing.T) {
 
 // Each field that the API's types have is in the table, or above or below one that is, or refused. The test sets every field
 // that can be reached without passing through a refused or a supported one.
-func TestWhatIsNotDeclaredIsRefused(t *testing.T) {
+func TestUndeclaredFieldsAreRefused(t *testing.T) {
 	t.Parallel()
 	seen := map[string]bool{}
 	var reach func(reflect.Type, string)

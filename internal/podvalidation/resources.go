@@ -28,8 +28,8 @@ func (c *checker) resources(r *corev1.ResourceRequirements, name func(corev1.Res
 		}
 	}
 	visit(r.Limits, limits, func(corev1.ResourceName, resource.Quantity) {})
-	visit(r.Requests, requests, func(key corev1.ResourceName, asked resource.Quantity) {
-		c.withinLimit(key, asked, r.Limits, limits, requests)
+	visit(r.Requests, requests, func(key corev1.ResourceName, request resource.Quantity) {
+		c.withinLimit(key, request, r.Limits, limits, requests)
 	})
 	if hugePages && !compute {
 		c.forbidden(p, "HugePages require cpu or memory")
@@ -37,17 +37,17 @@ func (c *checker) resources(r *corev1.ResourceRequirements, name func(corev1.Res
 	c.claimRefs(r.Claims, p.Child("claims"))
 }
 
-func (c *checker) withinLimit(name corev1.ResourceName, asked resource.Quantity, list corev1.ResourceList, limits, requests *field.Path) {
+func (c *checker) withinLimit(name corev1.ResourceName, request resource.Quantity, list corev1.ResourceList, limits, requests *field.Path) {
 	limit, limited := list[name]
 	overcommit := isNative(name) && !isHugePage(name)
 	switch {
 	case !limited && !overcommit:
 		c.required(limits, "Limit must be set for non overcommitable resources")
 	case !limited:
-	case !overcommit && asked.Cmp(limit) != 0:
-		c.invalid(requests, asked.String(), fmt.Sprintf("must be equal to %s limit of %s", name, limit.String()))
-	case asked.Cmp(limit) > 0:
-		c.invalid(requests, asked.String(), fmt.Sprintf("must be less than or equal to %s limit of %s", name, limit.String()))
+	case !overcommit && request.Cmp(limit) != 0:
+		c.invalid(requests, request.String(), fmt.Sprintf("must be equal to %s limit of %s", name, limit.String()))
+	case request.Cmp(limit) > 0:
+		c.invalid(requests, request.String(), fmt.Sprintf("must be less than or equal to %s limit of %s", name, limit.String()))
 	}
 }
 

@@ -102,7 +102,7 @@ func update(t *testing.T, to rest.Updater, name string, mutate func(*corev1.Secr
 	return s, err
 }
 
-func TestStoreFollowsItsStrategy(t *testing.T) {
+func TestStoreUsesItsStrategy(t *testing.T) {
 	t.Parallel()
 	store := newStore(t)
 	if err := create(t, store, "bad", ""); !apierrors.IsInvalid(err) {
@@ -156,7 +156,7 @@ func TestPartOnlyUpdates(t *testing.T) {
 	}
 }
 
-func TestWithStrategyLeavesTheStoreAlone(t *testing.T) {
+func TestWithStrategyDoesNotChangeTheStore(t *testing.T) {
 	t.Parallel()
 	store := newStore(t)
 	strategy := store.CreateStrategy.(registry.Strategy[*corev1.Secret])

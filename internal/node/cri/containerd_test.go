@@ -22,8 +22,8 @@ import (
 	"lanyard.dev/internal/podoptions"
 )
 
-// TestLife runs a pod from its creation to its removal, with a container that runs twice.
-func TestLife(t *testing.T) {
+// TestPodLifeCycle runs a pod from its creation to its removal, with a container that runs twice.
+func TestPodLifeCycle(t *testing.T) {
 	t.Parallel()
 	r := newRuntime(t)
 	before := time.Now()
@@ -99,7 +99,7 @@ func TestEnvironment(t *testing.T) {
 	container := &pod.Spec.Containers[0]
 	container.Image, container.Env = "lanyard.test/env:1", []corev1.EnvVar{{Name: "FROM", Value: "pod"}, {Name: "OWN", Value: "$(FROM) stays"}, {Name: "data-1", Value: "1"}, {Name: "a b:c", Value: "2"}}
 	if got, want := output(t, r, pod), "/tmp\nFROM=pod\nKEPT=image\nOWN=$(FROM) stays\ndata-1=1\na b:c=2\nnamed\n"; got != want {
-		t.Errorf("the container says\n%s\nwant\n%s", got, want)
+		t.Errorf("the container has the environment\n%s\nwant\n%s", got, want)
 	}
 	pod = podOf()
 	pod.Spec.Containers[0].Command, pod.Spec.Containers[0].WorkingDir = []string{"/bin/tool", "pwd"}, "/bin"
@@ -121,7 +121,7 @@ func TestMounts(t *testing.T) {
 		t.Errorf("exit code %d, want that of the refused write", ended.ExitCode)
 	}
 	if log := ran.logs(ran.id, &corev1.PodLogOptions{}); !strings.Contains(log, "contentcontent") || !strings.Contains(log, "read-only file system") {
-		t.Errorf("the container says %q", log)
+		t.Errorf("the output of the container is %q", log)
 	}
 	if written, err := os.ReadFile(filepath.Join(dir, "new")); string(written) != "written" {
 		t.Errorf("the container wrote %q, %v", written, err)
@@ -146,7 +146,7 @@ func TestNetwork(t *testing.T) {
 		if pod.UID == own.pod.UID {
 			own.awaitLog("serving")
 			if got := output(t, r, podOf("dial", pod.Sandboxes[0].IPs[0]+":8080", ";", "log", "reached")); got != "reached\n" {
-				t.Errorf("another pod says %q", got)
+				t.Errorf("the output of another pod is %q", got)
 			}
 		}
 	}
@@ -280,8 +280,8 @@ func TestExec(t *testing.T) {
 	})
 }
 
-// TestOthers checks that an agent does not touch the pods of another agent at the same runtime.
-func TestOthers(t *testing.T) {
+// TestPodsOfOtherAgents checks that an agent does not touch the pods of another agent at the same runtime.
+func TestPodsOfOtherAgents(t *testing.T) {
 	t.Parallel()
 	r, other := newRuntime(t), newRuntime(t)
 	pod := podOf("sleep")
@@ -321,8 +321,8 @@ func TestOthers(t *testing.T) {
 	}
 }
 
-// TestAway kills containerd while a container runs.
-func TestAway(t *testing.T) {
+// TestRuntimeUnavailable kills containerd while a container runs.
+func TestRuntimeUnavailable(t *testing.T) {
 	t.Parallel()
 	nodetest.Require(t)
 	var r *Runtime

@@ -117,7 +117,7 @@ func TestPull(t *testing.T) {
 	ran := start(t, r, podWith(ensure(t.Context(), r, pod, pullSecret(registry.Host, "somebody", "old"), pullSecret(registry.Host, "somebody", password)))(t))
 	ran.await(ran.id, Exited)
 	if log := ran.logs(ran.id, &corev1.PodLogOptions{}); log != "ran\n" {
-		t.Errorf("the pulled image says %q", log)
+		t.Errorf("the output of the pulled image is %q", log)
 	}
 	before := registry.Resolved()
 	if _, err := ensure(t.Context(), r, withImage(image, corev1.PullIfNotPresent)); err != nil || registry.Resolved() != before {

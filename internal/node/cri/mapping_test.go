@@ -236,7 +236,7 @@ func TestDriverOf(t *testing.T) {
 	}
 }
 
-func TestInfo(t *testing.T) {
+func TestParseInfo(t *testing.T) {
 	t.Parallel()
 	for text, want := range map[string]string{
 		`{"pid":7,"runtimeSpec":{"linux":{"namespaces":[{"type":"pid","path":"/p"},{"type":"network","path":"/n"}]}}}`: "/n",

@@ -112,7 +112,7 @@ func FuzzDockerConfig(f *testing.F) {
 	f.Fuzz(func(t *testing.T, data []byte, repository string, nested bool) {
 		ring := keyring{}
 		if err := ring.add(data, nested); err != nil && !errors.Is(err, errPullSecret) {
-			t.Errorf("an error that may tell: %v", err)
+			t.Errorf("the error may contain the secret: %v", err)
 		}
 		for _, one := range ring.find(repository) {
 			if text := redacted(errors.New(one.password+one.encoded()), one).Error(); strings.Contains(text, one.encoded()) && one.password != "" {

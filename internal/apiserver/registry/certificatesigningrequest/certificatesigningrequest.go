@@ -132,7 +132,7 @@ func Fields(r *certificatesv1.CertificateSigningRequest) fields.Set {
 // Columns are the columns of kubectl get csr.
 var Columns = []metav1.TableColumnDefinition{
 	{Name: "Name", Type: "string", Format: "name", Description: "Name of the request."},
-	{Name: "Age", Type: "string", Description: "Time since the request was made."},
+	{Name: "Age", Type: "string", Description: "Time since the request was created."},
 	{Name: "SignerName", Type: "string", Description: "Name of the signer."},
 	{Name: "Requestor", Type: "string", Description: "User who created the request."},
 	{Name: "RequestedDuration", Type: "string", Description: "How long the certificate is to be valid."},

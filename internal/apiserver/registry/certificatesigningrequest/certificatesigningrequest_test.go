@@ -261,7 +261,7 @@ func TestStorage(t *testing.T) {
 		t.Errorf("requester = %s %s %v %v, want the caller", s.Username, s.UID, s.Groups, s.Extra)
 	}
 	if len(first.Status.Conditions) > 0 {
-		t.Errorf("made with conditions %v", first.Status.Conditions)
+		t.Errorf("created with conditions %v", first.Status.Conditions)
 	}
 	forge := func(r *csr) {
 		r.Spec.Username, r.Spec.SignerName = "root", "example.com/other"

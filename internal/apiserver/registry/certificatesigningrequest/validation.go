@@ -65,16 +65,16 @@ func validateSpec(s *certificatesv1.CertificateSigningRequestSpec, path *field.P
 	return errs
 }
 
-func validateUsages(asked []certificatesv1.KeyUsage, path *field.Path) field.ErrorList {
-	if len(asked) == 0 {
+func validateUsages(requested []certificatesv1.KeyUsage, path *field.Path) field.ErrorList {
+	if len(requested) == 0 {
 		return field.ErrorList{field.Required(path, "usages must be provided")}
 	}
 	var errs field.ErrorList
-	for i, usage := range asked {
+	for i, usage := range requested {
 		if !slices.Contains(usages, usage) {
 			errs = append(errs, field.NotSupported(path.Index(i), usage, usages))
 		}
-		if slices.Contains(asked[:i], usage) {
+		if slices.Contains(requested[:i], usage) {
 			errs = append(errs, field.Duplicate(path.Index(i), usage))
 		}
 	}

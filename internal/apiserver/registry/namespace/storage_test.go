@@ -115,7 +115,7 @@ func TestCreate(t *testing.T) {
 		t.Errorf("%s is labelled %q", generated.Name, generated.Labels)
 	}
 	if !slices.Equal(s.furnished, []string{"shop", generated.Name}) {
-		t.Errorf("furnished %q before the answer", s.furnished)
+		t.Errorf("furnish was called for %q before the answer", s.furnished)
 	}
 	if _, err := s.create(t, &corev1.Namespace{ObjectMeta: storagetest.Meta("", "shop")}); !apierrors.IsAlreadyExists(err) {
 		t.Errorf("second creation: %v", err)
@@ -125,10 +125,10 @@ func TestCreate(t *testing.T) {
 	}
 	_, err := s.create(t, &corev1.Namespace{ObjectMeta: storagetest.Meta("", "bare")})
 	if err == nil || !strings.Contains(err.Error(), `namespace "bare" was created, but not yet its default service account and root CA: etcd is away`) {
-		t.Errorf("furnishing failed: %v", err)
+		t.Errorf("after furnish failed: %v", err)
 	}
 	if s.get(t, "bare") == nil {
-		t.Error("the namespace is gone that could not be furnished")
+		t.Error("the namespace does not exist after furnish failed")
 	}
 	if !slices.Equal(s.furnished, []string{"shop", generated.Name, "bare"}) {
 		t.Errorf("furnished %q", s.furnished)
@@ -163,7 +163,7 @@ func TestDeleteMarksAndWaits(t *testing.T) {
 		t.Errorf("after finalize: %+v", ns)
 	}
 	if _, _, err := s.delete(t, "shop", &metav1.DeleteOptions{}); !apierrors.IsNotFound(err) {
-		t.Errorf("delete of what is gone: %v", err)
+		t.Errorf("delete of a removed namespace: %v", err)
 	}
 }
 
@@ -178,7 +178,7 @@ func TestFinalizersOfMetadataHoldToo(t *testing.T) {
 		t.Fatal(err)
 	}
 	if s.get(t, "shop") == nil {
-		t.Fatal("gone in spite of a finalizer")
+		t.Fatal("removed in spite of a finalizer")
 	}
 	if _, gone, err := s.delete(t, "shop", &metav1.DeleteOptions{}); err != nil || gone {
 		t.Fatalf("deleting again: gone=%v, %v", gone, err)
@@ -191,7 +191,7 @@ func TestFinalizersOfMetadataHoldToo(t *testing.T) {
 	}
 }
 
-func TestFinalizeAloneDeletesNothing(t *testing.T) {
+func TestFinalizeDoesNotDelete(t *testing.T) {
 	t.Parallel()
 	s := newStorage(t)
 	s.named(t, "shop")
@@ -240,12 +240,12 @@ func TestDeleteConditions(t *testing.T) {
 		t.Errorf("conditions that hold: %v", err)
 	}
 	if ns := s.get(t, "shop"); ns.DeletionTimestamp == nil {
-		t.Error("nothing happened")
+		t.Error("the namespace is not being deleted")
 	}
 }
 
-// TestWhoMayChangeWhat sends the same update to the resource and to each of its subresources.
-func TestWhoMayChangeWhat(t *testing.T) {
+// TestFieldsThatEachPartMayChange sends the same update to the resource and to each of its subresources.
+func TestFieldsThatEachPartMayChange(t *testing.T) {
 	t.Parallel()
 	s := newStorage(t)
 	change := func(ns *corev1.Namespace) {
@@ -282,7 +282,7 @@ func TestWhoMayChangeWhat(t *testing.T) {
 	}
 }
 
-func TestStorageTellsWhenItIsReady(t *testing.T) {
+func TestStorageReadiness(t *testing.T) {
 	t.Parallel()
 	s := newStorage(t)
 	var ready rest.StorageWithReadiness = s.Namespace

@@ -87,7 +87,7 @@ func process(p *corev1.Pod) {
 	p.Annotations = map[string]string{podannotation.Process: "true"}
 }
 
-func TestWhoMayChangeWhat(t *testing.T) {
+func TestFieldsThatEachPartMayChange(t *testing.T) {
 	t.Parallel()
 	s := newStorage(t)
 	made := s.create(t, "p", func(p *corev1.Pod) {
@@ -152,7 +152,7 @@ func TestGracefulDeletion(t *testing.T) {
 	}{
 		{"spec", onNode, nil, nil, 30},
 		{"own-period", func(p *corev1.Pod) { onNode(p); p.Spec.TerminationGracePeriodSeconds = ptr.To[int64](5) }, nil, nil, 5},
-		{"asked", onNode, nil, ptr.To[int64](7), 7},
+		{"requested", onNode, nil, ptr.To[int64](7), 7},
 		{"at-once", onNode, nil, ptr.To[int64](0), -1},
 		{"negative", onNode, nil, ptr.To[int64](-3), 1},
 		{"no-node", func(*corev1.Pod) {}, nil, ptr.To[int64](7), -1},
@@ -186,9 +186,9 @@ func TestGracefulDeletion(t *testing.T) {
 	}
 }
 
-// TestDeletionCannotBeTakenBack tries to keep a deleted pod, and so its tokens, alive, as the holder of a stolen node
+// TestDeletionIsFinal tries to keep a deleted pod, and so its tokens, alive, as the holder of a stolen node
 // credential could.
-func TestDeletionCannotBeTakenBack(t *testing.T) {
+func TestDeletionIsFinal(t *testing.T) {
 	t.Parallel()
 	s := newStorage(t)
 	s.create(t, "p", onNode)
@@ -282,9 +282,9 @@ func TestBinding(t *testing.T) {
 	}
 }
 
-// TestAnnotationsThatRun tries to change, through the pod and through its status, the annotations that name a command to
+// TestAnnotationsOfCommandsAreImmutable tries to change, through the pod and through its status, the annotations that name a command to
 // run or that limit the life of the pod.
-func TestAnnotationsThatRun(t *testing.T) {
+func TestAnnotationsOfCommandsAreImmutable(t *testing.T) {
 	t.Parallel()
 	s := newStorage(t)
 	s.create(t, "pod", onNode)
@@ -374,7 +374,7 @@ type warned []string
 func (w *warned) AddWarning(_, text string) { *w = append(*w, text) }
 
 // The agent refuses such pods, so the client that creates one is warned. A kubelet may run them, so they are accepted.
-func TestCreatorIsWarnedOfWhatTheAgentRefuses(t *testing.T) {
+func TestFieldsThatTheAgentRefusesDrawWarnings(t *testing.T) {
 	t.Parallel()
 	s := newStorage(t)
 	probe := &corev1.Probe{ProbeHandler: corev1.ProbeHandler{Exec: &corev1.ExecAction{Command: []string{"true"}}}}

@@ -97,9 +97,9 @@ func TestConnectRequiresCreate(t *testing.T) {
 				return NewPortForwardREST(onePod{pod}, noNodes{}, az)
 			},
 		} {
-			var asked authorizer.Attributes
+			var attributes authorizer.Attributes
 			r := make(authorizer.AuthorizerFunc(func(_ context.Context, a authorizer.Attributes) (authorizer.Decision, string, error) {
-				asked = a
+				attributes = a
 				return test.decision, "", test.err
 			}))
 			ctx := request.WithUser(t.Context(), &user.DefaultInfo{Name: "jane"})
@@ -114,8 +114,8 @@ func TestConnectRequiresCreate(t *testing.T) {
 			if test.err == nil && !test.passes && !apierrors.IsForbidden(err) {
 				t.Errorf("%s, %s: %v is not forbidden", name, subresource, err)
 			}
-			if asked.GetVerb() != "create" || asked.GetSubresource() != subresource || asked.GetNamespace() != "ns" || asked.GetName() != "p" || asked.GetUser().GetName() != "jane" {
-				t.Errorf("%s, %s: asked %+v", name, subresource, asked)
+			if attributes.GetVerb() != "create" || attributes.GetSubresource() != subresource || attributes.GetNamespace() != "ns" || attributes.GetName() != "p" || attributes.GetUser().GetName() != "jane" {
+				t.Errorf("%s, %s: authorized %+v", name, subresource, attributes)
 			}
 		}
 	}

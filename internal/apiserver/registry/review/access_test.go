@@ -27,15 +27,15 @@ type policy struct{ authorizer.AuthorizerFunc }
 func newPolicy() policy {
 	return policy{func(_ context.Context, a authorizer.Attributes) (authorizer.Decision, string, error) {
 		who := a.GetUser()
-		asked := strings.Join([]string{
+		selectors := strings.Join([]string{
 			who.GetName(), who.GetUID(), strings.Join(who.GetGroups(), "+"), strings.Join(who.GetExtra()["k"], "+"), a.GetVerb(), a.GetPath(),
 			a.GetNamespace(), a.GetAPIGroup(), a.GetAPIVersion(), a.GetResource(), a.GetSubresource(), a.GetName(),
 		}, "|")
 		switch a.GetVerb() {
 		case "get":
-			return authorizer.DecisionAllow, asked, nil
+			return authorizer.DecisionAllow, selectors, nil
 		case "never":
-			return authorizer.DecisionDeny, asked, nil
+			return authorizer.DecisionDeny, selectors, nil
 		case "unsure":
 			return authorizer.DecisionNoOpinion, "", errors.New("storage watch has not progressed in time")
 		}
@@ -150,17 +150,17 @@ func TestAccessInvalid(t *testing.T) {
 		ask     runtime.Object
 		want    string
 	}{
-		{"nothing asked", review.NewSubject(az), subject(func(*authorizationv1.SubjectAccessReviewSpec) {}),
+		{"neither resource nor path", review.NewSubject(az), subject(func(*authorizationv1.SubjectAccessReviewSpec) {}),
 			"spec.resourceAttributes: Invalid value: null: exactly one of nonResourceAttributes or resourceAttributes must be specified"},
-		{"both asked", review.NewSubject(az), subject(func(s *authorizationv1.SubjectAccessReviewSpec) {
+		{"resource and path", review.NewSubject(az), subject(func(s *authorizationv1.SubjectAccessReviewSpec) {
 			s.ResourceAttributes, s.NonResourceAttributes = resource("get"), path("get")
 		}), "cannot be specified in combination with resourceAttributes"},
-		{"nobody", review.NewSubject(az), subject(func(s *authorizationv1.SubjectAccessReviewSpec) {
+		{"no user", review.NewSubject(az), subject(func(s *authorizationv1.SubjectAccessReviewSpec) {
 			s.User, s.Groups, s.ResourceAttributes = "", nil, resource("get")
 		}), `spec.user: Invalid value: "": at least one of user or group must be specified`},
 		{"metadata", review.NewSubject(az), &authorizationv1.SubjectAccessReview{ObjectMeta: metav1.ObjectMeta{Name: "x"},
 			Spec: of(func(s *authorizationv1.SubjectAccessReviewSpec) { s.ResourceAttributes = resource("get") })}, "metadata: Invalid value"},
-		{"self, nothing asked", review.NewSelf(az), &authorizationv1.SelfSubjectAccessReview{}, "exactly one of"},
+		{"self, neither resource nor path", review.NewSelf(az), &authorizationv1.SelfSubjectAccessReview{}, "exactly one of"},
 		{"local, path", review.NewLocal(az), local("ns", func(s *authorizationv1.SubjectAccessReviewSpec) { s.NonResourceAttributes = path("get") }),
 			"disallowed on this kind of request"},
 		{"local, another namespace", review.NewLocal(az), local("other", func(s *authorizationv1.SubjectAccessReviewSpec) { s.ResourceAttributes = resource("get") }),
@@ -181,7 +181,7 @@ func TestAccessBadRequests(t *testing.T) {
 	storage := review.NewSelf(newPolicy())
 	ask := &authorizationv1.SelfSubjectAccessReview{Spec: authorizationv1.SelfSubjectAccessReviewSpec{ResourceAttributes: resource("get")}}
 	if _, err := storage.Create(t.Context(), ask, nil, &metav1.CreateOptions{}); !apierrors.IsBadRequest(err) {
-		t.Errorf("nobody asks: %v", err)
+		t.Errorf("no user on the request: %v", err)
 	}
 	if _, err := answer(t, storage, &corev1.Pod{}); !apierrors.IsBadRequest(err) {
 		t.Errorf("another kind: %v", err)
@@ -200,14 +200,14 @@ func TestSelectors(t *testing.T) {
 	az := authorizer.AuthorizerFunc(func(_ context.Context, a authorizer.Attributes) (authorizer.Decision, string, error) {
 		fields, _ := a.GetFieldSelector()
 		labels, _ := a.GetLabelSelector()
-		var asked []string
+		var selectors []string
 		for _, r := range fields {
-			asked = append(asked, fmt.Sprint(r.Field, " ", r.Operator, " ", r.Value))
+			selectors = append(selectors, fmt.Sprint(r.Field, " ", r.Operator, " ", r.Value))
 		}
 		for _, r := range labels {
-			asked = append(asked, r.String())
+			selectors = append(selectors, r.String())
 		}
-		return authorizer.DecisionAllow, strings.Join(asked, "; "), nil
+		return authorizer.DecisionAllow, strings.Join(selectors, "; "), nil
 	})
 	type field = authorizationv1.FieldSelectorAttributes
 	type label = authorizationv1.LabelSelectorAttributes
@@ -216,22 +216,22 @@ func TestSelectors(t *testing.T) {
 	one := metav1.FieldSelectorRequirement{Key: "spec.nodeName", Operator: metav1.FieldSelectorOpIn, Values: []string{"n"}}
 	const ignored = "spec.resourceAttributes.%s partially ignored due to parse error"
 	for name, test := range map[string]struct {
-		field            *field
-		label            *label
-		asked, evaluates string
-		invalid          string
+		field                *field
+		label                *label
+		selectors, evaluates string
+		invalid              string
 	}{
 		"none":                   {},
-		"a field, as in a query": {field: &field{RawSelector: "spec.nodeName=n,metadata.name!=m"}, asked: "metadata.name != m; spec.nodeName = n"},
-		"a field":                {field: fields(one), asked: "spec.nodeName = n"},
-		"not a field":            {field: fields(metav1.FieldSelectorRequirement{Key: "a", Operator: metav1.FieldSelectorOpNotIn, Values: []string{"b"}}), asked: "a != b"},
-		"two values":             {field: fields(one, metav1.FieldSelectorRequirement{Key: "a", Operator: metav1.FieldSelectorOpIn, Values: []string{"b", "c"}}), asked: "spec.nodeName = n", evaluates: fmt.Sprintf(ignored, "fieldSelector")},
+		"a field, as in a query": {field: &field{RawSelector: "spec.nodeName=n,metadata.name!=m"}, selectors: "metadata.name != m; spec.nodeName = n"},
+		"a field":                {field: fields(one), selectors: "spec.nodeName = n"},
+		"not a field":            {field: fields(metav1.FieldSelectorRequirement{Key: "a", Operator: metav1.FieldSelectorOpNotIn, Values: []string{"b"}}), selectors: "a != b"},
+		"two values":             {field: fields(one, metav1.FieldSelectorRequirement{Key: "a", Operator: metav1.FieldSelectorOpIn, Values: []string{"b", "c"}}), selectors: "spec.nodeName = n", evaluates: fmt.Sprintf(ignored, "fieldSelector")},
 		"a field that exists":    {field: fields(metav1.FieldSelectorRequirement{Key: "a", Operator: metav1.FieldSelectorOpExists}), evaluates: fmt.Sprintf(ignored, "fieldSelector")},
-		"an unknown operator":    {field: fields(one, metav1.FieldSelectorRequirement{Key: "a", Operator: "Like", Values: []string{"b"}}), asked: "spec.nodeName = n", evaluates: "not a valid field selector operator"},
+		"an unknown operator":    {field: fields(one, metav1.FieldSelectorRequirement{Key: "a", Operator: "Like", Values: []string{"b"}}), selectors: "spec.nodeName = n", evaluates: "not a valid field selector operator"},
 		"a garbled query":        {field: &field{RawSelector: "spec.nodeName"}, evaluates: fmt.Sprintf(ignored, "fieldSelector")},
-		"labels, as in a query":  {label: &label{RawSelector: "a in (b,c),!d"}, asked: "a in (b,c); !d"},
+		"labels, as in a query":  {label: &label{RawSelector: "a in (b,c),!d"}, selectors: "a in (b,c); !d"},
 		"labels": {label: labels(metav1.LabelSelectorRequirement{Key: "a", Operator: metav1.LabelSelectorOpExists}, metav1.LabelSelectorRequirement{Key: "b", Operator: metav1.LabelSelectorOpIn, Values: []string{"c"}}),
-			asked: "a; b in (c)"},
+			selectors: "a; b in (c)"},
 		"a malformed label":    {label: labels(metav1.LabelSelectorRequirement{Key: "a b", Operator: metav1.LabelSelectorOpExists}), evaluates: fmt.Sprintf(ignored, "labelSelector")},
 		"garbled labels":       {label: &label{RawSelector: "a in"}, evaluates: fmt.Sprintf(ignored, "labelSelector")},
 		"both forms":           {field: &field{RawSelector: "a=b", Requirements: fields(one).Requirements}, invalid: "spec.resourceAttributes.fieldSelector.rawSelector"},
@@ -239,7 +239,7 @@ func TestSelectors(t *testing.T) {
 		"no key":               {field: fields(metav1.FieldSelectorRequirement{Operator: metav1.FieldSelectorOpExists}), invalid: "fieldSelector.requirements[0].key"},
 		"no values":            {label: labels(metav1.LabelSelectorRequirement{Key: "a", Operator: metav1.LabelSelectorOpNotIn}), invalid: "labelSelector.requirements[0].values"},
 		"values of what is":    {field: fields(metav1.FieldSelectorRequirement{Key: "a", Operator: metav1.FieldSelectorOpExists, Values: []string{"b"}}), invalid: "fieldSelector.requirements[0].values"},
-		"both, of both kinds":  {field: fields(one), label: &label{RawSelector: "a=b"}, asked: "spec.nodeName = n; a=b"},
+		"both, of both kinds":  {field: fields(one), label: &label{RawSelector: "a=b"}, selectors: "spec.nodeName = n; a=b"},
 		"labels none can have": {label: &label{RawSelector: "a=" + strings.Repeat("b", 64)}, evaluates: fmt.Sprintf(ignored, "labelSelector")},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -257,8 +257,8 @@ func TestSelectors(t *testing.T) {
 				t.Fatal(err)
 			}
 			got := statusOf(out)
-			if got.Reason != test.asked || (got.EvaluationError == "") != (test.evaluates == "") || !strings.Contains(got.EvaluationError, test.evaluates) {
-				t.Errorf("asked %q, %q; want %q, %q", got.Reason, got.EvaluationError, test.asked, test.evaluates)
+			if got.Reason != test.selectors || (got.EvaluationError == "") != (test.evaluates == "") || !strings.Contains(got.EvaluationError, test.evaluates) {
+				t.Errorf("selectors %q, %q; want %q, %q", got.Reason, got.EvaluationError, test.selectors, test.evaluates)
 			}
 		})
 	}

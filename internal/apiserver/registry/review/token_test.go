@@ -23,11 +23,11 @@ import (
 type tokens struct{}
 
 func (tokens) AuthenticateToken(ctx context.Context, text string) (*authenticator.Response, bool, error) {
-	asked, _ := authenticator.AudiencesFrom(ctx)
+	requested, _ := authenticator.AudiencesFrom(ctx)
 	who := &user.DefaultInfo{Name: "robot", UID: "u", Groups: []string{"g"}, Extra: map[string][]string{"k": {"v"}}}
 	switch text {
 	case "good":
-		both := authenticator.Audiences{"api", "vault"}.Intersect(asked)
+		both := authenticator.Audiences{"api", "vault"}.Intersect(requested)
 		if len(both) == 0 {
 			return nil, false, errors.New("token audiences are invalid for the target audiences")
 		}
@@ -37,7 +37,7 @@ func (tokens) AuthenticateToken(ctx context.Context, text string) (*authenticato
 	case "expired":
 		return nil, false, errors.New("service account token has expired")
 	case "userless":
-		return &authenticator.Response{Audiences: asked}, true, nil
+		return &authenticator.Response{Audiences: requested}, true, nil
 	}
 	return nil, false, nil
 }
@@ -136,7 +136,7 @@ func TestSelfBadRequests(t *testing.T) {
 	known := request.WithUser(t.Context(), &user.DefaultInfo{Name: "robot"})
 	review := &authenticationv1.SelfSubjectReview{}
 	if _, err := storage.Create(t.Context(), review, nil, &metav1.CreateOptions{}); !apierrors.IsBadRequest(err) {
-		t.Errorf("nobody: %v", err)
+		t.Errorf("no user: %v", err)
 	}
 	if _, err := storage.Create(known, &corev1.Pod{}, nil, &metav1.CreateOptions{}); !apierrors.IsBadRequest(err) {
 		t.Errorf("another kind: %v", err)

@@ -75,14 +75,14 @@ func world() anchors {
 
 // issuer records the requests for tokens.
 type issuer struct {
-	asked []token.Request
-	err   error
+	requests []token.Request
+	err      error
 }
 
 var issued = time.Date(2026, 8, 1, 12, 0, 0, 0, time.UTC)
 
 func (i *issuer) Issue(r token.Request) (string, *token.Claims, error) {
-	i.asked = append(i.asked, r)
+	i.requests = append(i.requests, r)
 	if i.err != nil {
 		return "", nil, i.err
 	}
@@ -98,7 +98,7 @@ func (a *advice) AddWarning(_, text string) { *a = append(*a, text) }
 type answer struct {
 	out      *authenticationv1.TokenRequest
 	err      error
-	asked    []token.Request
+	requests []token.Request
 	warnings advice
 	audited  map[string]string
 }
@@ -118,7 +118,7 @@ func ask(t *testing.T, name string, req *authenticationv1.TokenRequest, configur
 	}
 	out, err := serviceaccount.NewTokenREST(config).Create(warning.WithWarningRecorder(ctx, &a.warnings), name, req, nil, options)
 	a.out, _ = out.(*authenticationv1.TokenRequest)
-	a.err, a.asked = err, signs.asked
+	a.err, a.requests = err, signs.requests
 	a.audited = audit.AuditContextFrom(ctx).GetEventAnnotations()
 	return a
 }
@@ -181,8 +181,8 @@ func TestIssue(t *testing.T) {
 			if a.err != nil {
 				t.Fatal(a.err)
 			}
-			if diff := cmp.Diff([]token.Request{test.want}, a.asked); diff != "" {
-				t.Errorf("asked of the issuer (-want +got):\n%s", diff)
+			if diff := cmp.Diff([]token.Request{test.want}, a.requests); diff != "" {
+				t.Errorf("requests to the issuer (-want +got):\n%s", diff)
 			}
 			s := a.out.Status
 			if s.Token != "the-token" || !s.ExpirationTimestamp.Time.Equal(issued.Add(test.want.Lifetime)) {
@@ -215,7 +215,7 @@ func TestRefusals(t *testing.T) {
 	}{
 		{"no such account", "nobody", spec(nil), apierrors.IsNotFound, `serviceaccounts "nobody" not found`},
 		{"account in deletion", "leaving", spec(nil), apierrors.IsConflict, "is being deleted"},
-		{"account made again", "robot", ofAccount("old"), apierrors.IsConflict, "the UID in the token request (old) does not match the UID of the service account (robot-uid)"},
+		{"account created again", "robot", ofAccount("old"), apierrors.IsConflict, "the UID in the token request (old) does not match the UID of the service account (robot-uid)"},
 		{"pod past its grace period", "robot", bound("Pod", "ended", ""), apierrors.IsConflict, `"ended": the object is being deleted`},
 		{"secret in deletion", "robot", bound("Secret", "leaving", ""), apierrors.IsConflict, "is being deleted"},
 		{"node in deletion", "robot", bound("Node", "leaving", ""), apierrors.IsConflict, "is being deleted"},
@@ -249,8 +249,8 @@ func TestRefusals(t *testing.T) {
 			if a.err == nil || !test.is(a.err) || !strings.Contains(a.err.Error(), test.want) {
 				t.Errorf("got %v, want %q", a.err, test.want)
 			}
-			if a.out != nil || len(a.asked) > 0 || len(a.audited) > 0 {
-				t.Errorf("a refused request was answered %+v, asked %+v, audited %v", a.out, a.asked, a.audited)
+			if a.out != nil || len(a.requests) > 0 || len(a.audited) > 0 {
+				t.Errorf("a refused request was answered %+v, requests %+v, audited %v", a.out, a.requests, a.audited)
 			}
 		})
 	}
@@ -265,8 +265,8 @@ func TestCutLifetimeDrawsAWarning(t *testing.T) {
 	if !slices.Equal(a.warnings, advice{"requested expiration of 7201 seconds shortened to 7200 seconds"}) {
 		t.Errorf("warnings %q", a.warnings)
 	}
-	if *a.out.Spec.ExpirationSeconds != 7200 || a.asked[0].Lifetime != 2*time.Hour {
-		t.Errorf("got %+v, asked %+v", a.out.Spec, a.asked)
+	if *a.out.Spec.ExpirationSeconds != 7200 || a.requests[0].Lifetime != 2*time.Hour {
+		t.Errorf("got %+v, requests %+v", a.out.Spec, a.requests)
 	}
 }
 
@@ -274,8 +274,8 @@ func TestCutLifetimeDrawsAWarning(t *testing.T) {
 func TestCutDefaultLifetime(t *testing.T) {
 	t.Parallel()
 	a := ask(t, "robot", spec(nil), func(c *serviceaccount.TokenConfig, _ *metav1.CreateOptions) { c.Lifetimes.Max = 20 * time.Minute })
-	if a.err != nil || a.asked[0].Lifetime != 20*time.Minute || len(a.warnings) != 1 {
-		t.Errorf("got %v, %+v, %q", a.err, a.asked, a.warnings)
+	if a.err != nil || a.requests[0].Lifetime != 20*time.Minute || len(a.warnings) != 1 {
+		t.Errorf("got %v, %+v, %q", a.err, a.requests, a.warnings)
 	}
 }
 
@@ -293,8 +293,8 @@ func TestDryRunIssuesNothing(t *testing.T) {
 	forged := spec(nil)
 	forged.Status.Token = "forged"
 	a := ask(t, "robot", forged, dry)
-	if a.err != nil || a.out.Status.Token != "" || len(a.asked) > 0 || len(a.audited) > 0 {
-		t.Errorf("got %+v, %v, asked %+v, audited %v", a.out, a.err, a.asked, a.audited)
+	if a.err != nil || a.out.Status.Token != "" || len(a.requests) > 0 || len(a.audited) > 0 {
+		t.Errorf("got %+v, %v, requests %+v, audited %v", a.out, a.err, a.requests, a.audited)
 	}
 	if a := ask(t, "robot", lasting(1), dry); !apierrors.IsInvalid(a.err) {
 		t.Errorf("a bad request: %v", a.err)
@@ -312,15 +312,15 @@ func TestAdmissionSeesACopyAndMayRefuse(t *testing.T) {
 	}
 	req := spec(nil)
 	_, err := storage.Create(ctx, "robot", req, refuse, &metav1.CreateOptions{})
-	if err == nil || err.Error() != "admission says no" || len(signs.asked) > 0 || len(req.Spec.Audiences) > 0 {
-		t.Errorf("got %v, asked %+v, request %+v", err, signs.asked, req)
+	if err == nil || err.Error() != "admission says no" || len(signs.requests) > 0 || len(req.Spec.Audiences) > 0 {
+		t.Errorf("got %v, requests %+v, request %+v", err, signs.requests, req)
 	}
 	if _, err := storage.Create(ctx, "robot", &corev1.Pod{}, nil, &metav1.CreateOptions{}); !apierrors.IsBadRequest(err) {
 		t.Errorf("another kind: %v", err)
 	}
 }
 
-func TestTooLargeATokenIsTheCallersFault(t *testing.T) {
+func TestTooLargeTokenIsInvalid(t *testing.T) {
 	t.Parallel()
 	a := ask(t, "robot", spec(nil), func(c *serviceaccount.TokenConfig, _ *metav1.CreateOptions) {
 		c.Issuer = &issuer{err: token.ErrTooLarge}
