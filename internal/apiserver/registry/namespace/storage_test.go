@@ -22,14 +22,14 @@ import (
 type storage struct {
 	*storagetest.Namespaces
 	base      *storagetest.Storage
-	furnished []string
+	completed []string
 }
 
 func newStorage(t *testing.T) *storage {
 	t.Helper()
 	s := &storage{base: storagetest.Start(t)}
 	s.Namespaces = s.base.Namespaces(s.base, func(_ context.Context, name string) error {
-		s.furnished = append(s.furnished, name)
+		s.completed = append(s.completed, name)
 		if name == "bare" {
 			return errors.New("etcd is away")
 		}
@@ -114,8 +114,8 @@ func TestCreate(t *testing.T) {
 	if generated.Labels["kubernetes.io/metadata.name"] != generated.Name {
 		t.Errorf("%s is labelled %q", generated.Name, generated.Labels)
 	}
-	if !slices.Equal(s.furnished, []string{"shop", generated.Name}) {
-		t.Errorf("furnish was called for %q before the answer", s.furnished)
+	if !slices.Equal(s.completed, []string{"shop", generated.Name}) {
+		t.Errorf("addDefaults was called for %q before the answer", s.completed)
 	}
 	if _, err := s.create(t, &corev1.Namespace{ObjectMeta: storagetest.Meta("", "shop")}); !apierrors.IsAlreadyExists(err) {
 		t.Errorf("second creation: %v", err)
@@ -125,13 +125,13 @@ func TestCreate(t *testing.T) {
 	}
 	_, err := s.create(t, &corev1.Namespace{ObjectMeta: storagetest.Meta("", "bare")})
 	if err == nil || !strings.Contains(err.Error(), `namespace "bare" was created, but not yet its default service account and root CA: etcd is away`) {
-		t.Errorf("after furnish failed: %v", err)
+		t.Errorf("after addDefaults failed: %v", err)
 	}
 	if s.get(t, "bare") == nil {
-		t.Error("the namespace does not exist after furnish failed")
+		t.Error("the namespace does not exist after addDefaults failed")
 	}
-	if !slices.Equal(s.furnished, []string{"shop", generated.Name, "bare"}) {
-		t.Errorf("furnished %q", s.furnished)
+	if !slices.Equal(s.completed, []string{"shop", generated.Name, "bare"}) {
+		t.Errorf("completed %q", s.completed)
 	}
 }
 
