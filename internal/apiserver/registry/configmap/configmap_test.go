@@ -103,13 +103,7 @@ func TestRowAndFields(t *testing.T) {
 	t.Parallel()
 	cm := valid()
 	cm.CreationTimestamp = metav1.NewTime(now.Add(-5 * time.Minute))
-	row := configmap.Row(cm, now)
-	if diff := cmp.Diff([]any{"kube-root-ca.crt", int64(2), "5m"}, row); diff != "" {
-		t.Errorf("row (-want +got):\n%s", diff)
-	}
-	if len(row) != len(configmap.Columns) {
-		t.Errorf("%d cells for %d columns", len(row), len(configmap.Columns))
-	}
+	fieldtest.CheckRow(t, configmap.Columns, configmap.Row(cm, now), "kube-root-ca.crt", int64(2), "5m")
 	want := fields.Set{"metadata.name": "kube-root-ca.crt", "metadata.namespace": "shop"}
 	if diff := cmp.Diff(want, registry.NamespacedFields(cm)); diff != "" {
 		t.Errorf("fields (-want +got):\n%s", diff)

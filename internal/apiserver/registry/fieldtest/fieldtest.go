@@ -1,4 +1,4 @@
-// Package fieldtest compares the faults of a validation with the expected ones, in tests.
+// Package fieldtest compares the faults of a validation, and the rows of a table, with the expected ones, in tests.
 //
 // It depends on no kind, so that tests of domain packages can use it too. Only tests import it.
 package fieldtest
@@ -7,6 +7,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 )
 
@@ -63,6 +65,17 @@ func Check(t testing.TB, got field.ErrorList, want ...Fault) {
 		if !ok {
 			t.Errorf("missing fault %+v among %v", want[i], got)
 		}
+	}
+}
+
+// CheckRow checks the cells of a row of a table, and that there is one for each column.
+func CheckRow(t testing.TB, columns []metav1.TableColumnDefinition, row []any, want ...any) {
+	t.Helper()
+	if diff := cmp.Diff(want, row); diff != "" {
+		t.Errorf("row (-want +got):\n%s", diff)
+	}
+	if len(row) != len(columns) {
+		t.Errorf("%d cells for %d columns", len(row), len(columns))
 	}
 }
 

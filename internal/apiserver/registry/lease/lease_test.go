@@ -81,13 +81,7 @@ func TestRowAndFields(t *testing.T) {
 	t.Parallel()
 	l := valid()
 	l.CreationTimestamp = metav1.NewTime(now.Add(-400 * 24 * time.Hour))
-	row := lease.Row(l, now)
-	if diff := cmp.Diff([]any{"node-1", "node-1", "400d"}, row); diff != "" {
-		t.Errorf("row (-want +got):\n%s", diff)
-	}
-	if len(row) != len(lease.Columns) {
-		t.Errorf("%d cells for %d columns", len(row), len(lease.Columns))
-	}
+	fieldtest.CheckRow(t, lease.Columns, lease.Row(l, now), "node-1", "node-1", "400d")
 	if got := lease.Row(&coordinationv1.Lease{}, now)[1]; got != "" {
 		t.Errorf("holder of a free lease = %q", got)
 	}

@@ -143,13 +143,7 @@ func TestRowAndFields(t *testing.T) {
 	t.Parallel()
 	ns := valid()
 	ns.CreationTimestamp = metav1.NewTime(now.Add(-26 * time.Hour))
-	row := namespace.Row(ns, now)
-	if diff := cmp.Diff([]any{"shop", "Active", "26h"}, row); diff != "" {
-		t.Errorf("row (-want +got):\n%s", diff)
-	}
-	if len(row) != len(namespace.Columns) {
-		t.Errorf("%d cells for %d columns", len(row), len(namespace.Columns))
-	}
+	fieldtest.CheckRow(t, namespace.Columns, namespace.Row(ns, now), "shop", "Active", "26h")
 	want := fields.Set{"metadata.name": "shop", "name": "shop", "status.phase": "Active"}
 	if diff := cmp.Diff(want, namespace.Fields(ns)); diff != "" {
 		t.Errorf("fields (-want +got):\n%s", diff)

@@ -85,13 +85,7 @@ func TestRoleRowAndFields(t *testing.T) {
 	t.Parallel()
 	r := validRole()
 	r.CreationTimestamp = metav1.Date(2026, 5, 1, 10, 0, 0, 0, time.UTC)
-	row := rbac.RoleRow(r, time.Time{})
-	if diff := cmp.Diff([]any{"pod-reader", "2026-05-01T10:00:00Z"}, row); diff != "" {
-		t.Errorf("row (-want +got):\n%s", diff)
-	}
-	if len(row) != len(rbac.RoleColumns) {
-		t.Errorf("%d cells for %d columns", len(row), len(rbac.RoleColumns))
-	}
+	fieldtest.CheckRow(t, rbac.RoleColumns, rbac.RoleRow(r, time.Time{}), "pod-reader", "2026-05-01T10:00:00Z")
 	want := fields.Set{"metadata.name": "pod-reader", "metadata.namespace": "shop"}
 	if diff := cmp.Diff(want, registry.NamespacedFields(r)); diff != "" {
 		t.Errorf("fields (-want +got):\n%s", diff)
@@ -158,13 +152,7 @@ func TestClusterRoleUpdateKeepsAnOldLabelValue(t *testing.T) {
 func TestClusterRoleRowAndFields(t *testing.T) {
 	t.Parallel()
 	r := validClusterRole()
-	row := rbac.ClusterRoleRow(r, time.Time{})
-	if diff := cmp.Diff([]any{"system:metrics", "<unknown>"}, row); diff != "" {
-		t.Errorf("row (-want +got):\n%s", diff)
-	}
-	if len(row) != len(rbac.ClusterRoleColumns) {
-		t.Errorf("%d cells for %d columns", len(row), len(rbac.ClusterRoleColumns))
-	}
+	fieldtest.CheckRow(t, rbac.ClusterRoleColumns, rbac.ClusterRoleRow(r, time.Time{}), "system:metrics", "<unknown>")
 	if diff := cmp.Diff(fields.Set{"metadata.name": "system:metrics"}, registry.ClusterFields(r)); diff != "" {
 		t.Errorf("fields (-want +got):\n%s", diff)
 	}

@@ -182,13 +182,7 @@ func TestRowAndFields(t *testing.T) {
 	t.Parallel()
 	s := valid()
 	s.CreationTimestamp = metav1.NewTime(now.Add(-90 * time.Second))
-	row := secret.Row(s, now)
-	if diff := cmp.Diff([]any{"db", "Opaque", int64(1), "90s"}, row); diff != "" {
-		t.Errorf("row (-want +got):\n%s", diff)
-	}
-	if len(row) != len(secret.Columns) {
-		t.Errorf("%d cells for %d columns", len(row), len(secret.Columns))
-	}
+	fieldtest.CheckRow(t, secret.Columns, secret.Row(s, now), "db", "Opaque", int64(1), "90s")
 	want := fields.Set{"metadata.name": "db", "metadata.namespace": "shop", "type": "Opaque"}
 	if diff := cmp.Diff(want, secret.Fields(s)); diff != "" {
 		t.Errorf("fields (-want +got):\n%s", diff)

@@ -64,13 +64,7 @@ func TestValidateUpdate(t *testing.T) {
 func TestRowAndFields(t *testing.T) {
 	t.Parallel()
 	account := valid()
-	row := serviceaccount.Row(account, now)
-	if diff := cmp.Diff([]any{"build.bot", "<unknown>"}, row); diff != "" {
-		t.Errorf("row (-want +got):\n%s", diff)
-	}
-	if len(row) != len(serviceaccount.Columns) {
-		t.Errorf("%d cells for %d columns", len(row), len(serviceaccount.Columns))
-	}
+	fieldtest.CheckRow(t, serviceaccount.Columns, serviceaccount.Row(account, now), "build.bot", "<unknown>")
 	want := fields.Set{"metadata.name": "build.bot", "metadata.namespace": "ci"}
 	if diff := cmp.Diff(want, registry.NamespacedFields(account)); diff != "" {
 		t.Errorf("fields (-want +got):\n%s", diff)
