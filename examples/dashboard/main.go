@@ -1,5 +1,5 @@
-// Dashboard is the program of the walk in docs/walk.md: a client of the API that knows nothing of Lanyard. It finds the server,
-// its CA and its token where every in-cluster client looks, and says who it is and what it sees.
+// Dashboard is the program of docs/walk.md: a client of the Kubernetes API that contains nothing specific to Lanyard. It uses
+// client-go's in-cluster configuration for the server, its CA and the token, and prints its user name and what it can see.
 package main
 
 import (
@@ -20,7 +20,7 @@ import (
 const namespaceFile = "/var/run/secrets/kubernetes.io/serviceaccount/namespace"
 
 func main() {
-	every := flag.Duration("every", 30*time.Second, "how often to look; 0 looks once")
+	every := flag.Duration("every", 30*time.Second, "time between requests; 0 makes the requests once")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
@@ -56,7 +56,7 @@ func run(ctx context.Context, every time.Duration) error {
 	}
 }
 
-// look prints what the API answers, refusals too: they are what a dashboard with few rights lives with.
+// look prints the answers of the API. Errors are normal for a dashboard with few permissions, so it prints them too.
 func look(ctx context.Context, client kubernetes.Interface, namespace string) {
 	me, err := client.AuthenticationV1().SelfSubjectReviews().Create(ctx, &authenticationv1.SelfSubjectReview{}, metav1.CreateOptions{})
 	if err != nil {

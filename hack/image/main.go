@@ -1,9 +1,9 @@
-// Image writes a container image of one Go program to standard output, as an archive that runtimes import:
+// Image writes a container image of a Go program to standard output, as an archive that container runtimes can import:
 //
 //	go run ./hack/image my-dashboard ./examples/dashboard | ctr --namespace k8s.io images import -
 //
-// It is for machines that reach no registry. It completes the name as the agent completes image names of pods, and
-// reports its progress on standard error.
+// It is for machines that cannot reach a registry. It completes the name in the same way as the agent completes image names of
+// pods, and reports progress on standard error.
 package main
 
 import (
@@ -27,7 +27,7 @@ func main() {
 	}
 }
 
-func run(args []string, out, words io.Writer, outIsTerminal, wordsAreRead bool) error {
+func run(args []string, out, messages io.Writer, outIsTerminal, messagesAreTerminal bool) error {
 	if len(args) != 2 {
 		return errors.New("usage: go run ./hack/image NAME PACKAGE > image.tar")
 	}
@@ -39,8 +39,8 @@ func run(args []string, out, words io.Writer, outIsTerminal, wordsAreRead bool) 
 		return fmt.Errorf("name %q: %w", args[0], err)
 	}
 	began := time.Now()
-	fmt.Fprintf(words, "image: building %s; what the cache of Go lacks of its packages is compiled first\n", args[1])
-	compiled := &counter{words: words, read: wordsAreRead}
+	fmt.Fprintf(messages, "image: building %s; packages that are not in the build cache of Go are compiled first\n", args[1])
+	compiled := &counter{out: messages, isTerminal: messagesAreTerminal}
 	archive, err := ociimage.Image{Name: named.String(), Main: args[1], Progress: compiled}.Archive()
 	compiled.end()
 	if err != nil {
@@ -49,18 +49,18 @@ func run(args []string, out, words io.Writer, outIsTerminal, wordsAreRead bool) 
 	if _, err := out.Write(archive); err != nil {
 		return err
 	}
-	fmt.Fprintf(words, "image: wrote %s, %d MB, %d packages compiled, in %v\n", named, len(archive)/1_000_000, compiled.packages, time.Since(began).Round(time.Second/10))
+	fmt.Fprintf(messages, "image: wrote %s, %d MB, %d packages compiled, in %v\n", named, len(archive)/1_000_000, compiled.packages, time.Since(began).Round(time.Second/10))
 	return nil
 }
 
-// counter shows on one line of a terminal how many packages have been compiled.
+// counter counts compiled packages. On a terminal it shows the number in one line.
 type counter struct {
-	words    io.Writer
-	read     bool
-	packages int
+	out        io.Writer
+	isTerminal bool
+	packages   int
 }
 
-// Write implements io.Writer. A package is a line of one word; other lines are about what fails.
+// Write implements io.Writer. A line of one word is a package; other lines are errors.
 func (c *counter) Write(p []byte) (int, error) {
 	before := c.packages
 	for line := range bytes.Lines(p) {
@@ -68,15 +68,15 @@ func (c *counter) Write(p []byte) (int, error) {
 			c.packages++
 		}
 	}
-	if c.read && c.packages > before {
-		fmt.Fprintf(c.words, "\rimage: %d packages compiled", c.packages)
+	if c.isTerminal && c.packages > before {
+		fmt.Fprintf(c.out, "\rimage: %d packages compiled", c.packages)
 	}
 	return len(p), nil
 }
 
-// end leaves the counter's line.
+// end ends the line of the counter.
 func (c *counter) end() {
-	if c.read && c.packages > 0 {
-		fmt.Fprintln(c.words)
+	if c.isTerminal && c.packages > 0 {
+		fmt.Fprintln(c.out)
 	}
 }

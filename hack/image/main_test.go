@@ -8,32 +8,32 @@ import (
 
 const pause = "lanyard.dev/internal/node/nodetest/images/pause"
 
-func TestWhatIsDoneIsTold(t *testing.T) {
+func TestMessages(t *testing.T) {
 	t.Parallel()
-	var out, words bytes.Buffer
-	if err := run([]string{"pause", pause}, &out, &words, false, false); err != nil {
+	var out, messages bytes.Buffer
+	if err := run([]string{"pause", pause}, &out, &messages, false, false); err != nil {
 		t.Fatal(err)
 	}
-	lines := strings.Split(words.String(), "\n")
+	lines := strings.Split(messages.String(), "\n")
 	if len(lines) != 3 || !strings.HasPrefix(lines[0], "image: building "+pause) || !strings.HasPrefix(lines[1], "image: wrote docker.io/library/pause:latest, ") {
-		t.Errorf("told %q", words.String())
+		t.Errorf("messages %q", messages.String())
 	}
 	if !bytes.Contains(out.Bytes(), []byte("index.json")) {
 		t.Error("no archive was written")
 	}
 }
 
-func TestCounterIsForTerminals(t *testing.T) {
+func TestCounterNeedsATerminal(t *testing.T) {
 	t.Parallel()
-	for read, want := range map[bool]string{false: "", true: "\rimage: 1 packages compiled\rimage: 3 packages compiled\n"} {
-		var words bytes.Buffer
-		c := &counter{words: &words, read: read}
+	for isTerminal, want := range map[bool]string{false: "", true: "\rimage: 1 packages compiled\rimage: 3 packages compiled\n"} {
+		var messages bytes.Buffer
+		c := &counter{out: &messages, isTerminal: isTerminal}
 		for _, text := range []string{"a\n", "b\nc\n", "a b\n"} {
 			_, _ = c.Write([]byte(text))
 		}
 		c.end()
-		if words.String() != want || c.packages != 3 {
-			t.Errorf("a terminal %v: %q, %d packages", read, words.String(), c.packages)
+		if messages.String() != want || c.packages != 3 {
+			t.Errorf("terminal %v: %q, %d packages", isTerminal, messages.String(), c.packages)
 		}
 	}
 }
@@ -45,8 +45,8 @@ func TestRefusals(t *testing.T) {
 		"standard output is a terminal":           {"pause", pause},
 		`name "Pause": invalid reference format:`: {"Pause", pause},
 	} {
-		var out, words bytes.Buffer
-		err := run(args, &out, &words, strings.HasPrefix(want, "standard"), false)
+		var out, messages bytes.Buffer
+		err := run(args, &out, &messages, strings.HasPrefix(want, "standard"), false)
 		if err == nil || !strings.HasPrefix(err.Error(), want) || out.Len() > 0 {
 			t.Errorf("%q: %v", args, err)
 		}

@@ -15,21 +15,21 @@ import (
 	"lanyard.dev/internal/ociimage"
 )
 
-// imageUser is the user ID in containers, that of the user nobody. An authority needs no rights of root.
+// imageUser is the UID and GID in containers. An authority does not need root.
 const imageUser = "65532:65532"
 
 //go:embed systemd
 var systemd embed.FS
 
-// file is an entry in an archive. Directories end in a slash.
+// file is an entry of an archive. The name of a directory ends with a slash.
 type file struct {
 	name    string
 	mode    fs.FileMode
 	content []byte
 }
 
-// archived returns the entries of an archive, in one directory.
-func (r release) archived(p program, bill []byte) []file {
+// archiveFiles returns the entries of the archive for a platform, in one directory.
+func (r release) archiveFiles(p program, bill []byte) []file {
 	dir := r.name(p.platform) + "/"
 	executable := "lanyard"
 	if p.os == "windows" {
@@ -50,7 +50,7 @@ func (r release) archived(p program, bill []byte) []file {
 // units returns the systemd units in the directory dir.
 func units(dir string) []file {
 	files := []file{{dir, 0o755, nil}}
-	entries, _ := systemd.ReadDir("systemd") // what is embedded can be read
+	entries, _ := systemd.ReadDir("systemd") // Reading embedded files does not fail.
 	for _, entry := range entries {
 		content, _ := systemd.ReadFile(path.Join("systemd", entry.Name()))
 		files = append(files, file{dir + entry.Name(), 0o644, content})
@@ -107,7 +107,7 @@ func zipped(files []file, made time.Time) ([]byte, error) {
 	return out.Bytes(), err
 }
 
-// image returns a container image that holds the program and the license.
+// image returns a container image with the program and the license.
 func (r release) image(p program) ([]byte, error) {
 	return ociimage.Image{
 		Name: "lanyard.dev/lanyard:" + strings.ReplaceAll(r.number(), "+", "-"), Main: "lanyard.dev/cmd/lanyard",

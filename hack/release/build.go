@@ -16,11 +16,11 @@ import (
 	"time"
 )
 
-// linkerFlags leave out the symbol table and debugging information, and begin functions at multiples of 16 bytes instead
-// of 32, which saves one megabyte.
+// linkerFlags omit the symbol table and debugging information, and align functions to 16 bytes instead of 32, which saves one
+// megabyte.
 const linkerFlags = "-s -w -funcalign=16"
 
-// platform is an operating system and an architecture, in Go's words.
+// platform is an operating system and an architecture, as GOOS and GOARCH.
 type platform struct{ os, arch string }
 
 func parsePlatform(text string) (platform, error) {
@@ -40,9 +40,9 @@ type program struct {
 	info   *debug.BuildInfo
 }
 
-// build builds the main package, seen from dir, statically and reproducibly: without cgo, without the paths of this machine, with the
-// commit recorded, and independent of the environment's flags. No plugin can be loaded, so the linker leaves out what only
-// plugins would call; with cgo, kustomize's loader of plugins makes it keep every exported function.
+// build builds a main package, whose path is relative to dir. The program is static and reproducible: it is built without cgo
+// and without paths of this machine, records the commit, and does not depend on flags in the environment. Without cgo it cannot
+// load plugins. With cgo, the linker would keep every exported function, because kustomize contains a plugin loader.
 func build(ctx context.Context, dir string, p platform, mainPackage string) (program, error) {
 	temporary, err := os.MkdirTemp("", "release-")
 	if err != nil {
@@ -66,8 +66,8 @@ func build(ctx context.Context, dir string, p platform, mainPackage string) (pro
 	return program{p, binary, info}, err
 }
 
-// checkSize returns an error for a program of more than maxProgram bytes. It is for Linux, where containers and small machines
-// are; other systems' formats add a little.
+// checkSize returns an error if a program for Linux has more than maxProgram bytes. The executable formats of other systems are
+// a little larger.
 func (p program) checkSize() error {
 	if size := len(p.binary); size > maxProgram && p.os == "linux" {
 		return fmt.Errorf("the program for %s has %d bytes, more than %d: find what made it grow, as with go tool nm -size -sort size", p.platform, size, maxProgram)
@@ -75,16 +75,16 @@ func (p program) checkSize() error {
 	return nil
 }
 
-// release is what all files of a release have in common.
+// release contains what the files of a release have in common.
 type release struct {
 	version string // of the module, as v1.2.3
 	commit  string
-	time    time.Time // of the commit; every entry in an archive has it
+	time    time.Time // of the commit, and of every entry in an archive
 	license []byte
 }
 
-// describe takes the release from what Go has recorded in the program. epoch, if it is not empty, takes the place of the
-// commit's time: it is the variable SOURCE_DATE_EPOCH, in seconds since 1970.
+// describe returns the release that Go recorded in the program. If epoch is not empty, it replaces the time of the commit. It
+// is the value of the variable SOURCE_DATE_EPOCH, in seconds since 1970.
 func describe(info *debug.BuildInfo, epoch string) (release, error) {
 	settings := map[string]string{}
 	for _, setting := range info.Settings {
@@ -108,10 +108,10 @@ func describe(info *debug.BuildInfo, epoch string) (release, error) {
 	return release{version: cmp.Or(info.Main.Version, "(devel)"), commit: settings["vcs.revision"], time: made.UTC()}, nil
 }
 
-// number is the version without its first letter.
+// number returns the version without the letter v.
 func (r release) number() string { return strings.TrimPrefix(r.version, "v") }
 
-// name is the beginning of the names of the files for a platform.
+// name returns the prefix of the names of the files for a platform.
 func (r release) name(p platform) string {
 	return strings.Join([]string{"lanyard", r.number(), p.os, p.arch}, "_")
 }
@@ -128,7 +128,7 @@ func (r release) files(p program) (map[string][]byte, error) {
 	if p.os == "windows" {
 		extension, pack = ".zip", zipped
 	}
-	if files[name+extension], err = pack(r.archived(p, bill), r.time); err != nil || p.os != "linux" {
+	if files[name+extension], err = pack(r.archiveFiles(p, bill), r.time); err != nil || p.os != "linux" {
 		return files, err
 	}
 	if files[name+".deb"], err = r.debianPackage(p); err != nil {

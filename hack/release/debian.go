@@ -6,7 +6,8 @@ import (
 	"strings"
 )
 
-// control describes the package. Nothing is configured, started or enabled by its installation, so it has no scripts.
+// control is the control file of the package. The package has no scripts, since its installation configures, starts and enables
+// nothing.
 const control = `Package: lanyard
 Version: %s
 Architecture: %s
@@ -20,7 +21,7 @@ Description: Kubernetes service accounts as one program
  exactly the permissions it was granted. It speaks the Kubernetes API.
 `
 
-// debianPackage returns a package for dpkg: an ar archive of a version number, the control file and the files.
+// debianPackage returns a package for dpkg: an ar archive with a version number, the control file and the files.
 func (r release) debianPackage(p program) ([]byte, error) {
 	files := []file{
 		{"./", 0o755, nil}, {"./usr/", 0o755, nil}, {"./usr/bin/", 0o755, nil},
@@ -55,8 +56,8 @@ func (r release) debianPackage(p program) ([]byte, error) {
 	return out.Bytes(), nil
 }
 
-// debianVersion turns a semantic version into one that dpkg orders alike: a pre-release, which follows a hyphen, comes before
-// its release, as what follows a tilde does. Further hyphens would begin a revision.
+// debianVersion converts a semantic version to one that dpkg sorts in the same order. A pre-release follows a hyphen in a
+// semantic version, and a tilde in Debian's. Further hyphens are replaced, since they would separate a revision.
 func debianVersion(number string) string {
 	return strings.ReplaceAll(strings.Replace(number, "-", "~", 1), "-", ".")
 }

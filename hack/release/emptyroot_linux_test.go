@@ -14,15 +14,16 @@ import (
 	"time"
 )
 
-// releaseEnv names the directory of a release for this machine. CI sets it.
+// releaseEnv is the variable with the directory of a release for this machine. CI sets it.
 const releaseEnv = "LANYARD_TEST_RELEASE"
 
-// TestReleaseInAnEmptyRoot unpacks the archive, starts the program where it finds no other file, and asks it for a token.
+// TestReleaseInAnEmptyRoot unpacks the archive, starts the program in a root directory without other files, and requests a
+// token from it.
 func TestReleaseInAnEmptyRoot(t *testing.T) {
 	t.Parallel()
 	dir := os.Getenv(releaseEnv)
 	if dir == "" {
-		t.Skipf("%s names no directory of a release", releaseEnv)
+		t.Skipf("%s is not set", releaseEnv)
 	}
 	if os.Geteuid() != 0 {
 		t.Fatal("only root can change the root directory of a process")
@@ -72,17 +73,17 @@ func inRoot(ctx context.Context, root string, args ...string) *exec.Cmd {
 
 func output(t *testing.T, ctx context.Context, root string, args ...string) string {
 	t.Helper()
-	var words strings.Builder
+	var messages strings.Builder
 	command := inRoot(ctx, root, args...)
-	command.Stderr = &words
+	command.Stderr = &messages
 	out, err := command.Output()
 	if err != nil {
-		t.Fatalf("%q: %v\n%s", args, err, words.String())
+		t.Fatalf("%q: %v\n%s", args, err, messages.String())
 	}
 	return string(out)
 }
 
-// startIn returns when the authority is up. The end of the test ends it in order.
+// startIn starts an authority and returns when it is up. The authority is stopped at the end of the test.
 func startIn(t *testing.T, root string) {
 	t.Helper()
 	command := inRoot(context.Background(), root, "up", "--data-dir", "/data", "--secure-port", "0", "--container-runtime-endpoint", "none")
@@ -91,7 +92,7 @@ func startIn(t *testing.T, root string) {
 		t.Fatal(err)
 	}
 	command.Stdout, command.Stderr = w, w
-	// Pdeathsig follows the thread that starts the process, which must not end before the process.
+	// The process gets Pdeathsig when the thread that started it ends, so the thread must not end before.
 	runtime.LockOSThread()
 	if err := command.Start(); err != nil {
 		t.Fatal(err)

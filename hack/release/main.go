@@ -1,11 +1,11 @@
-// Release builds what a release of Lanyard holds, from the commit that is checked out:
+// Release builds the files of a release of Lanyard from the commit that is checked out:
 //
 //	go run ./hack/release                            # for all platforms, into ./dist
 //	go run ./hack/release -platforms linux/amd64 -out /tmp/dist
 //
-// For each platform it writes an archive and a software bill of materials (CycloneDX), for Linux also a Debian package and
-// a container image, and for all of them the file SHA256SUMS. The version is the tag of the commit, as Go records it in the
-// program. The same commit and the same Go give the same bytes.
+// For each platform it writes an archive and a software bill of materials (CycloneDX), and for Linux also a Debian package and
+// a container image. The file SHA256SUMS contains the checksums of all files. The version is the tag of the commit, as Go
+// records it in the program. The same commit and the same Go release produce the same bytes.
 package main
 
 import (
@@ -29,13 +29,13 @@ const (
 	allPlatforms = "linux/amd64,linux/arm64,darwin/amd64,darwin/arm64,windows/amd64"
 	mainPackage  = "./cmd/lanyard"
 
-	// maxProgram is the most bytes that a program for Linux may have.
+	// maxProgram is the maximum size of a program for Linux, in bytes.
 	maxProgram = 96_000_000
 )
 
 func main() {
-	platforms := flag.String("platforms", allPlatforms, "what to build for, as OS/ARCHITECTURE with commas between them")
-	out := flag.String("out", "dist", "directory that the files are written to")
+	platforms := flag.String("platforms", allPlatforms, "platforms to build for, as OS/ARCHITECTURE, separated by commas")
+	out := flag.String("out", "dist", "directory for the files")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
@@ -51,7 +51,7 @@ func run(ctx context.Context, platforms []string, out string) error {
 	}
 	license, err := os.ReadFile("LICENSE")
 	if err != nil {
-		return fmt.Errorf("run this in the root of the checkout: %w", err)
+		return fmt.Errorf("run this in the root directory of the checkout: %w", err)
 	}
 	all := map[string][]byte{}
 	for _, name := range platforms {
@@ -59,7 +59,7 @@ func run(ctx context.Context, platforms []string, out string) error {
 		if err != nil {
 			return err
 		}
-		fmt.Fprintf(os.Stderr, "release: building for %s; what the cache of Go lacks is compiled first\n", platform)
+		fmt.Fprintf(os.Stderr, "release: building for %s; packages that are not in the build cache of Go are compiled first\n", platform)
 		program, err := build(ctx, ".", platform, mainPackage)
 		if err != nil {
 			return err
@@ -82,7 +82,7 @@ func run(ctx context.Context, platforms []string, out string) error {
 	return write(out, all)
 }
 
-// checksums returns what sha256sum prints of the files.
+// checksums returns the checksums of the files in the format of sha256sum.
 func checksums(files map[string][]byte) []byte {
 	var sums bytes.Buffer
 	for _, name := range slices.Sorted(maps.Keys(files)) {

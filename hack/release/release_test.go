@@ -25,7 +25,7 @@ import (
 
 const standIn = "lanyard.dev/internal/node/nodetest/images/pause"
 
-// standInFor returns a small program that was really built, as the program for p. What is packed is not executed.
+// standInFor builds a small program and returns it as the program for p. The tests do not execute it.
 func standInFor(t *testing.T, p platform) program {
 	t.Helper()
 	built, err := build(t.Context(), ".", platform{runtime.GOOS, runtime.GOARCH}, standIn)
@@ -62,7 +62,7 @@ func TestFilesOfARelease(t *testing.T) {
 		}
 		for name := range first {
 			if !bytes.Equal(first[name], second[name]) {
-				t.Errorf("%s has other bytes the second time", name)
+				t.Errorf("%s has different bytes the second time", name)
 			}
 		}
 		maps.Copy(files, first)
@@ -78,7 +78,7 @@ func TestFilesOfARelease(t *testing.T) {
 	}
 	linux := untar(t, files[want[5]])
 	if got := linux["lanyard_1.2.3-rc.1_linux_arm64/lanyard"]; !bytes.Equal(got.content, built.binary) || got.mode != 0o755 {
-		t.Errorf("the archive for Linux holds a program of %d bytes, mode %v", len(got.content), got.mode)
+		t.Errorf("the archive for Linux has a program of %d bytes, mode %v", len(got.content), got.mode)
 	}
 	if unit := linux["lanyard_1.2.3-rc.1_linux_arm64/systemd/lanyard.service"]; !bytes.Contains(unit.content, []byte("\nExecStart=/usr/bin/lanyard up\n")) {
 		t.Errorf("the archive for Linux has the unit %q", unit.content)
@@ -135,7 +135,7 @@ func checkBill(t *testing.T, text []byte, built program) {
 		t.Errorf("bill of materials %+v", read)
 	}
 	if self.PURL != "pkg:golang/lanyard.dev@v1.2.3-rc.1" || self.Hashes[0].Content != hex.EncodeToString(sum[:]) {
-		t.Errorf("the bill is of %+v", self)
+		t.Errorf("the bill describes %+v", self)
 	}
 	if len(read.Components) != 1+len(built.info.Deps) || read.Components[0].PURL != "pkg:golang/stdlib@"+strings.TrimPrefix(runtime.Version(), "go") {
 		t.Errorf("components %+v of %d modules", read.Components, len(built.info.Deps))
@@ -153,7 +153,7 @@ func checkZip(t *testing.T, archive, binary []byte) {
 	}
 	content, err := fs.ReadFile(r, "lanyard_1.2.3-rc.1_windows_amd64/lanyard.exe")
 	if err != nil || !bytes.Equal(content, binary) {
-		t.Errorf("the archive for Windows holds a program of %d bytes: %v", len(content), err)
+		t.Errorf("the archive for Windows has a program of %d bytes: %v", len(content), err)
 	}
 }
 
@@ -174,7 +174,7 @@ func checkImage(t *testing.T, archive, binary []byte) {
 		}
 		found = true
 		if c := config.Config; config.Architecture != "arm64" || c.User != "65532:65532" || !slices.Equal(c.Entrypoint, []string{"/bin/lanyard"}) || c.Labels["org.opencontainers.image.version"] != "v1.2.3-rc.1" {
-			t.Errorf("the image is of %+v", config)
+			t.Errorf("the image has the configuration %+v", config)
 		}
 	}
 	if !found || !bytes.Contains(archive, binary) {
@@ -182,7 +182,7 @@ func checkImage(t *testing.T, archive, binary []byte) {
 	}
 }
 
-// checkPackage reads the package as dpkg does, and with dpkg where that is installed.
+// checkPackage parses the package, and also checks it with dpkg if that is installed.
 func checkPackage(t *testing.T, deb, binary []byte) {
 	t.Helper()
 	members := map[string][]byte{}
@@ -196,7 +196,7 @@ func checkPackage(t *testing.T, deb, binary []byte) {
 		rest = rest[60+size+size%2:]
 	}
 	if string(members["debian-binary"]) != "2.0\n" || len(members) != 3 || len(rest) > 0 {
-		t.Fatalf("members %q, %d bytes are left", slices.Sorted(maps.Keys(members)), len(rest))
+		t.Fatalf("members %q, and %d more bytes", slices.Sorted(maps.Keys(members)), len(rest))
 	}
 	text := string(untar(t, members["control.tar.gz"])["./control"].content)
 	if !strings.Contains(text, "\nVersion: 1.2.3~rc.1\nArchitecture: arm64\n") {
@@ -204,10 +204,10 @@ func checkPackage(t *testing.T, deb, binary []byte) {
 	}
 	data := untar(t, members["data.tar.gz"])
 	if got := data["./usr/bin/lanyard"]; !bytes.Equal(got.content, binary) || got.mode != 0o755 {
-		t.Errorf("the package holds a program of %d bytes, mode %v", len(got.content), got.mode)
+		t.Errorf("the package has a program of %d bytes, mode %v", len(got.content), got.mode)
 	}
 	if _, ok := data["./usr/lib/systemd/system/lanyard-agent.service"]; !ok {
-		t.Errorf("the package holds %q", slices.Sorted(maps.Keys(data)))
+		t.Errorf("the package contains %q", slices.Sorted(maps.Keys(data)))
 	}
 	dpkg, err := exec.LookPath("dpkg-deb")
 	if err != nil {
@@ -235,10 +235,10 @@ func TestBuildIsStaticAndStripped(t *testing.T) {
 		t.Errorf("built with %v", settings)
 	}
 	if root, err := filepath.Abs("../.."); err != nil || bytes.Contains(built.binary, []byte(root)) {
-		t.Errorf("the program names the directory %s: %v", root, err)
+		t.Errorf("the program contains the path %s: %v", root, err)
 	}
 	if bytes.Contains(built.binary, []byte(".symtab")) || bytes.Contains(built.binary, []byte(".debug_info")) {
-		t.Error("the program holds a symbol table or debugging information")
+		t.Error("the program contains a symbol table or debugging information")
 	}
 }
 
@@ -285,7 +285,7 @@ func TestPlatforms(t *testing.T) {
 	t.Parallel()
 	for _, text := range []string{"", "linux", "/amd64", "linux/"} {
 		if _, err := parsePlatform(text); err == nil {
-			t.Errorf("%q is a platform", text)
+			t.Errorf("%q is accepted as a platform", text)
 		}
 	}
 }
@@ -298,7 +298,7 @@ func TestSizeIsBounded(t *testing.T) {
 	}
 	p.binary = append(p.binary, 0)
 	if err := p.checkSize(); err == nil {
-		t.Error("a program of one byte more is accepted")
+		t.Error("a program that is one byte too large is accepted")
 	}
 }
 

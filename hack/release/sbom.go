@@ -12,7 +12,7 @@ import (
 	"github.com/google/uuid"
 )
 
-// bill is a bill of materials in the format CycloneDX 1.6, as far as it is needed here.
+// bill is a bill of materials in the format CycloneDX 1.6, with the fields that are used here.
 type bill struct {
 	Format       string       `json:"bomFormat"`
 	Spec         string       `json:"specVersion"`
@@ -53,8 +53,7 @@ type dependency struct {
 	DependsOn []string `json:"dependsOn"`
 }
 
-// billOfMaterials lists the modules that Go has recorded in the program. Modules of which nothing is in the program are not
-// among them.
+// billOfMaterials lists the modules that Go recorded in the program. Go leaves out modules without code in the program.
 func (r release) billOfMaterials(p program) ([]byte, error) {
 	sum := sha256.Sum256(p.binary)
 	self := component{
@@ -64,21 +63,21 @@ func (r release) billOfMaterials(p program) ([]byte, error) {
 	}
 	self.Ref = self.PURL
 	standard := strings.TrimPrefix(p.info.GoVersion, "go")
-	made := bill{
+	list := bill{
 		Format: "CycloneDX", Spec: "1.6", Version: 1,
 		Serial:     "urn:uuid:" + uuid.NewSHA1(uuid.NameSpaceURL, sum[:]).String(),
 		Metadata:   metadata{r.time.Format(time.RFC3339), self},
 		Components: []component{{Type: "library", Ref: packageURL("stdlib", standard), Name: "stdlib", Version: standard, PURL: packageURL("stdlib", standard)}},
 	}
 	for _, module := range p.info.Deps {
-		made.Components = append(made.Components, library(module))
+		list.Components = append(list.Components, library(module))
 	}
 	needed := dependency{Ref: self.Ref}
-	for _, c := range made.Components {
+	for _, c := range list.Components {
 		needed.DependsOn = append(needed.DependsOn, c.Ref)
 	}
-	made.Dependencies = []dependency{needed}
-	text, err := json.MarshalIndent(made, "", "  ")
+	list.Dependencies = []dependency{needed}
+	text, err := json.MarshalIndent(list, "", "  ")
 	return append(text, '\n'), err
 }
 
@@ -94,7 +93,7 @@ func library(module *debug.Module) component {
 	return c
 }
 
-// packageURL names a module of Go as https://github.com/package-url/purl-spec does, in lower case.
+// packageURL returns the package URL of a Go module (https://github.com/package-url/purl-spec), in lower case.
 func packageURL(path, version string) string {
 	var segments []string
 	for segment := range strings.SplitSeq(strings.ToLower(path), "/") {

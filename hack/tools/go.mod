@@ -1,5 +1,5 @@
 // The tools of this repository. They have a module of their own, so that a module that requires lanyard.dev does not
-// inherit what they require. Run them from anywhere in the tree: go tool -modfile=PATH/TO/hack/tools/go.mod NAME.
+// inherit their requirements. Run one from any directory of the tree: go tool -modfile=PATH/TO/hack/tools/go.mod NAME.
 module lanyard.dev/hack/tools
 
 go 1.26.0

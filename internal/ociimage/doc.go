@@ -1,4 +1,3 @@
-// Package ociimage makes container images of one static Go program each, without a daemon or a registry.
-//
-// It knows nothing of layers that already exist: an image starts from nothing.
+// Package ociimage builds container images without a daemon or a registry. An image contains one static Go program, and files
+// that the caller adds. It does not use layers of other images.
 package ociimage

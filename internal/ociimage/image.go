@@ -22,30 +22,30 @@ import (
 
 // Image is a container image of one static Go program, at /bin/<last element of Main>.
 type Image struct {
-	// Name is a reference with a tag, such as lanyard.test/tool:1.
+	// Name is an image reference with a tag, such as lanyard.test/tool:1.
 	Name string
-	// Main is the import path of the program, or a path relative to the test's directory.
+	// Main is the import path of the program, or a path relative to the working directory.
 	Main string
-	// Binary is the program for Linux on Architecture, in Go's word; if it is nil, Main is built for this machine's.
+	// Binary is the program, built for Linux and Architecture (a GOARCH value). If it is nil, Main is built for the
+	// architecture of this machine.
 	Binary       []byte
 	Architecture string
-	// User is the image's USER: a UID, UID:GID, or a name that Files' /etc/passwd has.
+	// User is the user of containers: a UID, UID:GID, or a name in the /etc/passwd of Files.
 	User       string
 	Env        []string
 	WorkingDir string
-	// Entrypoint is the program where it is nil. Cmd are the arguments that a container without its own gets.
+	// Entrypoint is the program if it is nil. Cmd are the default arguments.
 	Entrypoint, Cmd []string
 	Labels          map[string]string
-	// Files are contents by absolute path; their directories are made, mode 0755.
+	// Files are further files, contents by absolute path. Their mode and that of their directories is 0755.
 	Files map[string]string
-	// Progress, if it is not nil, is given the name of each package that is compiled, a line each, unless this process
-	// has built the program before.
+	// Progress receives the name of each package that is compiled, one a line. It may be nil.
 	Progress io.Writer
 }
 
-// builds has the programs this process has built. Programs are built once, and are kept in memory so that no file is
-// left when the binary ends.
-var builds sync.Map // Main -> func() ([]byte, error)
+// builds contains the programs that this process has built, by Main, as func() ([]byte, error). Each is built once. They are
+// kept in memory, so that no file is left when the process ends.
+var builds sync.Map
 
 func program(main string, progress io.Writer) ([]byte, error) {
 	build, _ := builds.LoadOrStore(main, sync.OnceValues(func() ([]byte, error) { return build(main, progress) }))
@@ -56,8 +56,7 @@ func program(main string, progress io.Writer) ([]byte, error) {
 	return once()
 }
 
-// build takes no flag by which Go would have to compile packages that an ordinary build of a static program has compiled,
-// as -trimpath does.
+// build uses no flags, such as -trimpath, that would make Go compile packages again which an ordinary static build has compiled.
 func build(main string, progress io.Writer) ([]byte, error) {
 	dir, err := os.MkdirTemp("", "image-")
 	if err != nil {
@@ -79,7 +78,7 @@ func build(main string, progress io.Writer) ([]byte, error) {
 	return os.ReadFile(file)
 }
 
-// Descriptor names a blob, as in the OCI image specification.
+// Descriptor identifies a blob, as in the OCI image specification.
 type Descriptor struct {
 	MediaType   string            `json:"mediaType"`
 	Digest      string            `json:"digest"`
@@ -119,7 +118,7 @@ const (
 	mediaTypeIndex    = "application/vnd.oci.image.index.v1+json"
 )
 
-// Content is an image as blobs, by digest.
+// Content is an image as blobs by digest.
 type Content struct {
 	Manifest Descriptor
 	Blobs    map[string][]byte
@@ -137,34 +136,34 @@ func (c *Content) addJSON(mediaType string, value any) (Descriptor, error) {
 	return c.add(mediaType, blob), err
 }
 
-// Content builds the image.
+// Content builds the image and returns its blobs.
 func (i Image) Content() (*Content, error) {
 	layer, err := i.layer()
 	if err != nil {
 		return nil, fmt.Errorf("image %s: %w", i.Name, err)
 	}
-	made := &Content{Blobs: map[string][]byte{}}
-	layers := []Descriptor{made.add(mediaTypeLayer, layer)}
-	config, err := made.addJSON(mediaTypeConfig, i.config(layers[0].Digest))
+	content := &Content{Blobs: map[string][]byte{}}
+	layers := []Descriptor{content.add(mediaTypeLayer, layer)}
+	config, err := content.addJSON(mediaTypeConfig, i.config(layers[0].Digest))
 	if err != nil {
 		return nil, err
 	}
-	made.Manifest, err = made.addJSON(mediaTypeManifest, manifest{SchemaVersion: 2, MediaType: mediaTypeManifest, Config: config, Layers: layers})
-	return made, err
+	content.Manifest, err = content.addJSON(mediaTypeManifest, manifest{SchemaVersion: 2, MediaType: mediaTypeManifest, Config: config, Layers: layers})
+	return content, err
 }
 
 func (i Image) programPath() string { return "/bin/" + path.Base(filepath.ToSlash(i.Main)) }
 
-// config describes the image; the layer is not compressed, so its digest is its diff ID too.
+// config returns the configuration of the image. The layer is not compressed, so its digest is also its diff ID.
 func (i Image) config(layer string) imageConfig {
-	made := imageConfig{Architecture: cmp.Or(i.Architecture, runtime.GOARCH), OS: "linux"}
-	made.Config.User, made.Config.Env, made.Config.WorkingDir = i.User, i.Env, i.WorkingDir
-	made.Config.Entrypoint, made.Config.Cmd, made.Config.Labels = i.Entrypoint, i.Cmd, i.Labels
+	config := imageConfig{Architecture: cmp.Or(i.Architecture, runtime.GOARCH), OS: "linux"}
+	config.Config.User, config.Config.Env, config.Config.WorkingDir = i.User, i.Env, i.WorkingDir
+	config.Config.Entrypoint, config.Config.Cmd, config.Config.Labels = i.Entrypoint, i.Cmd, i.Labels
 	if i.Entrypoint == nil {
-		made.Config.Entrypoint = []string{i.programPath()}
+		config.Config.Entrypoint = []string{i.programPath()}
 	}
-	made.RootFS.Type, made.RootFS.DiffIDs = "layers", []string{layer}
-	return made
+	config.RootFS.Type, config.RootFS.DiffIDs = "layers", []string{layer}
+	return config
 }
 
 func (i Image) layer() ([]byte, error) {
@@ -190,7 +189,7 @@ func (i Image) layer() ([]byte, error) {
 	return archive.Bytes(), w.Close()
 }
 
-// writeDirs writes the directories of the files, parents first, and a /tmp for everybody.
+// writeDirs writes the directories of the files, parents first, and /tmp, which everyone can write to.
 func writeDirs(w *tar.Writer, files []string) error {
 	modes := map[string]int64{"/tmp": 0o1777}
 	for _, file := range files {
@@ -216,20 +215,20 @@ func writeFile(w *tar.Writer, name string, mode int64, text string) error {
 	return err
 }
 
-// Archive returns the image as an OCI layout in a tar file.
+// Archive returns the image as a tar file with an OCI image layout, which ctr images import reads.
 func (i Image) Archive() ([]byte, error) {
-	made, err := i.Content()
+	content, err := i.Content()
 	if err != nil {
 		return nil, err
 	}
-	named := made.Manifest
+	named := content.Manifest
 	named.Annotations = map[string]string{"io.containerd.image.name": i.Name}
 	index, err := json.Marshal(map[string]any{"schemaVersion": 2, "mediaType": mediaTypeIndex, "manifests": []Descriptor{named}})
 	if err != nil {
 		return nil, err
 	}
 	files := map[string][]byte{"oci-layout": []byte(`{"imageLayoutVersion":"1.0.0"}`), "index.json": index}
-	for digest, blob := range made.Blobs {
+	for digest, blob := range content.Blobs {
 		files["blobs/"+strings.Replace(digest, ":", "/", 1)] = blob
 	}
 	var out bytes.Buffer

@@ -12,7 +12,7 @@ import (
 	"lanyard.dev/internal/ociimage"
 )
 
-// program is a main package that builds fast.
+// program is a small main package.
 const program = "lanyard.dev/internal/node/nodetest/images/pause"
 
 func TestArchive(t *testing.T) {
@@ -35,7 +35,7 @@ func TestArchive(t *testing.T) {
 		t.Fatal(err)
 	}
 	if content.Manifest.Digest != index.Manifests[0].Digest {
-		t.Error("the same image twice is two images")
+		t.Error("two builds of the same image differ")
 	}
 	found := false
 	for _, blob := range content.Blobs {
@@ -44,14 +44,14 @@ func TestArchive(t *testing.T) {
 		}
 	}
 	if !found {
-		t.Error("no layer holds the program and the file")
+		t.Error("no layer contains the program and the file")
 	}
 }
 
 func TestBuildFails(t *testing.T) {
 	t.Parallel()
 	if _, err := (ociimage.Image{Name: "x", Main: "lanyard.dev/internal/nowhere"}).Archive(); err == nil {
-		t.Error("an image of no program")
+		t.Error("an image without a program was built")
 	}
 }
 
@@ -64,7 +64,7 @@ func read(t *testing.T, archive []byte) map[string][]byte {
 	return files
 }
 
-// readable returns nil for what is no tar file.
+// readable returns the files of an archive, or nil if it is not a tar file.
 func readable(archive []byte) map[string][]byte {
 	files := map[string][]byte{}
 	for r := tar.NewReader(bytes.NewReader(archive)); ; {
@@ -81,7 +81,7 @@ func readable(archive []byte) map[string][]byte {
 	}
 }
 
-// TestProgramsAreBuiltFromTheCommonCache: Go compiles every package again for a program with other flags than these.
+// TestProgramsAreBuiltFromTheCommonCache checks that a build has no flags for which Go would compile every package again.
 func TestProgramsAreBuiltFromTheCommonCache(t *testing.T) {
 	t.Parallel()
 	content, err := ociimage.Image{Name: "lanyard.test/x:1", Main: program}.Content()
