@@ -1,7 +1,6 @@
 package access_test
 
 import (
-	"errors"
 	"math/rand/v2"
 	"strings"
 	"testing"
@@ -12,6 +11,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"lanyard.dev/internal/access"
+	"lanyard.dev/internal/hint"
 	"lanyard.dev/internal/rbac/bootstrap"
 )
 
@@ -239,8 +239,7 @@ func TestTyposInQuestions(t *testing.T) {
 	}
 	for text, want := range map[string]string{"podz": "did you mean pods?", "depoyments": "did you mean deployments?", "zzz": "write zzz.GROUP"} {
 		_, _, err := access.Builtin().Resolve(access.Spec{Verb: "get", Text: text})
-		var hinted interface{ Hint() string }
-		if !errors.As(err, &hinted) || !strings.Contains(hinted.Hint(), want) {
+		if !strings.Contains(hint.Of(err), want) {
 			t.Errorf("%s: error %v, want a hint with %q", text, err, want)
 		}
 	}

@@ -7,6 +7,8 @@ import (
 	"strings"
 
 	rbacv1 "k8s.io/api/rbac/v1"
+
+	"lanyard.dev/internal/hint"
 )
 
 // Spec is a resource as written and where it is meant: RESOURCE, followed by a name, a subresource, or both, each after a
@@ -118,24 +120,16 @@ func (c *Catalog) foundNotes(all []resource) (notes []string) {
 	return notes
 }
 
-// hintedError is an error with what the reader can do next.
-type hintedError struct{ text, hint string }
-
-func (e *hintedError) Error() string { return e.text }
-
-// Hint returns what the reader can do next.
-func (e *hintedError) Hint() string { return e.hint }
-
 func (c *Catalog) unknownResource(text string) error {
 	where := "neither Kubernetes has it nor does a rule name it"
 	if c.served {
 		where = "the API server does not serve it, and no rule names it"
 	}
-	hint := fmt.Sprintf("write %s.GROUP, or %s. for the core group, if it exists", text, text)
+	next := fmt.Sprintf("write %s.GROUP, or %s. for the core group, if it exists", text, text)
 	if near := Nearest(text, c.names(nil)); near != "" {
-		hint = fmt.Sprintf("did you mean %s?", near)
+		next = fmt.Sprintf("did you mean %s?", near)
 	}
-	return &hintedError{fmt.Sprintf("resource %q is not known: %s", text, where), hint}
+	return hint.New(fmt.Errorf("resource %q is not known: %s", text, where), next)
 }
 
 // place tells names from subresources. The notes say which it was where kubectl reads the text in another way, or where

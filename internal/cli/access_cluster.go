@@ -40,7 +40,7 @@ func (o *policySource) loadCluster(ctx context.Context, namespace string) (*load
 	client, configured, err := o.connection.config(io.Discard)
 	switch {
 	case errors.Is(err, errNoServer):
-		return nil, hint.New(err, hintOf(err)+"; or name files with -f")
+		return nil, hint.New(err, hint.Of(err)+"; or name files with -f")
 	case err != nil:
 		return nil, err
 	}

@@ -35,7 +35,7 @@ func noServer(notFound error) error {
 	if notFound == nil {
 		return hint.New(fmt.Errorf("%w: %w", errNoServer, errEmptyConfig), "name another kubeconfig with --kubeconfig or KUBECONFIG")
 	}
-	return hint.New(fmt.Errorf("%w: %w", errNoServer, notFound), hintOf(notFound))
+	return fmt.Errorf("%w: %w", errNoServer, notFound)
 }
 
 // connection selects a server and a user, as lanyard kubectl does: from the kubeconfig that is named, else from that of the

@@ -26,19 +26,6 @@ type codedError struct {
 
 func (e *codedError) Unwrap() error { return e.error }
 
-// hintOf returns the outermost hint in the chain of err, or "".
-func hintOf(err error) string {
-	if text := hint.Of(err); text != "" {
-		return text
-	}
-	// Some packages still have errors of their own with this method.
-	var hinted interface{ Hint() string }
-	if errors.As(err, &hinted) {
-		return hinted.Hint()
-	}
-	return ""
-}
-
 // usageError returns the error of a command line with a fault.
 func usageError(cmd *cobra.Command, err error) error {
 	return &codedError{hint.New(err, fmt.Sprintf("see %s --help", cmd.CommandPath())), exitUsage}
@@ -88,7 +75,7 @@ func (s streams) report(err error) int {
 	for line := range strings.SplitSeq(err.Error(), "\n") {
 		fmt.Fprintf(s.err, "lanyard: %s\n", line)
 	}
-	if text := hintOf(err); text != "" {
+	if text := hint.Of(err); text != "" {
 		fmt.Fprintf(s.err, "hint: %s\n", text)
 	}
 	if coded := (*codedError)(nil); errors.As(err, &coded) {

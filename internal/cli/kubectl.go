@@ -24,6 +24,7 @@ import (
 
 	_ "lanyard.dev/internal/cli/translations" // initialized before the packages of kubectl
 	"lanyard.dev/internal/datadir"
+	"lanyard.dev/internal/hint"
 	"lanyard.dev/internal/version"
 )
 
@@ -116,16 +117,16 @@ func (o *kubectlOptions) run() {
 
 // fatal prints kubectl's error and ends the process. kubectl calls it in any goroutine.
 func (o *kubectlOptions) fatal(message string, code int) {
-	hint := ""
+	next := ""
 	if strings.Contains(message, genericclioptions.ErrEmptyConfig.Error()) {
 		err := noServer(o.notFound)
-		message, hint = "error: "+err.Error(), hintOf(err)
+		message, next = "error: "+err.Error(), hint.Of(err)
 	}
 	if message != "" {
 		fmt.Fprintln(o.err, strings.TrimSuffix(message, "\n"))
 	}
-	if hint != "" {
-		fmt.Fprintf(o.err, "hint: %s\n", hint)
+	if next != "" {
+		fmt.Fprintf(o.err, "hint: %s\n", next)
 	}
 	o.exit(code)
 }

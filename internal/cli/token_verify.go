@@ -14,6 +14,7 @@ import (
 
 	"lanyard.dev/internal/files"
 	"lanyard.dev/internal/hint"
+	"lanyard.dev/internal/pki"
 	"lanyard.dev/internal/signingkey"
 	"lanyard.dev/internal/token"
 )
@@ -195,13 +196,9 @@ func readRoots(path string) (*x509.CertPool, error) {
 	if path == "" {
 		return nil, nil
 	}
-	data, err := files.Read(path, files.MaxPEM)
+	roots, err := pki.ReadRoots(path)
 	if err != nil {
 		return nil, fmt.Errorf("read the CA certificates: %w", err)
-	}
-	roots := x509.NewCertPool()
-	if !roots.AppendCertsFromPEM(data) {
-		return nil, fmt.Errorf("%s contains no certificate", path)
 	}
 	return roots, nil
 }

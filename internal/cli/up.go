@@ -21,6 +21,7 @@ import (
 	"lanyard.dev/internal/datadir"
 	"lanyard.dev/internal/deadline"
 	"lanyard.dev/internal/gctune"
+	"lanyard.dev/internal/hint"
 	"lanyard.dev/internal/node"
 	"lanyard.dev/internal/signingkey"
 	"lanyard.dev/internal/standalone"
@@ -214,7 +215,7 @@ func (o *upOptions) runAgent(ctx context.Context, authority *standalone.Authorit
 		if err := o.runNode(ctx, authority); err != nil {
 			klog.ErrorS(err, "Pods are not run on this machine")
 			fmt.Fprintf(o.err, "Pods stay Pending: %v\n", err)
-			if text := hintOf(err); text != "" {
+			if text := hint.Of(err); text != "" {
 				fmt.Fprintf(o.err, "hint: %s\n", text)
 			}
 		}

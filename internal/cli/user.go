@@ -218,6 +218,14 @@ func userKubeconfig(admin *rest.Config, name string, keyPEM, chain []byte) ([]by
 	return data, nil
 }
 
+func readKubeconfig(file string) (*clientcmdapi.Config, error) {
+	data, err := files.Read(file, files.MaxConfig)
+	if err != nil {
+		return nil, err
+	}
+	return clientcmd.Load(data)
+}
+
 // checkTarget returns an error if --out exists, unless it is an earlier kubeconfig of the same person for the same server.
 func (o *userKubeconfigOptions) checkTarget(host string) error {
 	if o.target == "" {
@@ -228,7 +236,7 @@ func (o *userKubeconfigOptions) checkTarget(host string) error {
 		return nil
 	}
 	if err == nil && info.Mode().IsRegular() {
-		config, err := clientcmd.LoadFromFile(o.target)
+		config, err := readKubeconfig(o.target)
 		if err == nil && len(config.AuthInfos) == 1 && config.AuthInfos[o.name] != nil &&
 			config.Clusters[clusterName] != nil && config.Clusters[clusterName].Server == host {
 			return nil

@@ -22,6 +22,7 @@ import (
 	clienttesting "k8s.io/client-go/testing"
 	"k8s.io/client-go/tools/clientcmd"
 
+	"lanyard.dev/internal/hint"
 	"lanyard.dev/internal/pki"
 )
 
@@ -83,8 +84,8 @@ func TestCertificateRequest(t *testing.T) {
 			switch {
 			case c.want == "" && (err != nil || string(chain) != "chain"):
 				t.Errorf("got %q, %v", chain, err)
-			case c.want != "" && (err == nil || !strings.Contains(err.Error(), c.want) || !strings.Contains(hintOf(err), c.hint)):
-				t.Errorf("got %v (hint: %s), want %q (hint: %s)", err, hintOf(err), c.want, c.hint)
+			case c.want != "" && (err == nil || !strings.Contains(err.Error(), c.want) || !strings.Contains(hint.Of(err), c.hint)):
+				t.Errorf("got %v (hint: %s), want %q (hint: %s)", err, hint.Of(err), c.want, c.hint)
 			}
 			if got := left(t, client); got != c.left {
 				t.Errorf("%d requests are left, want %d", got, c.left)

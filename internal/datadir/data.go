@@ -31,10 +31,8 @@ func (d *Dir) CheckData() error {
 	if !marked || stored {
 		return nil
 	}
-	return &Error{
-		Path: d.EtcdDir(), Problem: "is missing or empty, but it has held the data that belongs to the keys in " + d.path,
-		Next: "restore it from a backup; to start without data, remove " + mark + " too",
-	}
+	return files.Unusable(d.EtcdDir(), "is missing or empty, but it has held the data that belongs to the keys in "+d.path, nil,
+		"restore it from a backup; to start without data, remove "+mark+" too")
 }
 
 // MarkData remembers that there is data, for CheckData.

@@ -20,11 +20,11 @@ type Dir struct {
 }
 
 // Open creates path (0700) if it is absent, and takes it for this process
-// until Close or the end of the process, however it ends. It fails with
-// *Error: when another process holds the directory (ErrInUse), when it
-// belongs to another user, is not writable, is not a directory, or holds
-// files and is not a data directory. It fails with *hint.Error when another
-// user could have read or changed a key in it.
+// until Close or the end of the process, however it ends. It fails with a
+// *hint.Error when another process holds the directory (ErrInUse), when it
+// belongs to another user, is not writable, is not a directory, holds files
+// and is not a data directory, or has a key in it that another user could have
+// read or changed.
 func Open(path string) (*Dir, error) {
 	path, err := filepath.Abs(path)
 	if err != nil {
@@ -63,12 +63,9 @@ func OpenExisting(path string) (*Dir, error) {
 
 func createError(path string, err error) error {
 	if info, statErr := os.Stat(path); statErr == nil && !info.IsDir() {
-		return &Error{Path: path, Problem: "is not a directory", Next: "choose another one with --data-dir"}
+		return files.Unusable(path, "is not a directory", nil, "choose another one with --data-dir")
 	}
-	return &Error{
-		Path: path, Problem: "cannot be created", Err: cause(err),
-		Next: "choose a directory you may write to with --data-dir",
-	}
+	return files.Unusable(path, "cannot be created", err, "choose a directory you may write to with --data-dir")
 }
 
 // check refuses what must not be taken over: directories of other users, and
@@ -76,13 +73,11 @@ func createError(path string, err error) error {
 func check(path string) error {
 	info, err := os.Stat(path)
 	if err != nil {
-		return &Error{Path: path, Problem: "cannot be read", Err: cause(err), Next: "choose another directory with --data-dir"}
+		return files.Unusable(path, "cannot be read", err, "choose another directory with --data-dir")
 	}
 	if owner, mine := files.OwnedByMe(info); !mine {
-		return &Error{
-			Path: path, Problem: fmt.Sprintf("belongs to another user (%s)", owner),
-			Next: "run as that user, or choose another directory with --data-dir",
-		}
+		return files.Unusable(path, fmt.Sprintf("belongs to another user (%s)", owner), nil,
+			"run as that user, or choose another directory with --data-dir")
 	}
 	if foreign, err := holdsForeignFiles(path); err != nil || foreign != "" {
 		return foreignError(path, foreign, err)
@@ -92,12 +87,10 @@ func check(path string) error {
 
 func foreignError(path, name string, err error) error {
 	if err != nil {
-		return &Error{Path: path, Problem: "cannot be read", Err: cause(err), Next: "choose another directory with --data-dir"}
+		return files.Unusable(path, "cannot be read", err, "choose another directory with --data-dir")
 	}
-	return &Error{
-		Path: path, Problem: fmt.Sprintf("is not a data directory: it holds %s, but no lock file", name),
-		Next: "choose an empty or new directory with --data-dir",
-	}
+	return files.Unusable(path, fmt.Sprintf("is not a data directory: it holds %s, but no lock file", name), nil,
+		"choose an empty or new directory with --data-dir")
 }
 
 // holdsForeignFiles names a file in a directory that was never opened by this
@@ -120,16 +113,14 @@ func holdsForeignFiles(path string) (string, error) {
 	return foreign, nil
 }
 
-// Held returns *Error if the directory was removed or replaced while this
+// Held returns a *hint.Error if the directory was removed or replaced while this
 // process held it: what is written then is lost.
 func (d *Dir) Held() error {
 	if d.lock.InPlace() {
 		return nil
 	}
-	return &Error{
-		Path: d.path, Problem: "was removed or replaced while it was in use",
-		Next: "what was written since is lost: restore the directory from a backup, or start again without data",
-	}
+	return files.Unusable(d.path, "was removed or replaced while it was in use", nil,
+		"what was written since is lost: restore the directory from a backup, or start again without data")
 }
 
 func (d *Dir) takeLock() error {

@@ -95,11 +95,11 @@ func open(t *testing.T, path string) *Dir {
 
 func checkError(t *testing.T, err error, path, want string) {
 	t.Helper()
-	var failure *Error
+	var failure *hint.Error
 	if !errors.As(err, &failure) {
-		t.Fatalf("got %v, want *Error", err)
+		t.Fatalf("got %v, want a *hint.Error", err)
 	}
-	if failure.Hint() == "" || strings.Contains(err.Error(), "\n") {
+	if failure.Hint == "" || strings.Contains(err.Error(), "\n") {
 		t.Errorf("error %q has no hint or several lines", err)
 	}
 	if !strings.Contains(err.Error(), want) || !strings.Contains(err.Error(), path) {

@@ -3,9 +3,8 @@ package datadir
 import (
 	"bytes"
 	"crypto/rand"
-	"crypto/x509"
 	"encoding/base64"
-	"encoding/pem"
+	"errors"
 	"fmt"
 	"io/fs"
 	"os"
@@ -15,6 +14,7 @@ import (
 	"sigs.k8s.io/yaml"
 
 	"lanyard.dev/internal/files"
+	"lanyard.dev/internal/signingkey"
 )
 
 const (
@@ -47,10 +47,7 @@ func (d *Dir) EnsureEncryptionConfig() error {
 		return unreadable(d.EtcdDir(), err)
 	}
 	if !present && stored {
-		return &Error{
-			Path: path, Problem: "is missing, but secrets in " + d.EtcdDir() + " are encrypted with its key",
-			Next: restore,
-		}
+		return files.Unusable(path, "is missing, but secrets in "+d.EtcdDir()+" are encrypted with its key", nil, restore)
 	}
 	return ensureFile(path, checkEncryptionConfig, newEncryptionConfig)
 }
@@ -63,7 +60,7 @@ func ensureFile(path string, check func([]byte) string, create func() ([]byte, e
 	}
 	if data != nil {
 		if problem := check(data); problem != "" {
-			return &Error{Path: path, Problem: problem, Next: restore}
+			return files.Unusable(path, problem, nil, restore)
 		}
 		return nil
 	}
@@ -90,34 +87,34 @@ func readFile(path string) ([]byte, error) {
 	if err != nil {
 		return nil, unreadable(path, err)
 	}
-	if !info.Mode().IsRegular() || info.Size() > maxFile {
+	if !info.Mode().IsRegular() {
 		return nil, unreadable(path, fs.ErrInvalid)
 	}
-	data, err := os.ReadFile(path)
+	data, err := files.Read(path, maxFile)
 	if err != nil {
 		return nil, unreadable(path, err)
 	}
 	return append([]byte{}, data...), nil
 }
 
-func unreadable(path string, err error) error {
-	return &Error{Path: path, Problem: "cannot be read", Err: cause(err), Next: "check that it is a file that this user may read"}
+func unwritable(path string, err error) error {
+	return files.Unusable(path, "cannot be written", err,
+		"make room or give this user write access, or choose another directory with --data-dir")
 }
 
-// checkSigningKey only tells junk from a key; which kinds of key may sign is
-// known elsewhere.
+func unreadable(path string, err error) error {
+	return files.Unusable(path, "cannot be read", err, "check that it is a file that this user may read")
+}
+
 func checkSigningKey(data []byte) string {
-	block, _ := pem.Decode(data)
-	if block == nil {
+	switch _, err := signingkey.ParsePrivatePEM(data); {
+	case err == nil:
+		return ""
+	case errors.Is(err, signingkey.ErrNotPEM):
 		return "is corrupt: it is not a PEM file"
+	default:
+		return fmt.Sprintf("holds no private key to sign tokens with: %v", err)
 	}
-	_, ec := x509.ParseECPrivateKey(block.Bytes)
-	_, pkcs8 := x509.ParsePKCS8PrivateKey(block.Bytes)
-	_, pkcs1 := x509.ParsePKCS1PrivateKey(block.Bytes)
-	if ec != nil && pkcs8 != nil && pkcs1 != nil {
-		return "is corrupt: it holds no private key"
-	}
-	return ""
 }
 
 // newEncryptionConfig encrypts secrets with a new key. Identity comes last,

@@ -6,43 +6,34 @@ import (
 	"os"
 	"slices"
 	"strings"
+
+	"lanyard.dev/internal/hint"
 )
 
 // ErrNoneRunning reports that no instance of this user is up on this machine.
 var ErrNoneRunning = errors.New("no authority of this user runs on this machine")
 
-// SeveralError reports that it takes a choice which instance is meant.
-type SeveralError struct{ Running []Running }
-
-func (e *SeveralError) Error() string {
-	return fmt.Sprintf("%d authorities are running on this machine: %s", len(e.Running), strings.Join(e.list(), ", "))
-}
-
-func (e *SeveralError) list() []string {
-	var lines []string
-	for _, running := range e.Running {
-		lines = append(lines, fmt.Sprintf("%s (%s)", running.DataDir, running.URL))
-	}
-	slices.Sort(lines)
-	return lines
-}
-
-// Hint says how to choose.
-func (e *SeveralError) Hint() string {
-	return "choose one, as with --kubeconfig " + e.Running[0].Kubeconfig()
-}
-
-// FindOne returns the only instance that is up. Otherwise the error is
-// a *NoneError or a *SeveralError.
+// FindOne returns the only instance that is up. If there is none, the error is
+// ErrNoneRunning. If there are several, the error lists them. Both have a hint.
 func FindOne() (Running, error) {
 	running, err := FindRunning()
 	switch {
 	case err != nil:
 		return Running{}, err
 	case len(running) == 0:
-		return Running{}, &NoneError{Others: findOthers(), root: os.Geteuid() == 0}
+		return Running{}, noneRunning(findOthers(), os.Geteuid() == 0)
 	case len(running) > 1:
-		return Running{}, &SeveralError{Running: running}
+		return Running{}, severalRunning(running)
 	}
 	return running[0], nil
+}
+
+func severalRunning(running []Running) error {
+	var lines []string
+	for _, r := range running {
+		lines = append(lines, fmt.Sprintf("%s (%s)", r.DataDir, r.URL))
+	}
+	slices.Sort(lines)
+	return hint.New(fmt.Errorf("%d authorities are running on this machine: %s", len(running), strings.Join(lines, ", ")),
+		"choose one, as with --kubeconfig "+running[0].Kubeconfig())
 }

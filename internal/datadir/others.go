@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"path/filepath"
 	"strings"
+
+	"lanyard.dev/internal/hint"
 )
 
 // Process is a lanyard up that FindRunning does not find: another user's, or
@@ -27,46 +29,34 @@ func isUp(commandLine []byte) bool {
 	return len(args) > 2 && filepath.Base(string(args[0])) == "lanyard" && string(args[1]) == "up"
 }
 
-// NoneError reports that FindRunning finds nothing. It is an ErrNoneRunning.
-type NoneError struct {
-	// Others run, and may be what is meant.
-	Others []Process
-
-	root bool // this user may read every kubeconfig
-}
-
-func (e *NoneError) Error() string { return ErrNoneRunning.Error() }
-
-// Is makes it an ErrNoneRunning.
-func (e *NoneError) Is(target error) bool { return target == ErrNoneRunning }
-
-// Hint says what else there is, and how to get at it.
-func (e *NoneError) Hint() string {
+// noneRunning returns ErrNoneRunning with a hint about the other processes and
+// how to use them. root reports whether this user may read every kubeconfig.
+func noneRunning(others []Process, root bool) error {
 	const start = "start one with lanyard up"
-	if len(e.Others) == 0 {
-		return start + ", or name a kubeconfig with --kubeconfig or KUBECONFIG"
+	if len(others) == 0 {
+		return hint.New(ErrNoneRunning, start+", or name a kubeconfig with --kubeconfig or KUBECONFIG")
 	}
-	first := e.Others[0]
+	first, described := others[0], describe(others)
 	switch {
 	case first.Mine:
-		return fmt.Sprintf("%s, noted elsewhere or not yet (LANYARD_RUNTIME_DIR and XDG_RUNTIME_DIR say where): "+
-			"name its kubeconfig, which it printed at its start, with --kubeconfig or KUBECONFIG, or %s", e.described(), start)
-	case e.root:
-		return fmt.Sprintf("%s: name its kubeconfig, which it printed at its start, with --kubeconfig or KUBECONFIG, or %s", e.described(), start)
+		return hint.New(ErrNoneRunning, fmt.Sprintf("%s, noted elsewhere or not yet (LANYARD_RUNTIME_DIR and XDG_RUNTIME_DIR say where): "+
+			"name its kubeconfig, which it printed at its start, with --kubeconfig or KUBECONFIG, or %s", described, start))
+	case root:
+		return hint.New(ErrNoneRunning, fmt.Sprintf("%s: name its kubeconfig, which it printed at its start, with --kubeconfig or KUBECONFIG, or %s", described, start))
 	}
 	as := "sudo -u " + first.User
 	if first.User == "root" {
 		as = "sudo"
 	}
-	return fmt.Sprintf("%s, whose kubeconfig you may not read: name one of your own with --kubeconfig or KUBECONFIG "+
-		"(an administrator makes it with lanyard user kubeconfig), use %s, or %s", e.described(), as, start)
+	return hint.New(ErrNoneRunning, fmt.Sprintf("%s, whose kubeconfig you may not read: name one of your own with --kubeconfig or KUBECONFIG "+
+		"(an administrator makes it with lanyard user kubeconfig), use %s, or %s", described, as, start))
 }
 
-// described names the processes of the first user.
-func (e *NoneError) described() string {
-	first := e.Others[0]
+// describe names the processes of the first user.
+func describe(others []Process) string {
+	first := others[0]
 	var pids []string
-	for _, other := range e.Others {
+	for _, other := range others {
 		if other.User == first.User && len(pids) < maxNamed {
 			pids = append(pids, fmt.Sprint(other.PID))
 		}

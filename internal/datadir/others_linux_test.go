@@ -8,6 +8,8 @@ import (
 	"slices"
 	"syscall"
 	"testing"
+
+	"lanyard.dev/internal/hint"
 )
 
 // TestOthersAreSeen starts what looks like lanyard up, of this user and of another one, whose records this user does not
@@ -48,13 +50,16 @@ func startNamedUp(t *testing.T, as *syscall.Credential) int {
 func checkSeen(t *testing.T, pid, uid int) {
 	t.Helper()
 	_, err := FindOne()
-	var none *NoneError
-	if !errors.As(err, &none) {
-		t.Fatalf("got %v, want a *NoneError", err)
+	if !errors.Is(err, ErrNoneRunning) {
+		t.Fatalf("got %v, want ErrNoneRunning", err)
 	}
 	want := Process{PID: pid, User: userName(uint32(uid)), Mine: uid == os.Geteuid()}
-	if !slices.Contains(none.Others, want) {
-		t.Errorf("%+v is not among %+v", want, none.Others)
+	others := findOthers()
+	if !slices.Contains(others, want) {
+		t.Errorf("%+v is not among %+v", want, others)
+	}
+	if got, want := hint.Of(err), hint.Of(noneRunning(others, os.Geteuid() == 0)); got != want {
+		t.Errorf("hint %q, want %q", got, want)
 	}
 }
 

@@ -4,6 +4,8 @@ import (
 	"errors"
 	"strings"
 	"testing"
+
+	"lanyard.dev/internal/hint"
 )
 
 func TestIsUp(t *testing.T) {
@@ -32,7 +34,7 @@ func FuzzIsUp(f *testing.F) {
 	})
 }
 
-func TestNoneErrorSaysWhatElseThereIs(t *testing.T) {
+func TestNoneRunningNamesOtherProcesses(t *testing.T) {
 	t.Parallel()
 	mine := Process{PID: 1, User: "ann", Mine: true}
 	root, ben := Process{PID: 2, User: "root"}, Process{PID: 3, User: "ben"}
@@ -49,13 +51,13 @@ func TestNoneErrorSaysWhatElseThereIs(t *testing.T) {
 		"many":      {[]Process{ben, ben, root, ben, ben}, false, []string{"user ben runs lanyard up (processes 3, 3, 3), whose kubeconfig"}},
 	}
 	for name, test := range tests {
-		err := &NoneError{Others: test.others, root: test.root}
+		err := noneRunning(test.others, test.root)
 		if !errors.Is(err, ErrNoneRunning) || err.Error() != ErrNoneRunning.Error() {
 			t.Errorf("%s: %v", name, err)
 		}
 		for _, want := range test.want {
-			if !strings.Contains(err.Hint(), want) {
-				t.Errorf("%s: hint %q lacks %q", name, err.Hint(), want)
+			if !strings.Contains(hint.Of(err), want) {
+				t.Errorf("%s: hint %q lacks %q", name, hint.Of(err), want)
 			}
 		}
 	}

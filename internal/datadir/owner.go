@@ -5,6 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"os"
+
+	"lanyard.dev/internal/files"
+	"lanyard.dev/internal/hint"
 )
 
 // ErrInUse reports that another process holds the directory.
@@ -46,12 +49,10 @@ func (d *Dir) writeOwner(url string) error {
 // Windows, and while the owner rewrites the file, the owner is not known.
 func inUse(dir, lockFile string) error {
 	var o owner
-	data, err := os.ReadFile(lockFile)
+	data, err := files.Read(lockFile, files.MaxText)
 	if err != nil || json.Unmarshal(data, &o) != nil {
 		o = owner{}
 	}
-	return &Error{
-		Path: dir, Problem: "is", Err: fmt.Errorf("%w by %s", ErrInUse, o),
-		Next: "use that instance with lanyard kubectl, stop it, or choose another directory with --data-dir",
-	}
+	return hint.New(fmt.Errorf("%s is %w by %s", dir, ErrInUse, o),
+		"use that instance with lanyard kubectl, stop it, or choose another directory with --data-dir")
 }

@@ -76,7 +76,8 @@ func openRecord(dir, dataDir string) (*record, error) {
 			return nil, unwritable(base+recordLockSuffix, err)
 		}
 	}
-	return nil, &Error{Path: base + recordLockSuffix, Problem: "is locked by another process", Next: "stop that process, or set " + runtimeDirEnv}
+	return nil, files.Unusable(base+recordLockSuffix, "is locked by another process", nil,
+		"stop that process, or set "+runtimeDirEnv)
 }
 
 func (r *record) write(running Running) error {
@@ -138,11 +139,7 @@ func readRecord(base string) (Running, bool) {
 }
 
 func parseRecordFile(path string) (Running, bool) {
-	info, err := os.Stat(path)
-	if err != nil || info.Size() > maxRecord {
-		return Running{}, false
-	}
-	data, err := os.ReadFile(path)
+	data, err := files.Read(path, maxRecord)
 	if err != nil {
 		return Running{}, false
 	}

@@ -36,7 +36,7 @@ func runtimeDirFor(uid int, getenv func(string) string, temporary, system string
 // createRuntimeDir makes the directory, or takes an existing one that is safe.
 func createRuntimeDir(dir string) error {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return &Error{Path: dir, Problem: "cannot be created", Err: cause(err), Next: "set " + runtimeDirEnv + " to a directory of yours"}
+		return files.Unusable(dir, "cannot be created", err, "set "+runtimeDirEnv+" to a directory of yours")
 	}
 	_, err := trusted(dir)
 	return err
@@ -52,7 +52,7 @@ func trusted(dir string) (bool, error) {
 		return false, nil
 	}
 	if err != nil {
-		return false, &Error{Path: dir, Problem: "cannot be read", Err: cause(err), Next: "set " + runtimeDirEnv + " to a directory of yours"}
+		return false, files.Unusable(dir, "cannot be read", err, "set "+runtimeDirEnv+" to a directory of yours")
 	}
 	owner, mine := files.OwnedByMe(info)
 	open := runtime.GOOS != "windows" && info.Mode().Perm()&0o022 != 0
@@ -68,5 +68,5 @@ func trusted(dir string) (bool, error) {
 	if problem == "" {
 		return true, nil
 	}
-	return false, &Error{Path: dir, Problem: problem, Next: "remove it, or set " + runtimeDirEnv + " to a directory of yours"}
+	return false, files.Unusable(dir, problem, nil, "remove it, or set "+runtimeDirEnv+" to a directory of yours")
 }

@@ -14,40 +14,37 @@ import (
 
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
+
+	"lanyard.dev/internal/hint"
 )
 
-// Error is a member that does not start, or that had to give up.
-type Error struct {
-	Dir string
-	Err error
+// memberError names the directory of a member that does not start or had to give up, and adds a hint.
+func memberError(dir string, err error) error {
+	return hint.New(fmt.Errorf("etcd in %s: %w", dir, err), hintFor(dir, err))
 }
 
-func (e *Error) Error() string { return fmt.Sprintf("etcd in %s: %v", e.Dir, e.Err) }
-func (e *Error) Unwrap() error { return e.Err }
-
-// Hint says what the reader can do about it.
-func (e *Error) Hint() string {
+func hintFor(dir string, err error) string {
 	switch {
-	case errors.Is(e.Err, ErrLocked):
+	case errors.Is(err, ErrLocked):
 		return "stop the process that uses this directory, or choose another one"
-	case isAny(e.Err, syscall.ENOSPC, syscall.EDQUOT, syscall.EFBIG):
+	case isAny(err, syscall.ENOSPC, syscall.EDQUOT, syscall.EFBIG):
 		return "free some space on that disk, or raise the quota, and start again; no acknowledged write is lost"
-	case isAny(e.Err, syscall.EMFILE, syscall.ENFILE):
+	case isAny(err, syscall.EMFILE, syscall.ENFILE):
 		return "allow more open files, for example with ulimit -n 1024, and start again; the data is not damaged"
-	case isAny(e.Err, syscall.ENOMEM):
+	case isAny(err, syscall.ENOMEM):
 		return "allow more memory, for example with ulimit -v unlimited, and start again; the data is not damaged"
-	case isAny(e.Err, fs.ErrPermission, syscall.EROFS):
-		return "check that " + e.Dir + " is readable and writable by this user"
-	case isAny(e.Err, context.Canceled, context.DeadlineExceeded):
+	case isAny(err, fs.ErrPermission, syscall.EROFS):
+		return "check that " + dir + " is readable and writable by this user"
+	case isAny(err, context.Canceled, context.DeadlineExceeded):
 		return "start again"
-	case strings.HasPrefix(e.Err.Error(), "version ") && strings.HasSuffix(e.Err.Error(), " is not supported"):
+	case strings.HasPrefix(err.Error(), "version ") && strings.HasSuffix(err.Error(), " is not supported"):
 		return "a later version wrote this data: use that version, or restore a backup of this one"
-	case errors.Is(e.Err, errRemoved):
-		return "what was written since is lost: restore " + e.Dir + " from a backup"
-	case errors.Is(e.Err, errDamaged):
-		return "restore " + e.Dir + " from a backup, or start empty in another data directory"
+	case errors.Is(err, errRemoved):
+		return "what was written since is lost: restore " + dir + " from a backup"
+	case errors.Is(err, errDamaged):
+		return "restore " + dir + " from a backup, or start empty in another data directory"
 	}
-	return "see what etcd logged before; restore " + e.Dir + " from a backup only if its files are damaged"
+	return "see what etcd logged before; restore " + dir + " from a backup only if its files are damaged"
 }
 
 // isAny also looks for the system's words: the database wraps no errors.

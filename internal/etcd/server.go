@@ -43,7 +43,7 @@ type Server struct {
 }
 
 // Start runs a member on c.Dir and returns when it answers, which on a local
-// disk takes well under a second. It fails with *Error when the directory is
+// disk takes well under a second. It fails with a *hint.Error when the directory is
 // in use (ErrLocked), damaged, unwritable or full. When ctx ends first, the
 // half-started member is stopped and the context's cause returned.
 func Start(ctx context.Context, c Config) (*Server, error) {
@@ -55,7 +55,7 @@ func Start(ctx context.Context, c Config) (*Server, error) {
 	s := &Server{config: c, log: newFailureLog()}
 	if err := s.start(ctx); err != nil {
 		s.release()
-		return nil, &Error{Dir: c.Dir, Err: err}
+		return nil, memberError(c.Dir, err)
 	}
 	return s, nil
 }
@@ -176,7 +176,7 @@ func (s *Server) Client() (*clientv3.Client, error) {
 	return clientv3.New(clientv3.Config{Endpoints: []string{s.Endpoint()}, Logger: s.log.logger(nil)})
 }
 
-// Held returns *Error if the member's directory, its database or its log was
+// Held returns a *hint.Error if the member's directory, its database or its log was
 // removed or replaced: what is acknowledged then is lost.
 func (s *Server) Held() error {
 	files, err := logFiles(filepath.Join(s.config.Dir, "member", "wal"))
@@ -185,7 +185,7 @@ func (s *Server) Held() error {
 	if s.lock.InPlace() && logged && !errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
-	return &Error{Dir: s.config.Dir, Err: errRemoved}
+	return memberError(s.config.Dir, errRemoved)
 }
 
 // Failed yields one error when the member can no longer do its work, such as
@@ -196,10 +196,10 @@ func (s *Server) Failed() <-chan error {
 	go func() {
 		select {
 		case err := <-s.log.failed:
-			failed <- &Error{Dir: s.config.Dir, Err: err}
+			failed <- memberError(s.config.Dir, err)
 		case err, open := <-s.member.Err():
 			if open && err != nil {
-				failed <- &Error{Dir: s.config.Dir, Err: err}
+				failed <- memberError(s.config.Dir, err)
 			}
 		}
 	}()
@@ -223,7 +223,7 @@ func (s *Server) shutdown(ctx context.Context) error {
 		return nil
 	}
 	if err := s.closeMember(ctx); err != nil {
-		return &Error{Dir: s.config.Dir, Err: err}
+		return memberError(s.config.Dir, err)
 	}
 	s.release()
 	return nil

@@ -18,6 +18,8 @@ import (
 
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.etcd.io/etcd/server/v3/storage/schema"
+
+	"lanyard.dev/internal/hint"
 )
 
 // The test binary runs itself as a member that is killed: see TestKill.
@@ -60,12 +62,12 @@ func runChild(dir string) int {
 // startWithin tries to start a member and prints why that fails, with the hint.
 func startWithin(dir string) int {
 	_, err := Start(context.Background(), Config{Dir: dir})
-	var failure *Error
+	var failure *hint.Error
 	if !errors.As(err, &failure) {
 		fmt.Println(err)
 		return 1
 	}
-	fmt.Printf("%v\n%s\n", err, failure.Hint())
+	fmt.Printf("%v\n%s\n", err, failure.Hint)
 	return 0
 }
 
@@ -242,8 +244,8 @@ func TestDamageIsReported(t *testing.T) {
 				stop(t, s)
 				t.Fatal("started on damaged data")
 			}
-			var failure *Error
-			if !errors.As(err, &failure) || failure.Hint() == "" || strings.Contains(err.Error(), "\n") || !strings.Contains(err.Error(), test.want) {
+			var failure *hint.Error
+			if !errors.As(err, &failure) || failure.Hint == "" || strings.Contains(err.Error(), "\n") || !strings.Contains(err.Error(), test.want) {
 				t.Errorf("error %q, want one line with %q and a hint", err, test.want)
 			}
 			if ctx.Err() != nil {
@@ -405,7 +407,7 @@ func TestHintNamesWhatIsLacking(t *testing.T) {
 		"later version":    errors.New(`version "3.99.0" is not supported`),
 		"etcd logged":      errGaveUp,
 	} {
-		if got := (&Error{Dir: "/d", Err: cause}).Hint(); !strings.Contains(got, want) {
+		if got := hint.Of(memberError("/d", cause)); !strings.Contains(got, want) {
 			t.Errorf("%v: hint %q, want %q", cause, got, want)
 		}
 	}

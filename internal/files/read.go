@@ -6,6 +6,8 @@ import (
 	"io"
 	"io/fs"
 	"os"
+
+	"lanyard.dev/internal/hint"
 )
 
 // Limits for Read, in bytes.
@@ -63,8 +65,17 @@ func ReadAll(r io.Reader, name string, limit int64) ([]byte, error) {
 	return data, nil
 }
 
-// Cause returns err without the operation and path that package os adds, for a message that names the file itself.
-func Cause(err error) error {
+// Unusable returns a *hint.Error about a file or directory that cannot be used, with the text "PATH PROBLEM: CAUSE". cause
+// may be nil. next is the hint.
+func Unusable(path, problem string, cause error, next string) error {
+	if cause == nil {
+		return hint.New(fmt.Errorf("%s %s", path, problem), next)
+	}
+	return hint.New(fmt.Errorf("%s %s: %w", path, problem, withoutPath(cause)), next)
+}
+
+// withoutPath drops the operation and path that package os adds to an error.
+func withoutPath(err error) error {
 	if pathError := (*fs.PathError)(nil); errors.As(err, &pathError) {
 		return pathError.Err
 	}

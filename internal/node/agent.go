@@ -138,7 +138,7 @@ func takeLease(ctx context.Context, o *Options, identity *identity, clock clock.
 // agentID returns the UUID in the file, which it makes if it is missing. The UUID marks this agent's Lease at the authority,
 // and its containers in the runtime, which other programs may use too.
 func agentID(file string) (string, error) {
-	data, err := os.ReadFile(file)
+	data, err := files.Read(file, files.MaxText)
 	if err == nil {
 		if id, err := uuid.ParseBytes([]byte(strings.TrimSpace(string(data)))); err == nil {
 			return id.String(), nil
@@ -290,13 +290,9 @@ func relaySandboxes(r *resources) func(pod *corev1.Pod, sandboxID string, up boo
 
 // newServer returns the server for logs, exec and metrics.
 func newServer(ctx context.Context, o *Options, r *resources, pods *pod.Pods, registry metrics.KubeRegistry) (*server.Server, error) {
-	pem, err := r.identity.clientCAs(o)
+	clientCAs, err := r.identity.clientCAs(o)
 	if err != nil {
 		return nil, err
-	}
-	clientCAs := x509.NewCertPool()
-	if !clientCAs.AppendCertsFromPEM(pem) {
-		return nil, errors.New("the client CA holds no certificate")
 	}
 	certificate, err := r.identity.servingCertificate(ctx, o, r.endpoint.addresses)
 	if err != nil {

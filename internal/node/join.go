@@ -26,6 +26,7 @@ import (
 	"k8s.io/klog/v2"
 
 	"lanyard.dev/internal/hint"
+	"lanyard.dev/internal/pki"
 )
 
 const (
@@ -203,11 +204,15 @@ func (id *identity) servingCertificate(ctx context.Context, o *Options, addresse
 	}, nil
 }
 
-// clientCAs returns the CA certificates of the clients that may connect to the agent, in PEM.
-func (id *identity) clientCAs(o *Options) ([]byte, error) {
+// clientCAs returns the CA certificates of the clients that may connect to the agent.
+func (id *identity) clientCAs(o *Options) (*x509.CertPool, error) {
 	file := o.ClientCAFile
 	if file == "" && len(id.config.CAData) > 0 {
-		return id.config.CAData, nil
+		pool, err := pki.ParseRoots(id.config.CAData)
+		if err != nil {
+			return nil, fmt.Errorf("client CA in the kubeconfig: %w", err)
+		}
+		return pool, nil
 	}
 	if file == "" {
 		file = id.config.CAFile
@@ -215,11 +220,11 @@ func (id *identity) clientCAs(o *Options) ([]byte, error) {
 	if file == "" {
 		return nil, errors.New("the kubeconfig has no CA: set --client-ca-file to the CA of the clients of this node")
 	}
-	pem, err := os.ReadFile(file)
+	pool, err := pki.ReadRoots(file)
 	if err != nil {
 		return nil, fmt.Errorf("client CA: %w", err)
 	}
-	return pem, nil
+	return pool, nil
 }
 
 // certificateFiles are a certificate and its key. They are read again for each connection, because the agent is not notified
@@ -241,7 +246,7 @@ func openCertificateFiles(certFile, keyFile string) (*certificateFiles, error) {
 }
 
 func (f *certificateFiles) read() (*tls.Certificate, error) {
-	pair, err := tls.LoadX509KeyPair(f.certFile, f.keyFile)
+	pair, err := pki.ReadKeyPair(f.certFile, f.keyFile)
 	if err != nil {
 		return nil, fmt.Errorf("serving certificate %s with key %s: %w", f.certFile, f.keyFile, err)
 	}

@@ -8,7 +8,6 @@ import (
 	"context"
 	"fmt"
 	"net"
-	"os"
 	"runtime"
 	"slices"
 	"strconv"
@@ -20,6 +19,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/utils/clock"
 
+	"lanyard.dev/internal/files"
 	"lanyard.dev/internal/node/cri"
 )
 
@@ -165,7 +165,7 @@ func readMachine(dir string) (machine, error) {
 }
 
 func (m *machine) readMemory() error {
-	data, err := os.ReadFile("/proc/meminfo")
+	data, err := files.Read("/proc/meminfo", files.MaxText)
 	if err != nil {
 		return err
 	}
@@ -194,11 +194,11 @@ func parseMeminfo(data []byte) map[string]int64 {
 }
 
 func (m *machine) readProcesses() error {
-	most, err := os.ReadFile("/proc/sys/kernel/pid_max")
+	most, err := files.Read("/proc/sys/kernel/pid_max", files.MaxText)
 	if err != nil {
 		return err
 	}
-	load, err := os.ReadFile("/proc/loadavg") // "0.1 0.2 0.3 RUNNING/ALL LAST"
+	load, err := files.Read("/proc/loadavg", files.MaxText) // "0.1 0.2 0.3 RUNNING/ALL LAST"
 	if err != nil {
 		return err
 	}
@@ -251,7 +251,7 @@ func systemInfo() corev1.NodeSystemInfo {
 
 // firstLine returns the first line of a file, or "" if the file cannot be read: the line is only shown to users.
 func firstLine(path string) string {
-	data, err := os.ReadFile(path)
+	data, err := files.Read(path, files.MaxText)
 	if err != nil {
 		return ""
 	}
@@ -260,7 +260,7 @@ func firstLine(path string) string {
 }
 
 func osImage() string {
-	data, err := os.ReadFile("/etc/os-release")
+	data, err := files.Read("/etc/os-release", files.MaxText)
 	if err != nil {
 		return ""
 	}

@@ -9,6 +9,8 @@ import (
 	"fmt"
 	"math/big"
 	"time"
+
+	"lanyard.dev/internal/files"
 )
 
 const (
@@ -50,10 +52,8 @@ func lostKey(certFile, keyFile string, err error) error {
 	if err != nil {
 		return err
 	}
-	return &FileError{
-		File: keyFile, Problem: "is missing, but its certificate " + certFile + " exists",
-		Next: "restore the key from a backup, or move the certificate away to start with a new CA",
-	}
+	return files.Unusable(keyFile, "is missing, but its certificate "+certFile+" exists", nil,
+		"restore the key from a backup, or move the certificate away to start with a new CA")
 }
 
 func createAuthority(certFile, keyFile, name string, now time.Time) (*Authority, error) {
@@ -114,10 +114,8 @@ func usable(pair *Pair, certFile, keyFile string, now time.Time) (*Authority, er
 	if problem == "" {
 		return &Authority{pair: pair}, nil
 	}
-	return nil, &FileError{
-		File: certFile, Problem: problem,
-		Next: fmt.Sprintf("check this machine's clock, or move %s and %s away and start again; clients then need the new ca.crt", certFile, keyFile),
-	}
+	return nil, files.Unusable(certFile, problem, nil,
+		fmt.Sprintf("check this machine's clock, or move %s and %s away and start again; clients then need the new ca.crt", certFile, keyFile))
 }
 
 // From returns the same CA, whose certificates are valid from earliest on and no sooner: those of before are made anew.

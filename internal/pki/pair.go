@@ -14,12 +14,7 @@ import (
 	"lanyard.dev/internal/files"
 )
 
-const (
-	certificateBlock = "CERTIFICATE"
-	keyBlock         = "EC PRIVATE KEY"
-
-	restore = "restore the file from a backup"
-)
+const restore = "restore the file from a backup"
 
 // Pair is a certificate with its private key, in PEM.
 type Pair struct {
@@ -50,7 +45,7 @@ func newPair(der []byte, key *ecdsa.PrivateKey) (*Pair, error) {
 		return nil, fmt.Errorf("encode a private key: %w", err)
 	}
 	return &Pair{
-		CertPEM: pem.EncodeToMemory(&pem.Block{Type: certificateBlock, Bytes: der}),
+		CertPEM: encodeCertificate(der),
 		KeyPEM:  pem.EncodeToMemory(&pem.Block{Type: keyBlock, Bytes: keyDER}),
 		cert:    cert,
 		key:     key,
@@ -68,23 +63,9 @@ func (p *Pair) write(certFile, keyFile string) error {
 
 func writeFile(path string, data []byte, mode fs.FileMode) error {
 	if err := files.Write(path, data, mode); err != nil {
-		return &FileError{
-			File: path, Problem: "cannot be written", Err: cause(err),
-			Next: "make room or give this user write access, then start again",
-		}
+		return files.Unusable(path, "cannot be written", err, "make room or give this user write access, then start again")
 	}
 	return nil
-}
-
-// cause drops the operation and path that os adds; FileError names the file.
-func cause(err error) error {
-	if pathError := (*fs.PathError)(nil); errors.As(err, &pathError) {
-		return pathError.Err
-	}
-	if linkError := (*os.LinkError)(nil); errors.As(err, &linkError) {
-		return linkError.Err
-	}
-	return err
 }
 
 // loadPair reads both files. It returns an error that satisfies
@@ -99,10 +80,8 @@ func loadPair(certFile, keyFile string) (*Pair, error) {
 		return nil, err
 	}
 	if public, ok := cert.PublicKey.(*ecdsa.PublicKey); !ok || !public.Equal(&key.PublicKey) {
-		return nil, &FileError{
-			File: keyFile, Problem: "is not the key of the certificate in " + certFile,
-			Next: "restore both files from the same backup",
-		}
+		return nil, files.Unusable(keyFile, "is not the key of the certificate in "+certFile, nil,
+			"restore both files from the same backup")
 	}
 	return &Pair{CertPEM: certPEM, KeyPEM: keyPEM, cert: cert, key: key}, nil
 }
@@ -114,7 +93,7 @@ func loadCertificate(file string) (*x509.Certificate, []byte, error) {
 	}
 	cert, err := x509.ParseCertificate(block)
 	if err != nil {
-		return nil, nil, &FileError{File: file, Problem: "holds no valid certificate", Next: restore}
+		return nil, nil, files.Unusable(file, "holds no valid certificate", nil, restore)
 	}
 	return cert, data, nil
 }
@@ -126,35 +105,29 @@ func loadKey(file string) (*ecdsa.PrivateKey, []byte, error) {
 	}
 	key, err := x509.ParseECPrivateKey(block)
 	if err != nil {
-		return nil, nil, &FileError{File: file, Problem: "holds no valid private key", Next: restore}
+		return nil, nil, files.Unusable(file, "holds no valid private key", nil, restore)
 	}
 	return key, data, nil
 }
 
-// maxFile is far above any certificate or key; what is larger is another file.
-const maxFile = 1 << 20
-
+// readBlock returns a file and the content of its first PEM block, which must be of that type.
 func readBlock(file, kind string) (data, block []byte, err error) {
 	info, err := os.Stat(file)
-	if err == nil && (!info.Mode().IsRegular() || info.Size() > maxFile) {
-		return nil, nil, &FileError{File: file, Problem: "is not a PEM file", Next: restore}
+	if err == nil && !info.Mode().IsRegular() {
+		return nil, nil, files.Unusable(file, "is not a PEM file", nil, restore)
 	}
-	if err == nil {
-		data, err = os.ReadFile(file)
+	data, err = files.Read(file, files.MaxPEM)
+	switch {
+	case errors.Is(err, files.ErrTooLarge):
+		return nil, nil, files.Unusable(file, "is not a PEM file", nil, restore)
+	case err != nil:
+		return nil, nil, files.Unusable(file, "cannot be read", err, "check that it exists and that this user may read it")
 	}
-	if err != nil {
-		return nil, nil, &FileError{
-			File: file, Problem: "cannot be read", Err: cause(err),
-			Next: "check that it exists and that this user may read it",
-		}
+	block, ok := firstBlock(data, kind)
+	if !ok {
+		return nil, nil, files.Unusable(file, fmt.Sprintf("is corrupt: it holds no PEM block %q", kind), nil, restore)
 	}
-	decoded, _ := pem.Decode(data)
-	if decoded == nil || decoded.Type != kind {
-		return nil, nil, &FileError{
-			File: file, Problem: fmt.Sprintf("is corrupt: it holds no PEM block %q", kind), Next: restore,
-		}
-	}
-	return data, decoded.Bytes, nil
+	return data, block, nil
 }
 
 // absent tells whether a file that err is about does not exist.

@@ -12,6 +12,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"lanyard.dev/internal/hint"
 )
 
 var start = time.Date(2030, 1, 2, 3, 4, 5, 0, time.UTC)
@@ -87,7 +89,7 @@ func TestBadAuthorityIsReported(t *testing.T) {
 			test.damage(t, dir)
 			before := snapshot(t, dir)
 			_, err := EnsureAuthority(filepath.Join(dir, "ca.crt"), filepath.Join(dir, "ca.key"), "test-ca", test.now)
-			checkFileError(t, err, filepath.Join(dir, test.file), test.want)
+			checkUnusable(t, err, filepath.Join(dir, test.file), test.want)
 			if after := snapshot(t, dir); after != before {
 				t.Error("the files were changed")
 			}
@@ -95,13 +97,13 @@ func TestBadAuthorityIsReported(t *testing.T) {
 	}
 }
 
-func checkFileError(t *testing.T, err error, file, want string) {
+func checkUnusable(t *testing.T, err error, file, want string) {
 	t.Helper()
-	var failure *FileError
+	var failure *hint.Error
 	if !errors.As(err, &failure) {
-		t.Fatalf("got %v, want a *FileError", err)
+		t.Fatalf("got %v, want a *hint.Error", err)
 	}
-	if failure.Hint() == "" || strings.Contains(err.Error(), "\n") {
+	if failure.Hint == "" || strings.Contains(err.Error(), "\n") {
 		t.Errorf("error %q has no hint or several lines", err)
 	}
 	if !strings.Contains(err.Error(), want) || !strings.Contains(err.Error(), file) {
@@ -315,7 +317,7 @@ func TestUnwritableDirectory(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "file")
 	put("file", "")(t, filepath.Dir(file))
 	_, err := createAuthority(filepath.Join(file, "ca.crt"), filepath.Join(file, "ca.key"), "n", start)
-	checkFileError(t, err, filepath.Join(file, "ca.key"), "not a directory")
+	checkUnusable(t, err, filepath.Join(file, "ca.key"), "not a directory")
 }
 
 func FuzzLoadPair(f *testing.F) {

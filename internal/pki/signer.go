@@ -3,12 +3,10 @@ package pki
 import (
 	"crypto"
 	"crypto/rand"
-	"crypto/tls"
 	"crypto/x509"
 	"encoding/pem"
 	"errors"
 	"fmt"
-	"os"
 	"time"
 )
 
@@ -31,15 +29,7 @@ type Terms struct {
 
 // LoadSigner reads a CA certificate, with its chain if it has one, and its key, in PEM.
 func LoadSigner(certFile, keyFile string) (*Signer, error) {
-	certPEM, err := os.ReadFile(certFile)
-	if err != nil {
-		return nil, fmt.Errorf("read the signing CA: %w", err)
-	}
-	keyPEM, err := os.ReadFile(keyFile)
-	if err != nil {
-		return nil, fmt.Errorf("read the key of the signing CA: %w", err)
-	}
-	pair, err := tls.X509KeyPair(certPEM, keyPEM)
+	pair, err := ReadKeyPair(certFile, keyFile)
 	if err != nil {
 		return nil, fmt.Errorf("signing CA %s with key %s: %w", certFile, keyFile, err)
 	}
@@ -79,7 +69,7 @@ func (s *Signer) Sign(request *x509.CertificateRequest, terms Terms, now time.Ti
 	if err != nil {
 		return nil, fmt.Errorf("sign the certificate of %s: %w", request.Subject.CommonName, err)
 	}
-	return pem.EncodeToMemory(&pem.Block{Type: certificateBlock, Bytes: der}), nil
+	return encodeCertificate(der), nil
 }
 
 // NewRequest makes a key and a certificate request for it, both in PEM. Kubernetes reads name as the user and groups as

@@ -12,6 +12,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"lanyard.dev/internal/files"
 	"lanyard.dev/internal/hint"
 )
 
@@ -187,7 +188,7 @@ func namespaceRefused(err error) error {
 		"/proc/sys/user/max_mnt_namespaces":                      "0",
 		"/proc/sys/kernel/apparmor_restrict_unprivileged_userns": "1",
 	} {
-		value, readErr := os.ReadFile(path)
+		value, readErr := files.Read(path, files.MaxText)
 		if readErr == nil && strings.TrimSpace(string(value)) == forbids {
 			setting := strings.ReplaceAll(strings.TrimPrefix(path, "/proc/sys/"), "/", ".")
 			reason = fmt.Sprintf(" (%s is %s)", setting, forbids)

@@ -12,6 +12,7 @@ import (
 	"syscall"
 	"time"
 
+	"lanyard.dev/internal/files"
 	"lanyard.dev/internal/podannotation"
 	"lanyard.dev/internal/runas"
 )
@@ -228,7 +229,7 @@ func (s *supervisor) suspend(signal syscall.Signal) {
 
 // handlesSignal reports whether a process ignores or catches a signal.
 func handlesSignal(pid int, number syscall.Signal) bool {
-	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+	status, err := files.Read(fmt.Sprintf("/proc/%d/status", pid), files.MaxText)
 	if err != nil {
 		return false
 	}
@@ -247,7 +248,7 @@ func handlesSignal(pid int, number syscall.Signal) bool {
 
 // isStopped reports whether a child is stopped now. A wait status may be out of date.
 func isStopped(pid int) bool {
-	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	stat, err := files.Read(fmt.Sprintf("/proc/%d/stat", pid), files.MaxText)
 	if err != nil {
 		return false
 	}

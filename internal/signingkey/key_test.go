@@ -22,6 +22,8 @@ import (
 	"testing"
 
 	"github.com/go-jose/go-jose/v4"
+
+	"lanyard.dev/internal/files"
 )
 
 var (
@@ -313,7 +315,7 @@ func TestLoadNamesTheFile(t *testing.T) {
 		}
 	}
 	for path, want := range map[string]error{
-		junk: ErrNotPEM, huge: ErrTooLarge, full: ErrNotPEM, filepath.Join(dir, "missing.pem"): fs.ErrNotExist, dir: nil,
+		junk: ErrNotPEM, huge: files.ErrTooLarge, full: ErrNotPEM, filepath.Join(dir, "missing.pem"): fs.ErrNotExist, dir: nil,
 	} {
 		_, private := LoadPrivate(path)
 		_, public := LoadPublic(path)

@@ -8,6 +8,8 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+
+	"lanyard.dev/internal/pki"
 )
 
 const (
@@ -115,7 +117,7 @@ func parsePEM(data []byte) ([]parsedKey, error) {
 	return keys, nil
 }
 
-// pemBlocks refuses a damaged block, which pem.Decode would step over.
+// pemBlocks returns all blocks of data. It refuses a damaged block, which pki.Blocks skips.
 func pemBlocks(data []byte) ([]*pem.Block, error) {
 	begins := bytes.Count(data, []byte("\n-----BEGIN "))
 	if bytes.HasPrefix(data, []byte("-----BEGIN ")) {
@@ -125,7 +127,7 @@ func pemBlocks(data []byte) ([]*pem.Block, error) {
 		return nil, ErrTooManyKeys
 	}
 	var blocks []*pem.Block
-	for block, rest := pem.Decode(data); block != nil; block, rest = pem.Decode(rest) {
+	for block := range pki.Blocks(data) {
 		blocks = append(blocks, block)
 	}
 	if len(blocks) != begins {

@@ -19,6 +19,7 @@ import (
 	"lanyard.dev/internal/datadir"
 	"lanyard.dev/internal/deadline"
 	"lanyard.dev/internal/etcd"
+	"lanyard.dev/internal/files"
 	"lanyard.dev/internal/signingkey"
 )
 
@@ -200,10 +201,8 @@ func (a *Authority) ensureSigningKey(wanted signingkey.Algorithm) error {
 		return err
 	}
 	if found := key.Algorithm(); found != wanted {
-		return &datadir.Error{
-			Path: a.dir.SigningKey(), Problem: fmt.Sprintf("is a key for %s, and %s was asked for", found, wanted),
-			Next: "to change the key, move the file elsewhere and name it with --service-account-key-file for as long as its tokens are to be accepted",
-		}
+		return files.Unusable(a.dir.SigningKey(), fmt.Sprintf("is a key for %s, and %s was asked for", found, wanted), nil,
+			"to change the key, move the file elsewhere and name it with --service-account-key-file for as long as its tokens are to be accepted")
 	}
 	return nil
 }

@@ -7,6 +7,8 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+
+	"lanyard.dev/internal/files"
 )
 
 // listenerOf names the process that listens on a TCP port, as far as this user may see it; "" when it cannot be told.
@@ -21,7 +23,7 @@ func listenerOf(port int) string {
 			continue
 		}
 		pid := strings.Split(link, "/")[2]
-		name, err := os.ReadFile("/proc/" + pid + "/comm")
+		name, err := files.Read("/proc/"+pid+"/comm", files.MaxText)
 		if err != nil {
 			return "process " + pid
 		}

@@ -8,29 +8,8 @@ import (
 	"syscall"
 
 	"lanyard.dev/internal/datadir"
+	"lanyard.dev/internal/hint"
 )
-
-// PortError says that the port is taken, and by whom if that is known.
-type PortError struct {
-	Address, Holder string
-	Err             error
-}
-
-// Error implements error.
-func (e *PortError) Error() string {
-	if e.Holder == "" {
-		return fmt.Sprintf("%s is taken by another process", e.Address)
-	}
-	return fmt.Sprintf("%s is taken by %s", e.Address, e.Holder)
-}
-
-// Unwrap returns the cause.
-func (e *PortError) Unwrap() error { return e.Err }
-
-// Hint says what to do next.
-func (e *PortError) Hint() string {
-	return "choose another port with --secure-port, or end that process first"
-}
 
 // Listen takes the address to serve on; port 0 takes a free one.
 func Listen(address string, port int) (net.Listener, error) {
@@ -38,12 +17,29 @@ func Listen(address string, port int) (net.Listener, error) {
 	l, err := net.Listen("tcp", target)
 	switch {
 	case errors.Is(err, syscall.EADDRINUSE):
-		return nil, &PortError{Address: target, Holder: holder(port), Err: err}
+		return nil, taken(target, holder(port), err)
 	case err != nil:
 		return nil, fmt.Errorf("listen on %s: %w", target, err)
 	}
 	return l, nil
 }
+
+// taken returns the error of an address that another process serves on. holder describes that process, or is "".
+func taken(address, holder string, err error) error {
+	if holder == "" {
+		holder = "another process"
+	}
+	return hint.New(&portError{address, holder, err}, "choose another port with --secure-port, or end that process first")
+}
+
+// portError leaves the words of its cause out of its text.
+type portError struct {
+	address, holder string
+	cause           error
+}
+
+func (e *portError) Error() string { return fmt.Sprintf("%s is taken by %s", e.address, e.holder) }
+func (e *portError) Unwrap() error { return e.cause }
 
 // holder describes who listens on a port of this machine, or returns "".
 func holder(port int) string {

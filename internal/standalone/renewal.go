@@ -14,6 +14,7 @@ import (
 	"k8s.io/utils/clock"
 
 	"lanyard.dev/internal/datadir"
+	"lanyard.dev/internal/files"
 )
 
 const (
@@ -93,7 +94,7 @@ func (c *certificates) renew() error {
 		return errNotHeld
 	}
 	for file, text := range c.cas {
-		found, err := os.ReadFile(file)
+		found, err := files.Read(file, files.MaxPEM)
 		if err != nil && !errors.Is(err, os.ErrNotExist) {
 			return err
 		}

@@ -1,12 +1,13 @@
-// Package configfile reads the configuration files of an operator: the kinds of apiserver.config.k8s.io, and what they point
-// to. It knows nothing of what they configure.
+// Package configfile decodes the configuration files of an operator: the kinds of apiserver.config.k8s.io, and the files
+// that these name. It does not know what the files configure.
+//
+// It is a package of its own, although it is short, because several parts of the server have such a file.
 package configfile
 
 import (
 	"bytes"
 	"errors"
 	"fmt"
-	"os"
 	"reflect"
 	"sync"
 
@@ -15,9 +16,6 @@ import (
 	"k8s.io/apiserver/pkg/apis/apiserver/install"
 )
 
-// MaxSize is far above any configuration, in bytes: 64 issuers with a CA bundle each.
-const MaxSize = 4 << 20
-
 // codecs decode every version that the library knows, and refuse unknown fields.
 var codecs = sync.OnceValue(func() serializer.CodecFactory {
 	scheme := runtime.NewScheme()
@@ -25,20 +23,7 @@ var codecs = sync.OnceValue(func() serializer.CodecFactory {
 	return serializer.NewCodecFactory(scheme, serializer.EnableStrict)
 })
 
-// Read returns the content of a file of at most MaxSize. The error names the file.
-func Read(file string) ([]byte, error) {
-	info, err := os.Stat(file)
-	if err != nil {
-		return nil, err
-	}
-	if info.Size() > MaxSize {
-		return nil, fmt.Errorf("%s: larger than %d bytes", file, MaxSize)
-	}
-	return os.ReadFile(file)
-}
-
-// Decode returns the one object of kind T in a text, YAML or JSON. An unknown field is an error, and so is what OneDocument
-// refuses.
+// Decode returns the object of kind T in text, which is YAML or JSON with one document. An unknown field is an error.
 func Decode[T runtime.Object](text []byte) (T, error) {
 	var none T
 	if err := OneDocument(text); err != nil {
@@ -55,8 +40,8 @@ func Decode[T runtime.Object](text []byte) (T, error) {
 	return config, nil
 }
 
-// OneDocument refuses YAML that the library's decoders would take for less than it is: they read the first document alone, and
-// nothing as the defaults.
+// OneDocument returns an error if YAML text holds no document or more than one. The library's decoders read only the first
+// of several documents, and read an empty text as the defaults.
 func OneDocument(text []byte) error {
 	begun, ended := false, false
 	for line := range bytes.Lines(bytes.TrimPrefix(text, []byte("\ufeff"))) {

@@ -1,8 +1,6 @@
 package configfile_test
 
 import (
-	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 
@@ -10,28 +8,6 @@ import (
 
 	"lanyard.dev/internal/apiserver/configfile"
 )
-
-func TestRead(t *testing.T) {
-	t.Parallel()
-	file := filepath.Join(t.TempDir(), "config.yaml")
-	if _, err := configfile.Read(file); err == nil || !strings.Contains(err.Error(), file) {
-		t.Errorf("no file: %v", err)
-	}
-	for size, want := range map[int64]string{configfile.MaxSize: "", configfile.MaxSize + 1: file + ": larger than 4194304 bytes"} {
-		if err := os.WriteFile(file, nil, 0o600); err != nil {
-			t.Fatal(err)
-		}
-		if err := os.Truncate(file, size); err != nil {
-			t.Fatal(err)
-		}
-		switch text, err := configfile.Read(file); {
-		case want == "" && (err != nil || int64(len(text)) != size):
-			t.Errorf("%d bytes: read %d, %v", size, len(text), err)
-		case want != "" && (err == nil || err.Error() != want):
-			t.Errorf("%d bytes: %v, want %q", size, err, want)
-		}
-	}
-}
 
 func TestOneDocument(t *testing.T) {
 	t.Parallel()

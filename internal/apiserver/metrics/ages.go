@@ -8,6 +8,7 @@ import (
 	compbasemetrics "k8s.io/component-base/metrics"
 	"k8s.io/klog/v2"
 
+	"lanyard.dev/internal/files"
 	"lanyard.dev/internal/pki"
 )
 
@@ -91,7 +92,7 @@ type Certificate struct {
 
 // CertificateFile returns a certificate that is read from a file.
 func CertificateFile(name, path string) Certificate {
-	return Certificate{Name: name, Read: func() ([]byte, error) { return os.ReadFile(path) }}
+	return Certificate{Name: name, Read: func() ([]byte, error) { return files.Read(path, files.MaxPEM) }}
 }
 
 // WatchCertificates adds the age and the remaining life of each certificate. Of a bundle or a chain, it uses the

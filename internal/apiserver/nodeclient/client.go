@@ -4,12 +4,10 @@ import (
 	"cmp"
 	"context"
 	"crypto/tls"
-	"crypto/x509"
 	"fmt"
 	"net"
 	"net/http"
 	"net/url"
-	"os"
 	"slices"
 	"strconv"
 	"sync"
@@ -20,6 +18,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/validation/field"
 
 	"lanyard.dev/internal/nodeaccess"
+	"lanyard.dev/internal/pki"
 )
 
 // dialTimeout bounds the time for connecting, and the time for the TLS handshake after it.
@@ -129,17 +128,13 @@ func endpoint(node *corev1.Node) (string, error) {
 
 // load reads the files.
 func (c Config) load() (*tls.Config, error) {
-	certificate, err := tls.LoadX509KeyPair(c.CertFile, c.KeyFile)
+	certificate, err := pki.ReadKeyPair(c.CertFile, c.KeyFile)
 	if err != nil {
 		return nil, fmt.Errorf("client certificate for nodes %s with key %s: %w", c.CertFile, c.KeyFile, err)
 	}
-	bundle, err := os.ReadFile(c.CAFile)
+	roots, err := pki.ReadRoots(c.CAFile)
 	if err != nil {
 		return nil, fmt.Errorf("CA of nodes: %w", err)
-	}
-	roots := x509.NewCertPool()
-	if !roots.AppendCertsFromPEM(bundle) {
-		return nil, fmt.Errorf("CA of nodes %s: the file contains no certificate", c.CAFile)
 	}
 	return &tls.Config{
 		MinVersion: tls.VersionTLS13, Certificates: []tls.Certificate{certificate}, RootCAs: roots,

@@ -3,7 +3,6 @@ package nodeapproval
 import (
 	"context"
 	"crypto/x509"
-	"encoding/pem"
 	"errors"
 	"fmt"
 	"slices"
@@ -16,6 +15,7 @@ import (
 	"k8s.io/apiserver/pkg/authorization/authorizer"
 
 	"lanyard.dev/internal/nodeaccess"
+	"lanyard.dev/internal/pki"
 )
 
 // ErrNotAllowed says that a request is one for a node's certificate, and its requester may not have it approved now.
@@ -36,9 +36,9 @@ func Decide(ctx context.Context, csr *certificatesv1.CertificateSigningRequest, 
 	if decided(csr) || !serving && csr.Spec.SignerName != certificatesv1.KubeAPIServerClientKubeletSignerName {
 		return nil, nil
 	}
-	request, err := parse(csr.Spec.Request)
+	request, err := pki.ParseRequest(csr.Spec.Request)
 	if err != nil {
-		return nil, fmt.Errorf("certificate request %s: %w", csr.Name, err)
+		return nil, fmt.Errorf("certificate request %s: spec.request: %w", csr.Name, err)
 	}
 	wanted := permissions(request, csr)
 	switch {
@@ -66,21 +66,6 @@ func decided(csr *certificatesv1.CertificateSigningRequest) bool {
 	return len(csr.Status.Certificate) > 0 || slices.ContainsFunc(csr.Status.Conditions, func(c certificatesv1.CertificateSigningRequestCondition) bool {
 		return c.Type == certificatesv1.CertificateApproved || c.Type == certificatesv1.CertificateDenied || c.Type == certificatesv1.CertificateFailed
 	})
-}
-
-func parse(text []byte) (*x509.CertificateRequest, error) {
-	block, _ := pem.Decode(text)
-	if block == nil || block.Type != "CERTIFICATE REQUEST" {
-		return nil, errors.New("spec.request is not a PEM block of type CERTIFICATE REQUEST")
-	}
-	request, err := x509.ParseCertificateRequest(block.Bytes)
-	if err != nil {
-		return nil, fmt.Errorf("spec.request: %w", err)
-	}
-	if err := request.CheckSignature(); err != nil {
-		return nil, fmt.Errorf("spec.request: %w", err)
-	}
-	return request, nil
 }
 
 // isNode tells whether the certificate would be a node's, for a client, and nothing more.

@@ -195,8 +195,8 @@ func TestDecide(t *testing.T) {
 		{"a server's certificate", func(a *asked) { a.Spec.Usages[1] = certificatesv1.UsageServerAuth }, "", ""},
 		{"a server's certificate too", func(a *asked) { a.Spec.Usages = append(a.Spec.Usages, certificatesv1.UsageServerAuth) }, "", ""},
 		{"fewer usages", func(a *asked) { a.Spec.Usages = a.Spec.Usages[1:] }, "", ""},
-		{"no PEM", func(a *asked) { a.Spec.Request = []byte("x") }, "", "not a PEM block of type CERTIFICATE REQUEST"},
-		{"another PEM", func(a *asked) { a.Spec.Request = pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE"}) }, "", "not a PEM block of type CERTIFICATE REQUEST"},
+		{"no PEM", func(a *asked) { a.Spec.Request = []byte("x") }, "", "spec.request: PEM block type must be CERTIFICATE REQUEST"},
+		{"another PEM", func(a *asked) { a.Spec.Request = pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE"}) }, "", "spec.request: PEM block type must be CERTIFICATE REQUEST"},
 		{"no request in it", func(a *asked) { a.Spec.Request = pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE REQUEST"}) }, "", "spec.request: "},
 	} {
 		t.Run(test.why, func(t *testing.T) {

@@ -6,12 +6,13 @@ import (
 	"cmp"
 	"context"
 	"fmt"
-	"os"
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 	"k8s.io/utils/ptr"
+
+	"lanyard.dev/internal/files"
 )
 
 // effectiveSecurity returns the container's security context, with the values of its pod's for fields that are not set.
@@ -176,7 +177,7 @@ func (r *Runtime) apparmor(profile *corev1.AppArmorProfile) (*runtimeapi.Securit
 
 // hasAppArmor reports whether the kernel enforces AppArmor's profiles.
 func (r *Runtime) hasAppArmor() bool {
-	enabled, err := os.ReadFile(cmp.Or(r.config.AppArmorFile, "/sys/module/apparmor/parameters/enabled"))
+	enabled, err := files.Read(cmp.Or(r.config.AppArmorFile, "/sys/module/apparmor/parameters/enabled"), files.MaxText)
 	return err == nil && strings.HasPrefix(string(enabled), "Y")
 }
 

@@ -16,18 +16,19 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/utils/ptr"
 
+	"lanyard.dev/internal/files"
 	"lanyard.dev/internal/node/cri"
 )
 
-// files are the files that the workers keep of their pods: ROOT/UID/etc-hosts, and the termination logs
+// podFiles are the files that the workers keep of their pods: ROOT/UID/etc-hosts, and the termination logs
 // ROOT/UID/containers/NAME/ATTEMPT. Only root can enter the directories, because all users may write to some of the files.
-type files struct {
+type podFiles struct {
 	path string
 	root *os.Root
 }
 
 // openFiles makes the directory and opens it. No name of a pod or container leads out of it.
-func openFiles(path string) (*files, error) {
+func openFiles(path string) (*podFiles, error) {
 	if err := os.MkdirAll(path, 0o700); err != nil {
 		return nil, fmt.Errorf("make the directory of the pods: %w", err)
 	}
@@ -35,13 +36,13 @@ func openFiles(path string) (*files, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open the directory of the pods: %w", err)
 	}
-	return &files{path, root}, nil
+	return &podFiles{path, root}, nil
 }
 
-func (f *files) close() error { return f.root.Close() }
+func (f *podFiles) close() error { return f.root.Close() }
 
 // prepare makes the directory of a pod.
-func (f *files) prepare(uid types.UID) error {
+func (f *podFiles) prepare(uid types.UID) error {
 	if err := f.root.MkdirAll(filepath.Join(string(uid), "containers"), 0o700); err != nil {
 		return fmt.Errorf("make the directory of the pod: %w", err)
 	}
@@ -50,7 +51,7 @@ func (f *files) prepare(uid types.UID) error {
 
 // writeHosts writes the pod's /etc/hosts and returns its path. It does not replace the file, because running containers have
 // mounted it.
-func (f *files) writeHosts(uid types.UID, content []byte) (string, error) {
+func (f *podFiles) writeHosts(uid types.UID, content []byte) (string, error) {
 	name := filepath.Join(string(uid), "etc-hosts")
 	if old, err := f.root.ReadFile(name); err == nil && string(old) == string(content) {
 		return filepath.Join(f.path, name), nil
@@ -59,7 +60,7 @@ func (f *files) writeHosts(uid types.UID, content []byte) (string, error) {
 }
 
 // write writes a file and sets its mode, independent of the umask.
-func (f *files) write(name string, content []byte, mode fs.FileMode) error {
+func (f *podFiles) write(name string, content []byte, mode fs.FileMode) error {
 	if err := f.root.WriteFile(name, content, mode); err != nil {
 		return err
 	}
@@ -72,7 +73,7 @@ func terminationLog(uid types.UID, container string, attempt uint32) string {
 }
 
 // makeTerminationLog makes an empty termination log, to which every user may write, and returns its path.
-func (f *files) makeTerminationLog(uid types.UID, container string, attempt uint32) (string, error) {
+func (f *podFiles) makeTerminationLog(uid types.UID, container string, attempt uint32) (string, error) {
 	name := terminationLog(uid, container, attempt)
 	if err := f.root.MkdirAll(filepath.Dir(name), 0o700); err != nil {
 		return "", err
@@ -81,7 +82,7 @@ func (f *files) makeTerminationLog(uid types.UID, container string, attempt uint
 }
 
 // readTerminationLog returns at most limit bytes of a run's termination log, or "" if it cannot be read.
-func (f *files) readTerminationLog(uid types.UID, container string, attempt uint32, limit int64) string {
+func (f *podFiles) readTerminationLog(uid types.UID, container string, attempt uint32, limit int64) string {
 	file, err := f.root.Open(terminationLog(uid, container, attempt))
 	if err != nil {
 		return ""
@@ -95,12 +96,12 @@ func (f *files) readTerminationLog(uid types.UID, container string, attempt uint
 }
 
 // removeTerminationLog removes a run's termination log.
-func (f *files) removeTerminationLog(uid types.UID, container string, attempt uint32) {
+func (f *podFiles) removeTerminationLog(uid types.UID, container string, attempt uint32) {
 	_ = f.root.Remove(terminationLog(uid, container, attempt)) // if this fails, the file is removed with the pod's directory
 }
 
 // remove removes the pod's files, and the pod's directory if it is empty then.
-func (f *files) remove(uid types.UID) error {
+func (f *podFiles) remove(uid types.UID) error {
 	var errs []error
 	// Earlier versions of the agent also made a file named user.
 	for _, name := range []string{"etc-hosts", "user", "containers"} {
@@ -111,7 +112,7 @@ func (f *files) remove(uid types.UID) error {
 }
 
 // existing returns the UIDs of the pods that have a directory.
-func (f *files) existing() ([]types.UID, error) {
+func (f *podFiles) existing() ([]types.UID, error) {
 	entries, err := fs.ReadDir(f.root.FS(), ".")
 	if err != nil {
 		return nil, err
@@ -138,14 +139,18 @@ func hostname(pod *corev1.Pod) string {
 	return name
 }
 
-const hostsPath = "/etc/hosts"
+const (
+	hostsPath = "/etc/hosts"
+	// maxHosts is the limit for hostsPath, in bytes. Lists of hosts to block have a few megabytes.
+	maxHosts = 16 << 20
+)
 
 // hostsFile returns the pod's /etc/hosts. It has the pod's host name, or the machine's entries for a pod in the host network,
 // and the pod's host aliases.
 func hostsFile(pod *corev1.Pod, ips []string) ([]byte, error) {
 	var out bytes.Buffer
 	if pod.Spec.HostNetwork {
-		host, err := os.ReadFile(hostsPath)
+		host, err := files.Read(hostsPath, maxHosts)
 		if err != nil {
 			return nil, err
 		}

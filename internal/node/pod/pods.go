@@ -66,7 +66,7 @@ type Pods struct {
 	group         sync.WaitGroup
 
 	// Run sets these before it starts a worker.
-	files       *files
+	files       *podFiles
 	runtimeName string
 
 	mu      sync.Mutex

@@ -6,7 +6,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"math/rand/v2"
 	"os"
 	"path"
@@ -22,6 +21,7 @@ import (
 	"k8s.io/klog/v2"
 	"k8s.io/utils/clock"
 
+	"lanyard.dev/internal/files"
 	"lanyard.dev/internal/nodeaccess"
 	"lanyard.dev/internal/token"
 	"lanyard.dev/internal/tokenvolume"
@@ -184,8 +184,8 @@ func readToken(root *os.Root, name string) (clean, text string) {
 		return clean, ""
 	}
 	defer func() { _ = f.Close() }()
-	data, err := io.ReadAll(io.LimitReader(f, token.MaxSize+1))
-	if err != nil || len(data) > token.MaxSize {
+	data, err := files.ReadAll(f, clean, token.MaxSize)
+	if err != nil {
 		return clean, ""
 	}
 	return clean, string(data)

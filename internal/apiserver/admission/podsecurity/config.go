@@ -10,6 +10,7 @@ import (
 	"k8s.io/pod-security-admission/admission/api/validation"
 
 	"lanyard.dev/internal/apiserver/configfile"
+	"lanyard.dev/internal/files"
 )
 
 // Name is the name of the plugin in kube-apiserver's configuration.
@@ -25,7 +26,7 @@ func ReadConfiguration(file string) (*Configuration, error) {
 	if file == "" {
 		return load.LoadFromData(nil)
 	}
-	text, err := configfile.Read(file)
+	text, err := files.Read(file, files.MaxConfig)
 	if err != nil {
 		return nil, fmt.Errorf("admission configuration: %w", err)
 	}
@@ -77,7 +78,7 @@ func settings(plugin apiserver.AdmissionPluginConfiguration, dir string) ([]byte
 	if !filepath.IsAbs(file) {
 		file = filepath.Join(dir, file)
 	}
-	text, err := configfile.Read(file)
+	text, err := files.Read(file, files.MaxConfig)
 	if err != nil {
 		return nil, err
 	}

@@ -19,6 +19,7 @@ import (
 	"k8s.io/utils/clock"
 
 	"lanyard.dev/internal/apiserver/configfile"
+	"lanyard.dev/internal/files"
 )
 
 const (
@@ -234,7 +235,7 @@ func newLoader(own []string) *loader {
 }
 
 func read(file string) ([]byte, error) {
-	data, err := configfile.Read(file)
+	data, err := files.Read(file, files.MaxConfig)
 	if err != nil {
 		return nil, fmt.Errorf("read the authentication configuration: %w", err)
 	}

@@ -86,7 +86,7 @@ func validateStatus(s *certificatesv1.CertificateSigningRequestStatus, path *fie
 	if len(s.Certificate) == 0 {
 		return errs
 	}
-	if err := pki.CheckChain(s.Certificate); err != nil {
+	if _, err := pki.ParseChain(s.Certificate); err != nil {
 		errs = append(errs, field.Invalid(path.Child("certificate"), field.OmitValueType{}, err.Error()))
 	}
 	return errs

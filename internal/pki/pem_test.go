@@ -3,9 +3,15 @@ package pki_test
 import (
 	"bytes"
 	"crypto/x509"
+	"errors"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
 	"testing"
 	"time"
 
+	"lanyard.dev/internal/files"
 	"lanyard.dev/internal/pki"
 )
 
@@ -104,6 +110,67 @@ func TestLoadSignerRefuses(t *testing.T) {
 	} {
 		if _, err := pki.LoadSigner(dir+"/"+files[0], dir+"/"+files[1]); err == nil {
 			t.Errorf("%s: loaded", name)
+		}
+	}
+}
+
+// TestReadPublicLeavesOutKeys reads files that servers take: a certificate and its private key in one file.
+func TestReadPublicLeavesOutKeys(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	certFile, keyFile, both := filepath.Join(dir, "ca.crt"), filepath.Join(dir, "ca.key"), filepath.Join(dir, "both")
+	ca, err := pki.EnsureAuthority(certFile, keyFile, "ca", time.Now())
+	if err != nil {
+		t.Fatal(err)
+	}
+	key, err := os.ReadFile(keyFile)
+	if err != nil {
+		t.Fatal(err)
+	}
+	text := slices.Concat([]byte("a comment\n"), key, ca.CertPEM(), key, ca.CertPEM())
+	if err := os.WriteFile(both, text, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := pki.ReadPublic(both); err != nil || !bytes.Equal(got, slices.Concat(ca.CertPEM(), ca.CertPEM())) {
+		t.Errorf("%v; %d bytes, want both certificates", err, len(got))
+	}
+	if roots, err := pki.ReadRoots(both); err != nil || roots.Equal(x509.NewCertPool()) {
+		t.Errorf("roots: %v, %v", roots, err)
+	}
+	if pair, err := pki.ReadKeyPair(both, both); err != nil || !bytes.Equal(pair.Certificate[0], ca.Certificate().Raw) {
+		t.Errorf("key pair: %v", err)
+	}
+	for _, file := range []string{keyFile, filepath.Join(dir, "absent")} {
+		if got, err := pki.ReadPublic(file); err == nil || !strings.Contains(err.Error(), file) {
+			t.Errorf("%s: public: %d bytes, %v", file, len(got), err)
+		}
+		if _, err := pki.ReadRoots(file); err == nil || !strings.Contains(err.Error(), file) {
+			t.Errorf("%s: roots: %v", file, err)
+		}
+	}
+}
+
+// TestReadersAreBounded: no reader takes a file that is far larger than any certificate, or endless.
+func TestReadersAreBounded(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	ca, err := pki.EnsureAuthority(dir+"/ca.crt", dir+"/ca.key", "ca", time.Now())
+	if err != nil {
+		t.Fatal(err)
+	}
+	huge := filepath.Join(dir, "huge")
+	if err := os.WriteFile(huge, append(ca.CertPEM(), make([]byte, files.MaxPEM)...), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for name, read := range map[string]func() error{
+		"public":      func() error { _, err := pki.ReadPublic(huge); return err },
+		"roots":       func() error { _, err := pki.ReadRoots(huge); return err },
+		"certificate": func() error { _, err := pki.ReadKeyPair(huge, dir+"/ca.key"); return err },
+		"key":         func() error { _, err := pki.ReadKeyPair(dir+"/ca.crt", huge); return err },
+		"signer":      func() error { _, err := pki.LoadSigner(dir+"/ca.crt", huge); return err },
+	} {
+		if err := read(); !errors.Is(err, files.ErrTooLarge) || !strings.Contains(err.Error(), huge) {
+			t.Errorf("%s: %v, want that %s is too large", name, err, huge)
 		}
 	}
 }
