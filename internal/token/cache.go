@@ -2,86 +2,38 @@ package token
 
 import (
 	"crypto/sha256"
-	"sync"
+
+	"k8s.io/utils/lru"
 )
 
-// digest names a token without being one: whoever reads the process's memory finds no token in the cache.
+// digest is the key of a token in the cache. Unlike the token it is no credential, so the cache holds none.
 type digest = [sha256.Size]byte
 
 const (
 	shardCount = 16
-	// DefaultCacheSize is how many tokens' facts a Verifier keeps, at 1 to 2 KiB each.
+	// DefaultCacheSize is the number of tokens whose facts a Verifier keeps, at 1 to 2 KiB each.
 	DefaultCacheSize = 8192
 )
 
-// factsCache keeps the most recently used facts. Shards keep callers out of each other's way.
-type factsCache struct {
-	shards [shardCount]shard
-}
+// factsCache keeps the facts of the most recently used tokens. It is divided by digest, so that concurrent callers
+// seldom wait for the same lock.
+type factsCache [shardCount]*lru.Cache
 
-type shard struct {
-	mu    sync.Mutex
-	max   int
-	items map[digest]*node
-	// root closes the ring: root.next is the most, root.prev the least recently used.
-	root node
-}
-
-type node struct {
-	key        digest
-	facts      *facts
-	prev, next *node
-}
-
-// newFactsCache holds about size entries, at least one in each shard.
+// newFactsCache returns a cache of about size entries, at least one in each shard.
 func newFactsCache(size int) *factsCache {
 	c := new(factsCache)
-	for i := range c.shards {
-		s := &c.shards[i]
-		s.max = max(1, size/shardCount)
-		s.items = make(map[digest]*node)
-		s.root.prev, s.root.next = &s.root, &s.root
+	for i := range c {
+		c[i] = lru.New(max(1, size/shardCount))
 	}
 	return c
 }
 
 func (c *factsCache) get(key *digest) *facts {
-	s := &c.shards[key[0]%shardCount]
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	n := s.items[*key]
-	if n == nil {
+	f, ok := c[key[0]%shardCount].Get(*key)
+	if !ok {
 		return nil
 	}
-	if s.root.next != n {
-		n.unlink()
-		s.pushFront(n)
-	}
-	return n.facts
+	return f.(*facts)
 }
 
-func (c *factsCache) put(key *digest, f *facts) {
-	s := &c.shards[key[0]%shardCount]
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.items[*key] != nil { // two callers established the same facts
-		return
-	}
-	if len(s.items) >= s.max {
-		last := s.root.prev
-		last.unlink()
-		delete(s.items, last.key)
-	}
-	n := &node{key: *key, facts: f}
-	s.items[*key] = n
-	s.pushFront(n)
-}
-
-func (s *shard) pushFront(n *node) {
-	n.prev, n.next = &s.root, s.root.next
-	n.prev.next, n.next.prev = n, n
-}
-
-func (n *node) unlink() {
-	n.prev.next, n.next.prev = n.next, n.prev
-}
+func (c *factsCache) put(key *digest, f *facts) { c[key[0]%shardCount].Add(*key, f) }

@@ -431,7 +431,15 @@ func TestCacheSize(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if got := shardCount * v.cache.shards[0].max; got != want {
+		// Fill every shard, and once more.
+		for i := range 2 * want {
+			v.cache.put(&digest{byte(i), byte(i >> 8), byte(i >> 16)}, new(facts))
+		}
+		got := 0
+		for _, shard := range v.cache {
+			got += shard.Len()
+		}
+		if got != want {
 			t.Errorf("CacheSize %d: room for %d tokens, want %d", size, got, want)
 		}
 	}
@@ -451,7 +459,7 @@ func TestCacheKeepsTheRecentlyUsed(t *testing.T) {
 	if c.get(key(1)) != first || c.get(key(2)) != nil || c.get(key(3)) != third {
 		t.Error("the least recently used entry should have gone, and no other")
 	}
-	if n := len(c.shards[0].items); n != 2 {
+	if n := c[0].Len(); n != 2 {
 		t.Errorf("shard holds %d entries, want 2", n)
 	}
 }
