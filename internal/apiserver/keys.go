@@ -3,11 +3,9 @@ package apiserver
 import (
 	"cmp"
 	"fmt"
-	"os"
 
 	certificatesv1 "k8s.io/api/certificates/v1"
 	"k8s.io/apiserver/pkg/server/dynamiccertificates"
-	certutil "k8s.io/client-go/util/cert"
 	"k8s.io/klog/v2"
 	"k8s.io/utils/clock"
 
@@ -19,13 +17,12 @@ import (
 	"lanyard.dev/internal/files"
 	"lanyard.dev/internal/pki"
 	"lanyard.dev/internal/signingkey"
-	"lanyard.dev/internal/token"
 )
 
 // keys are the keys and certificates of an authority.
 type keys struct {
 	// tokens signs and verifies the tokens of service accounts.
-	tokens token.KeySource
+	tokens signingkey.KeySource
 	// tokenFiles are the files of the keys in tokens.
 	tokenFiles []metrics.KeyFile
 
@@ -134,15 +131,7 @@ func publicCA(file string) ([]byte, error) {
 	if file == "" {
 		return nil, nil
 	}
-	data, err := os.ReadFile(file)
-	if err != nil {
-		return nil, err
-	}
-	found, err := certutil.ParseCertsPEM(data)
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", file, err)
-	}
-	return certutil.EncodeCertificates(found...)
+	return pki.ReadPublic(file)
 }
 
 // configuration holds what is read from the operator's configuration files.

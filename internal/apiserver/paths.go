@@ -36,7 +36,7 @@ func (c *handlerConfig) installPaths(server *genericserver.GenericAPIServer) err
 		return nil
 	}
 	jwksURI := cmp.Or(o.JWKSURI, strings.TrimSuffix(o.Issuers[0], "/")+issuer.JWKSPath)
-	publisher, err := issuer.New(o.Issuers[0], jwksURI, c.keys.tokens.Current())
+	publisher, err := issuer.New(o.Issuers[0], jwksURI, c.keys.tokens)
 	if err != nil {
 		return err
 	}

@@ -60,7 +60,13 @@ func newSet(signer *PrivateKey, keys []PublicKey) (*Set, error) {
 	return s, nil
 }
 
-// Current returns s: a Set is the key source of whoever never rotates.
+// KeySource returns the key set in force. Issuer, verifier and publisher call Current at each use, so that they all see
+// a change of the keys at once. Current must be cheap, safe for concurrent use, and never return nil.
+type KeySource interface {
+	Current() *Set
+}
+
+// Current returns s. It makes a Set the KeySource of keys that never change.
 func (s *Set) Current() *Set { return s }
 
 // Signer returns the key that signs, or nil.

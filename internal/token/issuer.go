@@ -16,12 +16,6 @@ import (
 	"lanyard.dev/internal/signingkey"
 )
 
-// KeySource gives the key set in force. It is asked on every call, so a rotation takes effect at once. It must be
-// cheap, safe for concurrent use, and never return nil. A *signingkey.Set is one that never changes.
-type KeySource interface {
-	Current() *signingkey.Set
-}
-
 // Request asks for one token. The caller has checked that the account and the bound objects exist, belong together and
 // have these UIDs, and that the lifetime is within policy.
 type Request struct {
@@ -41,7 +35,7 @@ var ErrRequest = errors.New("token request is invalid")
 // Issuer issues tokens in the name of one issuer URL. It is safe for concurrent use.
 type Issuer struct {
 	url    string
-	keys   KeySource
+	keys   signingkey.KeySource
 	clock  clock.PassiveClock
 	header atomic.Pointer[headerSegment]
 }
@@ -53,7 +47,7 @@ type headerSegment struct {
 }
 
 // NewIssuer makes an issuer. issuerURL becomes `iss`; if it has a colon it must parse as a URL (RFC 7519 section 2).
-func NewIssuer(issuerURL string, keys KeySource, clk clock.PassiveClock) (*Issuer, error) {
+func NewIssuer(issuerURL string, keys signingkey.KeySource, clk clock.PassiveClock) (*Issuer, error) {
 	if issuerURL == "" {
 		return nil, errors.New("issuer is empty")
 	}

@@ -30,7 +30,7 @@ const (
 type VerifierConfig struct {
 	// Issuers are the `iss` values accepted, compared exactly.
 	Issuers []string
-	Keys    KeySource
+	Keys    signingkey.KeySource
 	Anchors Anchors
 	// Stored answers from storage itself; nil where Anchors knows every write at once. It is asked about what Anchors
 	// refuses: another process may have made the object a moment ago, or made it anew under its name.
@@ -43,7 +43,7 @@ type VerifierConfig struct {
 // Verifier tells whose a token is. It is safe for concurrent use.
 type Verifier struct {
 	issuers []string
-	keys    KeySource
+	keys    signingkey.KeySource
 	anchors Anchors
 	stored  Anchors // or nil
 	clock   clock.PassiveClock

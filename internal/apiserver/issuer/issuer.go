@@ -1,14 +1,18 @@
-// Package issuer publishes what others need to verify tokens by themselves: the discovery document of OpenID Connect
-// Discovery 1.0 and the key set it points to.
+// Package issuer publishes what relying parties need to verify tokens by themselves: the discovery document of OpenID
+// Connect Discovery 1.0 and the key set that it points to.
 package issuer
 
 import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/base64"
 	"encoding/json"
 	"fmt"
 	"net/http"
 	"net/url"
 	"slices"
-	"strconv"
+	"sync/atomic"
+	"time"
 
 	"lanyard.dev/internal/signingkey"
 )
@@ -21,8 +25,8 @@ const (
 	cacheControl = "public, max-age=3600"
 )
 
-// document is the subset of the provider metadata that a service-account issuer has something to say on.
-type document struct {
+// metadata is the subset of the provider metadata that applies to an issuer of service account tokens.
+type metadata struct {
 	Issuer        string   `json:"issuer"`
 	JWKSURI       string   `json:"jwks_uri"`
 	ResponseTypes []string `json:"response_types_supported"`
@@ -30,25 +34,59 @@ type document struct {
 	Algorithms    []string `json:"id_token_signing_alg_values_supported"`
 }
 
-// Publisher serves both documents. They are made once; a key set does not change while it serves.
+// Publisher serves both documents. They follow the key source: a request that arrives after a change of the keys gets
+// the new documents.
 type Publisher struct {
-	discovery, jwks []byte
+	issuer, jwksURI string
+	keys            signingkey.KeySource
+	latest          atomic.Pointer[documents]
+}
+
+// documents are both documents of one key set.
+type documents struct {
+	keys            *signingkey.Set
+	discovery, jwks document
+}
+
+// document is a body and its entity tag (RFC 9110 section 8.8.3).
+type document struct {
+	mediaType string
+	body      []byte
+	etag      string
 }
 
 // New returns the publisher of an issuer and its keys. jwksURI must be an https URL.
-func New(issuer, jwksURI string, keys *signingkey.Set) (*Publisher, error) {
+func New(issuer, jwksURI string, keys signingkey.KeySource) (*Publisher, error) {
 	u, err := url.Parse(jwksURI)
 	if err != nil || u.Scheme != "https" || u.Host == "" {
 		return nil, fmt.Errorf("JWKS URI %q is not an https URL", jwksURI)
 	}
-	body, err := json.Marshal(document{
-		Issuer: issuer, JWKSURI: jwksURI,
+	p := &Publisher{issuer: issuer, jwksURI: jwksURI, keys: keys}
+	_, err = p.current()
+	return p, err
+}
+
+// current returns the documents of the keys in force. They are encoded once for each key set.
+func (p *Publisher) current() (*documents, error) {
+	keys := p.keys.Current()
+	if latest := p.latest.Load(); latest != nil && latest.keys == keys {
+		return latest, nil
+	}
+	discovery, err := json.Marshal(metadata{
+		Issuer: p.issuer, JWKSURI: p.jwksURI,
 		ResponseTypes: []string{"id_token"}, SubjectTypes: []string{"public"}, Algorithms: algorithms(keys),
 	})
 	if err != nil {
 		return nil, err
 	}
-	return &Publisher{discovery: body, jwks: keys.JWKS()}, nil
+	d := &documents{keys: keys, discovery: newDocument("application/json", discovery), jwks: newDocument("application/jwk-set+json", keys.JWKS())}
+	p.latest.Store(d)
+	return d, nil
+}
+
+func newDocument(mediaType string, body []byte) document {
+	sum := sha256.Sum256(body)
+	return document{mediaType: mediaType, body: body, etag: `"` + base64.RawURLEncoding.EncodeToString(sum[:]) + `"`}
 }
 
 func algorithms(keys *signingkey.Set) []string {
@@ -67,23 +105,27 @@ type mux interface {
 
 // Install registers both documents.
 func (p *Publisher) Install(m mux) {
-	m.Handle(DiscoveryPath, static("application/json", p.discovery))
-	m.Handle(JWKSPath, static("application/jwk-set+json", p.jwks))
+	m.Handle(DiscoveryPath, p.handler(func(d *documents) document { return d.discovery }))
+	m.Handle(JWKSPath, p.handler(func(d *documents) document { return d.jwks }))
 }
 
-func static(mediaType string, body []byte) http.Handler {
+func (p *Publisher) handler(choose func(*documents) document) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.Method != http.MethodGet && r.Method != http.MethodHead {
 			w.Header().Set("Allow", "GET, HEAD")
 			http.Error(w, "method not allowed: use GET", http.StatusMethodNotAllowed)
 			return
 		}
-		w.Header().Set("Content-Type", mediaType)
-		w.Header().Set("Content-Length", strconv.Itoa(len(body)))
-		w.Header().Set("Cache-Control", cacheControl)
-		w.WriteHeader(http.StatusOK)
-		if r.Method == http.MethodGet {
-			_, _ = w.Write(body)
+		all, err := p.current()
+		if err != nil {
+			http.Error(w, "the document cannot be encoded", http.StatusInternalServerError)
+			return
 		}
+		d := choose(all)
+		w.Header().Set("Content-Type", d.mediaType)
+		w.Header().Set("Cache-Control", cacheControl)
+		w.Header().Set("ETag", d.etag)
+		// ServeContent answers If-None-Match, and sets Content-Length.
+		http.ServeContent(w, r, "", time.Time{}, bytes.NewReader(d.body))
 	})
 }

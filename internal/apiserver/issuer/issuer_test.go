@@ -2,19 +2,28 @@ package issuer_test
 
 import (
 	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/base64"
 	"encoding/json"
+	"errors"
 	"io"
 	"net/http"
 	"net/http/httptest"
 	"slices"
 	"strconv"
+	"sync"
+	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/go-jose/go-jose/v4"
 	"github.com/google/go-cmp/cmp"
+	"k8s.io/utils/clock"
 
 	"lanyard.dev/internal/apiserver/issuer"
 	"lanyard.dev/internal/signingkey"
+	"lanyard.dev/internal/token"
 )
 
 const (
@@ -39,7 +48,7 @@ func keys(t *testing.T) *signingkey.Set {
 	return set
 }
 
-func serve(t *testing.T, set *signingkey.Set) *httptest.Server {
+func serve(t *testing.T, set signingkey.KeySource) *httptest.Server {
 	t.Helper()
 	publisher, err := issuer.New(issuerURL, jwksURL, set)
 	if err != nil {
@@ -52,11 +61,14 @@ func serve(t *testing.T, set *signingkey.Set) *httptest.Server {
 	return server
 }
 
-func request(t *testing.T, method, url string) (*http.Response, []byte) {
+func request(t *testing.T, method, url string, header ...string) (*http.Response, []byte) {
 	t.Helper()
 	r, err := http.NewRequestWithContext(t.Context(), method, url, bytes.NewReader(nil))
 	if err != nil {
 		t.Fatal(err)
+	}
+	for i := 0; i < len(header); i += 2 {
+		r.Header.Set(header[i], header[i+1])
 	}
 	response, err := http.DefaultClient.Do(r)
 	if err != nil {
@@ -159,4 +171,175 @@ func TestKeySetURI(t *testing.T) {
 			t.Errorf("%q is taken", bad)
 		}
 	}
+}
+
+// keyring is a KeySource whose keys change.
+type keyring struct {
+	set atomic.Pointer[signingkey.Set]
+}
+
+func (k *keyring) Current() *signingkey.Set { return k.set.Load() }
+
+func (k *keyring) change(t *testing.T, signer *signingkey.PrivateKey, accepted ...signingkey.PublicKey) {
+	t.Helper()
+	set, err := signingkey.NewSet(signer, accepted...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	k.set.Store(set)
+}
+
+func generate(t *testing.T, alg signingkey.Algorithm) *signingkey.PrivateKey {
+	t.Helper()
+	key, err := signingkey.Generate(alg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return key
+}
+
+// existing are anchors of which every account has the UID 1.
+type existing struct{ token.Anchors }
+
+func (existing) ServiceAccount(context.Context, string, string) (token.Anchor, bool, error) {
+	return token.Anchor{UID: "1"}, true, nil
+}
+
+// authority is an issuer, a verifier and a publisher with the same keys, and a relying party that knows the published
+// documents alone.
+type authority struct {
+	keys     *keyring
+	issuer   *token.Issuer
+	verifier *token.Verifier
+	server   *httptest.Server
+}
+
+func newAuthority(t *testing.T, keys *keyring) *authority {
+	t.Helper()
+	tokens, err := token.NewIssuer(issuerURL, keys, clock.RealClock{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	verifier, err := token.NewVerifier(token.VerifierConfig{Issuers: []string{issuerURL}, Keys: keys, Anchors: existing{}, Clock: clock.RealClock{}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &authority{keys: keys, issuer: tokens, verifier: verifier, server: serve(t, keys)}
+}
+
+func (a *authority) issue(t *testing.T, signer *signingkey.PrivateKey) string {
+	t.Helper()
+	text, _, err := a.issuer.Issue(token.Request{
+		Namespace: "ns", ServiceAccount: token.Ref{Name: "robot", UID: "1"}, Audiences: []string{issuerURL}, Lifetime: time.Hour,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	decoded, err := token.Decode(text)
+	if err != nil || !bytes.Contains(decoded.Header, []byte(`"`+signer.ID()+`"`)) {
+		t.Errorf("the header %s does not name the key %s (%v)", decoded.Header, signer.ID(), err)
+	}
+	return text
+}
+
+// holds verifies a token with the verifier and with the published keys.
+func (a *authority) holds(t *testing.T, name, text string, want error) {
+	t.Helper()
+	for range 2 { // the second time from the cache, if the token is good
+		if _, err := a.verifier.Verify(t.Context(), text, []string{issuerURL}); !errors.Is(err, want) {
+			t.Errorf("verifier: token of the %s key: %v, want %v", name, err, want)
+		}
+	}
+	_, body := request(t, http.MethodGet, a.server.URL+issuer.JWKSPath)
+	published, err := signingkey.ParseJWKS(body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := token.VerifyOffline(text, published, token.Expected{Issuer: issuerURL, Clock: clock.RealClock{}}); !errors.Is(err, want) {
+		t.Errorf("relying party: token of the %s key: %v, want %v", name, err, want)
+	}
+}
+
+// etags returns the entity tags of both documents, and checks that a relying party that has such a document already
+// is told so.
+func (a *authority) etags(t *testing.T, previous map[string]string) map[string]string {
+	t.Helper()
+	tags := map[string]string{}
+	for _, path := range []string{issuer.DiscoveryPath, issuer.JWKSPath} {
+		response, body := request(t, http.MethodGet, a.server.URL+path, "If-None-Match", previous[path])
+		tags[path] = response.Header.Get("ETag")
+		if want := tags[path] != previous[path]; want != (response.StatusCode == http.StatusOK) || want != (len(body) > 0) {
+			t.Errorf("%s: status %d with %d bytes, ETag %s after %s", path, response.StatusCode, len(body), tags[path], previous[path])
+		}
+		again, rest := request(t, http.MethodGet, a.server.URL+path, "If-None-Match", tags[path])
+		if again.StatusCode != http.StatusNotModified || len(rest) > 0 || again.Header.Get("Cache-Control") == "" {
+			t.Errorf("%s: status %d with %d bytes for the ETag of now", path, again.StatusCode, len(rest))
+		}
+	}
+	return tags
+}
+
+// TestEverySideSeesAChangeOfKeys changes the keys of one source while issuer, verifier and publisher use it.
+func TestEverySideSeesAChangeOfKeys(t *testing.T) {
+	t.Parallel()
+	first, second := generate(t, signingkey.ES256), generate(t, signingkey.ES384)
+	keys := new(keyring)
+	keys.change(t, first)
+	a := newAuthority(t, keys)
+	old := a.issue(t, first)
+	a.holds(t, "first", old, nil)
+	start := a.etags(t, nil)
+
+	keys.change(t, second, first.Public())
+	recent := a.issue(t, second)
+	a.holds(t, "first", old, nil)
+	a.holds(t, "second", recent, nil)
+	both := a.etags(t, start)
+	if both[issuer.JWKSPath] == start[issuer.JWKSPath] || both[issuer.DiscoveryPath] == start[issuer.DiscoveryPath] {
+		t.Errorf("ETags %v after %v: key and algorithm are new", both, start)
+	}
+
+	keys.change(t, second)
+	a.holds(t, "first", old, token.ErrUnknownKey)
+	a.holds(t, "second", recent, nil)
+	if last := a.etags(t, both); last[issuer.JWKSPath] == both[issuer.JWKSPath] {
+		t.Errorf("ETags %v after %v: a key is gone", last, both)
+	}
+}
+
+// TestKeysChangeDuringRequests issues, verifies and publishes while the keys change. A token is good at once with the
+// keys that signed it, and both documents are always of one key set.
+func TestKeysChangeDuringRequests(t *testing.T) {
+	t.Parallel()
+	pair := []*signingkey.PrivateKey{generate(t, signingkey.ES256), generate(t, signingkey.ES384)}
+	keys := new(keyring)
+	change := func(i int) { keys.change(t, pair[i%2], pair[(i+1)%2].Public()) }
+	change(0)
+	a := newAuthority(t, keys)
+	var working sync.WaitGroup
+	for range 4 {
+		working.Go(func() {
+			for range 50 {
+				text, _, err := a.issuer.Issue(token.Request{
+					Namespace: "ns", ServiceAccount: token.Ref{Name: "robot", UID: "1"}, Audiences: []string{issuerURL}, Lifetime: time.Hour,
+				})
+				if err != nil {
+					t.Error(err)
+					continue
+				}
+				if _, err := a.verifier.Verify(t.Context(), text, []string{issuerURL}); err != nil {
+					t.Error(err)
+				}
+				response, body := request(t, http.MethodGet, a.server.URL+issuer.JWKSPath)
+				sum := sha256.Sum256(body)
+				if want := `"` + base64.RawURLEncoding.EncodeToString(sum[:]) + `"`; response.Header.Get("ETag") != want {
+					t.Errorf("ETag %s of a document of %s", response.Header.Get("ETag"), want)
+				}
+			}
+		})
+	}
+	for i := range 200 {
+		change(i)
+	}
+	working.Wait()
 }
