@@ -9,7 +9,7 @@ import (
 	"k8s.io/apimachinery/pkg/labels"
 
 	"lanyard.dev/internal/rbac"
-	"lanyard.dev/internal/rbac/aggregate"
+	"lanyard.dev/internal/rbac/objects"
 )
 
 // maxListed bounds how many notes of a sort are shown.
@@ -37,7 +37,7 @@ func (m *Manifests) Index() (*rbac.Index, error) {
 	x := rbac.NewIndex()
 	for _, r := range m.clusterRoles {
 		if r.AggregationRule != nil {
-			rules, err := aggregate.Rules(r, m.selected)
+			rules, err := objects.AggregatedRules(r, m.selected)
 			if err != nil {
 				return nil, fmt.Errorf("%s: ClusterRole %s: %w", m.origin[rbac.Ref{Kind: rbac.ClusterRole, Name: r.Name}], r.Name, err)
 			}
@@ -61,7 +61,7 @@ func (m *Manifests) Index() (*rbac.Index, error) {
 	return x, nil
 }
 
-// selected implements aggregate.List.
+// selected implements objects.ListRoles.
 func (m *Manifests) selected(selector labels.Selector) (matched []*rbacv1.ClusterRole, err error) {
 	for _, r := range m.clusterRoles {
 		if selector.Matches(labels.Set(r.Labels)) {
@@ -185,12 +185,12 @@ func (m *Manifests) aggregationNotes() []string {
 		if r.AggregationRule == nil || len(r.Rules) == 0 {
 			continue
 		}
-		rules, err := aggregate.Rules(r, m.selected)
+		rules, err := objects.AggregatedRules(r, m.selected)
 		switch {
 		case err != nil: // Index says so
 		case len(rules) == 0:
 			notes = append(notes, "ClusterRole/"+r.Name+" is aggregated from roles that no file holds; the rules it was written with count")
-		case !aggregate.Equal(aggregate.Union(rules, r.Rules), rules):
+		case !objects.EqualRules(objects.UnionRules(rules, r.Rules), rules):
 			notes = append(notes, "ClusterRole/"+r.Name+" is aggregated; those rules it was written with that no selected role has do not count")
 		}
 	}

@@ -2,7 +2,10 @@ package rbac
 
 import (
 	"slices"
+	"strconv"
 	"strings"
+
+	rbacv1 "k8s.io/api/rbac/v1"
 )
 
 // Authorize decides a request. ClusterRoleBindings are asked first, then the
@@ -94,4 +97,194 @@ func (x *Index) missingRoles(req *Request) string {
 
 func (s *slot) notFound() string {
 	return strings.ToLower(s.ref.Kind.String()) + `.rbac.authorization.k8s.io "` + s.ref.Name + `" not found`
+}
+
+// accountPrefix starts the user name of every service account:
+// system:serviceaccount:NAMESPACE:NAME.
+const accountPrefix = "system:serviceaccount:"
+
+// Request is one question to an [Index]. Groups are all groups of the user,
+// implicit ones such as system:authenticated included.
+type Request struct {
+	User   string
+	Groups []string
+	Verb   string
+
+	// ResourceRequest tells which of the following applies: the resource
+	// fields when true, Path when false.
+	ResourceRequest bool
+	APIGroup        string
+	Resource        string
+	Subresource     string
+	// Name is empty where the request names no object: create, list, watch
+	// and deletecollection at the top level.
+	Name string
+	// Namespace is empty for cluster-scoped requests and for those across
+	// all namespaces.
+	Namespace string
+
+	Path string
+}
+
+// query is a Request brought into the form rules are tested against.
+type query struct {
+	verb    string
+	verbBit uint32
+	group   string
+	target  target
+	star    string // subresource that "*/sub" may match; empty for none
+	name    string
+	// unnamed restricts the match to rules without resourceNames. Only
+	// Covers asks so: a rule for every name is not covered by one for some.
+	unnamed bool
+	url     bool
+	path    string
+}
+
+func newQuery(r *Request) query {
+	q := query{verb: r.Verb, verbBit: verbBit(r.Verb)}
+	if !r.ResourceRequest {
+		q.url, q.path = true, r.Path
+		return q
+	}
+	q.group, q.name, q.star = r.APIGroup, r.Name, r.Subresource
+	q.target = requestTarget(r.Resource, r.Subresource)
+	return q
+}
+
+// target is a resource as rules write it, "pods" or "pods/log", split at the
+// first slash so that requests need no concatenation to look it up. sub is
+// empty when nothing follows the slash; resource then keeps it, which keeps
+// the split reversible.
+type target struct{ resource, sub string }
+
+var anyTarget = target{resource: rbacv1.ResourceAll}
+
+func parseTarget(s string) target {
+	resource, sub, _ := strings.Cut(s, "/")
+	if sub == "" {
+		return target{resource: s}
+	}
+	return target{resource, sub}
+}
+
+// requestTarget joins what a request names apart. Access reviews may put
+// "pods/log" into the resource field; Kubernetes compares the joined text, so
+// both spellings are the same target.
+func requestTarget(resource, sub string) target {
+	switch {
+	case !strings.Contains(resource, "/"):
+		return target{resource, sub}
+	case sub == "":
+		return parseTarget(resource)
+	default:
+		return parseTarget(resource + "/" + sub)
+	}
+}
+
+// Kind is one of the four policy kinds.
+type Kind uint8
+
+// ClusterRole sorts before Role: where several roles allow a request, the
+// first in order is named in the decision.
+const (
+	ClusterRole Kind = iota
+	Role
+	ClusterRoleBinding
+	RoleBinding
+)
+
+// String returns the kind as manifests spell it.
+func (k Kind) String() string {
+	return [...]string{"ClusterRole", "Role", "ClusterRoleBinding", "RoleBinding"}[k&3]
+}
+
+// Ref names a policy object. Namespace is empty for the cluster kinds.
+type Ref struct {
+	Kind            Kind
+	Namespace, Name string
+}
+
+// Decision is the answer to a Request. The zero Decision denies.
+type Decision struct {
+	Allowed bool
+
+	by     *entry
+	role   *slot
+	denial string
+}
+
+// Reason tells in Kubernetes' own words which binding allowed the request,
+// or, for a denial, which roles are bound to the user but do not exist. It is
+// empty for a plain denial. The text is built once per binding and subject.
+func (d Decision) Reason() string {
+	if d.by == nil {
+		return d.denial
+	}
+	return d.by.describe(d.role)
+}
+
+// Binding returns the binding that allowed the request; ok is false for a denial.
+func (d Decision) Binding() (ref Ref, ok bool) {
+	if d.by == nil {
+		return Ref{}, false
+	}
+	return d.by.binding.ref, true
+}
+
+// Role returns the role that allowed the request; ok is false for a denial.
+func (d Decision) Role() (ref Ref, ok bool) {
+	if d.role == nil {
+		return Ref{}, false
+	}
+	return d.role.ref, true
+}
+
+// Subject returns the subject, as the binding writes it, through which the
+// request was allowed; ok is false for a denial.
+func (d Decision) Subject() (s rbacv1.Subject, ok bool) {
+	if d.by == nil {
+		return s, false
+	}
+	return d.by.subject(), true
+}
+
+// describe composes the reason. Two readers may do so at once; either text
+// is right.
+func (e *entry) describe(role *slot) string {
+	if s := e.reason.Load(); s != nil {
+		return *s
+	}
+	var b strings.Builder
+	b.WriteString("RBAC: allowed by ")
+	b.WriteString(e.binding.ref.Kind.String())
+	writeQuoted(&b, e.binding.ref.Name, e.binding.ref.Namespace)
+	b.WriteString(" of ")
+	b.WriteString(role.ref.Kind.String())
+	writeQuoted(&b, role.ref.Name, "")
+	b.WriteString(" to ")
+	e.writeSubject(&b)
+	s := b.String()
+	e.reason.Store(&s)
+	return s
+}
+
+func (e *entry) writeSubject(b *strings.Builder) {
+	s := e.subject()
+	b.WriteString(s.Kind)
+	if s.Kind != rbacv1.ServiceAccountKind {
+		writeQuoted(b, s.Name, "")
+		return
+	}
+	writeQuoted(b, s.Name, accountNamespace(s, e.binding.ref.Namespace))
+}
+
+// writeQuoted writes ` "name"`, or ` "name/namespace"`: Kubernetes puts the
+// name first in these texts.
+func writeQuoted(b *strings.Builder, name, namespace string) {
+	if namespace != "" {
+		name += "/" + namespace
+	}
+	b.WriteByte(' ')
+	b.WriteString(strconv.Quote(name))
 }

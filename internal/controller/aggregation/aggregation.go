@@ -26,7 +26,7 @@ import (
 	"k8s.io/klog/v2"
 
 	"lanyard.dev/internal/controller"
-	"lanyard.dev/internal/rbac/aggregate"
+	"lanyard.dev/internal/rbac/objects"
 )
 
 // Store is the part of the store of cluster roles that is used.
@@ -70,7 +70,7 @@ func (c *Controller) Set(obj runtime.Object) {
 		return
 	}
 	now := known{labels: maps.Clone(role.Labels), aggregated: role.AggregationRule != nil}
-	selectors, err := aggregate.Selectors(role.AggregationRule)
+	selectors, err := objects.Selectors(role.AggregationRule)
 	if err != nil {
 		klog.ErrorS(err, "Aggregated cluster role has a malformed selector; its rules stay as they are", "clusterRole", role.Name)
 	}
@@ -147,8 +147,8 @@ func (c *Controller) update(ctx context.Context, read *reader, name string) erro
 	if err != nil || role == nil || role.AggregationRule == nil {
 		return err
 	}
-	rules, err := aggregate.Rules(role, read.list)
-	if err != nil || aggregate.Equal(rules, role.Rules) {
+	rules, err := objects.AggregatedRules(role, read.list)
+	if err != nil || objects.EqualRules(rules, role.Rules) {
 		return err
 	}
 	set := controller.Change(func(stored *rbacv1.ClusterRole) {
@@ -184,7 +184,7 @@ func (r *reader) role(name string) (*rbacv1.ClusterRole, error) {
 	return role, nil
 }
 
-// list implements aggregate.List.
+// list implements objects.ListRoles.
 func (r *reader) list(selector labels.Selector) ([]*rbacv1.ClusterRole, error) {
 	var matched []*rbacv1.ClusterRole
 	for _, name := range r.controller.names(func(k known) bool { return selector.Matches(k.labels) }) {

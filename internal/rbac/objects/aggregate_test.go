@@ -1,4 +1,4 @@
-package aggregate_test
+package objects_test
 
 import (
 	"fmt"
@@ -10,11 +10,12 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
 
-	"lanyard.dev/internal/rbac/aggregate"
 	"lanyard.dev/internal/rbac/bootstrap"
+	"lanyard.dev/internal/rbac/objects"
 )
 
-// role makes a role labelled to=true for each of to, that selects the labels from. Its one rule has its name.
+// role returns a role with the label L=true for each L in to, which selects the labels in from. Its one rule names a
+// resource of the name of the role.
 func role(name, to, from string) *rbacv1.ClusterRole {
 	r := &rbacv1.ClusterRole{ObjectMeta: metav1.ObjectMeta{Name: name, Labels: map[string]string{}}, Rules: rules(name)}
 	for _, label := range strings.Fields(to) {
@@ -38,7 +39,7 @@ func rules(names ...string) []rbacv1.PolicyRule {
 	return out
 }
 
-func listOf(roles []*rbacv1.ClusterRole) aggregate.List {
+func listOf(roles []*rbacv1.ClusterRole) objects.ListRoles {
 	return func(selector labels.Selector) (matched []*rbacv1.ClusterRole, err error) {
 		for _, r := range roles {
 			if selector.Matches(labels.Set(r.Labels)) {
@@ -49,7 +50,7 @@ func listOf(roles []*rbacv1.ClusterRole) aggregate.List {
 	}
 }
 
-func TestRules(t *testing.T) {
+func TestAggregatedRules(t *testing.T) {
 	t.Parallel()
 	tests := map[string]struct {
 		roles []*rbacv1.ClusterRole
@@ -70,7 +71,7 @@ func TestRules(t *testing.T) {
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			got, err := aggregate.Rules(test.roles[0], listOf(test.roles))
+			got, err := objects.AggregatedRules(test.roles[0], listOf(test.roles))
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -85,9 +86,9 @@ func TestEqualRulesCountOnce(t *testing.T) {
 	t.Parallel()
 	a, b := role("a", "x", ""), role("b", "x", "")
 	b.Rules = append(rules("b"), a.Rules...)
-	b.Rules[1].ResourceNames = []string{} // as good as none
+	b.Rules[1].ResourceNames = []string{} // equals nil
 	whole := role("whole", "", "x")
-	got, err := aggregate.Rules(whole, listOf([]*rbacv1.ClusterRole{a, b, whole}))
+	got, err := objects.AggregatedRules(whole, listOf([]*rbacv1.ClusterRole{a, b, whole}))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -103,10 +104,10 @@ func TestMalformedSelectors(t *testing.T) {
 		MatchExpressions: []metav1.LabelSelectorRequirement{{Key: "a", Operator: "Near"}},
 	}
 	list := listOf([]*rbacv1.ClusterRole{broken, role("whole", "", "x")})
-	if _, err := aggregate.Rules(broken, list); err == nil || !strings.Contains(err.Error(), "clusterRoleSelectors[1]") {
+	if _, err := objects.AggregatedRules(broken, list); err == nil || !strings.Contains(err.Error(), "clusterRoleSelectors[1]") {
 		t.Errorf("got %v, want an error that names the selector", err)
 	}
-	got, err := aggregate.Rules(role("whole", "", "x"), list)
+	got, err := objects.AggregatedRules(role("whole", "", "x"), list)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -117,33 +118,33 @@ func TestMalformedSelectors(t *testing.T) {
 
 func TestUnionAndEqual(t *testing.T) {
 	t.Parallel()
-	if got := aggregate.Union(rules("a", "b"), nil, rules("b", "c")); !aggregate.Equal(got, rules("a", "b", "c")) {
+	if got := objects.UnionRules(rules("a", "b"), nil, rules("b", "c")); !objects.EqualRules(got, rules("a", "b", "c")) {
 		t.Errorf("got %v", got)
 	}
-	if aggregate.Equal(rules("a", "b"), rules("b", "a")) || aggregate.Equal(rules("a"), nil) {
+	if objects.EqualRules(rules("a", "b"), rules("b", "a")) || objects.EqualRules(rules("a"), nil) {
 		t.Error("lists that differ are equal")
 	}
 	split := []rbacv1.PolicyRule{{Verbs: []string{"get", "list"}}, {Verbs: []string{"get list"}}, {Verbs: []string{"get"}, APIGroups: []string{"list"}}}
-	if got := aggregate.Union(split); len(got) != len(split) {
+	if got := objects.UnionRules(split); len(got) != len(split) {
 		t.Errorf("%d of %d different rules left", len(got), len(split))
 	}
 }
 
-func BenchmarkRulesOf1000Roles(b *testing.B) {
+func BenchmarkAggregate1000Roles(b *testing.B) {
 	b.ReportAllocs()
 	roles := []*rbacv1.ClusterRole{role("whole", "", "x")}
 	for i := range 1000 {
 		roles = append(roles, role(fmt.Sprint("part-", i), "x", ""))
 	}
 	for b.Loop() {
-		if _, err := aggregate.Rules(roles[0], listOf(roles)); err != nil {
+		if _, err := objects.AggregatedRules(roles[0], listOf(roles)); err != nil {
 			b.Fatal(err)
 		}
 	}
 }
 
-// TestDefaultsAreAtRest asserts that the default roles come as a controller would leave them.
-func TestDefaultsAreAtRest(t *testing.T) {
+// TestDefaultRolesAreAggregated asserts that the default roles have the rules that the controller would give them.
+func TestDefaultRolesAreAggregated(t *testing.T) {
 	t.Parallel()
 	roles, aggregated := bootstrap.ClusterRoles(), 0
 	for _, r := range roles {
@@ -151,8 +152,8 @@ func TestDefaultsAreAtRest(t *testing.T) {
 			continue
 		}
 		aggregated++
-		got, err := aggregate.Rules(r, listOf(roles))
-		if err != nil || !aggregate.Equal(got, r.Rules) {
+		got, err := objects.AggregatedRules(r, listOf(roles))
+		if err != nil || !objects.EqualRules(got, r.Rules) {
 			t.Errorf("%s: %v, rules (-default +aggregated):\n%s", r.Name, err, cmp.Diff(r.Rules, got))
 		}
 	}
