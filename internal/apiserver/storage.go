@@ -121,19 +121,19 @@ type stores struct {
 
 	namespaces struct {
 		Namespace *registry.Store
-		Status    *registry.Part
+		Status    *registry.Subresource
 		Finalize  namespace.Finalize
 	}
 	pods struct {
 		Pod     *registry.Store
-		Status  *registry.Part
+		Status  *registry.Subresource
 		Binding *pod.BindingREST
 	}
 	requests struct {
 		Request          *registry.Store
-		Approval, Status *registry.Part
+		Approval, Status *registry.Subresource
 	}
-	nodeStatus *registry.Part
+	nodeStatus *registry.Subresource
 
 	serviceAccounts, secrets, configMaps, nodes, events, leases *registry.Store
 

@@ -167,52 +167,52 @@ func WithStrategy[T Object](s *Store, strategy Strategy[T]) *Store {
 	return &Store{Store: &other, shortNames: s.shortNames, categories: s.categories}
 }
 
-// Part is a subresource that reads and updates the object itself with a strategy of its own, such as /status.
-type Part struct {
+// Subresource is a subresource that reads and updates the object itself with a strategy of its own, such as /status.
+type Subresource struct {
 	store *genericregistry.Store
 }
 
 var (
-	_ rest.Patcher             = &Part{}
-	_ rest.ResetFieldsStrategy = &Part{}
+	_ rest.Patcher             = &Subresource{}
+	_ rest.ResetFieldsStrategy = &Subresource{}
 )
 
-// NewPart returns a subresource of s that updates with the given strategy.
-func NewPart[T Object](s *Store, strategy Strategy[T]) *Part {
-	part := *s.Store
-	part.CreateStrategy = nil
-	part.UpdateStrategy = strategy
-	part.ResetFieldsStrategy = strategy
-	return &Part{store: &part}
+// NewSubresource returns a subresource of s that updates with the given strategy.
+func NewSubresource[T Object](s *Store, strategy Strategy[T]) *Subresource {
+	copied := *s.Store
+	copied.CreateStrategy = nil
+	copied.UpdateStrategy = strategy
+	copied.ResetFieldsStrategy = strategy
+	return &Subresource{store: &copied}
 }
 
 // New implements rest.Storage.
-func (p *Part) New() runtime.Object { return p.store.New() }
+func (s *Subresource) New() runtime.Object { return s.store.New() }
 
 // Destroy implements rest.Storage; the object's store owns the connection.
-func (p *Part) Destroy() {}
+func (s *Subresource) Destroy() {}
 
 // Get implements rest.Getter.
-func (p *Part) Get(ctx context.Context, name string, options *metav1.GetOptions) (runtime.Object, error) {
-	return p.store.Get(ctx, name, options)
+func (s *Subresource) Get(ctx context.Context, name string, options *metav1.GetOptions) (runtime.Object, error) {
+	return s.store.Get(ctx, name, options)
 }
 
-// Update implements rest.Updater; a subresource never makes its object.
-func (p *Part) Update(ctx context.Context, name string, info rest.UpdatedObjectInfo, create rest.ValidateObjectFunc,
+// Update implements rest.Updater; a subresource never creates its object.
+func (s *Subresource) Update(ctx context.Context, name string, info rest.UpdatedObjectInfo, create rest.ValidateObjectFunc,
 	update rest.ValidateObjectUpdateFunc, _ bool, options *metav1.UpdateOptions,
 ) (runtime.Object, bool, error) {
-	updated, made, err := p.store.Update(ctx, name, info, create, update, false, options)
+	updated, made, err := s.store.Update(ctx, name, info, create, update, false, options)
 	return updated, made, clientError(err)
 }
 
 // GetResetFields implements rest.ResetFieldsStrategy.
-func (p *Part) GetResetFields() map[fieldpath.APIVersion]*fieldpath.Set {
-	return p.store.GetResetFields()
+func (s *Subresource) GetResetFields() map[fieldpath.APIVersion]*fieldpath.Set {
+	return s.store.GetResetFields()
 }
 
 // ConvertToTable implements rest.TableConvertor.
-func (p *Part) ConvertToTable(ctx context.Context, obj, options runtime.Object) (*metav1.Table, error) {
-	return p.store.ConvertToTable(ctx, obj, options)
+func (s *Subresource) ConvertToTable(ctx context.Context, obj, options runtime.Object) (*metav1.Table, error) {
+	return s.store.ConvertToTable(ctx, obj, options)
 }
 
 // unreadableApply is the beginning of the library's error about an apply configuration that does not match the schema of

@@ -127,7 +127,7 @@ func TestStoreUsesItsStrategy(t *testing.T) {
 	}
 }
 
-func TestPartOnlyUpdates(t *testing.T) {
+func TestSubresourceOnlyUpdates(t *testing.T) {
 	t.Parallel()
 	store := newStore(t)
 	if err := create(t, store, "s", "a"); err != nil {
@@ -136,23 +136,23 @@ func TestPartOnlyUpdates(t *testing.T) {
 	strategy := store.UpdateStrategy.(registry.Strategy[*corev1.Secret])
 	strategy.OnUpdate = func(_ context.Context, s, old *corev1.Secret) { s.Data = old.Data }
 	strategy.Reset = registry.ResetFields("v1", "data")
-	part := registry.NewPart(store, strategy)
-	got, err := update(t, part, "s", func(s *corev1.Secret) { s.Type, s.Data = "b", map[string][]byte{"k": nil} })
+	subresource := registry.NewSubresource(store, strategy)
+	got, err := update(t, subresource, "s", func(s *corev1.Secret) { s.Type, s.Data = "b", map[string][]byte{"k": nil} })
 	if err != nil || got.Type != "b" || len(got.Data) > 0 {
 		t.Errorf("got %+v, %v", got, err)
 	}
-	if stored, err := part.Get(storagetest.In(t, "ns"), "s", &metav1.GetOptions{}); err != nil || stored.(*corev1.Secret).Type != "b" {
+	if stored, err := subresource.Get(storagetest.In(t, "ns"), "s", &metav1.GetOptions{}); err != nil || stored.(*corev1.Secret).Type != "b" {
 		t.Errorf("stored %+v, %v", stored, err)
 	}
-	if _, err := update(t, part, "none", func(*corev1.Secret) {}); !apierrors.IsNotFound(err) {
+	if _, err := update(t, subresource, "none", func(*corev1.Secret) {}); !apierrors.IsNotFound(err) {
 		t.Errorf("a subresource creates its object: %v", err)
 	}
-	if !part.GetResetFields()["v1"].Has(fieldpath.MakePathOrDie("data")) || !store.GetResetFields()["v1"].Has(fieldpath.MakePathOrDie("type")) {
-		t.Errorf("reset fields of the part %v, of the store %v", part.GetResetFields(), store.GetResetFields())
+	if !subresource.GetResetFields()["v1"].Has(fieldpath.MakePathOrDie("data")) || !store.GetResetFields()["v1"].Has(fieldpath.MakePathOrDie("type")) {
+		t.Errorf("reset fields of the subresource %v, of the store %v", subresource.GetResetFields(), store.GetResetFields())
 	}
-	part.Destroy()
+	subresource.Destroy()
 	if _, err := update(t, store, "s", func(*corev1.Secret) {}); err != nil {
-		t.Errorf("the end of a part ends its store: %v", err)
+		t.Errorf("the end of a subresource ends its store: %v", err)
 	}
 }
 

@@ -61,7 +61,7 @@ type replica struct {
 	*storage
 	pods       *storagetest.Pods
 	nodes      *registry.Store
-	nodeStatus *registry.Part
+	nodeStatus *registry.Subresource
 	leases     *registry.Store
 }
 

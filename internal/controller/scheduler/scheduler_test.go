@@ -62,7 +62,7 @@ type replica struct {
 	*storage
 	pods       *storagetest.Pods
 	nodes      *registry.Store
-	nodeStatus *registry.Part
+	nodeStatus *registry.Subresource
 }
 
 // start runs replicas on one storage, the first of which is returned.

@@ -35,23 +35,23 @@ func Strategy() registry.Strategy[*certificatesv1.CertificateSigningRequest] {
 }
 
 // NewApproval returns the subresource approval on the store of requests.
-func NewApproval(store *registry.Store, c clock.PassiveClock) *registry.Part {
+func NewApproval(store *registry.Store, c clock.PassiveClock) *registry.Subresource {
 	approval := registry.StrategyOf[*certificatesv1.CertificateSigningRequest](store)
 	approval.OnUpdate = func(_ context.Context, obj, old *certificatesv1.CertificateSigningRequest) {
 		keepForApproval(obj, old, metav1.NewTime(c.Now()))
 	}
 	approval.Reset = reset("spec", "status.certificate")
-	return registry.NewPart(store, approval)
+	return registry.NewSubresource(store, approval)
 }
 
 // NewStatus returns the subresource status on the store of requests.
-func NewStatus(store *registry.Store, c clock.PassiveClock) *registry.Part {
+func NewStatus(store *registry.Store, c clock.PassiveClock) *registry.Subresource {
 	status := registry.StrategyOf[*certificatesv1.CertificateSigningRequest](store)
 	status.OnUpdate = func(_ context.Context, obj, old *certificatesv1.CertificateSigningRequest) {
 		keepForStatus(obj, old, metav1.NewTime(c.Now()))
 	}
 	status.Reset, status.Warn = reset("spec"), nil
-	return registry.NewPart(store, status)
+	return registry.NewSubresource(store, status)
 }
 
 // prepare records the requester, whatever the body says, and removes every decision.

@@ -53,12 +53,12 @@ func NewREST(store *registry.Store, addDefaults AddDefaults) *REST {
 }
 
 // NewStatus returns namespaces/status on the store of namespaces.
-func NewStatus(store *registry.Store) *registry.Part {
+func NewStatus(store *registry.Store) *registry.Subresource {
 	status := registry.StrategyOf[*corev1.Namespace](store)
 	status.OnUpdate = func(_ context.Context, obj, old *corev1.Namespace) { obj.Spec = old.Spec }
 	status.CheckUpdate = ValidateStatusUpdate
 	status.Reset = registry.ResetFields("v1", "spec")
-	return registry.NewPart(store, status)
+	return registry.NewSubresource(store, status)
 }
 
 // NewFinalize returns namespaces/finalize on the store of namespaces.
@@ -66,7 +66,7 @@ func NewFinalize(store *registry.Store) Finalize {
 	finalize := registry.StrategyOf[*corev1.Namespace](store)
 	finalize.OnUpdate = func(_ context.Context, obj, old *corev1.Namespace) { obj.Status = old.Status }
 	finalize.CheckUpdate = ValidateFinalizeUpdate
-	return struct{ Finalize }{registry.NewPart(store, finalize)}
+	return struct{ Finalize }{registry.NewSubresource(store, finalize)}
 }
 
 // KeepUntilEmpty makes a store keep a terminating namespace until the finalizers of its spec are removed too, and not only

@@ -30,12 +30,12 @@ func Strategy() registry.Strategy[*corev1.Node] {
 }
 
 // NewStatus returns nodes/status on the store of nodes.
-func NewStatus(store *registry.Store) *registry.Part {
+func NewStatus(store *registry.Store) *registry.Subresource {
 	status := registry.StrategyOf[*corev1.Node](store)
 	status.OnUpdate = func(_ context.Context, obj, old *corev1.Node) { obj.Spec = old.Spec }
 	status.CheckUpdate, status.Warn = ValidateStatusUpdate, nil
 	status.Reset = registry.ResetFields("v1", "spec")
-	return registry.NewPart(store, status)
+	return registry.NewSubresource(store, status)
 }
 
 // warnings returns Kubernetes' warnings about fields that are no longer read.

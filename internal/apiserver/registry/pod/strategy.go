@@ -107,8 +107,8 @@ func (gracefulStrategy) CheckGracefulDelete(_ context.Context, obj runtime.Objec
 }
 
 // NewStatus returns pods/status on the store of pods.
-func NewStatus(store *registry.Store) *registry.Part {
-	return registry.NewPart(store, statusStrategy(registry.StrategyOf[object](store)))
+func NewStatus(store *registry.Store) *registry.Subresource {
+	return registry.NewSubresource(store, statusStrategy(registry.StrategyOf[object](store)))
 }
 
 // NewBinding returns pods/binding on the store of pods.

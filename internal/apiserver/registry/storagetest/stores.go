@@ -22,41 +22,41 @@ func (s *Storage) Store(getter generic.RESTOptionsGetter, resource schema.GroupR
 	return get[*registry.Store](s, s.stores(api.Inputs{Getter: getter}, resource), resource)
 }
 
-// Pods are the store of pods and those of its parts that need nothing else.
+// Pods are the store of pods and those of its subresources that need nothing else.
 type Pods struct {
 	Pod      *registry.Store
-	Status   *registry.Part
+	Status   *registry.Subresource
 	Binding  *pod.BindingREST
 	Eviction *pod.EvictionREST
 }
 
-// Pods returns the store of pods with its parts.
+// Pods returns the store of pods with its subresources.
 func (s *Storage) Pods(getter generic.RESTOptionsGetter) *Pods {
 	s.t.Helper()
 	pods := corev1.Resource("pods")
 	made := s.stores(api.Inputs{Getter: getter}, pods)
 	return &Pods{
-		Pod: get[*registry.Store](s, made, pods), Status: get[*registry.Part](s, made, part(pods, "status")),
-		Binding: get[*pod.BindingREST](s, made, part(pods, "binding")), Eviction: get[*pod.EvictionREST](s, made, part(pods, "eviction")),
+		Pod: get[*registry.Store](s, made, pods), Status: get[*registry.Subresource](s, made, subresource(pods, "status")),
+		Binding: get[*pod.BindingREST](s, made, subresource(pods, "binding")), Eviction: get[*pod.EvictionREST](s, made, subresource(pods, "eviction")),
 	}
 }
 
 // Nodes returns the stores of nodes and of nodes/status.
-func (s *Storage) Nodes(getter generic.RESTOptionsGetter) (*registry.Store, *registry.Part) {
+func (s *Storage) Nodes(getter generic.RESTOptionsGetter) (*registry.Store, *registry.Subresource) {
 	s.t.Helper()
 	nodes := corev1.Resource("nodes")
 	made := s.stores(api.Inputs{Getter: getter}, nodes)
-	return get[*registry.Store](s, made, nodes), get[*registry.Part](s, made, part(nodes, "status"))
+	return get[*registry.Store](s, made, nodes), get[*registry.Subresource](s, made, subresource(nodes, "status"))
 }
 
-// Namespaces are the store of namespaces and its parts.
+// Namespaces are the store of namespaces and its subresources.
 type Namespaces struct {
 	Namespace *namespace.REST
-	Status    *registry.Part
+	Status    *registry.Subresource
 	Finalize  namespace.Finalize
 }
 
-// Namespaces returns the store of namespaces with its parts. If addDefaults is nil, new namespaces are empty.
+// Namespaces returns the store of namespaces with its subresources. If addDefaults is nil, new namespaces are empty.
 func (s *Storage) Namespaces(getter generic.RESTOptionsGetter, addDefaults namespace.AddDefaults) *Namespaces {
 	s.t.Helper()
 	if addDefaults == nil {
@@ -65,25 +65,25 @@ func (s *Storage) Namespaces(getter generic.RESTOptionsGetter, addDefaults names
 	namespaces := corev1.Resource("namespaces")
 	made := s.stores(api.Inputs{Getter: getter}, namespaces)
 	return &Namespaces{
-		Namespace: namespace.NewREST(get[*registry.Store](s, made, namespaces), addDefaults), Status: get[*registry.Part](s, made, part(namespaces, "status")),
-		Finalize: get[namespace.Finalize](s, made, part(namespaces, "finalize")),
+		Namespace: namespace.NewREST(get[*registry.Store](s, made, namespaces), addDefaults), Status: get[*registry.Subresource](s, made, subresource(namespaces, "status")),
+		Finalize: get[namespace.Finalize](s, made, subresource(namespaces, "finalize")),
 	}
 }
 
-// Requests are the store of certificate signing requests and its parts.
+// Requests are the store of certificate signing requests and its subresources.
 type Requests struct {
 	Request          *registry.Store
-	Approval, Status *registry.Part
+	Approval, Status *registry.Subresource
 }
 
-// Requests returns the store of certificate signing requests with its parts.
+// Requests returns the store of certificate signing requests with its subresources.
 func (s *Storage) Requests(getter generic.RESTOptionsGetter, signed certificatesigningrequest.Signed, c clock.PassiveClock) *Requests {
 	s.t.Helper()
 	requests := schema.GroupResource{Group: "certificates.k8s.io", Resource: "certificatesigningrequests"}
 	made := s.stores(api.Inputs{Getter: getter, Signed: signed, Clock: c}, requests)
 	return &Requests{
 		Request:  get[*registry.Store](s, made, requests),
-		Approval: get[*registry.Part](s, made, part(requests, "approval")), Status: get[*registry.Part](s, made, part(requests, "status")),
+		Approval: get[*registry.Subresource](s, made, subresource(requests, "approval")), Status: get[*registry.Subresource](s, made, subresource(requests, "status")),
 	}
 }
 
@@ -106,6 +106,6 @@ func get[T rest.Storage](s *Storage, made *api.Stores, resource schema.GroupReso
 	return found
 }
 
-func part(of schema.GroupResource, name string) schema.GroupResource {
+func subresource(of schema.GroupResource, name string) schema.GroupResource {
 	return schema.GroupResource{Group: of.Group, Resource: of.Resource + "/" + name}
 }
