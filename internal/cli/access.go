@@ -50,8 +50,25 @@ func newAccess(s streams) *cobra.Command {
 	return newGroup("access", "Explain an RBAC policy: who may do what, and why", accessHelp, newAccessExplain(s), newAccessWhoCan(s), newAccessList(s))
 }
 
-// accessFormats are the formats of the results.
-var accessFormats = []string{formatTable, formatWide, formatJSON, formatYAML}
+// accessOptions are the options that all access commands share.
+type accessOptions struct {
+	streams
+	source policySource
+	output outputOptions
+}
+
+func newAccessOptions(s streams) accessOptions {
+	return accessOptions{streams: s, source: policySource{streams: s}}
+}
+
+func (o *accessOptions) addFlags(cmd *cobra.Command) {
+	o.source.addFlags(cmd)
+	o.output.addFlags(cmd, formatTable, formatWide, formatJSON, formatYAML)
+}
+
+func (o *accessOptions) validate() error {
+	return errors.Join(o.source.validate(), o.output.validate())
+}
 
 // subjectOptions select a subject.
 type subjectOptions struct {

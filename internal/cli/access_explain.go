@@ -39,15 +39,13 @@ const explainExamples = `  # May the account "web" list pods in its namespace?
   lanyard access explain sa:shop/web get secrets/db -n shop -f deploy/ -o json`
 
 type explainOptions struct {
-	streams
-	source  policySource
+	accessOptions
 	subject subjectOptions
 	target  targetOptions
-	output  outputOptions
 }
 
 func newAccessExplain(s streams) *cobra.Command {
-	o := &explainOptions{streams: s, source: policySource{streams: s}}
+	o := &explainOptions{accessOptions: newAccessOptions(s)}
 	cmd := &cobra.Command{
 		Use:     "explain SUBJECT VERB RESOURCE[/NAME] [-n NAMESPACE]",
 		Short:   "Show whether a subject may do something, and why",
@@ -59,8 +57,7 @@ func newAccessExplain(s streams) *cobra.Command {
 	}
 	o.subject.addFlags(cmd)
 	o.target.addFlags(cmd)
-	o.source.addFlags(cmd)
-	o.output.addFlags(cmd, accessFormats...)
+	o.accessOptions.addFlags(cmd)
 	return cmd
 }
 
@@ -72,7 +69,7 @@ func (o *explainOptions) validate(args []string) error {
 		return err
 	}
 	o.target.verb, o.target.text = args[1], args[2]
-	return errors.Join(o.target.validate(), o.source.validate(), o.output.validate())
+	return errors.Join(o.target.validate(), o.accessOptions.validate())
 }
 
 func (o *explainOptions) run(ctx context.Context) error {

@@ -35,16 +35,14 @@ const accessListExamples = `  # What may the account "web" do?
   lanyard access list node:worker-1 -f policy/`
 
 type accessListOptions struct {
-	streams
-	source  policySource
+	accessOptions
 	subject subjectOptions
-	output  outputOptions
 
 	namespace string
 }
 
 func newAccessList(s streams) *cobra.Command {
-	o := &accessListOptions{streams: s, source: policySource{streams: s}}
+	o := &accessListOptions{accessOptions: newAccessOptions(s)}
 	cmd := &cobra.Command{
 		Use:     "list SUBJECT [-n NAMESPACE]",
 		Short:   "Show everything that a subject may do",
@@ -56,8 +54,7 @@ func newAccessList(s streams) *cobra.Command {
 	}
 	cmd.Flags().StringVarP(&o.namespace, "namespace", "n", "", "show only what applies in this namespace; with -f, also the namespace of objects that name none")
 	o.subject.addFlags(cmd)
-	o.source.addFlags(cmd)
-	o.output.addFlags(cmd, accessFormats...)
+	o.accessOptions.addFlags(cmd)
 	return cmd
 }
 
@@ -65,7 +62,7 @@ func (o *accessListOptions) validate(args []string) error {
 	if err := expectArgs(args, 1, "SUBJECT"); err != nil {
 		return err
 	}
-	return errors.Join(o.subject.parse(args[0]), o.source.validate(), o.output.validate())
+	return errors.Join(o.subject.parse(args[0]), o.accessOptions.validate())
 }
 
 func (o *accessListOptions) run(ctx context.Context) error {

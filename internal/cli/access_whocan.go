@@ -30,14 +30,12 @@ const whoCanExamples = `  # Who may read the Secret "db"?
   lanyard access who-can get /metrics -f policy.yaml`
 
 type whoCanOptions struct {
-	streams
-	source policySource
+	accessOptions
 	target targetOptions
-	output outputOptions
 }
 
 func newAccessWhoCan(s streams) *cobra.Command {
-	o := &whoCanOptions{streams: s, source: policySource{streams: s}}
+	o := &whoCanOptions{accessOptions: newAccessOptions(s)}
 	cmd := &cobra.Command{
 		Use:     "who-can VERB RESOURCE[/NAME] [-n NAMESPACE]",
 		Short:   "Show who may do something",
@@ -48,8 +46,7 @@ func newAccessWhoCan(s streams) *cobra.Command {
 		RunE:                  checkAndRun(o.validate, o.run),
 	}
 	o.target.addFlags(cmd)
-	o.source.addFlags(cmd)
-	o.output.addFlags(cmd, accessFormats...)
+	o.accessOptions.addFlags(cmd)
 	return cmd
 }
 
@@ -58,7 +55,7 @@ func (o *whoCanOptions) validate(args []string) error {
 		return err
 	}
 	o.target.verb, o.target.text = args[0], args[1]
-	return errors.Join(o.target.validate(), o.source.validate(), o.output.validate())
+	return errors.Join(o.target.validate(), o.accessOptions.validate())
 }
 
 func (o *whoCanOptions) run(ctx context.Context) error {

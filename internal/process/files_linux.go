@@ -97,7 +97,7 @@ func tryDirectory(base string, user runas.User) (*directory, error) {
 // grantAccess lets another user read the files. The supervisor remains the owner of the directory, because the owner could
 // create entries that mislead the supervisor, which has more rights.
 func grantAccess(path, files string, user runas.User) error {
-	// Everyone can traverse path. Only the user's group can open files, and only the user can read the token in it.
+	// Everyone can traverse path. Only the user's group can list the files, and only the user can read the token.
 	return errors.Join(os.Chown(files, noID, user.GID), os.Chmod(files, 0o750), os.Chmod(path, 0o711))
 }
 
