@@ -121,17 +121,7 @@ func TestEvictedNode(t *testing.T) {
 	}
 	waiting := requestCertificate(t, thief, request, "example.com/nodes", []certificatesv1.KeyUsage{certificatesv1.UsageClientAuth})
 
-	keep := []byte(`{"metadata":{"finalizers":["example.com/keep"]}}`)
-	if _, err := thief.CoreV1().Nodes().Patch(t.Context(), thief.name, types.MergePatchType, keep, metav1.PatchOptions{}); err != nil {
-		t.Fatal(err)
-	}
-	lease := &coordinationv1.Lease{ObjectMeta: metav1.ObjectMeta{Name: thief.name, Finalizers: []string{"example.com/keep"}}}
-	if _, err := thief.CoordinationV1().Leases(corev1.NamespaceNodeLease).Create(t.Context(), lease, metav1.CreateOptions{}); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := thief.CoreV1().Pods(namespace).Patch(t.Context(), thief.pod.Name, types.MergePatchType, keep, metav1.PatchOptions{}, "status"); err != nil {
-		t.Fatal(err)
-	}
+	keepObjects(t, thief)
 	if got := lanyard(t, "node", "evict", thief.name, "--kubeconfig", a.Kubeconfig()); got != "node stolen evicted, pods removed: 1\n" {
 		t.Errorf("got %q", got)
 	}
@@ -145,24 +135,7 @@ func TestEvictedNode(t *testing.T) {
 	wantUnauthorized(t, "a token that the thief got", second())
 	for range watching.ResultChan() { // the watch must end
 	}
-	for what, get := range map[string]func() error{
-		"Node": func() error {
-			_, err := a.Client().CoreV1().Nodes().Get(t.Context(), thief.name, metav1.GetOptions{})
-			return err
-		},
-		"Lease": func() error {
-			_, err := a.Client().CoordinationV1().Leases(corev1.NamespaceNodeLease).Get(t.Context(), thief.name, metav1.GetOptions{})
-			return err
-		},
-		"pod": func() error {
-			_, err := a.Client().CoreV1().Pods(namespace).Get(t.Context(), thief.pod.Name, metav1.GetOptions{})
-			return err
-		},
-	} {
-		if err := get(); !apierrors.IsNotFound(err) {
-			t.Errorf("the %s of the evicted node: %v, want not found", what, err)
-		}
-	}
+	checkObjectsRemoved(t, a, thief)
 	requests := a.Client().CertificatesV1().CertificateSigningRequests()
 	r, err := requests.Get(t.Context(), waiting, metav1.GetOptions{})
 	if err != nil {
@@ -187,6 +160,45 @@ func TestEvictedNode(t *testing.T) {
 	refused("after a restart")
 	if _, err := back.CoreV1().Nodes().Get(t.Context(), thief.name, metav1.GetOptions{}); err != nil {
 		t.Errorf("the new certificate after a restart: %v", err)
+	}
+}
+
+// keepObjects sets finalizers on the node, its Lease and its pod with the node's credentials.
+func keepObjects(t *testing.T, node *registeredNode) {
+	t.Helper()
+	keep := []byte(`{"metadata":{"finalizers":["example.com/keep"]}}`)
+	if _, err := node.CoreV1().Nodes().Patch(t.Context(), node.name, types.MergePatchType, keep, metav1.PatchOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	lease := &coordinationv1.Lease{ObjectMeta: metav1.ObjectMeta{Name: node.name, Finalizers: []string{"example.com/keep"}}}
+	if _, err := node.CoordinationV1().Leases(corev1.NamespaceNodeLease).Create(t.Context(), lease, metav1.CreateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := node.CoreV1().Pods(node.pod.Namespace).Patch(t.Context(), node.pod.Name, types.MergePatchType, keep, metav1.PatchOptions{}, "status"); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// checkObjectsRemoved checks that the node, its Lease and its pod are removed although they have finalizers.
+func checkObjectsRemoved(t *testing.T, a *lanyardtest.Authority, node *registeredNode) {
+	t.Helper()
+	for what, get := range map[string]func() error{
+		"Node": func() error {
+			_, err := a.Client().CoreV1().Nodes().Get(t.Context(), node.name, metav1.GetOptions{})
+			return err
+		},
+		"Lease": func() error {
+			_, err := a.Client().CoordinationV1().Leases(corev1.NamespaceNodeLease).Get(t.Context(), node.name, metav1.GetOptions{})
+			return err
+		},
+		"pod": func() error {
+			_, err := a.Client().CoreV1().Pods(node.pod.Namespace).Get(t.Context(), node.pod.Name, metav1.GetOptions{})
+			return err
+		},
+	} {
+		if err := get(); !apierrors.IsNotFound(err) {
+			t.Errorf("the %s of the evicted node: %v, want not found", what, err)
+		}
 	}
 }
 
