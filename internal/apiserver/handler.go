@@ -68,7 +68,8 @@ func newHandler(c handlerConfig) (handler, error) {
 	library, share := c.library()
 	stopping := make(stopSignal)
 	chain := func(api http.Handler) http.Handler {
-		api = endSessions(endWatches(endEvicted(api, c.identity.evictions), stopping), stopping)
+		api = endWatches(endEvicted(api, c.identity.evictions), stopping)
+		api = endSessions(api, c.storage.tables.Sessions(), stopping)
 		return wrap(api, c.policy.authorizer, library, share)
 	}
 	library.BuildHandlerChainFunc = func(api http.Handler, _ *genericserver.Config) http.Handler { return chain(answers.Before(api)) }
@@ -93,7 +94,7 @@ func (c *handlerConfig) library() (*genericserver.Config, shareFunc) {
 	l.ExternalAddress = c.options.Listener.Addr().String()
 	l.EnableProfiling = false
 	l.ShutdownDelayDuration = c.options.ShutdownDelay
-	l.LongRunningFunc = longRunning
+	l.LongRunningFunc = longRunning(c.storage.tables.Sessions())
 	l.RequestInfoResolver = requestInfos{genericserver.NewRequestInfoResolver(&l)}
 	// The library requires a configuration here and does not use it.
 	l.LoopbackClientConfig = &restclient.Config{}

@@ -10,6 +10,7 @@ import (
 	"k8s.io/utils/clock"
 
 	"lanyard.dev/internal/apiserver/admission/podsecurity"
+	"lanyard.dev/internal/apiserver/api"
 	"lanyard.dev/internal/apiserver/auditlog"
 	"lanyard.dev/internal/apiserver/authn/oidc"
 	"lanyard.dev/internal/apiserver/metrics"
@@ -142,7 +143,7 @@ type configuration struct {
 }
 
 // newConfiguration reads the configuration files and opens the audit log.
-func newConfiguration(o *Options) (configuration, error) {
+func newConfiguration(o *Options, tables api.Tables) (configuration, error) {
 	var c configuration
 	var err error
 	if o.AuthenticationConfig != "" {
@@ -157,7 +158,7 @@ func newConfiguration(o *Options) (configuration, error) {
 	if c.podSecurity, err = podsecurity.ReadConfiguration(o.AdmissionConfig); err != nil {
 		return configuration{}, err
 	}
-	if c.audit, err = auditlog.Open(o.Audit); err != nil {
+	if c.audit, err = auditlog.Open(o.Audit, tables.Credentials()); err != nil {
 		return configuration{}, err
 	}
 	return c, nil

@@ -52,7 +52,7 @@ func newServer(o Options, tables api.Tables) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
-	configuration, err := newConfiguration(&o)
+	configuration, err := newConfiguration(&o, tables)
 	if err != nil {
 		return nil, err
 	}

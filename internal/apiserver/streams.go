@@ -12,14 +12,10 @@ import (
 	"lanyard.dev/internal/nodeaccess"
 )
 
-// sessionParts are the subresources of pods that are sessions with a node. A session lasts until one of its two ends
-// closes it.
-var sessionParts = []string{"attach", "exec", "log", "portforward"}
-
-// longRunning reports whether a request is a watch or a session, for which there is no deadline and no limit on
-// requests in flight.
-func longRunning(r *http.Request, info *request.RequestInfo) bool {
-	return genericfilters.BasicLongRunningRequestCheck(sets.NewString("watch"), sets.NewString(sessionParts...))(r, info)
+// longRunning returns a check for watches and sessions, for which there is no deadline and no limit on requests in flight.
+// sessions are the subresources of pods that are sessions with a node. A session lasts until one of its two ends closes it.
+func longRunning(sessions []string) request.LongRunningRequestCheck {
+	return genericfilters.BasicLongRunningRequestCheck(sets.NewString("watch"), sets.NewString(sessions...))
 }
 
 // stopSignal is closed when the server is told to stop.
@@ -30,11 +26,11 @@ func (s stopSignal) ShuttingDown() <-chan struct{} { return s }
 
 // endSessions ends sessions when the server stops, since the drain does not wait for them. A log that is not followed
 // may be read to its end in the time that the drain takes.
-func endSessions(api http.Handler, stopping stopSignal) http.Handler {
-	parts := sets.New(sessionParts...)
+func endSessions(api http.Handler, sessions []string, stopping stopSignal) http.Handler {
+	subresources := sets.New(sessions...)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		info, ok := request.RequestInfoFrom(r.Context())
-		if !ok || info.Resource != "pods" || !parts.Has(info.Subresource) || info.Subresource == "log" && !follows(r) {
+		if !ok || info.Resource != "pods" || !subresources.Has(info.Subresource) || info.Subresource == "log" && !follows(r) {
 			api.ServeHTTP(w, r)
 			return
 		}

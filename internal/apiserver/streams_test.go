@@ -6,6 +6,8 @@ import (
 	"testing"
 
 	"k8s.io/apiserver/pkg/endpoints/request"
+
+	"lanyard.dev/internal/apiserver/api"
 )
 
 func TestLongRunning(t *testing.T) {
@@ -24,7 +26,7 @@ func TestLongRunning(t *testing.T) {
 		{request.RequestInfo{IsResourceRequest: true, Verb: "create", Resource: "serviceaccounts", Subresource: "token"}, false},
 		{request.RequestInfo{Verb: "get", Path: "/log"}, false},
 	} {
-		if got := longRunning(&http.Request{}, &test.info); got != test.want {
+		if got := longRunning(api.All().Sessions())(&http.Request{}, &test.info); got != test.want {
 			t.Errorf("%+v: %v", test.info, got)
 		}
 	}
@@ -47,7 +49,7 @@ func TestSessionsEndWithTheServer(t *testing.T) {
 			} else if r.Context().Err() != nil {
 				t.Errorf("%s/%s%s was ended", test.resource, test.subresource, test.query)
 			}
-		}), stopping)
+		}), api.All().Sessions(), stopping)
 		r := httptest.NewRequestWithContext(t.Context(), http.MethodGet, "/x"+test.query, nil)
 		info := &request.RequestInfo{IsResourceRequest: true, Resource: test.resource, Subresource: test.subresource}
 		h.ServeHTTP(httptest.NewRecorder(), r.WithContext(request.WithRequestInfo(r.Context(), info)))

@@ -15,7 +15,7 @@ func authentication() Group {
 		Types: []runtime.Object{&authenticationv1.TokenRequest{}},
 		Resources: []Resource{
 			{
-				Name: "tokenreviews", Singular: "tokenreview", Kind: &authenticationv1.TokenReview{},
+				Name: "tokenreviews", Singular: "tokenreview", Kind: &authenticationv1.TokenReview{}, Credentials: true,
 				Ephemeral: func(b Backends) rest.Creater { return review.NewToken(b.Tokens, b.Audiences) },
 			},
 			{

@@ -50,14 +50,14 @@ func serviceAccounts() Resource {
 			Strategy: serviceaccount.Strategy(), Row: serviceaccount.Row, Adjust: returnDeleted,
 		},
 		Subresources: []Subresource{
-			{Name: "token", Ephemeral: func(b Backends) EphemeralSubresource { return serviceaccount.NewTokenREST(b.Issuing) }},
+			{Name: "token", Credentials: true, Ephemeral: func(b Backends) EphemeralSubresource { return serviceaccount.NewTokenREST(b.Issuing) }},
 		},
 	}
 }
 
 func secrets() Resource {
 	return Resource{
-		Name: "secrets", Singular: "secret", Namespaced: true, Mirrored: true,
+		Name: "secrets", Singular: "secret", Namespaced: true, Mirrored: true, Credentials: true,
 		Kind: &corev1.Secret{}, List: &corev1.SecretList{}, Columns: secret.Columns,
 		Stored: Objects[*corev1.Secret]{
 			Strategy: secret.Strategy(), Default: secret.SetDefaults, Row: secret.Row, Fields: secret.Fields, Indexed: []string{"metadata.name"},

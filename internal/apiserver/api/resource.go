@@ -55,6 +55,10 @@ type Resource struct {
 	Ephemeral func(Backends) rest.Creater
 
 	Subresources []Subresource
+
+	// Credentials is whether the bodies of requests for the resource contain tokens or secret values. The audit log then
+	// records neither bodies nor messages that may quote them, whatever its policy.
+	Credentials bool
 }
 
 // Subresource declares a subresource of a resource. One of Store, Connect and Ephemeral is set.
@@ -62,12 +66,14 @@ type Subresource struct {
 	Name string
 	// Store makes a subresource that reads and writes the store of its resource.
 	Store func(*registry.Store, Inputs) rest.Storage
-	// Connect makes a subresource that needs more than the store.
+	// Connect makes a subresource that connects the client to a node. Its requests are sessions: they have no deadline.
 	Connect func(*registry.Store, Backends) rest.Storage
 	// Ephemeral makes a subresource whose objects are returned to the client that posts them and never stored.
 	Ephemeral func(Backends) EphemeralSubresource
 	// Options are the parameters of requests to the subresource, if it has any.
 	Options *Options
+	// Credentials is whether the bodies of requests to the subresource contain tokens or secret values, as for a Resource.
+	Credentials bool
 }
 
 // EphemeralSubresource serves a subresource whose objects are not stored.

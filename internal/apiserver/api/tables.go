@@ -123,6 +123,39 @@ func (t Tables) Shared() map[schema.GroupResource][]schema.GroupResource {
 	return all
 }
 
+// Sessions returns the names of the subresources that connect a client to a node.
+func (t Tables) Sessions() []string {
+	var names []string
+	for _, e := range t.entries() {
+		for _, sub := range e.Subresources {
+			if sub.Connect != nil {
+				names = append(names, sub.Name)
+			}
+		}
+	}
+	return names
+}
+
+// Credentials returns a function that reports whether the bodies of requests for a resource or a subresource contain tokens
+// or secret values. It ignores the group, so it also reports true for a resource of the same name that is not served.
+func (t Tables) Credentials() func(resource, subresource string) bool {
+	type target struct{ resource, subresource string }
+	resources, subresources := map[string]bool{}, map[target]bool{}
+	for _, e := range t.entries() {
+		if e.Credentials {
+			resources[e.Name] = true
+		}
+		for _, sub := range e.Subresources {
+			if sub.Credentials {
+				subresources[target{e.Name, sub.Name}] = true
+			}
+		}
+	}
+	return func(resource, subresource string) bool {
+		return resources[resource] || subresources[target{resource, subresource}]
+	}
+}
+
 // parameters declares the options of requests to a subresource and how they are read from the query of a URL.
 func parameters[T any, P interface {
 	*T

@@ -83,3 +83,30 @@ func TestOpenAPIIsGeneratedForTheTables(t *testing.T) {
 		t.Errorf("OpenAPI is generated from %v, and the tables serve types of %v: correct the go:generate line in openapi/doc.go and run it", generated, want)
 	}
 }
+
+// TestCredentials checks the tables for the requests whose bodies contain tokens or secret values.
+func TestCredentials(t *testing.T) {
+	t.Parallel()
+	credentials := All().Credentials()
+	for _, test := range []struct {
+		resource, subresource string
+		want                  bool
+	}{
+		{"secrets", "", true}, {"secrets", "status", true}, {"serviceaccounts", "token", true}, {"tokenreviews", "", true},
+		{"serviceaccounts", "", false}, {"pods", "", false}, {"pods", "token", false}, {"configmaps", "", false}, {"", "", false},
+	} {
+		if got := credentials(test.resource, test.subresource); got != test.want {
+			t.Errorf("%s/%s: %v, want %v", test.resource, test.subresource, got, test.want)
+		}
+	}
+}
+
+// TestSessions checks the tables for the subresources whose requests have no deadline.
+func TestSessions(t *testing.T) {
+	t.Parallel()
+	got := All().Sessions()
+	slices.Sort(got)
+	if want := []string{"attach", "exec", "log", "portforward"}; !slices.Equal(got, want) {
+		t.Errorf("sessions %q, want %q", got, want)
+	}
+}

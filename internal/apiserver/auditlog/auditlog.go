@@ -55,8 +55,9 @@ type Log struct {
 	file    *file
 }
 
-// Open opens the log. It returns nil if there is none. A file that does not exist is created with mode 0600.
-func Open(o Options) (*Log, error) {
+// Open opens the log. It returns nil if there is none. A file that does not exist is created with mode 0600. credentials
+// decides for which requests the log contains neither bodies nor messages that may quote them.
+func Open(o Options, credentials CredentialsFunc) (*Log, error) {
 	if o.LogPath == "" {
 		return nil, nil
 	}
@@ -73,7 +74,7 @@ func Open(o Options) (*Log, error) {
 	}
 	f := &file{out: out}
 	backend := inMode(o.Mode, pluginlog.NewBackend(f, pluginlog.FormatJson, auditv1.SchemeGroupVersion))
-	return &Log{Backend: hideCommands{hideMessages{backend}}, Policy: capLevel{evaluator}, file: f}, nil
+	return &Log{Backend: hideCommands{hideMessages{backend, credentials}}, Policy: capLevel{evaluator, credentials}, file: f}, nil
 }
 
 // Close closes the file. Later events are not written. A nil Log can be closed.

@@ -14,6 +14,7 @@ import (
 	"k8s.io/apiserver/pkg/authentication/user"
 	"k8s.io/apiserver/pkg/authorization/authorizer"
 
+	"lanyard.dev/internal/apiserver/api"
 	"lanyard.dev/internal/apiserver/auditlog"
 )
 
@@ -30,7 +31,7 @@ func open(t *testing.T, policy string) (*auditlog.Log, string) {
 	if policy != "" {
 		o.PolicyFile = write(t, policy)
 	}
-	log, err := auditlog.Open(o)
+	log, err := auditlog.Open(o, api.All().Credentials())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -158,7 +159,7 @@ func TestFilesArePrivate(t *testing.T) {
 func TestRotatedFilesArePrivate(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "audit.log")
-	log, err := auditlog.Open(auditlog.Options{LogPath: path, MaxSize: 1})
+	log, err := auditlog.Open(auditlog.Options{LogPath: path, MaxSize: 1}, api.All().Credentials())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -183,7 +184,7 @@ func TestRotatedFilesArePrivate(t *testing.T) {
 // TestOff checks that there is no log without a path.
 func TestOff(t *testing.T) {
 	t.Parallel()
-	log, err := auditlog.Open(auditlog.Options{})
+	log, err := auditlog.Open(auditlog.Options{}, api.All().Credentials())
 	if log != nil || err != nil {
 		t.Errorf("got %v, %v", log, err)
 	}
@@ -215,7 +216,7 @@ func TestFaults(t *testing.T) {
 		{"below a file", auditlog.Options{LogPath: filepath.Join(file, "audit.log")}, "open audit log " + file},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			log, err := auditlog.Open(test.options)
+			log, err := auditlog.Open(test.options, api.All().Credentials())
 			if err == nil || !strings.HasPrefix(err.Error(), test.want) || strings.Contains(err.Error(), "\n") {
 				t.Errorf("got %v, %v, want one line that starts %q", log, err, test.want)
 			}

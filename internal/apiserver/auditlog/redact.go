@@ -10,41 +10,40 @@ import (
 	"k8s.io/apiserver/pkg/authorization/authorizer"
 )
 
+// CredentialsFunc reports whether the bodies of requests for a resource, or for a subresource of it, contain tokens or secret
+// values. The subresource is "" for the resource itself.
+type CredentialsFunc func(resource, subresource string) bool
+
 // capLevel limits the audit level of requests whose bodies contain tokens or secret values to Metadata, whatever the policy is,
 // so that these bodies are never logged.
-type capLevel struct{ audit.PolicyRuleEvaluator }
+type capLevel struct {
+	audit.PolicyRuleEvaluator
+	credentials CredentialsFunc
+}
 
 // EvaluatePolicyRule implements audit.PolicyRuleEvaluator.
 func (c capLevel) EvaluatePolicyRule(attributes authorizer.Attributes) audit.RequestAuditConfig {
 	config := c.PolicyRuleEvaluator.EvaluatePolicyRule(attributes)
-	if carriesCredentials(attributes.GetResource(), attributes.GetSubresource()) && auditinternal.LevelMetadata.Less(config.Level) {
+	if c.credentials(attributes.GetResource(), attributes.GetSubresource()) && auditinternal.LevelMetadata.Less(config.Level) {
 		config.Level = auditinternal.LevelMetadata
 	}
 	return config
 }
 
-// carriesCredentials reports whether the bodies of requests for a resource contain tokens or secret values.
-func carriesCredentials(resource, subresource string) bool {
-	switch resource {
-	case "secrets", "tokenreviews":
-		return true
-	case "serviceaccounts":
-		return subresource == "token"
-	}
-	return false
-}
-
 // hideMessages removes the message of a refusal from events about such requests, because it may quote the body or even the
 // stored object: the library's error about a patch that cannot be applied contains the whole patched Secret. The code and the
 // reason are logged.
-type hideMessages struct{ audit.Backend }
+type hideMessages struct {
+	audit.Backend
+	credentials CredentialsFunc
+}
 
 // ProcessEvents implements audit.Sink.
 func (h hideMessages) ProcessEvents(events ...*auditinternal.Event) bool {
 	logged := make([]*auditinternal.Event, len(events))
 	for i, event := range events {
 		logged[i] = event
-		if mayQuote(event) {
+		if h.mayQuote(event) {
 			logged[i] = withoutMessage(event)
 		}
 	}
@@ -52,7 +51,7 @@ func (h hideMessages) ProcessEvents(events ...*auditinternal.Event) bool {
 }
 
 // mayQuote reports whether the message of an event's response may quote a credential.
-func mayQuote(event *auditinternal.Event) bool {
+func (h hideMessages) mayQuote(event *auditinternal.Event) bool {
 	if event.ObjectRef == nil || event.ResponseStatus == nil || event.ResponseStatus.Message == "" {
 		return false
 	}
@@ -60,7 +59,7 @@ func mayQuote(event *auditinternal.Event) bool {
 	case http.StatusUnauthorized, http.StatusForbidden, http.StatusNotFound, http.StatusConflict:
 		return false // these messages contain names of objects and fields only
 	}
-	return carriesCredentials(event.ObjectRef.Resource, event.ObjectRef.Subresource)
+	return h.credentials(event.ObjectRef.Resource, event.ObjectRef.Subresource)
 }
 
 // withoutMessage returns a copy of an event without the message. It copies, because other backends may share the event.
@@ -76,8 +75,8 @@ func withoutMessage(event *auditinternal.Event) *auditinternal.Event {
 // withheld replaces a command in the log.
 const withheld = "withheld"
 
-// hideCommands removes the commands that are run in containers from events. A command is part of the URL of the request, and
-// may contain a password. The container and the streams are logged.
+// hideCommands removes the commands that are run in containers from events. A command is part of the URL of an exec request,
+// the only URL that may contain a password. The container and the streams are logged.
 type hideCommands struct{ audit.Backend }
 
 // ProcessEvents implements audit.Sink.
