@@ -49,6 +49,7 @@ func (l *Listener) Accept() (net.Conn, error) {
 		}
 		remote := accepted.RemoteAddr().String()
 		from := CallerAt(remote)
+		// A connection has no class before its requests are authenticated. Node may fill the whole pool.
 		if l.room.Acquire(from, Node, 1) {
 			c := &conn{Conn: accepted, listener: l, endpoints: endpoints{accepted.LocalAddr().String(), remote}, from: from}
 			l.open.Store(c.endpoints, c)

@@ -243,7 +243,7 @@ func TestBrokenWatch(t *testing.T) {
 }
 
 // TestAFailedCreateDeliversTheObject creates an account that the feed does not know yet, as a request does between the
-// answer of the storage and the delivery. A client that receives "already exists" can rely on the account as much as the one
+// response of the storage and the delivery. A client that receives "already exists" can rely on the account as much as the one
 // that created it.
 func TestAFailedCreateDeliversTheObject(t *testing.T) {
 	t.Parallel()
