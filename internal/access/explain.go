@@ -1,7 +1,12 @@
 package access
 
 import (
+	"cmp"
 	"fmt"
+	"slices"
+	"strings"
+
+	rbacv1 "k8s.io/api/rbac/v1"
 
 	"lanyard.dev/internal/rbac"
 )
@@ -115,4 +120,232 @@ func (p *Policy) grants(req rbac.Request) []Via {
 		}
 	}
 	return sortVias(out, compareVias)
+}
+
+// Reasons why a grant does not allow a request.
+const (
+	MissVerb      = "verb"      // it has other verbs
+	MissGroup     = "apiGroup"  // it has the resource in another API group
+	MissResource  = "resource"  // it has the resource but not the subresource, or the other way round; or a path near by
+	MissName      = "name"      // it is limited to other names
+	MissNamespace = "namespace" // it holds in another namespace, or in one only
+	MissRole      = "role"      // the role it refers to does not exist, or could not be read
+)
+
+const (
+	// farthest is how many things a grant may lack to be shown at all.
+	farthest = 2
+	// maxMisses bounds what is shown.
+	maxMisses = 50
+)
+
+// Miss is a grant of the subject that almost allows.
+type Miss struct {
+	// Lacks are the reasons, one of the Miss constants each.
+	Lacks []string `json:"lacks"`
+	// Text says it in words.
+	Text string `json:"text"`
+	Via
+}
+
+// misses returns the subject's grants that lack least, and how many more lack
+// as little.
+func (p *Policy) misses(q *Question, req rbac.Request) (nearest []Miss, more int) {
+	var all []Miss
+	for g := range p.index.Grants() {
+		if q.Subject.matches(&g.Subject) {
+			all = append(all, p.missesOf(&g, q, req)...)
+		}
+	}
+	least := farthest
+	for i := range all {
+		least = min(least, len(all[i].Lacks))
+	}
+	all = slices.DeleteFunc(all, func(m Miss) bool { return len(m.Lacks) > least })
+	slices.SortFunc(all, func(a, b Miss) int { return cmp.Or(compareVias(a.Via, b.Via), strings.Compare(a.Text, b.Text)) })
+	all = slices.CompactFunc(all, func(a, b Miss) bool { return a.Binding == b.Binding && a.Subject == b.Subject && a.Text == b.Text })
+	if len(all) > maxMisses {
+		return all[:maxMisses], len(all) - maxMisses
+	}
+	return all, 0
+}
+
+// missesOf tells how one grant misses: for each thing that a rule of it lacks
+// alone, all such rules together; for rules that lack more, each by itself.
+func (p *Policy) missesOf(g *rbac.Grant, q *Question, req rbac.Request) []Miss {
+	where := namespaceMiss(g, q)
+	if g.Dangling {
+		lack := append([]lack{{MissRole, fmt.Sprintf("bound to %s, %s", objectOf(g.Role), p.lacking(g.Role))}}, where...)
+		return []Miss{newMiss(g, nil, lack)}
+	}
+	var out []Miss
+	alone := map[string][]rbacv1.PolicyRule{}
+	for i := range g.Rules {
+		lacks, near := lacksOf(&g.Rules[i], req)
+		switch {
+		case !near || len(lacks)+len(where) > farthest:
+		case len(lacks) == 1:
+			alone[lacks[0]] = append(alone[lacks[0]], g.Rules[i])
+		default:
+			rules := g.Rules[i : i+1]
+			out = append(out, newMiss(g, rules, append(wordAll(lacks, rules, q), where...)))
+		}
+	}
+	for kind, rules := range alone {
+		out = append(out, newMiss(g, rules, append(wordAll([]string{kind}, rules, q), where...)))
+	}
+	return out
+}
+
+// lack is one thing missing, and how to say it.
+type lack struct{ kind, text string }
+
+func newMiss(g *rbac.Grant, rules []rbacv1.PolicyRule, lacks []lack) Miss {
+	m := Miss{Via: viaOf(g, rules)}
+	var texts []string
+	for _, l := range lacks {
+		m.Lacks = append(m.Lacks, l.kind)
+		texts = append(texts, l.text)
+	}
+	m.Text = strings.Join(texts, "; ")
+	return m
+}
+
+// namespaceMiss is empty for a grant that holds where the question is asked.
+func namespaceMiss(g *rbac.Grant, q *Question) []lack {
+	granted := g.Binding.Namespace
+	switch {
+	case granted == "" || q.Target.Path == "" && granted == q.Target.Namespace:
+		return nil
+	case q.Target.Path != "":
+		return []lack{{MissNamespace, fmt.Sprintf("granted in namespace %s, and a URL is in none", granted)}}
+	case q.Target.ClusterScoped:
+		return []lack{{MissNamespace, fmt.Sprintf("granted in namespace %s, and %s are in none", granted, q.Target.joined())}}
+	case q.Target.Namespace == "":
+		return []lack{{MissNamespace, fmt.Sprintf("granted in namespace %s, asked in all", granted)}}
+	}
+	return []lack{{MissNamespace, fmt.Sprintf("granted in namespace %s, asked in %s", granted, q.Target.Namespace)}}
+}
+
+// every matches any verb, group, resource or path.
+var every = []string{"*"}
+
+// lacksOf takes one part of the rule at a time as it is, and the others as if
+// they matched everything.
+func lacksOf(r *rbacv1.PolicyRule, req rbac.Request) (lacks []string, near bool) {
+	if !req.ResourceRequest {
+		return lacksOfPath(r, req)
+	}
+	named := slices.ContainsFunc(r.Resources, func(resource string) bool { return nearResource(resource, &req) })
+	for _, part := range []struct {
+		lack string
+		rule rbacv1.PolicyRule
+	}{
+		{MissResource, rbacv1.PolicyRule{Verbs: every, APIGroups: every, Resources: r.Resources}},
+		{MissGroup, rbacv1.PolicyRule{Verbs: every, APIGroups: r.APIGroups, Resources: every}},
+		{MissName, rbacv1.PolicyRule{Verbs: every, APIGroups: every, Resources: every, ResourceNames: r.ResourceNames}},
+		{MissVerb, rbacv1.PolicyRule{Verbs: r.Verbs, APIGroups: every, Resources: every}},
+	} {
+		if rbac.RuleAllows(&part.rule, req) {
+			continue
+		}
+		// A rule for another resource, or for everything in another group, has nothing in common with the request.
+		if !named && (part.lack == MissResource || part.lack == MissGroup) {
+			return nil, false
+		}
+		lacks = append(lacks, part.lack)
+	}
+	return lacks, true
+}
+
+func lacksOfPath(r *rbacv1.PolicyRule, req rbac.Request) (lacks []string, near bool) {
+	if !rbac.RuleAllows(&rbacv1.PolicyRule{Verbs: every, NonResourceURLs: r.NonResourceURLs}, req) {
+		if !slices.ContainsFunc(r.NonResourceURLs, func(url string) bool { return nearPath(url, req.Path) }) {
+			return nil, false
+		}
+		lacks = append(lacks, MissResource)
+	}
+	if !rbac.RuleAllows(&rbacv1.PolicyRule{Verbs: r.Verbs, NonResourceURLs: every}, req) {
+		lacks = append(lacks, MissVerb)
+	}
+	return lacks, true
+}
+
+// nearResource compares resources without their subresources.
+func nearResource(resource string, req *rbac.Request) bool {
+	granted, _, _ := strings.Cut(resource, "/")
+	asked, _, _ := strings.Cut(req.Resource, "/")
+	return granted == asked
+}
+
+// nearPath tells whether one path lies below the other.
+func nearPath(url, path string) bool {
+	url = strings.TrimRight(url, "*/")
+	path = strings.TrimRight(path, "*/")
+	if url == "" || path == "" {
+		return false
+	}
+	return url == path || strings.HasPrefix(url, path+"/") || strings.HasPrefix(path, url+"/")
+}
+
+func wordAll(kinds []string, rules []rbacv1.PolicyRule, q *Question) []lack {
+	var out []lack
+	for _, kind := range kinds {
+		out = append(out, lack{kind, word(kind, rules, q)})
+	}
+	return out
+}
+
+// word says what the rules have in place of what is asked.
+func word(kind string, rules []rbacv1.PolicyRule, q *Question) string {
+	has := func(of func(rbacv1.PolicyRule) []string) string { return listed(rules, of) }
+	switch kind {
+	case MissVerb:
+		return fmt.Sprintf("has %s, not %s", has(func(r rbacv1.PolicyRule) []string { return r.Verbs }), q.Verb)
+	case MissGroup:
+		groups := has(func(r rbacv1.PolicyRule) []string {
+			named := make([]string, len(r.APIGroups))
+			for i, g := range r.APIGroups {
+				named[i] = groupName(g)
+			}
+			return named
+		})
+		return fmt.Sprintf("has %s of API group %s, not %s", q.Target.joined(), groups, groupName(q.Target.APIGroup))
+	case MissName:
+		names := has(func(r rbacv1.PolicyRule) []string { return r.ResourceNames })
+		if q.Target.Name == "" {
+			return fmt.Sprintf("has it only by name: %s", names)
+		}
+		return fmt.Sprintf("has it for %s, not %s", names, q.Target.Name)
+	}
+	if q.Target.Path != "" {
+		return fmt.Sprintf("has %s, not %s", has(func(r rbacv1.PolicyRule) []string { return r.NonResourceURLs }), q.Target.Path)
+	}
+	req := rbac.Request{Resource: q.Target.Resource}
+	near := has(func(r rbacv1.PolicyRule) []string {
+		return slices.DeleteFunc(slices.Clone(r.Resources), func(s string) bool { return !nearResource(s, &req) })
+	})
+	return fmt.Sprintf("has %s, not %s", near, q.Target.joined())
+}
+
+// listed names each item once, and at most a few.
+func listed(rules []rbacv1.PolicyRule, of func(rbacv1.PolicyRule) []string) string {
+	const most = 8
+	var items []string
+	seen := map[string]bool{}
+	for _, r := range rules {
+		for _, item := range of(r) {
+			if !seen[item] {
+				seen[item] = true
+				items = append(items, item)
+			}
+		}
+	}
+	if len(items) > most {
+		items = append(items[:most:most], fmt.Sprintf("%d more", len(items)-most))
+	}
+	if len(items) == 0 {
+		return "nothing"
+	}
+	return strings.Join(items, ", ")
 }

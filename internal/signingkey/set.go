@@ -3,10 +3,12 @@ package signingkey
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"slices"
 
 	"github.com/go-jose/go-jose/v4"
+	josejson "github.com/go-jose/go-jose/v4/json"
 )
 
 // Set is one signer, if any, and the public keys accepted. It never changes, so it is safe for concurrent use; to
@@ -106,4 +108,49 @@ func marshalJWKS(keys []PublicKey) ([]byte, error) {
 		return nil, fmt.Errorf("marshal key set: %w", err)
 	}
 	return data, nil
+}
+
+// ErrNotJWKS says that a document is not a JSON Web Key Set.
+var ErrNotJWKS = errors.New("not a JSON Web Key Set")
+
+// ParseJWKS reads the key set of any issuer, for verification only: the Set has no signer. Names are kept as given.
+// Keys this package cannot use, and keys not meant for signatures, are passed over as RFC 7517 section 5 asks; if none
+// is left the error is ErrNoKey. Input over MaxFileSize bytes or MaxKeys keys is refused.
+func ParseJWKS(data []byte) (*Set, error) {
+	if len(data) > MaxFileSize {
+		return nil, ErrTooLarge
+	}
+	// go-jose's JSON is case-sensitive and refuses duplicate members.
+	var doc struct {
+		Keys []josejson.RawMessage `json:"keys"`
+	}
+	if err := josejson.Unmarshal(data, &doc); err != nil || doc.Keys == nil {
+		return nil, ErrNotJWKS
+	}
+	if len(doc.Keys) > MaxKeys {
+		return nil, ErrTooManyKeys
+	}
+	var keys []PublicKey
+	for _, raw := range doc.Keys {
+		if key, ok := parseJWK(raw); ok {
+			keys = append(keys, key)
+		}
+	}
+	return newSet(nil, keys)
+}
+
+func parseJWK(raw []byte) (PublicKey, bool) {
+	var jwk jose.JSONWebKey
+	if jwk.UnmarshalJSON(raw) != nil {
+		return PublicKey{}, false
+	}
+	if jwk.Use != "" && jwk.Use != "sig" {
+		return PublicKey{}, false
+	}
+	key, err := NewPublicKey(jwk.Key) // refuses what is no public key, or none that is valid
+	if err != nil || (jwk.Algorithm != "" && jwk.Algorithm != string(key.alg)) {
+		return PublicKey{}, false
+	}
+	key.id = jwk.KeyID
+	return key, true
 }

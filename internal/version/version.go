@@ -1,3 +1,5 @@
+// Package version tells which Lanyard this program is, and which Kubernetes it
+// speaks, from what the Go toolchain has recorded in the binary.
 package version
 
 import (
