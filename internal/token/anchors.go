@@ -6,23 +6,22 @@ import (
 	"time"
 )
 
-// DeletionGrace is how long after its deletionTimestamp an object that still exists keeps its tokens, as in Kubernetes.
-// A pod's deletionTimestamp is the end of its grace period, so a pod that shuts down in order can still speak.
+// DeletionGrace is the time after its deletionTimestamp during which an object that still exists keeps its tokens, as in
+// Kubernetes. The deletionTimestamp of a pod is the end of its grace period, so a pod can use its token while it shuts down.
 const DeletionGrace = time.Minute
 
-// Anchor is what a token's life hangs on, as it is now.
+// Anchor is the current state of an object that a token is bound to.
 type Anchor struct {
 	UID string
 	// DeletionTimestamp is zero unless the object is being deleted.
 	DeletionTimestamp time.Time
-	// ServiceAccountName and NodeName are spec.serviceAccountName and spec.nodeName of a pod; NodeName is empty until it
-	// is scheduled.
+	// ServiceAccountName and NodeName are those of a pod's spec. NodeName is empty until the pod is scheduled.
 	ServiceAccountName, NodeName string
 }
 
-// Anchors tells what exists. It is asked on every verification, so it must answer from memory. An error means that the
-// memory is not known to be fresh enough to trust either answer; the token is then refused with ErrAnchorsStale.
-// found is false for an object that does not exist, and must be as soon as its deletion has been acknowledged.
+// Anchors looks up the objects that tokens are bound to. It is called on every verification, so it must answer from
+// memory. An error means that the memory may be stale; the token is then refused with ErrAnchorsStale. found is false if
+// the object does not exist, from the moment when its deletion has been acknowledged.
 type Anchors interface {
 	ServiceAccount(ctx context.Context, namespace, name string) (a Anchor, found bool, err error)
 	Pod(ctx context.Context, namespace, name string) (a Anchor, found bool, err error)
@@ -30,9 +29,9 @@ type Anchors interface {
 	Node(ctx context.Context, name string) (a Anchor, found bool, err error)
 }
 
-// checkAnchors returns nil if everything the token is bound to is still there, the node that a pod-bound token names
-// included. Kubernetes does not ask for that node; here its deletion ends what was handed to the machine. There is no
-// DeletionGrace then, since the machine itself can keep its Node by a finalizer.
+// checkAnchors returns nil if every object that the token is bound to still exists. For a token that is bound to a pod,
+// this includes the pod's node, which Kubernetes does not check: deleting a Node revokes the tokens that its machine got.
+// There is no DeletionGrace for that node, because the machine could keep its Node by a finalizer.
 func checkAnchors(ctx context.Context, anchors Anchors, k *Kubernetes, now time.Time) error {
 	account := bond{"service account", k.Namespace, k.ServiceAccount, ErrAccountGone, now}
 	if err := account.verdict(anchors.ServiceAccount(ctx, k.Namespace, k.ServiceAccount.Name)); err != nil {
@@ -63,8 +62,8 @@ func checkAnchors(ctx context.Context, anchors Anchors, k *Kubernetes, now time.
 	return nil
 }
 
-// checkPod also holds the pod's spec against the claims. Both fields are fixed for a pod's life, so this can only fail
-// for a token that should never have been issued.
+// checkPod also compares the pod's spec with the claims. Neither field changes during a pod's life, so the comparison fails
+// only for a token that should not have been issued.
 func checkPod(ctx context.Context, anchors Anchors, k *Kubernetes, now time.Time) error {
 	pod := bond{"pod", k.Namespace, *k.Pod, ErrPodGone, now}
 	a, found, err := anchors.Pod(ctx, k.Namespace, k.Pod.Name)
@@ -80,7 +79,7 @@ func checkPod(ctx context.Context, anchors Anchors, k *Kubernetes, now time.Time
 	return nil
 }
 
-// bond is one object a token is bound to, and the reason to give once it is gone.
+// bond is an object that a token is bound to, and the error to return when it no longer exists.
 type bond struct {
 	kind, namespace string
 	ref             Ref
@@ -88,7 +87,7 @@ type bond struct {
 	now             time.Time
 }
 
-// verdict judges what Anchors answered.
+// verdict returns nil if the object, as Anchors returned it, is the one that the token is bound to.
 func (b bond) verdict(a Anchor, found bool, err error) error {
 	switch {
 	case err != nil:
@@ -105,8 +104,8 @@ func (b bond) verdict(a Anchor, found bool, err error) error {
 
 func (b bond) refuse(why string) error { return fmt.Errorf("%w: %s %s", b.gone, b.name(), why) }
 
-// name quotes nothing that is not printable: a verified token's names were checked against real objects on issue, but
-// not necessarily by this program.
+// name returns the kind and the name of the object. The name is quoted: another program may have issued the token, and
+// may not have checked the names in it.
 func (b bond) name() string {
 	if b.namespace == "" {
 		return fmt.Sprintf("%s %q", b.kind, b.ref.Name)

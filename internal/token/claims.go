@@ -10,8 +10,8 @@ import (
 	"github.com/go-jose/go-jose/v4/json"
 )
 
-// Claims is the payload of a token. Times are Unix seconds, 0 where absent. Claims a Verifier or VerifyOffline returned
-// may be shared: they must not be changed.
+// Claims is the payload of a token. Times are Unix seconds; 0 means absent. Claims that a Verifier or VerifyOffline returns
+// may be shared, so the caller must not change them.
 type Claims struct {
 	Issuer     string      `json:"iss,omitempty"`
 	Subject    string      `json:"sub,omitempty"`
@@ -23,24 +23,24 @@ type Claims struct {
 	Kubernetes *Kubernetes `json:"kubernetes.io,omitempty"`
 }
 
-// Kubernetes is the private claim `kubernetes.io`. Kubernetes' `warnafter` has no place in it: it belongs to tokens
-// whose life was extended, and Lanyard extends none.
+// Kubernetes is the private claim kubernetes.io. It has no warnafter, which Kubernetes gives to tokens whose lifetime it
+// extends: Lanyard extends none.
 type Kubernetes struct {
 	Namespace      string `json:"namespace,omitempty"`
 	ServiceAccount Ref    `json:"serviceaccount"`
 	Pod            *Ref   `json:"pod,omitempty"`
 	Secret         *Ref   `json:"secret,omitempty"`
-	// Node is what a token is bound to if Pod is nil; beside Pod it says where the pod ran when the token was issued.
+	// Node is the object that the token is bound to if Pod is nil. Otherwise it is the pod's node when the token was issued.
 	Node *Ref `json:"node,omitempty"`
 }
 
-// Ref names one object for good: another object of the same name has another UID.
+// Ref identifies one object. Another object of the same name has another UID.
 type Ref struct {
 	Name string `json:"name,omitempty"`
 	UID  string `json:"uid,omitempty"`
 }
 
-// Audience is the `aud` claim: read from a list or a single string (RFC 7519 section 4.1.3), written as a list.
+// Audience is the claim aud. It is read from a list or a string (RFC 7519 section 4.1.3) and written as a list.
 type Audience []string
 
 // UnmarshalJSON accepts a string or a list of strings.
@@ -61,16 +61,16 @@ func (a *Audience) UnmarshalJSON(data []byte) error {
 // ExpiresAt returns the instant from which the token is refused.
 func (c *Claims) ExpiresAt() time.Time { return time.Unix(c.Expiry, 0) }
 
-// maxTime is the last second of the year 9999, beyond which RFC 3339 cannot write a time.
+// maxTime is the last second of the year 9999. RFC 3339 cannot express a later time.
 const maxTime = 253402300799
 
-// parseClaims reads a payload. Member names are case-sensitive and may not repeat; times are whole seconds.
+// parseClaims parses a payload. Member names are case-sensitive and must not repeat. Times are whole seconds.
 func parseClaims(payload []byte) (*Claims, error) {
 	if !utf8.Valid(payload) {
 		return nil, fmt.Errorf("%w: claims are not UTF-8", ErrMalformed)
 	}
 	c := new(Claims)
-	// The decoder's own error may quote the payload.
+	// The decoder's error may quote the payload, so it is not returned.
 	if json.Unmarshal(payload, c) != nil {
 		return nil, fmt.Errorf("%w: claims cannot be read", ErrMalformed)
 	}
@@ -82,7 +82,7 @@ func parseClaims(payload []byte) (*Claims, error) {
 	return c, nil
 }
 
-// validate checks what a token of ours always holds.
+// validate checks that the claims have what every token of this package has.
 func (c *Claims) validate() error {
 	if c.Expiry == 0 {
 		return fmt.Errorf("%w: it has no expiry", ErrMalformed)
@@ -103,7 +103,8 @@ func (c *Claims) validate() error {
 	return nil
 }
 
-// validate holds for claims read and for claims about to be issued. A colon would make two accounts share a subject.
+// validate checks claims that were read or are to be issued. A colon in a name is refused, because two accounts could
+// have the same subject.
 func (k *Kubernetes) validate() error {
 	if k.Namespace == "" || strings.Contains(k.Namespace, ":") {
 		return fmt.Errorf("namespace is missing or not a name")
@@ -143,20 +144,21 @@ const (
 	groupNamespacePrefix = "system:serviceaccounts:"
 )
 
-// CredentialID returns the value that names a token in user info and audit events, made of its `jti`.
+// CredentialID returns the value that identifies a token in user info and audit events. It contains the jti.
 func CredentialID(jti string) string { return credentialIDPrefix + jti }
 
-// Identity is who holds a verified token. Its slices, map and claims are shared between calls: they must not be changed.
+// Identity is the bearer of a verified token. Its slices, map and claims are shared between calls, so the caller must not
+// change them.
 type Identity struct {
 	// Name is the token's subject, UID the account's.
 	Name, UID string
 	// Namespace and ServiceAccount name the account.
 	Namespace, ServiceAccount string
-	// Groups holds system:serviceaccounts and system:serviceaccounts:NAMESPACE. The group system:authenticated is not
-	// this package's to give: the authentication layer adds it. No append to Groups reaches the shared array.
+	// Groups are system:serviceaccounts and system:serviceaccounts:NAMESPACE. The authentication layer adds
+	// system:authenticated. An append to Groups does not change the shared array.
 	Groups []string
 	Extra  map[string][]string
-	// Audiences are those the token has and the caller asked for.
+	// Audiences are those of the token that the caller requested.
 	Audiences []string
 	Claims    *Claims
 	ExpiresAt time.Time
@@ -176,7 +178,7 @@ func newIdentity(c *Claims) Identity {
 	}
 }
 
-// extraOf is nil if there is nothing to tell.
+// extraOf returns nil if there are no values.
 func extraOf(c *Claims) map[string][]string {
 	extra := make(map[string][]string, 5)
 	if c.ID != "" {
@@ -194,8 +196,8 @@ func extraOf(c *Claims) map[string][]string {
 	return extra
 }
 
-// intersect returns the token's audiences that are also requested, in the token's order. If that is all of them, the
-// token's own list is returned and nothing allocated.
+// intersect returns the token's audiences that are requested, in the token's order. If all are, it returns the token's own
+// list and allocates nothing.
 func intersect(token Audience, requested []string) []string {
 	n := 0
 	for _, a := range token {
@@ -218,8 +220,8 @@ func intersect(token Audience, requested []string) []string {
 	return both
 }
 
-// Names returns the `kid` and the `jti` of a token, each empty if it cannot be read. Nothing has been verified: they say
-// what to look for, not who the token is from, and may be any text.
+// Names returns the kid and the jti of a token, each empty if it cannot be read. They are not verified and may be any text.
+// They help to find a token in logs; they do not prove who issued it.
 func Names(token string) (kid, jti string) {
 	parts, err := split(token)
 	if err != nil {

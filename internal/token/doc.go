@@ -1,15 +1,18 @@
-// Package token issues, parses and verifies service account tokens: JWTs with the claims Kubernetes gives them.
+// Package token issues, parses and verifies service account tokens: JWTs with the claims that Kubernetes gives them.
 //
-// Verification has two layers. What cannot change, that a key signed these very bytes and what they claim, is
-// established once and cached. What can change, the time, the keys accepted, and the objects the token is bound to, is
-// checked on every call, so that nothing is accepted on the strength of an earlier answer.
+// Verification has two layers. Facts cannot change: a key signed these bytes, and they contain these claims. A Verifier
+// establishes them once and caches them. Everything that can change is checked on every call: the time, the accepted keys,
+// and the objects that the token is bound to. So a token is never accepted because of an earlier result.
 //
-// Where Lanyard is stricter than kube-apiserver: a token is refused from its `exp` on, without the minute of leeway;
-// `exp`, `aud` and the `kubernetes.io` claims are required, so legacy tokens from Secrets are refused; `crit` headers,
-// duplicate members and non-canonical base64 are refused; and a pod's token is refused if the pod runs as another
-// account or on another node than the token says. `nbf` and `iat` may lie ahead by a minute, as in Kubernetes.
+// Lanyard is stricter than kube-apiserver in these points:
+//   - A token is refused from its exp on. There is no leeway of a minute.
+//   - The claims exp, aud and kubernetes.io are required, so legacy tokens from Secrets are refused.
+//   - Headers with crit, duplicate members, and base64 that is not canonical are refused.
+//   - A pod's token is refused if the pod runs as another account, or on another node, than the token says.
 //
-// The package knows no HTTP, no storage and no policy: where anchors come from, who may ask for a token and what the
-// bearer may do are its callers' business. It logs nothing, and none of its errors contains any part of a token that
-// has not been verified; not even those of a verified one contain its encoded form.
+// As in Kubernetes, nbf and iat may be up to a minute in the future.
+//
+// The package does not know HTTP, storage or policy. Its callers decide where anchors come from, who may request a token,
+// and what its bearer may do. It logs nothing. Its errors contain no part of a token that is not verified, and never the
+// encoded form of a token.
 package token

@@ -16,20 +16,21 @@ import (
 	"lanyard.dev/internal/signingkey"
 )
 
-// Request asks for one token. The caller has checked that the account and the bound objects exist, belong together and
-// have these UIDs, and that the lifetime is within policy.
+// Request describes one token to issue. The caller has checked that the account and the bound objects exist, belong
+// together and have these UIDs, and that the policy allows the lifetime.
 type Request struct {
 	Namespace      string
 	ServiceAccount Ref
 	// Audiences has at least one entry; none is empty.
 	Audiences []string
-	// Lifetime is cut to whole seconds, of which there must be at least one.
+	// Lifetime is truncated to whole seconds. It must be at least one second.
 	Lifetime time.Duration
-	// Pod, Secret or Node binds the token. Pod and Node may be given together: Node then says where the pod runs.
+	// Pod, Secret or Node is the object that the token is bound to; nil for none. If both Pod and Node are set, Node is the
+	// node that the pod runs on.
 	Pod, Secret, Node *Ref
 }
 
-// ErrRequest says that a Request breaks its contract; the text names the fault.
+// ErrRequest reports that a Request breaks its contract. The text names the fault.
 var ErrRequest = errors.New("token request is invalid")
 
 // Issuer issues tokens in the name of one issuer URL. It is safe for concurrent use.
@@ -40,13 +41,14 @@ type Issuer struct {
 	header atomic.Pointer[headerSegment]
 }
 
-// headerSegment is the encoded header of every token a key signs, dot included.
+// headerSegment is the encoded header of every token that a key signs, with its dot.
 type headerSegment struct {
 	key  *signingkey.PrivateKey
 	text string
 }
 
-// NewIssuer makes an issuer. issuerURL becomes `iss`; if it has a colon it must parse as a URL (RFC 7519 section 2).
+// NewIssuer returns an issuer. issuerURL becomes the claim iss. If it contains a colon, it must parse as a URL (RFC 7519
+// section 2).
 func NewIssuer(issuerURL string, keys signingkey.KeySource, clk clock.PassiveClock) (*Issuer, error) {
 	if issuerURL == "" {
 		return nil, errors.New("issuer is empty")
@@ -59,10 +61,10 @@ func NewIssuer(issuerURL string, keys signingkey.KeySource, clk clock.PassiveClo
 	return &Issuer{url: issuerURL, keys: keys, clock: clk}, nil
 }
 
-// URL returns the `iss` of the tokens issued.
+// URL returns the claim iss of the issued tokens.
 func (i *Issuer) URL() string { return i.url }
 
-// Issue signs a new token. Errors: ErrRequest, ErrTooLarge, signingkey.ErrNoKey if the set has no signer.
+// Issue signs a new token. The error is ErrRequest, ErrTooLarge, or signingkey.ErrNoKey if the key set has no signer.
 func (i *Issuer) Issue(req Request) (string, *Claims, error) {
 	key := i.keys.Current().Signer()
 	if key == nil {
@@ -116,10 +118,10 @@ func (i *Issuer) headerFor(key *signingkey.PrivateKey) string {
 	return h.text
 }
 
-// sign builds the compact form around the key's raw signature. go-jose's builder marshals the header anew for each
-// token and the claims twice: it took half as long again (BenchmarkSignGoJOSE, BenchmarkIssueES256) and four times the
-// allocations. Its parser is what the tests hold the result against. An encoder of the claims written by hand would
-// save less than a microsecond of thirty.
+// sign returns the token in compact form. It does not use go-jose's builder, which encodes the header for each token and
+// the claims twice: that took half as long again and four times the allocations (BenchmarkSignGoJOSE, BenchmarkIssueES256).
+// The tests parse the result with go-jose. An encoder for the claims written by hand would save less than a microsecond of
+// thirty.
 func sign(key *signingkey.PrivateKey, header string, claims *Claims) (string, error) {
 	payload, err := json.Marshal(claims)
 	if err != nil {
@@ -138,7 +140,7 @@ func sign(key *signingkey.PrivateKey, header string, claims *Claims) (string, er
 	return string(out), nil
 }
 
-// maxSignatureSegment is the room for the encoded signature of RSA-2048; a longer one makes the buffer grow.
+// maxSignatureSegment is the length of an encoded RSA-2048 signature. The buffer grows for a longer signature.
 const maxSignatureSegment = 342
 
 func clone(r *Ref) *Ref {
@@ -149,30 +151,30 @@ func clone(r *Ref) *Ref {
 	return &c
 }
 
-// Kubernetes' limits of a TokenRequest's spec.expirationSeconds.
+// The limits of spec.expirationSeconds of a TokenRequest in Kubernetes.
 const (
 	MinLifetime     = 600 * time.Second
 	DefaultLifetime = 3600 * time.Second
-	// MaxLifetime is 2^32 seconds, the most that may be asked for.
+	// MaxLifetime is the longest lifetime that may be requested: 2^32 seconds.
 	MaxLifetime = (1 << 32) * time.Second
 )
 
-// Why a requested lifetime is refused; the texts are Kubernetes'.
+// Reasons why a requested lifetime is refused, with the texts of Kubernetes.
 var (
 	ErrLifetimeTooShort = errors.New("may not specify a duration less than 10 minutes")
 	ErrLifetimeTooLong  = errors.New("may not specify a duration larger than 2^32 seconds")
 )
 
-// LifetimePolicy bounds how long tokens live.
+// LifetimePolicy limits the lifetime of tokens.
 type LifetimePolicy struct {
-	// Min is the least that may be asked for; 0 means MinLifetime. Only tests have a reason to set it.
+	// Min is the shortest lifetime that may be requested; 0 means MinLifetime. Only tests set it.
 	Min time.Duration
-	// Max shortens every longer lifetime; 0 means that none is shortened.
+	// Max shortens longer lifetimes; 0 shortens none.
 	Max time.Duration
 }
 
-// Lifetime returns how long a token asked for with requestedSeconds lives, nil asking for DefaultLifetime. capped says
-// that this is shorter than asked for. The error is one about requestedSeconds, fit to show to the client.
+// Lifetime returns the lifetime of a token for a request of requestedSeconds; nil requests DefaultLifetime. capped reports
+// whether the lifetime is shorter than requested. The error is about requestedSeconds and may be shown to the client.
 func (p LifetimePolicy) Lifetime(requestedSeconds *int64) (lifetime time.Duration, capped bool, err error) {
 	seconds := int64(DefaultLifetime / time.Second)
 	if requestedSeconds != nil {

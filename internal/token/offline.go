@@ -15,19 +15,19 @@ import (
 	"lanyard.dev/internal/signingkey"
 )
 
-// Decoded is what a token says about itself. Nothing in it has been verified.
+// Decoded is the content of a token. Nothing in it is verified.
 type Decoded struct {
-	// Header and Payload are the JSON objects in the token. Their strings may hold any Unicode text, so a terminal must
-	// not see them unescaped.
+	// Header and Payload are the JSON objects in the token. Their strings may contain any Unicode text: escape them before
+	// they are printed to a terminal.
 	Header, Payload json.RawMessage
-	// Claims are those of Payload this package knows, or nil if one of them has an unexpected form.
+	// Claims are the claims in Payload that this package knows, or nil if one of them has an unexpected form.
 	Claims *Claims
-	// SignatureFault is why the third part cannot be a signature, or empty.
+	// SignatureFault is the reason why the third part cannot be a signature, or empty.
 	SignatureFault string
 }
 
-// Decode reads a token of any issuer and algorithm and verifies nothing. It never returns the signature. Errors:
-// ErrNotJWT, with the part that cannot be read, and ErrTooLarge.
+// Decode decodes a token of any issuer and algorithm and verifies nothing. It does not return the signature. The error is
+// ErrTooLarge, or ErrNotJWT with the part that cannot be read.
 func Decode(token string) (*Decoded, error) {
 	parts, err := split(token)
 	if errors.Is(err, ErrNotJWT) {
@@ -54,12 +54,12 @@ func Decode(token string) (*Decoded, error) {
 	return d, nil
 }
 
-// notJWT adds to ErrNotJWT what is wrong. It must not hold any of the token.
+// notJWT returns ErrNotJWT with a reason. The reason must not contain any part of the token.
 func notJWT(format string, args ...any) error {
 	return fmt.Errorf("%w: "+format, append([]any{ErrNotJWT}, args...)...)
 }
 
-// misshapen says why split refuses a token that is not too large.
+// misshapen returns the reason why split refuses a token that is not too large.
 func misshapen(token string) string {
 	switch parts := strings.Split(token, "."); {
 	case strings.ContainsAny(token, "\r\n"):
@@ -76,7 +76,7 @@ func misshapen(token string) string {
 	return "its second part, the claims, is empty"
 }
 
-// decodeObject refuses anything but one JSON object without duplicate members.
+// decodeObject decodes one part of a token, which must be a JSON object without duplicate members.
 func decodeObject(text, part string) (json.RawMessage, error) {
 	data, err := segment.DecodeString(text)
 	if err != nil {
@@ -89,18 +89,18 @@ func decodeObject(text, part string) (json.RawMessage, error) {
 	return data, nil
 }
 
-// Expected is what VerifyOffline holds a token against.
+// Expected is what VerifyOffline requires of a token.
 type Expected struct {
-	// Issuer must equal `iss`. Empty accepts any issuer: only right if the keys can be none but the right issuer's.
+	// Issuer must equal iss. If it is empty, any issuer is accepted, which is safe only if the keys belong to one issuer.
 	Issuer string
-	// Audiences must share an entry with `aud`. Empty accepts any audience.
+	// Audiences must have an entry of aud. If it is empty, any audience is accepted.
 	Audiences []string
 	Clock     clock.PassiveClock
 }
 
-// VerifyOffline verifies what can be verified with an issuer's public keys alone: signature, issuer, times and audience.
-// It cannot know whether the account and the bound objects still exist. It takes tokens of any OpenID issuer; claims
-// about a service account, if there are any, must agree with the subject.
+// VerifyOffline verifies what an issuer's public keys suffice for: signature, issuer, times and audience. It does not know
+// whether the account and the bound objects still exist. It accepts tokens of any OpenID issuer. If there are claims about
+// a service account, they must agree with the subject.
 func VerifyOffline(token string, keys *signingkey.Set, want Expected) (*Claims, error) {
 	claims, err := verifyOffline(token, keys, want)
 	if !errors.Is(err, ErrNotJWT) {
@@ -135,13 +135,13 @@ func verifyOffline(token string, keys *signingkey.Set, want Expected) (*Claims, 
 	if err != nil {
 		return nil, err
 	}
-	if err := claims.meet(want); err != nil {
+	if err := claims.satisfy(want); err != nil {
 		return nil, err
 	}
 	return claims, nil
 }
 
-// namingKey adds to ErrUnknownKey which key is wanted.
+// namingKey adds the name of the missing key to ErrUnknownKey.
 func (c compact) namingKey(err error) error {
 	const longest = 128 // bytes; a thumbprint has 43
 	if h, headerErr := c.parseHeader(); errors.Is(err, ErrUnknownKey) && headerErr == nil && h.KeyID != "" && len(h.KeyID) <= longest {
@@ -150,7 +150,7 @@ func (c compact) namingKey(err error) error {
 	return err
 }
 
-func (c *Claims) meet(want Expected) error {
+func (c *Claims) satisfy(want Expected) error {
 	if c.Kubernetes != nil {
 		if err := c.validate(); err != nil {
 			return err

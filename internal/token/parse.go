@@ -12,18 +12,19 @@ import (
 	"lanyard.dev/internal/signingkey"
 )
 
-// segment is how JWS writes bytes. Strict refuses non-zero trailing bits, so a segment has one spelling only.
+// segment is the encoding of bytes in a JWS. Strict refuses trailing bits that are not zero, so each segment has only one
+// encoding.
 var segment = base64.RawURLEncoding.Strict()
 
-// compact is a token cut at its dots, nothing decoded.
+// compact is a token that is split at its dots. Nothing is decoded.
 type compact struct {
 	header, payload, signature string
-	// signed is what the signature covers: header, dot, payload.
+	// signed is the part that the signature covers: header, dot, payload.
 	signed string
 }
 
-// split refuses what is not three segments. Line breaks are refused here, because base64 decoding skips them and the
-// same token would have many spellings.
+// split splits a token into its three segments. It refuses line breaks: base64 decoding skips them, so the same token
+// would have many forms.
 func split(token string) (compact, error) {
 	if len(token) > MaxSize {
 		return compact{}, ErrTooLarge
@@ -47,8 +48,8 @@ func (c compact) decodePayload() ([]byte, error) {
 	return payload, nil
 }
 
-// peekIssuer reads `iss` and nothing else, before any signature is looked at, so that a foreign token costs little. A
-// payload it cannot read has no issuer.
+// peekIssuer returns the claim iss alone. It is read before the signature is checked, so that the token of another issuer
+// costs little. The error is ErrNotJWT if there is no issuer.
 func peekIssuer(payload []byte) (string, error) {
 	var peek struct {
 		Issuer string `json:"iss"`
@@ -59,7 +60,7 @@ func peekIssuer(payload []byte) (string, error) {
 	return peek.Issuer, nil
 }
 
-// header holds the members that matter, and those whose mere presence means that the token is not what it seems.
+// header has the members of a JWS header that are used, and those that must not be present.
 type header struct {
 	Algorithm string `json:"alg"`
 	KeyID     string `json:"kid"`
@@ -70,7 +71,7 @@ type header struct {
 	Zip        json.RawMessage `json:"zip"`
 }
 
-// parseHeader never looks at jwk, jku, x5c or x5u: a token cannot bring its own key.
+// parseHeader ignores jwk, jku, x5c and x5u, so a token cannot bring its own key.
 func (c compact) parseHeader() (header, error) {
 	var h header
 	data, err := segment.DecodeString(c.header)
@@ -83,8 +84,8 @@ func (c compact) parseHeader() (header, error) {
 	return h, nil
 }
 
-// verifySignature returns the key that signed the token. A key is used for its own algorithm only, whatever the header
-// says, so neither `none` nor an HMAC over a public key can pass.
+// verifySignature returns the key that signed the token. A key is used only for its own algorithm, whatever the header
+// says, so neither the algorithm none nor an HMAC over a public key is accepted.
 func (c compact) verifySignature(keys *signingkey.Set) (signingkey.PublicKey, error) {
 	h, err := c.parseHeader()
 	if err != nil {
@@ -119,15 +120,15 @@ func tryKeys(keys []signingkey.PublicKey, h header, signed, signature []byte) (s
 	return signingkey.PublicKey{}, refusal
 }
 
-// MaxSize is the largest token issued or looked at, in bytes. A token of 100 audiences and long names has under 8 KiB.
+// MaxSize is the limit for a token, in bytes. A token with 100 audiences and long names has less than 8 KiB.
 const MaxSize = 16 << 10
 
-// Why a token is refused. Texts are fit for the client and the log; where Kubernetes has words for the case they are
-// used. An error may add detail to its sentinel, so compare with errors.Is.
+// Reasons why a token is refused. The texts may be shown to the client and logged. They are those of Kubernetes if it has
+// one for the case. Errors may add detail to a sentinel, so compare with errors.Is.
 var (
-	// ErrNotJWT: no issuer can be read from it. It may be another kind of bearer token.
+	// ErrNotJWT: the text has no readable issuer. It may be another kind of bearer token.
 	ErrNotJWT = errors.New("not a signed JSON web token in compact form")
-	// ErrForeignIssuer: a JWT of an issuer this verifier does not speak for.
+	// ErrForeignIssuer: the token is a JWT of an issuer that is not one of the verifier's.
 	ErrForeignIssuer = errors.New("token is from another issuer")
 
 	ErrTooLarge     = errors.New("token is larger than 16 KiB")
@@ -140,18 +141,18 @@ var (
 	ErrNotYetValid  = errors.New("service account token is not valid yet")
 	ErrAudience     = errors.New("token audiences are invalid for the target audiences")
 
-	// The object has been removed, replaced by another of the same name, or deleted over DeletionGrace ago.
+	// The object was removed, replaced by another object of the same name, or marked for deletion more than DeletionGrace ago.
 	ErrAccountGone = errors.New("service account token has been invalidated: service account is gone")
 	ErrPodGone     = errors.New("service account token has been invalidated: bound pod is gone")
 	ErrSecretGone  = errors.New("service account token has been invalidated: bound secret is gone")
 	ErrNodeGone    = errors.New("service account token has been invalidated: bound node is gone")
 
-	// ErrAnchorsStale: whether the objects still exist cannot be told now. The token may be good; it is refused.
+	// ErrAnchorsStale: it is unknown now whether the objects still exist. The token is refused, although it may be valid.
 	ErrAnchorsStale = errors.New("cannot tell whether the objects the token is bound to still exist")
 )
 
-// Foreign reports whether err says that the token was never meant for this verifier, so that other authenticators may
-// look at it. Every other refusal is of a token that claims to be ours.
+// Foreign reports whether err means that the token is not one of this verifier's issuers, so that other authenticators
+// may check it.
 func Foreign(err error) bool {
 	return errors.Is(err, ErrNotJWT) || errors.Is(err, ErrForeignIssuer)
 }

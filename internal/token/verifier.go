@@ -16,32 +16,32 @@ import (
 	"lanyard.dev/internal/signingkey"
 )
 
-// ClockSkew is how far ahead of the verifier's clock `nbf` and `iat` may lie. There is no such leeway for `exp`.
+// ClockSkew is how far nbf and iat may be ahead of the verifier's clock. There is no leeway for exp.
 const ClockSkew = time.Minute
 
 const (
-	// confirmedFor is how long a refusal that storage has confirmed is not confirmed again. It could be for ever, since
-	// no UID comes back, except by a restored backup. It bounds what a token that does not hold any more can cost.
+	// confirmedFor is the time for which a refusal is not confirmed again once storage has confirmed it. This limits the
+	// cost of a token that is no longer valid. A UID returns only if a backup is restored, so longer would be safe too.
 	confirmedFor = 10 * time.Second
-	// confirmTimeout bounds one confirmation.
+	// confirmTimeout is the deadline of one confirmation.
 	confirmTimeout = 5 * time.Second
 )
 
-// VerifierConfig wires a Verifier. Everything but CacheSize and Stored is required.
+// VerifierConfig configures a Verifier. All fields except CacheSize and Stored are required.
 type VerifierConfig struct {
-	// Issuers are the `iss` values accepted, compared exactly.
+	// Issuers are the accepted values of iss. They are compared exactly.
 	Issuers []string
 	Keys    signingkey.KeySource
 	Anchors Anchors
-	// Stored answers from storage itself; nil where Anchors knows every write at once. It is asked about what Anchors
-	// refuses: another process may have made the object a moment ago, or made it anew under its name.
+	// Stored reads from storage itself; nil if Anchors knows of every write at once. If Anchors refuses a token, Stored is
+	// asked too, because another process may have created the object a moment ago, or created it again under its name.
 	Stored Anchors
 	Clock  clock.PassiveClock
-	// CacheSize is how many tokens' facts are kept; 0 means DefaultCacheSize.
+	// CacheSize is the number of tokens whose facts are kept; 0 means DefaultCacheSize.
 	CacheSize int
 }
 
-// Verifier tells whose a token is. It is safe for concurrent use.
+// Verifier verifies tokens and returns the identities of their bearers. It is safe for concurrent use.
 type Verifier struct {
 	issuers []string
 	keys    signingkey.KeySource
@@ -49,21 +49,21 @@ type Verifier struct {
 	stored  Anchors // or nil
 	clock   clock.PassiveClock
 	cache   *factsCache
-	// confirming lets the same token be asked about in storage by one caller at a time. A caller that joins holds the
-	// token, so what the token is bound to was there before the call began, and a refusal is right for it too.
+	// confirming lets one caller at a time check a token in storage. A refusal is right for a caller that joins, too: it
+	// has the token, so the objects that the token is bound to existed before that check began.
 	confirming singleflight.Group
 }
 
-// facts are what cannot change about a token: that this key signed these bytes, and what they claim. When storage last
-// said that the token does not hold any more is kept with them.
+// facts are what cannot change about a token: which key signed it, and its claims.
 type facts struct {
 	digest   digest
 	key      signingkey.PublicKey
 	identity Identity // Audiences is empty
-	gone     atomic.Pointer[time.Time]
+	// refusedAt is when storage last confirmed that the token is no longer valid; nil for never.
+	refusedAt atomic.Pointer[time.Time]
 }
 
-// NewVerifier refuses a config with a part missing.
+// NewVerifier returns an error if a required part of the config is missing.
 func NewVerifier(c VerifierConfig) (*Verifier, error) {
 	if len(c.Issuers) == 0 || slices.Contains(c.Issuers, "") {
 		return nil, errors.New("token verifier: an issuer is missing")
@@ -80,18 +80,18 @@ func NewVerifier(c VerifierConfig) (*Verifier, error) {
 	}, nil
 }
 
-// Verify returns who holds the token, if it is good now for at least one of the audiences. With no audiences it is good
-// for none: the caller says which it stands for. The error is one of this package's sentinels, with detail.
+// Verify returns the identity of the token's bearer, if the token is valid now for at least one of the audiences. It
+// returns ErrAudience if audiences is empty. The error wraps one of this package's sentinels.
 func (v *Verifier) Verify(ctx context.Context, token string, audiences []string) (Identity, error) {
 	f, err := v.facts(token)
 	if err != nil {
 		return Identity{}, err
 	}
-	return v.admit(ctx, f, audiences)
+	return v.check(ctx, f, audiences)
 }
 
-// facts returns what is known of the token, establishing it first if need be. Failures are not cached: they would let
-// anyone fill the cache, and a key unknown now may be known soon.
+// facts returns the facts of a token, from the cache if they are there. Failures are not cached: otherwise anybody could
+// fill the cache, and a key that is unknown now may be added soon.
 func (v *Verifier) facts(token string) (*facts, error) {
 	if len(token) > MaxSize {
 		return nil, ErrTooLarge
@@ -139,8 +139,8 @@ func (v *Verifier) establish(token string) (*facts, error) {
 	return &facts{key: key, identity: newIdentity(claims)}, nil
 }
 
-// admit checks what may have changed since the facts were established. Nothing it finds is remembered.
-func (v *Verifier) admit(ctx context.Context, f *facts, audiences []string) (Identity, error) {
+// check checks what may have changed since the facts were established. Its result is not cached.
+func (v *Verifier) check(ctx context.Context, f *facts, audiences []string) (Identity, error) {
 	claims := f.identity.Claims
 	if !v.keys.Current().Accepts(f.key) {
 		return Identity{}, ErrUnknownKey
@@ -163,24 +163,24 @@ func (v *Verifier) admit(ctx context.Context, f *facts, audiences []string) (Ide
 	return id, nil
 }
 
-// confirm asks storage about a token that v.anchors refuses. It returns the refusal where storage has confirmed one not
-// long ago, and ErrAnchorsStale where storage does not answer.
+// confirm checks in storage a token that v.anchors refuses. It returns the refusal if storage confirmed one less than
+// confirmedFor ago, and ErrAnchorsStale if storage does not answer.
 func (v *Verifier) confirm(ctx context.Context, f *facts, refusal error) error {
-	if at := f.gone.Load(); at != nil && v.clock.Since(*at) < confirmedFor {
+	if at := f.refusedAt.Load(); at != nil && v.clock.Since(*at) < confirmedFor {
 		return refusal
 	}
-	// What a call found that had begun before may have been deleted since, and the deletion been answered. The next call
-	// begins after this caller came, whoever makes it.
-	joined, err := v.askStored(ctx, f)
+	// A check that began before this call may have found an object that was deleted since, before this call. Any further
+	// check begins after this call.
+	joined, err := v.checkStored(ctx, f)
 	if joined && err == nil {
-		_, err = v.askStored(ctx, f)
+		_, err = v.checkStored(ctx, f)
 	}
 	return err
 }
 
-// askStored checks the token's anchors in storage. joined says that another caller's call, under way already, did.
-func (v *Verifier) askStored(ctx context.Context, f *facts) (joined bool, err error) {
-	own := false // written before the answer
+// checkStored checks the token's anchors in storage. joined reports that another caller had begun the check.
+func (v *Verifier) checkStored(ctx context.Context, f *facts) (joined bool, err error) {
+	own := false // written before answer receives
 	answer := v.confirming.DoChan(string(f.digest[:]), func() (any, error) {
 		own = true
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), confirmTimeout)
@@ -188,7 +188,7 @@ func (v *Verifier) askStored(ctx context.Context, f *facts) (joined bool, err er
 		now := v.clock.Now()
 		err := checkAnchors(ctx, v.stored, f.identity.Claims.Kubernetes, now)
 		if err != nil && !errors.Is(err, ErrAnchorsStale) {
-			f.gone.Store(&now)
+			f.refusedAt.Store(&now)
 		}
 		return nil, err
 	})
