@@ -1,6 +1,6 @@
-// Package account reads and writes the names of service accounts, in every spelling that people use.
+// Package account parses and formats the names of service accounts, in every form that Kubernetes and its users write.
 //
-// It knows neither accounts nor tokens: a name that it reads may be that of no account.
+// It does not know whether an account exists.
 package account
 
 import (
@@ -11,16 +11,17 @@ import (
 	"k8s.io/apimachinery/pkg/util/validation"
 )
 
-// UserPrefix begins the user name of every service account.
+// UserPrefix is the prefix of the user name of every service account.
 const UserPrefix = "system:serviceaccount:"
 
-// spellings is what an error tells a reader to write.
+// spellings are the forms that error texts recommend.
 const spellings = "NAMESPACE/NAME, sa:NAMESPACE/NAME or system:serviceaccount:NAMESPACE:NAME"
 
-// maxText bounds a spelling: the longest is UserPrefix with a namespace of 63 and a name of 253 characters.
+// maxText is the limit for a text to parse, in bytes. The longest valid one is UserPrefix with a namespace of 63 and a name
+// of 253 characters.
 const maxText = 512
 
-// Name is the name of a service account. Namespace is empty where the text named none.
+// Name is the name of a service account. Namespace is empty if the parsed text had none.
 type Name struct{ Namespace, Name string }
 
 // String returns NAMESPACE/NAME, or the name alone.
@@ -34,9 +35,8 @@ func (n Name) String() string {
 // User returns the user name that the API server gives to the account. The name must have a namespace.
 func (n Name) User() string { return UserPrefix + n.Namespace + ":" + n.Name }
 
-// Parse reads NAMESPACE/NAME, sa:NAMESPACE/NAME, serviceaccount:NAMESPACE/NAME, system:serviceaccount:NAMESPACE:NAME, or
-// NAMESPACE:NAME, which kubectl uses. A name by itself is read too; its Namespace is empty. Both parts are valid names of
-// objects when err is nil.
+// Parse parses NAMESPACE/NAME, sa:NAMESPACE/NAME, serviceaccount:NAMESPACE/NAME, system:serviceaccount:NAMESPACE:NAME,
+// NAMESPACE:NAME, which kubectl uses, and NAME alone. If err is nil, both parts are valid names of objects.
 func Parse(text string) (Name, error) {
 	if len(text) > maxText {
 		return Name{}, fmt.Errorf("a service account's name has at most %d characters, not %d: write %s", maxText, len(text), spellings)
@@ -51,7 +51,7 @@ func Parse(text string) (Name, error) {
 	return n, nil
 }
 
-// split tells the parts of a spelling apart. An empty part, or one with a separator in it, is no name.
+// split splits a text into namespace and name. ok is false if a part is empty or contains a separator.
 func split(text string) (n Name, ok bool) {
 	switch user, isUser := strings.CutPrefix(text, UserPrefix); {
 	case isUser:

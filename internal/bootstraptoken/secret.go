@@ -17,11 +17,11 @@ import (
 )
 
 const (
-	// Namespace holds the Secrets of tokens, SecretPrefix with the token's ID is the name of one.
+	// Namespace is the namespace of the Secrets of tokens. The name of a Secret is SecretPrefix with the token's ID.
 	Namespace    = metav1.NamespaceSystem
 	SecretPrefix = "bootstrap-token-"
 
-	// Group is the group of every bearer of a token.
+	// Group is a group of every bearer of a token.
 	Group = "system:bootstrappers"
 
 	userPrefix = "system:bootstrap:"
@@ -35,16 +35,16 @@ const (
 	keyDescription    = "description"
 )
 
-// extraGroup is what a group that a token adds must look like: Kubernetes lets no token give membership of another. It is
-// compiled when it is first used, since every command of lanyard holds this package and few use it.
+// extraGroup matches the groups that a token may add. Kubernetes allows no others. It is compiled at its first use,
+// because every command of lanyard contains this package and few use it.
 var extraGroup = sync.OnceValue(func() *regexp.Regexp {
 	return regexp.MustCompile(`\Asystem:bootstrappers:[a-z0-9:-]{0,255}[a-z0-9]\z`)
 })
 
-// ErrNotBootstrap says that a Secret does not hold a bootstrap token.
+// ErrNotBootstrap reports that a Secret is not that of a bootstrap token.
 var ErrNotBootstrap = errors.New("not a bootstrap token's secret")
 
-// Entry is what is known of one token, but for its secret.
+// Entry describes a token. It contains the hash of the secret part.
 type Entry struct {
 	ID, Description string
 	// Expires is zero for a token that never expires.
@@ -57,13 +57,13 @@ type Entry struct {
 	fault          error
 }
 
-// User is the name of the token's bearer.
+// User returns the user name of the token's bearer.
 func (e Entry) User() string { return userPrefix + e.ID }
 
-// Expired tells whether the token is past its time. One whose time cannot be read is.
+// Expired reports whether the token has expired. A token whose expiration cannot be parsed has expired.
 func (e Entry) Expired(now time.Time) bool { return !e.Expires.IsZero() && !now.Before(e.Expires) }
 
-// Usable returns nil if the token may be signed in with now, or why not.
+// Usable returns nil if the token authenticates its bearer now, else the reason why not.
 func (e Entry) Usable(now time.Time) error {
 	switch {
 	case e.Expired(now):
@@ -74,8 +74,8 @@ func (e Entry) Usable(now time.Time) error {
 	return e.fault
 }
 
-// FromSecret reads a token's Secret, or returns ErrNotBootstrap for any other. What makes a token unusable is told by
-// Usable; its Secret is a token's all the same.
+// FromSecret returns the entry of a token's Secret, or ErrNotBootstrap for another Secret. If the Secret has a fault, Usable
+// returns it.
 func FromSecret(s *corev1.Secret) (Entry, error) {
 	id, ok := strings.CutPrefix(s.Name, SecretPrefix)
 	if s.Namespace != Namespace || s.Type != corev1.SecretTypeBootstrapToken || !ok || !IsID(id) {
@@ -99,7 +99,7 @@ func mismatch(s *corev1.Secret, id string) error {
 	return nil
 }
 
-// longAgo is the expiration of a token whose own cannot be read.
+// longAgo is the expiration of a token whose own cannot be parsed.
 var longAgo = time.Unix(0, 0)
 
 func expires(text string) (time.Time, error) {
@@ -128,7 +128,7 @@ func groupsOf(list string) ([]string, error) {
 	return slices.Compact(groups), nil
 }
 
-// CheckGroup returns why a token may not give membership of group, or nil.
+// CheckGroup returns an error if no token may add the group.
 func CheckGroup(group string) error {
 	if !extraGroup().MatchString(group) {
 		return fmt.Errorf("bootstrap group %q is invalid (must match %s)", group, extraGroup())
@@ -139,8 +139,8 @@ func CheckGroup(group string) error {
 // known are the keys of a token's Secret that have a meaning.
 var known = []string{keyID, keySecret, keyExpiration, keyAuthentication, keySigning, keyGroups, keyDescription}
 
-// Faults returns why nobody can sign in by a Secret of type bootstrap.kubernetes.io/token, and what in it has no effect. Its
-// texts quote none of its values.
+// Faults returns, for a Secret of type bootstrap.kubernetes.io/token, the reasons why its token authenticates nobody, and the
+// values that have no effect. The texts do not quote the values.
 func Faults(s *corev1.Secret, now time.Time) []string {
 	if s.Type != corev1.SecretTypeBootstrapToken {
 		return nil
@@ -170,16 +170,16 @@ func Faults(s *corev1.Secret, now time.Time) []string {
 	return faults
 }
 
-// Spec says what a new token is to be.
+// Spec describes a new token.
 type Spec struct {
 	Description string
-	// Expires is when it ends; zero is never.
+	// Expires is when the token expires; zero means never.
 	Expires time.Time
 	// ExtraGroups are added to Group.
 	ExtraGroups []string
 }
 
-// NewSecret returns the Secret that makes t a token.
+// NewSecret returns the Secret of token t.
 func NewSecret(t Token, spec Spec) *corev1.Secret {
 	data := map[string][]byte{
 		keyID: []byte(t.id), keySecret: []byte(t.secret), keyAuthentication: []byte("true"),

@@ -1,9 +1,9 @@
-// Package bootstraptoken makes, reads and verifies bootstrap tokens: the short-lived credentials with which a machine
-// that has none yet asks to become a node.
+// Package bootstraptoken makes, parses and verifies bootstrap tokens: short-lived credentials with which a machine joins as
+// a node.
 //
-// A token is "ID.SECRET", six and sixteen characters of a-z and 0-9. It lives in a Secret of type
-// bootstrap.kubernetes.io/token called bootstrap-token-ID in kube-system, in the form Kubernetes gives it. Memory keeps
-// what is needed to verify one, which is not the secret itself but its hash. The package knows no HTTP and no storage.
+// A token is "ID.SECRET", with six and sixteen characters of a-z and 0-9. It is stored in the Secret bootstrap-token-ID in
+// kube-system, of type bootstrap.kubernetes.io/token, in Kubernetes' format. Memory keeps only the hash of the secret part.
+// The package does not know HTTP or storage.
 package bootstraptoken
 
 import (
@@ -28,10 +28,10 @@ const (
 	alphabet = "abcdefghijklmnopqrstuvwxyz0123456789"
 )
 
-// Token is one bootstrap token. Its text is had from Reveal alone: formatted in any other way it shows its ID only.
+// Token is a bootstrap token. Only Reveal returns its text: package fmt prints its ID alone.
 type Token struct{ id, secret string }
 
-// Parse reads the text of a token; ok is false for everything else, such as a service account's token.
+// Parse parses a token. ok is false if text is not a bootstrap token, for example a service account's token.
 func Parse(text string) (t Token, ok bool) {
 	if len(text) != idLength+1+secretLength || text[idLength] != '.' {
 		return Token{}, false
@@ -40,7 +40,7 @@ func Parse(text string) (t Token, ok bool) {
 	return t, IsID(t.id) && allowed(t.secret)
 }
 
-// IsID tells whether text can be the ID of a token.
+// IsID reports whether text can be the ID of a token.
 func IsID(text string) bool { return len(text) == idLength && allowed(text) }
 
 func allowed(text string) bool {
@@ -52,16 +52,16 @@ func allowed(text string) bool {
 	return true
 }
 
-// New makes a token from the system's secure random source: its secret has 82 bits.
+// New returns a new random token. Its secret has 82 bits of entropy.
 func New() Token { return Token{id: random(idLength), secret: random(secretLength)} }
 
-// random draws each character from the alphabet with equal chance.
+// random returns random characters of the alphabet, each with the same probability.
 func random(length int) string {
-	// The largest multiple of the alphabet's length that a byte can be below.
+	// Bytes from this multiple of the alphabet's length on are skipped, so that no character is more likely than another.
 	const limit = 256 - 256%len(alphabet)
 	text, buffer := make([]byte, 0, length), make([]byte, 2*length)
 	for {
-		// Read never fails: the runtime ends the process where there is no random source.
+		// Read never fails: the runtime ends the process if there is no random source.
 		_, _ = rand.Read(buffer)
 		for _, b := range buffer {
 			if int(b) >= limit {
@@ -74,10 +74,10 @@ func random(length int) string {
 	}
 }
 
-// ID is the public part of the token.
+// ID returns the public part of the token.
 func (t Token) ID() string { return t.id }
 
-// Reveal returns the whole token, the credential itself.
+// Reveal returns the text of the token. It is a secret.
 func (t Token) Reveal() string { return t.id + "." + t.secret }
 
 // String implements fmt.Stringer.
@@ -88,20 +88,19 @@ func (t Token) GoString() string { return t.String() }
 
 func (t Token) hash() [sha256.Size]byte { return sha256.Sum256([]byte(t.secret)) }
 
-// ErrUnknown says that there is no token of that ID and secret.
+// ErrUnknown reports that there is no token with that ID and secret.
 var ErrUnknown = errors.New("no such bootstrap token")
 
-// ErrStale says that whether a token holds cannot be told now.
+// ErrStale reports that it is unknown now whether a token is valid.
 var ErrStale = errors.New("bootstrap tokens are not known to be up to date")
 
-// Source tells whether what a memory holds may be trusted now.
+// Source reports whether a Memory is up to date.
 type Source interface {
-	// Fresh returns an error when the memory may be behind other replicas for too long.
+	// Fresh returns an error if the memory may lag too far behind other replicas.
 	Fresh() error
 }
 
-// Memory verifies tokens by the Secrets it is told of. It listens to the feed of all secrets and remembers those of
-// bootstrap tokens, each without its secret part.
+// Memory verifies tokens. It listens to the feed of all Secrets and keeps an Entry of each bootstrap token.
 type Memory struct {
 	source Source
 	clock  clock.PassiveClock
@@ -115,7 +114,8 @@ func NewMemory(source Source, c clock.PassiveClock) *Memory {
 	return &Memory{source: source, clock: c, entries: map[string]Entry{}}
 }
 
-// Set implements mirror.Listener. A Secret under deletion is a token no more, even while a finalizer keeps it.
+// Set implements mirror.Listener. The token of a Secret that is being deleted is invalid, even if a finalizer keeps the
+// Secret.
 func (m *Memory) Set(obj runtime.Object) {
 	secret, ok := obj.(*corev1.Secret)
 	if !ok {
@@ -146,8 +146,8 @@ func (m *Memory) Delete(obj runtime.Object) {
 	delete(m.entries, id)
 }
 
-// Verify returns what is known of the token t if it holds now. ErrUnknown does not tell a wrong secret from a wrong ID:
-// only who has the whole token learns why it is refused. ErrStale is no refusal.
+// Verify returns the entry of token t if the token is valid now. ErrUnknown is the error for a wrong secret and for a wrong
+// ID: only the bearer of the whole token gets the reason of a refusal. After ErrStale the token may still be valid.
 func (m *Memory) Verify(t Token) (Entry, error) {
 	if err := m.source.Fresh(); err != nil {
 		return Entry{}, fmt.Errorf("%w: %w", ErrStale, err)
@@ -155,7 +155,7 @@ func (m *Memory) Verify(t Token) (Entry, error) {
 	m.mu.RLock()
 	entry, ok := m.entries[t.id]
 	m.mu.RUnlock()
-	// Compared even where there is none, so that the time taken does not tell which IDs there are.
+	// The secrets are compared even if there is no entry, so that the duration does not reveal which IDs exist.
 	given := t.hash()
 	same := subtle.ConstantTimeCompare(given[:], entry.hash[:]) == 1
 	if !ok || !same {

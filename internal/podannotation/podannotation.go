@@ -1,12 +1,10 @@
-// Package podannotation names the annotations by which authority and agents understand each other about pods, and says what
-// they mean.
+// Package podannotation defines the annotations of pods by which the authority, its agents and lanyard exec cooperate.
 //
-// A pod with the annotation Process stands for a process that a supervisor runs, `lanyard exec`, and for no containers:
-// nobody schedules it, no agent starts or ends it, and it is deleted at once, without a grace period. Its supervisor
-// vouches for it with the annotation Lease; the authority removes it once nobody does any more, and its tokens die with
-// it.
+// A pod with the annotation Process represents a process that lanyard exec supervises, and has no containers. It is not
+// scheduled, no agent starts or ends it, and it is deleted without a grace period. The supervisor renews the annotation
+// Lease. When the lease ends, the authority deletes the pod, and so its tokens become invalid.
 //
-// The package knows no storage, no clock and no HTTP.
+// The package does not know storage, clocks or HTTP.
 package podannotation
 
 import (
@@ -21,31 +19,31 @@ import (
 
 // Annotations of pods.
 const (
-	// Process is "true" on a pod that stands for a process. It is set when the pod is made, or never.
+	// Process is "true" on a pod that represents a process. It is set when the pod is created, or never.
 	Process = "identity.lanyard.dev/process"
-	// Lease is the time, in RFC 3339, until which the supervisor of a process vouches for it.
+	// Lease is the time, in RFC 3339, when the pod of a process may be deleted unless its supervisor has set a later one.
 	Lease = "identity.lanyard.dev/lease"
-	// OnRenew says what is done to a container when its token was renewed: "signal:HUP", or "exec:COMMAND ARG...".
+	// OnRenew is what a container gets when its token was renewed: "signal:HUP", or "exec:COMMAND ARG...".
 	OnRenew = "identity.lanyard.dev/on-renew"
 )
 
 const (
-	// MaxLease is how far ahead a lease counts, from when the authority first saw it.
+	// MaxLease is the longest time for which a lease is valid after the authority first saw it.
 	MaxLease = 10 * time.Minute
-	// FirstLease is how long a process has from the creation of its pod while its supervisor has said nothing.
+	// FirstLease is the lease of a new pod whose supervisor has not set one yet.
 	FirstLease = time.Minute
 
-	// maxLeaseText bounds what is parsed. A time with nine digits of a second and an offset has 35 bytes.
+	// maxLeaseText is the limit for a value of Lease, in bytes. A time with nanoseconds and an offset has 35.
 	maxLeaseText = 40
 )
 
-// IsProcess tells whether the pod stands for a process.
+// IsProcess reports whether the pod represents a process.
 func IsProcess(pod metav1.Object) bool { return pod.GetAnnotations()[Process] == "true" }
 
 // FormatLease returns the value of the annotation Lease for a time, in whole seconds.
 func FormatLease(until time.Time) string { return until.UTC().Format(time.RFC3339) }
 
-// ParseLease reads a value of the annotation Lease.
+// ParseLease parses a value of the annotation Lease.
 func ParseLease(text string) (time.Time, error) {
 	if len(text) > maxLeaseText {
 		return time.Time{}, fmt.Errorf("a lease has at most %d bytes, not %d", maxLeaseText, len(text))
@@ -57,9 +55,9 @@ func ParseLease(text string) (time.Time, error) {
 	return until, nil
 }
 
-// LeaseEnd returns when the pod of a process is no longer vouched for. seen is when the present value of the annotation
-// was first seen: a lease further ahead than MaxLease from then ends there, so that no value keeps a pod for good. A
-// value that cannot be read vouches for nothing, as if there were none.
+// LeaseEnd returns when the lease of a process's pod ends. seen is when the current value of the annotation was first seen:
+// a lease ends at most MaxLease after that, so that no value keeps a pod for ever. A value that cannot be parsed counts as
+// none.
 func LeaseEnd(pod metav1.Object, seen time.Time) time.Time {
 	text, ok := pod.GetAnnotations()[Lease]
 	if !ok {
@@ -75,18 +73,19 @@ func LeaseEnd(pod metav1.Object, seen time.Time) time.Time {
 	return until
 }
 
-// Notice is how a program is told that its token was renewed: by a signal, or by a command. The zero value tells nothing.
+// Notice is how a program is notified that its token was renewed: by a signal or by a command. The zero value does nothing.
 type Notice struct {
 	Signal  syscall.Signal // 0 for a command
 	Command []string
 }
 
-// signals are those that tell a program something, by Linux' numbers. Those that end or stop any program are left out.
+// signals are the signals that can notify a program, with their numbers on Linux. Signals that a program cannot handle are
+// left out.
 var signals = map[string]syscall.Signal{
 	"HUP": 1, "INT": 2, "QUIT": 3, "USR1": 10, "USR2": 12, "ALRM": 14, "TERM": 15, "CONT": 18, "URG": 23, "WINCH": 28, "IO": 29,
 }
 
-// String is for events: a command may have more in it than its readers are to see.
+// String returns the notice for an event. It leaves out the command, which the readers of events may not be allowed to see.
 func (n Notice) String() string {
 	for name, number := range signals {
 		if n.Signal == number {
@@ -96,7 +95,8 @@ func (n Notice) String() string {
 	return "exec"
 }
 
-// ParseNotice reads signal:NAME, as in signal:HUP, or exec:COMMAND ARG..., which is split at white space and by nothing else.
+// ParseNotice parses signal:NAME, such as signal:HUP, or exec:COMMAND ARG.... The command is split at white space; there is
+// no quoting.
 func ParseNotice(text string) (Notice, error) {
 	how, what, _ := strings.Cut(text, ":")
 	switch how {

@@ -1,8 +1,8 @@
 // Package signingkey makes, loads, saves and publishes the keys that sign service account tokens.
 //
-// A private key signs, a public key verifies, and a Set says which key signs now and which keys are accepted. A key
-// is named by its RFC 7638 thumbprint, so the same key has the same name on every replica and after every restart.
+// A private key signs and a public key verifies. A Set has the key that signs and the keys that are accepted. The ID of a
+// key is its RFC 7638 thumbprint, so the same key has the same ID on every replica and after every restart.
 //
-// The package knows JWS signatures but not tokens: not what is signed, for whom, or how long it holds. It serves
-// nothing over the network. No error it returns contains key material.
+// The package knows JWS signatures but not tokens: not what is signed, for whom, or how long it is valid. It serves
+// nothing over the network. Its errors contain no key material.
 package signingkey

@@ -19,26 +19,26 @@ import (
 // Algorithm is a JWS signature algorithm name (RFC 7518 section 3.1).
 type Algorithm string
 
-// The algorithms supported. A key has exactly one: an EC key the one of its curve, an RSA key RS256.
+// The supported algorithms. Each key has one: an EC key that of its curve, an RSA key RS256.
 const (
 	ES256 Algorithm = "ES256"
 	ES384 Algorithm = "ES384"
 	ES512 Algorithm = "ES512"
 	RS256 Algorithm = "RS256"
 
-	// DefaultAlgorithm signs in about a thirtieth of the time RS256 needs.
+	// DefaultAlgorithm takes about a thirtieth of the time of RS256 to sign.
 	DefaultAlgorithm = ES256
 )
 
 const (
 	generatedRSABits = 2048
-	// minRSABits is the least RFC 7518 section 3.3 allows.
+	// minRSABits is the minimum of RFC 7518 section 3.3.
 	minRSABits = 2048
-	// maxRSABits bounds what one verification can cost.
+	// maxRSABits limits the cost of one verification.
 	maxRSABits = 8192
 )
 
-// ErrUnsupportedKey says that a key is of a type, curve or size no supported algorithm uses.
+// ErrUnsupportedKey reports that no supported algorithm uses a key of this type, curve or size.
 var ErrUnsupportedKey = errors.New("unsupported key: want ECDSA on P-256, P-384 or P-521, or RSA of 2048 to 8192 bits")
 
 // PublicKey verifies signatures. The zero value verifies nothing.
@@ -47,11 +47,12 @@ type PublicKey struct {
 	thumbprint string
 	alg        Algorithm
 	key        crypto.PublicKey
-	// lowS refuses ECDSA signatures that the key's owner, which is this program, would not make.
+	// lowS accepts only ECDSA signatures with a low S, as this program makes them. It is set for the key that it signs with.
 	lowS bool
 }
 
-// NewPublicKey names key, an *ecdsa.PublicKey or *rsa.PublicKey, by its thumbprint. The key must not change afterwards.
+// NewPublicKey returns the public key with its thumbprint as ID. key is an *ecdsa.PublicKey or *rsa.PublicKey, which must
+// not change afterwards.
 func NewPublicKey(key crypto.PublicKey) (PublicKey, error) {
 	alg, err := algorithmOf(key)
 	if err != nil {
@@ -66,11 +67,11 @@ func NewPublicKey(key crypto.PublicKey) (PublicKey, error) {
 	return PublicKey{id: thumbprint, thumbprint: thumbprint, alg: alg, key: key}, nil
 }
 
-// ID returns the `kid`: the base64url RFC 7638 SHA-256 thumbprint, or for a key read from a foreign JWKS the name
-// that set gave it, which may be empty.
+// ID returns the kid: the RFC 7638 SHA-256 thumbprint in base64url or, for a key from the JWKS of another issuer, its name
+// there, which may be empty.
 func (k PublicKey) ID() string { return k.id }
 
-// Algorithm returns the one algorithm the key is accepted for.
+// Algorithm returns the algorithm that the key verifies.
 func (k PublicKey) Algorithm() Algorithm { return k.alg }
 
 // Key returns the *ecdsa.PublicKey or *rsa.PublicKey. The caller must not change it.
@@ -85,7 +86,7 @@ type PrivateKey struct {
 // Algorithms returns the names of all algorithms, the default first.
 func Algorithms() []Algorithm { return []Algorithm{ES256, ES384, ES512, RS256} }
 
-// Generate makes a new key; RS256 has an RSA key of 2048 bits. An empty alg means DefaultAlgorithm.
+// Generate returns a new key. The key for RS256 has 2048 bits. An empty alg means DefaultAlgorithm.
 func Generate(alg Algorithm) (*PrivateKey, error) {
 	if alg == "" {
 		alg = DefaultAlgorithm
@@ -109,7 +110,7 @@ func Generate(alg Algorithm) (*PrivateKey, error) {
 	}
 }
 
-// NewPrivateKey takes an *ecdsa.PrivateKey or *rsa.PrivateKey, which must not change afterwards.
+// NewPrivateKey returns the private key for an *ecdsa.PrivateKey or *rsa.PrivateKey, which must not change afterwards.
 func NewPrivateKey(key crypto.Signer) (*PrivateKey, error) {
 	switch key.(type) {
 	case *ecdsa.PrivateKey, *rsa.PrivateKey:
@@ -126,13 +127,13 @@ func NewPrivateKey(key crypto.Signer) (*PrivateKey, error) {
 // Public returns the key that verifies what k signs.
 func (k *PrivateKey) Public() PublicKey { return k.public }
 
-// ID returns the `kid`.
+// ID returns the kid.
 func (k *PrivateKey) ID() string { return k.public.id }
 
-// Algorithm returns the one algorithm the key signs with.
+// Algorithm returns the algorithm that the key signs with.
 func (k *PrivateKey) Algorithm() Algorithm { return k.public.alg }
 
-// String and GoString keep the key's numbers out of any text made with fmt.
+// String and GoString keep the key material out of texts that package fmt makes.
 func (k *PrivateKey) String() string {
 	return fmt.Sprintf("%s private key %s", k.public.alg, k.public.id)
 }
@@ -177,10 +178,10 @@ func rsaAlgorithm(k *rsa.PublicKey) (Algorithm, error) {
 	return RS256, nil
 }
 
-// ErrBadSignature says that a signature was not made by the key over the input.
+// ErrBadSignature reports that a signature is not one of the key over the input.
 var ErrBadSignature = errors.New("signature does not match")
 
-// hash returns the digest an algorithm signs.
+// hash returns the hash function of an algorithm.
 func (a Algorithm) hash() crypto.Hash {
 	switch a {
 	case ES384:
@@ -206,8 +207,8 @@ func (a Algorithm) coordinateSize() int {
 	}
 }
 
-// Sign returns the JWS signature of input in the form RFC 7518 section 3 gives for the key's algorithm. Of the two ECDSA
-// signatures that are valid for each other's R, it is the one with the lower S.
+// Sign returns the JWS signature of input, in the form of RFC 7518 section 3 for the key's algorithm. An ECDSA signature
+// has the lower of the two values of S that are valid for its R.
 func (k *PrivateKey) Sign(input []byte) ([]byte, error) {
 	digest := digest(k.public.alg, input)
 	switch key := k.signer.(type) {
@@ -231,12 +232,12 @@ func (k *PrivateKey) Sign(input []byte) ([]byte, error) {
 	}
 }
 
-// Verify returns nil if k's private half signed input with sig, else ErrBadSignature.
+// Verify returns nil if sig is a signature of input by k's private key, else ErrBadSignature.
 //
-// An ECDSA signature (R, S) has a twin (R, N-S) that anyone can compute and that verifies too. Of the key that a Set signs
-// with, only the one with the lower S is taken, as Sign makes it, so that each token it signed has one spelling. Other
-// signers, kube-apiserver among them, make both, so both are taken of every other key. Revocation must go by `jti` in
-// any case.
+// For each ECDSA signature (R, S), the signature (R, N-S) is valid too, and anybody can compute it. For the key that a Set
+// signs with, Verify accepts only the signature with the lower S, as Sign makes it, so that a signed token has only one
+// form. Other signers, such as kube-apiserver, make both, so both are accepted for other keys. Revoke tokens by jti, not by
+// their text.
 func (k PublicKey) Verify(input, sig []byte) error {
 	switch key := k.key.(type) {
 	case *ecdsa.PublicKey:

@@ -14,13 +14,13 @@ import (
 )
 
 const (
-	// MaxFileSize bounds a key file and a JWKS, in bytes.
+	// MaxFileSize is the limit for a key file and for a JWKS, in bytes.
 	MaxFileSize = 1 << 20
-	// MaxKeys bounds a Set and what one file may hold. A token without `kid` is tried against every key.
+	// MaxKeys is the limit for the keys of a Set and of a file. A token without kid is verified with every key in turn.
 	MaxKeys = 100
 )
 
-// Why a key file is refused.
+// Reasons why a key file is refused.
 var (
 	ErrTooLarge     = fmt.Errorf("larger than %d bytes", MaxFileSize)
 	ErrTooManyKeys  = fmt.Errorf("more than %d keys", MaxKeys)
@@ -29,8 +29,8 @@ var (
 	ErrEncryptedKey = errors.New("encrypted private keys are not supported: decrypt it first, for example with openssl pkey")
 )
 
-// ParsePrivatePEM returns the one private key in data: PKCS#8, SEC1 or PKCS#1. Public keys, certificates and EC
-// PARAMETERS beside it are passed over. Two private keys are refused, since either could be meant.
+// ParsePrivatePEM returns the private key in data, in PKCS#8, SEC1 or PKCS#1. Public keys, certificates and EC PARAMETERS
+// are skipped. Several private keys are an error, since any of them could be the one to sign with.
 func ParsePrivatePEM(data []byte) (*PrivateKey, error) {
 	parsed, err := parsePEM(data)
 	if err != nil {
@@ -53,8 +53,8 @@ func ParsePrivatePEM(data []byte) (*PrivateKey, error) {
 }
 
 // ParsePublicPEM returns every key in data, in order and without duplicates: PKIX and PKCS#1 public keys, the keys of
-// certificates, and the public halves of private keys. A block it cannot use is an error, never passed over: a key
-// dropped in silence shows itself only when its tokens are refused.
+// certificates, and the public halves of private keys. A block that it cannot use is an error. If it were skipped, that
+// would be noticed only when the tokens of the key are refused.
 func ParsePublicPEM(data []byte) ([]PublicKey, error) {
 	parsed, err := parsePEM(data)
 	if err != nil {
@@ -90,7 +90,7 @@ func (k PublicKey) MarshalPEM() ([]byte, error) {
 	return pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: der}), nil
 }
 
-// parsedKey is what one PEM block held; private is nil for a public one.
+// parsedKey is the key of a PEM block. private is nil for a public key.
 type parsedKey struct {
 	private *PrivateKey
 	public  PublicKey
@@ -140,7 +140,7 @@ func pemBlocks(data []byte) ([]*pem.Block, error) {
 	return blocks, nil
 }
 
-// parseBlock keeps the parsers' own words out of its errors, so that no byte of a key can be in them.
+// parseBlock returns the key of a block. Its errors do not include those of package x509, which could contain key material.
 func parseBlock(block *pem.Block) (parsedKey, error) {
 	if block.Type == "ENCRYPTED PRIVATE KEY" || strings.Contains(block.Headers["Proc-Type"], "ENCRYPTED") {
 		return parsedKey{}, ErrEncryptedKey
@@ -197,8 +197,7 @@ func contains(keys []PublicKey, key PublicKey) bool {
 	return false
 }
 
-// LoadPrivate reads the one private key of a PEM file, see ParsePrivatePEM. The error names the file, and is
-// fs.ErrNotExist if there is none.
+// LoadPrivate is ParsePrivatePEM for a file. The error names the file, and is fs.ErrNotExist if the file is missing.
 func LoadPrivate(path string) (*PrivateKey, error) {
 	data, err := files.Read(path, MaxFileSize)
 	if err != nil {
@@ -211,7 +210,7 @@ func LoadPrivate(path string) (*PrivateKey, error) {
 	return key, nil
 }
 
-// LoadPublic reads every key of a PEM file, see ParsePublicPEM. The error names the file.
+// LoadPublic is ParsePublicPEM for a file. The error names the file.
 func LoadPublic(path string) ([]PublicKey, error) {
 	data, err := files.Read(path, MaxFileSize)
 	if err != nil {
@@ -224,9 +223,8 @@ func LoadPublic(path string) ([]PublicKey, error) {
 	return keys, nil
 }
 
-// Save writes the key to a new PKCS#8 file of mode 0600. An existing file is left as it is and reported as
-// fs.ErrExist: to lose a signing key is to invalidate every token it signed. The file appears whole or not at all,
-// also after a crash; of two processes that save to one path, one succeeds.
+// Save writes the key to a new PKCS#8 file of mode 0600. If the file exists, Save does not change it and returns
+// fs.ErrExist, because all tokens that a lost key signed would become invalid. See files.Create.
 func (k *PrivateKey) Save(path string) error {
 	data, err := k.MarshalPEM()
 	if err != nil {

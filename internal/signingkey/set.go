@@ -11,20 +11,21 @@ import (
 	josejson "github.com/go-jose/go-jose/v4/json"
 )
 
-// Set is one signer, if any, and the public keys accepted. It never changes, so it is safe for concurrent use; to
-// rotate is to put another Set in its place.
+// Set is the key that signs, if any, and the public keys that are accepted. It never changes, so it is safe for concurrent
+// use. To rotate keys, a KeySource returns another Set.
 type Set struct {
 	signer *PrivateKey
 	keys   []PublicKey
 	byID   map[string][]PublicKey
-	// thumbprints tells keys apart by what they are: a foreign issuer may give two keys one name.
+	// thumbprints are those of all keys. Unlike IDs they are unique: another issuer may give two keys one name.
 	thumbprints map[string]struct{}
 	jwks        []byte
 }
 
-// NewSet makes a set that signs with signer, which may be nil, and accepts its public half and the keys given.
-// Listing the signer's public half says that others sign with it as well: then both forms of its ECDSA signatures are
-// accepted (see PublicKey.Verify). Duplicates are dropped. A set without any key is refused with ErrNoKey, one of over MaxKeys with ErrTooManyKeys.
+// NewSet returns a set that signs with signer, which may be nil, and accepts the public half of signer and the keys in
+// accepted. If accepted contains the public half of signer, other programs sign with that key as well, and both forms of
+// its ECDSA signatures are accepted (see PublicKey.Verify). Duplicates are dropped. The error is ErrNoKey if there is no key,
+// and ErrTooManyKeys if there are more than MaxKeys.
 func NewSet(signer *PrivateKey, accepted ...PublicKey) (*Set, error) {
 	var keys []PublicKey
 	if signer != nil {
@@ -74,11 +75,11 @@ func (s *Set) Current() *Set { return s }
 // Signer returns the key that signs, or nil.
 func (s *Set) Signer() *PrivateKey { return s.signer }
 
-// Keys returns the keys accepted, the signer's first.
+// Keys returns the accepted keys, that of the signer first.
 func (s *Set) Keys() []PublicKey { return slices.Clone(s.keys) }
 
-// Find returns the keys a token with this `kid` may be signed with: all, if it has none; else those of that name, or
-// failing those the ones a foreign JWKS gave no name. The caller must not change the result.
+// Find returns the keys that may have signed a token with this kid: all keys if kid is empty, else the keys with this ID
+// or, if there are none, the keys without an ID from a JWKS. The caller must not change the result.
 func (s *Set) Find(kid string) []PublicKey {
 	if kid == "" {
 		return s.keys
@@ -89,13 +90,13 @@ func (s *Set) Find(kid string) []PublicKey {
 	return s.byID[""]
 }
 
-// Accepts reports whether this very key is in the set, whatever its name.
+// Accepts reports whether the key is in the set, whatever its ID.
 func (s *Set) Accepts(key PublicKey) bool {
 	_, ok := s.thumbprints[key.thumbprint]
 	return ok
 }
 
-// JWKS returns the accepted keys as a JSON Web Key Set (RFC 7517): public halves only, each with use, alg and kid.
+// JWKS returns the accepted public keys as a JSON Web Key Set (RFC 7517), each with use, alg and kid.
 func (s *Set) JWKS() []byte { return bytes.Clone(s.jwks) }
 
 func marshalJWKS(keys []PublicKey) ([]byte, error) {
@@ -110,12 +111,12 @@ func marshalJWKS(keys []PublicKey) ([]byte, error) {
 	return data, nil
 }
 
-// ErrNotJWKS says that a document is not a JSON Web Key Set.
+// ErrNotJWKS reports that a document is not a JSON Web Key Set.
 var ErrNotJWKS = errors.New("not a JSON Web Key Set")
 
-// ParseJWKS reads the key set of any issuer, for verification only: the Set has no signer. Names are kept as given.
-// Keys this package cannot use, and keys not meant for signatures, are passed over as RFC 7517 section 5 asks; if none
-// is left the error is ErrNoKey. Input over MaxFileSize bytes or MaxKeys keys is refused.
+// ParseJWKS returns the key set of any issuer. The Set has no signer, and its keys keep their IDs. Keys that this package
+// cannot use, or that are not for signatures, are skipped, as RFC 7517 section 5 requires. If no key is left, the error is
+// ErrNoKey. data may have MaxFileSize bytes and MaxKeys keys.
 func ParseJWKS(data []byte) (*Set, error) {
 	if len(data) > MaxFileSize {
 		return nil, ErrTooLarge

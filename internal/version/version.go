@@ -1,5 +1,5 @@
-// Package version tells which Lanyard this program is, and which Kubernetes it
-// speaks, from what the Go toolchain has recorded in the binary.
+// Package version returns the version of this program, and of the Kubernetes API that it serves, from the build information
+// in the binary.
 package version
 
 import (
@@ -8,26 +8,25 @@ import (
 	"strings"
 )
 
-// kubernetesModule is the library whose version says which Kubernetes is
-// served: its v0.37.2 is part of Kubernetes v1.37.2.
+// kubernetesModule is the library whose version determines the Kubernetes version: its v0.37.2 is part of Kubernetes v1.37.2.
 const (
 	kubernetesModule  = "k8s.io/apiserver"
-	kubernetesRelease = "v1.37.0" // where the toolchain has recorded no modules
+	kubernetesRelease = "v1.37.0" // if the build information has no modules
 )
 
-// The states of the source tree, in Kubernetes' words.
+// States of the source tree, as Kubernetes names them.
 const (
 	clean = "clean"
 	dirty = "dirty"
 )
 
-// commitLength is how much of a commit a user agent names.
+// commitLength is the number of digits of a commit in a user agent.
 const commitLength = 7
 
-// Build describes a binary. What the toolchain did not record, as in a build
-// outside a git checkout, is empty.
+// Build describes a binary. Fields that the build information lacks are empty, for example after a build outside a git
+// checkout.
 type Build struct {
-	Lanyard    string `json:"lanyard"` // "(devel)" if it is no release
+	Lanyard    string `json:"lanyard"` // "(devel)" unless it is a release
 	Commit     string `json:"commit,omitempty"`
 	TreeState  string `json:"treeState,omitempty"`  // "clean" or "dirty"
 	CommitDate string `json:"commitDate,omitempty"` // RFC 3339
@@ -36,7 +35,7 @@ type Build struct {
 	Platform   string `json:"platform"`
 }
 
-// Current describes the running program.
+// Current returns the description of the running program.
 func Current() Build {
 	info, ok := debug.ReadBuildInfo()
 	if !ok {
@@ -76,15 +75,14 @@ func describe(info *debug.BuildInfo) Build {
 	return b
 }
 
-// MajorMinor are the first two numbers of the Kubernetes release.
+// MajorMinor returns the first two numbers of the Kubernetes version.
 func (b Build) MajorMinor() (major, minor string) {
 	parts := strings.SplitN(strings.TrimPrefix(b.Kubernetes, "v"), ".", 3)
 	return parts[0], parts[1]
 }
 
-// UserAgent is what lanyard's own clients call themselves, in the form of
-// client-go's default. That default cannot be used: it names the version and
-// the commit of client-go that the linker was told, which nobody tells it.
+// UserAgent returns the user agent of lanyard's clients, in the form of client-go's default. The default itself contains a
+// version and a commit that only Kubernetes' own build sets.
 func (b Build) UserAgent() string {
 	commit := b.Commit[:min(len(b.Commit), commitLength)]
 	if commit == "" {
