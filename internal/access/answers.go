@@ -11,18 +11,16 @@ import (
 	"lanyard.dev/internal/rbac"
 )
 
-// Holders are the subjects that a policy allows something.
+// Holders are the subjects whom a policy allows a request.
 type Holders struct {
 	Verb   string `json:"verb"`
 	Target Target `json:"target"`
-	// Grants are ordered by subject; one that is allowed in several ways is
-	// there several times.
+	// Grants are ordered by subject. A subject that several bindings allow is listed for each.
 	Grants []Via    `json:"grants"`
 	Notes  []string `json:"notes,omitempty"`
 }
 
-// WhoCan returns each subject, as the bindings name it, that may do something:
-// users and accounts by name, groups without their members.
+// WhoCan returns each subject in a binding that may do verb with the target. Groups are listed, not their members.
 func (p *Policy) WhoCan(verb string, t Target) Holders {
 	req := (&Subject{}).request(verb, &t)
 	found := search{request: req, named: t.Name != "", roles: map[rbac.Ref]verdict{}, dangling: map[rbac.Ref]bool{}, unread: map[rbac.Ref]bool{}, policy: p}
@@ -38,21 +36,21 @@ func (p *Policy) WhoCan(verb string, t Target) Holders {
 	}
 }
 
-// search sorts grants by whether they allow.
+// search collects the grants that allow a request, and those that come close.
 type search struct {
 	request rbac.Request
 	named   bool
-	// roles holds what is known of a role, which many bindings may grant.
+	// roles are the results by role, since many bindings may grant a role.
 	roles    map[rbac.Ref]verdict
 	allowing []Via
-	limited  []Via // to some names, where none is asked for
+	limited  []Via // grants for some names only, if the request has no name
 	dangling map[rbac.Ref]bool
-	unread   map[rbac.Ref]bool // bindings of roles that could not be read
+	unread   map[rbac.Ref]bool // bindings whose role could not be read
 	policy   *Policy
 }
 
 type verdict struct {
-	rules   []rbacv1.PolicyRule // that allow
+	rules   []rbacv1.PolicyRule // the rules that allow the request
 	limited bool
 }
 
@@ -92,13 +90,13 @@ func (s *search) notes() (notes []string) {
 	return notes
 }
 
-// holdsAt tells whether a grant holds where the target is.
+// holdsAt reports whether a grant applies in the namespace of the target.
 func holdsAt(g *rbac.Grant, t *Target) bool {
 	ns := g.Binding.Namespace
 	return ns == "" || t.Path == "" && ns == t.Namespace
 }
 
-// unlimited returns the rules as they would be without names.
+// unlimited returns the rules without their resource names.
 func unlimited(rules []rbacv1.PolicyRule) []rbacv1.PolicyRule {
 	out := make([]rbacv1.PolicyRule, len(rules))
 	for i, r := range rules {
@@ -115,40 +113,37 @@ func counted(n int, one, many string) string {
 	return fmt.Sprintf("%d %s", n, many)
 }
 
-// Permissions are all that a policy grants a subject.
+// Permissions are what a policy allows a subject.
 type Permissions struct {
 	Subject Subject `json:"subject"`
-	// Namespace is the only one asked about; empty for all.
+	// Namespace is the namespace that was asked about; empty for all.
 	Namespace string `json:"namespace,omitempty"`
-	// Unasked is set where the API server allows everything without asking
-	// the policy.
+	// Unasked is set if the API server allows the subject everything without RBAC.
 	Unasked     bool         `json:"withoutRBAC,omitempty"`
 	Permissions []Permission `json:"permissions"`
 	Notes       []string     `json:"notes,omitempty"`
 }
 
-// Permission is what may be done with one resource or path somewhere, by all
-// bindings that add to it.
+// Permission is what a subject may do with one resource or path in one namespace, by all its bindings together.
 type Permission struct {
-	// Namespace is where it holds; empty for everywhere.
+	// Namespace is where the permission applies; empty for everywhere.
 	Namespace string `json:"namespace,omitempty"`
-	// APIGroups and Resources have one item each, but for a rule with so many
-	// that it is kept whole. Both are empty for paths.
+	// APIGroups and Resources have one item each, unless a rule has more than maxPieces combinations of them. Both are empty
+	// for paths.
 	APIGroups       []string `json:"apiGroups,omitempty"`
 	Resources       []string `json:"resources,omitempty"`
 	ResourceNames   []string `json:"resourceNames,omitempty"`
 	NonResourceURLs []string `json:"nonResourceURLs,omitempty"`
 	Verbs           []string `json:"verbs"`
-	// Via is empty where the bindings are not known.
+	// Via is empty if the bindings are unknown.
 	Via []Via `json:"via"`
 }
 
-// maxPieces is the number of combinations of group and resource up to which a
-// rule is taken apart.
+// maxPieces is the number of combinations of group and resource up to which a rule is divided into Permissions.
 const maxPieces = 4096
 
-// List returns what a subject may do in a namespace: what is granted there and everywhere. An empty namespace stands for
-// all. What one grant allows and another allows too is listed with both.
+// List returns what a subject may do in a namespace, by bindings there and by ClusterRoleBindings. An empty namespace means
+// all. A permission that several bindings grant is listed with all of them.
 func (p *Policy) List(s Subject, namespace string) Permissions {
 	out := Permissions{Subject: s, Namespace: namespace, Unasked: s.isMaster(), Permissions: []Permission{}}
 	if out.Unasked {
@@ -170,8 +165,8 @@ func (p *Policy) List(s Subject, namespace string) Permissions {
 	return out
 }
 
-// ListRules returns what rules allow that an API server says a subject has in a namespace. It says neither which bindings
-// grant them nor which of them hold elsewhere.
+// ListRules returns what the rules of a SelfSubjectRulesReview allow in a namespace. Such rules do not say which bindings
+// grant them, or which of them apply elsewhere too.
 func ListRules(s Subject, namespace string, rules []rbacv1.PolicyRule) Permissions {
 	merged := map[string]*Permission{}
 	for i := range rules {
@@ -184,7 +179,7 @@ func ListRules(s Subject, namespace string, rules []rbacv1.PolicyRule) Permissio
 	return Permissions{Subject: s, Namespace: namespace, Permissions: sorted(merged)}
 }
 
-// sorted returns permissions in the order in which they are shown.
+// sorted returns permissions in the order of the output.
 func sorted(merged map[string]*Permission) []Permission {
 	out := make([]Permission, 0, len(merged))
 	for _, m := range merged {
@@ -196,7 +191,7 @@ func sorted(merged map[string]*Permission) []Permission {
 	return out
 }
 
-// merge adds what a grant gives to what is there.
+// merge adds the rules of a grant.
 func merge(merged map[string]*Permission, g *rbac.Grant) {
 	via := viaOf(g, nil)
 	for i := range g.Rules {
@@ -204,7 +199,7 @@ func merge(merged map[string]*Permission, g *rbac.Grant) {
 	}
 }
 
-// mergeRule adds a rule that holds in a namespace, by a grant if one is known.
+// mergeRule adds a rule that applies in a namespace. via is the grant, or nil if it is unknown.
 func mergeRule(merged map[string]*Permission, r *rbacv1.PolicyRule, namespace string, via *Via) {
 	for _, piece := range pieces(r, namespace) {
 		key := piece.key()
@@ -220,8 +215,7 @@ func mergeRule(merged map[string]*Permission, r *rbacv1.PolicyRule, namespace st
 	}
 }
 
-// pieces takes a rule apart, without its verbs. A path is in no namespace, so
-// that none is granted there.
+// pieces divides a rule into Permissions without verbs. Paths are in no namespace, so a grant in a namespace gives none.
 func pieces(r *rbacv1.PolicyRule, namespace string) []Permission {
 	var out []Permission
 	names := slices.Sorted(slices.Values(r.ResourceNames))
@@ -251,7 +245,7 @@ func (p *Permission) key() string {
 	return strings.Join(parts, "\x01")
 }
 
-// joinVerbs keeps each verb once; "*" stands for all.
+// joinVerbs returns the union of two lists of verbs; "*" replaces all others.
 func joinVerbs(have, more []string) []string {
 	have = slices.Clone(have)
 	for _, v := range more {
@@ -265,7 +259,7 @@ func joinVerbs(have, more []string) []string {
 	return have
 }
 
-// usualVerbs is the order in which people say them.
+// usualVerbs are verbs in the usual order.
 var usualVerbs = [...]string{"get", "list", "watch", "create", "update", "patch", "delete", "deletecollection"}
 
 func compareVerbs(a, b string) int {

@@ -11,18 +11,18 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 )
 
-// Catalog knows resources by the names people call them, and what a rule may name. Its resources are ordered: those that
-// an API server serves, the core group first and then in the server's order; those that Kubernetes is known to have; those
-// that only rules name. Where a name means several, the first counts.
+// Catalog finds resources by the names that users write: plural, singular or short. Its resources are in this order: those
+// that an API server serves, the core group first and then in the server's order; those that Kubernetes is known to have;
+// those that only rules name. If a name means several resources, the first counts.
 type Catalog struct {
 	resources []resource
-	// served says that an API server was asked.
+	// served is set if the catalog comes from the discovery documents of an API server.
 	served bool
-	// rules yields the rules of the policy that is asked; nil for none.
+	// rules yields the rules of the policy; nil for none.
 	rules iter.Seq[*rbacv1.PolicyRule]
 }
 
-// origin says how a catalog comes to know a resource.
+// origin is where a catalog knows a resource from.
 type origin uint8
 
 const (
@@ -39,8 +39,8 @@ type resource struct {
 	from                 origin
 }
 
-// NewCatalog makes a catalog of what an API server says it serves and, after that, of what Builtin knows besides. The order
-// is that of groups and of their versions, except that the core group comes first; lists may come in any order.
+// NewCatalog returns a catalog of the resources that an API server serves, followed by those of Builtin that it does not
+// serve. groups gives the order, except that the core group comes first. lists may be in any order.
 func NewCatalog(groups []*metav1.APIGroup, lists []*metav1.APIResourceList) *Catalog {
 	c := Builtin()
 	c.served = true
@@ -63,7 +63,7 @@ func NewCatalog(groups []*metav1.APIGroup, lists []*metav1.APIResourceList) *Cat
 	return c
 }
 
-// inOrder sorts lists by the place of their group and version in groups.
+// inOrder sorts lists by the position of their group and version in groups.
 func inOrder(groups []*metav1.APIGroup, lists []*metav1.APIResourceList) []*metav1.APIResourceList {
 	place := map[string]int{}
 	for _, g := range groups {
@@ -107,11 +107,11 @@ func (c *Catalog) addServed(gv schema.GroupVersion, list []metav1.APIResource) {
 	}
 }
 
-// Learn makes the catalog know what the rules of a policy name besides: resources, subresources and verbs. The catalog of
-// an API server, too, does not know all of them: no discovery document has nodes/metrics or the verb use.
+// Learn adds the resources, subresources and verbs that the rules of a policy name. An API server does not list all of
+// them: no discovery document has nodes/metrics or the verb use.
 func (c *Catalog) Learn(p *Policy) { c.rules = p.eachRule }
 
-// ruled reports whether a rule is as match says.
+// ruled reports whether match returns true for a rule of the policy.
 func (c *Catalog) ruled(match func(*rbacv1.PolicyRule) bool) bool {
 	if c.rules == nil {
 		return false
@@ -125,8 +125,8 @@ func (c *Catalog) ruled(match func(*rbacv1.PolicyRule) bool) bool {
 }
 
 // ruledGroups returns the API groups for which a rule names a resource or one of its subresources, the core group first.
-// A group whose resources are known is left out, since a rule may list groups and resources that do not go together; so is
-// the wildcard. If no other group is left, those count, and the wildcard alone stands for the core group.
+// Groups whose resources are known are left out, because a rule may list groups and resources that do not belong together;
+// if no other group is left, they are returned. The wildcard is left out; if it is alone, it means the core group.
 func (c *Catalog) ruledGroups(name string) []string {
 	groups := map[string]bool{}
 	c.ruled(func(r *rbacv1.PolicyRule) bool {
@@ -163,8 +163,8 @@ func (c *Catalog) at(group, name string) *resource {
 	return nil
 }
 
-// called returns the resources that go by name, those whose own name it is first, and after them those that only rules
-// name so. They are of the group if one is given.
+// called returns the resources with this name: first by their plural name, then by other names, then those that only rules
+// name. If grouped is set, they are all of that API group.
 func (c *Catalog) called(name, group string, grouped bool) []resource {
 	var exact, other, only []resource
 	for _, r := range c.resources {
@@ -192,9 +192,9 @@ func (r *resource) addSubresources(more ...string) {
 	}
 }
 
-// hasSubresource reports whether r is known to have a subresource, or a rule names it. Kubernetes asks for the subresource
-// finalizers of any resource, of owners that block deletion. What only rules name may have a status and a scale, as any
-// custom resource may.
+// hasSubresource reports whether r is known to have a subresource, or a rule names it. Every resource has finalizers:
+// Kubernetes authorizes an owner that blocks deletion by it. A resource that only rules name may have status and scale, as
+// a custom resource may.
 func (c *Catalog) hasSubresource(r *resource, sub string) bool {
 	switch {
 	case sub == "finalizers", slices.Contains(r.subresources, sub), r.anySubresource():
@@ -208,12 +208,15 @@ func (c *Catalog) hasSubresource(r *resource, sub string) bool {
 	})
 }
 
-// anySubresource reports whether all that follows the resource is a subresource, as the keys of userextras are.
+// anySubresource reports whether any text is a subresource of r. The keys of userextras are.
 func (r *resource) anySubresource() bool { return slices.Contains(r.subresources, "*") }
 
-// builtin lists Kubernetes' own resources for when there is no API server to
-// ask, and the subresources that rules name and no discovery document does: those a node authorizes by. A line is
-// group (core is "-"), name, scope (n or c), aliases, subresources; a subresource "*" stands for any.
+// builtin lists Kubernetes' own resources, for policies in files, and the subresources that rules name but no discovery
+// document does, such as those by which a node authorizes. A line is group ("-" for core), name, scope (n or c), aliases,
+// subresources; the subresource "*" means any.
+//
+// The list does not follow from the tables of package api: a policy in files is that of any cluster, so it also names
+// resources that this server does not serve.
 const builtin = `
 - pods n pod,po attach,binding,ephemeralcontainers,eviction,exec,log,portforward,proxy,resize,status
 - services n service,svc proxy,status
@@ -293,8 +296,7 @@ resource.k8s.io devicetaintrules c devicetaintrule status
 storagemigration.k8s.io storageversionmigrations c storageversionmigration,svm status
 `
 
-// impersonated lists what is only ever named by impersonation in one of the constrained modes, whose verbs start with
-// "impersonate:".
+// impersonated lists the resources that exist only for constrained impersonation, whose verbs start with "impersonate:".
 const impersonated = `
 authentication.k8s.io users c user
 authentication.k8s.io groups c group

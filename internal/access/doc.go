@@ -1,12 +1,10 @@
-// Package access tells why a policy allows or denies, who it allows, and what
-// it allows someone.
+// Package access explains a policy: why it allows or denies a request, whom it allows something, and what it allows a
+// subject.
 //
-// Its answers come from an [rbac.Index], the one that authorizes requests, and
-// from [rbac.RuleAllows], the test that index is made of: what is explained
-// here is what would be decided. It also reads policy objects from manifests,
-// without those that an API server would refuse, and what people call resources.
+// The answers come from an [rbac.Index], which also authorizes requests, and from [rbac.RuleAllows], so an explanation
+// agrees with the decision. The package also reads policy objects from manifests, without those that an API server would
+// refuse, and resolves the names that users write for resources.
 //
-// It knows nothing of clusters, of kubeconfigs, nor of how answers are printed.
-// Nor does it know of anything that allows beside RBAC, save that the group
-// system:masters is never asked about.
+// It does not know clusters, kubeconfigs, or how answers are printed. Of other authorization than RBAC it knows only that
+// the group system:masters is allowed everything.
 package access

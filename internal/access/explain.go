@@ -11,7 +11,7 @@ import (
 	"lanyard.dev/internal/rbac"
 )
 
-// Question is whether a subject may do something.
+// Question asks whether a subject may do verb with a target.
 type Question struct {
 	Subject Subject
 	Verb    string
@@ -21,29 +21,29 @@ type Question struct {
 // Explanation is the answer to a Question, and the reasons for it.
 type Explanation struct {
 	Allowed bool `json:"allowed"`
-	// Unknown is set, and Allowed is not, where the part of the policy that could be read decides nothing.
+	// Unknown is set, and Allowed is not, if the part of the policy that could be read does not decide the question.
 	Unknown bool    `json:"unknown,omitempty"`
 	Subject Subject `json:"subject"`
 	Verb    string  `json:"verb"`
 	Target  Target  `json:"target"`
-	// Unasked is set where the API server allows without asking the policy.
+	// Unasked is set if the API server allows the request without RBAC.
 	Unasked bool `json:"withoutRBAC,omitempty"`
-	// Ways are the requests by which an object of a given name is created.
+	// Ways are the requests that create an object of a given name.
 	Ways []Way `json:"ways,omitempty"`
-	// Grants are all bindings that allow, not only the one a decision names.
+	// Grants are all bindings that allow the request. A decision names only one.
 	Grants []Via `json:"grants,omitempty"`
-	// Misses say, for a denial, what is closest to allowing.
+	// Misses are, for a denial, the grants that come closest to allowing the request.
 	Misses []Miss   `json:"nearestMisses,omitempty"`
 	Notes  []string `json:"notes,omitempty"`
 }
 
-// Way is one kind of request that does what is asked about, and whether it is allowed.
+// Way is a kind of request for what the question asks, and whether it is allowed.
 type Way struct {
 	Text    string `json:"text"`
 	Allowed bool   `json:"allowed"`
 }
 
-// Explain answers a question: as an API server answers a SubjectAccessReview with the attributes of the target.
+// Explain answers a question as an API server answers a SubjectAccessReview with the attributes of the target.
 func (p *Policy) Explain(q Question) Explanation {
 	req := q.Subject.request(q.Verb, &q.Target)
 	out := Explanation{Subject: q.Subject, Verb: q.Verb, Target: q.Target, Allowed: p.allows(&q.Subject, req)}
@@ -71,9 +71,9 @@ func (p *Policy) allows(s *Subject, req rbac.Request) bool {
 	return s.isMaster() || p.index.Authorize(req).Allowed
 }
 
-// ways returns, for the creation of an object of a given name, what each request that does it is authorized by. A POST
-// carries the name in its body and is authorized without it, so that no rule with resourceNames allows it. A PATCH of
-// server-side apply carries it in its path; if the object does not exist, create is authorized too, with the name.
+// ways returns the requests that create an object of a given name. A POST has the name in its body and is authorized without
+// it, so no rule with resourceNames allows it. A PATCH of server-side apply has the name in its path; if the object does not
+// exist, create is authorized too, with the name.
 func (p *Policy) ways(q *Question) []Way {
 	if q.Verb != "create" || q.Target.Name == "" || q.Target.Subresource != "" || q.Target.Path != "" {
 		return nil
@@ -93,7 +93,7 @@ func (p *Policy) ways(q *Question) []Way {
 	}
 }
 
-// nameNotes says which requests name an object where the verb is one that seldom does.
+// nameNotes returns a note if requests with the verb seldom or never name an object.
 func nameNotes(q *Question) []string {
 	if q.Target.Name == "" || q.Target.Subresource != "" || q.Target.Path != "" {
 		return nil
@@ -124,32 +124,31 @@ func (p *Policy) grants(req rbac.Request) []Via {
 
 // Reasons why a grant does not allow a request.
 const (
-	MissVerb      = "verb"      // it has other verbs
-	MissGroup     = "apiGroup"  // it has the resource in another API group
-	MissResource  = "resource"  // it has the resource but not the subresource, or the other way round; or a path near by
+	MissVerb      = "verb"      // it grants other verbs
+	MissGroup     = "apiGroup"  // it grants the resource in another API group
+	MissResource  = "resource"  // it grants the resource without the subresource, or the subresource alone; or a similar path
 	MissName      = "name"      // it is limited to other names
-	MissNamespace = "namespace" // it holds in another namespace, or in one only
-	MissRole      = "role"      // the role it refers to does not exist, or could not be read
+	MissNamespace = "namespace" // it applies in another namespace, or in one only
+	MissRole      = "role"      // its role does not exist, or could not be read
 )
 
 const (
-	// farthest is how many things a grant may lack to be shown at all.
+	// farthest is how many things a grant may lack and still be a miss.
 	farthest = 2
-	// maxMisses bounds what is shown.
+	// maxMisses is the limit for the misses of an explanation.
 	maxMisses = 50
 )
 
 // Miss is a grant of the subject that almost allows.
 type Miss struct {
-	// Lacks are the reasons, one of the Miss constants each.
+	// Lacks are the reasons: Miss constants.
 	Lacks []string `json:"lacks"`
-	// Text says it in words.
+	// Text describes the reasons.
 	Text string `json:"text"`
 	Via
 }
 
-// misses returns the subject's grants that lack least, and how many more lack
-// as little.
+// misses returns the subject's grants that lack the fewest things, and how many further grants lack as few.
 func (p *Policy) misses(q *Question, req rbac.Request) (nearest []Miss, more int) {
 	var all []Miss
 	for g := range p.index.Grants() {
@@ -170,8 +169,8 @@ func (p *Policy) misses(q *Question, req rbac.Request) (nearest []Miss, more int
 	return all, 0
 }
 
-// missesOf tells how one grant misses: for each thing that a rule of it lacks
-// alone, all such rules together; for rules that lack more, each by itself.
+// missesOf returns the misses of one grant. Rules that lack the same single thing are one miss; a rule that lacks more is a
+// miss by itself.
 func (p *Policy) missesOf(g *rbac.Grant, q *Question, req rbac.Request) []Miss {
 	where := namespaceMiss(g, q)
 	if g.Dangling {
@@ -188,16 +187,16 @@ func (p *Policy) missesOf(g *rbac.Grant, q *Question, req rbac.Request) []Miss {
 			alone[lacks[0]] = append(alone[lacks[0]], g.Rules[i])
 		default:
 			rules := g.Rules[i : i+1]
-			out = append(out, newMiss(g, rules, append(wordAll(lacks, rules, q), where...)))
+			out = append(out, newMiss(g, rules, append(describeLacks(lacks, rules, q), where...)))
 		}
 	}
 	for kind, rules := range alone {
-		out = append(out, newMiss(g, rules, append(wordAll([]string{kind}, rules, q), where...)))
+		out = append(out, newMiss(g, rules, append(describeLacks([]string{kind}, rules, q), where...)))
 	}
 	return out
 }
 
-// lack is one thing missing, and how to say it.
+// lack is a thing that a grant lacks, and its description.
 type lack struct{ kind, text string }
 
 func newMiss(g *rbac.Grant, rules []rbacv1.PolicyRule, lacks []lack) Miss {
@@ -211,7 +210,7 @@ func newMiss(g *rbac.Grant, rules []rbacv1.PolicyRule, lacks []lack) Miss {
 	return m
 }
 
-// namespaceMiss is empty for a grant that holds where the question is asked.
+// namespaceMiss returns nothing for a grant that applies in the namespace of the question.
 func namespaceMiss(g *rbac.Grant, q *Question) []lack {
 	granted := g.Binding.Namespace
 	switch {
@@ -230,8 +229,8 @@ func namespaceMiss(g *rbac.Grant, q *Question) []lack {
 // every matches any verb, group, resource or path.
 var every = []string{"*"}
 
-// lacksOf takes one part of the rule at a time as it is, and the others as if
-// they matched everything.
+// lacksOf tests each part of the rule with the other parts replaced by wildcards. near is false if the rule has nothing in
+// common with the request.
 func lacksOf(r *rbacv1.PolicyRule, req rbac.Request) (lacks []string, near bool) {
 	if !req.ResourceRequest {
 		return lacksOfPath(r, req)
@@ -278,7 +277,7 @@ func nearResource(resource string, req *rbac.Request) bool {
 	return granted == asked
 }
 
-// nearPath tells whether one path lies below the other.
+// nearPath reports whether one path is below the other.
 func nearPath(url, path string) bool {
 	url = strings.TrimRight(url, "*/")
 	path = strings.TrimRight(path, "*/")
@@ -288,16 +287,16 @@ func nearPath(url, path string) bool {
 	return url == path || strings.HasPrefix(url, path+"/") || strings.HasPrefix(path, url+"/")
 }
 
-func wordAll(kinds []string, rules []rbacv1.PolicyRule, q *Question) []lack {
+func describeLacks(kinds []string, rules []rbacv1.PolicyRule, q *Question) []lack {
 	var out []lack
 	for _, kind := range kinds {
-		out = append(out, lack{kind, word(kind, rules, q)})
+		out = append(out, lack{kind, describeLack(kind, rules, q)})
 	}
 	return out
 }
 
-// word says what the rules have in place of what is asked.
-func word(kind string, rules []rbacv1.PolicyRule, q *Question) string {
+// describeLack describes what the rules grant instead of what the question asks.
+func describeLack(kind string, rules []rbacv1.PolicyRule, q *Question) string {
 	has := func(of func(rbacv1.PolicyRule) []string) string { return listed(rules, of) }
 	switch kind {
 	case MissVerb:
@@ -328,7 +327,7 @@ func word(kind string, rules []rbacv1.PolicyRule, q *Question) string {
 	return fmt.Sprintf("has %s, not %s", near, q.Target.joined())
 }
 
-// listed names each item once, and at most a few.
+// listed returns the items, each once, and at most eight.
 func listed(rules []rbacv1.PolicyRule, of func(rbacv1.PolicyRule) []string) string {
 	const most = 8
 	var items []string

@@ -21,22 +21,20 @@ const (
 	authorityLife = 10 * 365 * 24 * time.Hour
 	leafLife      = 365 * 24 * time.Hour
 
-	// backdate lets clients whose clocks are a little behind accept a
-	// certificate that was just made.
+	// backdate is the age of a new certificate, so that clients whose clocks are slow accept it.
 	backdate = 5 * time.Minute
 )
 
 // Authority is a CA that signs serving and client certificates.
 type Authority struct {
 	pair *Pair
-	// earliest is from when on certificates are valid at the earliest; zero leaves it at the usual backdating.
+	// earliest is the earliest start of the validity of a certificate; zero means that of backdate.
 	earliest time.Time
 }
 
-// EnsureAuthority loads the CA from the two files. If neither exists it makes
-// one called name, valid for ten years from now; if only the key does, as
-// after a start that was killed between the two, it completes it. A file that
-// is corrupt, expired or of another pair is reported, never replaced.
+// EnsureAuthority loads the CA from the two files. If neither exists, it makes a CA with that name, valid for ten years. If
+// only the key exists, because a start was killed between writing the two, it makes the certificate. It returns an error
+// about a file that is corrupt, expired or not of the pair, and does not replace it.
 func EnsureAuthority(certFile, keyFile, name string, now time.Time) (*Authority, error) {
 	pair, err := loadPair(certFile, keyFile)
 	if err == nil {
@@ -51,7 +49,7 @@ func EnsureAuthority(certFile, keyFile, name string, now time.Time) (*Authority,
 	return createAuthority(certFile, keyFile, name, now)
 }
 
-// lostKey is called when there is a certificate, but err if it is unreadable.
+// lostKey returns the error for a certificate whose key is missing. err is the error of reading the certificate.
 func lostKey(certFile, keyFile string, err error) error {
 	if err != nil {
 		return err
@@ -95,7 +93,7 @@ func selfSign(key *ecdsa.PrivateKey, name string, now time.Time) (*Pair, error) 
 	return newPair(der, key)
 }
 
-// keyID identifies a CA's key to those who verify; see RFC 7093, section 2.
+// keyID returns the subject key identifier of a CA's key (RFC 7093, section 2).
 func keyID(key *ecdsa.PrivateKey) ([]byte, error) {
 	public, err := key.PublicKey.Bytes()
 	if err != nil {
@@ -122,7 +120,7 @@ func usable(pair *Pair, certFile, keyFile string, now time.Time) (*Authority, er
 		fmt.Sprintf("check this machine's clock, or move %s and %s away and start again; clients then need the new ca.crt", certFile, keyFile))
 }
 
-// From returns the same CA, whose certificates are valid from earliest on and no sooner: those of before are made anew.
+// From returns the same CA with an earliest start of validity. The Ensure methods replace certificates that start earlier.
 func (a *Authority) From(earliest time.Time) *Authority {
 	return &Authority{pair: a.pair, earliest: earliest}
 }
@@ -134,13 +132,13 @@ func later(a, b time.Time) time.Time {
 	return a
 }
 
-// Certificate returns the CA's parsed certificate, which must not be changed.
+// Certificate returns the CA's certificate. The caller must not change it.
 func (a *Authority) Certificate() *x509.Certificate { return a.pair.cert }
 
-// CertPEM returns the CA's certificate, which must not be changed.
+// CertPEM returns the CA's certificate in PEM. The caller must not change it.
 func (a *Authority) CertPEM() []byte { return a.pair.CertPEM }
 
-// sign completes template with a new key and a signature.
+// sign returns a certificate from the template, with a new key.
 func (a *Authority) sign(template *x509.Certificate) (*Pair, error) {
 	key, err := newKey()
 	if err != nil {
@@ -171,16 +169,15 @@ func newTemplate(subject pkix.Name, life time.Duration, now time.Time) (*x509.Ce
 	}, nil
 }
 
-// Names is what a serving certificate vouches for.
+// Names are the names and addresses in a serving certificate.
 type Names struct {
 	DNS []string
 	IPs []net.IP
 }
 
-// ServingNames returns the names under which clients reach an API server on
-// this machine: localhost, the in-cluster names of the kubernetes service,
-// hostname, and address unless it is empty, unspecified (0.0.0.0, ::) or
-// already among them. Address is an IP address or a DNS name.
+// ServingNames returns the names by which clients connect to an API server on this machine: localhost, the in-cluster names
+// of the kubernetes service, hostname and address. address is an IP address or a DNS name; it is left out if it is empty or
+// unspecified (0.0.0.0, ::).
 func ServingNames(hostname, address string) Names {
 	names := Names{
 		DNS: []string{
@@ -205,12 +202,12 @@ func (n *Names) add(name string) {
 	}
 }
 
-// ascii tells whether x509 can encode name; some hosts are named otherwise.
+// ascii reports whether package x509 can encode a name. Some hosts have other names.
 func ascii(name string) bool {
 	return !strings.ContainsFunc(name, func(r rune) bool { return r <= ' ' || r > '~' })
 }
 
-// coveredBy tells whether cert vouches for all of n.
+// coveredBy reports whether cert contains all of n.
 func (n Names) coveredBy(cert *x509.Certificate) bool {
 	for _, name := range n.DNS {
 		if !slices.Contains(cert.DNSNames, name) {
@@ -225,18 +222,15 @@ func (n Names) coveredBy(cert *x509.Certificate) bool {
 	return true
 }
 
-// EnsureServing returns the serving certificate in the two files. It is
-// derived from the CA, so it is made anew when it is missing or damaged, was
-// signed by another CA, does not cover names, or has less than a third of its
-// life left.
+// EnsureServing returns the serving certificate in the two files. It makes a new one if the certificate is missing or
+// damaged, was signed by another CA, does not cover names, or has less than a third of its life left.
 func (a *Authority) EnsureServing(certFile, keyFile string, names Names, now time.Time) (*Pair, error) {
 	return a.ensure(certFile, keyFile, now, names.coveredBy, func() (*Pair, error) {
 		return a.NewServing(names, now)
 	})
 }
 
-// EnsureClient is EnsureServing for a client certificate; it is also made
-// anew when the subject differs.
+// EnsureClient is EnsureServing for a client certificate. It also makes a new one if the subject differs.
 func (a *Authority) EnsureClient(certFile, keyFile, name string, groups []string, now time.Time) (*Pair, error) {
 	same := func(cert *x509.Certificate) bool {
 		return cert.Subject.CommonName == name && sameSet(cert.Subject.Organization, groups)
@@ -246,7 +240,7 @@ func (a *Authority) EnsureClient(certFile, keyFile, name string, groups []string
 	})
 }
 
-// sameSet compares without order: DER sorts the values of a set.
+// sameSet compares without order, because DER sorts the values of a set.
 func sameSet(a, b []string) bool {
 	return slices.Equal(slices.Sorted(slices.Values(a)), slices.Sorted(slices.Values(b)))
 }
@@ -266,14 +260,13 @@ func (a *Authority) signed(cert *x509.Certificate) bool {
 	return bytes.Equal(cert.RawIssuer, a.pair.cert.RawSubject) && cert.CheckSignatureFrom(a.pair.cert) == nil
 }
 
-// fresh tells whether at least a third of cert's life is left.
+// fresh reports whether at least a third of the life of cert is left.
 func fresh(cert *x509.Certificate, now time.Time) bool {
 	life := cert.NotAfter.Sub(cert.NotBefore)
 	return !now.Before(cert.NotBefore) && cert.NotAfter.Sub(now) >= life/3
 }
 
-// EnsureNodeServing is EnsureServing for the agent of a node, which is reached under addresses and known by name and
-// groups.
+// EnsureNodeServing is EnsureServing for the agent of a node. The subject has name and groups.
 func (a *Authority) EnsureNodeServing(certFile, keyFile, name string, groups []string, addresses Names, now time.Time) (*Pair, error) {
 	fits := func(cert *x509.Certificate) bool {
 		return cert.Subject.CommonName == name && sameSet(cert.Subject.Organization, groups) && addresses.coveredBy(cert)
@@ -283,8 +276,7 @@ func (a *Authority) EnsureNodeServing(certFile, keyFile, name string, groups []s
 	})
 }
 
-// NewServing makes a certificate for a TLS server, valid for one year, but no
-// longer than the CA.
+// NewServing returns a new certificate for a TLS server, valid for one year but no longer than the CA.
 func (a *Authority) NewServing(names Names, now time.Time) (*Pair, error) {
 	return a.newServing(pkix.Name{CommonName: "lanyard-serving"}, names, now)
 }
@@ -300,9 +292,8 @@ func (a *Authority) newServing(subject pkix.Name, names Names, now time.Time) (*
 	return a.sign(template)
 }
 
-// NewClient makes a certificate for a TLS client, valid for one year, but no
-// longer than the CA. Kubernetes reads name as the user and groups as its
-// groups.
+// NewClient returns a new certificate for a TLS client, valid for one year but no longer than the CA. For Kubernetes, name is
+// the user and groups are its groups.
 func (a *Authority) NewClient(name string, groups []string, now time.Time) (*Pair, error) {
 	template, err := newTemplate(subjectOf(name, groups), leafLife, now)
 	if err != nil {
@@ -313,7 +304,7 @@ func (a *Authority) NewClient(name string, groups []string, now time.Time) (*Pai
 	return a.sign(template)
 }
 
-// subjectOf is how a certificate names a user and its groups.
+// subjectOf returns the subject for a user and its groups.
 func subjectOf(name string, groups []string) pkix.Name {
 	return pkix.Name{CommonName: name, Organization: groups}
 }

@@ -24,7 +24,7 @@ type Pair struct {
 	key  *ecdsa.PrivateKey
 }
 
-// Certificate returns the parsed certificate, which must not be changed.
+// Certificate returns the certificate. The caller must not change it.
 func (p *Pair) Certificate() *x509.Certificate { return p.cert }
 
 func newKey() (*ecdsa.PrivateKey, error) {
@@ -52,8 +52,7 @@ func newPair(der []byte, key *ecdsa.PrivateKey) (*Pair, error) {
 	}, nil
 }
 
-// write stores the key first: a key without its certificate can be given a
-// new one, while a certificate without its key is lost.
+// write writes the key first: a new certificate can be made for a key, but not a key for a certificate.
 func (p *Pair) write(certFile, keyFile string) error {
 	if err := writeFile(keyFile, p.KeyPEM, 0o600); err != nil {
 		return err
@@ -68,8 +67,7 @@ func writeFile(path string, data []byte, mode fs.FileMode) error {
 	return nil
 }
 
-// loadPair reads both files. It returns an error that satisfies
-// errors.Is(err, fs.ErrNotExist) when either is absent.
+// loadPair reads both files. The error is fs.ErrNotExist if one of them is missing.
 func loadPair(certFile, keyFile string) (*Pair, error) {
 	cert, certPEM, err := loadCertificate(certFile)
 	if err != nil {
@@ -130,5 +128,5 @@ func readBlock(file, kind string) (data, block []byte, err error) {
 	return data, block, nil
 }
 
-// absent tells whether a file that err is about does not exist.
+// absent reports whether err means that a file does not exist.
 func absent(err error) bool { return errors.Is(err, fs.ErrNotExist) }

@@ -10,24 +10,24 @@ import (
 	"time"
 )
 
-// Signer is a CA that signs the requests of others. Unlike an Authority its key may be of any kind that TLS knows.
+// Signer is a CA that signs certificate requests. Unlike that of an Authority, its key may be of any type that TLS supports.
 type Signer struct {
 	cert *x509.Certificate
 	key  crypto.Signer
 }
 
-// Terms are what a signer, not the requester, decides about a certificate.
+// Terms are the properties of a certificate that the signer decides.
 type Terms struct {
-	// Life is how long it is valid from now; it never outlives the CA. A certificate is also valid for some minutes before
-	// now. Kubernetes takes these off the end of long lives, which then are shorter than was asked for.
+	// Life is how long the certificate is valid from now on, but no longer than the CA. The certificate is also valid for some
+	// minutes before now. Kubernetes subtracts these from long lives, which then are shorter than requested.
 	Life        time.Duration
 	KeyUsage    x509.KeyUsage
 	ExtKeyUsage []x509.ExtKeyUsage
-	// NotBefore is the earliest moment from which it is valid; zero leaves it at the usual backdating.
+	// NotBefore is the earliest start of validity; zero means that of backdate.
 	NotBefore time.Time
 }
 
-// LoadSigner reads a CA certificate, with its chain if it has one, and its key, in PEM.
+// LoadSigner reads a CA certificate, with its chain if it has one, and its key.
 func LoadSigner(certFile, keyFile string) (*Signer, error) {
 	pair, err := ReadKeyPair(certFile, keyFile)
 	if err != nil {
@@ -43,8 +43,8 @@ func LoadSigner(certFile, keyFile string) (*Signer, error) {
 	return &Signer{cert: pair.Leaf, key: key}, nil
 }
 
-// Sign returns a certificate in PEM with the request's subject, alternative names and key; its other extensions are
-// dropped. The request's signature must have been verified.
+// Sign returns a certificate in PEM with the subject, alternative names and key of the request. Other extensions of the
+// request are dropped. The caller has verified the signature of the request.
 func (s *Signer) Sign(request *x509.CertificateRequest, terms Terms, now time.Time) ([]byte, error) {
 	if !now.Before(s.cert.NotAfter) {
 		return nil, fmt.Errorf("the signing CA expired at %s", s.cert.NotAfter.UTC().Format(time.RFC3339))
@@ -72,7 +72,7 @@ func (s *Signer) Sign(request *x509.CertificateRequest, terms Terms, now time.Ti
 	return encodeCertificate(der), nil
 }
 
-// NewRequest makes a key and a certificate request for it, both in PEM. Kubernetes reads name as the user and groups as
+// NewRequest returns a new key and a certificate request for it, both in PEM. For Kubernetes, name is the user and groups are
 // its groups.
 func NewRequest(name string, groups []string) (keyPEM, requestPEM []byte, err error) {
 	key, err := newKey()
