@@ -51,23 +51,14 @@ func (c *checker) createdClaims() sets.Set[string] {
 // volumeSource requires that a volume has exactly one source, and checks it.
 func (c *checker) volumeSource(v *corev1.Volume, p *field.Path) {
 	found := false
-	isFirst := func(name string) bool {
+	for name, source := range setFields(&v.VolumeSource) {
 		if found {
 			c.forbidden(p.Child(name), "may not specify more than 1 volume type")
-			return false
+			continue
 		}
 		found = true
-		return true
-	}
-	supported := supportedSources(v)
-	for _, source := range supported {
-		if source.set && isFirst(source.name) {
-			c.supportedSource(v, p.Child(source.name))
-		}
-	}
-	for name, value := range setFields(&v.VolumeSource) {
-		if !slices.Contains(supported, setField{name, true}) && isFirst(name) {
-			c.otherSource(v, value, p.Child(name))
+		if !c.supportedSource(source.Interface(), p.Child(name)) {
+			c.otherSource(v, source, p.Child(name))
 		}
 	}
 	if !found {
@@ -75,33 +66,28 @@ func (c *checker) volumeSource(v *corev1.Volume, p *field.Path) {
 	}
 }
 
-// supportedSources returns the sources that the agent supports (package podsupport), in Kubernetes' order.
-func supportedSources(v *corev1.Volume) []setField {
-	return []setField{
-		{"emptyDir", v.EmptyDir != nil}, {"hostPath", v.HostPath != nil}, {"secret", v.Secret != nil}, {"downwardAPI", v.DownwardAPI != nil},
-		{"configMap", v.ConfigMap != nil}, {"projected", v.Projected != nil},
+// supportedSource checks a source that the agent supports (package podsupport). It returns false if the agent does not.
+func (c *checker) supportedSource(source any, p *field.Path) bool {
+	switch s := source.(type) {
+	case *corev1.EmptyDirVolumeSource:
+		c.emptyDir(s, p)
+	case *corev1.HostPathVolumeSource:
+		c.hostPath(s, p)
+	case *corev1.SecretVolumeSource:
+		c.notEmpty(p.Child("secretName"), s.SecretName)
+		c.files(s.DefaultMode, s.DefaultUser, s.Items, p)
+	case *corev1.DownwardAPIVolumeSource:
+		c.files(s.DefaultMode, s.DefaultUser, nil, p)
+		c.downwardFiles(s.Items, p)
+	case *corev1.ConfigMapVolumeSource:
+		c.notEmpty(p.Child("name"), s.Name)
+		c.files(s.DefaultMode, s.DefaultUser, s.Items, p)
+	case *corev1.ProjectedVolumeSource:
+		c.projected(s, p)
+	default:
+		return false
 	}
-}
-
-// supportedSource checks the first source of supportedSources that is set in v.
-func (c *checker) supportedSource(v *corev1.Volume, p *field.Path) {
-	switch {
-	case v.EmptyDir != nil:
-		c.emptyDir(v.EmptyDir, p)
-	case v.HostPath != nil:
-		c.hostPath(v.HostPath, p)
-	case v.Secret != nil:
-		c.notEmpty(p.Child("secretName"), v.Secret.SecretName)
-		c.files(v.Secret.DefaultMode, v.Secret.DefaultUser, v.Secret.Items, p)
-	case v.DownwardAPI != nil:
-		c.files(v.DownwardAPI.DefaultMode, v.DownwardAPI.DefaultUser, nil, p)
-		c.downwardFiles(v.DownwardAPI.Items, p)
-	case v.ConfigMap != nil:
-		c.notEmpty(p.Child("name"), v.ConfigMap.Name)
-		c.files(v.ConfigMap.DefaultMode, v.ConfigMap.DefaultUser, v.ConfigMap.Items, p)
-	case v.Projected != nil:
-		c.projected(v.Projected, p)
-	}
+	return true
 }
 
 const maxEmptyDirMode = 0o1777

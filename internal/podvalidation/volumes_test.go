@@ -2,7 +2,6 @@ package podvalidation
 
 import (
 	"reflect"
-	"slices"
 	"strings"
 	"testing"
 
@@ -128,11 +127,12 @@ func TestSourcesAreThoseOfTheAgent(t *testing.T) {
 	for i := range sources.NumField() {
 		name := jsonName(sources.Field(i))
 		v := corev1.Volume{Name: "data"}
-		reflect.ValueOf(&v.VolumeSource).Elem().Field(i).Set(reflect.New(sources.Field(i).Type.Elem()))
+		source := reflect.New(sources.Field(i).Type.Elem())
+		reflect.ValueOf(&v.VolumeSource).Elem().Field(i).Set(source)
 		pod := minimal()
 		pod.Spec.Volumes = []corev1.Volume{v}
 		agentSupports := len(podsupport.Unsupported(pod)) == 0
-		if supported := slices.Contains(supportedSources(&v), setField{name, true}); supported != agentSupports {
+		if supported := newChecker(pod).supportedSource(source.Interface(), nil); supported != agentSupports {
 			t.Errorf("%s: checked in full is %v, and supported by the agent %v", name, supported, agentSupports)
 		}
 		if agentSupports {
