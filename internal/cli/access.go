@@ -30,7 +30,7 @@ The policy comes from a Kubernetes cluster, which is selected as by kubectl:
 by --kubeconfig, KUBECONFIG, the authority on this machine, or ~/.kube/config.
 If you may not list all roles and bindings, the commands read those of one
 namespace, and request the API server's own decision if you have the permission.
-A note tells which part of the policy the answer covers. With -f, the policy
+A note reports which part of the policy the answer covers. With -f, the policy
 comes from YAML and JSON files, together with Kubernetes' default roles and
 bindings.
 

@@ -32,8 +32,8 @@ certificates, a signing key, encryption of secrets, an embedded etcd, and the
 Kubernetes API for service accounts.
 
 The first start creates the keys, certificates and data in the data directory;
-later starts use them. The process stays in the foreground until Ctrl-C or
-SIGTERM. While it runs, "lanyard kubectl" finds it without a kubeconfig.
+later starts use them. The process stays in the foreground; Ctrl-C or SIGTERM
+stops it in order. While it runs, "lanyard kubectl" finds it by itself.
 
 If root runs the command and a container runtime is found, the machine is also a
 node and runs the pods that are bound to it. Otherwise pods stay Pending, and
