@@ -1,6 +1,7 @@
 package datadir
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -8,6 +9,7 @@ import (
 	"path/filepath"
 
 	"lanyard.dev/internal/files"
+	"lanyard.dev/internal/hint"
 )
 
 const lockName = "lock"
@@ -182,4 +184,121 @@ func exists(path string) (bool, error) {
 		return false, nil
 	}
 	return err == nil, err
+}
+
+// ErrInUse reports that another process holds the directory.
+var ErrInUse = errors.New("in use")
+
+// owner is the content of the lock file: who holds the lock. It is only a
+// message to the reader; what counts is the lock.
+type owner struct {
+	PID int    `json:"pid"`
+	URL string `json:"url,omitempty"`
+}
+
+func (o owner) String() string {
+	switch {
+	case o.PID == 0:
+		return "another process"
+	case o.URL == "":
+		return fmt.Sprintf("process %d, which is starting", o.PID)
+	}
+	return fmt.Sprintf("process %d at %s", o.PID, o.URL)
+}
+
+// writeOwner rewrites the lock file in place: replacing it would lose the lock.
+func (d *Dir) writeOwner(url string) error {
+	data, err := json.Marshal(owner{PID: os.Getpid(), URL: url})
+	if err != nil {
+		return fmt.Errorf("encode the owner of %s: %w", d.path, err)
+	}
+	if err := d.lock.Truncate(0); err != nil {
+		return unwritable(d.lock.Name(), err)
+	}
+	if _, err := d.lock.WriteAt(append(data, '\n'), 0); err != nil {
+		return unwritable(d.lock.Name(), err)
+	}
+	return nil
+}
+
+// inUse says who holds the lock. Where a lock also keeps readers away, as on
+// Windows, and while the owner rewrites the file, the owner is not known.
+func inUse(dir, lockFile string) error {
+	var o owner
+	data, err := files.Read(lockFile, files.MaxText)
+	if err != nil || json.Unmarshal(data, &o) != nil {
+		o = owner{}
+	}
+	return hint.New(fmt.Errorf("%s is %w by %s", dir, ErrInUse, o),
+		"use that instance with lanyard kubectl, stop it, or choose another directory with --data-dir")
+}
+
+// dataMark is a file that says that there is data in etcd's directory.
+const dataMark = "has-data"
+
+const dataMarkText = `There is data in the directory etcd beside this file. lanyard up does not start if that directory is gone while this file
+is here. To start without data, remove this file too.
+`
+
+// CheckData reports data that was there and is gone, as when a backup of the
+// keys alone was restored or a disk is not mounted. Starting without it would
+// look like the deletion of everything.
+func (d *Dir) CheckData() error {
+	mark := d.join(dataMark)
+	marked, err := exists(mark)
+	if err != nil {
+		return unreadable(mark, err)
+	}
+	stored, err := d.holdsData()
+	if err != nil {
+		return unreadable(d.EtcdDir(), err)
+	}
+	if !marked || stored {
+		return nil
+	}
+	return files.Unusable(d.EtcdDir(), "is missing or empty, but it has held the data that belongs to the keys in "+d.path, nil,
+		"restore it from a backup; to start without data, remove "+mark+" too")
+}
+
+// MarkData remembers that there is data, for CheckData.
+func (d *Dir) MarkData() error {
+	path := d.join(dataMark)
+	if marked, err := exists(path); err != nil || marked {
+		return err
+	}
+	if err := files.Write(path, []byte(dataMarkText), 0o600); err != nil {
+		return unwritable(path, err)
+	}
+	return nil
+}
+
+// holdsData tells whether etcd has ever run on its directory. If there is a
+// log but no database, or the other way round, it has.
+func (d *Dir) holdsData() (bool, error) {
+	files, err := os.ReadDir(d.join("etcd", "member", "wal"))
+	if err != nil && !errors.Is(err, fs.ErrNotExist) || len(files) > 0 {
+		return len(files) > 0, err
+	}
+	return exists(d.join("etcd", "member", "snap", "db"))
+}
+
+// Default is the directory used when none is named: /var/lib/lanyard for
+// root, else $XDG_DATA_HOME/lanyard, else ~/.local/share/lanyard.
+func Default() (string, error) {
+	return defaultFor(os.Geteuid(), os.Getenv, os.UserHomeDir)
+}
+
+func defaultFor(uid int, getenv func(string) string, home func() (string, error)) (string, error) {
+	if uid == 0 {
+		return "/var/lib/lanyard", nil
+	}
+	// The XDG base directory specification tells to ignore relative paths.
+	if xdg := getenv("XDG_DATA_HOME"); filepath.IsAbs(xdg) {
+		return filepath.Join(xdg, "lanyard"), nil
+	}
+	dir, err := home()
+	if err != nil || !filepath.IsAbs(dir) {
+		return "", errors.New("no home directory is set: name a data directory with --data-dir")
+	}
+	return filepath.Join(dir, ".local", "share", "lanyard"), nil
 }

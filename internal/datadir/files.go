@@ -1,5 +1,22 @@
 package datadir
 
+import (
+	"bytes"
+	"crypto/rand"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	configv1 "k8s.io/apiserver/pkg/apis/apiserver/v1"
+	"sigs.k8s.io/yaml"
+
+	"lanyard.dev/internal/files"
+	"lanyard.dev/internal/signingkey"
+)
+
 // Path is the directory itself, absolute.
 func (d *Dir) Path() string { return d.path }
 
@@ -63,3 +80,156 @@ func (d *Dir) secrets() []string {
 }
 
 const kubeconfigName = "admin.kubeconfig"
+
+const (
+	// maxFile is far above any file kept here.
+	maxFile = 1 << 20
+
+	restore = "restore the file from a backup"
+
+	secretboxKeySize = 32
+)
+
+// EnsureSigningKey makes the key that signs tokens, unless there is one, with
+// generate, which returns PEM. A file that holds no private key is reported.
+func (d *Dir) EnsureSigningKey(generate func() ([]byte, error)) error {
+	return ensureFile(d.SigningKey(), checkSigningKey, generate)
+}
+
+// EnsureEncryptionConfig makes the configuration, with a new key, that
+// encrypts secrets in the store, unless there is one. It reports a file that
+// is not such a configuration, and one that is missing while there is data
+// that only its key could decrypt.
+func (d *Dir) EnsureEncryptionConfig() error {
+	path := d.EncryptionConfig()
+	present, err := exists(path)
+	if err != nil {
+		return unreadable(path, err)
+	}
+	stored, err := exists(d.join("etcd", "member", "wal"))
+	if err != nil {
+		return unreadable(d.EtcdDir(), err)
+	}
+	if !present && stored {
+		return files.Unusable(path, "is missing, but secrets in "+d.EtcdDir()+" are encrypted with its key", nil, restore)
+	}
+	return ensureFile(path, checkEncryptionConfig, newEncryptionConfig)
+}
+
+// ensureFile creates a 0600 file that is absent and checks one that is not.
+func ensureFile(path string, check func([]byte) string, create func() ([]byte, error)) error {
+	data, err := readFile(path)
+	if err != nil {
+		return err
+	}
+	if data != nil {
+		if problem := check(data); problem != "" {
+			return files.Unusable(path, problem, nil, restore)
+		}
+		return nil
+	}
+	if data, err = create(); err != nil {
+		return fmt.Errorf("make the content of %s: %w", path, err)
+	}
+	if err := files.Write(path, data, 0o600); err != nil {
+		return unwritable(path, err)
+	}
+	return nil
+}
+
+// readFile returns nil without an error when path does not exist, and a
+// non-nil slice otherwise.
+func readFile(path string) ([]byte, error) {
+	present, err := exists(path)
+	if err != nil {
+		return nil, unreadable(path, err)
+	}
+	if !present {
+		return nil, nil
+	}
+	info, err := os.Stat(path)
+	if err != nil {
+		return nil, unreadable(path, err)
+	}
+	if !info.Mode().IsRegular() {
+		return nil, unreadable(path, fs.ErrInvalid)
+	}
+	data, err := files.Read(path, maxFile)
+	if err != nil {
+		return nil, unreadable(path, err)
+	}
+	return append([]byte{}, data...), nil
+}
+
+func unwritable(path string, err error) error {
+	return files.Unusable(path, "cannot be written", err,
+		"make room or give this user write access, or choose another directory with --data-dir")
+}
+
+func unreadable(path string, err error) error {
+	return files.Unusable(path, "cannot be read", err, "check that it is a file that this user may read")
+}
+
+func checkSigningKey(data []byte) string {
+	switch _, err := signingkey.ParsePrivatePEM(data); {
+	case err == nil:
+		return ""
+	case errors.Is(err, signingkey.ErrNotPEM):
+		return "is corrupt: it is not a PEM file"
+	default:
+		return fmt.Sprintf("holds no private key to sign tokens with: %v", err)
+	}
+}
+
+// newEncryptionConfig encrypts secrets with a new key. Identity comes last,
+// so that what was stored before the file existed can still be read.
+func newEncryptionConfig() ([]byte, error) {
+	key := make([]byte, secretboxKeySize)
+	if _, err := rand.Read(key); err != nil {
+		return nil, fmt.Errorf("draw an encryption key: %w", err)
+	}
+	return yaml.Marshal(&configv1.EncryptionConfiguration{
+		TypeMeta: metav1.TypeMeta{APIVersion: configv1.SchemeGroupVersion.String(), Kind: "EncryptionConfiguration"},
+		Resources: []configv1.ResourceConfiguration{{
+			Resources: []string{"secrets"},
+			Providers: []configv1.ProviderConfiguration{
+				{Secretbox: &configv1.SecretboxConfiguration{
+					Keys: []configv1.Key{{Name: "key1", Secret: base64.StdEncoding.EncodeToString(key)}},
+				}},
+				{Identity: &configv1.IdentityConfiguration{}},
+			},
+		}},
+	})
+}
+
+// checkEncryptionConfig leaves the parser's words out: they may quote a key.
+func checkEncryptionConfig(data []byte) string {
+	var config configv1.EncryptionConfiguration
+	switch err := yaml.UnmarshalStrict(data, &config); {
+	case len(bytes.TrimSpace(data)) == 0:
+		return "is corrupt: it is empty"
+	case err != nil:
+		return "is corrupt: it is not a valid EncryptionConfiguration"
+	case config.APIVersion != configv1.SchemeGroupVersion.String() || config.Kind != "EncryptionConfiguration":
+		return "is corrupt: it is not an apiserver.config.k8s.io/v1 EncryptionConfiguration"
+	case len(config.Resources) == 0:
+		return "encrypts nothing: it names no resources"
+	}
+	return checkSecretboxKeys(&config)
+}
+
+func checkSecretboxKeys(config *configv1.EncryptionConfiguration) string {
+	for _, resource := range config.Resources {
+		for _, provider := range resource.Providers {
+			if provider.Secretbox == nil {
+				continue
+			}
+			for _, key := range provider.Secretbox.Keys {
+				if raw, err := base64.StdEncoding.DecodeString(key.Secret); err != nil || len(raw) != secretboxKeySize {
+					return fmt.Sprintf("is corrupt: the key %q is not %d bytes in base64", key.Name, secretboxKeySize)
+				}
+			}
+		}
+	}
+	return ""
+}

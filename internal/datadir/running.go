@@ -1,16 +1,21 @@
 package datadir
 
 import (
+	"bytes"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
+	"runtime"
+	"slices"
 	"strings"
 
 	"lanyard.dev/internal/files"
+	"lanyard.dev/internal/hint"
 )
 
 // Running is an instance that is up on this machine, for this user.
@@ -148,4 +153,154 @@ func parseRecordFile(path string) (Running, bool) {
 		return Running{}, false
 	}
 	return running, true
+}
+
+// runtimeDirEnv overrides where running instances are noted.
+const runtimeDirEnv = "LANYARD_RUNTIME_DIR"
+
+// runtimeDir is where the instances of this user are noted: it must not
+// outlive a boot, and others must not be able to write to it.
+func runtimeDir() string {
+	return runtimeDirFor(os.Geteuid(), os.Getenv, os.TempDir(), runtime.GOOS)
+}
+
+func runtimeDirFor(uid int, getenv func(string) string, temporary, system string) string {
+	if dir := getenv(runtimeDirEnv); dir != "" {
+		return dir
+	}
+	if uid == 0 && system == "linux" {
+		return "/run/lanyard"
+	}
+	if dir := getenv("XDG_RUNTIME_DIR"); filepath.IsAbs(dir) {
+		return filepath.Join(dir, "lanyard")
+	}
+	return filepath.Join(temporary, fmt.Sprintf("lanyard-%d", uid))
+}
+
+// createRuntimeDir makes the directory, or takes an existing one that is safe.
+func createRuntimeDir(dir string) error {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return files.Unusable(dir, "cannot be created", err, "set "+runtimeDirEnv+" to a directory of yours")
+	}
+	_, err := trusted(dir)
+	return err
+}
+
+// trusted tells whether dir exists, and refuses one that another user could
+// have put there: a record in it decides which server kubectl talks to.
+func trusted(dir string) (bool, error) {
+	info, err := os.Lstat(dir)
+	// What this user may not look at holds nothing of this user's. It may be named by the environment of another, as after
+	// su.
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrPermission) {
+		return false, nil
+	}
+	if err != nil {
+		return false, files.Unusable(dir, "cannot be read", err, "set "+runtimeDirEnv+" to a directory of yours")
+	}
+	owner, mine := files.OwnedByMe(info)
+	open := runtime.GOOS != "windows" && info.Mode().Perm()&0o022 != 0
+	problem := ""
+	switch {
+	case !info.IsDir():
+		problem = "is not a directory"
+	case !mine:
+		problem = fmt.Sprintf("belongs to another user (%s)", owner)
+	case open:
+		problem = fmt.Sprintf("may be written by other users (mode %04o)", info.Mode().Perm())
+	}
+	if problem == "" {
+		return true, nil
+	}
+	return false, files.Unusable(dir, problem, nil, "remove it, or set "+runtimeDirEnv+" to a directory of yours")
+}
+
+// ErrNoneRunning reports that no instance of this user is up on this machine.
+var ErrNoneRunning = errors.New("no authority of this user runs on this machine")
+
+// FindOne returns the only instance that is up. If there is none, the error is
+// ErrNoneRunning. If there are several, the error lists them. Both have a hint.
+func FindOne() (Running, error) {
+	running, err := FindRunning()
+	switch {
+	case err != nil:
+		return Running{}, err
+	case len(running) == 0:
+		return Running{}, noneRunning(findOthers(), os.Geteuid() == 0)
+	case len(running) > 1:
+		return Running{}, severalRunning(running)
+	}
+	return running[0], nil
+}
+
+func severalRunning(running []Running) error {
+	var lines []string
+	for _, r := range running {
+		lines = append(lines, fmt.Sprintf("%s (%s)", r.DataDir, r.URL))
+	}
+	slices.Sort(lines)
+	return hint.New(fmt.Errorf("%d authorities are running on this machine: %s", len(running), strings.Join(lines, ", ")),
+		"choose one, as with --kubeconfig "+running[0].Kubeconfig())
+}
+
+// Process is a lanyard up that FindRunning does not find: another user's, or
+// one that is noted elsewhere or not yet.
+type Process struct {
+	PID  int
+	User string // whose it is
+	Mine bool   // it is this user's
+}
+
+// maxNamed bounds how many processes a hint names.
+const maxNamed = 3
+
+// maxCommandLine is far above the beginning of a command line that isUp reads.
+const maxCommandLine = 4 << 10
+
+// isUp reads a command line whose arguments each end with a zero byte.
+func isUp(commandLine []byte) bool {
+	args := bytes.Split(commandLine, []byte{0})
+	return len(args) > 2 && filepath.Base(string(args[0])) == "lanyard" && string(args[1]) == "up"
+}
+
+// noneRunning returns ErrNoneRunning with a hint about the other processes and
+// how to use them. root reports whether this user may read every kubeconfig.
+func noneRunning(others []Process, root bool) error {
+	const start = "start one with lanyard up"
+	if len(others) == 0 {
+		return hint.New(ErrNoneRunning, start+", or name a kubeconfig with --kubeconfig or KUBECONFIG")
+	}
+	first, described := others[0], describe(others)
+	switch {
+	case first.Mine:
+		return hint.New(ErrNoneRunning, fmt.Sprintf("%s, noted elsewhere or not yet (LANYARD_RUNTIME_DIR and XDG_RUNTIME_DIR say where): "+
+			"name its kubeconfig, which it printed at its start, with --kubeconfig or KUBECONFIG, or %s", described, start))
+	case root:
+		return hint.New(ErrNoneRunning, fmt.Sprintf("%s: name its kubeconfig, which it printed at its start, with --kubeconfig or KUBECONFIG, or %s", described, start))
+	}
+	as := "sudo -u " + first.User
+	if first.User == "root" {
+		as = "sudo"
+	}
+	return hint.New(ErrNoneRunning, fmt.Sprintf("%s, whose kubeconfig you may not read: name one of your own with --kubeconfig or KUBECONFIG "+
+		"(an administrator makes it with lanyard user kubeconfig), use %s, or %s", described, as, start))
+}
+
+// describe names the processes of the first user.
+func describe(others []Process) string {
+	first := others[0]
+	var pids []string
+	for _, other := range others {
+		if other.User == first.User && len(pids) < maxNamed {
+			pids = append(pids, fmt.Sprint(other.PID))
+		}
+	}
+	whose, word := "user "+first.User, "process"
+	if first.Mine {
+		whose = "this user"
+	}
+	if len(pids) > 1 {
+		word = "processes"
+	}
+	return fmt.Sprintf("%s runs lanyard up (%s %s)", whose, word, strings.Join(pids, ", "))
 }

@@ -13,6 +13,39 @@ import (
 	clocktesting "k8s.io/utils/clock/testing"
 )
 
+func TestKubeconfig(t *testing.T) {
+	t.Parallel()
+	d := open(t, t.TempDir())
+	if err := ensure(d); err != nil {
+		t.Fatal(err)
+	}
+	config, err := clientcmd.LoadFromFile(d.Kubeconfig())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if config.CurrentContext != "lanyard" || config.Clusters["lanyard"].Server != testURL || config.Contexts["lanyard"].AuthInfo != adminName {
+		t.Errorf("kubeconfig %v", config)
+	}
+	config.Contexts["lanyard"].Namespace = "mine"
+	if err := clientcmd.WriteToFile(*config, d.Kubeconfig()); err != nil {
+		t.Fatal(err)
+	}
+	certificates, err := d.EnsureCertificates("", clocktesting.NewFakePassiveClock(now))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := d.EnsureKubeconfig("https://127.0.0.1:7", certificates); err != nil {
+		t.Fatal(err)
+	}
+	config, err = clientcmd.LoadFromFile(d.Kubeconfig())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if config.Clusters["lanyard"].Server != "https://127.0.0.1:7" || config.Contexts["lanyard"].Namespace != "mine" {
+		t.Errorf("after another port: %v %v", config.Clusters["lanyard"].Server, config.Contexts["lanyard"])
+	}
+}
+
 func TestEnsureNode(t *testing.T) {
 	t.Parallel()
 	d := open(t, t.TempDir())
