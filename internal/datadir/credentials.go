@@ -19,34 +19,33 @@ const (
 	authorityName = "lanyard-ca"
 	nodesCAName   = "lanyard-nodes-ca"
 
-	// adminName and adminGroup are the subject of the administrator's client
-	// certificate. Members of system:masters are not subject to RBAC.
+	// adminName and adminGroup are the subject of the administrator's client certificate. RBAC does not apply to members of
+	// system:masters.
 	adminName  = "lanyard-admin"
 	adminGroup = "system:masters"
 
-	// nodeClientName is the user that the authority is to the agents of nodes; the default policy lets it use them.
+	// nodeClientName is the user as which the authority connects to the agents of nodes. The default policy permits that.
 	nodeClientName = "kube-apiserver-kubelet-client"
 )
 
-// Certificates is what an instance presents and trusts.
+// Certificates are the authorities and certificates of an instance.
 type Certificates struct {
 	CA      *pki.Authority
-	NodesCA *pki.Authority // of what nodes serve with
+	NodesCA *pki.Authority // signs the serving certificates of nodes
 	Serving *pki.Pair
 	Admin   *pki.Pair
 }
 
-// EnsureCertificates returns the directory's certificates and makes those
-// that are missing. The serving and the client certificates are renewed when
-// they are due or do not fit: see pki.Authority. The serving certificate
-// vouches for bindAddress and this machine's names.
+// EnsureCertificates returns the directory's certificates and creates those that are missing. Serving and client
+// certificates are renewed when they are due or do not fit: see pki.Authority. The serving certificate is valid for
+// bindAddress and the names of this machine.
 func (d *Dir) EnsureCertificates(bindAddress string, c clock.PassiveClock) (*Certificates, error) {
 	now := c.Now()
 	ca, err := pki.EnsureAuthority(d.CACert(), d.CAKey(), authorityName, now)
 	if err != nil {
 		return nil, err
 	}
-	// A machine without a name is served under its addresses.
+	// Without a host name the certificate has only addresses.
 	hostname, _ := os.Hostname()
 	serving, err := ca.EnsureServing(d.ServingCert(), d.ServingKey(), pki.ServingNames(hostname, bindAddress), now)
 	if err != nil {
@@ -66,26 +65,26 @@ func (d *Dir) EnsureCertificates(bindAddress string, c clock.PassiveClock) (*Cer
 	return &Certificates{CA: ca, NodesCA: nodes, Serving: serving, Admin: admin}, nil
 }
 
-// contextName is the name of the cluster and the context in the kubeconfig.
+// contextName is the name of the cluster and of the context in a kubeconfig.
 const contextName = "lanyard"
 
-// EnsureKubeconfig makes the administrator's kubeconfig for the server at url
-// ("https://127.0.0.1:6443"), or corrects an existing one. All it needs is
-// known, so a damaged one is replaced. What a user added, such as another
+// EnsureKubeconfig creates the administrator's kubeconfig for the server at url ("https://127.0.0.1:6443"), or corrects an
+// existing one. A damaged file is replaced, because its content can be derived. What a user has added, such as another
 // context or a default namespace, is kept.
 func (d *Dir) EnsureKubeconfig(url string, c *Certificates) error {
 	user := &clientcmdapi.AuthInfo{ClientCertificateData: c.Admin.CertPEM, ClientKeyData: c.Admin.KeyPEM}
 	return ensureKubeconfig(d.Kubeconfig(), entry{url, c.CA.CertPEM(), adminName, user})
 }
 
-// entry is what a kubeconfig of this package holds: where the server is, and who its user is there.
+// entry is the part of a kubeconfig that this package manages: the server and the user there.
 type entry struct {
 	url   string
 	caPEM []byte
 	name  string
-	user  *clientcmdapi.AuthInfo // a certificate with its key, or their files
+	user  *clientcmdapi.AuthInfo // a certificate with its key, or the files of both
 }
 
+// ensureKubeconfig writes the entry to the kubeconfig at path, unless the kubeconfig has it.
 func ensureKubeconfig(path string, e entry) error {
 	data, err := readFile(path)
 	if err != nil {
@@ -109,6 +108,7 @@ func ensureKubeconfig(path string, e entry) error {
 	return nil
 }
 
+// fits reports whether the kubeconfig has the entry.
 func (e entry) fits(config *clientcmdapi.Config) bool {
 	cluster, user, context := config.Clusters[contextName], config.AuthInfos[e.name], config.Contexts[contextName]
 	if cluster == nil || user == nil || context == nil || config.CurrentContext == "" {
@@ -120,6 +120,7 @@ func (e entry) fits(config *clientcmdapi.Config) bool {
 		context.Cluster == contextName && context.AuthInfo == e.name
 }
 
+// apply sets the entry in the kubeconfig.
 func (e entry) apply(config *clientcmdapi.Config) {
 	config.Clusters[contextName] = &clientcmdapi.Cluster{Server: e.url, CertificateAuthorityData: e.caPEM}
 	config.AuthInfos[e.name] = e.user
@@ -135,7 +136,7 @@ func (e entry) apply(config *clientcmdapi.Config) {
 const (
 	nodePrefix = "system:node:"
 	nodeGroup  = "system:nodes"
-	// nodeUser is what the kubeconfig calls its user, whatever the node's name.
+	// nodeUser is the name of the user in the kubeconfig. It does not depend on the node's name.
 	nodeUser = "lanyard-node"
 
 	nodeKeyName        = "node.key"
@@ -143,22 +144,21 @@ const (
 	nodeKubeconfigName = "node.kubeconfig"
 )
 
-// NodeFiles are what an agent of this machine needs to run as a node.
+// NodeFiles are the files that an agent on this machine needs to run as a node.
 type NodeFiles struct {
-	// Kubeconfig names the files of the node's own client certificate, so that
-	// clients see a renewal, with the way to the authority; it is 0600.
+	// Kubeconfig has the address of the authority and the names of the files of the node's client certificate, so that clients
+	// read a renewed certificate. Its mode is 0600.
 	Kubeconfig string
-	// ServingCert and ServingKey are what the agent serves with.
+	// ServingCert and ServingKey are the agent's serving certificate and its key.
 	ServingCert, ServingKey string
-	// ClientCA is the CA of those who may connect to the agent.
+	// ClientCA is the CA that signs the certificates of the agent's clients.
 	ClientCA string
 }
 
-// EnsureNode makes the files of the node called name, which is reached under
-// addresses and by its name, for the authority at url; those that fit are kept, as by
-// EnsureCertificates, which must have been called. There is one node: the files
-// of another name are replaced, and so are certificates that are valid since before
-// earliest, when the node was evicted.
+// EnsureNode creates the files of the node called name for the authority at url. The node is reached under its name and
+// under addresses. Files that fit are kept, as by EnsureCertificates, which must have been called. A directory has the files
+// of one node: those of another name are replaced, and so are certificates that are valid since before earliest, the time
+// when the node was evicted.
 func (d *Dir) EnsureNode(name string, addresses []net.IP, url string, earliest time.Time, c clock.PassiveClock) (NodeFiles, error) {
 	now, files := c.Now(), NodeFiles{
 		Kubeconfig: d.join(nodeKubeconfigName), ClientCA: d.CACert(),

@@ -71,7 +71,7 @@ func TestEnsureNode(t *testing.T) {
 // written is the content of the files of a node.
 type written struct{ kubeconfig, client, serving string }
 
-// ensureNode makes the files and checks whom they name.
+// ensureNode creates the files and checks the names in the certificates.
 func ensureNode(t *testing.T, d *Dir, name string, address net.IP, at time.Time) written {
 	t.Helper()
 	files, err := d.EnsureNode(name, []net.IP{address}, testURL, time.Time{}, clocktesting.NewFakePassiveClock(at))
@@ -98,7 +98,7 @@ func ensureNode(t *testing.T, d *Dir, name string, address net.IP, at time.Time)
 		}
 	}
 	if !slices.Equal(serving.Leaf.DNSNames, []string{name}) || len(serving.Leaf.IPAddresses) != 1 || !serving.Leaf.IPAddresses[0].Equal(address) {
-		t.Errorf("serves at %v, %v", serving.Leaf.DNSNames, serving.Leaf.IPAddresses)
+		t.Errorf("serving certificate for %v, %v", serving.Leaf.DNSNames, serving.Leaf.IPAddresses)
 	}
 	kubeconfig, err := os.ReadFile(files.Kubeconfig)
 	if err != nil {

@@ -14,19 +14,17 @@ import (
 
 const lockName = "lock"
 
-// Dir is a data directory that this process holds.
+// Dir is a data directory that this process has locked.
 type Dir struct {
 	path   string
 	lock   *files.Lock
 	record *record
 }
 
-// Open creates path (0700) if it is absent, and takes it for this process
-// until Close or the end of the process, however it ends. It fails with a
-// *hint.Error when another process holds the directory (ErrInUse), when it
-// belongs to another user, is not writable, is not a directory, holds files
-// and is not a data directory, or has a key in it that another user could have
-// read or changed.
+// Open locks the directory path for this process until Close or the end of the process. If the directory is absent, Open
+// creates it with mode 0700. It returns a *hint.Error if another process has the lock (ErrInUse), if the directory belongs
+// to another user, is not writable, is not a directory, or has files and is not a data directory, or if another user could
+// have read or changed a key in it.
 func Open(path string) (*Dir, error) {
 	path, err := filepath.Abs(path)
 	if err != nil {
@@ -46,7 +44,7 @@ func Open(path string) (*Dir, error) {
 		_ = d.Close()
 		return nil, err
 	}
-	// Only now is it certain that the directory is ours to change.
+	// Until here the directory might have belonged to another process or program.
 	if err := os.Chmod(path, 0o700); err != nil {
 		_ = d.Close()
 		return nil, unwritable(path, err)
@@ -54,15 +52,16 @@ func Open(path string) (*Dir, error) {
 	return d, nil
 }
 
-// OpenExisting is Open for a path that a data directory has been before. For
-// every other it returns nil and makes nothing.
+// OpenExisting opens a directory that has been a data directory before. For any other path it returns nil and creates
+// nothing.
 func OpenExisting(path string) (*Dir, error) {
 	if present, err := exists(filepath.Join(path, lockName)); err != nil || !present {
-		return nil, nil // Open says what is wrong
+		return nil, nil // Open reports what is wrong
 	}
 	return Open(path)
 }
 
+// createError returns the error of a directory that could not be created.
 func createError(path string, err error) error {
 	if info, statErr := os.Stat(path); statErr == nil && !info.IsDir() {
 		return files.Unusable(path, "is not a directory", nil, "choose another one with --data-dir")
@@ -70,8 +69,7 @@ func createError(path string, err error) error {
 	return files.Unusable(path, "cannot be created", err, "choose a directory you may write to with --data-dir")
 }
 
-// check refuses what must not be taken over: directories of other users, and
-// directories with other content, whose mode Open would change.
+// check refuses directories of other users, and directories with other content, because Open would change their mode.
 func check(path string) error {
 	info, err := os.Stat(path)
 	if err != nil {
@@ -81,7 +79,7 @@ func check(path string) error {
 		return files.Unusable(path, fmt.Sprintf("belongs to another user (%s)", owner), nil,
 			"run as that user, or choose another directory with --data-dir")
 	}
-	if foreign, err := holdsForeignFiles(path); err != nil || foreign != "" {
+	if foreign, err := foreignFile(path); err != nil || foreign != "" {
 		return foreignError(path, foreign, err)
 	}
 	return nil
@@ -95,9 +93,9 @@ func foreignError(path, name string, err error) error {
 		"choose an empty or new directory with --data-dir")
 }
 
-// holdsForeignFiles names a file in a directory that was never opened by this
-// package; the lock file is the first that Open makes.
-func holdsForeignFiles(path string) (string, error) {
+// foreignFile returns the name of a file in a directory that this package has never opened, or "". The lock file is
+// the first file that Open creates.
+func foreignFile(path string) (string, error) {
 	entries, err := os.ReadDir(path)
 	if err != nil {
 		return "", err
@@ -115,8 +113,8 @@ func holdsForeignFiles(path string) (string, error) {
 	return foreign, nil
 }
 
-// Held returns a *hint.Error if the directory was removed or replaced while this
-// process held it: what is written then is lost.
+// Held returns a *hint.Error if the directory was removed or replaced while this process had it locked. Everything written
+// after that is lost.
 func (d *Dir) Held() error {
 	if d.lock.InPlace() {
 		return nil
@@ -146,8 +144,7 @@ func (d *Dir) takeLock() error {
 	return nil
 }
 
-// hideFromGit keeps the keys out of the repository that the directory may be
-// in.
+// hideFromGit keeps the keys out of a git repository in which the directory may be.
 func (d *Dir) hideFromGit() error {
 	path := d.join(".gitignore")
 	if present, err := exists(path); err != nil || present {
@@ -159,8 +156,8 @@ func (d *Dir) hideFromGit() error {
 	return nil
 }
 
-// Close gives the directory free, and withdraws what Announce published. The
-// lock file stays: removing it could take it from under the next owner.
+// Close releases the lock and withdraws what Announce published. It keeps the lock file, because another process may have
+// locked it already.
 func (d *Dir) Close() error {
 	var errs []error
 	if d.record != nil {
@@ -174,10 +171,12 @@ func (d *Dir) Close() error {
 	return errors.Join(errs...)
 }
 
+// join returns the path of a file in the directory.
 func (d *Dir) join(name ...string) string {
 	return filepath.Join(append([]string{d.path}, name...)...)
 }
 
+// exists reports whether there is a file at path. It does not follow a symbolic link.
 func exists(path string) (bool, error) {
 	_, err := os.Lstat(path)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -186,11 +185,11 @@ func exists(path string) (bool, error) {
 	return err == nil, err
 }
 
-// ErrInUse reports that another process holds the directory.
+// ErrInUse reports that another process has locked the directory.
 var ErrInUse = errors.New("in use")
 
-// owner is the content of the lock file: who holds the lock. It is only a
-// message to the reader; what counts is the lock.
+// owner is the content of the lock file: the process that has the lock. It is only information for the user; the lock itself
+// counts.
 type owner struct {
 	PID int    `json:"pid"`
 	URL string `json:"url,omitempty"`
@@ -206,7 +205,7 @@ func (o owner) String() string {
 	return fmt.Sprintf("process %d at %s", o.PID, o.URL)
 }
 
-// writeOwner rewrites the lock file in place: replacing it would lose the lock.
+// writeOwner rewrites the lock file in place, because a new file would not be locked.
 func (d *Dir) writeOwner(url string) error {
 	data, err := json.Marshal(owner{PID: os.Getpid(), URL: url})
 	if err != nil {
@@ -221,8 +220,8 @@ func (d *Dir) writeOwner(url string) error {
 	return nil
 }
 
-// inUse says who holds the lock. Where a lock also keeps readers away, as on
-// Windows, and while the owner rewrites the file, the owner is not known.
+// inUse returns an error with the owner of the lock. The owner is unknown where a lock also prevents reading, as on Windows,
+// and while the owner rewrites the file.
 func inUse(dir, lockFile string) error {
 	var o owner
 	data, err := files.Read(lockFile, files.MaxText)
@@ -233,23 +232,22 @@ func inUse(dir, lockFile string) error {
 		"use that instance with lanyard kubectl, stop it, or choose another directory with --data-dir")
 }
 
-// dataMark is a file that says that there is data in etcd's directory.
+// dataMark is a file that marks the directory as one whose etcd has data.
 const dataMark = "has-data"
 
 const dataMarkText = `There is data in the directory etcd beside this file. lanyard up does not start if that directory is gone while this file
 is here. To start without data, remove this file too.
 `
 
-// CheckData reports data that was there and is gone, as when a backup of the
-// keys alone was restored or a disk is not mounted. Starting without it would
-// look like the deletion of everything.
+// CheckData returns an error if the data of etcd is missing although there was some, for example because only the keys were
+// restored from a backup or a disk is not mounted. A start without the data would look as if everything had been deleted.
 func (d *Dir) CheckData() error {
 	mark := d.join(dataMark)
 	marked, err := exists(mark)
 	if err != nil {
 		return unreadable(mark, err)
 	}
-	stored, err := d.holdsData()
+	stored, err := d.hasData()
 	if err != nil {
 		return unreadable(d.EtcdDir(), err)
 	}
@@ -260,7 +258,7 @@ func (d *Dir) CheckData() error {
 		"restore it from a backup; to start without data, remove "+mark+" too")
 }
 
-// MarkData remembers that there is data, for CheckData.
+// MarkData records for CheckData that there is data.
 func (d *Dir) MarkData() error {
 	path := d.join(dataMark)
 	if marked, err := exists(path); err != nil || marked {
@@ -272,9 +270,9 @@ func (d *Dir) MarkData() error {
 	return nil
 }
 
-// holdsData tells whether etcd has ever run on its directory. If there is a
-// log but no database, or the other way round, it has.
-func (d *Dir) holdsData() (bool, error) {
+// hasData reports whether etcd has ever run on its directory. A log without a database, or a database without a log, also
+// means that it has.
+func (d *Dir) hasData() (bool, error) {
 	files, err := os.ReadDir(d.join("etcd", "member", "wal"))
 	if err != nil && !errors.Is(err, fs.ErrNotExist) || len(files) > 0 {
 		return len(files) > 0, err
@@ -282,8 +280,8 @@ func (d *Dir) holdsData() (bool, error) {
 	return exists(d.join("etcd", "member", "snap", "db"))
 }
 
-// Default is the directory used when none is named: /var/lib/lanyard for
-// root, else $XDG_DATA_HOME/lanyard, else ~/.local/share/lanyard.
+// Default returns the directory that is used when the user names none: /var/lib/lanyard for root, otherwise
+// $XDG_DATA_HOME/lanyard or ~/.local/share/lanyard.
 func Default() (string, error) {
 	return defaultFor(os.Geteuid(), os.Getenv, os.UserHomeDir)
 }
@@ -292,7 +290,7 @@ func defaultFor(uid int, getenv func(string) string, home func() (string, error)
 	if uid == 0 {
 		return "/var/lib/lanyard", nil
 	}
-	// The XDG base directory specification tells to ignore relative paths.
+	// The XDG base directory specification requires that relative paths are ignored.
 	if xdg := getenv("XDG_DATA_HOME"); filepath.IsAbs(xdg) {
 		return filepath.Join(xdg, "lanyard"), nil
 	}

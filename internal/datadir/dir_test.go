@@ -20,10 +20,10 @@ import (
 	"lanyard.dev/internal/hint"
 )
 
-// The test binary runs itself as an instance that is killed.
+// The test binary runs itself as an instance that a test kills.
 const (
 	childDirEnv = "LANYARD_DATADIR_TEST_CHILD_DIR"
-	// idleEnv has it do nothing until its standard input ends.
+	// idleEnv makes it wait until its standard input ends.
 	idleEnv = "LANYARD_DATADIR_TEST_IDLE"
 )
 
@@ -40,7 +40,7 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// runChild holds the directory until its standard input ends or it is killed.
+// runChild opens the directory and keeps it until the standard input ends or the process is killed.
 func runChild(dir string) int {
 	d, err := Open(dir)
 	if err == nil {
@@ -117,7 +117,7 @@ func TestOpenCreatesPrivateDirectory(t *testing.T) {
 	checkMode(t, path, 0o700)
 	checkMode(t, filepath.Join(path, lockName), 0o600)
 	if ignored, err := os.ReadFile(filepath.Join(path, ".gitignore")); err != nil || string(ignored) != "*\n" {
-		t.Errorf("git is told to ignore %q, %v", ignored, err)
+		t.Errorf("the .gitignore is %q, %v", ignored, err)
 	}
 }
 
@@ -155,9 +155,9 @@ func TestOpenRefuses(t *testing.T) {
 		}
 	}
 	tests := map[string]struct{ path, want string }{
-		"a file":            {file, "is not a directory"},
-		"below a file":      {filepath.Join(file, "d"), "cannot be created: not a directory"},
-		"someone's letters": {full, "is not a data directory: it holds letter.txt"},
+		"a file":        {file, "is not a directory"},
+		"below a file":  {filepath.Join(file, "d"), "cannot be created: not a directory"},
+		"other content": {full, "is not a data directory: it holds letter.txt"},
 	}
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -209,7 +209,7 @@ func TestOpenExistingMakesNothing(t *testing.T) {
 		}
 	}
 	if left, err := os.ReadDir(root); err != nil || len(left) != 1 {
-		t.Errorf("it made %v, %v", left, err)
+		t.Errorf("it created %v, %v", left, err)
 	}
 	path := filepath.Join(root, "dir")
 	held := open(t, path)
@@ -265,8 +265,8 @@ func TestDefault(t *testing.T) {
 	}
 }
 
-// Every file of a key is refused that other users may read or write.
-func TestOpenKeysAreRefused(t *testing.T) {
+// TestKeysOpenToOthersAreRefused makes each file with a key readable and writable by other users.
+func TestKeysOpenToOthersAreRefused(t *testing.T) {
 	t.Parallel()
 	if runtime.GOOS == "windows" {
 		t.Skip("modes are not used there")
@@ -308,7 +308,7 @@ func TestOpenKeysAreRefused(t *testing.T) {
 	}
 	again, err := Open(dir)
 	if err != nil {
-		t.Fatalf("with all of them mended: %v", err)
+		t.Fatalf("with the modes restored: %v", err)
 	}
 	if err := again.Close(); err != nil {
 		t.Error(err)

@@ -1,8 +1,7 @@
-// Package datadir keeps the directory that `lanyard up` lives in: it creates
-// it, locks it, names the files in it, makes those that a first start needs
-// and finds them again on later ones. It also notes on this machine which
-// instances run, so that other commands find them.
+// Package datadir manages the data directory of `lanyard up`: it creates and locks the directory, names the files in it, and
+// creates the files that a first start needs. It also records which instances run on this machine, so that other commands find
+// them.
 //
-// It knows nothing of HTTP, etcd or the API, and never replaces a file that
-// cannot be derived again: it reports it.
+// The package does not know HTTP, etcd or the API. It never replaces a file whose content cannot be derived from others, but
+// returns an error.
 package datadir

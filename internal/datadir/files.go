@@ -17,16 +17,16 @@ import (
 	"lanyard.dev/internal/signingkey"
 )
 
-// Path is the directory itself, absolute.
+// Path returns the absolute path of the directory.
 func (d *Dir) Path() string { return d.path }
 
-// CACert is the certificate of the CA; it may be shown to anyone.
+// CACert is the certificate of the CA. It is not secret.
 func (d *Dir) CACert() string { return d.join("ca.crt") }
 
 // CAKey is the private key of the CA.
 func (d *Dir) CAKey() string { return d.join("ca.key") }
 
-// ServingCert is the certificate the API is served with.
+// ServingCert is the certificate with which the API is served.
 func (d *Dir) ServingCert() string { return d.join("serving.crt") }
 
 // ServingKey is the private key of ServingCert.
@@ -38,15 +38,14 @@ func (d *Dir) AdminCert() string { return d.join("admin.crt") }
 // AdminKey is the private key of AdminCert.
 func (d *Dir) AdminKey() string { return d.join("admin.key") }
 
-// NodesCACert is the certificate of the CA of what nodes serve with. Clients of
-// the authority do not trust it, so no node can pass for the authority.
+// NodesCACert is the certificate of the CA that signs the serving certificates of nodes. Clients of the authority do not
+// trust it, so a node cannot pass itself off as the authority.
 func (d *Dir) NodesCACert() string { return d.join("nodes-ca.crt") }
 
 // NodesCAKey is the private key of NodesCACert.
 func (d *Dir) NodesCAKey() string { return d.join("nodes-ca.key") }
 
-// NodeClientCert is the client certificate that the agents of nodes know the
-// authority by.
+// NodeClientCert is the client certificate by which the agents of nodes identify the authority.
 func (d *Dir) NodeClientCert() string { return d.join("apiserver-kubelet-client.crt") }
 
 // NodeClientKey is the private key of NodeClientCert.
@@ -55,23 +54,22 @@ func (d *Dir) NodeClientKey() string { return d.join("apiserver-kubelet-client.k
 // SigningKey is the private key that signs tokens.
 func (d *Dir) SigningKey() string { return d.join("sa.key") }
 
-// EncryptionConfig is the EncryptionConfiguration with the key that secrets
-// are stored under.
+// EncryptionConfig is the EncryptionConfiguration, with the key that encrypts the secrets in the store.
 func (d *Dir) EncryptionConfig() string { return d.join("encryption.yaml") }
 
-// Kubeconfig lets kubectl act as the administrator.
+// Kubeconfig is the administrator's kubeconfig.
 func (d *Dir) Kubeconfig() string { return d.join(kubeconfigName) }
 
 // EtcdDir is the directory of the embedded etcd member.
 func (d *Dir) EtcdDir() string { return d.join("etcd") }
 
-// AuditDir holds the audit log and its rotated predecessors.
+// AuditDir has the audit log and its rotated predecessors.
 func (d *Dir) AuditDir() string { return d.join("audit") }
 
 // AuditLog is the audit log.
 func (d *Dir) AuditLog() string { return d.join("audit", "audit.log") }
 
-// secrets are the files that hold a key, of which some may be absent.
+// secrets returns the files that have a key. Some of them may be absent.
 func (d *Dir) secrets() []string {
 	return []string{
 		d.CAKey(), d.ServingKey(), d.AdminKey(), d.NodesCAKey(), d.NodeClientKey(), d.SigningKey(), d.EncryptionConfig(), d.Kubeconfig(),
@@ -82,7 +80,7 @@ func (d *Dir) secrets() []string {
 const kubeconfigName = "admin.kubeconfig"
 
 const (
-	// maxFile is far above any file kept here.
+	// maxFile is the limit for reading a file. Every file of a data directory is much smaller.
 	maxFile = 1 << 20
 
 	restore = "restore the file from a backup"
@@ -90,16 +88,15 @@ const (
 	secretboxKeySize = 32
 )
 
-// EnsureSigningKey makes the key that signs tokens, unless there is one, with
-// generate, which returns PEM. A file that holds no private key is reported.
+// EnsureSigningKey creates the key that signs tokens, unless there is one. generate returns the key as PEM. A file without a
+// private key is an error.
 func (d *Dir) EnsureSigningKey(generate func() ([]byte, error)) error {
 	return ensureFile(d.SigningKey(), checkSigningKey, generate)
 }
 
-// EnsureEncryptionConfig makes the configuration, with a new key, that
-// encrypts secrets in the store, unless there is one. It reports a file that
-// is not such a configuration, and one that is missing while there is data
-// that only its key could decrypt.
+// EnsureEncryptionConfig creates the configuration that encrypts secrets in the store, with a new key, unless there is one.
+// A file that is not such a configuration is an error, and so is a missing file if there is data, because only the missing
+// key can decrypt it.
 func (d *Dir) EnsureEncryptionConfig() error {
 	path := d.EncryptionConfig()
 	present, err := exists(path)
@@ -116,7 +113,7 @@ func (d *Dir) EnsureEncryptionConfig() error {
 	return ensureFile(path, checkEncryptionConfig, newEncryptionConfig)
 }
 
-// ensureFile creates a 0600 file that is absent and checks one that is not.
+// ensureFile creates a file with mode 0600 if it is absent, and otherwise checks its content.
 func ensureFile(path string, check func([]byte) string, create func() ([]byte, error)) error {
 	data, err := readFile(path)
 	if err != nil {
@@ -129,7 +126,7 @@ func ensureFile(path string, check func([]byte) string, create func() ([]byte, e
 		return nil
 	}
 	if data, err = create(); err != nil {
-		return fmt.Errorf("make the content of %s: %w", path, err)
+		return fmt.Errorf("create the content of %s: %w", path, err)
 	}
 	if err := files.Write(path, data, 0o600); err != nil {
 		return unwritable(path, err)
@@ -137,8 +134,8 @@ func ensureFile(path string, check func([]byte) string, create func() ([]byte, e
 	return nil
 }
 
-// readFile returns nil without an error when path does not exist, and a
-// non-nil slice otherwise.
+// readFile returns the content of a regular file. It returns nil, without an error, if path does not exist, and otherwise a
+// slice that is not nil.
 func readFile(path string) ([]byte, error) {
 	present, err := exists(path)
 	if err != nil {
@@ -170,6 +167,7 @@ func unreadable(path string, err error) error {
 	return files.Unusable(path, "cannot be read", err, "check that it is a file that this user may read")
 }
 
+// checkSigningKey returns what is wrong with the content of a signing key file, or "".
 func checkSigningKey(data []byte) string {
 	switch _, err := signingkey.ParsePrivatePEM(data); {
 	case err == nil:
@@ -181,12 +179,12 @@ func checkSigningKey(data []byte) string {
 	}
 }
 
-// newEncryptionConfig encrypts secrets with a new key. Identity comes last,
-// so that what was stored before the file existed can still be read.
+// newEncryptionConfig returns a configuration that encrypts secrets with a new key. The last provider is identity, so that
+// values stored before the file existed can still be read.
 func newEncryptionConfig() ([]byte, error) {
 	key := make([]byte, secretboxKeySize)
 	if _, err := rand.Read(key); err != nil {
-		return nil, fmt.Errorf("draw an encryption key: %w", err)
+		return nil, fmt.Errorf("generate an encryption key: %w", err)
 	}
 	return yaml.Marshal(&configv1.EncryptionConfiguration{
 		TypeMeta: metav1.TypeMeta{APIVersion: configv1.SchemeGroupVersion.String(), Kind: "EncryptionConfiguration"},
@@ -202,7 +200,8 @@ func newEncryptionConfig() ([]byte, error) {
 	})
 }
 
-// checkEncryptionConfig leaves the parser's words out: they may quote a key.
+// checkEncryptionConfig returns what is wrong with the content of an EncryptionConfiguration, or "". The text has no part of
+// the parser's error, which may quote a key.
 func checkEncryptionConfig(data []byte) string {
 	var config configv1.EncryptionConfiguration
 	switch err := yaml.UnmarshalStrict(data, &config); {

@@ -32,7 +32,7 @@ func newSigningKey() ([]byte, error) {
 	return pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}), err
 }
 
-// ensure does what a start does.
+// ensure creates the files that a start creates.
 func ensure(d *Dir) error {
 	certificates, err := d.EnsureCertificates("127.0.0.1", clocktesting.NewFakePassiveClock(now))
 	if err != nil {
@@ -47,7 +47,7 @@ func ensure(d *Dir) error {
 	return d.EnsureKubeconfig(testURL, certificates)
 }
 
-// made are the files that ensure makes, in that order.
+// made returns the files that ensure creates, in that order.
 func made(d *Dir) []string {
 	return []string{
 		d.CAKey(), d.CACert(), d.ServingKey(), d.ServingCert(), d.AdminKey(), d.AdminCert(),
@@ -68,7 +68,7 @@ func contents(t *testing.T, d *Dir) map[string]string {
 	return all
 }
 
-func TestEverythingIsFoundAgain(t *testing.T) {
+func TestSecondStartKeepsTheFiles(t *testing.T) {
 	t.Parallel()
 	d := open(t, t.TempDir())
 	if err := ensure(d); err != nil {
@@ -88,11 +88,11 @@ func TestEverythingIsFoundAgain(t *testing.T) {
 	}
 	left, err := filepath.Glob(filepath.Join(d.Path(), ".[^g]*")) // all but .gitignore
 	if err != nil || len(left) > 0 {
-		t.Errorf("temporary files stay: %v, %v", left, err)
+		t.Errorf("temporary files are left: %v, %v", left, err)
 	}
 }
 
-// TestKilledFirstStart replays a start that ended after each of its files.
+// TestKilledFirstStart simulates a start that was killed after each of its files.
 func TestKilledFirstStart(t *testing.T) {
 	t.Parallel()
 	for count := range 11 {
@@ -126,7 +126,7 @@ func TestCorruptFiles(t *testing.T) {
 	tests := map[string]struct {
 		path    func(*Dir) string
 		content string
-		want    string // empty: made anew
+		want    string // empty if the file is created again
 	}{
 		"CA certificate":       {(*Dir).CACert, "junk", "is corrupt"},
 		"CA key":               {(*Dir).CAKey, "junk", "is corrupt"},

@@ -10,9 +10,8 @@ import (
 	"syscall"
 )
 
-// findOthers looks through the processes of this machine. Every user may see
-// whose they are and how they were started, unless the administrator has
-// hidden it, so nothing has to be made public for it.
+// findOthers searches the processes of this machine, this user's first. Every user can see the owner and the command line of
+// a process, unless the administrator has disabled that, so an instance has to publish nothing.
 func findOthers() []Process {
 	dirs, _ := filepath.Glob("/proc/[0-9]*")
 	var found []Process
@@ -41,7 +40,7 @@ func readProcess(dir string) (Process, bool) {
 	}
 	defer f.Close()
 	commandLine, err := io.ReadAll(io.LimitReader(f, maxCommandLine))
-	if err != nil || !isUp(commandLine) {
+	if err != nil || !isUpCommand(commandLine) {
 		return Process{}, false
 	}
 	info, err := os.Stat(dir)
@@ -60,5 +59,5 @@ func userName(uid uint32) string {
 	if known, err := user.LookupId(id); err == nil {
 		return known.Username
 	}
-	return "#" + id // as sudo -u takes it
+	return "#" + id // the form that sudo -u accepts
 }

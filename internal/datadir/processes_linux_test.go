@@ -12,9 +12,9 @@ import (
 	"lanyard.dev/internal/hint"
 )
 
-// TestOthersAreSeen starts what looks like lanyard up, of this user and of another one, whose records this user does not
-// look for or may not read.
-func TestOthersAreSeen(t *testing.T) {
+// TestOtherProcessesAreFound starts processes that look like lanyard up, of this user and of another one. This user does not look for
+// the records of the one and may not read those of the other.
+func TestOtherProcessesAreFound(t *testing.T) {
 	useRuntimeDir(t)
 	checkSeen(t, startNamedUp(t, nil), os.Geteuid())
 	if os.Geteuid() == 0 {
@@ -22,8 +22,8 @@ func TestOthersAreSeen(t *testing.T) {
 	}
 }
 
-// startNamedUp runs this test binary under the name of the product. Another user may not reach its directory, so it is
-// executed by its descriptor.
+// startNamedUp runs this test binary under the name of the program. Another user may not be able to reach its directory, so
+// the binary is executed by its descriptor.
 func startNamedUp(t *testing.T, as *syscall.Credential) int {
 	t.Helper()
 	self, err := os.Open("/proc/self/exe")
@@ -63,8 +63,9 @@ func checkSeen(t *testing.T, pid, uid int) {
 	}
 }
 
-// TestUnreadableRuntimeDirHoldsNothing, as after su, when the environment still names the other user's.
-func TestUnreadableRuntimeDirHoldsNothing(t *testing.T) {
+// TestUnreadableRuntimeDirIsEmpty covers the situation after su, when the environment still names the directory of
+// another user.
+func TestUnreadableRuntimeDirIsEmpty(t *testing.T) {
 	if os.Geteuid() == 0 {
 		t.Skip("root may look everywhere")
 	}

@@ -2,5 +2,5 @@
 
 package datadir
 
-// findOthers cannot tell on this system.
+// findOthers finds nothing on other systems.
 func findOthers() []Process { return nil }

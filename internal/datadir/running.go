@@ -18,7 +18,7 @@ import (
 	"lanyard.dev/internal/hint"
 )
 
-// Running is an instance that is up on this machine, for this user.
+// Running is an instance that this user runs on this machine.
 type Running struct {
 	DataDir string `json:"dataDir"`
 	PID     int    `json:"pid"`
@@ -32,22 +32,19 @@ const (
 	recordSuffix     = ".json"
 	recordLockSuffix = ".lock"
 
-	// maxRecord bounds what is read of a record.
+	// maxRecord is the limit for reading a record.
 	maxRecord = 64 << 10
 )
 
-// record is what one instance publishes: NAME.json, which is true for as long
-// as someone holds the lock on NAME.lock. They are two files because on some
-// systems a locked file cannot be read by others.
+// record is what an instance publishes: NAME.json, which is valid while a process has the lock on NAME.lock. They are two
+// files because on some systems other processes cannot read a locked file.
 type record struct {
 	base string
 	lock *files.Lock
 }
 
-// Announce publishes that this instance is ready at url, for Find and for
-// the message of a second Open. It may be called again when url changes. An
-// error means only that other commands do not find this instance by
-// themselves.
+// Announce publishes that this instance is ready at url, for FindRunning and for the error of a second Open. It may be
+// called again when url changes. An error means only that other commands do not find this instance.
 func (d *Dir) Announce(url string) error {
 	if err := d.writeOwner(url); err != nil {
 		return err
@@ -68,8 +65,8 @@ func openRecord(dir, dataDir string) (*record, error) {
 	}
 	sum := sha256.Sum256([]byte(dataDir))
 	base := filepath.Join(dir, hex.EncodeToString(sum[:8]))
-	// Someone who looks for stale records holds the lock for an instant, and
-	// may remove the file between its opening and its locking here.
+	// A process that looks for stale records holds the lock for a moment. It may also remove the file after this process has opened
+	// it and before it has locked it.
 	for range 100 {
 		lock, err := files.TryLock(base + recordLockSuffix)
 		if err == nil && lock.InPlace() {
@@ -96,17 +93,15 @@ func (r *record) write(running Running) error {
 	return nil
 }
 
-// withdraw removes both files while the lock is held, so that no other
-// instance can have put its own there.
+// withdraw removes both files while this process has the lock, so that it cannot remove the files of another instance.
 func (r *record) withdraw() error {
 	_ = os.Remove(r.base + recordSuffix)
 	_ = os.Remove(r.base + recordLockSuffix)
 	return r.lock.Release()
 }
 
-// FindRunning returns the instances of this user that are up on this machine,
-// in no particular order, and clears away the records of those that were
-// killed. No instance is no error.
+// FindRunning returns the instances that this user runs on this machine, in no particular order. It removes the records of
+// instances that were killed. It is no error if there are none.
 func FindRunning() ([]Running, error) {
 	dir := runtimeDir()
 	if ok, err := trusted(dir); err != nil || !ok {
@@ -125,12 +120,12 @@ func FindRunning() ([]Running, error) {
 	return found, nil
 }
 
-// escape makes dir match itself in a pattern.
+// escape returns a pattern that matches dir.
 func escape(dir string) string {
 	return strings.NewReplacer(`*`, `[*]`, `?`, `[?]`, `[`, `[[]`).Replace(dir)
 }
 
-// readRecord reads a record that is true, and removes one that no longer is.
+// readRecord reads a valid record, and removes one that is not valid any more.
 func readRecord(base string) (Running, bool) {
 	lock, err := files.TryLock(base + recordLockSuffix)
 	if err == nil {
@@ -155,11 +150,11 @@ func parseRecordFile(path string) (Running, bool) {
 	return running, true
 }
 
-// runtimeDirEnv overrides where running instances are noted.
+// runtimeDirEnv replaces the directory in which running instances are recorded.
 const runtimeDirEnv = "LANYARD_RUNTIME_DIR"
 
-// runtimeDir is where the instances of this user are noted: it must not
-// outlive a boot, and others must not be able to write to it.
+// runtimeDir returns the directory in which the instances of this user are recorded. It must not survive a reboot, and other
+// users must not be able to write to it.
 func runtimeDir() string {
 	return runtimeDirFor(os.Geteuid(), os.Getenv, os.TempDir(), runtime.GOOS)
 }
@@ -177,7 +172,7 @@ func runtimeDirFor(uid int, getenv func(string) string, temporary, system string
 	return filepath.Join(temporary, fmt.Sprintf("lanyard-%d", uid))
 }
 
-// createRuntimeDir makes the directory, or takes an existing one that is safe.
+// createRuntimeDir creates the directory, or checks an existing one.
 func createRuntimeDir(dir string) error {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return files.Unusable(dir, "cannot be created", err, "set "+runtimeDirEnv+" to a directory of yours")
@@ -186,12 +181,11 @@ func createRuntimeDir(dir string) error {
 	return err
 }
 
-// trusted tells whether dir exists, and refuses one that another user could
-// have put there: a record in it decides which server kubectl talks to.
+// trusted reports whether dir exists. It refuses a directory that another user could have created, because the records in it
+// decide to which server kubectl connects.
 func trusted(dir string) (bool, error) {
 	info, err := os.Lstat(dir)
-	// What this user may not look at holds nothing of this user's. It may be named by the environment of another, as after
-	// su.
+	// A directory that this user may not read has no records of this user. The environment may name it after su.
 	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrPermission) {
 		return false, nil
 	}
@@ -215,11 +209,11 @@ func trusted(dir string) (bool, error) {
 	return false, files.Unusable(dir, problem, nil, "remove it, or set "+runtimeDirEnv+" to a directory of yours")
 }
 
-// ErrNoneRunning reports that no instance of this user is up on this machine.
+// ErrNoneRunning reports that this user runs no instance on this machine.
 var ErrNoneRunning = errors.New("no authority of this user runs on this machine")
 
-// FindOne returns the only instance that is up. If there is none, the error is
-// ErrNoneRunning. If there are several, the error lists them. Both have a hint.
+// FindOne returns the only instance that this user runs. If there is none, the error is ErrNoneRunning. If there are
+// several, the error lists them. Both errors have a hint.
 func FindOne() (Running, error) {
 	running, err := FindRunning()
 	switch {
@@ -243,28 +237,28 @@ func severalRunning(running []Running) error {
 		"choose one, as with --kubeconfig "+running[0].Kubeconfig())
 }
 
-// Process is a lanyard up that FindRunning does not find: another user's, or
-// one that is noted elsewhere or not yet.
+// Process is a lanyard up that FindRunning does not find, because another user runs it, or because it is recorded in another
+// directory or not yet.
 type Process struct {
 	PID  int
-	User string // whose it is
-	Mine bool   // it is this user's
+	User string // name of the user who runs it
+	Mine bool   // whether this user runs it
 }
 
-// maxNamed bounds how many processes a hint names.
+// maxNamed limits how many processes a hint names.
 const maxNamed = 3
 
-// maxCommandLine is far above the beginning of a command line that isUp reads.
+// maxCommandLine is the limit for reading a command line. isUpCommand needs only its beginning.
 const maxCommandLine = 4 << 10
 
-// isUp reads a command line whose arguments each end with a zero byte.
-func isUp(commandLine []byte) bool {
+// isUpCommand reports whether a command line runs lanyard up. Each of its arguments ends with a zero byte.
+func isUpCommand(commandLine []byte) bool {
 	args := bytes.Split(commandLine, []byte{0})
 	return len(args) > 2 && filepath.Base(string(args[0])) == "lanyard" && string(args[1]) == "up"
 }
 
-// noneRunning returns ErrNoneRunning with a hint about the other processes and
-// how to use them. root reports whether this user may read every kubeconfig.
+// noneRunning returns ErrNoneRunning with a hint about the other processes and how to use them. root is whether this user
+// may read every kubeconfig.
 func noneRunning(others []Process, root bool) error {
 	const start = "start one with lanyard up"
 	if len(others) == 0 {
@@ -273,7 +267,7 @@ func noneRunning(others []Process, root bool) error {
 	first, described := others[0], describe(others)
 	switch {
 	case first.Mine:
-		return hint.New(ErrNoneRunning, fmt.Sprintf("%s, noted elsewhere or not yet (LANYARD_RUNTIME_DIR and XDG_RUNTIME_DIR say where): "+
+		return hint.New(ErrNoneRunning, fmt.Sprintf("%s, recorded in another directory or not yet (see LANYARD_RUNTIME_DIR and XDG_RUNTIME_DIR): "+
 			"name its kubeconfig, which it printed at its start, with --kubeconfig or KUBECONFIG, or %s", described, start))
 	case root:
 		return hint.New(ErrNoneRunning, fmt.Sprintf("%s: name its kubeconfig, which it printed at its start, with --kubeconfig or KUBECONFIG, or %s", described, start))
@@ -286,7 +280,7 @@ func noneRunning(others []Process, root bool) error {
 		"(an administrator makes it with lanyard user kubeconfig), use %s, or %s", described, as, start))
 }
 
-// describe names the processes of the first user.
+// describe returns a text with the processes of the first user.
 func describe(others []Process) string {
 	first := others[0]
 	var pids []string

@@ -10,8 +10,8 @@ import (
 	"lanyard.dev/internal/hint"
 )
 
-// useRuntimeDir keeps a test away from the instances of this machine. It sets
-// the environment, so such tests are not parallel.
+// useRuntimeDir separates a test from the instances of this machine. It sets the environment, so such tests are not
+// parallel.
 func useRuntimeDir(t *testing.T) string {
 	t.Helper()
 	dir := filepath.Join(t.TempDir(), "run")
@@ -51,7 +51,7 @@ func TestFindOne(t *testing.T) {
 		t.Fatalf("after both: %v", err)
 	}
 	if left, _ := os.ReadDir(run); len(left) > 0 {
-		t.Errorf("stale records stay: %v", left)
+		t.Errorf("stale records are left: %v", left)
 	}
 }
 
@@ -70,7 +70,7 @@ func TestAnnounceAgainAndClose(t *testing.T) {
 		t.Fatal(err)
 	}
 	if left, _ := os.ReadDir(run); len(left) > 0 {
-		t.Errorf("records stay after close: %v", left)
+		t.Errorf("records are left after close: %v", left)
 	}
 }
 
@@ -105,7 +105,7 @@ func TestRuntimeDirOfOthersIsRefused(t *testing.T) {
 	checkError(t, d.Announce(testURL), run, "may be written by other users")
 }
 
-func TestRuntimeDirIsNoLink(t *testing.T) {
+func TestRuntimeDirMustNotBeALink(t *testing.T) {
 	run := useRuntimeDir(t)
 	if err := os.Symlink(t.TempDir(), run); err != nil {
 		t.Fatal(err)
@@ -151,7 +151,7 @@ func TestIsUp(t *testing.T) {
 		"up lanyard":              false,
 		"":                        false,
 	} {
-		if got := isUp([]byte(strings.ReplaceAll(args, " ", "\x00") + "\x00")); got != want {
+		if got := isUpCommand([]byte(strings.ReplaceAll(args, " ", "\x00") + "\x00")); got != want {
 			t.Errorf("%q: %v", args, got)
 		}
 	}
@@ -160,7 +160,7 @@ func TestIsUp(t *testing.T) {
 func FuzzIsUp(f *testing.F) {
 	f.Add([]byte("lanyard\x00up\x00"))
 	f.Fuzz(func(t *testing.T, commandLine []byte) {
-		if isUp(commandLine) && !strings.Contains(string(commandLine), "lanyard\x00up\x00") {
+		if isUpCommand(commandLine) && !strings.Contains(string(commandLine), "lanyard\x00up\x00") {
 			t.Errorf("%q is taken for lanyard up", commandLine)
 		}
 	})
@@ -179,7 +179,7 @@ func TestNoneRunningNamesOtherProcesses(t *testing.T) {
 		"root's":    {[]Process{root}, false, []string{"user root runs lanyard up (process 2), whose kubeconfig you may not read", "lanyard user kubeconfig", "use sudo, or start one with lanyard up"}},
 		"another's": {[]Process{ben, root}, false, []string{"user ben runs lanyard up (process 3), whose kubeconfig", "use sudo -u ben, or"}},
 		"as root":   {[]Process{ben}, true, []string{"user ben runs lanyard up (process 3): name its kubeconfig"}},
-		"mine":      {[]Process{mine}, false, []string{"this user runs lanyard up (process 1), noted elsewhere or not yet", "LANYARD_RUNTIME_DIR"}},
+		"mine":      {[]Process{mine}, false, []string{"this user runs lanyard up (process 1), recorded in another directory or not yet", "LANYARD_RUNTIME_DIR"}},
 		"many":      {[]Process{ben, ben, root, ben, ben}, false, []string{"user ben runs lanyard up (processes 3, 3, 3), whose kubeconfig"}},
 	}
 	for name, test := range tests {
