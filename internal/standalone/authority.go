@@ -8,6 +8,8 @@ import (
 	"io"
 	"net"
 	"net/url"
+	"strconv"
+	"syscall"
 	"time"
 
 	"k8s.io/klog/v2"
@@ -20,58 +22,58 @@ import (
 	"lanyard.dev/internal/deadline"
 	"lanyard.dev/internal/etcd"
 	"lanyard.dev/internal/files"
+	"lanyard.dev/internal/hint"
 	"lanyard.dev/internal/signingkey"
 )
 
-// Config says where an authority lives and how it is reached.
+// Config configures an authority.
 type Config struct {
 	DataDir     string
 	BindAddress string
-	// Port 0 takes a free one.
+	// Port is the port to serve on. 0 means a free one.
 	Port int
-	// Log receives what etcd complains about.
+	// Log receives the warnings and errors of etcd.
 	Log io.Writer
 
-	// MinTokenExpiration and UnsafeNoFsync are for tests: tokens that die while a test looks on, and writes that do
-	// not wait for the disk.
+	// MinTokenExpiration and UnsafeNoFsync are for tests: tokens that expire during a test, and writes that do not wait for the
+	// disk.
 	MinTokenExpiration time.Duration
 	UnsafeNoFsync      bool
-	// Unannounced keeps the authority from being found by the other commands of this user, which then do not take it
-	// for the one that is meant.
+	// Unannounced keeps other commands of this user from finding the authority and using it by default.
 	Unannounced bool
-	// AuthenticationConfig is a file that names the issuers by whose tokens people sign in.
+	// AuthenticationConfig is a file with the issuers whose tokens identify users.
 	AuthenticationConfig string
-	// AdmissionConfig is a file that names the Pod Security Standard for namespaces that choose none.
+	// AdmissionConfig is a file with the Pod Security Standard of namespaces that have no label for one.
 	AdmissionConfig string
 	// AuditLogMode is one of auditlog.Modes; empty means auditlog.Blocking.
 	AuditLogMode string
-	// clock says which certificates are due; nil is the real one.
+	// clock decides which certificates are due. nil means the real clock.
 	clock clock.Clock
-	// Issuers are the issuers of tokens: the first issues, all are accepted. None means the URL of the authority and
-	// apiserver.DefaultIssuer.
+	// Issuers are the issuers of tokens. The first one issues tokens, and the tokens of all are accepted. If there are none, they
+	// are the URL of the authority and apiserver.DefaultIssuer.
 	Issuers []string
 	// JWKSURI replaces the URL of the key set in the discovery document.
 	JWKSURI string
-	// SigningAlgorithm is that of the signing key that the first start makes, and must be that of one that is there. Empty
-	// means signingkey.DefaultAlgorithm, and any.
+	// SigningAlgorithm is the algorithm of the signing key that the first start creates, or of the existing key. If it is empty, a
+	// new key has signingkey.DefaultAlgorithm, and an existing key may have any.
 	SigningAlgorithm signingkey.Algorithm
-	// AcceptedKeyFiles hold keys whose tokens are accepted besides those of the signing key.
+	// AcceptedKeyFiles have further keys whose tokens are accepted.
 	AcceptedKeyFiles []string
-	// MaxTokenExpiration shortens every longer token; 0 shortens none.
+	// MaxTokenExpiration limits the life of tokens. 0 means no limit.
 	MaxTokenExpiration time.Duration
 }
 
-// Rotation of the audit log: about 1 GB and a month at the most.
+// The rotation of the audit log keeps at most about 1 GB and 30 days.
 const auditMaxAge, auditMaxBackups, auditMaxSize = 30, 10, 100
 
-// How long each step of the end may take, after which the next one begins. The server's limit is its own.
+// The limits of the steps of the end. A step that takes longer is left behind. The server has a limit of its own.
 const (
 	certificatesTimeout = time.Second
 	etcdTimeout         = 4 * time.Second
 	directoryTimeout    = time.Second
 )
 
-// filesPeriod bounds for how long writes are acknowledged after the files were removed.
+// filesPeriod limits how long writes are still acknowledged after the files were removed.
 const filesPeriod = 500 * time.Millisecond
 
 // Authority is a running authority with its own etcd.
@@ -87,12 +89,12 @@ type Authority struct {
 	ending <-chan struct{} // closed when stop is called
 	ended  chan struct{}   // closed when the server has ended, with err
 	err    error
-	lost   chan error // yields why the files are not those that were started with
+	lost   chan error // receives an error if the files were removed or replaced
 }
 
-// Start takes the data directory and the port, makes what is missing, and serves until Stop, or until ctx ends. It
-// returns when the API answers. After a failure nothing runs and nothing is held; files that were made are found again by
-// the next start.
+// Start locks the data directory, listens on the port, creates the files that are missing, and serves until Stop is called
+// or ctx ends. It returns when the API answers. After an error nothing runs and nothing is locked. Files that were created
+// are used by the next start.
 func Start(ctx context.Context, c Config) (*Authority, error) {
 	a := &Authority{ended: make(chan struct{}), lost: make(chan error, 1)}
 	if err := a.start(ctx, c); err != nil {
@@ -102,8 +104,8 @@ func Start(ctx context.Context, c Config) (*Authority, error) {
 }
 
 func (a *Authority) start(ctx context.Context, c Config) (err error) {
-	// A directory that another instance holds explains a taken port as well. A directory that is to be made is made only
-	// once there is a port to serve on.
+	// The directory is opened first, because an instance that has locked it also explains a port in use. A new directory is
+	// created only when there is a port to serve on.
 	if a.dir, err = datadir.OpenExisting(c.DataDir); err != nil {
 		return err
 	}
@@ -129,7 +131,7 @@ func (a *Authority) start(ctx context.Context, c Config) (err error) {
 			return nil
 		}
 		if err := a.dir.Announce(a.URL); err != nil {
-			klog.ErrorS(err, "Other commands will not find this authority by themselves", "kubeconfig", a.Kubeconfig())
+			klog.ErrorS(err, "Other commands do not find this authority by themselves", "kubeconfig", a.Kubeconfig())
 		}
 		return nil
 	case <-a.ended:
@@ -139,6 +141,7 @@ func (a *Authority) start(ctx context.Context, c Config) (err error) {
 	}
 }
 
+// orCause returns err, or the cause of ctx if err is nil.
 func orCause(ctx context.Context, err error) error {
 	if err == nil {
 		return context.Cause(ctx)
@@ -146,7 +149,7 @@ func orCause(ctx context.Context, err error) error {
 	return err
 }
 
-// assemble takes the directory, makes the files, starts etcd and puts the server together.
+// assemble opens the directory, creates its files, starts etcd and builds the server.
 func (a *Authority) assemble(ctx context.Context, c Config, listener net.Listener) error {
 	a.URL = "https://" + reachable(listener)
 	var err error
@@ -158,7 +161,7 @@ func (a *Authority) assemble(ctx context.Context, c Config, listener net.Listene
 	if err := a.dir.CheckData(); err != nil {
 		return err
 	}
-	if err := a.furnish(c); err != nil {
+	if err := a.ensureFiles(c); err != nil {
 		return err
 	}
 	a.etcd, err = etcd.Start(ctx, etcd.Config{Dir: a.dir.EtcdDir(), Log: c.Log, UnsafeNoFsync: c.UnsafeNoFsync})
@@ -172,8 +175,8 @@ func (a *Authority) assemble(ctx context.Context, c Config, listener net.Listene
 	return err
 }
 
-// furnish makes the keys, certificates and the kubeconfig that are not there yet.
-func (a *Authority) furnish(c Config) error {
+// ensureFiles creates the keys, certificates and the kubeconfig that are missing.
+func (a *Authority) ensureFiles(c Config) error {
 	a.certs = &certificates{dir: a.dir, url: a.URL, bindAddress: c.BindAddress, clock: cmp.Or[clock.Clock](c.clock, clock.RealClock{})}
 	if err := a.certs.ensure(); err != nil {
 		return err
@@ -184,7 +187,7 @@ func (a *Authority) furnish(c Config) error {
 	return a.dir.EnsureEncryptionConfig()
 }
 
-// ensureSigningKey makes the key, or checks that the one that is there is for the algorithm that was asked for.
+// ensureSigningKey creates the signing key, or checks the algorithm of an existing one.
 func (a *Authority) ensureSigningKey(wanted signingkey.Algorithm) error {
 	err := a.dir.EnsureSigningKey(func() ([]byte, error) {
 		key, err := signingkey.Generate(wanted)
@@ -201,7 +204,7 @@ func (a *Authority) ensureSigningKey(wanted signingkey.Algorithm) error {
 		return err
 	}
 	if found := key.Algorithm(); found != wanted {
-		return files.Unusable(a.dir.SigningKey(), fmt.Sprintf("is a key for %s, and %s was asked for", found, wanted), nil,
+		return files.Unusable(a.dir.SigningKey(), fmt.Sprintf("is a key for %s, and %s was requested", found, wanted), nil,
 			"to change the key, move the file elsewhere and name it with --service-account-key-file for as long as its tokens are to be accepted")
 	}
 	return nil
@@ -235,12 +238,12 @@ func (a *Authority) issuers(c Config) []string {
 	return []string{a.URL, apiserver.DefaultIssuer}
 }
 
-// Kubeconfig is the file that lets kubectl act as the administrator.
+// Kubeconfig is the administrator's kubeconfig.
 func (a *Authority) Kubeconfig() string { return a.dir.Kubeconfig() }
 
-// EnsureNode makes the files with which an agent of this machine runs as the node called name, reached under addresses:
-// see datadir.Dir. They are renewed from then on. If the node was evicted, new ones are made: the machine that has the data
-// directory may be its own node again.
+// EnsureNode creates the files with which an agent on this machine runs as the node called name, reached under addresses:
+// see datadir.Dir. From then on they are renewed. If the node was evicted, they are created again, because the machine with
+// the data directory may be its own node again.
 func (a *Authority) EnsureNode(name string, addresses []net.IP) (datadir.NodeFiles, error) {
 	return a.certs.ensureNode(name, addresses, a.server.EarliestOf)
 }
@@ -248,7 +251,7 @@ func (a *Authority) EnsureNode(name string, addresses []net.IP) (datadir.NodeFil
 // DataDir is the absolute path of the data directory.
 func (a *Authority) DataDir() string { return a.dir.Path() }
 
-// Wait returns when the authority ends: nil after Stop or the end of its context, otherwise why.
+// Wait returns when the authority has ended: nil after Stop or the end of its context, otherwise the reason.
 func (a *Authority) Wait() error {
 	var err error
 	select {
@@ -260,8 +263,8 @@ func (a *Authority) Wait() error {
 	return errors.Join(err, a.release())
 }
 
-// watchFiles looks for files that were removed or replaced. etcd does not notice: it goes on with files that have no name
-// any more, and acknowledges what ends with the process.
+// watchFiles reports files that were removed or replaced. etcd does not detect it: it continues to write to files without a
+// name, and acknowledges writes that are lost when the process ends.
 func (a *Authority) watchFiles(ctx context.Context) {
 	tick := time.NewTicker(filesPeriod)
 	defer tick.Stop()
@@ -278,22 +281,23 @@ func (a *Authority) watchFiles(ctx context.Context) {
 	}
 }
 
-// Ending is closed when the authority begins to end, for whatever reason. It has ended StopTimeout later at the latest.
+// Ending returns a channel that is closed when the authority begins to end, for any reason. The authority has ended at most
+// StopTimeout later.
 func (a *Authority) Ending() <-chan struct{} { return a.ending }
 
-// StopTimeout bounds how long the end of the authority takes.
+// StopTimeout limits how long the end of the authority takes.
 func (a *Authority) StopTimeout() time.Duration {
 	return a.server.StopTimeout() + certificatesTimeout + etcdTimeout + directoryTimeout
 }
 
-// Stop ends the authority in order and waits for it.
+// Stop ends the authority gracefully and waits for its end.
 func (a *Authority) Stop() error {
 	a.stop()
 	return a.Wait()
 }
 
-// release gives back what Start took, in the reverse order: etcd goes once nothing uses it. A step that hangs, as on a
-// broken disk, does not keep the later ones from being taken.
+// release undoes Start in reverse order, so that etcd ends when nothing uses it any more. A step that hangs, for example
+// because of a broken disk, does not prevent the later ones.
 func (a *Authority) release() error {
 	var errs []error
 	if a.stop != nil {
@@ -314,7 +318,7 @@ func (a *Authority) release() error {
 	return errors.Join(errs...)
 }
 
-// reachable is the host and port that a client on this machine uses: an unspecified address is reached by loopback.
+// reachable returns the host and port for clients on this machine. They reach an unspecified address by loopback.
 func reachable(l net.Listener) string {
 	address := l.Addr().(*net.TCPAddr)
 	host := address.IP.String()
@@ -330,4 +334,49 @@ func hostOf(rawURL string) string {
 		return ""
 	}
 	return u.Host
+}
+
+// Listen listens on the address and port. Port 0 means a free one.
+func Listen(address string, port int) (net.Listener, error) {
+	target := net.JoinHostPort(address, strconv.Itoa(port))
+	l, err := net.Listen("tcp", target)
+	switch {
+	case errors.Is(err, syscall.EADDRINUSE):
+		return nil, portTaken(target, holder(port), err)
+	case err != nil:
+		return nil, fmt.Errorf("listen on %s: %w", target, err)
+	}
+	return l, nil
+}
+
+// taken returns the error for an address on which another process listens. holder describes that process, or is "".
+func portTaken(address, holder string, err error) error {
+	if holder == "" {
+		holder = "another process"
+	}
+	return hint.New(&portError{address, holder, err}, "choose another port with --secure-port, or end that process first")
+}
+
+// portError does not repeat its cause in its text.
+type portError struct {
+	address, holder string
+	cause           error
+}
+
+func (e *portError) Error() string { return fmt.Sprintf("%s is taken by %s", e.address, e.holder) }
+
+func (e *portError) Unwrap() error { return e.cause }
+
+// holder describes the process that listens on a port of this machine, or returns "".
+func holder(port int) string {
+	running, err := datadir.FindRunning()
+	if err != nil {
+		running = nil
+	}
+	for _, r := range running {
+		if _, p, err := net.SplitHostPort(hostOf(r.URL)); err == nil && p == strconv.Itoa(port) {
+			return fmt.Sprintf("lanyard up (process %d, data directory %s)", r.PID, r.DataDir)
+		}
+	}
+	return listenerOf(port)
 }

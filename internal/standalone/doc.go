@@ -1,5 +1,4 @@
-// Package standalone runs everything one machine needs in one process: a data directory, an embedded etcd and the
-// authority on top of them.
+// Package standalone runs an authority in one process, with a data directory and an embedded etcd.
 //
-// It is what `lanyard up` and lanyardtest share; it knows no command line.
+// `lanyard up` and lanyardtest share it. It does not know the command line.
 package standalone

@@ -11,7 +11,7 @@ import (
 	"lanyard.dev/internal/files"
 )
 
-// listenerOf names the process that listens on a TCP port, as far as this user may see it; "" when it cannot be told.
+// listenerOf names the process that listens on a TCP port. It returns "" if this user cannot find it out.
 func listenerOf(port int) string {
 	inode := listeningInode(port)
 	if inode == "" {
@@ -32,8 +32,8 @@ func listenerOf(port int) string {
 	return ""
 }
 
-// listeningInode finds the socket of a listener in the kernel's tables, where ports are in hexadecimal and state 0A
-// means listening.
+// listeningInode returns the inode of the listening socket from the kernel's tables, in which ports are hexadecimal and
+// state 0A means listening.
 func listeningInode(port int) string {
 	suffix := fmt.Sprintf(":%04X", port)
 	for _, table := range []string{"/proc/net/tcp", "/proc/net/tcp6"} {

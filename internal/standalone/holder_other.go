@@ -2,5 +2,5 @@
 
 package standalone
 
-// listenerOf cannot tell on this system.
+// listenerOf is not implemented on other systems.
 func listenerOf(int) string { return "" }

@@ -18,16 +18,17 @@ import (
 )
 
 const (
-	// renewalPeriod is how often is looked whether something is due. It is short for machines that sleep and for clocks that
-	// are set; certificates are due a third of their life, four months, before their end.
+	// renewalPeriod is the time between two checks for certificates that are due. Certificates are due four months, a third of
+	// their life, before they expire. The period is short because machines sleep and clocks are set.
 	renewalPeriod = 10 * time.Minute
-	// renewalRetry is short: what failed half-way leaves a certificate beside the key of another.
+	// renewalRetry is short because an interrupted renewal may leave a certificate with the key of another one.
 	renewalRetry = time.Minute
 )
 
-var errNotHeld = errors.New("the data directory is not held any more")
+var errNotHeld = errors.New("the data directory is no longer locked")
 
-// certificates are what an authority presents, and what the agent beside it does. Both read the files again when they change.
+// certificates are the certificates of an authority and of the node on the same machine. Both read the files again when they
+// change.
 type certificates struct {
 	dir         *datadir.Dir
 	url         string
@@ -36,16 +37,16 @@ type certificates struct {
 
 	mu     sync.Mutex
 	closed bool
-	cas    map[string][]byte // of the start, by file
-	admin  []byte            // what the kubeconfig was last given
+	cas    map[string][]byte // the CA certificates at the start, by file
+	admin  []byte            // the certificate that was last written to the kubeconfig
 	node   func() (datadir.NodeFiles, error)
 }
 
-// ensure makes what is missing, and what is due anew, at the start.
+// ensure creates the certificates that are missing, and renews those that are due, at the start.
 func (c *certificates) ensure() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	made, err := c.own()
+	made, err := c.ensureOwn()
 	if err != nil {
 		return err
 	}
@@ -53,9 +54,9 @@ func (c *certificates) ensure() error {
 	return nil
 }
 
-// own are the authority's certificates, and its administrator's kubeconfig, which follows them. What else is done to that
-// while the authority runs is its user's business.
-func (c *certificates) own() (*datadir.Certificates, error) {
+// own ensures the authority's certificates, and the administrator's kubeconfig if its certificate has changed. Other changes
+// to the kubeconfig are left to its user.
+func (c *certificates) ensureOwn() (*datadir.Certificates, error) {
 	made, err := c.dir.EnsureCertificates(c.bindAddress, c.clock)
 	if err != nil || bytes.Equal(c.admin, made.Admin.CertPEM) {
 		return made, err
@@ -67,8 +68,8 @@ func (c *certificates) own() (*datadir.Certificates, error) {
 	return made, nil
 }
 
-// ensureNode does it for the files of this machine's node, and from now on.
-// earliest tells since when a certificate of the node must be valid to count.
+// ensureNode ensures the files of this machine's node, and includes them in later renewals. earliest returns the time since
+// when a certificate of the node must be valid to be accepted.
 func (c *certificates) ensureNode(name string, addresses []net.IP, earliest func(node string) (time.Time, error)) (datadir.NodeFiles, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -85,8 +86,8 @@ func (c *certificates) ensureNode(name string, addresses []net.IP, earliest func
 	return c.node()
 }
 
-// renew makes anew what is due. With a CA that is not the one of the start it does nothing: whoever takes one away means
-// another to be made by the next start, after which everybody who is to trust it can be told.
+// renew renews what is due. If a CA is not the one of the start, it does nothing: an administrator who removes a CA wants
+// the next start to create a new one, and to distribute it then.
 func (c *certificates) renew() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -102,7 +103,7 @@ func (c *certificates) renew() error {
 			return fmt.Errorf("%s is not what this authority started with: start it again", file)
 		}
 	}
-	if _, err := c.own(); err != nil || c.node == nil {
+	if _, err := c.ensureOwn(); err != nil || c.node == nil {
 		return err
 	}
 	_, err := c.node()
@@ -111,7 +112,7 @@ func (c *certificates) renew() error {
 
 // keep renews until ctx ends.
 func (c *certificates) keep(ctx context.Context) {
-	complaint := ""
+	lastError := ""
 	for wait := renewalPeriod; ; {
 		select {
 		case <-ctx.Done():
@@ -120,17 +121,17 @@ func (c *certificates) keep(ctx context.Context) {
 		}
 		err := c.renew()
 		if err == nil {
-			wait, complaint = renewalPeriod, ""
+			wait, lastError = renewalPeriod, ""
 			continue
 		}
-		if wait = renewalRetry; ctx.Err() == nil && err.Error() != complaint {
-			complaint = err.Error()
-			klog.ErrorS(err, "Certificates are not renewed until this is mended")
+		if wait = renewalRetry; ctx.Err() == nil && err.Error() != lastError {
+			lastError = err.Error()
+			klog.ErrorS(err, "Certificates are not renewed until this error is fixed")
 		}
 	}
 }
 
-// close has nothing written any more, before the directory is given back.
+// close ends all writing before the directory is unlocked.
 func (c *certificates) close() {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -27,8 +27,8 @@ import (
 	"lanyard.dev/internal/nodeaccess"
 )
 
-// TestRenewal has certificates that end soon replaced under a running authority: what it serves with, what its kubeconfig
-// holds, and what the node beside it has. Nobody starts anything again.
+// TestRenewal checks that certificates which expire soon are replaced while the authority runs: its serving certificate, the
+// kubeconfig, and the certificates of the node on the same machine.
 func TestRenewal(t *testing.T) {
 	t.Parallel()
 	now := clocktesting.NewFakeClock(time.Now())
@@ -38,13 +38,13 @@ func TestRenewal(t *testing.T) {
 		t.Fatal(err)
 	}
 	files := []string{a.Kubeconfig(), a.dir.ServingCert(), a.dir.NodeClientCert(), filepath.Join(a.DataDir(), "node.crt"), node.ServingCert}
-	before, presented := contents(t, files), presents(t, a)
-	// The first look finds nothing due; the second, after 300 days, everything.
+	before, presented := contents(t, files), servingCertificate(t, a)
+	// At the first check nothing is due, and at the second, after 300 days, everything is.
 	for _, later := range []time.Duration{renewalPeriod, 300 * 24 * time.Hour} {
-		eventually(t, "the next look is waited for", now.HasWaiters)
+		eventually(t, "the next check is scheduled", now.HasWaiters)
 		now.Step(later)
 		if later == renewalPeriod {
-			eventually(t, "the first look is over", now.HasWaiters)
+			eventually(t, "the first check is done", now.HasWaiters)
 			for i, text := range contents(t, files) {
 				if !bytes.Equal(text, before[i]) {
 					t.Errorf("%s was renewed long before its end", files[i])
@@ -55,14 +55,14 @@ func TestRenewal(t *testing.T) {
 	for i, file := range files {
 		eventually(t, file+" is renewed", func() bool { return !bytes.Equal(contents(t, files)[i], before[i]) })
 	}
-	eventually(t, "the authority serves with it", func() bool { return !presents(t, a).Equal(presented) })
+	eventually(t, "the authority serves with the new certificate", func() bool { return !servingCertificate(t, a).Equal(presented) })
 	if config, err := clientcmd.BuildConfigFromFlags("", node.Kubeconfig); err != nil || config.CertFile != files[3] {
 		t.Errorf("the node's kubeconfig %+v, %v", config, err)
 	}
 }
 
-// TestOwnNodeComesBackAfterItsEviction: an authority makes a new certificate for the node of its own machine, which else
-// would be shut out for good, and the one of before stays refused.
+// TestOwnNodeComesBackAfterItsEviction checks that an authority creates a new certificate for the evicted node of its own
+// machine, which could not join otherwise, and that the earlier one is still refused.
 func TestOwnNodeComesBackAfterItsEviction(t *testing.T) {
 	t.Parallel()
 	a := start(t, clock.RealClock{})
@@ -78,7 +78,7 @@ func TestOwnNodeComesBackAfterItsEviction(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		config.CertFile, config.KeyFile = "", "" // as they are now
+		config.CertFile, config.KeyFile = "", "" // keep the present content of the files
 		return kubernetes.NewForConfigOrDie(config)
 	}
 	signIn := func(client kubernetes.Interface) error {
@@ -99,17 +99,18 @@ func TestOwnNodeComesBackAfterItsEviction(t *testing.T) {
 	if err := a.certs.renew(); err != nil {
 		t.Fatal(err)
 	}
-	// It is valid from the second after the eviction on.
+	// The new certificate is valid from the second after the eviction.
 	eventually(t, "the new certificate is accepted", func() bool { return signIn(clientOf(node.Kubeconfig)) == nil })
 	if err := signIn(thief); !apierrors.IsUnauthorized(err) {
-		t.Errorf("with the certificate of before: %v", err)
+		t.Errorf("with the earlier certificate: %v", err)
 	}
 	if bytes.Equal(contents(t, []string{node.ServingCert})[0], serving) {
-		t.Error("the node still serves with the certificate of before")
+		t.Error("the node still has the earlier serving certificate")
 	}
 }
 
-// TestRenewalLeavesTheKubeconfigAlone to its user while the administrator's certificate stays.
+// TestRenewalLeavesTheKubeconfigAlone checks that a renewal does not write the kubeconfig if the administrator's certificate
+// has not changed.
 func TestRenewalLeavesTheKubeconfigAlone(t *testing.T) {
 	t.Parallel()
 	a := start(t, clock.RealClock{})
@@ -120,16 +121,16 @@ func TestRenewalLeavesTheKubeconfigAlone(t *testing.T) {
 		t.Fatal(err)
 	}
 	if text := contents(t, []string{a.Kubeconfig()})[0]; len(text) > 0 {
-		t.Errorf("it was written anew: %d bytes", len(text))
+		t.Errorf("the kubeconfig was written: %d bytes", len(text))
 	}
 }
 
-// TestRenewalIsTriedAgain has what failed half-way, with a key that is not its certificate's, mended soon.
+// TestRenewalIsTriedAgain checks that a failed renewal, which may leave a key without its certificate, is repeated soon.
 func TestRenewalIsTriedAgain(t *testing.T) {
 	t.Parallel()
 	now := clocktesting.NewFakeClock(time.Now())
 	a := start(t, now)
-	eventually(t, "the next look is waited for", now.HasWaiters)
+	eventually(t, "the next check is scheduled", now.HasWaiters)
 	obstacle := a.dir.NodeClientCert()
 	if err := os.Remove(obstacle); err != nil {
 		t.Fatal(err)
@@ -138,18 +139,18 @@ func TestRenewalIsTriedAgain(t *testing.T) {
 		t.Fatal(err)
 	}
 	now.Step(renewalPeriod)
-	eventually(t, "the next look is waited for", now.HasWaiters)
+	eventually(t, "the next check is scheduled", now.HasWaiters)
 	if err := os.RemoveAll(obstacle); err != nil {
 		t.Fatal(err)
 	}
 	now.Step(renewalRetry)
-	eventually(t, "there is a certificate again", func() bool {
+	eventually(t, "the certificate exists again", func() bool {
 		_, err := tls.LoadX509KeyPair(a.dir.NodeClientCert(), a.dir.NodeClientKey())
 		return err == nil
 	})
 }
 
-// TestRenewalKeepsTheCA makes no new CA under an authority whose clients know the old one.
+// TestRenewalKeepsTheCA checks that a running authority does not create a new CA, because its clients trust the old one.
 func TestRenewalKeepsTheCA(t *testing.T) {
 	t.Parallel()
 	for name, gone := range map[string]func(*datadir.Dir) []string{
@@ -165,18 +166,19 @@ func TestRenewalKeepsTheCA(t *testing.T) {
 				}
 			}
 			if err := a.certs.renew(); err == nil || !strings.Contains(err.Error(), "start it again") {
-				t.Errorf("renewed with a CA that was taken away: %v", err)
+				t.Errorf("renewed without the CA: %v", err)
 			}
 			for _, file := range gone(a.dir) {
 				if _, err := os.Stat(file); !os.IsNotExist(err) {
-					t.Errorf("%s was made: %v", file, err)
+					t.Errorf("%s was created: %v", file, err)
 				}
 			}
 		})
 	}
 }
 
-// TestNothingIsRenewedAfterTheEnd leaves the directory alone that somebody else may hold by then.
+// TestNothingIsRenewedAfterTheEnd checks that nothing is written after Stop, because another process may have locked the
+// directory by then.
 func TestNothingIsRenewedAfterTheEnd(t *testing.T) {
 	t.Parallel()
 	a := start(t, clock.RealClock{})
@@ -190,16 +192,16 @@ func TestNothingIsRenewedAfterTheEnd(t *testing.T) {
 		t.Errorf("renewed: %v", err)
 	}
 	if _, err := a.EnsureNode("here", nil); !errors.Is(err, errNotHeld) {
-		t.Errorf("made a node: %v", err)
+		t.Errorf("created the files of a node: %v", err)
 	}
 	if _, err := os.Stat(a.dir.ServingCert()); !os.IsNotExist(err) {
-		t.Errorf("the serving certificate was made: %v", err)
+		t.Errorf("the serving certificate was created: %v", err)
 	}
 }
 
 func start(t *testing.T, now clock.Clock) *Authority {
 	t.Helper()
-	// Not the test's context, which ends before the authority is stopped in order.
+	// The test's context would end before the authority is stopped.
 	a, err := Start(context.Background(), Config{DataDir: t.TempDir(), BindAddress: "127.0.0.1", Log: io.Discard, UnsafeNoFsync: true, Unannounced: true, clock: now})
 	if err != nil {
 		t.Fatal(err)
@@ -223,6 +225,7 @@ func eventually(t *testing.T, what string, done func() bool) {
 	}
 }
 
+// contents returns the contents of files.
 func contents(t *testing.T, files []string) [][]byte {
 	t.Helper()
 	var all [][]byte
@@ -236,8 +239,8 @@ func contents(t *testing.T, files []string) [][]byte {
 	return all
 }
 
-// presents is the certificate that the authority serves with.
-func presents(t *testing.T, a *Authority) *x509.Certificate {
+// presents returns the certificate with which the authority serves.
+func servingCertificate(t *testing.T, a *Authority) *x509.Certificate {
 	t.Helper()
 	connection, err := tls.Dial("tcp", strings.TrimPrefix(a.URL, "https://"), &tls.Config{InsecureSkipVerify: true})
 	if err != nil {
