@@ -18,11 +18,12 @@ import (
 	"lanyard.dev/internal/hint"
 )
 
-// memberError names the directory of a member that does not start or had to give up, and adds a hint.
+// memberError returns an error with the directory of the member and a hint. The member did not start or had to give up.
 func memberError(dir string, err error) error {
 	return hint.New(fmt.Errorf("etcd in %s: %w", dir, err), hintFor(dir, err))
 }
 
+// hintFor returns what the user can do about the error.
 func hintFor(dir string, err error) string {
 	switch {
 	case errors.Is(err, ErrLocked):
@@ -47,7 +48,8 @@ func hintFor(dir string, err error) string {
 	return "see what etcd logged before; restore " + dir + " from a backup only if its files are damaged"
 }
 
-// isAny also looks for the system's words: the database wraps no errors.
+// isAny reports whether err is one of the targets. It also compares the text of system errors, because the database does not
+// wrap them.
 func isAny(err error, targets ...error) bool {
 	return slices.ContainsFunc(targets, func(target error) bool {
 		errno, fromSystem := target.(syscall.Errno)
@@ -55,30 +57,27 @@ func isAny(err error, targets ...error) bool {
 	})
 }
 
-// ErrLocked reports that another process runs a member on the same directory.
+// ErrLocked reports that another process runs a member on the directory.
 var ErrLocked = errors.New("another process uses this directory")
 
 var (
-	// errGaveUp marks what etcd itself considers the end: damage, but also a
-	// lack of descriptors, memory or space.
+	// errGaveUp marks a failure after which etcd does not continue: damage, or a lack of file descriptors, memory or space.
 	errGaveUp = errors.New("cannot go on")
-	// errDamaged marks files that were found to be damaged.
+	// errDamaged marks damaged files.
 	errDamaged = errors.New("data is damaged")
-	// errRemoved marks files that were taken away from a member that runs.
+	// errRemoved marks files that were removed or replaced while the member runs.
 	errRemoved = errors.New("the data was removed or replaced while it was in use")
 )
 
-// failureLog turns etcd's fatal and panic log lines into errors. Left alone,
-// etcd would end the process from within, with a stack trace for a message.
+// failureLog turns etcd's fatal and panic log lines into errors. Otherwise etcd would end the process with a stack trace.
 type failureLog struct {
 	once   sync.Once
 	failed chan error
 
-	// gaveUp is set once a goroutine of the member is held.
+	// gaveUp is set when a goroutine of the member is blocked for ever.
 	gaveUp atomic.Bool
 
-	// stopping silences the log: each listener that closes counts as an
-	// error to the library.
+	// stopping silences the log, because etcd logs the close of each listener as an error.
 	stopping atomic.Bool
 }
 
@@ -93,15 +92,14 @@ func (f *failureLog) logger(w io.Writer) *zap.Logger {
 	return zap.New(core, zap.WithFatalHook(f), zap.WithPanicHook(f))
 }
 
-// OnWrite is called in the goroutine that cannot go on, and does not return:
-// etcd takes for granted that nothing after a fatal line runs, so the
-// goroutine is held for the rest of the process's life, its locks included.
+// OnWrite is called in the goroutine that cannot continue, and does not return, because etcd relies on nothing running after
+// a fatal log line. The goroutine, and the locks that it has, are blocked for the rest of the process's life.
 func (f *failureLog) OnWrite(entry *zapcore.CheckedEntry, fields []zapcore.Field) {
 	f.report(entry.Message, fields)
 	select {}
 }
 
-// report keeps the first failure only; the later ones follow from it.
+// report records the first failure. Later ones follow from it.
 func (f *failureLog) report(message string, fields []zapcore.Field) {
 	f.once.Do(func() {
 		f.gaveUp.Store(true)
@@ -118,16 +116,15 @@ func failure(message string, fields []zapcore.Field) error {
 	return fmt.Errorf("%w: %s", errGaveUp, message)
 }
 
-// quietCore drops what does not matter to a lone member on a private socket.
+// quietCore drops log lines that do not matter for a member without peers on a private socket.
 type quietCore struct {
 	zapcore.Core
 	stopping *atomic.Bool
 }
 
-// beside lists the warnings that every uneventful run would give: two are
-// advice to networked clusters, two are about the milliseconds before the
-// first write of a new directory, which repair themselves.
-func beside(message string) bool {
+// isExpectedWarning reports whether every run without problems logs this warning. Two are advice for clusters in a network, two are
+// about the milliseconds before the first write to a new directory.
+func isExpectedWarning(message string) bool {
 	switch message {
 	case "Running http and grpc server on single port. This is not recommended for production.",
 		"simple token is not cryptographically signed",
@@ -139,7 +136,7 @@ func beside(message string) bool {
 }
 
 func (q quietCore) Check(entry zapcore.Entry, checked *zapcore.CheckedEntry) *zapcore.CheckedEntry {
-	if beside(entry.Message) || q.stopping.Load() {
+	if isExpectedWarning(entry.Message) || q.stopping.Load() {
 		return checked
 	}
 	return q.Core.Check(entry, checked)

@@ -19,12 +19,11 @@ import (
 	"lanyard.dev/internal/files"
 )
 
-// stopGrace is how long Stop lets requests in flight finish. Watches never
-// finish by themselves, so this bounds every stop with a client attached.
+// stopGrace is the time that Stop gives to requests in flight. Watches never finish by themselves, so every stop with a client
+// takes that long.
 const stopGrace = time.Second
 
-// startTimeout is what a start may take on a slow disk: a database of many
-// gigabytes is read as a whole.
+// startTimeout limits the start. On a slow disk it takes long to read a database of many gigabytes as a whole.
 const startTimeout = 5 * time.Minute
 
 var errSlowStart = fmt.Errorf("it did not answer within %v", startTimeout)
@@ -42,10 +41,9 @@ type Server struct {
 	stop sync.Once
 }
 
-// Start runs a member on c.Dir and returns when it answers, which on a local
-// disk takes well under a second. It fails with a *hint.Error when the directory is
-// in use (ErrLocked), damaged, unwritable or full. When ctx ends first, the
-// half-started member is stopped and the context's cause returned.
+// Start runs a member on c.Dir and returns when it answers, which takes well under a second on a local disk. It returns a
+// *hint.Error if the directory is in use (ErrLocked), damaged, not writable or full. If ctx ends first, Start stops the
+// member and returns the cause of ctx.
 func Start(ctx context.Context, c Config) (*Server, error) {
 	if err := c.validate(); err != nil {
 		return nil, err
@@ -85,8 +83,7 @@ func (s *Server) start(ctx context.Context) (err error) {
 	return s.socket.protect()
 }
 
-// abandon stops a member that did not become ready, and returns why it
-// did not. One that has failed cannot be stopped.
+// abandon stops a member that did not become ready, and returns cause. A member that has given up cannot be stopped.
 func (s *Server) abandon(ctx context.Context, cause error) error {
 	if s.log.gaveUp.Load() {
 		return cause
@@ -97,8 +94,7 @@ func (s *Server) abandon(ctx context.Context, cause error) error {
 	return cause
 }
 
-// lock keeps a second member away. etcd has a lock of its own on its
-// database, but waits for it without end.
+// lock keeps other members away. etcd itself locks its database, but waits for that lock without a limit.
 func lock(path string) (*files.Lock, error) {
 	locked, err := files.TryLock(path)
 	if errors.Is(err, files.ErrLocked) {
@@ -107,8 +103,8 @@ func lock(path string) (*files.Lock, error) {
 	return locked, err
 }
 
-// launch starts the member in a goroutine of its own: if etcd gives up while
-// it reads its files, that goroutine is held, not the caller's.
+// launch starts the member in a goroutine of its own. If etcd gives up while it reads its files, that goroutine is blocked
+// for ever, and not the caller's.
 func (s *Server) launch(ctx context.Context) error {
 	type result struct {
 		member *embed.Etcd
@@ -117,8 +113,7 @@ func (s *Server) launch(ctx context.Context) error {
 	started := make(chan result, 1)
 	config := s.config.member(s.socket.path, s.log, s.rpc.Store)
 	go func() {
-		// The database reports some kinds of damage by a panic, or by reading
-		// memory that the file does not back.
+		// On some kinds of damage the database panics, or reads mapped memory beyond the end of the file.
 		debug.SetPanicOnFault(true)
 		defer func() {
 			if cause := recover(); cause != nil {
@@ -128,8 +123,7 @@ func (s *Server) launch(ctx context.Context) error {
 		member, err := embed.StartEtcd(config)
 		started <- result{member, err}
 	}()
-	// A start that is called off is waited for, so that its member can be
-	// stopped, but not for longer than a stop takes.
+	// If ctx ends, wait for the start, so that the member can be stopped, but not longer than a stop takes.
 	late := make(chan struct{})
 	defer context.AfterFunc(ctx, func() { time.AfterFunc(2*stopGrace, func() { close(late) }) })()
 	select {
@@ -156,8 +150,7 @@ func (s *Server) awaitReady(ctx context.Context) error {
 	}
 }
 
-// awaitSocket returns when the socket answers: etcd calls itself ready
-// before it serves.
+// awaitSocket returns when the socket answers. etcd reports that it is ready before it serves.
 func (s *Server) awaitSocket(ctx context.Context) error {
 	client, err := s.Client()
 	if err != nil {
@@ -168,16 +161,16 @@ func (s *Server) awaitSocket(ctx context.Context) error {
 	return err
 }
 
-// Endpoint is the URL that etcd clients connect to, "unix:///path".
+// Endpoint returns the URL for etcd clients, "unix:///path".
 func (s *Server) Endpoint() string { return s.socket.endpoint() }
 
-// Client returns a new client of the member; the caller closes it.
+// Client returns a new client of the member. The caller closes it.
 func (s *Server) Client() (*clientv3.Client, error) {
 	return clientv3.New(clientv3.Config{Endpoints: []string{s.Endpoint()}, Logger: s.log.logger(nil)})
 }
 
-// Held returns a *hint.Error if the member's directory, its database or its log was
-// removed or replaced: what is acknowledged then is lost.
+// Held returns a *hint.Error if the member's directory, database or log was removed or replaced. The member then
+// acknowledges writes that are lost.
 func (s *Server) Held() error {
 	files, err := logFiles(filepath.Join(s.config.Dir, "member", "wal"))
 	logged := err != nil || len(files) > 0
@@ -188,9 +181,8 @@ func (s *Server) Held() error {
 	return memberError(s.config.Dir, errRemoved)
 }
 
-// Failed yields one error when the member can no longer do its work, such as
-// when the disk is full or broken. The process should then end: the member
-// acknowledges nothing more.
+// Failed returns a channel that receives one error when the member cannot work any more, for example because the disk is
+// full or broken. The process should then end, because the member acknowledges no more writes.
 func (s *Server) Failed() <-chan error {
 	failed := make(chan error, 1)
 	go func() {
@@ -206,12 +198,11 @@ func (s *Server) Failed() <-chan error {
 	return failed
 }
 
-// Stop lets requests in flight finish for a second, then ends the member and
-// frees its directory. It returns when ctx ends, however the member hangs.
+// Stop gives requests in flight a second, then ends the member and unlocks its directory. It returns when ctx ends, even if
+// the member hangs.
 //
-// A member that has given up cannot be stopped, since its goroutines are held:
-// Stop then does nothing, and leaves the member and its directory to the end
-// of the process. Calls after the first do nothing.
+// A member that has given up cannot be stopped, because its goroutines are blocked. Then Stop does nothing, and the end of
+// the process ends the member. Further calls do nothing.
 func (s *Server) Stop(ctx context.Context) error {
 	var err error
 	s.stop.Do(func() { err = s.shutdown(ctx) })
@@ -229,9 +220,8 @@ func (s *Server) shutdown(ctx context.Context) error {
 	return nil
 }
 
-// closeMember ends the clients' streams after stopGrace; etcd would wait more
-// than five seconds for those that stay open, as watches do. Both steps wait
-// for etcd's own goroutines without a limit, so neither runs in this one.
+// closeMember closes the clients' streams after stopGrace. etcd itself would wait more than five seconds for streams that
+// stay open, such as watches. Both steps wait for etcd's goroutines without a limit, so they run in goroutines of their own.
 func (s *Server) closeMember(ctx context.Context) error {
 	s.log.stopping.Store(true)
 	done := make(chan struct{})
@@ -253,7 +243,7 @@ func (s *Server) closeMember(ctx context.Context) error {
 	}
 }
 
-// release undoes what start did outside the library.
+// release removes the socket and releases the lock.
 func (s *Server) release() {
 	if s.socket != nil {
 		s.socket.remove()

@@ -22,10 +22,10 @@ import (
 	"lanyard.dev/internal/hint"
 )
 
-// The test binary runs itself as a member that is killed: see TestKill.
+// The test binary runs itself as a member that TestKill kills.
 const childDirEnv = "LANYARD_ETCD_TEST_CHILD_DIR"
 
-// limitEnv has it run itself within lowered limits: see TestLimits.
+// limitEnv makes the test binary run itself with lower limits: see TestLimits.
 const limitEnv = "LANYARD_ETCD_TEST_LIMIT"
 
 func TestMain(m *testing.M) {
@@ -38,7 +38,7 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// runChild writes keys without end and prints each once it is acknowledged.
+// runChild writes keys until it is killed, and prints each key when its write is acknowledged.
 func runChild(dir string) int {
 	s, err := Start(context.Background(), Config{Dir: dir, Log: os.Stderr})
 	if err != nil {
@@ -127,12 +127,11 @@ func TestDataOutlivesAStop(t *testing.T) {
 	}
 }
 
-// TestKill checks that kill -9 in the midst of writes loses none that was
-// acknowledged, and that the directory and its lock are usable right after.
+// TestKill checks that a kill during writes loses no acknowledged one, and that the directory and its lock can be used right
+// after it.
 //
-// It is not parallel: until a child executes its program it has a copy of
-// every lock of this process, also of those on the logs of members that other
-// tests stop and start.
+// It is not parallel: until a child executes its program, it has a copy of every lock of this process, which includes those
+// on the logs of members that other tests stop and start.
 func TestKill(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "etcd")
 	for range 3 {
@@ -149,7 +148,7 @@ func TestKill(t *testing.T) {
 	}
 }
 
-// writeUntilKilled returns the last key known to be acknowledged.
+// writeUntilKilled returns the last key whose write was acknowledged.
 func writeUntilKilled(t *testing.T, dir string, writes int) string {
 	t.Helper()
 	var stderr bytes.Buffer
@@ -249,7 +248,7 @@ func TestDamageIsReported(t *testing.T) {
 				t.Errorf("error %q, want one line with %q and a hint", err, test.want)
 			}
 			if ctx.Err() != nil {
-				t.Error("it was noticed only by a timeout")
+				t.Error("the damage was detected only by a timeout")
 			}
 			if errors.Is(err, errDamaged) && hash(t, dir) != before {
 				t.Error("the damaged files were changed")
@@ -258,7 +257,7 @@ func TestDamageIsReported(t *testing.T) {
 	}
 }
 
-// hash sums up the files of a member.
+// hash returns a checksum of the files of a member.
 func hash(t *testing.T, dir string) string {
 	t.Helper()
 	sum := sha256.New()
@@ -299,7 +298,7 @@ func scribble(t *testing.T, dir, pattern string, at int64) {
 	}
 }
 
-// rootPage is where the page is that leads to all others.
+// rootPage returns the offset of the root page in the database.
 func rootPage(t *testing.T, dir string) int64 {
 	t.Helper()
 	f, err := os.Open(match(t, dir, "member/snap/db"))
@@ -328,7 +327,7 @@ func remove(t *testing.T, dir, pattern string) {
 	}
 }
 
-// renumber has the log begin later, as after its first file was purged.
+// renumber makes the log begin later, as after the removal of its first file.
 func renumber(t *testing.T, dir string) {
 	t.Helper()
 	file := match(t, dir, "member/wal/*.wal")
@@ -337,7 +336,7 @@ func renumber(t *testing.T, dir string) {
 	}
 }
 
-// upgrade has a later version of etcd have written the database.
+// upgrade sets the version of the database to that of a later etcd.
 func upgrade(t *testing.T, dir string) {
 	t.Helper()
 	s := start(t, Config{Dir: dir, UnsafeNoFsync: true})
@@ -393,7 +392,8 @@ func TestFailureIsReportedOnce(t *testing.T) {
 	}
 }
 
-// What a machine lacks is not taken for damage: who follows that hint puts good data away.
+// TestHintNamesWhatIsLacking checks that missing resources are not reported as damage, because the user would then remove good
+// data.
 func TestHintNamesWhatIsLacking(t *testing.T) {
 	t.Parallel()
 	for want, cause := range map[string]error{
@@ -413,8 +413,8 @@ func TestHintNamesWhatIsLacking(t *testing.T) {
 	}
 }
 
-// A member hangs like this on a full disk: a write holds the locks of the store and never ends. A watch waits for one of
-// these locks to end, and the server waits for the watch.
+// TestStopOfAHangingMemberKeepsItsDeadline simulates a full disk: a write has the locks of the store and never ends. A watch waits
+// for one of these locks, and the server waits for the watch.
 func TestStopOfAHangingMemberKeepsItsDeadline(t *testing.T) {
 	t.Parallel()
 	s, err := Start(t.Context(), Config{Dir: filepath.Join(t.TempDir(), "etcd"), UnsafeNoFsync: true})

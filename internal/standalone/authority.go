@@ -349,7 +349,7 @@ func Listen(address string, port int) (net.Listener, error) {
 	return l, nil
 }
 
-// taken returns the error for an address on which another process listens. holder describes that process, or is "".
+// portTaken returns the error for an address on which another process listens. holder describes that process, or is "".
 func portTaken(address, holder string, err error) error {
 	if holder == "" {
 		holder = "another process"

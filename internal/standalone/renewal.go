@@ -54,7 +54,7 @@ func (c *certificates) ensure() error {
 	return nil
 }
 
-// own ensures the authority's certificates, and the administrator's kubeconfig if its certificate has changed. Other changes
+// ensureOwn ensures the authority's certificates, and the administrator's kubeconfig if its certificate has changed. Other changes
 // to the kubeconfig are left to its user.
 func (c *certificates) ensureOwn() (*datadir.Certificates, error) {
 	made, err := c.dir.EnsureCertificates(c.bindAddress, c.clock)

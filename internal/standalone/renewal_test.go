@@ -239,7 +239,7 @@ func contents(t *testing.T, files []string) [][]byte {
 	return all
 }
 
-// presents returns the certificate with which the authority serves.
+// servingCertificate returns the certificate with which the authority serves.
 func servingCertificate(t *testing.T, a *Authority) *x509.Certificate {
 	t.Helper()
 	connection, err := tls.Dial("tcp", strings.TrimPrefix(a.URL, "https://"), &tls.Config{InsecureSkipVerify: true})
