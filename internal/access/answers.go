@@ -79,7 +79,7 @@ func (s *search) add(g *rbac.Grant) {
 
 func (s *search) notes() (notes []string) {
 	if n := len(sortVias(s.limited, compareVias)); n > 0 {
-		notes = append(notes, counted(n, "grant allows", "grants allow")+" it for some names only; ask with a name to see them")
+		notes = append(notes, counted(n, "grant allows", "grants allow")+" it for some names only; repeat the question with a name to see them")
 	}
 	if n := len(s.unread); n > 0 {
 		notes = append(notes, counted(n, "binding refers to a role", "bindings refer to roles")+" that could not be read")

@@ -22,7 +22,7 @@ func TestWhoCan(t *testing.T) {
 		{"get", "pods", "other", nil, []string{"1 binding refers to a role that does not exist"}},
 		{"get", "nodes", "shop", []string{"User//bob"}, nil},
 		{"get", "/logs/kubelet", "", []string{"User//bob"}, nil},
-		{"get", "secrets", "shop", nil, []string{"2 grants allow it for some names only; ask with a name to see them"}},
+		{"get", "secrets", "shop", nil, []string{"2 grants allow it for some names only; repeat the question with a name to see them"}},
 		{"get", "secrets/mail", "shop", []string{"Group//system:serviceaccounts", "ServiceAccount/shop/web"}, nil},
 	} {
 		target, _, err := access.Builtin().Resolve(access.Spec{Verb: test.verb, Text: test.resource, Namespace: test.namespace})

@@ -60,7 +60,7 @@ func (p *Policy) Explain(q Question) Explanation {
 	out.Notes = append(out.Notes, p.similar(&q.Subject)...)
 	var more int
 	if out.Misses, more = p.misses(&q, req); more > 0 {
-		out.Notes = append(out.Notes, fmt.Sprintf("%d more misses as near are not shown", more))
+		out.Notes = append(out.Notes, fmt.Sprintf("%d more misses that are as close are not shown", more))
 	}
 	return out
 }
@@ -221,9 +221,9 @@ func namespaceMiss(g *rbac.Grant, q *Question) []lack {
 	case q.Target.ClusterScoped:
 		return []lack{{MissNamespace, fmt.Sprintf("granted in namespace %s, and %s are in none", granted, q.Target.joined())}}
 	case q.Target.Namespace == "":
-		return []lack{{MissNamespace, fmt.Sprintf("granted in namespace %s, asked in all", granted)}}
+		return []lack{{MissNamespace, fmt.Sprintf("granted in namespace %s, requested in all namespaces", granted)}}
 	}
-	return []lack{{MissNamespace, fmt.Sprintf("granted in namespace %s, asked in %s", granted, q.Target.Namespace)}}
+	return []lack{{MissNamespace, fmt.Sprintf("granted in namespace %s, requested in %s", granted, q.Target.Namespace)}}
 }
 
 // every matches any verb, group, resource or path.

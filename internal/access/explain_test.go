@@ -106,9 +106,9 @@ func TestExplainMisses(t *testing.T) {
 		"all in another group":  {"user:eve", "get", "jobs", "shop", nil},
 		"another name":          {web, "get", "secrets/key", "shop", []string{"name: has it for db, mail, not key"}},
 		"no name":               {web, "get", "secrets", "shop", []string{"name: has it only by name: db, mail"}},
-		"another namespace":     {web, "get", "pods", "other", []string{"namespace: granted in namespace shop, asked in other"}},
-		"all namespaces":        {web, "get", "pods", "", []string{"namespace: granted in namespace shop, asked in all"}},
-		"namespace and verb":    {web, "delete", "deployments", "other", []string{"verb,namespace: has get, not delete; granted in namespace shop, asked in other"}},
+		"another namespace":     {web, "get", "pods", "other", []string{"namespace: granted in namespace shop, requested in other"}},
+		"all namespaces":        {web, "get", "pods", "", []string{"namespace: granted in namespace shop, requested in all namespaces"}},
+		"namespace and verb":    {web, "delete", "deployments", "other", []string{"verb,namespace: has get, not delete; granted in namespace shop, requested in other"}},
 		"name and verb":         {web, "list", "configmaps", "shop", []string{"name,verb: has it only by name: settings; has get, not list"}},
 		"three things":          {web, "list", "configmaps", "other", nil},
 		"cluster scoped":        {"user:ann", "get", "nodes", "shop", []string{"namespace: granted in namespace shop, and nodes are in none"}},
@@ -118,7 +118,7 @@ func TestExplainMisses(t *testing.T) {
 		"path above":            {"user:bob", "get", "/logs", "", []string{"resource: has /metrics, /logs/*, not /logs"}},
 		"another path":          {"user:bob", "get", "/healthz", "", nil},
 		"role missing":          {"user:carl", "get", "pods", "shop", []string{"role: bound to ClusterRole/gone, which does not exist"}},
-		"role missing there":    {"user:dora", "get", "pods", "other", []string{"role,namespace: bound to Role/shop/gone, which does not exist; granted in namespace shop, asked in other"}},
+		"role missing there":    {"user:dora", "get", "pods", "other", []string{"role,namespace: bound to Role/shop/gone, which does not exist; granted in namespace shop, requested in other"}},
 		"nothing to do with it": {web, "get", "services", "shop", nil},
 		"nobody":                {"user:zoe", "get", "pods", "shop", nil},
 	}
@@ -264,7 +264,7 @@ subjects: [{kind: User, name: ann}]
 `, i)
 	}
 	e := explain(t, policyOf(t, text.String()), "user:ann", "get", "pods", "")
-	if len(e.Misses) != 50 || !slices.Contains(e.Notes, "30 more misses as near are not shown") {
+	if len(e.Misses) != 50 || !slices.Contains(e.Notes, "30 more misses that are as close are not shown") {
 		t.Errorf("%d misses, notes %q", len(e.Misses), e.Notes)
 	}
 }

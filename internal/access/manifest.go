@@ -24,19 +24,18 @@ import (
 )
 
 const (
-	// maxBytes is the default of Manifests.MaxBytes: more than a cluster with
-	// 100,000 bindings takes.
+	// maxBytes is the default of Manifests.MaxBytes. The policy of a cluster with 100,000 bindings is smaller.
 	maxBytes = 256 << 20
-	// maxDepth bounds lists within lists.
+	// maxDepth is the limit for the nesting of lists.
 	maxDepth = 4
 )
 
-// Manifests collects policy objects from files. Where several files define an object the last read counts. What a server
-// would refuse does not count, and a note says why.
+// Manifests collects policy objects from files. If several files define an object, the last one that was read counts.
+// Objects that a server would refuse are ignored, with a note.
 type Manifests struct {
-	// Namespace is that of objects which should be in one and do not say in which.
+	// Namespace is the namespace of namespaced objects that name none.
 	Namespace string
-	// MaxBytes bounds all that is read.
+	// MaxBytes is the limit for all files together.
 	MaxBytes int64
 
 	clusterRoles        map[string]*rbacv1.ClusterRole
@@ -46,15 +45,15 @@ type Manifests struct {
 	// accounts holds the names of service accounts, by namespace.
 	accounts map[string][]string
 
-	read      int64
-	origin    map[rbac.Ref]string
-	ignored   map[string]int
-	homeless  int
-	generated int
-	defaulted int
-	skipped   []string
-	refused   []string
-	notes     []string
+	read             int64
+	origin           map[rbac.Ref]string
+	ignored          map[string]int
+	withoutNamespace int
+	generated        int
+	defaulted        int
+	skipped          []string
+	refused          []string
+	notes            []string
 }
 
 // NewManifests returns an empty collection.
@@ -67,17 +66,17 @@ func NewManifests(namespace string) *Manifests {
 	}
 }
 
-// errTooMuch says that the files hold more than MaxBytes.
+// errTooMuch reports that the files contain more than MaxBytes.
 var errTooMuch = errors.New("too much to read")
 
-// found is an object in a file, or what is to be said of it.
+// found is an object in a file.
 type found struct {
 	kind metav1.TypeMeta
 	raw  []byte
 }
 
-// Read adds the objects of a file, YAML or JSON with any number of documents. An error names the file, the document and
-// what is wrong with it; then nothing of the file has been added.
+// Read adds the objects of a file: YAML or JSON with any number of documents. After an error, which names the file and the
+// document, nothing of the file is added.
 func (m *Manifests) Read(file string, in io.Reader) error {
 	objects, err := m.scan(file, in)
 	if err != nil {
@@ -89,8 +88,8 @@ func (m *Manifests) Read(file string, in io.Reader) error {
 	return nil
 }
 
-// ReadOneOfMany adds the objects of a file that was not named by itself but found in a directory. If it is not made of
-// manifests, as a chart's values or templates are not, a note tells of it and nothing is added.
+// ReadOneOfMany adds the objects of a file in a directory that the user named. If the file contains no manifests, as for
+// example the values or a template of a chart, it is skipped with a note.
 func (m *Manifests) ReadOneOfMany(file string, in io.Reader) error {
 	text, err := io.ReadAll(io.LimitReader(in, m.MaxBytes-m.read+1))
 	if err != nil {
@@ -102,20 +101,20 @@ func (m *Manifests) ReadOneOfMany(file string, in io.Reader) error {
 	}
 	reason := strings.TrimPrefix(err.Error(), file+": ")
 	if bytes.Contains(text, []byte(rbacv1.GroupName)) {
-		reason += "; it speaks of " + rbacv1.GroupName + ", so render it first if it is a template"
+		reason += "; it mentions " + rbacv1.GroupName + ", so render it first if it is a template"
 	}
 	m.Skip(file, reason)
 	return nil
 }
 
-// Skip notes that a file was not read.
+// Skip adds a note that a file was skipped.
 func (m *Manifests) Skip(file, reason string) {
 	m.skipped = append(m.skipped, fmt.Sprintf("%s (%s)", file, reason))
 }
 
 // scan returns the objects of a file.
 func (m *Manifests) scan(file string, in io.Reader) (objects []found, err error) {
-	// One byte more than is allowed tells that there is more.
+	// One more byte than the limit is read, to detect that the limit is exceeded.
 	limited := &io.LimitedReader{R: in, N: m.MaxBytes - m.read + 1}
 	defer func() { m.read = m.MaxBytes + 1 - limited.N }()
 	buffered := bufio.NewReaderSize(limited, 64<<10)
@@ -139,8 +138,7 @@ func (m *Manifests) scan(file string, in io.Reader) (objects []found, err error)
 	}
 }
 
-// yamlDocuments returns a function that returns the next document as JSON, nil
-// for an empty one.
+// yamlDocuments returns a function that returns the next document as JSON; nil for an empty document.
 func yamlDocuments(in *bufio.Reader) func() ([]byte, error) {
 	documents := utilyaml.NewYAMLReader(in)
 	return func() ([]byte, error) {
@@ -180,7 +178,7 @@ func appendDocument(objects []found, document []byte) ([]found, error) {
 	return appendObject(objects, document, metav1.TypeMeta{}, 0)
 }
 
-// appendObject appends one object, or those of a list. kind is what it is if it does not say so itself.
+// appendObject appends an object, or the objects of a list. kind is the kind of an object that has none.
 func appendObject(objects []found, raw []byte, kind metav1.TypeMeta, depth int) ([]found, error) {
 	var head struct {
 		metav1.TypeMeta
@@ -203,7 +201,7 @@ func appendObject(objects []found, raw []byte, kind metav1.TypeMeta, depth int) 
 		return nil, errors.New("lists within lists within lists")
 	}
 	kind = metav1.TypeMeta{APIVersion: head.APIVersion, Kind: item}
-	if item == "" { // of a plain List: each item says what it is
+	if item == "" { // an item of a plain List has its own kind
 		kind = metav1.TypeMeta{}
 	}
 	for i, item := range head.Items {
@@ -215,7 +213,7 @@ func appendObject(objects []found, raw []byte, kind metav1.TypeMeta, depth int) 
 	return objects, nil
 }
 
-// add files one object, if it is policy and a server would take it.
+// add adds an object, if it is policy and a server would accept it.
 func (m *Manifests) add(file string, o found) {
 	gv, err := schema.ParseGroupVersion(o.kind.APIVersion)
 	switch {
@@ -267,26 +265,26 @@ func (m *Manifests) addPolicy(file string, o found) {
 	}
 }
 
-// accept reports whether an object counts: if it has no faults. The last read of several counts.
+// accept reports whether an object has no faults and counts. An object that was read before is replaced, with a note.
 func (m *Manifests) accept(file string, ref rbac.Ref, faults field.ErrorList) bool {
 	if len(faults) > 0 {
 		m.refuse(file, objectOf(ref).String(), oneLine(faults.ToAggregate()).Error())
 		return false
 	}
 	if before, again := m.origin[ref]; again {
-		m.notes = append(m.notes, fmt.Sprintf("%s is in %s and again in %s, which counts", objectOf(ref), before, file))
+		m.notes = append(m.notes, fmt.Sprintf("%s is in %s and again in %s; the latter counts", objectOf(ref), before, file))
 	}
 	m.origin[ref] = file
 	return true
 }
 
-// refuse notes that an object does not count.
+// refuse adds a note that an object is ignored.
 func (m *Manifests) refuse(file, object, reason string) {
-	m.refused = append(m.refused, fmt.Sprintf("%s in %s does not count, as a server refuses it: %s", object, file, reason))
+	m.refused = append(m.refused, fmt.Sprintf("%s in %s is ignored, because a server refuses it: %s", object, file, reason))
 }
 
-// decode reads one object as a server does: fields that it does not know, or knows in other letters, are left out. ok is
-// false for what cannot be read; a note says so.
+// decode decodes an object as a server does: unknown fields are left out, also those that differ only in case. ok is false,
+// and there is a note, if the object cannot be decoded.
 func decode[T any, P interface {
 	*T
 	metav1.Object
@@ -306,14 +304,14 @@ func decode[T any, P interface {
 	return o, ref, true
 }
 
-// locate fills in the namespace and name that a server or kubectl would.
+// locate sets the namespace and name that a server or kubectl would set.
 func (m *Manifests) locate(o metav1.Object, namespaced bool) {
 	switch {
 	case !namespaced:
 		o.SetNamespace("")
 	case o.GetNamespace() == "":
 		o.SetNamespace(m.Namespace)
-		m.homeless++
+		m.withoutNamespace++
 	}
 	if o.GetName() == "" && o.GetGenerateName() != "" {
 		m.generated++

@@ -12,10 +12,10 @@ import (
 	"lanyard.dev/internal/rbac/objects"
 )
 
-// maxListed bounds how many notes of a sort are shown.
+// maxListed is the limit for the notes of one kind.
 const maxListed = 20
 
-// Default adds objects that count where no file defines them.
+// Default adds objects unless a file defines them.
 func (m *Manifests) Default(roles []*rbacv1.ClusterRole, bindings []*rbacv1.ClusterRoleBinding) {
 	for _, r := range roles {
 		if m.clusterRoles[r.Name] == nil {
@@ -31,8 +31,8 @@ func (m *Manifests) Default(roles []*rbacv1.ClusterRole, bindings []*rbacv1.Clus
 	}
 }
 
-// Index returns the policy of all that was read. An aggregated ClusterRole has the rules of the roles it selects, as a
-// server would fill them in; where no file holds any of those, it keeps the rules it was written with.
+// Index returns the policy of all objects. An aggregated ClusterRole gets the rules of the roles that it selects, as on a
+// server. If no file contains any of them, it keeps the rules in its manifest.
 func (m *Manifests) Index() (*rbac.Index, error) {
 	x := rbac.NewIndex()
 	for _, r := range m.clusterRoles {
@@ -71,18 +71,18 @@ func (m *Manifests) selected(selector labels.Selector) (matched []*rbacv1.Cluste
 	return matched, nil
 }
 
-// Count is the number of policy objects read.
+// Count returns the number of policy objects in the files.
 func (m *Manifests) Count() int { return len(m.origin) }
 
-// Notes say what a reader of the answers has to know of the files.
+// Notes returns what a reader of the answers needs to know about the files.
 func (m *Manifests) Notes() []string {
-	notes := append(shortened(m.refused, "objects do not count"), shortened(m.notes, "notes of this kind are not shown")...)
+	notes := append(shortened(m.refused, "objects are ignored"), shortened(m.notes, "notes of this kind are not shown")...)
 	if len(m.skipped) > 0 {
 		notes = append(notes, counted(len(m.skipped), "file holds no manifests and is skipped", "files hold no manifests and are skipped")+
 			": "+strings.Join(shortened(m.skipped, ""), ", "))
 	}
-	if m.homeless > 0 {
-		notes = append(notes, counted(m.homeless, "object names no namespace and is", "objects name no namespace and are")+" taken to be in "+m.Namespace)
+	if m.withoutNamespace > 0 {
+		notes = append(notes, counted(m.withoutNamespace, "object names no namespace and is", "objects name no namespace and are")+" assumed to be in "+m.Namespace)
 	}
 	if len(m.ignored) > 0 {
 		total := 0
@@ -91,16 +91,16 @@ func (m *Manifests) Notes() []string {
 			total += n
 			kinds[kind] = true
 		}
-		notes = append(notes, counted(total, "object is", "objects are")+" no policy and left out: "+strings.Join(sortedKeys(kinds), ", "))
+		notes = append(notes, counted(total, "object is not policy and is", "objects are not policy and are")+" ignored: "+strings.Join(sortedKeys(kinds), ", "))
 	}
 	if m.defaulted > 0 {
-		notes = append(notes, counted(m.defaulted, "default role or binding of Kubernetes counts", "default roles and bindings of Kubernetes count")+
-			" besides; --default-roles=false leaves them out")
+		notes = append(notes, counted(m.defaulted, "default role or binding of Kubernetes is", "default roles and bindings of Kubernetes are")+
+			" included; leave them out with --default-roles=false")
 	}
 	return append(notes, m.aggregationNotes()...)
 }
 
-// shortened returns the first texts, and how many more there are.
+// shortened returns the first texts, and the number of the others.
 func shortened(texts []string, of string) []string {
 	if len(texts) <= maxListed {
 		return slices.Clone(texts)
@@ -108,7 +108,7 @@ func shortened(texts []string, of string) []string {
 	return append(slices.Clone(texts[:maxListed]), strings.TrimSpace(fmt.Sprintf("%d more %s", len(texts)-maxListed, of)))
 }
 
-// Lint returns what is likely wrong with the rules and subjects in the files.
+// Lint returns the likely mistakes in the rules and subjects of the files.
 func (m *Manifests) Lint(c *Catalog) []string {
 	var faults []string
 	rules := func(ref rbac.Ref, rules []rbacv1.PolicyRule) {
@@ -144,7 +144,7 @@ func (m *Manifests) Lint(c *Catalog) []string {
 	return shortened(faults, "notes of this kind are not shown")
 }
 
-// lintSubject finds an account that no file holds and whose name resembles that of one in the files.
+// lintSubject returns a fault if the subject is an account that no file contains, but one with a similar name is there.
 func (m *Manifests) lintSubject(s *rbacv1.Subject, bindingNamespace string) string {
 	if s.Kind != rbacv1.ServiceAccountKind {
 		return ""
@@ -154,31 +154,31 @@ func (m *Manifests) lintSubject(s *rbacv1.Subject, bindingNamespace string) stri
 		namespace = bindingNamespace
 	}
 	if near := Nearest(s.Name, m.accounts[namespace]); near != "" && !m.hasAccount(namespace, s.Name) {
-		return fmt.Sprintf("no file holds the service account %s/%s: did you mean %s/%s?", namespace, s.Name, namespace, near)
+		return fmt.Sprintf("no file contains the service account %s/%s: did you mean %s/%s?", namespace, s.Name, namespace, near)
 	}
 	return ""
 }
 
-// hasAccount reports whether a file holds the account. Every namespace has the account default.
+// hasAccount reports whether a file contains the account. Every namespace has the account default.
 func (m *Manifests) hasAccount(namespace, name string) bool {
 	return name == "default" || slices.Contains(m.accounts[namespace], name)
 }
 
-// SubjectNotes says so if a subject is an account that no file holds, although files hold accounts or no binding names
-// it.
+// SubjectNotes returns a note if the subject is an account that no file contains, and the files contain other accounts or no
+// binding names it.
 func (m *Manifests) SubjectNotes(p *Policy, s *Subject) []string {
 	namespace, name, isAccount := s.Account()
 	if !isAccount || m.hasAccount(namespace, name) || len(m.accounts) == 0 && p.binds(s) {
 		return nil
 	}
-	note := fmt.Sprintf("no file holds the service account %s/%s", namespace, name)
+	note := fmt.Sprintf("no file contains the service account %s/%s", namespace, name)
 	if near := Nearest(name, m.accounts[namespace]); near != "" {
 		note += fmt.Sprintf(": did you mean %s/%s?", namespace, near)
 	}
 	return []string{note}
 }
 
-// aggregationNotes says where the rules an aggregated role was written with are not those a server would give it.
+// aggregationNotes returns a note for each aggregated role whose rules in the manifest differ from those on a server.
 func (m *Manifests) aggregationNotes() []string {
 	var notes []string
 	for _, r := range m.clusterRoles {
@@ -187,11 +187,11 @@ func (m *Manifests) aggregationNotes() []string {
 		}
 		rules, err := objects.AggregatedRules(r, m.selected)
 		switch {
-		case err != nil: // Index says so
+		case err != nil: // Index returns it
 		case len(rules) == 0:
-			notes = append(notes, "ClusterRole/"+r.Name+" is aggregated from roles that no file holds; the rules it was written with count")
+			notes = append(notes, "ClusterRole/"+r.Name+" is aggregated from roles that no file contains; its written rules are used")
 		case !objects.EqualRules(objects.UnionRules(rules, r.Rules), rules):
-			notes = append(notes, "ClusterRole/"+r.Name+" is aggregated; those rules it was written with that no selected role has do not count")
+			notes = append(notes, "ClusterRole/"+r.Name+" is aggregated; its written rules that no selected role has are ignored")
 		}
 	}
 	slices.Sort(notes)

@@ -117,8 +117,8 @@ func TestNotesOfFiles(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := []string{
-		"ClusterRole/r is in a.yaml and again in b.yaml, which counts", "2 objects name no namespace and are taken to be in lab",
-		"3 objects are no policy and left out: ConfigMap, Pod",
+		"ClusterRole/r is in a.yaml and again in b.yaml; the latter counts", "2 objects name no namespace and are assumed to be in lab",
+		"3 objects are not policy and are ignored: ConfigMap, Pod",
 	}
 	if diff := cmp.Diff(want, m.Notes()); diff != "" {
 		t.Errorf("notes (-want +got):\n%s", diff)
@@ -152,7 +152,7 @@ func TestInvalidObjectsDoNotCount(t *testing.T) {
 		"group left out":        {bound(crb, b, `{"kind": "ClusterRole", "name": "all"}`, user), ""},
 		"generated name":        {bound(crb, `{"generateName": "b-"}`, ref, user), ""},
 		"account at home":       {bound(rb, b, ref, web), ""},
-		"account without home":  {bound(crb, b, ref, web), "ClusterRoleBinding/b in x.json does not count, as a server refuses it: subjects[0].namespace: Required value"},
+		"account without home":  {bound(crb, b, ref, web), "ClusterRoleBinding/b in x.json is ignored, because a server refuses it: subjects[0].namespace: Required value"},
 		"account of RBAC":       {bound(crb, b, ref, `{"kind": "ServiceAccount", "name": "web", "namespace": "shop", "apiGroup": "rbac.authorization.k8s.io"}`), "subjects[0].apiGroup: Unsupported value"},
 		"user of the core":      {bound(crb, b, ref, `{"kind": "User", "name": "ann", "apiGroup": "v1"}`), `subjects[0].apiGroup: Unsupported value: "v1"`},
 		"role of another group": {bound(crb, b, strings.Replace(ref, "rbac.authorization", "rbac", 1), user), "roleRef.apiGroup: Unsupported value"},
@@ -160,7 +160,7 @@ func TestInvalidObjectsDoNotCount(t *testing.T) {
 		"one bad subject":       {bound(crb, b, ref, user+`, {"kind": "Robot", "name": "x"}`), `subjects[1].kind: Unsupported value: "Robot"`},
 		"no name":               {bound(crb, `{}`, ref, user), "metadata.name: Required value"},
 		"wrong type":            {bound(crb, b, ref, `"ann"`), "json: cannot unmarshal string"},
-		"unknown kind":          {bound(`v1", "kind": "ClusterBinding`, b, ref, user), "ClusterBinding in x.json does not count"},
+		"unknown kind":          {bound(`v1", "kind": "ClusterBinding`, b, ref, user), "ClusterBinding in x.json is ignored"},
 		"older version":         {bound(`v1beta1", "kind": "ClusterRoleBinding`, b, ref, user), "no server serves rbac.authorization.k8s.io/v1beta1"},
 		"letters":               {bound(crb, b, ref, `{"Kind": "User", "name": "ann"}`), `unknown field "subjects[0].Kind"`},
 		"role without verbs":    {strings.Replace(bound(crb, b, ref, user), `"verbs"`, `"verb"`, 1), "rules[0].verbs: Required value"},
@@ -204,12 +204,12 @@ func TestLintOfFiles(t *testing.T) {
 	want := []string{
 		`ClusterRole/typo in x.json: rules[0]: resource "pod": did you mean "pods"?`,
 		`ClusterRole/typo in x.json: rules[0]: verb "gett": did you mean "get"?`,
-		"RoleBinding/shop/b in x.json: subjects[0]: no file holds the service account shop/wbe: did you mean shop/web?",
+		"RoleBinding/shop/b in x.json: subjects[0]: no file contains the service account shop/wbe: did you mean shop/web?",
 	}
 	if diff := cmp.Diff(want, m.Lint(access.Builtin())); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
 	}
-	if notes := m.Notes(); !strings.HasPrefix(notes[0], "ServiceAccount/shop/Wbe in x.json does not count, as a server refuses it: metadata.name: Invalid value") {
+	if notes := m.Notes(); !strings.HasPrefix(notes[0], "ServiceAccount/shop/Wbe in x.json is ignored, because a server refuses it: metadata.name: Invalid value") {
 		t.Errorf("notes %q", notes)
 	}
 	index, err := m.Index()
@@ -218,8 +218,8 @@ func TestLintOfFiles(t *testing.T) {
 	}
 	for who, want := range map[string][]string{
 		"sa:shop/web": nil, "sa:lab/default": nil, "user:zoe": nil, "group:devs": nil,
-		"sa:shop/wbe": {"no file holds the service account shop/wbe: did you mean shop/web?"},
-		"sa:lab/x":    {"no file holds the service account lab/x"},
+		"sa:shop/wbe": {"no file contains the service account shop/wbe: did you mean shop/web?"},
+		"sa:lab/x":    {"no file contains the service account lab/x"},
 	} {
 		s := subject(t, who)
 		if diff := cmp.Diff(want, m.SubjectNotes(access.New(index), &s)); diff != "" {
@@ -255,8 +255,8 @@ subjects: [{kind: User, name: ann}]
 		text, note string
 		allowed    map[string]bool
 	}{
-		"parts in the files": {text, "ClusterRole/whole is aggregated; those rules it was written with that no selected role has do not count", map[string]bool{"pods": true, "secrets": false}},
-		"parts elsewhere":    {alone, "ClusterRole/whole is aggregated from roles that no file holds; the rules it was written with count", map[string]bool{"pods": false, "secrets": true}},
+		"parts in the files": {text, "ClusterRole/whole is aggregated; its written rules that no selected role has are ignored", map[string]bool{"pods": true, "secrets": false}},
+		"parts elsewhere":    {alone, "ClusterRole/whole is aggregated from roles that no file contains; its written rules are used", map[string]bool{"pods": false, "secrets": true}},
 	} {
 		for resource, want := range c.allowed {
 			if e := explain(t, policyOf(t, c.text), "user:ann", "get", resource, "shop"); e.Allowed != want {
@@ -276,7 +276,7 @@ subjects: [{kind: User, name: ann}]
 	if err := m.Read("x.yaml", strings.NewReader(broken)); err != nil {
 		t.Fatal(err)
 	}
-	if notes := strings.Join(m.Notes(), "\n"); m.Count() != 2 || !strings.Contains(notes, "ClusterRole/whole in x.yaml does not count, as a server refuses it: ") ||
+	if notes := strings.Join(m.Notes(), "\n"); m.Count() != 2 || !strings.Contains(notes, "ClusterRole/whole in x.yaml is ignored, because a server refuses it: ") ||
 		!strings.Contains(notes, "aggregationRule.clusterRoleSelectors[0]") {
 		t.Errorf("%d objects count, notes %q", m.Count(), notes)
 	}

@@ -12,23 +12,22 @@ import (
 	"lanyard.dev/internal/rbac"
 )
 
-// Policy answers questions about an index. The index may go on changing; each
-// answer is then about moments close to each other.
+// Policy answers questions about an index. If the index changes meanwhile, an answer may combine states of a short period.
 type Policy struct {
 	index *rbac.Index
-	// unread holds roles that exist, or may, and could not be read.
+	// unread are roles that may exist but could not be read.
 	unread map[rbac.Ref]bool
 }
 
 // New returns a policy over an index.
 func New(index *rbac.Index) *Policy { return &Policy{index: index} }
 
-// WithUnread returns a policy over an index that lacks some roles only because they could not be read.
+// WithUnread returns a policy over an index that lacks roles because they could not be read.
 func WithUnread(index *rbac.Index, roles map[rbac.Ref]bool) *Policy {
 	return &Policy{index: index, unread: roles}
 }
 
-// lacking says why the index has no rules of a role that a binding refers to.
+// lacking returns the reason why the index has no rules of a role that a binding refers to.
 func (p *Policy) lacking(role rbac.Ref) string {
 	if p.unread[role] {
 		return "which could not be read"
@@ -47,7 +46,7 @@ func (p *Policy) eachRule(yield func(*rbacv1.PolicyRule) bool) {
 	}
 }
 
-// Typos returns what is likely wrong with the rules that are granted to the subject.
+// Typos returns the likely mistakes in the rules that are granted to the subject.
 func (p *Policy) Typos(c *Catalog, s *Subject) []string {
 	faults := map[string]bool{}
 	seen := map[rbac.Ref]bool{}
@@ -65,7 +64,7 @@ func (p *Policy) Typos(c *Catalog, s *Subject) []string {
 	return shortened(sortedKeys(faults), "notes of this kind are not shown")
 }
 
-// similar says so if no binding names a user or group, and one names another that it could be a misspelling of.
+// similar returns a note if no binding names the user or group, but one names another that it may be a misspelling of.
 func (p *Policy) similar(s *Subject) []string {
 	kind, name := rbacv1.UserKind, s.User
 	if name == "" && len(s.Groups) > 0 {
@@ -86,7 +85,7 @@ func (p *Policy) similar(s *Subject) []string {
 	return nil
 }
 
-// binds reports whether a binding names the subject itself, not a group of theirs that is implied.
+// binds reports whether a binding names the subject itself, and not only one of its implicit groups.
 func (p *Policy) binds(s *Subject) bool {
 	alone := Subject{User: s.User}
 	if s.User == "" && len(s.Groups) > 0 {
@@ -109,7 +108,7 @@ type Object struct {
 
 func objectOf(r rbac.Ref) Object { return Object{r.Kind.String(), r.Namespace, r.Name} }
 
-// String is KIND/NAME or KIND/NAMESPACE/NAME.
+// String returns KIND/NAME or KIND/NAMESPACE/NAME.
 func (o Object) String() string {
 	if o.Namespace == "" {
 		return o.Kind + "/" + o.Name
@@ -117,14 +116,14 @@ func (o Object) String() string {
 	return o.Kind + "/" + o.Namespace + "/" + o.Name
 }
 
-// Via is how something is granted: a subject has a role by a binding.
+// Via is how a permission is granted: a binding gives a subject a role.
 type Via struct {
 	Subject rbacv1.Subject `json:"subject"`
 	Binding Object         `json:"binding"`
 	Role    Object         `json:"role"`
-	// Namespace is where the grant holds; empty for everywhere.
+	// Namespace is where the grant applies; empty for everywhere.
 	Namespace string `json:"namespace,omitempty"`
-	// Rules are those of the role that the answer is about.
+	// Rules are the rules of the role that the answer is about.
 	Rules []rbacv1.PolicyRule `json:"rules,omitempty"`
 }
 
@@ -132,8 +131,7 @@ func viaOf(g *rbac.Grant, rules []rbacv1.PolicyRule) Via {
 	return Via{Subject: g.Subject, Binding: objectOf(g.Binding), Role: objectOf(g.Role), Namespace: g.Binding.Namespace, Rules: rules}
 }
 
-// compareVias orders grants by where they hold, everywhere first, then by
-// binding and subject.
+// compareVias orders grants by namespace, cluster-wide ones first, then by binding and subject.
 func compareVias(a, b Via) int {
 	return cmp.Or(
 		strings.Compare(a.Namespace, b.Namespace),
@@ -146,8 +144,7 @@ func compareSubjects(a, b rbacv1.Subject) int {
 	return cmp.Or(strings.Compare(a.Kind, b.Kind), strings.Compare(a.Namespace, b.Namespace), strings.Compare(a.Name, b.Name))
 }
 
-// sortVias orders grants, and drops those of a subject that its binding lists
-// twice.
+// sortVias sorts grants, and drops duplicates of a subject that its binding lists twice.
 func sortVias(vias []Via, compare func(a, b Via) int) []Via {
 	slices.SortFunc(vias, compare)
 	return slices.CompactFunc(vias, func(a, b Via) bool {
@@ -164,7 +161,7 @@ func sortedKeys(set map[string]bool) []string {
 	return keys
 }
 
-// request is what the question is to the index.
+// request returns the request of the subject with verb and target.
 func (s *Subject) request(verb string, t *Target) rbac.Request {
 	return rbac.Request{
 		User: s.User, Groups: s.Groups, Verb: verb, ResourceRequest: t.Path == "", APIGroup: t.APIGroup,
@@ -172,7 +169,7 @@ func (s *Subject) request(verb string, t *Target) rbac.Request {
 	}
 }
 
-// allowing returns those of the rules that allow the request.
+// allowing returns the rules that allow the request.
 func allowing(rules []rbacv1.PolicyRule, req rbac.Request) []rbacv1.PolicyRule {
 	var out []rbacv1.PolicyRule
 	for i := range rules {
@@ -184,8 +181,7 @@ func allowing(rules []rbacv1.PolicyRule, req rbac.Request) []rbacv1.PolicyRule {
 }
 
 const (
-	// Masters is the group that an API server allows everything without
-	// asking the policy.
+	// Masters is the group that an API server allows everything without RBAC.
 	Masters = "system:masters"
 
 	authenticated   = "system:authenticated"
@@ -197,20 +193,19 @@ const (
 	nodePrefix      = "system:node:"
 )
 
-// Subject is someone who asks: a user name and all groups, implicit ones
-// included. A group asked about by itself has no user name.
+// Subject is the user of a request: a user name and all groups, including implicit ones. A group alone has no user name.
 type Subject struct {
-	// Text is the subject as it was asked for.
+	// Text is the subject as it was written.
 	Text   string   `json:"name"`
 	User   string   `json:"user,omitempty"`
 	Groups []string `json:"groups"`
 }
 
-// SubjectForms lists the spellings that ParseSubject reads, for errors and help.
+// SubjectForms lists the forms that ParseSubject accepts, for errors and help.
 const SubjectForms = "sa:NAMESPACE/NAME, user:NAME, group:NAME or node:NAME"
 
-// ParseSubject reads user:NAME, group:NAME, node:NAME or a service account, which is written sa:NAMESPACE/NAME,
-// NAMESPACE/NAME or system:serviceaccount:NAMESPACE:NAME. groups are those the subject has besides the implicit ones.
+// ParseSubject parses user:NAME, group:NAME, node:NAME or a service account: sa:NAMESPACE/NAME, NAMESPACE/NAME or
+// system:serviceaccount:NAMESPACE:NAME. groups are further groups of the subject.
 func ParseSubject(text string, groups ...string) (Subject, error) {
 	s := Subject{Text: text, Groups: slices.Clone(groups)}
 	kind, name, named := strings.Cut(text, ":")
@@ -237,8 +232,8 @@ func ParseSubject(text string, groups ...string) (Subject, error) {
 	return s, nil
 }
 
-// isAccount reports whether text is meant as a service account. NAMESPACE:NAME, which kubectl writes, is not one here: it
-// could as well be a kind of subject, misspelt.
+// isAccount reports whether text has the form of a service account. NAMESPACE:NAME, which kubectl writes, is not accepted
+// here, because it could be a misspelled kind of subject.
 func isAccount(text string) bool {
 	kind, _, named := strings.Cut(text, ":")
 	switch {
@@ -250,8 +245,7 @@ func isAccount(text string) bool {
 	return strings.HasPrefix(text, accountPrefix)
 }
 
-// imply adds the groups that an API server gives whoever has this name and
-// these groups.
+// imply adds the implicit groups that an API server gives to a user with this name and these groups.
 func (s *Subject) imply() {
 	if rest, ok := strings.CutPrefix(s.User, accountPrefix); ok {
 		namespace, _, _ := strings.Cut(rest, ":")
@@ -274,7 +268,7 @@ func (s *Subject) imply() {
 	})
 }
 
-// Account returns the service account that the subject is; ok is false for anyone else.
+// Account returns the namespace and name of the subject; ok is false unless it is a service account.
 func (s *Subject) Account() (namespace, name string, ok bool) {
 	rest, ok := strings.CutPrefix(s.User, accountPrefix)
 	if !ok {
@@ -283,7 +277,7 @@ func (s *Subject) Account() (namespace, name string, ok bool) {
 	return strings.Cut(rest, ":")
 }
 
-// Node returns the name of the node that the subject is; ok is false for anyone else.
+// Node returns the name of the node; ok is false unless the subject is a node.
 func (s *Subject) Node() (name string, ok bool) {
 	if !slices.Contains(s.Groups, nodesGroup) {
 		return "", false
@@ -291,11 +285,11 @@ func (s *Subject) Node() (name string, ok bool) {
 	return strings.CutPrefix(s.User, nodePrefix)
 }
 
-// isMaster tells whether the policy is never asked about the subject.
+// isMaster reports whether the API server allows the subject everything without RBAC.
 func (s *Subject) isMaster() bool { return slices.Contains(s.Groups, Masters) }
 
-// matches tells whether a binding's subject means this one. Namespaces of
-// accounts have been filled in.
+// matches reports whether a subject in a binding is this one or one of its groups. The namespace of an account in the
+// binding must be set.
 func (s *Subject) matches(bound *rbacv1.Subject) bool {
 	switch bound.Kind {
 	case rbacv1.UserKind:

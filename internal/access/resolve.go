@@ -11,28 +11,27 @@ import (
 	"lanyard.dev/internal/hint"
 )
 
-// Target is what something is to be done with: objects of a resource, or a
-// path of the API server.
+// Target is the object of a request: objects of a resource, or a path of the API server.
 type Target struct {
 	APIGroup    string `json:"apiGroup"`
 	Resource    string `json:"resource,omitempty"`
 	Subresource string `json:"subresource,omitempty"`
 	Name        string `json:"name,omitempty"`
-	// Namespace is empty for all namespaces, and for what is in none.
+	// Namespace is empty for all namespaces, and for targets that are in none.
 	Namespace string `json:"namespace,omitempty"`
-	// ClusterScoped is set for a resource known to be in no namespace.
+	// ClusterScoped is set if the resource is known to be cluster-scoped.
 	ClusterScoped bool `json:"clusterScoped,omitempty"`
 	// Path is set instead of all of the above.
 	Path string `json:"path,omitempty"`
 
-	// version is that in which an API server serves the resource; empty for none.
+	// version is the API version in which an API server serves the resource; empty if none does.
 	version string
 }
 
-// Version is the API version in which an API server serves the resource; empty if none does.
+// Version returns the API version in which an API server serves the resource; empty if none does.
 func (t *Target) Version() string { return t.version }
 
-// joined is the resource as rules write it.
+// joined returns the resource as rules write it.
 func (t *Target) joined() string {
 	if t.Subresource == "" {
 		return t.Resource
@@ -40,7 +39,7 @@ func (t *Target) joined() string {
 	return t.Resource + "/" + t.Subresource
 }
 
-// String says what the target is: "pods/log web of apps in namespace shop".
+// String describes the target, for example: pods/log "web" in namespace shop.
 func (t *Target) String() string {
 	if t.Path != "" {
 		return t.Path
@@ -65,8 +64,7 @@ func (t *Target) String() string {
 	return text + " in all namespaces"
 }
 
-// Attributes are what an API server is asked when someone does verb with the target, each by its name in a
-// SubjectAccessReview.
+// Attributes returns the attributes of a request with verb, each with its name in a SubjectAccessReview.
 func (t *Target) Attributes(verb string) string {
 	if t.Path != "" {
 		return fmt.Sprintf("verb=%q path=%q", verb, t.Path)
@@ -82,22 +80,21 @@ func groupName(group string) string {
 	return group
 }
 
-// Spec is a resource as written and where it is meant: RESOURCE, followed by a name, a subresource, or both, each after a
-// slash. RESOURCE is RESOURCE.GROUP or RESOURCE.VERSION.GROUP where the group matters.
+// Spec is a target as a user writes it. Text is RESOURCE, followed by a name, a subresource or both, each after a slash.
+// RESOURCE may also be RESOURCE.GROUP or RESOURCE.VERSION.GROUP.
 type Spec struct {
 	Verb string
 	Text string
-	// Subresource, if not nil, is given by itself: then what follows the slash is a name, as kubectl reads it.
+	// Subresource, if not nil, is the subresource; then the part of Text after the slash is a name, as in kubectl.
 	Subresource *string
-	// Name, if not empty, is given by itself: then what follows the slash is a subresource.
+	// Name, if not empty, is the name; then the part of Text after the slash is a subresource.
 	Name string
 	// Namespace is empty for all.
 	Namespace string
 }
 
-// Resolve reads a spec. TYPE/X means the subresource X of TYPE if TYPE is known to have one or a rule names it, and
-// otherwise the object X. The notes say what was decided where that is not plain. An error that tells of a
-// resource that is not known has a hint.
+// Resolve returns the target of a spec. TYPE/X means the subresource X of TYPE if TYPE is known to have one or a rule names
+// it, else the object X. The notes explain the choice if there was one. The error about an unknown resource has a hint.
 func (c *Catalog) Resolve(s Spec) (t Target, notes []string, err error) {
 	notes = c.verbNotes(s.Verb, strings.HasPrefix(s.Text, "/"))
 	if strings.HasPrefix(s.Text, "/") {
@@ -124,12 +121,12 @@ func (c *Catalog) Resolve(s Spec) (t Target, notes []string, err error) {
 	return t, append(notes, read...), nil
 }
 
-// settle says in which namespace the target is.
+// settle sets the namespace of the target.
 func (t *Target) settle(namespace string) {
 	t.Namespace = namespace
 	switch {
 	case t.Resource == "namespaces" && t.APIGroup == "" && t.Name != "":
-		// An API server takes a namespace to be in itself, so that roles there count.
+		// For an API server a namespace is in itself, so roles in the namespace apply to it.
 		t.ClusterScoped, t.Namespace = false, t.Name
 	case t.ClusterScoped:
 		t.Namespace = ""
@@ -138,8 +135,8 @@ func (t *Target) settle(namespace string) {
 
 var versionPattern = regexp.MustCompile(`^v[0-9]+((alpha|beta)[0-9]+)?$`)
 
-// find reads text such as "deploy", "deployments.apps" or "deployments.v1.apps". A resource that is not known is an error
-// unless its group is given.
+// find returns the resource for text such as "deploy", "deployments.apps" or "deployments.v1.apps". An unknown resource is an
+// error unless text has a group.
 func (c *Catalog) find(verb, text string) (r resource, notes []string, err error) {
 	name, group, grouped := strings.Cut(text, ".")
 	if version, rest, _ := strings.Cut(group, "."); versionPattern.MatchString(version) {
@@ -163,14 +160,14 @@ func (c *Catalog) find(verb, text string) (r resource, notes []string, err error
 	case !grouped:
 		return r, nil, c.unknownResource(text)
 	}
-	note := fmt.Sprintf("%s is not known to exist in API group %s; it is taken to be in namespaces", name, groupName(group))
+	note := fmt.Sprintf("%s is not known to exist in API group %s; it is assumed to be namespaced", name, groupName(group))
 	if near := Nearest(name, c.names(&group)); near != "" {
 		note += fmt.Sprintf("; did you mean %s.%s?", near, group)
 	}
 	return resource{group: group, name: name, from: ruled}, []string{note}, nil
 }
 
-// foundNotes says what else the name of all could mean, and what is not known of the first.
+// foundNotes returns notes about the other resources of that name, and about what is unknown of the first.
 func (c *Catalog) foundNotes(all []resource) (notes []string) {
 	r := all[0]
 	var others []string
@@ -180,11 +177,11 @@ func (c *Catalog) foundNotes(all []resource) (notes []string) {
 		}
 	}
 	if len(others) > 0 {
-		notes = append(notes, fmt.Sprintf("the name is taken for %s in API group %s; there are also %s", r.name, groupName(r.group), strings.Join(others, ", ")))
+		notes = append(notes, fmt.Sprintf("the name is read as %s in API group %s; there are also %s", r.name, groupName(r.group), strings.Join(others, ", ")))
 	}
 	switch {
 	case r.from == ruled:
-		notes = append(notes, fmt.Sprintf("only rules name %s in API group %s; it is taken to be in namespaces", r.name, groupName(r.group)))
+		notes = append(notes, fmt.Sprintf("only rules name %s in API group %s; it is assumed to be namespaced", r.name, groupName(r.group)))
 	case r.from == known && c.served:
 		notes = append(notes, fmt.Sprintf("the API server does not serve %s in API group %s", r.name, groupName(r.group)))
 	}
@@ -203,15 +200,15 @@ func (c *Catalog) unknownResource(text string) error {
 	return hint.New(fmt.Errorf("resource %q is not known: %s", text, where), next)
 }
 
-// place tells names from subresources. The notes say which it was where kubectl reads the text in another way, or where
-// the other reading is likely too.
+// place decides which parts of a spec are the name and the subresource. It returns notes if kubectl reads the text in
+// another way, or if the other reading is likely too.
 func (c *Catalog) place(t *Target, rest []string, s Spec, r *resource) (notes []string, err error) {
 	isSub := func(text string) bool { return c.hasSubresource(r, text) }
 	switch {
 	case s.Subresource != nil && len(rest) > 1:
-		return nil, fmt.Errorf("it has a subresource already, so --subresource says nothing")
+		return nil, fmt.Errorf("it names a subresource already: remove --subresource")
 	case s.Name != "" && (len(rest) > 1 || s.Subresource != nil && len(rest) > 0):
-		return nil, fmt.Errorf("it has a name already, so --name says nothing")
+		return nil, fmt.Errorf("it contains a name already: remove --name")
 	case s.Subresource != nil:
 		t.Subresource, t.Name = *s.Subresource, strings.Join(rest, "")+s.Name
 	case s.Name != "":

@@ -10,19 +10,19 @@ import (
 	"lanyard.dev/internal/spelling"
 )
 
-// resourceVerbs are the verbs that an API server asks about resources by, its own and those of RBAC, certificates and
-// impersonation; pathVerbs those about paths.
+// resourceVerbs are the verbs by which an API server authorizes requests for resources, including those of RBAC,
+// certificates and impersonation. pathVerbs are those for paths.
 var (
 	resourceVerbs = []string{
 		"get", "list", "watch", "create", "update", "patch", "delete", "deletecollection",
 		"use", "bind", "escalate", "impersonate", "approve", "sign", "attest", "proxy",
 	}
 	pathVerbs = []string{"get", "post", "put", "patch", "delete", "head", "options"}
-	// verbPrefixes start verbs that have a part of their own.
+	// verbPrefixes are the prefixes of verbs with a variable part.
 	verbPrefixes = []string{"impersonate:", "impersonate-on:", "associated-node:", "arbitrary-node:"}
 )
 
-// verbNotes says what is odd about a verb. One that a rule names is not.
+// verbNotes returns a note if a verb is unknown and no rule names it.
 func (c *Catalog) verbNotes(verb string, path bool) []string {
 	usual := resourceVerbs
 	if path {
@@ -54,7 +54,7 @@ func (c *Catalog) names(group *string) []string {
 	return out
 }
 
-// Lint returns what is likely wrong with a rule: it is valid, and allows nothing that exists.
+// Lint returns the likely mistakes in a valid rule: parts of it that match nothing that exists.
 func (c *Catalog) Lint(r *rbacv1.PolicyRule) (faults []string) {
 	usual := resourceVerbs
 	if len(r.NonResourceURLs) > 0 {
@@ -86,7 +86,7 @@ func (c *Catalog) Lint(r *rbacv1.PolicyRule) (faults []string) {
 	return faults
 }
 
-// lintResource finds a resource that none of the groups has, and what was meant instead.
+// lintResource returns a fault if none of the groups has the resource, with the likely intended one.
 func (c *Catalog) lintResource(text string, groups []string) string {
 	name, sub, isSub := strings.Cut(text, "/")
 	if name == rbacv1.ResourceAll {
@@ -134,8 +134,8 @@ func (c *Catalog) lintName(text, name string, groups []string) string {
 	return ""
 }
 
-// Nearest returns the candidate that word is most likely a misspelling of, or an empty string. A word is not a
-// misspelling of itself, but may be of the same letters in lower case, as all candidates are.
+// Nearest returns the candidate that word is most likely a misspelling of, or an empty string. All candidates are in lower
+// case. A word that equals a candidate is no misspelling of it; one that differs only in case is.
 func Nearest(word string, candidates []string) string {
 	lower := strings.ToLower(word)
 	best, found := len(word)/2+1, ""

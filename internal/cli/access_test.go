@@ -92,7 +92,7 @@ func putFile(t *testing.T, name, text string) {
 func TestAccessDefaultRoles(t *testing.T) {
 	t.Parallel()
 	args := []string{"access", "explain", "group:devs", "list", "pods", "-n", "shop", "-f", policyFile}
-	if got := run("", args...); got.code != 0 || !strings.Contains(got.out, "ClusterRole/view") || !strings.Contains(got.errOut, "default roles and bindings of Kubernetes count besides") {
+	if got := run("", args...); got.code != 0 || !strings.Contains(got.out, "ClusterRole/view") || !strings.Contains(got.errOut, "default roles and bindings of Kubernetes are included") {
 		t.Errorf("with: %+v", got)
 	}
 	if got := run("", append(args, "--default-roles=false")...); got.code != exitFailure || !strings.Contains(got.out, "bound to ClusterRole/view, which does not exist") {
@@ -131,16 +131,16 @@ func TestAccessCases(t *testing.T) {
 		"granted extra":                          {[]string{"explain", "user:v", "impersonate", "userextras/scopes", "-f", "subresources.yaml"}, 0, "yes: ", ""},
 		"granted status of a custom resource":    {[]string{"explain", "user:v", "get", "servicemonitors/status", "-f", "subresources.yaml"}, 0, "yes: ", ""},
 		"by cluster-admin, which no file holds":  {[]string{"who-can", "delete", "secrets", "-f", "dashboard.yaml"}, 0, "ServiceAccount/kubernetes-dashboard/admin-user            ClusterRoleBinding/admin-user  ", ""},
-		"files without namespaces":               {[]string{"list", "sa:cicd/ci", "-n", "cicd", "-f", "homeless.yaml"}, 0, "namespace cicd   pods/exec", "3 objects name no namespace and are taken to be in cicd"},
-		"files without namespaces, in another":   {[]string{"list", "sa:cicd/ci", "-n", "other", "-f", "homeless.yaml"}, 0, "system:basic-user", "no file holds the service account cicd/ci"},
+		"files without namespaces":               {[]string{"list", "sa:cicd/ci", "-n", "cicd", "-f", "homeless.yaml"}, 0, "namespace cicd   pods/exec", "3 objects name no namespace and are assumed to be in cicd"},
+		"files without namespaces, in another":   {[]string{"list", "sa:cicd/ci", "-n", "other", "-f", "homeless.yaml"}, 0, "system:basic-user", "no file contains the service account cicd/ci"},
 		"a chart":                                {[]string{"explain", "user:ann", "get", "pods", "-f", "directory"}, exitFailure, "no: ", "3 files hold no manifests and are skipped: "},
 		"its values":                             {[]string{"explain", "user:ann", "get", "pods", "-f", "directory/chart/values.yaml"}, exitFailure, "", "lanyard: testdata/access/directory/chart/values.yaml: document 1: not an object of the Kubernetes API: no kind"},
-		"its template":                           {[]string{"explain", "user:ann", "get", "pods", "-f", "directory"}, exitFailure, "no: ", "it speaks of rbac.authorization.k8s.io, so render it first if it is a template"},
+		"its template":                           {[]string{"explain", "user:ann", "get", "pods", "-f", "directory"}, exitFailure, "no: ", "it mentions rbac.authorization.k8s.io, so render it first if it is a template"},
 		"create by name":                         {[]string{"explain", "user:w", "create", "configmaps/fresh", "-f", "subresources.yaml"}, 0, "is authorized as create without the name: no\nPATCH, as kubectl apply --server-side sends it, is authorized as patch and create with the name: yes\n", ""},
 		"a verb misspelt":                        {[]string{"explain", "user:u", "crat", "pods", "-f", "subresources.yaml"}, exitFailure, "no: ", `note: "crat" is not a verb that Kubernetes asks about: did you mean "create"?`},
 		"a resource misspelt":                    {[]string{"explain", "user:u", "get", "podz", "-f", "subresources.yaml"}, exitFailure, "", "hint: did you mean pods?"},
 		"a user name of an account":              {[]string{"explain", "system:serviceaccount:kubernetes-dashboard:admin-user", "get", "pods", "-f", "dashboard.yaml"}, 0, "yes: ", ""},
-		"an account that no file holds":          {[]string{"explain", "sa:kubernetes-dashboard/admin-usr", "get", "pods", "-f", "dashboard.yaml"}, exitFailure, "no: ", "no file holds the service account kubernetes-dashboard/admin-usr: did you mean kubernetes-dashboard/admin-user?"},
+		"an account that no file holds":          {[]string{"explain", "sa:kubernetes-dashboard/admin-usr", "get", "pods", "-f", "dashboard.yaml"}, exitFailure, "no: ", "no file contains the service account kubernetes-dashboard/admin-usr: did you mean kubernetes-dashboard/admin-user?"},
 		"a name for a resource in no namespace":  {[]string{"explain", "user:u", "get", "nodes", "-n", "shop", "-f", "subresources.yaml"}, 0, `namespace=""`, "nodes are not namespaced, so -n has no effect"},
 		"a node":                                 {[]string{"explain", "node:worker-1", "get", "nodes/worker-1", "-f", "subresources.yaml"}, exitFailure, "no: ", "this answer is that of RBAC alone: an API server may allow nodes more"},
 		"who-can shows the attributes":           {[]string{"who-can", "get", "nodes/metrics", "-f", "subresources.yaml"}, 0, "User/v", `note: request: verb="get" group="" resource="nodes" subresource="metrics" name="" namespace=""`},
@@ -182,7 +182,7 @@ func TestAccessRefuses(t *testing.T) {
 		"cluster default": {"", []string{"list", "user:ann", "--default-roles=false"}, exitUsage, "--default-roles requires -f"},
 		"no file":         {"", []string{"list", "user:ann", "-f", "nowhere.yaml"}, exitFailure, "nowhere.yaml: no such file"},
 		"empty directory": {"", []string{"list", "user:ann", "-f", empty}, exitFailure, "contains no .yaml, .yml or .json files"},
-		"no policy":       {"kind: Pod\n", []string{"list", "user:ann", "-f", "-"}, exitFailure, "the files contain no roles and no bindings: 1 object is no policy and left out: Pod"},
+		"no policy":       {"kind: Pod\n", []string{"list", "user:ann", "-f", "-"}, exitFailure, "the files contain no roles and no bindings: 1 object is not policy and is ignored: Pod"},
 		"no manifests":    {"", []string{"list", "user:ann", "-f", "testdata/access/directory/chart"}, exitFailure, "the files contain no roles and no bindings: 3 files hold no manifests"},
 		"broken":          {"kind: Pod\n---\na: [", []string{"list", "user:ann", "-f", "-"}, exitFailure, "lanyard: standard input: document 2: "},
 		"no kubeconfig":   {"", []string{"list", "user:ann", "--kubeconfig", filepath.Join(empty, "none")}, exitFailure, "none: no such file"},
