@@ -8,18 +8,92 @@ import (
 	rbacv1 "k8s.io/api/rbac/v1"
 )
 
-// Authorize decides a request. ClusterRoleBindings are asked first, then the
-// RoleBindings of the request's namespace; each time for the user, then for
-// the groups as listed. Where several grants of one identity allow, the role
-// first in order (ClusterRoles before Roles, then by name) is reported, with
-// the first by name of the bindings that grant it.
+// accountPrefix is the prefix of the user name of every service account: system:serviceaccount:NAMESPACE:NAME.
+const accountPrefix = "system:serviceaccount:"
+
+// Request is a request that an [Index] decides. Groups are all groups of the user, including implicit ones such as
+// system:authenticated.
+type Request struct {
+	User   string
+	Groups []string
+	Verb   string
+
+	// ResourceRequest is set for a request for a resource. Otherwise the request is for Path.
+	ResourceRequest bool
+	APIGroup        string
+	Resource        string
+	Subresource     string
+	// Name is empty if the request names no object: create, list, watch and deletecollection.
+	Name string
+	// Namespace is empty for cluster-scoped requests and for requests across all namespaces.
+	Namespace string
+
+	Path string
+}
+
+// query is a Request in the form that rules are tested against.
+type query struct {
+	verb    string
+	verbBit uint32
+	group   string
+	target  target
+	star    string // subresource that "*/sub" may match; empty for none
+	name    string
+	// unnamed restricts the match to rules without resourceNames. Covers sets it: a rule for some names does not cover a rule
+	// for all.
+	unnamed bool
+	url     bool
+	path    string
+}
+
+func newQuery(r *Request) query {
+	q := query{verb: r.Verb, verbBit: verbBit(r.Verb)}
+	if !r.ResourceRequest {
+		q.url, q.path = true, r.Path
+		return q
+	}
+	q.group, q.name, q.star = r.APIGroup, r.Name, r.Subresource
+	q.target = requestTarget(r.Resource, r.Subresource)
+	return q
+}
+
+// target is a resource as rules write it, "pods" or "pods/log", split at the first slash, so that a request is looked up
+// without concatenation. If nothing follows the slash, sub is empty and resource keeps the slash, so that different texts
+// are different targets.
+type target struct{ resource, sub string }
+
+var anyTarget = target{resource: rbacv1.ResourceAll}
+
+func parseTarget(s string) target {
+	resource, sub, _ := strings.Cut(s, "/")
+	if sub == "" {
+		return target{resource: s}
+	}
+	return target{resource, sub}
+}
+
+// requestTarget returns the target of a request. An access review may have "pods/log" in the field resource. Kubernetes
+// compares the joined text, so both forms are the same target.
+func requestTarget(resource, sub string) target {
+	switch {
+	case !strings.Contains(resource, "/"):
+		return target{resource, sub}
+	case sub == "":
+		return parseTarget(resource)
+	default:
+		return parseTarget(resource + "/" + sub)
+	}
+}
+
+// Authorize decides a request. It considers ClusterRoleBindings first, then the RoleBindings of the request's namespace,
+// each for the user and then for the groups in their order. If several grants of one identity allow the request, the
+// decision names the first role (ClusterRoles before Roles, then by name) and the first binding by name that grants it.
 //
-// It allocates nothing, unless it denies while roles bound to the user are
-// missing.
+// It allocates nothing, unless it denies while roles that are bound to the user are missing.
 func (x *Index) Authorize(req Request) Decision {
 	q := newQuery(&req)
 	d := x.decide(&req, "", &q)
-	// RoleBindings never grant paths: a path is in no namespace.
+	// RoleBindings never grant paths, because a path is in no namespace.
 	if !d.Allowed && req.ResourceRequest && req.Namespace != "" {
 		d = x.decide(&req, req.Namespace, &q)
 	}
@@ -44,7 +118,7 @@ func (x *Index) decide(req *Request, namespace string, q *query) Decision {
 	return Decision{}
 }
 
-// identity numbers the user -1 and the groups from 0.
+// identity returns the scope key of the user for -1, and of a group for its index.
 func identity(req *Request, i int, namespace string) scopeKey {
 	if i < 0 {
 		return scopeKey{name: req.User, namespace: namespace}
@@ -52,8 +126,7 @@ func identity(req *Request, i int, namespace string) scopeKey {
 	return scopeKey{group: true, name: req.Groups[i], namespace: namespace}
 }
 
-// eachState calls yield with what each of the user's identities is granted in
-// the cluster and then in req.Namespace.
+// eachState calls yield with the scopes of each of the user's identities, first cluster-wide and then in req.Namespace.
 func (x *Index) eachState(req *Request, yield func(namespace string, st *scopeState)) {
 	for _, ns := range slices.Compact([]string{"", req.Namespace}) {
 		for i := -1; i < len(req.Groups); i++ {
@@ -65,8 +138,8 @@ func (x *Index) eachState(req *Request, yield func(namespace string, st *scopeSt
 	}
 }
 
-// missingRoles words a denial as Kubernetes does when bindings of the user
-// refer to roles that do not exist.
+// missingRoles returns the reason for a denial if bindings of the user refer to roles that do not exist, in the words of
+// Kubernetes.
 func (x *Index) missingRoles(req *Request) string {
 	var missing []string
 	add := func(g *grant) bool {
@@ -99,94 +172,10 @@ func (s *slot) notFound() string {
 	return strings.ToLower(s.ref.Kind.String()) + `.rbac.authorization.k8s.io "` + s.ref.Name + `" not found`
 }
 
-// accountPrefix starts the user name of every service account:
-// system:serviceaccount:NAMESPACE:NAME.
-const accountPrefix = "system:serviceaccount:"
-
-// Request is one question to an [Index]. Groups are all groups of the user,
-// implicit ones such as system:authenticated included.
-type Request struct {
-	User   string
-	Groups []string
-	Verb   string
-
-	// ResourceRequest tells which of the following applies: the resource
-	// fields when true, Path when false.
-	ResourceRequest bool
-	APIGroup        string
-	Resource        string
-	Subresource     string
-	// Name is empty where the request names no object: create, list, watch
-	// and deletecollection at the top level.
-	Name string
-	// Namespace is empty for cluster-scoped requests and for those across
-	// all namespaces.
-	Namespace string
-
-	Path string
-}
-
-// query is a Request brought into the form rules are tested against.
-type query struct {
-	verb    string
-	verbBit uint32
-	group   string
-	target  target
-	star    string // subresource that "*/sub" may match; empty for none
-	name    string
-	// unnamed restricts the match to rules without resourceNames. Only
-	// Covers asks so: a rule for every name is not covered by one for some.
-	unnamed bool
-	url     bool
-	path    string
-}
-
-func newQuery(r *Request) query {
-	q := query{verb: r.Verb, verbBit: verbBit(r.Verb)}
-	if !r.ResourceRequest {
-		q.url, q.path = true, r.Path
-		return q
-	}
-	q.group, q.name, q.star = r.APIGroup, r.Name, r.Subresource
-	q.target = requestTarget(r.Resource, r.Subresource)
-	return q
-}
-
-// target is a resource as rules write it, "pods" or "pods/log", split at the
-// first slash so that requests need no concatenation to look it up. sub is
-// empty when nothing follows the slash; resource then keeps it, which keeps
-// the split reversible.
-type target struct{ resource, sub string }
-
-var anyTarget = target{resource: rbacv1.ResourceAll}
-
-func parseTarget(s string) target {
-	resource, sub, _ := strings.Cut(s, "/")
-	if sub == "" {
-		return target{resource: s}
-	}
-	return target{resource, sub}
-}
-
-// requestTarget joins what a request names apart. Access reviews may put
-// "pods/log" into the resource field; Kubernetes compares the joined text, so
-// both spellings are the same target.
-func requestTarget(resource, sub string) target {
-	switch {
-	case !strings.Contains(resource, "/"):
-		return target{resource, sub}
-	case sub == "":
-		return parseTarget(resource)
-	default:
-		return parseTarget(resource + "/" + sub)
-	}
-}
-
 // Kind is one of the four policy kinds.
 type Kind uint8
 
-// ClusterRole sorts before Role: where several roles allow a request, the
-// first in order is named in the decision.
+// ClusterRole sorts before Role: if several roles allow a request, the decision names the first.
 const (
 	ClusterRole Kind = iota
 	Role
@@ -194,7 +183,7 @@ const (
 	RoleBinding
 )
 
-// String returns the kind as manifests spell it.
+// String returns the kind as in manifests.
 func (k Kind) String() string {
 	return [...]string{"ClusterRole", "Role", "ClusterRoleBinding", "RoleBinding"}[k&3]
 }
@@ -214,9 +203,8 @@ type Decision struct {
 	denial string
 }
 
-// Reason tells in Kubernetes' own words which binding allowed the request,
-// or, for a denial, which roles are bound to the user but do not exist. It is
-// empty for a plain denial. The text is built once per binding and subject.
+// Reason returns, in the words of Kubernetes, which binding allowed the request or, for a denial, which roles are bound to
+// the user but do not exist. It is empty for other denials. The text is built once for each binding and subject.
 func (d Decision) Reason() string {
 	if d.by == nil {
 		return d.denial
@@ -240,8 +228,7 @@ func (d Decision) Role() (ref Ref, ok bool) {
 	return d.role.ref, true
 }
 
-// Subject returns the subject, as the binding writes it, through which the
-// request was allowed; ok is false for a denial.
+// Subject returns the subject of the binding that allowed the request; ok is false for a denial.
 func (d Decision) Subject() (s rbacv1.Subject, ok bool) {
 	if d.by == nil {
 		return s, false
@@ -249,8 +236,7 @@ func (d Decision) Subject() (s rbacv1.Subject, ok bool) {
 	return d.by.subject(), true
 }
 
-// describe composes the reason. Two readers may do so at once; either text
-// is right.
+// describe returns the reason. If two readers build it at once, both texts are equal.
 func (e *entry) describe(role *slot) string {
 	if s := e.reason.Load(); s != nil {
 		return *s
@@ -279,8 +265,7 @@ func (e *entry) writeSubject(b *strings.Builder) {
 	writeQuoted(b, s.Name, accountNamespace(s, e.binding.ref.Namespace))
 }
 
-// writeQuoted writes ` "name"`, or ` "name/namespace"`: Kubernetes puts the
-// name first in these texts.
+// writeQuoted writes ` "name"` or ` "name/namespace"`. Kubernetes puts the name first in these texts.
 func writeQuoted(b *strings.Builder, name, namespace string) {
 	if namespace != "" {
 		name += "/" + namespace

@@ -9,31 +9,28 @@ import (
 	rbacv1 "k8s.io/api/rbac/v1"
 )
 
-// Index holds a policy. Any number of goroutines may ask while others write;
-// writes take effect one after the other, each before its method returns.
+// Index holds a policy. It is safe for concurrent use. Writes take effect one after the other, each before its method
+// returns.
 //
-// Each Set and Delete takes the resourceVersion of the change it reports, as
-// etcd counts it: one counter for all objects. A change older than one already
-// seen of the same object is ignored, so that the index may be fed both by the
-// write itself and by a watch that follows. An empty resourceVersion is
-// always applied.
+// Each Set and Delete has the resourceVersion of the change, which etcd counts for all objects together. A change that is
+// older than the last one of the same object is ignored, so that the index may learn of a change twice: from the write itself
+// and from a watch. A change with an empty resourceVersion is always applied.
 type Index struct {
 	scopes scopeTable
-	// dangling counts slots with grants but no role. While it is zero, a
-	// denial has nothing to explain.
+	// dangling is the number of slots with grants but without a role. While it is zero, denials have no reason.
 	dangling atomic.Int64
 
 	mu       sync.Mutex
 	slots    map[Ref]*slot
 	bindings map[Ref]*binding
-	deleted  map[Ref]uint64 // version of the deletion
+	deleted  map[Ref]uint64 // versions of deletions
 }
 
 // binding is a RoleBinding or ClusterRoleBinding as last set.
 type binding struct {
 	ref      Ref
 	version  uint64
-	role     *slot // nil when no role of that kind can be bound here
+	role     *slot // nil if the binding cannot refer to a role of that kind
 	roleRef  Ref
 	subjects []rbacv1.Subject
 }
@@ -53,8 +50,7 @@ func (x *Index) SetRole(r *rbacv1.Role) {
 	x.setRole(Ref{Role, r.Namespace, r.Name}, r.ResourceVersion, r.Rules)
 }
 
-// SetClusterRole adds or replaces a ClusterRole. Its rules are what counts;
-// filling them in from an aggregationRule is a controller's task (package objects).
+// SetClusterRole adds or replaces a ClusterRole. Its aggregationRule is ignored: a controller fills in the rules.
 func (x *Index) SetClusterRole(r *rbacv1.ClusterRole) {
 	x.setRole(Ref{ClusterRole, "", r.Name}, r.ResourceVersion, r.Rules)
 }
@@ -69,7 +65,7 @@ func (x *Index) SetClusterRoleBinding(b *rbacv1.ClusterRoleBinding) {
 	x.setBinding(newBinding(Ref{ClusterRoleBinding, "", b.Name}, b.RoleRef, b.Subjects), b.ResourceVersion)
 }
 
-// Delete removes an object. Deleting what is not there is allowed.
+// Delete removes an object. The object may be missing.
 func (x *Index) Delete(ref Ref, resourceVersion string) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
@@ -77,10 +73,10 @@ func (x *Index) Delete(ref Ref, resourceVersion string) {
 }
 
 func (x *Index) setRole(ref Ref, resourceVersion string, rules []rbacv1.PolicyRule) {
-	compiled := compileRole(rules) // before the lock: it may be long
+	compiled := compileRole(rules) // before the lock, because it may take long
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	version, ok := x.admit(ref, resourceVersion)
+	version, ok := x.isNewer(ref, resourceVersion)
 	if !ok {
 		return
 	}
@@ -89,19 +85,18 @@ func (x *Index) setRole(ref Ref, resourceVersion string, rules []rbacv1.PolicyRu
 	x.swap(s, compiled)
 }
 
-// swap puts a role, or nil, into its slot. Only scopes that keep a tree of
-// rules need telling.
+// swap puts a role, or nil, into its slot, and updates the trees of rules of wide scopes.
 func (x *Index) swap(s *slot, r *role) {
 	before := s.role.Load()
-	x.recount(s, func() { s.role.Store(r) })
+	x.updateSlot(s, func() { s.role.Store(r) })
 	for sc, g := range s.wide {
 		sc.refresh(g, before, r)
 	}
 }
 
-// recount does change, which alters the slot, and keeps the number of
-// dangling slots and the slot's own existence right.
-func (x *Index) recount(s *slot, change func()) {
+// updateSlot calls change, which changes the slot. Then it updates the number of dangling slots, and removes the slot if it
+// is no longer used.
+func (x *Index) updateSlot(s *slot, change func()) {
 	before := s.dangling()
 	change()
 	switch after := s.dangling(); {
@@ -125,7 +120,7 @@ func (x *Index) slot(ref Ref) *slot {
 }
 
 func (x *Index) delete(ref Ref, version uint64) {
-	held, ok := x.held(ref)
+	held, ok := x.versionOf(ref)
 	if ok && version != 0 && held > version {
 		return
 	}
@@ -141,12 +136,12 @@ func (x *Index) delete(ref Ref, version uint64) {
 		x.swap(s, nil)
 		return
 	}
-	x.withdraw(x.bindings[ref], nil)
+	x.removeGrants(x.bindings[ref], nil)
 	delete(x.bindings, ref)
 }
 
-// newBinding resolves what a roleRef means where the binding is. Kubernetes
-// looks at its kind only; a kind that cannot be bound here leaves Name empty.
+// newBinding resolves the roleRef of a binding. Like Kubernetes it ignores the API group. For a kind that the binding cannot
+// refer to, the name in roleRef of the result is empty.
 func newBinding(ref Ref, roleRef rbacv1.RoleRef, subjects []rbacv1.Subject) *binding {
 	b := &binding{ref: ref, subjects: subjects}
 	switch {
@@ -161,20 +156,20 @@ func newBinding(ref Ref, roleRef rbacv1.RoleRef, subjects []rbacv1.Subject) *bin
 func (x *Index) setBinding(b *binding, resourceVersion string) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	version, ok := x.admit(b.ref, resourceVersion)
+	version, ok := x.isNewer(b.ref, resourceVersion)
 	if !ok {
 		return
 	}
 	b.version = version
 	if old := x.bindings[b.ref]; old != nil {
-		x.withdraw(old, b)
+		x.removeGrants(old, b)
 	}
 	x.bindings[b.ref] = b
-	x.enter(b)
+	x.addGrants(b)
 }
 
-// enter makes b known to each identity among its subjects.
-func (x *Index) enter(b *binding) {
+// addGrants adds the grants of b to the scopes of its subjects.
+func (x *Index) addGrants(b *binding) {
 	if b.roleRef.Name == "" || b.ref.Kind == RoleBinding && b.ref.Namespace == "" {
 		return
 	}
@@ -184,7 +179,7 @@ func (x *Index) enter(b *binding) {
 			x.grant(key, b, i)
 		}
 	}
-	x.recount(b.role, func() {}) // no subject may have counted
+	x.updateSlot(b.role, func() {}) // removes the slot if no subject can match any user
 }
 
 func (x *Index) grant(key scopeKey, b *binding, index int) {
@@ -197,7 +192,7 @@ func (x *Index) grant(key scopeKey, b *binding, index int) {
 	}
 	g := &grant{slot: b.role}
 	g.put(&entry{binding: b, index: index})
-	x.recount(b.role, func() { b.role.refs++ })
+	x.updateSlot(b.role, func() { b.role.refs++ })
 	if s != nil {
 		s.attach(g)
 		return
@@ -207,8 +202,8 @@ func (x *Index) grant(key scopeKey, b *binding, index int) {
 	x.scopes.insert(s)
 }
 
-// withdraw takes b out, except where next, its successor, only replaces it.
-func (x *Index) withdraw(b, next *binding) {
+// removeGrants removes the grants of b, except those that next, its new version or nil, grants too.
+func (x *Index) removeGrants(b, next *binding) {
 	if b.role == nil {
 		return
 	}
@@ -234,21 +229,20 @@ func (x *Index) revoke(key scopeKey, b *binding) {
 	}
 	g := s.grantOf(b.role)
 	if g == nil {
-		return // a subject listed twice
+		return // the binding lists the subject twice
 	}
 	g.drop(b.ref.Name)
 	if len(g.entries) > 0 {
 		return
 	}
 	s.detach(g)
-	x.recount(b.role, func() { b.role.refs-- })
+	x.updateSlot(b.role, func() { b.role.refs-- })
 	if s.state.Load().empty() {
 		x.scopes.remove(s)
 	}
 }
 
-// scopeKey returns where the i-th subject's grant is kept; ok is false for a
-// subject that can match nobody.
+// scopeKey returns the scope of the i-th subject; ok is false if the subject cannot match any user.
 func (b *binding) scopeKey(i int) (key scopeKey, ok bool) {
 	s := &b.subjects[i]
 	key = scopeKey{name: s.Name, namespace: b.ref.Namespace}
@@ -268,8 +262,7 @@ func (b *binding) scopeKey(i int) (key scopeKey, ok bool) {
 	return key, true
 }
 
-// accountNamespace is the subject's namespace or, in a RoleBinding, by default
-// the binding's own.
+// accountNamespace returns the namespace of the subject; the default is that of its RoleBinding.
 func accountNamespace(s rbacv1.Subject, bindingNamespace string) string {
 	if s.Namespace != "" {
 		return s.Namespace
@@ -277,7 +270,7 @@ func accountNamespace(s rbacv1.Subject, bindingNamespace string) string {
 	return bindingNamespace
 }
 
-// parseVersion reads a resourceVersion; 0 means that it orders nothing.
+// parseVersion parses a resourceVersion; 0 means that there is none.
 func parseVersion(s string) uint64 {
 	v, err := strconv.ParseUint(s, 10, 64)
 	if err != nil {
@@ -286,12 +279,12 @@ func parseVersion(s string) uint64 {
 	return v
 }
 
-// admit tells whether a change of the object is news, and records nothing but
-// that a deletion before it is past.
-func (x *Index) admit(ref Ref, resourceVersion string) (version uint64, ok bool) {
+// isNewer reports whether a change is newer than the last one of the object. If it is, isNewer forgets a deletion of the
+// object.
+func (x *Index) isNewer(ref Ref, resourceVersion string) (version uint64, ok bool) {
 	version = parseVersion(resourceVersion)
 	if version != 0 {
-		if held, ok := x.held(ref); ok && version <= held || version <= x.deleted[ref] {
+		if held, ok := x.versionOf(ref); ok && version <= held || version <= x.deleted[ref] {
 			return version, false
 		}
 	}
@@ -299,8 +292,8 @@ func (x *Index) admit(ref Ref, resourceVersion string) (version uint64, ok bool)
 	return version, true
 }
 
-// held returns the version of the object in the index.
-func (x *Index) held(ref Ref) (version uint64, ok bool) {
+// versionOf returns the version of the object in the index; ok is false if there is none.
+func (x *Index) versionOf(ref Ref) (version uint64, ok bool) {
 	if ref.Kind == Role || ref.Kind == ClusterRole {
 		s := x.slots[ref]
 		if s == nil || s.role.Load() == nil {
@@ -315,9 +308,8 @@ func (x *Index) held(ref Ref) (version uint64, ok bool) {
 	return b.version, true
 }
 
-// Forget drops the memory of deletions up to resourceVersion. It is for the
-// caller that knows no older change can still arrive, because the watches
-// that feed the index have all passed it.
+// Forget drops the record of deletions up to resourceVersion. Call it when no older change can arrive any more, because all
+// watches that feed the index have passed that version.
 func (x *Index) Forget(resourceVersion string) {
 	v := parseVersion(resourceVersion)
 	x.mu.Lock()
@@ -329,9 +321,8 @@ func (x *Index) Forget(resourceVersion string) {
 	}
 }
 
-// Retain removes the objects of a kind that keep does not name, except those
-// changed after resourceVersion: what a fresh list, taken at that version,
-// no longer holds. keep is called with the index locked and must not use it.
+// Retain removes the objects of a kind for which keep returns false, except those that changed after resourceVersion. It is
+// for a new list of the objects, with that version. keep is called while the index is locked and must not use it.
 func (x *Index) Retain(kind Kind, resourceVersion string, keep func(namespace, name string) bool) {
 	v := parseVersion(resourceVersion)
 	x.mu.Lock()

@@ -29,7 +29,7 @@ func TestReplacedBindingGrantsAllTheTime(t *testing.T) {
 	})
 	before, after := bound("b", "ann", "bob"), bound("b", "bob")
 	x.setBinding(before, "1")
-	x.withdraw(before, after)
+	x.removeGrants(before, after)
 	for user, want := range map[string]bool{"ann": false, "bob": true} {
 		if got := x.Authorize(Request{User: user, Verb: "get", ResourceRequest: true, Resource: "pods"}).Allowed; got != want {
 			t.Errorf("between the two steps: %s may get pods: %v, want %v", user, got, want)

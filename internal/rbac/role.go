@@ -9,26 +9,26 @@ import (
 )
 
 const (
-	// scanned is the number of resources and URLs up to which a role's rules
-	// are tested one by one; beyond it they are looked up by resource.
+	// scanned is the number of resources and URLs up to which the rules of a role are tested one by one. Larger roles look up
+	// rules by resource.
 	scanned = 12
-	// splitNames bounds resources times names of a rule that is filed under
-	// each name, so that an index stays linear in the size of the policy.
+	// splitNames is the limit of resources times names up to which a rule is indexed by each name, so that the size of the
+	// index stays linear in that of the policy.
 	splitNames = 1024
 )
 
-// role is a Role's or ClusterRole's rules, compiled. It never changes.
+// role is the compiled rules of a Role or ClusterRole. It never changes.
 type role struct {
 	source []rbacv1.PolicyRule
 	rules  []rule
 
 	byKey    map[ruleKey][]*rule // nil for roles small enough to scan
-	named    bool                // some key has a name
+	named    bool                // a key has a name
 	patterns []*rule             // rules with a URL that ends in "*"
 }
 
-// ruleKey is what rules are filed under. For a URL, target.resource is the
-// exact path. An empty name holds the rules for every name.
+// ruleKey is the key by which a rule is found. For a URL, target.resource is the exact path. The key with an empty name has
+// the rules for every name.
 type ruleKey struct {
 	url    bool
 	target target
@@ -43,12 +43,12 @@ func compileRole(source []rbacv1.PolicyRule) *role {
 		size += len(source[i].Resources) + len(source[i].NonResourceURLs)
 	}
 	if size > scanned {
-		r.file()
+		r.indexByKey()
 	}
 	return r
 }
 
-func (r *role) file() {
+func (r *role) indexByKey() {
 	r.byKey = map[ruleKey][]*rule{}
 	for i := range r.rules {
 		rule := &r.rules[i]
@@ -64,8 +64,7 @@ func (r *role) file() {
 	}
 }
 
-// eachKey calls yield with each key the rule is filed under. Patterns of URLs
-// have none.
+// eachKey calls yield with each key of the rule. URLs that end in "*" have none.
 func (r *rule) eachKey(yield func(ruleKey)) {
 	for _, url := range r.urls {
 		if !isPattern(url) {
@@ -117,15 +116,15 @@ func anyAllows(rules []rule, q *query) bool {
 }
 
 func (r *role) keyAllows(q *query, t target) bool {
-	if anyAdmits(r.byKey[ruleKey{target: t}], q) {
+	if anyAllowsExceptTarget(r.byKey[ruleKey{target: t}], q) {
 		return true
 	}
-	return r.named && q.name != "" && anyAdmits(r.byKey[ruleKey{target: t, name: q.name}], q)
+	return r.named && q.name != "" && anyAllowsExceptTarget(r.byKey[ruleKey{target: t, name: q.name}], q)
 }
 
-func anyAdmits(rules []*rule, q *query) bool {
+func anyAllowsExceptTarget(rules []*rule, q *query) bool {
 	for _, r := range rules {
-		if r.admits(q) {
+		if r.allowsExceptTarget(q) {
 			return true
 		}
 	}
@@ -146,16 +145,15 @@ func (r *role) keyAllowsURL(q *query) bool {
 	return false
 }
 
-// slot is where a role is found, or would be. It exists while the role does
-// or a grant refers to it.
+// slot is the place of a role. It exists while the role exists or a grant refers to the role.
 type slot struct {
 	ref  Ref
 	role atomic.Pointer[role] // nil while there is no such role
 
-	// The rest belongs to the writer.
+	// Only the writer uses the other fields.
 	version uint64
-	refs    int               // grants that refer here
-	wide    map[*scope]*grant // those of them in wide scopes
+	refs    int               // number of grants of the role
+	wide    map[*scope]*grant // the grants in wide scopes
 }
 
 func (s *slot) dangling() bool { return s.refs > 0 && s.role.Load() == nil }
@@ -167,17 +165,17 @@ func compareSlots(a, b *slot) int {
 	return strings.Compare(a.ref.Name, b.ref.Name)
 }
 
-// smallSet is the size up to which a set is scanned rather than hashed.
+// smallSet is the size up to which a set is scanned instead of hashed.
 const smallSet = 8
 
-// set is a set of strings that may also stand for every string.
+// set is a set of strings. It may contain every string.
 type set struct {
 	all   bool
 	items []string
 	index map[string]struct{} // nil up to smallSet items
 }
 
-// newSet makes a set of items, in which wildcard (if not empty) stands for all.
+// newSet returns a set of items. If items contain wildcard, which may be empty for none, the set contains every string.
 func newSet(items []string, wildcard string) set {
 	s := set{items: items, all: wildcard != "" && slices.Contains(items, wildcard)}
 	if len(items) > smallSet && !s.all {
@@ -200,7 +198,7 @@ func (s *set) has(item string) bool {
 	return slices.Contains(s.items, item)
 }
 
-// commonVerbs are tested as bits. Any other verb works too, by comparison.
+// commonVerbs are tested as bits. Other verbs are compared as strings.
 var commonVerbs = [...]string{
 	"get", "list", "watch", "create", "update", "patch", "delete", "deletecollection",
 	"impersonate", "bind", "escalate", "approve", "sign", "use", "post", "put",
@@ -215,12 +213,12 @@ func verbBit(verb string) uint32 {
 	return 0
 }
 
-// rule is a PolicyRule compiled. Its zero value matches nothing.
+// rule is a compiled PolicyRule. Its zero value matches nothing.
 type rule struct {
 	verbBits uint32
 	verbs    set
 	groups   set
-	names    set // no items: every name
+	names    set // without items: every name
 	targets  []target
 	urls     []string
 }
@@ -246,7 +244,7 @@ func (r *rule) allows(q *query) bool {
 	if q.url {
 		return r.allowsURL(q)
 	}
-	return r.admits(q) && r.matchesTarget(q)
+	return r.allowsExceptTarget(q) && r.matchesTarget(q)
 }
 
 func (r *rule) allowsURL(q *query) bool {
@@ -261,8 +259,8 @@ func (r *rule) allowsURL(q *query) bool {
 	return false
 }
 
-// admits tests all of the rule but its resources.
-func (r *rule) admits(q *query) bool {
+// allowsExceptTarget tests all of the rule except its resources.
+func (r *rule) allowsExceptTarget(q *query) bool {
 	return r.allowsVerb(q) && r.groups.has(q.group) && r.allowsName(q)
 }
 
@@ -273,9 +271,8 @@ func (r *rule) allowsVerb(q *query) bool {
 	return r.verbs.has(q.verb)
 }
 
-// allowsName does not allow a request without a name through a rule that lists
-// names, so create and deletecollection cannot be granted by name. As in
-// Kubernetes the empty name may be listed, and is then the name of no object.
+// allowsName tests the name. A rule with names does not allow a request without a name, so create and deletecollection
+// cannot be granted by name. As in Kubernetes, a rule may list the empty name, which matches such requests.
 func (r *rule) allowsName(q *query) bool {
 	if len(r.names.items) == 0 {
 		return true
@@ -283,9 +280,8 @@ func (r *rule) allowsName(q *query) bool {
 	return !q.unnamed && r.names.has(q.name)
 }
 
-// matchesTarget compares resources. "*" is every resource and subresource,
-// "*/sub" that subresource of every resource; "pods/*" is not a pattern and
-// matches only a subresource literally named "*".
+// matchesTarget compares resources. "*" matches every resource and subresource, "*/sub" that subresource of every resource.
+// "pods/*" is no pattern: it matches only a subresource with the name "*".
 func (r *rule) matchesTarget(q *query) bool {
 	for _, t := range r.targets {
 		if t == q.target || t == anyTarget {
@@ -300,8 +296,7 @@ func (r *rule) matchesTarget(q *query) bool {
 
 func isPattern(url string) bool { return strings.HasSuffix(url, "*") }
 
-// urlMatches compares a rule's URL with a path. Only trailing stars are
-// special, and several count as one.
+// urlMatches compares the URL of a rule with a path. Only stars at the end are wildcards; several count as one.
 func urlMatches(url, path string) bool {
 	if url == path {
 		return true
@@ -309,8 +304,7 @@ func urlMatches(url, path string) bool {
 	return isPattern(url) && strings.HasPrefix(path, strings.TrimRight(url, "*"))
 }
 
-// RuleAllows reports whether the one rule, granted where the request is made,
-// would allow it. It ignores who asks.
+// RuleAllows reports whether a rule allows a request, if it is granted to the user in the namespace of the request.
 func RuleAllows(p *rbacv1.PolicyRule, req Request) bool {
 	r, q := compileRule(p), newQuery(&req)
 	return r.allows(&q)

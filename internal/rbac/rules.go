@@ -8,16 +8,15 @@ import (
 	rbacv1 "k8s.io/api/rbac/v1"
 )
 
-// Rules are what a user may do in a namespace.
+// Rules are the rules of a user in a namespace.
 type Rules struct {
 	Resource    []rbacv1.PolicyRule
 	NonResource []rbacv1.PolicyRule
 }
 
-// RulesFor returns the rules that hold for a user in a namespace, those that
-// hold cluster-wide included; with an empty namespace only these. Each role
-// counts once, however many bindings grant it. NonResource holds what
-// ClusterRoleBindings grant, as only they do. The rules belong to the index.
+// RulesFor returns the rules that apply to a user in a namespace, including cluster-wide ones; for an empty namespace only
+// those. The rules of a role are returned once, however many bindings grant it. NonResource has only rules that
+// ClusterRoleBindings grant, because others have no effect. The caller must not change the rules.
 func (x *Index) RulesFor(user string, groups []string, namespace string) Rules {
 	var out Rules
 	seen := map[*slot]bool{}
@@ -25,8 +24,7 @@ func (x *Index) RulesFor(user string, groups []string, namespace string) Rules {
 	x.eachState(&req, func(ns string, st *scopeState) {
 		st.each(func(g *grant) bool {
 			if r := g.slot.role.Load(); r != nil && !seen[g.slot] {
-				// A role bound in both scopes is met in the cluster's
-				// first, where it gives more.
+				// The cluster-wide scope comes first, where a role grants more.
 				seen[g.slot] = true
 				out.add(r.source, ns == "")
 			}
@@ -51,21 +49,20 @@ func (out *Rules) add(rules []rbacv1.PolicyRule, clusterWide bool) {
 	}
 }
 
-// Grant is one binding's effect: the subject gets the role's rules in the
-// binding's namespace or, from a ClusterRoleBinding, everywhere.
+// Grant is the effect of a binding on one of its subjects: the subject gets the role's rules in the namespace of the binding
+// or, from a ClusterRoleBinding, everywhere.
 type Grant struct {
 	Binding Ref
 	Role    Ref
-	// Subject is as the binding writes it; Account namespaces are filled in.
+	// Subject is the subject in the binding. The namespace of a service account is set.
 	Subject rbacv1.Subject
-	// Rules are nil, and Dangling is set, while the role does not exist.
+	// Rules are nil, and Dangling is set, if the role does not exist.
 	Rules    []rbacv1.PolicyRule
 	Dangling bool
 }
 
-// Grants returns every grant, in no order: bindings as they were when the
-// iteration started, each with its role as it is when yielded. Subjects that
-// can match nobody are left out.
+// Grants returns every grant, in no particular order: the bindings at the start of the iteration, each with its role at the
+// time when it is yielded. Subjects that cannot match any user are left out.
 func (x *Index) Grants() iter.Seq[Grant] {
 	return func(yield func(Grant) bool) {
 		for _, b := range x.snapshot() {
@@ -81,8 +78,8 @@ func (x *Index) Grants() iter.Seq[Grant] {
 	}
 }
 
-// Roles returns every role with its rules, in no order: those that existed when the iteration started. The rules belong
-// to the index.
+// Roles returns the roles that exist at the start of the iteration, with their rules, in no particular order. The caller must
+// not change the rules.
 func (x *Index) Roles() iter.Seq2[Ref, []rbacv1.PolicyRule] {
 	return func(yield func(Ref, []rbacv1.PolicyRule) bool) {
 		for _, s := range x.roleSlots() {
@@ -109,8 +106,7 @@ func (x *Index) snapshot() []*binding {
 	return all
 }
 
-// GrantsFor returns each grant that concerns a user in a namespace, in the
-// order Authorize considers them.
+// GrantsFor returns each grant to a user that applies in a namespace, in the order of Authorize.
 func (x *Index) GrantsFor(user string, groups []string, namespace string) []Grant {
 	var out []Grant
 	req := Request{User: user, Groups: groups, Namespace: namespace}
@@ -141,21 +137,19 @@ func (b *binding) grantTo(i int) Grant {
 }
 
 const (
-	// maxPieces bounds the combinations of verb, group, resource and name
-	// that Covers tests in one call. A rule that has more left is taken as
-	// not covered: some 20 KiB of rule can spell billions.
+	// maxPieces is the limit for the combinations of verb, group, resource and name that one call of Covers tests. The rules
+	// that are left count as not covered. A rule of 20 KiB can have billions of combinations.
 	maxPieces = 1 << 20
-	// maxUncovered bounds what Covers reports.
+	// maxUncovered is the limit for the rules that Covers returns.
 	maxUncovered = 256
 )
 
-// Covers reports whether a user already holds, in a namespace or cluster-wide
-// where it is empty, everything the rules grant. If not, it returns what is
-// missing, each rule with one verb, group, resource and name (or URL); at most
-// 256 of them. This is the test that keeps users from granting what they lack.
+// Covers reports whether a user has every permission of the rules in a namespace or, if it is empty, cluster-wide. If not,
+// it returns up to 256 missing permissions, each a rule with one verb, group, resource and name (or URL). It keeps users from
+// granting permissions that they do not have.
 //
-// As in Kubernetes, one rule has to cover each combination, "*" is covered
-// only by "*", and URLs in a ClusterRole held through a RoleBinding do count.
+// As in Kubernetes, a single rule has to cover each combination, "*" is covered only by "*", and URLs in a ClusterRole count
+// even if a RoleBinding grants it.
 func (x *Index) Covers(user string, groups []string, namespace string, rules []rbacv1.PolicyRule) (bool, []rbacv1.PolicyRule) {
 	c := coverage{x: x, req: Request{User: user, Groups: groups, Namespace: namespace}, left: maxPieces}
 	for i := range rules {
@@ -214,7 +208,7 @@ func (c *coverage) urls(r *rbacv1.PolicyRule) {
 	}
 }
 
-// piece tests one combination of whole and reports whether to go on.
+// piece tests one combination of a rule and reports whether to continue.
 func (c *coverage) piece(whole *rbacv1.PolicyRule, p rbacv1.PolicyRule) bool {
 	if c.left--; c.left < 0 {
 		c.missing = append(c.missing, *whole)
@@ -226,8 +220,8 @@ func (c *coverage) piece(whole *rbacv1.PolicyRule, p rbacv1.PolicyRule) bool {
 	return len(c.missing) < maxUncovered
 }
 
-// holds tests a rule with one verb, group, resource and at most one name. It
-// reads as a request: wildcards in it match only themselves in a rule.
+// holds tests a rule with one verb, group, resource and at most one name, as a request. So wildcards in it match only
+// wildcards.
 func (c *coverage) holds(p rbacv1.PolicyRule) bool {
 	q := query{verb: p.Verbs[0], verbBit: verbBit(p.Verbs[0]), unnamed: len(p.ResourceNames) == 0}
 	if len(p.NonResourceURLs) > 0 {

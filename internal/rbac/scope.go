@@ -9,35 +9,33 @@ import (
 )
 
 const (
-	// widen is the number of distinct roles in a scope beyond which it keeps
-	// a tree of rules; narrow is where it goes back, with a gap so that a
-	// single binding coming and going does not rebuild it each time.
+	// A scope with more than widen distinct roles keeps a tree of rules; with fewer than narrow it stops doing so. The numbers
+	// differ so that a single binding that comes and goes does not rebuild the tree each time.
 	widen  = 8
 	narrow = 5
 )
 
-// scopeKey names a scope: one identity in one namespace, or cluster-wide where
-// namespace is empty. Service accounts are users here.
+// scopeKey identifies a scope: an identity in a namespace or, if namespace is empty, cluster-wide. Service accounts are
+// users.
 type scopeKey struct {
 	group           bool
 	name, namespace string
 }
 
-// scope holds what one identity is granted in one namespace or cluster-wide.
-// Readers load its state; the writer replaces it.
+// scope holds the grants of one identity in one namespace or cluster-wide. Readers load its state; the writer replaces it.
 type scope struct {
 	key   scopeKey
 	state atomic.Pointer[scopeState]
 }
 
-// scopeState never changes once stored. Either few is used, or, in a wide
-// scope, the trees. All are in the order of compareSlots.
+// scopeState does not change once it is stored. It uses few or, in a wide scope, the trees. All are in the order of
+// compareSlots.
 type scopeState struct {
 	few []*grant
 
 	count   int
 	all     *tree[*grant]
-	missing *tree[*grant] // those of all whose role does not exist
+	missing *tree[*grant] // the grants whose role does not exist
 	atoms   *tree[atom]
 }
 
@@ -53,7 +51,7 @@ func (st *scopeState) each(yield func(*grant) bool) bool {
 	return st.all.each(yield)
 }
 
-// find returns the first grant, by role, that allows q.
+// find returns the first grant, in the order of roles, that allows q.
 func (st *scopeState) find(q *query) *grant {
 	if st.wide() {
 		return st.findAtom(q)
@@ -66,18 +64,18 @@ func (st *scopeState) find(q *query) *grant {
 	return nil
 }
 
-// grant is one role granted in one scope, by one binding or several.
+// grant is a role in a scope, granted by one or more bindings.
 type grant struct {
 	slot *slot
-	// first is the binding first by name: the one a decision reports.
+	// first is the entry of the binding that is first by name. Decisions report it.
 	first atomic.Pointer[entry]
-	// entries, sorted by the binding's name, belongs to the writer.
+	// entries are sorted by the name of the binding. Only the writer uses them.
 	entries []*entry
 }
 
 func compareGrants(a, b *grant) int { return compareSlots(a.slot, b.slot) }
 
-// entry is one binding's effect on one identity.
+// entry is the effect of one binding on one identity.
 type entry struct {
 	binding *binding
 	index   int // into the binding's subjects
@@ -92,8 +90,8 @@ func (g *grant) search(name string) (int, bool) {
 	})
 }
 
-// put adds e, or replaces the entry of an earlier version of its binding. The
-// first of several subjects that mean the same identity stays.
+// put adds e, or replaces the entry of an earlier version of its binding. If several subjects of a binding are the same
+// identity, the first one stays.
 func (g *grant) put(e *entry) {
 	i, found := g.search(e.binding.ref.Name)
 	switch {
@@ -107,8 +105,8 @@ func (g *grant) put(e *entry) {
 	g.first.Store(g.entries[0])
 }
 
-// drop removes the entry of the named binding. first keeps the last entry
-// when none is left, for readers that still hold the grant.
+// drop removes the entry of the binding with this name. If none is left, first keeps the last entry, for readers that
+// still use the grant.
 func (g *grant) drop(name string) {
 	i, found := g.search(name)
 	if !found {
@@ -133,11 +131,11 @@ func (s *scope) grantOf(sl *slot) *grant {
 	return nil
 }
 
-// attach adds a grant of a role not granted in the scope before.
+// attach adds a grant of a role that the scope does not have yet.
 func (s *scope) attach(g *grant) {
 	st := *s.state.Load()
 	if st.wide() {
-		st.join(s, g)
+		st.add(s, g)
 	} else {
 		i, _ := slices.BinarySearchFunc(st.few, g, compareGrants)
 		st.few = slices.Insert(slices.Clip(st.few), i, g)
@@ -152,7 +150,7 @@ func (s *scope) attach(g *grant) {
 func (s *scope) detach(g *grant) {
 	st := *s.state.Load()
 	if st.wide() {
-		st.leave(s, g)
+		st.remove(s, g)
 		if st.count < narrow {
 			st = narrowed(s, &st)
 		}
@@ -165,7 +163,7 @@ func (s *scope) detach(g *grant) {
 func widened(s *scope, grants []*grant) scopeState {
 	var st scopeState
 	for _, g := range grants {
-		st.join(s, g)
+		st.add(s, g)
 	}
 	return st
 }

@@ -7,39 +7,35 @@ import (
 )
 
 const (
-	// shards is the number of tables the scopes are spread over, so that one
-	// that has to grow copies little: 1,600 of 100,000 scopes.
+	// shards is the number of hash tables. A table that grows copies only its own scopes: 1,600 of 100,000.
 	shards = 64
-	// vacant and removed are hashes no key has: of a cell never used, which
-	// ends a search, and of one whose scope is gone, which does not.
+	// vacant and removed are hashes that no key has. A cell that was never used is vacant and ends a search; a cell whose
+	// scope was removed does not.
 	vacant, removed = 0, 1
 	reservedHashes  = 2
 )
 
-// scopeTable finds scopes by key: a hash table with open addressing that
-// readers search without a lock while the one writer changes it. It costs the
-// same at any size, and nothing on the heap.
+// scopeTable finds scopes by key. It is a hash table with open addressing. Readers search it without a lock while a single
+// writer changes it. The cost of a search does not depend on the size, and it allocates nothing.
 type scopeTable struct {
 	seed   maphash.Seed
 	shards [shards]atomic.Pointer[shard]
 }
 
-// shard is at most half full, so that a search is short and ends.
+// shard is a table that is at most half full, so a search is short and always ends.
 type shard struct {
 	cells []cell
-	used  int // cells not vacant; the writer's
+	used  int // number of cells that are not vacant; only the writer uses it
 }
 
-// cell pairs a hash with a scope. The scope is stored before the hash, and a
-// reader that finds a hash compares the key, so it never takes one scope for
-// another even if the cell changes in between.
+// cell is a scope with its hash. The writer stores the scope before the hash. A reader that finds a hash compares the key
+// too, so it gets the right scope even if the cell changes meanwhile.
 type cell struct {
 	hash  atomic.Uint64
 	scope atomic.Pointer[scope]
 }
 
-// hash takes the namespace's part ready made, as a request looks up several
-// identities in one namespace.
+// hash returns the hash of a key. namespace is the hash of its namespace, which a request computes once for all identities.
 func (t *scopeTable) hash(key *scopeKey, namespace uint64) uint64 {
 	h := maphash.String(t.seed, key.name) ^ namespace
 	if key.group {
@@ -87,7 +83,7 @@ func (t *scopeTable) hashOf(s *scope) uint64 {
 	return t.hash(&s.key, t.hashNamespace(s.key.namespace))
 }
 
-// insert adds a scope whose key is not there.
+// insert adds a scope. The table must not contain its key.
 func (t *scopeTable) insert(s *scope) {
 	h := t.hashOf(s)
 	p := &t.shards[h%shards]
@@ -118,7 +114,7 @@ func (sh *shard) put(h uint64, s *scope) {
 	}
 }
 
-// rebuilt returns a copy without removed cells, a quarter full at most.
+// rebuilt returns a copy without removed cells that is at most a quarter full.
 func (sh *shard) rebuilt(t *scopeTable) *shard {
 	var live []*scope
 	if sh != nil {
@@ -139,7 +135,7 @@ func (sh *shard) rebuilt(t *scopeTable) *shard {
 	return fresh
 }
 
-// remove takes out a scope that is there.
+// remove removes a scope, which the table must contain.
 func (t *scopeTable) remove(s *scope) {
 	h := t.hashOf(s)
 	sh := t.shards[h%shards].Load()

@@ -9,9 +9,8 @@ import (
 	rbacv1 "k8s.io/api/rbac/v1"
 )
 
-// atom is one rule of a grant under one of its keys. Atoms are ordered by key,
-// then by shape, then by role: a search sees each distinct shape under a key
-// once, with the first role that has it, and skips its repetitions.
+// atom is a rule of a grant with one of its keys. Atoms are ordered by key, then by shape, then by role. So a search tests
+// each distinct shape with a key once, with the first role that has it, and skips the others.
 type atom struct {
 	key   ruleKey
 	shape string // never empty
@@ -19,8 +18,7 @@ type atom struct {
 	rule  *rule
 }
 
-// patternKey files the rules whose URLs end in "*". Real exact URLs are keyed
-// by their text, which cannot be a lone star.
+// patternKey is the key of rules with URLs that end in "*". It is not the key of an exact URL, which cannot be a star alone.
 var patternKey = ruleKey{url: true, target: anyTarget}
 
 func compareKeys(a, b *ruleKey) int {
@@ -49,9 +47,8 @@ func compareAtoms(a, b atom) int {
 	return compareGrants(a.grant, b.grant)
 }
 
-// shapeOf spells what a rule tests beyond the key it is found under, counts
-// and lengths included, so that no two spellings collide. Rules of one shape
-// decide alike, so one stands for all.
+// shapeOf returns a text for what a rule tests besides its key. It contains counts and lengths, so that different rules have
+// different texts. Rules of the same shape with the same key give the same decisions.
 func (r *rule) shapeOf() string {
 	var b []byte
 	for _, part := range [][]string{r.verbs.items, r.groups.items, r.names.items, r.patternURLs()} {
@@ -83,25 +80,25 @@ func (r *role) eachAtom(g *grant, yield func(atom)) {
 	}
 }
 
-// join and leave change a state not yet stored.
-func (st *scopeState) join(s *scope, g *grant) {
+// add and remove change a state that is not stored yet.
+func (st *scopeState) add(s *scope, g *grant) {
 	st.count++
 	st.all = st.all.insert(g, compareGrants)
 	if g.slot.wide == nil {
 		g.slot.wide = map[*scope]*grant{}
 	}
 	g.slot.wide[s] = g
-	st.enlist(g, g.slot.role.Load())
+	st.addAtoms(g, g.slot.role.Load())
 }
 
-func (st *scopeState) leave(s *scope, g *grant) {
+func (st *scopeState) remove(s *scope, g *grant) {
 	st.count--
 	st.all = st.all.remove(g, compareGrants)
 	delete(g.slot.wide, s)
-	st.delist(g, g.slot.role.Load())
+	st.removeAtoms(g, g.slot.role.Load())
 }
 
-func (st *scopeState) enlist(g *grant, r *role) {
+func (st *scopeState) addAtoms(g *grant, r *role) {
 	if r == nil {
 		st.missing = st.missing.insert(g, compareGrants)
 		return
@@ -109,7 +106,7 @@ func (st *scopeState) enlist(g *grant, r *role) {
 	r.eachAtom(g, func(a atom) { st.atoms = st.atoms.insert(a, compareAtoms) })
 }
 
-func (st *scopeState) delist(g *grant, r *role) {
+func (st *scopeState) removeAtoms(g *grant, r *role) {
 	if r == nil {
 		st.missing = st.missing.remove(g, compareGrants)
 		return
@@ -117,11 +114,11 @@ func (st *scopeState) delist(g *grant, r *role) {
 	r.eachAtom(g, func(a atom) { st.atoms = st.atoms.remove(a, compareAtoms) })
 }
 
-// refresh brings a wide scope up to date after g's role changed.
+// refresh updates a wide scope after the role of g changed.
 func (s *scope) refresh(g *grant, before, after *role) {
 	st := *s.state.Load()
-	st.delist(g, before)
-	st.enlist(g, after)
+	st.removeAtoms(g, before)
+	st.addAtoms(g, after)
 	s.state.Store(&st)
 }
 
@@ -148,8 +145,7 @@ func (st *scopeState) searchTarget(t target, q *query, best *grant) *grant {
 	return best
 }
 
-// search returns the earlier of best and the first grant under key that
-// allows q.
+// search returns the first grant with the key that allows q, or best if that comes earlier.
 func (st *scopeState) search(key ruleKey, q *query, best *grant) *grant {
 	shape := ""
 	for {
@@ -164,12 +160,12 @@ func (st *scopeState) search(key ruleKey, q *query, best *grant) *grant {
 	}
 }
 
-// decides relies on the key for the resource and tests the rest.
+// decides tests all of the rule except the resource, which the key has matched.
 func (a *atom) decides(q *query) bool {
 	if q.url {
 		return a.rule.allowsURL(q)
 	}
-	return a.rule.admits(q)
+	return a.rule.allowsExceptTarget(q)
 }
 
 // nextAtom returns the first atom after all those of the key and shape.
@@ -186,15 +182,15 @@ func nextAtom(t *tree[atom], key *ruleKey, shape string) *atom {
 	return next
 }
 
-// tree is an immutable ordered set: a treap whose insert and remove copy the
-// path they touch and share the rest. A nil *tree is empty.
+// tree is an immutable ordered set: a treap whose insert and remove copy the path that they change and share the rest. A nil
+// *tree is empty.
 type tree[T any] struct {
 	item        T
 	priority    uint32
 	left, right *tree[T]
 }
 
-// insert returns the set with item in place of any equal one.
+// insert returns the set with item, which replaces an equal one.
 func (t *tree[T]) insert(item T, compare func(a, b T) int) *tree[T] {
 	return t.add(&tree[T]{item: item, priority: rand.Uint32()}, compare)
 }
@@ -222,8 +218,7 @@ func (t *tree[T]) add(n *tree[T], compare func(a, b T) int) *tree[T] {
 	return &root
 }
 
-// rotateRight and rotateLeft may change the child in place: add has just made
-// it, and nobody else holds it.
+// rotateRight and rotateLeft change the child in place, because add has just made it.
 func (t tree[T]) rotateRight() *tree[T] {
 	l := t.left
 	t.left, l.right = l.right, &t
@@ -254,7 +249,7 @@ func (t *tree[T]) remove(item T, compare func(a, b T) int) *tree[T] {
 	return &root
 }
 
-// merge joins two sets, all of a before all of b.
+// merge returns the union of two sets. All items of a are before those of b.
 func merge[T any](a, b *tree[T]) *tree[T] {
 	switch {
 	case a == nil:
@@ -272,8 +267,7 @@ func merge[T any](a, b *tree[T]) *tree[T] {
 	}
 }
 
-// each calls yield in order until it returns false; it reports whether it
-// reached the end.
+// each calls yield for each item in order until it returns false, and reports whether it reached the end.
 func (t *tree[T]) each(yield func(T) bool) bool {
 	return t == nil || t.left.each(yield) && yield(t.item) && t.right.each(yield)
 }

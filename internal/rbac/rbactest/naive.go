@@ -1,8 +1,6 @@
-// Package rbactest answers authorization requests the slow, obvious way, so
-// that tests can hold the real index against it: every binding and every rule
-// is looked at for every request, on the API objects as they are. It shares no
-// code with package rbac beyond the form of requests, and knows nothing of
-// speed, order or reasons.
+// Package rbactest evaluates authorization requests in a simple and slow way, so that tests can compare package rbac with it.
+// It looks at every binding and every rule for every request. It shares no code with package rbac except the type of
+// requests, and returns no reasons.
 package rbactest
 
 import (
@@ -14,8 +12,7 @@ import (
 	"lanyard.dev/internal/rbac"
 )
 
-// Policy is a set of objects by name or, for those in namespaces, by
-// "namespace/name". It is not safe for concurrent use.
+// Policy is a set of objects by name or, for namespaced ones, by "namespace/name". It is not safe for concurrent use.
 type Policy struct {
 	Roles               map[string]*rbacv1.Role
 	ClusterRoles        map[string]*rbacv1.ClusterRole
@@ -50,8 +47,8 @@ func effectiveNamespace(req rbac.Request) string {
 	return req.Namespace
 }
 
-// Rules lists the rules of each binding that concerns a user in a namespace,
-// or only of those cluster-wide where it is empty.
+// Rules returns the rules that bindings give a user in a namespace. For an empty namespace it returns only those of
+// ClusterRoleBindings.
 func (p *Policy) Rules(user string, groups []string, namespace string) []rbacv1.PolicyRule {
 	var rules []rbacv1.PolicyRule
 	for _, b := range p.ClusterRoleBindings {

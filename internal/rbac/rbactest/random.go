@@ -10,11 +10,10 @@ import (
 	"lanyard.dev/internal/rbac"
 )
 
-// Random draws policy objects and requests from small vocabularies, so that
-// they meet often and by every route.
+// Random generates policy objects and requests from few words, so that they often match, and in every way.
 type Random struct{ *rand.Rand }
 
-// Bindings outnumber roles, so that some identities have many.
+// There are more bindings than roles, so that some identities have many.
 const (
 	roleNames    = 14 // of each kind, in each namespace
 	bindingNames = 60
@@ -36,7 +35,7 @@ var (
 
 func pick[T any](r Random, list []T) T { return list[r.IntN(len(list))] }
 
-// some draws 1 to most items, at times none.
+// some returns 1 to most random items, and sometimes none.
 func some(r Random, list []string, most int) []string {
 	n := 1 + r.IntN(most)
 	if r.IntN(8) == 0 {
@@ -49,7 +48,7 @@ func some(r Random, list []string, most int) []string {
 	return out
 }
 
-// Rules draws up to 20 rules, mostly few.
+// Rules returns up to 20 random rules, mostly few.
 func (r Random) Rules() []rbacv1.PolicyRule {
 	n := 1 + r.IntN(4)
 	if r.IntN(4) == 0 {
@@ -76,7 +75,7 @@ func (r Random) rule() rbacv1.PolicyRule {
 	return p
 }
 
-// Subjects draws up to four subjects, impossible ones among them.
+// Subjects returns up to four random subjects, some of which cannot match any user.
 func (r Random) Subjects() []rbacv1.Subject {
 	out := make([]rbacv1.Subject, r.IntN(5))
 	for i := range out {
@@ -92,7 +91,7 @@ func (r Random) Subjects() []rbacv1.Subject {
 	return out
 }
 
-// Request draws a request.
+// Request returns a random request.
 func (r Random) Request() rbac.Request {
 	req := rbac.Request{User: pick(r, users), Groups: some(r, groups, 3), Verb: pick(r, verbs)}
 	if r.IntN(4) == 0 {
@@ -105,9 +104,8 @@ func (r Random) Request() rbac.Request {
 	return req
 }
 
-// Change makes one random change to the policy and returns a function that
-// makes the same change to an index. Versions rise with step, so that an index
-// given the changes in any order ends at the same policy.
+// Change makes a random change to the policy and returns a function that makes the same change to an index. The version of a
+// change increases with step, so an index ends with the same policy whatever the order of the changes.
 func (r Random) Change(p *Policy, step int) func(*rbac.Index) {
 	ref := rbac.Ref{Kind: rbac.Kind(r.IntN(4)), Name: fmt.Sprint("o", r.IntN(bindingNames))}
 	if ref.Kind == rbac.Role || ref.Kind == rbac.ClusterRole {
