@@ -113,9 +113,9 @@ func foreignFile(path string) (string, error) {
 	return foreign, nil
 }
 
-// Held returns a *hint.Error if the directory was removed or replaced while this process had it locked. Everything written
+// CheckInPlace returns a *hint.Error if the directory was removed or replaced while this process had it locked. Everything written
 // after that is lost.
-func (d *Dir) Held() error {
+func (d *Dir) CheckInPlace() error {
 	if d.lock.InPlace() {
 		return nil
 	}

@@ -315,7 +315,7 @@ func TestKeysOpenToOthersAreRefused(t *testing.T) {
 	}
 }
 
-func TestHeld(t *testing.T) {
+func TestCheckInPlace(t *testing.T) {
 	t.Parallel()
 	dir := filepath.Join(t.TempDir(), "data")
 	d, err := Open(dir)
@@ -323,14 +323,14 @@ func TestHeld(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer func() { _ = d.Close() }()
-	if err := d.Held(); err != nil {
+	if err := d.CheckInPlace(); err != nil {
 		t.Error(err)
 	}
 	if err := os.Rename(dir, dir+".away"); err != nil {
 		t.Skip("a directory in use cannot be moved here")
 	}
-	if d.Held() == nil {
-		t.Error("a directory that was moved away counts as held")
+	if d.CheckInPlace() == nil {
+		t.Error("a directory that was moved away counts as in place")
 	}
 	if err := os.Mkdir(dir, 0o700); err != nil {
 		t.Fatal(err)
@@ -338,7 +338,7 @@ func TestHeld(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(dir, lockName), nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if d.Held() == nil {
-		t.Error("another directory in its place counts as held")
+	if d.CheckInPlace() == nil {
+		t.Error("another directory in its place counts as in place")
 	}
 }

@@ -169,9 +169,9 @@ func (s *Server) Client() (*clientv3.Client, error) {
 	return clientv3.New(clientv3.Config{Endpoints: []string{s.Endpoint()}, Logger: s.log.logger(nil)})
 }
 
-// Held returns a *hint.Error if the member's directory, database or log was removed or replaced. The member then
+// CheckInPlace returns a *hint.Error if the member's directory, database or log was removed or replaced. The member then
 // acknowledges writes that are lost.
-func (s *Server) Held() error {
+func (s *Server) CheckInPlace() error {
 	files, err := logFiles(filepath.Join(s.config.Dir, "member", "wal"))
 	logged := err != nil || len(files) > 0
 	_, err = os.Stat(filepath.Join(s.config.Dir, "member", "snap", "db"))

@@ -274,7 +274,7 @@ func (a *Authority) watchFiles(ctx context.Context) {
 			return
 		case <-tick.C:
 		}
-		if err := cmp.Or(a.dir.Held(), a.etcd.Held()); err != nil {
+		if err := cmp.Or(a.dir.CheckInPlace(), a.etcd.CheckInPlace()); err != nil {
 			a.lost <- err
 			return
 		}

@@ -25,7 +25,7 @@ const (
 	renewalRetry = time.Minute
 )
 
-var errNotHeld = errors.New("the data directory is no longer locked")
+var errUnlocked = errors.New("the data directory is no longer locked")
 
 // certificates are the certificates of an authority and of the node on the same machine. Both read the files again when they
 // change.
@@ -74,7 +74,7 @@ func (c *certificates) ensureNode(name string, addresses []net.IP, earliest func
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.closed {
-		return datadir.NodeFiles{}, errNotHeld
+		return datadir.NodeFiles{}, errUnlocked
 	}
 	c.node = func() (datadir.NodeFiles, error) {
 		at, err := earliest(name)
@@ -92,7 +92,7 @@ func (c *certificates) renew() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.closed {
-		return errNotHeld
+		return errUnlocked
 	}
 	for file, text := range c.cas {
 		found, err := files.Read(file, files.MaxPEM)

@@ -188,10 +188,10 @@ func TestNothingIsRenewedAfterTheEnd(t *testing.T) {
 	if err := os.Remove(a.dir.ServingCert()); err != nil {
 		t.Fatal(err)
 	}
-	if err := a.certs.renew(); !errors.Is(err, errNotHeld) {
+	if err := a.certs.renew(); !errors.Is(err, errUnlocked) {
 		t.Errorf("renewed: %v", err)
 	}
-	if _, err := a.EnsureNode("here", nil); !errors.Is(err, errNotHeld) {
+	if _, err := a.EnsureNode("here", nil); !errors.Is(err, errUnlocked) {
 		t.Errorf("created the files of a node: %v", err)
 	}
 	if _, err := os.Stat(a.dir.ServingCert()); !os.IsNotExist(err) {
