@@ -1,7 +1,7 @@
-// Package deadline bounds steps that may never return, such as a write to a disk that hangs or a library's shutdown.
+// Package deadline limits steps that may never return, such as a write to a disk that hangs, or the end of a library.
 //
-// A step that exceeds its limit is abandoned, not stopped: its goroutine goes on. The package is therefore for the end of
-// a process, where the alternative is a process that never ends.
+// A step that exceeds its limit is left behind, not stopped: its goroutine continues. So the package is for the end of a process,
+// which would otherwise never end.
 package deadline
 
 import (
@@ -13,8 +13,8 @@ import (
 // ErrExceeded reports a step that did not return within its limit.
 var ErrExceeded = errors.New("not done in time")
 
-// Run returns step's error, or ErrExceeded, with what was to be done, once limit has passed. what completes a sentence
-// such as "close the audit log".
+// Run returns the error of step. If step does not return within limit, Run returns ErrExceeded, with what as the description of
+// the step, such as "close the audit log".
 func Run(limit time.Duration, what string, step func() error) error {
 	done := make(chan error, 1)
 	go func() { done <- step() }()
