@@ -199,18 +199,19 @@ func TestStop(t *testing.T) {
 	t.Parallel()
 	r := newRuntime(t)
 	for name, test := range map[string]struct {
-		step  string
+		step  []string
+		ready string // the step logs this once its handling of signals is set up
 		grace time.Duration
 		code  int32
 	}{
-		"graceful":    {"sleep", 30 * time.Second, 0},
-		"stubborn":    {"stubborn", time.Millisecond, 137},
-		"immediately": {"sleep", 0, 137},
+		"graceful":    {[]string{"tick", "10s"}, "1", 30 * time.Second, 0},
+		"stubborn":    {[]string{"stubborn"}, "stubborn", time.Millisecond, 137},
+		"immediately": {[]string{"tick", "10s"}, "1", 0, 137},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			ran := start(t, r, podOf("log", "up", ";", test.step))
-			ran.awaitLog("up")
+			ran := start(t, r, podOf(test.step...))
+			ran.awaitLog(test.ready)
 			begun := time.Now()
 			if err := r.StopContainer(t.Context(), ran.id, test.grace); err != nil {
 				t.Fatal(err)
