@@ -94,7 +94,7 @@ subjects: [{kind: User, name: dora}]
 	}
 }
 
-// TestListKeepsHugeRulesWhole has a rule of 10,000 resources in 10,000 groups, which taken apart would be 100 million.
+// TestListKeepsHugeRulesWhole lists a rule of 10,000 resources in 10,000 groups, which has 100 million combinations.
 func TestListKeepsHugeRulesWhole(t *testing.T) {
 	t.Parallel()
 	var names []string

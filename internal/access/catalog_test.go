@@ -96,7 +96,7 @@ func TestResolveOffline(t *testing.T) {
 // unversioned compares targets without the version that the API server prefers.
 var unversioned = cmpopts.IgnoreUnexported(access.Target{})
 
-// discovery serves widgets in two groups; the lists come in an order that says nothing.
+// discovery returns documents with widgets in two groups. The order of the lists has no meaning.
 func discovery() ([]*metav1.APIGroup, []*metav1.APIResourceList) {
 	group := func(name string, versions ...string) *metav1.APIGroup {
 		g := &metav1.APIGroup{Name: name}
@@ -162,7 +162,7 @@ func TestResolveByDiscovery(t *testing.T) {
 	}
 }
 
-// TestDiscoveryOrderIsTheGroups shuffles the lists, which client-go returns in the order of a map.
+// TestDiscoveryOrderIsTheGroups shuffles the lists. client-go returns them in the order of a map.
 func TestDiscoveryOrderIsTheGroups(t *testing.T) {
 	t.Parallel()
 	groups, lists := discovery()
@@ -178,7 +178,7 @@ func TestDiscoveryOrderIsTheGroups(t *testing.T) {
 	}
 }
 
-// TestResolveLearnsFromRules reads what is in no catalog by the rules of the policy.
+// TestResolveLearnsFromRules resolves resources that only the rules of the policy name.
 func TestResolveLearnsFromRules(t *testing.T) {
 	t.Parallel()
 	p := policyOf(t, `

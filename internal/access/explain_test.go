@@ -14,7 +14,7 @@ import (
 	"lanyard.dev/internal/rbac"
 )
 
-// shop is a policy in which most denials have something near.
+// shop is a policy in which most denials have a near miss.
 const shop = `
 apiVersion: rbac.authorization.k8s.io/v1
 kind: Role
@@ -170,8 +170,8 @@ func TestMastersAreNotAskedAbout(t *testing.T) {
 	}
 }
 
-// TestCreateByName says which requests are allowed to create an object of a name: a rule with resourceNames allows a
-// server-side apply and no POST.
+// TestCreateByName checks which requests may create an object of a given name. A rule with resourceNames allows server-side
+// apply but no POST.
 func TestCreateByName(t *testing.T) {
 	t.Parallel()
 	p := policyOf(t, `
@@ -230,7 +230,7 @@ subjects: [{kind: Group, name: developers}]
 	}
 }
 
-// TestUnreadRoles does not take a role that could not be read for one that does not exist.
+// TestUnreadRoles checks that a role that could not be read is not reported as missing.
 func TestUnreadRoles(t *testing.T) {
 	t.Parallel()
 	x := rbac.NewIndex()

@@ -72,7 +72,7 @@ func TestReadRefuses(t *testing.T) {
 			if m.Count() != 0 {
 				t.Errorf("%d objects of a broken file count", m.Count())
 			}
-			// In a directory such a file is skipped, and a note says why.
+			// In a directory such a file is skipped with a note.
 			m = access.NewManifests("default")
 			err = m.ReadOneOfMany("policy.yaml", strings.NewReader(test.text))
 			note := "1 file holds no manifests and is skipped: policy.yaml (" + strings.TrimPrefix(test.want, "policy.yaml: ")
@@ -128,8 +128,9 @@ func TestNotesOfFiles(t *testing.T) {
 	}
 }
 
-// TestInvalidObjectsDoNotCount has a binding of each sort that a server refuses, beside a role that allows everything.
-func TestInvalidObjectsDoNotCount(t *testing.T) {
+// TestInvalidObjectsAreIgnored reads bindings that a server refuses, each for another reason, and a role that allows
+// everything.
+func TestInvalidObjectsAreIgnored(t *testing.T) {
 	t.Parallel()
 	const all = `{"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRole", "metadata": {"name": "all"},
   "rules": [{"apiGroups": ["*"], "resources": ["*"], "verbs": ["*"]}]}`
@@ -248,7 +249,7 @@ metadata: {name: b}
 roleRef: {kind: ClusterRole, name: whole}
 subjects: [{kind: User, name: ann}]
 `
-	// A server overwrites written rules with those of the selected roles; a file may hold none of these.
+	// A server overwrites the rules in a manifest with those of the selected roles, which may be in no file.
 	alone := strings.Replace(text, `part: "yes"}}`, `part: "no"}}`, 1)
 	alone = strings.Replace(alone, `matchLabels: {part: "yes"}`, `matchLabels: {part: "other"}`, 1)
 	for name, c := range map[string]struct {

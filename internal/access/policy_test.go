@@ -13,7 +13,7 @@ import (
 	"lanyard.dev/internal/rbac/rbactest"
 )
 
-// policyOf reads a policy in YAML.
+// policyOf returns a policy from YAML.
 func policyOf(t testing.TB, manifests string) *access.Policy {
 	t.Helper()
 	m := access.NewManifests("default")
@@ -43,7 +43,7 @@ func targetOf(req rbac.Request) access.Target {
 	}
 }
 
-// means compares a binding's subject with an identity, apart from the code under test.
+// means compares a binding's subject with an identity, without the code under test.
 func means(s rbacv1.Subject, user string, groups []string) bool {
 	switch s.Kind {
 	case "User":
@@ -54,7 +54,7 @@ func means(s rbacv1.Subject, user string, groups []string) bool {
 	return s.Kind == "ServiceAccount" && user == "system:serviceaccount:"+s.Namespace+":"+s.Name
 }
 
-// identityOf is who a binding's subject stands for by itself.
+// identityOf returns the user or group of a binding's subject.
 func identityOf(s rbacv1.Subject) (user string, groups []string) {
 	switch s.Kind {
 	case "Group":
@@ -65,7 +65,7 @@ func identityOf(s rbacv1.Subject) (user string, groups []string) {
 	return s.Name, nil
 }
 
-// TestAgreesWithTheIndex holds all three answers against decisions, on random policies.
+// TestAgreesWithTheIndex compares the answers of Explain, WhoCan and List with decisions, on random policies.
 func TestAgreesWithTheIndex(t *testing.T) {
 	t.Parallel()
 	allowed, total := 0, 0

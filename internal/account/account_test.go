@@ -70,7 +70,7 @@ func FuzzParse(f *testing.F) {
 			if n.Namespace == "" && spelling == n.User() {
 				continue
 			}
-			// The account NAME of a namespace "sa" is written sa/NAME, which no prefix can take for another.
+			// An account in the namespace "sa" is written sa/NAME, which has no prefix.
 			if again, err := account.Parse(spelling); err != nil || again != n {
 				t.Errorf("%q is %+v, and its spelling %q is %+v, %v", text, n, spelling, again, err)
 			}

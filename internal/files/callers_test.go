@@ -11,7 +11,7 @@ import (
 	"testing"
 )
 
-// unlimited are functions that read a whole file of any size, and pem.Decode, which belongs in the one PEM reader.
+// unlimited are functions that read a whole file of any size, and pem.Decode, each with the function to use instead.
 var unlimited = map[string]string{
 	"os.ReadFile": "files.Read", "ioutil.ReadFile": "files.Read", "clientcmd.LoadFromFile": "files.Read",
 	"tls.LoadX509KeyPair": "pki.ReadKeyPair", "pem.Decode": "pki.Blocks",

@@ -31,8 +31,7 @@ func TestOneHolder(t *testing.T) {
 	}
 }
 
-// TestReleaseWithACopy gives a child a copy of the descriptor for good, as
-// every child has one for the instant before it executes its program.
+// TestReleaseWithACopy gives a child process a copy of the descriptor. Every child has one until it executes its program.
 func TestReleaseWithACopy(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "lock")
@@ -63,7 +62,7 @@ func TestReleaseWithACopy(t *testing.T) {
 	_ = child.Wait()
 }
 
-// TestChild is the child: it ends with its standard input.
+// TestChild is the child process. It ends when its standard input ends.
 func TestChild(t *testing.T) {
 	if os.Getenv("LANYARD_LOCK_TEST_CHILD") == "" {
 		t.Skip("run by TestReleaseWithACopy")

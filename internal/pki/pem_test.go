@@ -114,7 +114,7 @@ func TestLoadSignerRefuses(t *testing.T) {
 	}
 }
 
-// TestReadPublicLeavesOutKeys reads files that servers take: a certificate and its private key in one file.
+// TestReadPublicLeavesOutKeys reads a certificate and its private key in one file, as some servers use them.
 func TestReadPublicLeavesOutKeys(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
@@ -150,7 +150,7 @@ func TestReadPublicLeavesOutKeys(t *testing.T) {
 	}
 }
 
-// TestReadersAreBounded: no reader takes a file that is far larger than any certificate, or endless.
+// TestReadersAreBounded checks that every reader refuses a file that is far larger than any certificate.
 func TestReadersAreBounded(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()

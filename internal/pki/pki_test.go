@@ -119,7 +119,7 @@ func put(name, content string) func(*testing.T, string) {
 	}
 }
 
-// flip damages the DER inside a PEM file that stays well-formed.
+// flip damages the content of a PEM file, which remains valid PEM.
 func flip(name string) func(*testing.T, string) {
 	return func(t *testing.T, dir string) {
 		path := filepath.Join(dir, name)

@@ -91,7 +91,7 @@ func (c decisionCase) policy() *rbactest.Policy {
 	return p
 }
 
-// indexOf feeds a policy in map order, thus in a random one.
+// indexOf adds the objects of a policy in the order of a map, which is random.
 func indexOf(p *rbactest.Policy) *rbac.Index {
 	x := rbac.NewIndex()
 	for _, o := range p.RoleBindings {
@@ -153,9 +153,8 @@ func checkRows(t *testing.T, rows []decisionRow, p *rbactest.Policy, x *rbac.Ind
 	}
 }
 
-// padded grants every subject a dozen further roles that match nothing asked,
-// and fattens each role, so that the same decisions are reached through the
-// tree of a wide scope and the map of a large role.
+// padded grants every subject twelve further roles that match no request, and adds rules to each role, so that the same
+// decisions use the tree of a wide scope and the map of a large role.
 func padded(p *rbactest.Policy) *rbac.Index {
 	x := rbac.NewIndex()
 	for key, r := range p.Roles {

@@ -29,7 +29,7 @@ func accountBinding(i int) *rbacv1.RoleBinding {
 	}
 }
 
-// benchIndex has n RoleBindings, each of its own account to one ClusterRole.
+// benchIndex returns an index of n RoleBindings, each of another account to the same ClusterRole.
 func benchIndex(n int) *rbac.Index {
 	x := rbac.NewIndex()
 	x.SetClusterRole(&rbacv1.ClusterRole{ObjectMeta: namedMeta("", "reader"), Rules: readRules("pods")})
@@ -80,7 +80,7 @@ func BenchmarkAuthorizeParallel(b *testing.B) {
 	})
 }
 
-// BenchmarkAuthorizeManyRoles: one group bound to n distinct roles.
+// BenchmarkAuthorizeManyRoles authorizes a member of a group with n distinct roles.
 func BenchmarkAuthorizeManyRoles(b *testing.B) {
 	for _, n := range []int{8, 1000, 100_000} {
 		x := rbac.NewIndex()
@@ -134,8 +134,7 @@ func BenchmarkBindingWrite(b *testing.B) {
 	}
 }
 
-// BenchmarkBindingWriteOneSubject adds and removes one of n bindings of the
-// same group, all to one role or each to its own.
+// BenchmarkBindingWriteOneSubject adds and removes one of n bindings of the same group, all to one role or each to another.
 func BenchmarkBindingWriteOneSubject(b *testing.B) {
 	const n = 100_000
 	same, distinct := rbac.NewIndex(), rbac.NewIndex()
@@ -172,8 +171,7 @@ func BenchmarkRoleWrite(b *testing.B) {
 	}
 }
 
-// BenchmarkLoad fills an index with 100,000 bindings and reports the memory
-// it then holds, the API objects it was fed left out.
+// BenchmarkLoad fills an index with 100,000 bindings and reports its memory, without that of the API objects.
 func BenchmarkLoad(b *testing.B) {
 	const n = 100_000
 	objects := make([]*rbacv1.RoleBinding, n)

@@ -12,7 +12,7 @@ import (
 	"lanyard.dev/internal/rbac/rbactest"
 )
 
-// compare holds index and policy equal on n random requests.
+// compare checks that index and policy give the same decisions on n random requests.
 func compare(t *testing.T, r rbactest.Random, p *rbactest.Policy, x *rbac.Index, n int) (allowed int) {
 	t.Helper()
 	for range n {
@@ -29,7 +29,7 @@ func compare(t *testing.T, r rbactest.Random, p *rbactest.Policy, x *rbac.Index,
 	return allowed
 }
 
-// checkGrant asserts that the binding a decision names would alone allow it.
+// checkGrant checks that the binding that a decision names allows the request by itself.
 func checkGrant(t *testing.T, p *rbactest.Policy, d rbac.Decision, req rbac.Request) {
 	t.Helper()
 	b, _ := d.Binding()
@@ -56,8 +56,8 @@ func compareCovers(t *testing.T, r rbactest.Random, p *rbactest.Policy, x *rbac.
 	}
 }
 
-// hasOpenSlash tells rules with a resource such as "pods/": Kubernetes lets
-// "*/" cover it, though neither ever matches a request.
+// hasOpenSlash reports whether a rule has a resource such as "pods/". In Kubernetes "*/" covers it, although neither matches
+// any request.
 func hasOpenSlash(rules []rbacv1.PolicyRule) bool {
 	for _, r := range rules {
 		for _, s := range r.Resources {
@@ -101,9 +101,8 @@ func TestRandomPoliciesAllowAndDeny(t *testing.T) {
 	t.Logf("%d of %d allowed", allowed, steps*requests)
 }
 
-// TestConcurrentWritesEndEqualToNaive has four writers apply 10,000 changes of
-// the same few objects in whatever order they come to, each change twice, as
-// a write and the watch event that follows do.
+// TestConcurrentWritesEndEqualToNaive lets four writers make 10,000 changes of a few objects concurrently, each change twice,
+// as by a write and the watch event that follows.
 func TestConcurrentWritesEndEqualToNaive(t *testing.T) {
 	t.Parallel()
 	const workers, writes = 4, 10_000

@@ -8,8 +8,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
-// bound is a binding of the ClusterRole "r" to users, and to an account that is
-// nobody.
+// bound returns a binding of the ClusterRole "r" to users, and to an account that cannot match any user.
 func bound(name string, users ...string) *binding {
 	subjects := []rbacv1.Subject{{Kind: "ServiceAccount", Name: "names no namespace"}}
 	for _, u := range users {
@@ -18,9 +17,9 @@ func bound(name string, users ...string) *binding {
 	return newBinding(Ref{Kind: ClusterRoleBinding, Name: name}, rbacv1.RoleRef{Kind: "ClusterRole", Name: "r"}, subjects)
 }
 
-// TestReplacedBindingGrantsAllTheTime to the subjects that it keeps: readers do
-// not wait for the writer, so they may decide between its two steps.
-func TestReplacedBindingGrantsAllTheTime(t *testing.T) {
+// TestReplacedBindingKeepsItsSubjects checks that a binding that is replaced grants its role all the time to the subjects
+// that it keeps. Readers do not wait for the writer, so they may decide between its two steps.
+func TestReplacedBindingKeepsItsSubjects(t *testing.T) {
 	t.Parallel()
 	x := NewIndex()
 	x.SetClusterRole(&rbacv1.ClusterRole{
@@ -37,8 +36,7 @@ func TestReplacedBindingGrantsAllTheTime(t *testing.T) {
 	}
 }
 
-// TestDanglingIsExact: while the number of missing roles is zero, a denial is
-// not explained, and while it is not, each denial costs more.
+// TestDanglingIsExact checks the number of missing roles. If it is zero, denials have no reason; if not, they cost more.
 func TestDanglingIsExact(t *testing.T) {
 	t.Parallel()
 	x := NewIndex()
@@ -48,7 +46,7 @@ func TestDanglingIsExact(t *testing.T) {
 		do          func()
 		want, slots int
 	}{
-		{func() { x.setBinding(bound("b"), "") }, 0, 0}, // to nobody
+		{func() { x.setBinding(bound("b"), "") }, 0, 0}, // matches no user
 		{func() { x.setBinding(bound("b", "ann"), "") }, 1, 1},
 		{func() { x.setBinding(bound("c", "bob"), "") }, 1, 1},
 		{func() { x.SetClusterRole(role) }, 0, 1},
@@ -69,8 +67,7 @@ func TestDanglingIsExact(t *testing.T) {
 	}
 }
 
-// TestHashCollision: of two identities with one hash neither is taken for the
-// other.
+// TestHashCollision checks that two identities with the same hash are distinguished.
 func TestHashCollision(t *testing.T) {
 	t.Parallel()
 	table := scopeTable{seed: maphash.MakeSeed()}

@@ -47,7 +47,7 @@ var (
 	bindingRef = rbac.Ref{Kind: rbac.ClusterRoleBinding, Name: "b"}
 )
 
-func TestRoleComesAndGoes(t *testing.T) {
+func TestRoleIsCreatedAndDeleted(t *testing.T) {
 	t.Parallel()
 	x := rbac.NewIndex()
 	x.SetClusterRoleBinding(bindUsers("b", "", "r", "ann"))
@@ -115,7 +115,7 @@ func TestStaleChangesAreIgnored(t *testing.T) {
 	wantGet(t, x, "deletion without a version", "ann", "pods", false)
 }
 
-func TestRetainDropsWhatAListNoLongerHolds(t *testing.T) {
+func TestRetainDropsObjectsThatAListLacks(t *testing.T) {
 	t.Parallel()
 	x := rbac.NewIndex()
 	x.SetClusterRole(clusterRole("r", "1", readRules("pods")...))
@@ -159,7 +159,7 @@ func TestManyRolesOfOneSubject(t *testing.T) {
 	}
 }
 
-// TestLargeObjects holds the index to what the API can store.
+// TestLargeObjects indexes objects of the largest size that the API can store.
 func TestLargeObjects(t *testing.T) {
 	t.Parallel()
 	x := rbac.NewIndex()
@@ -229,7 +229,7 @@ func TestAuthorizeDoesNotAllocate(t *testing.T) {
 	doesNot("get") // while a role is missing, only a denial looks for it
 }
 
-func TestDecisionNamesWhatAllowed(t *testing.T) {
+func TestDecisionNamesBindingAndRole(t *testing.T) {
 	t.Parallel()
 	d := benchIndex(10).Authorize(accountRequest("get"))
 	binding, _ := d.Binding()
@@ -253,8 +253,8 @@ func TestDecisionNamesWhatAllowed(t *testing.T) {
 	}
 }
 
-// TestDecisionNamesTheSubjectAsWritten: of several spellings of an account the
-// first, and of several versions of a binding the last.
+// TestDecisionNamesTheSubjectAsWritten checks that a decision names the first of several forms of an account, in the last
+// version of the binding.
 func TestDecisionNamesTheSubjectAsWritten(t *testing.T) {
 	t.Parallel()
 	x := rbac.NewIndex()
@@ -270,7 +270,7 @@ func TestDecisionNamesTheSubjectAsWritten(t *testing.T) {
 	}
 }
 
-func TestRulesForTakesEachRoleOnce(t *testing.T) {
+func TestRulesForReturnsEachRoleOnce(t *testing.T) {
 	t.Parallel()
 	x := rbac.NewIndex()
 	rules := append(readRules("pods"), rbacv1.PolicyRule{Verbs: []string{"get"}, NonResourceURLs: []string{"/x"}})
@@ -357,7 +357,8 @@ func TestCoversIsBounded(t *testing.T) {
 	}
 }
 
-// TestCoversIsUnboundedForHoldersOfEverything, who need no combination tested.
+// TestCoversIsUnboundedForHoldersOfEverything checks that the limit does not apply to users with all permissions, for whom no
+// combination is tested.
 func TestCoversIsUnboundedForHoldersOfEverything(t *testing.T) {
 	t.Parallel()
 	x := rbac.NewIndex()
@@ -394,7 +395,7 @@ func TestRuleAllows(t *testing.T) {
 	}
 }
 
-func TestRolesAreThoseThatExist(t *testing.T) {
+func TestRolesReturnsExistingRoles(t *testing.T) {
 	t.Parallel()
 	x := rbac.NewIndex()
 	rules := []rbacv1.PolicyRule{{Verbs: []string{"get"}}}

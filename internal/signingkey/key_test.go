@@ -276,7 +276,7 @@ func TestSaveOnceUnderContention(t *testing.T) {
 	}
 }
 
-// TestRSAKeysAreBounded: a modulus of the right size, and an exponent that is odd and at least 3.
+// TestRSAKeysAreBounded checks the limits for the size of the modulus, and that the exponent is odd and at least 3.
 func TestRSAKeysAreBounded(t *testing.T) {
 	t.Parallel()
 	n := func(bits uint) *big.Int { n := new(big.Int).Lsh(big.NewInt(1), bits-1); return n.Add(n, big.NewInt(1)) }
@@ -337,7 +337,7 @@ func TestPrivateKeyTextHidesTheKey(t *testing.T) {
 	}
 }
 
-// FuzzParsePEM: no file makes the parsers panic, hang, or hold a key they cannot use.
+// FuzzParsePEM checks that no file makes the parsers panic, hang, or return a key that cannot be used.
 func FuzzParsePEM(f *testing.F) {
 	f.Add(pkcs8(p256Key()))
 	f.Add(sec1(p384Key()))

@@ -37,7 +37,7 @@ func TestSet(t *testing.T) {
 	}
 }
 
-// TestOneFormOfSignatures: of the signer's own key a set takes the form that it signs, of every other key both.
+// TestOneFormOfSignatures checks that a set accepts one form of signatures of its signer, and both of other keys.
 func TestOneFormOfSignatures(t *testing.T) {
 	t.Parallel()
 	input := []byte("input")

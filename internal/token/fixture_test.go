@@ -21,13 +21,13 @@ const (
 
 var testNow = time.Date(2026, 8, 1, 12, 0, 0, 0, time.UTC)
 
-// objects is an Anchors of what exists, as kind/namespace/name.
+// objects is an Anchors of existing objects, by kind, namespace and name.
 type objects struct {
 	mu    sync.RWMutex
 	items map[[3]string]Anchor
 	stale error
-	asked int           // how often for an account
-	hold  chan struct{} // if set, every question waits for it or for its context
+	asked int           // number of look-ups of accounts
+	hold  chan struct{} // if set, every look-up waits for it or for its context
 }
 
 func (o *objects) set(kind, namespace, name string, a Anchor) {
@@ -76,7 +76,7 @@ func (o *objects) Node(_ context.Context, name string) (Anchor, bool, error) {
 	return o.get("node", "", name)
 }
 
-// keyring is a KeySource that rotates.
+// keyring is a KeySource whose keys change.
 type keyring struct {
 	mu  sync.Mutex
 	set *signingkey.Set
@@ -104,7 +104,7 @@ type fixture struct {
 	verifier *Verifier
 }
 
-// One key of each kind for all tests: RSA keys take long to make.
+// All tests share one key of each type, because generating RSA keys takes long.
 var (
 	es256Key = sync.OnceValue(func() *signingkey.PrivateKey { return mustGenerate(signingkey.ES256) })
 	rs256Key = sync.OnceValue(func() *signingkey.PrivateKey { return mustGenerate(signingkey.RS256) })
@@ -172,7 +172,7 @@ func (f *fixture) verify(token string) (Identity, error) {
 
 func b64(s string) string { return base64.RawURLEncoding.EncodeToString([]byte(s)) }
 
-// forge signs any header and payload with key.
+// forge returns a token with any header and payload, signed with key.
 func forge(tb testing.TB, key *signingkey.PrivateKey, header, payload string) string {
 	tb.Helper()
 	signed := b64(header) + "." + b64(payload)
@@ -187,8 +187,8 @@ func headerOf(key *signingkey.PrivateKey) string {
 	return fmt.Sprintf(`{"alg":%q,"kid":%q}`, key.Algorithm(), key.ID())
 }
 
-// payload returns good claims as JSON; the arguments replace or add members: name, raw value, name, raw value.
-// An empty value removes the member.
+// payload returns valid claims as JSON. changes are names and raw values of members to replace or add, in turn. An empty
+// value removes the member.
 func payload(changes ...string) string {
 	members := []string{"iss", "sub", "aud", "exp", "iat", "nbf", "jti", "kubernetes.io"}
 	values := map[string]string{

@@ -15,7 +15,7 @@ import (
 	"lanyard.dev/internal/signingkey"
 )
 
-// TestIssueAgreesWithGoJOSE reads tokens with an implementation that is not ours.
+// TestIssueAgreesWithGoJOSE parses issued tokens with go-jose.
 func TestIssueAgreesWithGoJOSE(t *testing.T) {
 	t.Parallel()
 	for _, key := range []*signingkey.PrivateKey{es256Key(), rs256Key()} {
@@ -63,8 +63,8 @@ func TestIssueAgreesWithGoJOSE(t *testing.T) {
 	}
 }
 
-// TestVerifyAgreesWithGoJOSE verifies tokens that an implementation which is not ours, and makes either form of a
-// signature, has signed with a key that is listed.
+// TestVerifyAgreesWithGoJOSE verifies tokens that go-jose signed with an accepted key. go-jose makes both forms of ECDSA
+// signatures.
 func TestVerifyAgreesWithGoJOSE(t *testing.T) {
 	t.Parallel()
 	f := newFixture(t, es256Key(), es256Key().Public())
@@ -119,7 +119,7 @@ func TestIssueRefuses(t *testing.T) {
 	}
 }
 
-// TestBounds asks for the most and the least that is allowed.
+// TestBounds issues tokens at the limits of the lifetime and of the size.
 func TestBounds(t *testing.T) {
 	t.Parallel()
 	f := newFixture(t, es256Key())
@@ -130,7 +130,7 @@ func TestBounds(t *testing.T) {
 			t.Errorf("a lifetime of %v: %v", lifetime, err)
 		}
 	}
-	// A byte more of an audience is one or two more of the token, so both sides of the bound are met.
+	// One more byte of an audience makes the token one or two bytes longer, so sizes on both sides of the limit occur.
 	largest := 0
 	for n := MaxSize / 2; ; n++ {
 		r := request()

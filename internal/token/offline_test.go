@@ -102,7 +102,7 @@ func TestVerifyOffline(t *testing.T) {
 	}
 }
 
-// TestVerifyOfflineRefuses: the offline verdict is never milder than the online one.
+// TestVerifyOfflineRefuses checks that VerifyOffline refuses what the Verifier refuses.
 func TestVerifyOfflineRefuses(t *testing.T) {
 	t.Parallel()
 	f := newFixture(t, es256Key())
@@ -147,8 +147,8 @@ func TestDecode(t *testing.T) {
 	}
 }
 
-// TestVectors reads tokens that were signed once, with keys that no longer exist, so that what is accepted and refused
-// cannot drift along with the code that makes the tokens of the other tests.
+// TestVectors verifies stored tokens, whose keys no longer exist. So a change of the code that issues tokens does not change
+// what this test verifies.
 func TestVectors(t *testing.T) {
 	t.Parallel()
 	data, err := os.ReadFile("testdata/vectors.json")
@@ -182,8 +182,8 @@ func TestVectors(t *testing.T) {
 	}
 }
 
-// TestDecodeNamesThePartThatIsWrong, and shows none of it.
-func TestDecodeNamesThePartThatIsWrong(t *testing.T) {
+// TestDecodeNamesTheFaultyPart also checks that the error does not contain the part.
+func TestDecodeNamesTheFaultyPart(t *testing.T) {
 	t.Parallel()
 	object := b64("{}")
 	for bad, want := range map[string]string{
@@ -219,7 +219,7 @@ func TestDecodeNamesThePartThatIsWrong(t *testing.T) {
 	}
 }
 
-// TestUnknownKeyIsNamed, so that the reader can look for it in the key set, unless the name is empty or very long.
+// TestUnknownKeyIsNamed checks that the error names the key, unless the name is empty or very long.
 func TestUnknownKeyIsNamed(t *testing.T) {
 	t.Parallel()
 	f := newFixture(t, es256Key())

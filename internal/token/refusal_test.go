@@ -22,7 +22,7 @@ type refusal struct {
 	want  error
 }
 
-// refusals are tokens no verifier of the fixture may accept, whatever its anchors.
+// refusals are tokens that the verifier of the fixture must refuse, whatever its anchors.
 func refusals(tb testing.TB, f *fixture) []refusal {
 	key, other := f.key, mustGenerate(signingkey.ES256)
 	header := headerOf(key)
@@ -130,7 +130,7 @@ func refusals(tb testing.TB, f *fixture) []refusal {
 	}
 }
 
-// nextLetter changes the lowest bit of the letter's value: in the last letter of 64 octets it encodes nothing.
+// nextLetter changes the lowest bit of the letter's value. In the last letter of 64 bytes this bit encodes nothing.
 func nextLetter(c byte) string {
 	const letters = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
 	return string(letters[strings.IndexByte(letters, c)^1])
@@ -190,7 +190,7 @@ func TestVerifyRefuses(t *testing.T) {
 	}
 }
 
-// leaksToken fails if a stretch of the token is in the error.
+// leaksToken fails the test if the error contains a part of the token.
 func leaksToken(tb testing.TB, err error, token string) {
 	tb.Helper()
 	const stretch = 12
@@ -232,9 +232,9 @@ func TestVerifyAcceptsVariants(t *testing.T) {
 	}
 }
 
-// TestOneSpellingOfASignature: a token of our own signer is refused with the other signature that is valid for it; that
-// of an issuer that makes both is accepted.
-func TestOneSpellingOfASignature(t *testing.T) {
+// TestOneFormOfASignature checks the second signature (R, N-S) that is valid for a token: it is refused for the key that the
+// issuer signs with, and accepted for a key of other signers.
+func TestOneFormOfASignature(t *testing.T) {
 	t.Parallel()
 	own := newFixture(t, es256Key())
 	token := own.issue(t, request())
@@ -249,7 +249,7 @@ func TestOneSpellingOfASignature(t *testing.T) {
 	}
 }
 
-// twin replaces S by N-S, which is as valid.
+// twin replaces S by N-S, which is valid too.
 func twin(tb testing.TB, token string) string {
 	tb.Helper()
 	i := strings.LastIndexByte(token, '.')

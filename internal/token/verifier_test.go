@@ -57,7 +57,7 @@ func TestVerifyIdentity(t *testing.T) {
 	}
 }
 
-// replica gives the fixture a storage that other processes write, with the same objects as its memory.
+// replica returns a fixture with a storage that other processes write, and with the same objects in its memory.
 func (f *fixture) replica(t *testing.T) *objects {
 	t.Helper()
 	stored := &objects{items: maps.Clone(f.objects.items)}
@@ -65,8 +65,8 @@ func (f *fixture) replica(t *testing.T) *objects {
 	return stored
 }
 
-// TestStorageHasTheLastWord changes objects by another replica, of which memory has not heard yet.
-func TestStorageHasTheLastWord(t *testing.T) {
+// TestStorageDecidesWhatMemoryRefuses changes objects in storage only, as another replica does.
+func TestStorageDecidesWhatMemoryRefuses(t *testing.T) {
 	t.Parallel()
 	anew := podRequest()
 	anew.Pod = &Ref{"cart-0", "pod-2"}
@@ -109,8 +109,9 @@ func TestStorageHasTheLastWord(t *testing.T) {
 	}
 }
 
-// TestWhatARefusedTokenCosts is a question to storage every confirmedFor, however often it comes and by how many.
-func TestWhatARefusedTokenCosts(t *testing.T) {
+// TestRefusedTokenReadsStorageSeldom checks that a refused token is looked up in storage once in confirmedFor, however often
+// and by how many callers it is presented.
+func TestRefusedTokenReadsStorageSeldom(t *testing.T) {
 	t.Parallel()
 	f := newFixture(t, es256Key())
 	stored := f.replica(t)
@@ -176,7 +177,7 @@ func TestWhatARefusedTokenCosts(t *testing.T) {
 	}
 }
 
-// slowPods is what is stored, where a question for a pod takes until proceed is closed.
+// slowPods is a storage whose look-up of a pod ends when proceed is closed.
 type slowPods struct {
 	*objects
 	reached chan struct{} // gets a value from each question
@@ -189,9 +190,9 @@ func (s *slowPods) Pod(ctx context.Context, namespace, name string) (Anchor, boo
 	return s.objects.Pod(ctx, namespace, name)
 }
 
-// TestAnAnswerOfBeforeADeletionIsForNobodyAfterIt: a verification that begins after a deletion does not get the answer
-// that storage gave to another one before.
-func TestAnAnswerOfBeforeADeletionIsForNobodyAfterIt(t *testing.T) {
+// TestDeletionDuringAConfirmation checks that a verification that begins after a deletion does not use the result of a
+// look-up that began before.
+func TestDeletionDuringAConfirmation(t *testing.T) {
 	t.Parallel()
 	f := newFixture(t, es256Key())
 	stored := &slowPods{objects: f.replica(t), reached: make(chan struct{}, 1), proceed: make(chan struct{})}
@@ -431,7 +432,7 @@ func TestCacheSize(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		// Fill every shard, and once more.
+		// Add twice as many entries as there is room for.
 		for i := range 2 * want {
 			v.cache.put(&digest{byte(i), byte(i >> 8), byte(i >> 16)}, new(facts))
 		}

@@ -45,7 +45,7 @@ func TestDescribe(t *testing.T) {
 	}
 }
 
-// TestCurrent holds for a test binary, too: nothing is a placeholder.
+// TestCurrent checks that the description of a test binary has no placeholders.
 func TestCurrent(t *testing.T) {
 	t.Parallel()
 	got := Current()

@@ -260,8 +260,8 @@ func (a *authority) holds(t *testing.T, name, text string, want error) {
 	}
 }
 
-// etags returns the entity tags of both documents, and checks that a relying party that has such a document already
-// is told so.
+// etags returns the entity tags of both documents. It also checks that a request with the tag of the current document gets
+// no body.
 func (a *authority) etags(t *testing.T, previous map[string]string) map[string]string {
 	t.Helper()
 	tags := map[string]string{}
@@ -307,8 +307,8 @@ func TestEverySideSeesAChangeOfKeys(t *testing.T) {
 	}
 }
 
-// TestKeysChangeDuringRequests issues, verifies and publishes while the keys change. A token is good at once with the
-// keys that signed it, and both documents are always of one key set.
+// TestKeysChangeDuringRequests issues, verifies and publishes while the keys change. Every token is valid at once, and every
+// document has its own ETag.
 func TestKeysChangeDuringRequests(t *testing.T) {
 	t.Parallel()
 	pair := []*signingkey.PrivateKey{generate(t, signingkey.ES256), generate(t, signingkey.ES384)}
