@@ -3,6 +3,7 @@ package apiserver_test
 import (
 	"context"
 	"net"
+	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -48,7 +49,11 @@ func newSite(t *testing.T) *site {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := key.Save(s.file("sa.key")); err != nil {
+	data, err := key.MarshalPEM()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(s.file("sa.key"), data, 0o600); err != nil {
 		t.Fatal(err)
 	}
 	if s.etcd, err = etcd.Start(t.Context(), etcd.Config{Dir: s.file("etcd"), UnsafeNoFsync: true}); err != nil {

@@ -160,10 +160,10 @@ func Faults(s *corev1.Secret, now time.Time) []string {
 	expires, err := expires(string(s.Data[keyExpiration]))
 	fault(err != nil, "data[%s]: must be a time as in RFC 3339; the token counts as expired", keyExpiration)
 	fault(err == nil && Entry{Expires: expires}.Expired(now), "data[%s]: is past; the secret will be removed", keyExpiration)
-	fault(string(s.Data[keyAuthentication]) != "true", "data[%s]: is not \"true\", so the token signs nobody in", keyAuthentication)
+	fault(string(s.Data[keyAuthentication]) != "true", "data[%s]: is not \"true\", so the token authenticates nobody", keyAuthentication)
 	fault(string(s.Data[keySigning]) == "true", "data[%s]: has no effect, since this server signs no cluster-info", keySigning)
 	_, err = groupsOf(string(s.Data[keyGroups]))
-	fault(err != nil, "data[%s]: each group must match %s; the token signs nobody in", keyGroups, extraGroup())
+	fault(err != nil, "data[%s]: each group must match %s; the token authenticates nobody", keyGroups, extraGroup())
 	for _, key := range slices.Sorted(maps.Keys(s.Data)) {
 		fault(!slices.Contains(known, key), "data[%s]: has no meaning in a bootstrap token", key)
 	}

@@ -74,5 +74,5 @@ func check(paths []string, judge func(*problems, string, fs.FileInfo)) error {
 		return nil
 	}
 	return hint.New(errors.New(strings.Join(found.texts, "\n")),
-		"make sure that nobody else has read or changed what is in there, then run "+strings.Join(found.remedies, " && "))
+		"make sure that no other user has read or changed the key, then run "+strings.Join(found.remedies, " && "))
 }

@@ -30,29 +30,6 @@ func Write(path string, data []byte, mode fs.FileMode) error {
 	return syncDir(filepath.Dir(path))
 }
 
-// Create writes data to a new file of mode 0600, as Write does. If path exists, Create leaves it unchanged and returns
-// an fs.ErrExist. Of several processes that create the same path, one succeeds.
-func Create(path string, data []byte) (err error) {
-	dir := filepath.Dir(path)
-	temporary, err := os.CreateTemp(dir, "."+filepath.Base(path)+".*") // mode 0600
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, os.Remove(temporary.Name())) }()
-	_, err = temporary.Write(data)
-	if err == nil {
-		err = temporary.Sync()
-	}
-	if err = errors.Join(err, temporary.Close()); err != nil {
-		return err
-	}
-	// A link, unlike a rename, never replaces an existing file.
-	if err := os.Link(temporary.Name(), path); err != nil {
-		return err
-	}
-	return syncDir(dir)
-}
-
 // writeSynced opens path with O_EXCL, which does not follow a link that somebody planted there.
 func writeSynced(path string, data []byte, mode fs.FileMode) error {
 	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, mode)

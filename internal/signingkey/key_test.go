@@ -222,57 +222,18 @@ func TestParsePublicPEM(t *testing.T) {
 	}
 }
 
-func TestSaveAndLoad(t *testing.T) {
+func TestLoad(t *testing.T) {
 	t.Parallel()
-	dir := t.TempDir()
-	path := filepath.Join(dir, "sa.key")
+	path := filepath.Join(t.TempDir(), "sa.key")
 	key := must(NewPrivateKey(p256Key()))
-	if err := key.Save(path); err != nil {
+	if err := os.WriteFile(path, must(key.MarshalPEM()), 0o600); err != nil {
 		t.Fatal(err)
-	}
-	if info := must(os.Stat(path)); info.Mode() != 0o600 {
-		t.Errorf("mode %v, want 0600", info.Mode())
 	}
 	if loaded, err := LoadPrivate(path); err != nil || loaded.ID() != key.ID() {
 		t.Errorf("LoadPrivate = %v, %v", loaded, err)
 	}
 	if keys, err := LoadPublic(path); err != nil || len(keys) != 1 || keys[0].ID() != key.ID() {
 		t.Errorf("LoadPublic = %v, %v", keys, err)
-	}
-	other := must(NewPrivateKey(p384Key()))
-	if err := other.Save(path); !errors.Is(err, fs.ErrExist) || !strings.Contains(err.Error(), path) {
-		t.Errorf("Save over an existing key = %v, want %v", err, fs.ErrExist)
-	}
-	if loaded, err := LoadPrivate(path); err != nil || loaded.ID() != key.ID() {
-		t.Errorf("after a refused Save: LoadPrivate = %v, %v", loaded, err)
-	}
-	if entries := must(os.ReadDir(dir)); len(entries) != 1 {
-		t.Errorf("left behind: %v", entries)
-	}
-}
-
-func TestSaveOnceUnderContention(t *testing.T) {
-	t.Parallel()
-	path := filepath.Join(t.TempDir(), "sa.key")
-	keys := []*PrivateKey{must(NewPrivateKey(p256Key())), must(NewPrivateKey(p384Key())), must(NewPrivateKey(p521Key()))}
-	errs := make([]error, len(keys))
-	var wg sync.WaitGroup
-	for i, k := range keys {
-		wg.Go(func() { errs[i] = k.Save(path) })
-	}
-	wg.Wait()
-	loaded := must(LoadPrivate(path))
-	won := 0
-	for i, err := range errs {
-		if err == nil {
-			won++
-			if loaded.ID() != keys[i].ID() {
-				t.Error("Save succeeded, yet another key is in the file")
-			}
-		}
-	}
-	if won != 1 {
-		t.Errorf("%d saves succeeded, want 1: %v", won, errs)
 	}
 }
 
@@ -292,14 +253,6 @@ func TestRSAKeysAreBounded(t *testing.T) {
 		if tt.want && err != nil || !tt.want && !errors.Is(err, ErrUnsupportedKey) {
 			t.Errorf("N=%v E=%d: %v, want accepted %v", tt.key.N, tt.key.E, err, tt.want)
 		}
-	}
-}
-
-func TestSaveSaysWhyNot(t *testing.T) {
-	t.Parallel()
-	err := must(NewPrivateKey(p256Key())).Save(filepath.Join(t.TempDir(), "missing", "sa.key"))
-	if !errors.Is(err, fs.ErrNotExist) {
-		t.Errorf("into a directory that is not there: %v", err)
 	}
 }
 

@@ -222,16 +222,3 @@ func LoadPublic(path string) ([]PublicKey, error) {
 	}
 	return keys, nil
 }
-
-// Save writes the key to a new PKCS#8 file of mode 0600. If the file exists, Save does not change it and returns
-// fs.ErrExist, because all tokens that a lost key signed would become invalid. See files.Create.
-func (k *PrivateKey) Save(path string) error {
-	data, err := k.MarshalPEM()
-	if err != nil {
-		return err
-	}
-	if err := files.Create(path, data); err != nil {
-		return fmt.Errorf("save signing key: %w", err)
-	}
-	return nil
-}
