@@ -14,7 +14,7 @@ import (
 // unlimited are functions that read a whole file of any size, and pem.Decode, each with the function to use instead.
 var unlimited = map[string]string{
 	"os.ReadFile": "files.Read", "ioutil.ReadFile": "files.Read", "clientcmd.LoadFromFile": "files.Read",
-	"tls.LoadX509KeyPair": "pki.ReadKeyPair", "pem.Decode": "pki.Blocks",
+	"policy.LoadPolicyFromFile": "files.Read", "tls.LoadX509KeyPair": "pki.ReadKeyPair", "pem.Decode": "pki.Blocks",
 }
 
 // ownOutput are packages that read what they have built themselves, examples, and helpers of tests.

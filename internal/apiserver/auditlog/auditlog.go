@@ -13,6 +13,8 @@ import (
 	"k8s.io/apiserver/pkg/audit"
 	"k8s.io/apiserver/pkg/audit/policy"
 	pluginlog "k8s.io/apiserver/plugin/pkg/audit/log"
+
+	"lanyard.dev/internal/files"
 )
 
 // Options configure the log. They are named after kube-apiserver's flags.
@@ -93,9 +95,13 @@ func load(file string) (audit.PolicyRuleEvaluator, error) {
 			Rules:      []auditinternal.PolicyRule{{Level: auditinternal.LevelMetadata}},
 		}), nil
 	}
-	p, err := policy.LoadPolicyFromFile(file)
+	text, err := files.Read(file, files.MaxConfig)
 	if err != nil {
 		return nil, fmt.Errorf("read audit policy: %w", err)
+	}
+	p, err := policy.LoadPolicyFromBytes(text)
+	if err != nil {
+		return nil, fmt.Errorf("read audit policy: %s: %w", file, err)
 	}
 	return policy.NewPolicyRuleEvaluator(p), nil
 }
