@@ -8,9 +8,6 @@ import (
 	rbacv1 "k8s.io/api/rbac/v1"
 )
 
-// accountPrefix is the prefix of the user name of every service account: system:serviceaccount:NAMESPACE:NAME.
-const accountPrefix = "system:serviceaccount:"
-
 // Request is a request that an [Index] decides. Groups are all groups of the user, including implicit ones such as
 // system:authenticated.
 type Request struct {

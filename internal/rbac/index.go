@@ -7,6 +7,8 @@ import (
 	"sync/atomic"
 
 	rbacv1 "k8s.io/api/rbac/v1"
+
+	"lanyard.dev/internal/account"
 )
 
 // Index holds a policy. It is safe for concurrent use. Writes take effect one after the other, each before its method
@@ -255,7 +257,7 @@ func (b *binding) scopeKey(i int) (key scopeKey, ok bool) {
 		if ns == "" {
 			return scopeKey{}, false
 		}
-		key.name = accountPrefix + ns + ":" + s.Name
+		key.name = account.Name{Namespace: ns, Name: s.Name}.User()
 	default:
 		return scopeKey{}, false
 	}

@@ -8,6 +8,8 @@ import (
 	"unicode/utf8"
 
 	"github.com/go-jose/go-jose/v4/json"
+
+	"lanyard.dev/internal/account"
 )
 
 // Claims is the payload of a token. Times are Unix seconds; 0 means absent. Claims that a Verifier or VerifyOffline returns
@@ -97,7 +99,7 @@ func (c *Claims) validate() error {
 	if err := k.validate(); err != nil {
 		return fmt.Errorf("%w: %w", ErrMalformed, err)
 	}
-	if c.Subject != Subject(k.Namespace, k.ServiceAccount.Name) {
+	if c.Subject != subjectOf(k.Namespace, k.ServiceAccount.Name) {
 		return ErrSubject
 	}
 	return nil
@@ -125,10 +127,10 @@ func (k *Kubernetes) validate() error {
 
 func (r Ref) incomplete() bool { return r.Name == "" || r.UID == "" }
 
-const subjectPrefix = "system:serviceaccount:"
-
-// Subject returns the user name of an account: system:serviceaccount:NAMESPACE:NAME.
-func Subject(namespace, name string) string { return subjectPrefix + namespace + ":" + name }
+// subjectOf returns the user name of an account: system:serviceaccount:NAMESPACE:NAME.
+func subjectOf(namespace, name string) string {
+	return account.Name{Namespace: namespace, Name: name}.User()
+}
 
 // Keys of Identity.Extra, and the prefix of the credential-id value.
 const (

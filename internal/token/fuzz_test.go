@@ -48,7 +48,7 @@ func FuzzClaims(f *testing.F) {
 			return
 		}
 		id := newIdentity(c)
-		if id.UID == "" || id.Name != Subject(id.Namespace, id.ServiceAccount) {
+		if id.UID == "" || id.Name != subjectOf(id.Namespace, id.ServiceAccount) {
 			t.Fatalf("identity %+v", id)
 		}
 	})

@@ -102,7 +102,7 @@ func (i *Issuer) claims(req Request) (*Claims, error) {
 	}
 	now := i.clock.Now().Unix()
 	return &Claims{
-		Issuer: i.url, Subject: Subject(req.Namespace, req.ServiceAccount.Name), Audience: slices.Clone(req.Audiences),
+		Issuer: i.url, Subject: subjectOf(req.Namespace, req.ServiceAccount.Name), Audience: slices.Clone(req.Audiences),
 		Expiry: now + seconds, IssuedAt: now, NotBefore: now, ID: id.String(), Kubernetes: k,
 	}, nil
 }

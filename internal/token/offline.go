@@ -113,15 +113,7 @@ func VerifyOffline(token string, keys *signingkey.Set, want Expected) (*Claims, 
 }
 
 func verifyOffline(token string, keys *signingkey.Set, want Expected) (*Claims, error) {
-	parts, err := split(token)
-	if err != nil {
-		return nil, err
-	}
-	payload, err := parts.decodePayload()
-	if err != nil {
-		return nil, err
-	}
-	issuer, err := peekIssuer(payload)
+	parts, payload, issuer, err := readIssuer(token)
 	if err != nil {
 		return nil, err
 	}

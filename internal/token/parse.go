@@ -48,6 +48,18 @@ func (c compact) decodePayload() ([]byte, error) {
 	return payload, nil
 }
 
+// readIssuer splits a token and returns its payload and its claim iss, before anything is verified.
+func readIssuer(token string) (parts compact, payload []byte, issuer string, err error) {
+	if parts, err = split(token); err != nil {
+		return compact{}, nil, "", err
+	}
+	if payload, err = parts.decodePayload(); err != nil {
+		return compact{}, nil, "", err
+	}
+	issuer, err = peekIssuer(payload)
+	return parts, payload, issuer, err
+}
+
 // peekIssuer returns the claim iss alone. It is read before the signature is checked, so that the token of another issuer
 // costs little. The error is ErrNotJWT if there is no issuer.
 func peekIssuer(payload []byte) (string, error) {

@@ -110,15 +110,7 @@ func (v *Verifier) facts(token string) (*facts, error) {
 }
 
 func (v *Verifier) establish(token string) (*facts, error) {
-	parts, err := split(token)
-	if err != nil {
-		return nil, err
-	}
-	payload, err := parts.decodePayload()
-	if err != nil {
-		return nil, err
-	}
-	issuer, err := peekIssuer(payload)
+	parts, payload, issuer, err := readIssuer(token)
 	if err != nil {
 		return nil, err
 	}
