@@ -17,8 +17,6 @@ import (
 	"k8s.io/apiserver/pkg/endpoints/handlers/responsewriters"
 	"k8s.io/apiserver/pkg/endpoints/metrics"
 	"k8s.io/apiserver/pkg/endpoints/request"
-
-	"lanyard.dev/internal/apiserver/outage"
 )
 
 // SmallBody is the largest body, in bytes, of a request that does not store the object in its body: a review, a token
@@ -75,7 +73,7 @@ func (l *RequestLimiter) Wrap(next http.Handler) http.Handler {
 		if r.ContentLength < 0 {
 			r.Body = &boundedBody{ReadCloser: r.Body, limit: limit, left: limit}
 		}
-		if !info.IsResourceRequest && outage.IsHealthCheck(info.Path) || isAdministrator(caller) {
+		if isHealthCheck(info) || isAdministrator(caller) {
 			next.ServeHTTP(w, r)
 			return
 		}
@@ -125,6 +123,17 @@ func (l *RequestLimiter) refuse(w http.ResponseWriter, r *http.Request, info *re
 func (l *RequestLimiter) writeError(w http.ResponseWriter, r *http.Request, info *request.RequestInfo, err error) {
 	gv := schema.GroupVersion{Group: info.APIGroup, Version: info.APIVersion}
 	responsewriters.ErrorNegotiated(err, l.config.Serializer, gv, w, r)
+}
+
+// isHealthCheck reports whether a request is for a health check that everybody may read. It is narrower than
+// outage.IsHealthCheck: paths below, such as /readyz/etcd, are limited, because every path that is exempt can be
+// requested without end and without a credential.
+func isHealthCheck(info *request.RequestInfo) bool {
+	switch info.Path {
+	case "/livez", "/readyz", "/healthz":
+		return !info.IsResourceRequest
+	}
+	return false
 }
 
 func isAdministrator(u user.Info) bool {
