@@ -20,6 +20,7 @@ import (
 
 	"lanyard.dev/internal/apiserver/outage"
 	"lanyard.dev/internal/nodeaccess"
+	"lanyard.dev/internal/rbac/bootstrap"
 	"lanyard.dev/internal/token"
 )
 
@@ -65,13 +66,20 @@ type NodeCertificates interface {
 }
 
 // certificateUser returns the conversion of a certificate into a user: the common name is the user's name, and the
-// organizations are its groups. If nodes is not nil, it must admit the certificates of nodes, and the user's extra holds since
-// when such a certificate is valid.
+// organizations are its groups. It refuses the names of the server's own controllers: no credential has their rights, so
+// that who may approve certificate requests cannot get them. If nodes is not nil, it must admit the certificates of nodes,
+// and the user's extra holds since when such a certificate is valid.
 func certificateUser(nodes NodeCertificates) x509request.UserConversion {
 	return x509request.UserConversionFunc(func(chain []*x509.Certificate) (*authenticator.Response, bool, error) {
 		response, ok, err := x509request.CommonNameUserConversion(chain)
-		if err != nil || !ok || nodes == nil {
+		if err != nil || !ok {
 			return response, ok, err
+		}
+		if name := response.User.GetName(); strings.HasPrefix(name, bootstrap.ControllerUser("")) {
+			return nil, false, fmt.Errorf("client certificate of %q: the name is reserved for a controller of this server", name)
+		}
+		if nodes == nil {
+			return response, true, nil
 		}
 		node, ok := nodeaccess.Identify(response.User.GetName(), response.User.GetGroups())
 		if !ok {

@@ -27,6 +27,7 @@ import (
 	"lanyard.dev/internal/apiserver/authn"
 	"lanyard.dev/internal/apiserver/outage"
 	"lanyard.dev/internal/nodeaccess"
+	"lanyard.dev/internal/rbac/bootstrap"
 	"lanyard.dev/internal/token"
 )
 
@@ -158,6 +159,7 @@ func TestRequest(t *testing.T) {
 	admin := ca.issue(t, pkix.Name{CommonName: "admin", Organization: []string{"system:masters"}}, time.Hour)
 	expired := ca.issue(t, pkix.Name{CommonName: "admin", Organization: []string{"system:masters"}}, -time.Minute)
 	forged := newAuthority(t).issue(t, pkix.Name{CommonName: "admin", Organization: []string{"system:masters"}}, time.Hour)
+	controller := ca.issue(t, pkix.Name{CommonName: bootstrap.ControllerUser(bootstrap.ClusterRoleAggregationController)}, time.Hour)
 	options := func() (x509.VerifyOptions, bool) { return ca.options(), true }
 	none := func() (x509.VerifyOptions, bool) { return x509.VerifyOptions{}, false }
 
@@ -181,6 +183,7 @@ func TestRequest(t *testing.T) {
 		{"certificate and bad token", options, withCertificate(bearer("Bearer junk"), admin), "admin", []string{"system:masters", "system:authenticated"}},
 		{"expired certificate", options, withCertificate(bearer(""), expired), refused, nil},
 		{"certificate of another CA", options, withCertificate(bearer(""), forged), refused, nil},
+		{"certificate of a controller", options, withCertificate(bearer(""), controller), refused, nil},
 		{"bad certificate and token", options, withCertificate(bearer("Bearer good"), forged), "system:serviceaccount:ns:robot", []string{"system:serviceaccounts", "system:authenticated"}},
 		{"bad certificate and bad token", options, withCertificate(bearer("Bearer junk"), forged), refused, nil},
 		{"no client CA", nil, bearer("Bearer good"), "system:serviceaccount:ns:robot", []string{"system:serviceaccounts", "system:authenticated"}},
