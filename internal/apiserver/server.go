@@ -39,7 +39,8 @@ type Server struct {
 	ready       chan struct{}
 }
 
-// New returns a server for the options. It reads every file first, then connects to etcd. Run starts serving.
+// New returns a server for the options. It reads the keys and the configuration files before it connects to etcd. Run
+// starts serving.
 func New(o Options) (*Server, error) { return newServer(o, api.All()) }
 
 // newServer builds the server from its parts. Each is made from the ones above it and is not changed afterwards, apart
