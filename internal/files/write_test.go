@@ -1,6 +1,8 @@
 package files
 
 import (
+	"errors"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"testing"
@@ -49,6 +51,29 @@ func TestFailedWriteLeavesNothing(t *testing.T) {
 		t.Fatal("replaced a directory that is not empty")
 	}
 	checkOnly(t, dir, "taken")
+}
+
+// TestPlantedLink: a link with the name of the temporary file is replaced, and one that appears after that is not followed.
+func TestPlantedLink(t *testing.T) {
+	t.Parallel()
+	dir, outside := t.TempDir(), filepath.Join(t.TempDir(), "outside")
+	if err := os.WriteFile(outside, []byte("untouched"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	link := filepath.Join(dir, ".key.tmp")
+	if err := os.Symlink(outside, link); err != nil {
+		t.Skip(err)
+	}
+	if err := writeSynced(link, []byte("secret"), 0o600); !errors.Is(err, fs.ErrExist) {
+		t.Errorf("a link that appeared: %v, want that it exists", err)
+	}
+	if err := Write(filepath.Join(dir, "key"), []byte("secret"), 0o600); err != nil {
+		t.Error(err)
+	}
+	checkOnly(t, dir, "key")
+	if data, err := os.ReadFile(outside); err != nil || string(data) != "untouched" {
+		t.Errorf("the file outside is %q, %v", data, err)
+	}
 }
 
 func checkOnly(t *testing.T, dir, want string) {
