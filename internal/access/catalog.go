@@ -26,9 +26,9 @@ type Catalog struct {
 type origin uint8
 
 const (
-	served origin = iota // an API server serves it
-	known                // Kubernetes has it
-	ruled                // a rule names it
+	byServer origin = iota // an API server serves it
+	builtIn                // Kubernetes has it
+	byRule                 // a rule names it
 )
 
 type resource struct {
@@ -54,7 +54,7 @@ func NewCatalog(groups []*metav1.APIGroup, lists []*metav1.APIResourceList) *Cat
 		c.addServed(gv, list.APIResources)
 	}
 	for _, r := range builtin {
-		if have := c.at(r.group, r.name); have != nil {
+		if have := c.lookUp(r.group, r.name); have != nil {
 			have.addSubresources(r.subresources...)
 			continue
 		}
@@ -91,7 +91,7 @@ func inOrder(groups []*metav1.APIGroup, lists []*metav1.APIResourceList) []*meta
 
 func (c *Catalog) addServed(gv schema.GroupVersion, list []metav1.APIResource) {
 	for i := range list {
-		if r := &list[i]; !strings.Contains(r.Name, "/") && c.at(gv.Group, r.Name) == nil {
+		if r := &list[i]; !strings.Contains(r.Name, "/") && c.lookUp(gv.Group, r.Name) == nil {
 			c.resources = append(c.resources, resource{
 				group: gv.Group, version: gv.Version, name: r.Name, clusterScoped: !r.Namespaced,
 				aliases: append([]string{r.SingularName, strings.ToLower(r.Kind)}, r.ShortNames...),
@@ -100,7 +100,7 @@ func (c *Catalog) addServed(gv schema.GroupVersion, list []metav1.APIResource) {
 	}
 	for i := range list {
 		if name, sub, isSub := strings.Cut(list[i].Name, "/"); isSub {
-			if r := c.at(gv.Group, name); r != nil {
+			if r := c.lookUp(gv.Group, name); r != nil {
 				r.addSubresources(sub)
 			}
 		}
@@ -111,8 +111,8 @@ func (c *Catalog) addServed(gv schema.GroupVersion, list []metav1.APIResource) {
 // them: no discovery document has nodes/metrics or the verb use.
 func (c *Catalog) Learn(p *Policy) { c.rules = p.eachRule }
 
-// ruled reports whether match returns true for a rule of the policy.
-func (c *Catalog) ruled(match func(*rbacv1.PolicyRule) bool) bool {
+// anyRule reports whether match returns true for a rule of the policy.
+func (c *Catalog) anyRule(match func(*rbacv1.PolicyRule) bool) bool {
 	if c.rules == nil {
 		return false
 	}
@@ -129,7 +129,7 @@ func (c *Catalog) ruled(match func(*rbacv1.PolicyRule) bool) bool {
 // if no other group is left, they are returned. The wildcard is left out; if it is alone, it means the core group.
 func (c *Catalog) ruledGroups(name string) []string {
 	groups := map[string]bool{}
-	c.ruled(func(r *rbacv1.PolicyRule) bool {
+	c.anyRule(func(r *rbacv1.PolicyRule) bool {
 		if slices.ContainsFunc(r.Resources, func(text string) bool { return text == name || strings.HasPrefix(text, name+"/") }) {
 			for _, g := range r.APIGroups {
 				groups[g] = true
@@ -153,8 +153,8 @@ func (c *Catalog) hasGroup(group string) bool {
 	return slices.ContainsFunc(c.resources, func(r resource) bool { return r.group == group })
 }
 
-// at returns the resource of that group and name, or nil.
-func (c *Catalog) at(group, name string) *resource {
+// lookUp returns the resource of that group and name, or nil.
+func (c *Catalog) lookUp(group, name string) *resource {
 	for i := range c.resources {
 		if r := &c.resources[i]; r.group == group && r.name == name {
 			return r
@@ -163,9 +163,9 @@ func (c *Catalog) at(group, name string) *resource {
 	return nil
 }
 
-// called returns the resources with this name: first by their plural name, then by other names, then those that only rules
+// named returns the resources with this name: first by their plural name, then by other names, then those that only rules
 // name. If grouped is set, they are all of that API group.
-func (c *Catalog) called(name, group string, grouped bool) []resource {
+func (c *Catalog) named(name, group string, grouped bool) []resource {
 	var exact, other, only []resource
 	for _, r := range c.resources {
 		switch {
@@ -177,8 +177,8 @@ func (c *Catalog) called(name, group string, grouped bool) []resource {
 		}
 	}
 	for _, g := range c.ruledGroups(name) {
-		if (!grouped || g == group) && c.at(g, name) == nil && (len(exact) == 0 || !c.hasGroup(g)) {
-			only = append(only, resource{group: g, name: name, from: ruled})
+		if (!grouped || g == group) && c.lookUp(g, name) == nil && (len(exact) == 0 || !c.hasGroup(g)) {
+			only = append(only, resource{group: g, name: name, from: byRule})
 		}
 	}
 	return slices.Concat(exact, other, only)
@@ -199,10 +199,10 @@ func (c *Catalog) hasSubresource(r *resource, sub string) bool {
 	switch {
 	case sub == "finalizers", slices.Contains(r.subresources, sub), r.anySubresource():
 		return true
-	case r.from == ruled && (sub == "status" || sub == "scale"):
+	case r.from == byRule && (sub == "status" || sub == "scale"):
 		return true
 	}
-	return c.ruled(func(rule *rbacv1.PolicyRule) bool {
+	return c.anyRule(func(rule *rbacv1.PolicyRule) bool {
 		return (slices.Contains(rule.APIGroups, r.group) || slices.Contains(rule.APIGroups, rbacv1.APIGroupAll)) &&
 			(slices.Contains(rule.Resources, r.name+"/"+sub) || slices.Contains(rule.Resources, "*/"+sub))
 	})
@@ -306,7 +306,7 @@ authentication.k8s.io nodes c node,no
 
 // Builtin returns the catalog of Kubernetes' own resources.
 func Builtin() *Catalog {
-	return &Catalog{resources: parseResources(builtin, known)}
+	return &Catalog{resources: parseResources(builtin, builtIn)}
 }
 
 func parseResources(text string, from origin) []resource {

@@ -113,16 +113,16 @@ func (c *Catalog) Resolve(s Spec) (t Target, notes []string, err error) {
 	}
 	notes = append(notes, found...)
 	t.Resource, t.APIGroup, t.ClusterScoped, t.version = r.name, r.group, r.clusterScoped, r.version
-	read, err := c.place(&t, parts[1:], s, &r)
+	read, err := c.splitNames(&t, parts[1:], s, &r)
 	if err != nil {
 		return t, nil, fmt.Errorf("resource %q: %w", s.Text, err)
 	}
-	t.settle(s.Namespace)
+	t.setNamespace(s.Namespace)
 	return t, append(notes, read...), nil
 }
 
-// settle sets the namespace of the target.
-func (t *Target) settle(namespace string) {
+// setNamespace sets the namespace of the target.
+func (t *Target) setNamespace(namespace string) {
 	t.Namespace = namespace
 	switch {
 	case t.Resource == "namespaces" && t.APIGroup == "" && t.Name != "":
@@ -149,10 +149,10 @@ func (c *Catalog) find(verb, text string) (r resource, notes []string, err error
 		return resource{group: group, name: name, subresources: []string{"*"}}, nil, nil
 	}
 	name = strings.ToLower(name)
-	all := c.called(name, group, grouped)
+	all := c.named(name, group, grouped)
 	if strings.HasPrefix(verb, "impersonate:") {
-		virtual := &Catalog{resources: parseResources(impersonated, known)}
-		all = append(virtual.called(name, group, grouped), all...)
+		virtual := &Catalog{resources: parseResources(impersonated, builtIn)}
+		all = append(virtual.named(name, group, grouped), all...)
 	}
 	switch {
 	case len(all) > 0:
@@ -164,7 +164,7 @@ func (c *Catalog) find(verb, text string) (r resource, notes []string, err error
 	if near := Nearest(name, c.names(&group)); near != "" {
 		note += fmt.Sprintf("; did you mean %s.%s?", near, group)
 	}
-	return resource{group: group, name: name, from: ruled}, []string{note}, nil
+	return resource{group: group, name: name, from: byRule}, []string{note}, nil
 }
 
 // foundNotes returns notes about the other resources of that name, and about what is unknown of the first.
@@ -180,9 +180,9 @@ func (c *Catalog) foundNotes(all []resource) (notes []string) {
 		notes = append(notes, fmt.Sprintf("the name is read as %s in API group %s; there are also %s", r.name, groupName(r.group), strings.Join(others, ", ")))
 	}
 	switch {
-	case r.from == ruled:
+	case r.from == byRule:
 		notes = append(notes, fmt.Sprintf("only rules name %s in API group %s; it is assumed to be namespaced", r.name, groupName(r.group)))
-	case r.from == known && c.served:
+	case r.from == builtIn && c.served:
 		notes = append(notes, fmt.Sprintf("the API server does not serve %s in API group %s", r.name, groupName(r.group)))
 	}
 	return notes
@@ -200,9 +200,9 @@ func (c *Catalog) unknownResource(text string) error {
 	return hint.New(fmt.Errorf("resource %q is not known: %s", text, where), next)
 }
 
-// place decides which parts of a spec are the name and the subresource. It returns notes if kubectl reads the text in
+// splitNames decides which parts of a spec are the name and the subresource. It returns notes if kubectl reads the text in
 // another way, or if the other reading is likely too.
-func (c *Catalog) place(t *Target, rest []string, s Spec, r *resource) (notes []string, err error) {
+func (c *Catalog) splitNames(t *Target, rest []string, s Spec, r *resource) (notes []string, err error) {
 	isSub := func(text string) bool { return c.hasSubresource(r, text) }
 	switch {
 	case s.Subresource != nil && len(rest) > 1:

@@ -28,7 +28,7 @@ func (c *Catalog) verbNotes(verb string, path bool) []string {
 	if path {
 		usual = pathVerbs
 	}
-	if isVerb(verb, usual) || c.ruled(func(r *rbacv1.PolicyRule) bool { return slices.Contains(r.Verbs, verb) }) {
+	if isVerb(verb, usual) || c.anyRule(func(r *rbacv1.PolicyRule) bool { return slices.Contains(r.Verbs, verb) }) {
 		return nil // a custom verb, if any
 	}
 	note := fmt.Sprintf("%q is not a verb that Kubernetes asks about", verb)
