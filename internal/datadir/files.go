@@ -63,9 +63,6 @@ func (d *Dir) Kubeconfig() string { return d.join(kubeconfigName) }
 // EtcdDir is the directory of the embedded etcd member.
 func (d *Dir) EtcdDir() string { return d.join("etcd") }
 
-// AuditDir has the audit log and its rotated predecessors.
-func (d *Dir) AuditDir() string { return d.join("audit") }
-
 // AuditLog is the audit log.
 func (d *Dir) AuditLog() string { return d.join("audit", "audit.log") }
 
