@@ -35,7 +35,7 @@ func TestNewNamespacesHaveTheirDefaultObjects(t *testing.T) {
 	for worker := range batch {
 		making.Go(func() {
 			for i := worker; i < total; i += batch {
-				if err := createAndCheck(t.Context(), client, fmt.Sprintf("furnished-%d", i)); err != nil {
+				if err := createAndCheck(t.Context(), client, fmt.Sprintf("complete-%d", i)); err != nil {
 					t.Error(err)
 					return
 				}
