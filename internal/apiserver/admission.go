@@ -27,8 +27,8 @@ func newAdmission(s *stores, p policy, i identity, defaults *podsecurity.Configu
 	})
 }
 
-// The following methods read objects for admission and authorization. A store reports a missing object as one of the
-// resource of the request in ctx, which is another resource here; these methods name the resource that they read.
+// The following methods read objects for admission and authorization. If an object is missing, the error of a store names the
+// resource of the request in ctx. That is another resource here, so these methods name the resource that they read.
 
 func (s *stores) namespace(ctx context.Context, name string) (*corev1.Namespace, error) {
 	return get[*corev1.Namespace](ctx, s.namespaces.Namespace, corev1.Resource("namespaces"), metav1.NamespaceNone, name)

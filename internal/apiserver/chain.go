@@ -23,12 +23,12 @@ import (
 	"lanyard.dev/internal/apiserver/outage"
 )
 
-// wrap puts the filters around the API, innermost first. It is the library's chain without the filters that this server
-// does not use (tracing, CORS, latency per filter, flow control by API objects) and without the second goroutine per
-// request of the library's timeout. In its place, handlers end by the deadline in their context, and deadlines bounds
-// reading and writing. The library's timeout also keeps work that outlives the request from changing the headers;
-// withWarnings does that here. The limits on requests in flight are inside of audit, which records refusals, and
-// outside of impersonation, which would let one caller act as many.
+// wrap puts the filters around the API, innermost first. It is the library's chain without the filters that this server does not
+// use (tracing, CORS, latency per filter, flow control by API objects) and without the second goroutine per request of the
+// library's timeout. In its place, handlers end by the deadline in their context, and deadlines bounds reading and writing. The
+// library's timeout also keeps work that outlives the request from changing the headers; withWarnings does that here. The limits
+// on requests in flight are inside of audit, so that refusals are recorded, and outside of impersonation, because one caller may
+// impersonate many users.
 func wrap(api http.Handler, az decider, c *genericserver.Config, share shareFunc) http.Handler {
 	h := withAuthorization(api, az, c.Serializer)
 	h = withImpersonation(h, az, c.Serializer)

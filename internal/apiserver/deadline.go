@@ -18,9 +18,9 @@ const writeGrace = 5 * time.Second
 // deadlines bound the reading of request bodies and the writing of answers. The deadline in a request's context does
 // not interrupt these, so a client that sends or reads a byte a minute would occupy one of the requests in flight.
 //
-// The whole body must arrive, and the client must read the whole answer, in time. A watch has no deadline, but the
-// client must read each of its writes within the time of an answer. A session with a node has no deadline either; the
-// refusal of a session has the one of an answer.
+// The whole body must arrive, and the client must read the whole answer, in time. A watch has no deadline, but the client must
+// read each of its writes within the time of an answer. A session with a node has no deadline either, but an answer that refuses
+// a session has the deadline of other answers.
 type deadlines struct {
 	body, answer time.Duration
 	longRunning  request.LongRunningRequestCheck

@@ -1,4 +1,5 @@
-// Package apiserver assembles the authority: New turns Options into a server of the Kubernetes API that identity needs.
+// Package apiserver assembles the authority: New makes a server from Options. The server has the part of the Kubernetes API that
+// service accounts and their workloads need.
 //
 // New makes the parts in this order: keys and configuration, storage, policy, identity, admission, handler,
 // controllers. Each part is a value that a constructor makes from earlier parts, in a file of its name. Some of these

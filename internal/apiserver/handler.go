@@ -29,7 +29,7 @@ import (
 // handler is the library's server with the API installed.
 type handler struct {
 	server *genericserver.GenericAPIServer
-	// stopping is to be closed when the server is told to stop.
+	// stopping must be closed when the server begins to stop.
 	stopping stopSignal
 
 	// ephemeral answers the kinds that are never stored, before the library's REST handlers see a request.

@@ -37,8 +37,8 @@ type identity struct {
 	evictions *nodeaccess.Evictions
 }
 
-// newIdentity returns the identities of callers, as keys, configuration and stored objects give them. Its parts learn
-// of each change of a stored object before the write returns. Verifications and issued tokens are counted in m.
+// newIdentity returns the authenticators and the issuer for the given keys, issuers and stored objects. They learn of each change
+// of a stored object before the write returns. Verifications and issued tokens are counted in m.
 func newIdentity(o *Options, k *keys, issuers *oidc.Authenticator, s *storage, m *metrics.Metrics) (identity, error) {
 	accounts := &o.ServiceAccounts
 	issuer, err := token.NewIssuer(accounts.Issuers[0], k.tokens, clock.RealClock{})
@@ -84,8 +84,8 @@ func newIdentity(o *Options, k *keys, issuers *oidc.Authenticator, s *storage, m
 	}, nil
 }
 
-// newAnchors returns the objects that tokens are bound to: as verification needs them, and as issuing does, which reads
-// from storage where other processes write too.
+// newAnchors returns two views of the objects that tokens are bound to: one for verifying tokens and one for issuing them.
+// Issuing reads from storage if other processes write to it too.
 func newAnchors(s *storage, soleWriter bool) (verifying, issuing anchor.Anchors) {
 	index := func(resource string, store *registry.Store) *anchor.Index {
 		var read anchor.Read

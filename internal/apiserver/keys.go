@@ -69,8 +69,8 @@ func newKeys(o *Options) (keys, error) {
 	if k.rootCA, err = publicCA(o.RootCAFile); err != nil {
 		return keys{}, fmt.Errorf("root CA: %w", err)
 	}
-	// The serving certificates of nodes are verified with the CA that this server trusts nodes by, or else with the CA
-	// that signs them.
+	// The serving certificates of nodes are verified with the configured CA of nodes or, if there is none, with the CA that signs
+	// these certificates.
 	if k.nodesCA, err = publicCA(cmp.Or(o.Nodes.CAFile, o.Signing.ServingCertFile, o.Signing.CertFile)); err != nil {
 		return keys{}, fmt.Errorf("CA of nodes: %w", err)
 	}

@@ -37,8 +37,8 @@ type Options struct {
 	RootCAFile string
 
 	Etcd Etcd
-	// ShutdownDelay is how long the server goes on serving after it was told to stop, with /readyz failing, so that
-	// load balancers can stop sending requests to it.
+	// ShutdownDelay is how long the server still serves requests after ctx ends. /readyz fails during this time, so that load
+	// balancers stop sending requests to the server.
 	ShutdownDelay time.Duration
 	// EncryptionProviderConfig is a file with an apiserver.config.k8s.io/v1 EncryptionConfiguration.
 	EncryptionProviderConfig string
@@ -68,7 +68,7 @@ type ServiceAccounts struct {
 	// SigningKeyFile holds the key that signs tokens. Tokens signed by the keys in KeyFiles are accepted too.
 	SigningKeyFile string
 	KeyFiles       []string
-	// APIAudiences are the audiences that mean this server; empty means Issuers.
+	// APIAudiences are the audiences that identify this server; empty means Issuers.
 	APIAudiences []string
 	// MaxTokenExpiration limits the life of a token; 0 sets no limit. A request for a longer one is answered with a
 	// shorter one.

@@ -116,8 +116,8 @@ func (i requestInfos) NewRequestInfo(r *http.Request) (*request.RequestInfo, err
 	return i.RequestInfoResolver.NewRequestInfo(r)
 }
 
-// kubernetesVersion answers /version with the version of the Kubernetes API and the build of this program. The library
-// knows only what the linker was told.
+// kubernetesVersion answers /version with the version of the Kubernetes API and the build of this program. The library knows only
+// the version that the linker sets.
 type kubernetesVersion struct {
 	basecompatibility.EffectiveVersion
 }

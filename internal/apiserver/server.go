@@ -18,7 +18,7 @@ import (
 )
 
 const (
-	// drainTimeout bounds how long a server that was told to stop waits for requests under way.
+	// drainTimeout bounds how long a server that stops waits for requests under way.
 	drainTimeout = 3 * time.Second
 	// closeTimeout bounds the flush of the audit log and the closing of connections to etcd after the drain.
 	closeTimeout = 2 * time.Second

@@ -18,7 +18,7 @@ func longRunning(sessions []string) request.LongRunningRequestCheck {
 	return genericfilters.BasicLongRunningRequestCheck(sets.NewString("watch"), sets.NewString(sessions...))
 }
 
-// stopSignal is closed when the server is told to stop.
+// stopSignal is closed when the server begins to stop.
 type stopSignal chan struct{}
 
 // ShuttingDown implements request.ServerShutdownSignal.

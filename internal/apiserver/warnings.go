@@ -10,7 +10,7 @@ import (
 )
 
 const (
-	// Clients bound the size of headers, and more warnings than these are of no use.
+	// These bound the warnings of one answer, because clients bound the size of headers.
 	maxWarningBytes = 4 << 10
 	maxWarnings     = 64
 

@@ -41,7 +41,7 @@ var extraGroup = sync.OnceValue(func() *regexp.Regexp {
 	return regexp.MustCompile(`\Asystem:bootstrappers:[a-z0-9:-]{0,255}[a-z0-9]\z`)
 })
 
-// ErrNotBootstrap reports that a Secret is not that of a bootstrap token.
+// ErrNotBootstrap reports that a Secret is not the Secret of a bootstrap token.
 var ErrNotBootstrap = errors.New("not a bootstrap token's secret")
 
 // Entry describes a token. It contains the hash of the secret part.
@@ -99,7 +99,7 @@ func mismatch(s *corev1.Secret, id string) error {
 	return nil
 }
 
-// longAgo is the expiration of a token whose own cannot be parsed.
+// longAgo is the expiration of a token whose expiration cannot be parsed.
 var longAgo = time.Unix(0, 0)
 
 func expires(text string) (time.Time, error) {
@@ -139,8 +139,8 @@ func CheckGroup(group string) error {
 // known are the keys of a token's Secret that have a meaning.
 var known = []string{keyID, keySecret, keyExpiration, keyAuthentication, keySigning, keyGroups, keyDescription}
 
-// Faults returns, for a Secret of type bootstrap.kubernetes.io/token, the reasons why its token authenticates nobody, and the
-// values that have no effect. The texts do not quote the values.
+// Faults returns, for a Secret of type bootstrap.kubernetes.io/token, the reasons why its token is not accepted, and the values
+// that have no effect. The texts do not quote the values.
 func Faults(s *corev1.Secret, now time.Time) []string {
 	if s.Type != corev1.SecretTypeBootstrapToken {
 		return nil

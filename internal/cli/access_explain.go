@@ -99,7 +99,7 @@ func (o *explainOptions) run(ctx context.Context) error {
 	return err
 }
 
-// applyDecision replaces the result of the policy by the cluster's own decision: other authorizers may decide too, and the
+// applyDecision replaces the result of the policy with the cluster's own decision: other authorizers may decide too, and the
 // policy may have been read in part only. Without a decision, and without the whole policy, the answer is unknown.
 func (l *loadedPolicy) applyDecision(ctx context.Context, e *access.Explanation) {
 	status, decided := l.server.decide(ctx, e)

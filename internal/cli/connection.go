@@ -38,8 +38,8 @@ func noServer(notFound error) error {
 	return fmt.Errorf("%w: %w", errNoServer, notFound)
 }
 
-// connection selects a server and a user, as lanyard kubectl does: from the kubeconfig that is named, else from that of the
-// authority that runs on this machine, else from the user's own kubeconfig.
+// connection selects a server and a user, as lanyard kubectl does: from the kubeconfig that a flag names, else from the
+// kubeconfig of the authority that runs on this machine, else from the user's own kubeconfig.
 type connection struct {
 	kubeconfig string
 	context    string
@@ -53,7 +53,8 @@ func (c *connection) addFlags(f *pflag.FlagSet) {
 // named reports whether a flag selects the server.
 func (c *connection) named() bool { return c.kubeconfig != "" || c.context != "" }
 
-// config reads the kubeconfig. Warnings of the server go to messages. namespace is that of the kubeconfig's context, or "default".
+// config reads the kubeconfig. Warnings of the server go to messages. namespace is the namespace of the kubeconfig's context, or
+// "default".
 func (c *connection) config(messages io.Writer) (config *rest.Config, namespace string, err error) {
 	rules := clientcmd.NewDefaultClientConfigLoadingRules()
 	rules.ExplicitPath, err = c.file()
@@ -102,8 +103,8 @@ func loadCA(config *rest.Config) ([]byte, error) {
 	return ca, nil
 }
 
-// file returns the kubeconfig that is named, or that of the authority on this machine. An empty path means that kubectl's rules
-// select the kubeconfig; the error is datadir.ErrNoneRunning then if no authority was found.
+// file returns the kubeconfig that a flag names, or the kubeconfig of the authority on this machine. An empty path means that
+// kubectl's rules select the kubeconfig; the error is datadir.ErrNoneRunning then if no authority was found.
 func (c *connection) file() (string, error) {
 	if c.kubeconfig != "" || os.Getenv(kubeconfigEnv) != "" {
 		return c.kubeconfig, nil

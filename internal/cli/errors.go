@@ -141,7 +141,7 @@ func nearest(typed string, names []string) string {
 	return found
 }
 
-// maxDistance returns the number of changed letters up to which two names count as similar.
+// maxDistance returns the number of changed letters up to which two names are similar.
 func maxDistance(a, b string) int {
 	switch n := min(len(a), len(b)); {
 	case n < 3:

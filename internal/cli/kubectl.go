@@ -229,7 +229,7 @@ func (o *kubectlVersionOptions) serverVersion() (*apiversion.Info, error) {
 	return client.ServerVersion()
 }
 
-// clientVersion returns the version that the linker set, else that of the Kubernetes libraries in this program.
+// clientVersion returns the version that the linker set, else the version of the Kubernetes libraries in this program.
 func clientVersion() apiversion.Info {
 	info := baseversion.Get()
 	if !strings.HasPrefix(info.GitVersion, "v0.0.0") {

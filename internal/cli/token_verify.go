@@ -191,7 +191,7 @@ func readJWKS(path string) (*signingkey.Set, error) {
 	return keys, nil
 }
 
-// readRoots returns the certificates in a file. Without a file it returns nil, which means those of the system.
+// readRoots returns the certificates in a file. Without a file it returns nil, which selects the certificates of the system.
 func readRoots(path string) (*x509.CertPool, error) {
 	if path == "" {
 		return nil, nil

@@ -117,7 +117,7 @@ func (o *userKubeconfigOptions) validate() error {
 	return errors.Join(errs...)
 }
 
-// validateSubject refuses names that look different from what they are.
+// validateSubject refuses names with characters that a reader cannot see.
 func validateSubject(what, name string) error {
 	odd := func(r rune) bool { return !unicode.IsPrint(r) || r == unicode.ReplacementChar }
 	if name == "" || strings.TrimSpace(name) != name || strings.ContainsFunc(name, odd) {
@@ -246,8 +246,8 @@ func (o *userKubeconfigOptions) checkTarget(host string) error {
 		"choose another file, or remove it")
 }
 
-// checkCertificate compares the certificate with the request, and returns its expiration time. The kubeconfig must not contain the
-// certificate of someone else.
+// checkCertificate compares the certificate with the request, and returns its expiration time. The kubeconfig must not contain
+// the certificate of another user.
 func (o *userKubeconfigOptions) checkCertificate(keyPEM, chain []byte) (time.Time, error) {
 	pair, err := tls.X509KeyPair(chain, keyPEM)
 	if err != nil {

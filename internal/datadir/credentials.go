@@ -155,9 +155,9 @@ type NodeFiles struct {
 	ClientCA string
 }
 
-// EnsureNode creates the files of the node called name for the authority at url. The node is reached under its name and
-// under addresses. Files that fit are kept, as by EnsureCertificates, which must have been called. A directory has the files
-// of one node: those of another name are replaced, and so are certificates that are valid since before earliest, the time
+// EnsureNode creates the files of the node called name for the authority at url. The node is reached under its name and under
+// addresses. Files that fit are kept, as by EnsureCertificates, which must have been called. A directory has the files of one
+// node: files of a node with another name are replaced, and so are certificates that are valid since before earliest, the time
 // when the node was evicted.
 func (d *Dir) EnsureNode(name string, addresses []net.IP, url string, earliest time.Time, c clock.PassiveClock) (NodeFiles, error) {
 	now, files := c.Now(), NodeFiles{

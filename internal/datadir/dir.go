@@ -188,8 +188,8 @@ func exists(path string) (bool, error) {
 // ErrInUse reports that another process has locked the directory.
 var ErrInUse = errors.New("in use")
 
-// owner is the content of the lock file: the process that has the lock. It is only information for the user; the lock itself
-// counts.
+// owner is the content of the lock file: the process that has the lock. It is only information for the user: the lock alone
+// determines which process may use the directory.
 type owner struct {
 	PID int    `json:"pid"`
 	URL string `json:"url,omitempty"`

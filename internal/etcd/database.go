@@ -82,8 +82,8 @@ func readMetas(file io.ReaderAt) (newest meta, found bool) {
 	return newest, found
 }
 
-// metaOffsets returns the offsets of both records. The page size in the first record gives the offset of the second one. If
-// the first record is damaged, the page size of this machine does.
+// metaOffsets returns the offsets of both records. The page size in the first record gives the offset of the second one. If the
+// first record is damaged, the page size of this machine is used.
 func metaOffsets(file io.ReaderAt) []int64 {
 	pageSize := int64(os.Getpagesize())
 	if first, ok := readMeta(file, headerSize); ok {

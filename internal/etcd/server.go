@@ -103,8 +103,8 @@ func lock(path string) (*files.Lock, error) {
 	return locked, err
 }
 
-// launch starts the member in a goroutine of its own. If etcd gives up while it reads its files, that goroutine is blocked
-// for ever, and not the caller's.
+// launch starts the member in a goroutine of its own. If etcd gives up while it reads its files, that goroutine is blocked for
+// ever, and the caller is not.
 func (s *Server) launch(ctx context.Context) error {
 	type result struct {
 		member *embed.Etcd

@@ -44,8 +44,8 @@ func (e *tooLarge) Error() string {
 
 func (e *tooLarge) Unwrap() error { return ErrTooLarge }
 
-// Read returns the content of a file of at most limit bytes. Every error names the file. The limit also holds for pipes,
-// devices and /proc, whose size is unknown before they are read. Opening a named pipe waits for its writer.
+// Read returns the content of a file of at most limit bytes. Every error names the file. The limit also applies to pipes, devices
+// and /proc, whose size is unknown before they are read. Opening a named pipe waits for its writer.
 func Read(path string, limit int64) ([]byte, error) {
 	f, err := os.Open(path)
 	if err != nil {
@@ -55,7 +55,7 @@ func Read(path string, limit int64) ([]byte, error) {
 	return ReadAll(f, path, limit)
 }
 
-// ReadAll returns what r holds, at most limit bytes. Errors call it name.
+// ReadAll returns the content of r, which may have at most limit bytes. Errors contain name.
 func ReadAll(r io.Reader, name string, limit int64) ([]byte, error) {
 	data, err := io.ReadAll(io.LimitReader(r, limit+1))
 	if int64(len(data)) > limit {

@@ -1,5 +1,5 @@
-// Package hint gives an error the next step of the person who reads it, such as the command to run. The command line
-// prints that step on a line of its own, below the error.
+// Package hint adds to an error what its reader can do next, such as the command to run. The command line prints that step on a
+// line of its own, below the error.
 //
 // It is a package of its own, although it is short, because the packages below the command line all use it.
 package hint

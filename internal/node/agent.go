@@ -189,8 +189,8 @@ func (e *endpoint) ips() []string {
 
 func (e *endpoint) port() int32 { return int32(e.listener.Addr().(*net.TCPAddr).Port) }
 
-// dialRuntime returns the container runtime, which need not answer yet: a runtime that does not answer is reported in the
-// Node's conditions, and does not end the agent. memory is the machine's, in bytes.
+// dialRuntime returns the container runtime, which need not answer yet: a runtime that does not answer is reported in the Node's
+// conditions, and does not end the agent. memory is the memory of the machine, in bytes.
 func dialRuntime(ctx context.Context, o *Options, agentID string, memory int64) (*cri.Runtime, error) {
 	runtime, err := cri.Dial(ctx, cri.Config{
 		Endpoint: o.RuntimeEndpoint, AgentID: agentID, LogDir: filepath.Join(o.RootDir, "logs"), CgroupDriver: o.CgroupDriver, Memory: memory,

@@ -28,7 +28,7 @@ const (
 // Authority is a CA that signs serving and client certificates.
 type Authority struct {
 	pair *Pair
-	// earliest is the earliest start of the validity of a certificate; zero means that of backdate.
+	// earliest is the earliest start of the validity of a certificate; zero means backdate before now.
 	earliest time.Time
 }
 

@@ -10,7 +10,7 @@ import (
 	"time"
 )
 
-// Signer is a CA that signs certificate requests. Unlike that of an Authority, its key may be of any type that TLS supports.
+// Signer is a CA that signs certificate requests. Unlike the key of an Authority, its key may be of any type that TLS supports.
 type Signer struct {
 	cert *x509.Certificate
 	key  crypto.Signer
@@ -23,7 +23,7 @@ type Terms struct {
 	Life        time.Duration
 	KeyUsage    x509.KeyUsage
 	ExtKeyUsage []x509.ExtKeyUsage
-	// NotBefore is the earliest start of validity; zero means that of backdate.
+	// NotBefore is the earliest start of validity; zero means backdate before now.
 	NotBefore time.Time
 }
 

@@ -55,9 +55,9 @@ func ParseLease(text string) (time.Time, error) {
 	return until, nil
 }
 
-// LeaseEnd returns when the lease of a process's pod ends. seen is when the current value of the annotation was first seen:
-// a lease ends at most MaxLease after that, so that no value keeps a pod for ever. A value that cannot be parsed counts as
-// none.
+// LeaseEnd returns when the lease of a process's pod ends. seen is when the current value of the annotation was first seen: a
+// lease ends at most MaxLease after that, so that no value keeps a pod for ever. A value that cannot be parsed is treated as
+// missing.
 func LeaseEnd(pod metav1.Object, seen time.Time) time.Time {
 	text, ok := pod.GetAnnotations()[Lease]
 	if !ok {

@@ -5,8 +5,8 @@ import (
 	"sync"
 )
 
-// A consumer is what carries a field out: the import path of a package that reads the field, or one of the two constants below
-// for a field that no package reads.
+// A consumer implements a field. It is the import path of a package that reads the field, or one of the two constants below for a
+// field that no package reads.
 type consumer string
 
 const (
@@ -18,7 +18,7 @@ const (
 	nodeAffinity   consumer = "k8s.io/component-helpers/scheduling/corev1/nodeaffinity"
 	admission      consumer = "lanyard.dev/internal/apiserver/admission/serviceaccount"
 
-	// noEffect is the consumer of a field that the agent accepts because it has no effect here. The note says why.
+	// noEffect is the consumer of a field that the agent accepts because it has no effect here. The note gives the reason.
 	noEffect consumer = "no effect"
 	// notScheduled is the consumer of a field that restricts the choice of a node, and that Lanyard's scheduler does not
 	// consider. The authority warns of it.

@@ -17,8 +17,8 @@ import (
 // notSupported is why a field is refused that is not in the table.
 const notSupported = "not supported by the agent"
 
-// Unsupported returns an error for each field of the pod that a Lanyard node does not carry out. The agent must not run a pod
-// with such a field: it never ignores one. A field of a newer API is unsupported until it is declared.
+// Unsupported returns an error for each field of the pod that a Lanyard node does not implement. The agent must not run a pod
+// with such a field: it never ignores a field. A field of a newer API is unsupported until it is declared.
 func Unsupported(pod *corev1.Pod) field.ErrorList {
 	var errs field.ErrorList
 	walk(pod, func(path *field.Path, row *supported, value reflect.Value) {
@@ -53,7 +53,7 @@ func Warnings(pod *corev1.Pod) []string {
 	return all
 }
 
-// visit is called for a field that is set, with its row of the table, nil for none, and its value.
+// visit is called for a field that is set, with its row of the table and its value. The row is nil if the table has none.
 type visit func(path *field.Path, row *supported, value reflect.Value)
 
 // walk visits the fields of the pod's spec that are set: those of the table, and the topmost of those that are not in it.
@@ -111,7 +111,7 @@ func isUnset(v reflect.Value) bool {
 	return v.IsZero()
 }
 
-// check returns the errors of a field that is set; a nil row is that of a field that is not in the table.
+// check returns the errors of a field that is set; row is nil for a field that is not in the table.
 func (row *supported) check(path *field.Path, v reflect.Value) field.ErrorList {
 	switch {
 	case row == nil:

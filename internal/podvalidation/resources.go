@@ -103,7 +103,7 @@ func (c *checker) containerResourceName(name corev1.ResourceName, p *field.Path)
 	}
 }
 
-// isStandardResource reports whether the name is that of a resource of containers or of quotas.
+// isStandardResource reports whether the name belongs to a resource of containers or of quotas.
 func isStandardResource(name corev1.ResourceName) bool {
 	switch name {
 	case corev1.ResourceCPU, corev1.ResourceMemory, corev1.ResourceEphemeralStorage, corev1.ResourceStorage,

@@ -41,8 +41,8 @@ func ValidateUpdate(updated, old *corev1.Pod) field.ErrorList {
 	return c.list
 }
 
-// fixedAnnotation returns a name for the kind of an annotation that must not change after the pod was created, or "" for
-// any other annotation. Such annotations say where the pod comes from, how it is confined, or which command is run in it.
+// fixedAnnotation returns a name for the kind of an annotation that must not change after the pod was created, or "" for any
+// other annotation. Such annotations record where the pod comes from, how it is confined, or which command is run in it.
 func fixedAnnotation(key string) string {
 	switch {
 	case strings.HasPrefix(key, corev1.DeprecatedAppArmorBetaContainerAnnotationKeyPrefix):

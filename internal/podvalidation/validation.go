@@ -47,7 +47,7 @@ func newChecker(pod *corev1.Pod) *checker {
 	return c
 }
 
-// object checks what must hold of a pod when it is created and after each update.
+// object checks the rules for a pod when it is created and after each update.
 func (c *checker) object() {
 	c.metadata(field.NewPath("metadata"))
 	c.spec(field.NewPath("spec"))

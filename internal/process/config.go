@@ -37,11 +37,11 @@ type Config struct {
 	// Probe checks whether the tokens are still accepted. Without it, tokens are replaced only when they are due for renewal.
 	Probe  Probe
 	Server Server
-	// Pod describes the Pod that stands for the command.
+	// Pod describes the Pod that represents the command.
 	Pod Spec
 	// Command is the program, which is looked up as a shell does, and its arguments.
 	Command []string
-	// Env is the caller's environment, from which that of the command is made.
+	// Env is the caller's environment, from which the environment of the command is made.
 	Env []string
 	// User is the user who runs the command.
 	User runas.User
@@ -58,7 +58,7 @@ type Config struct {
 	OnRenew    podannotation.Notice
 	// NoMount gives the command a private directory and a kubeconfig instead of a mounted volume.
 	NoMount bool
-	// Stdin, Stdout and Stderr are those of the command.
+	// Stdin, Stdout and Stderr are the standard streams of the command.
 	Stdin, Stdout, Stderr *os.File
 	// Messages receives the supervisor's messages for the user.
 	Messages io.Writer
@@ -121,7 +121,7 @@ type Error struct {
 	Err  error
 }
 
-// Exit codes for failures without an exit code of the command. They are those of env, nohup and timeout.
+// Exit codes for failures without an exit code of the command. They are the same as for env, nohup and timeout.
 const (
 	ExitFailed        = 125
 	ExitNotExecutable = 126

@@ -1,5 +1,5 @@
-// Package process implements lanyard exec: it runs a command with the identity of a service account, as a pod's container has
-// it. It creates a Pod that stands for the command, requests tokens bound to that Pod, gives the command the files of a service
+// Package process implements lanyard exec: it runs a command with the identity of a service account, as a pod's container has it.
+// It creates a Pod that represents the command, requests tokens bound to that Pod, gives the command the files of a service
 // account where in-cluster clients look for them, renews the tokens and the Pod's lease, and deletes the Pod when the command
 // ends, so that the tokens are refused from then on.
 //

@@ -27,7 +27,7 @@ const (
 
 	// directoryAttempts bounds how often another supervisor may remove a new directory, which looks abandoned until it is locked.
 	directoryAttempts = 10
-	// unlockedAge is the age from which a directory without a lock counts as abandoned.
+	// unlockedAge is the age from which a directory without a lock is treated as abandoned.
 	unlockedAge = 10 * time.Minute
 )
 

@@ -31,7 +31,7 @@ const (
 	maxBase = 57
 )
 
-// baseName derives the name of a Pod and its container from that of a command.
+// baseName derives the name of a Pod and its container from the name of a command.
 func baseName(command string) string {
 	replace := func(r rune) rune {
 		switch {

@@ -22,8 +22,8 @@ import (
 // Server is the API server as clients inside the command see it.
 type Server struct {
 	URL *url.URL
-	// CA holds the certificates in PEM that the server's certificate is verified with. If it is empty, clients use those of the
-	// machine.
+	// CA holds the certificates in PEM that the server's certificate is verified with. If it is empty, clients use the
+	// certificates of the machine.
 	CA []byte
 	// Name is the name in the server's certificate if it differs from the host of URL.
 	Name string
@@ -85,7 +85,7 @@ const (
 	rootCAConfigMap = "kube-root-ca.crt"
 )
 
-// loadCA returns the CA that pods of the namespace get, or that of the kubeconfig if the caller may not read the former.
+// loadCA returns the CA that pods of the namespace get, or the CA of the kubeconfig if the caller may not read the former.
 func (s Server) loadCA(ctx context.Context, client kubernetes.Interface, namespace string) []byte {
 	published, err := client.CoreV1().ConfigMaps(namespace).Get(ctx, rootCAConfigMap, metav1.GetOptions{})
 	if err == nil && published.Data[caFile] != "" {

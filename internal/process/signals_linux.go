@@ -93,7 +93,7 @@ type termination struct {
 	grace  time.Duration
 }
 
-// terminate requests the end of the command. Only the first request counts.
+// terminate requests the end of the command. Only the first request has an effect.
 func (s *supervisor) terminate(t termination) {
 	select {
 	case s.terminations <- t:

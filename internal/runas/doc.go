@@ -1,8 +1,8 @@
-// Package runas starts a program as another user of the machine. Nothing that belongs to the caller, who is usually root,
-// crosses to that user unless the caller asks for it.
+// Package runas starts a program as another user of the machine. The program gets nothing that belongs to the caller, who is
+// usually root, unless the caller requests it.
 //
-// The program starts as after a login: with the user's groups, home directory and shell, and a new environment. The following
-// stays behind:
+// The program starts as after a login: with the user's groups, home directory and shell, and a new environment. The program does
+// not get:
 //
 //   - environment variables, except those to preserve (User.Environment);
 //   - open descriptors, except standard input, output and error and those to keep (Isolation);
@@ -11,8 +11,8 @@
 //   - the working directory, unless the user can reach it by its path;
 //   - the effect of set-user-ID programs and file capabilities, unless the caller allows it.
 //
-// What a caller may choose for any program crosses: the files that are standard input, output and error, resource limits,
-// scheduling, the control group and ignored signals.
+// The program inherits what a caller may choose for any program: the files that are standard input, output and error, resource
+// limits, scheduling, the control group and ignored signals.
 //
 // The package knows nothing of service accounts. The tests that attack it are in package process, because they need a caller that
 // supervises the program.

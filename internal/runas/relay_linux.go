@@ -16,8 +16,8 @@ import (
 )
 
 const (
-	// After the command has ended, a process that it left behind may still hold its terminal. The output counts as complete when
-	// the terminal has been silent for outputSilence. outputTail bounds all these waits together.
+	// After the command has ended, a process that it left behind may still hold its terminal. The output is treated as complete
+	// when the terminal has been silent for outputSilence. outputTail bounds all these waits together.
 	outputSilence = 50 * time.Millisecond
 	outputTail    = time.Second
 	// writeLimit bounds one write to the caller's terminal after the command has ended. It allows for a full kernel buffer on a
@@ -37,7 +37,7 @@ const (
 // Relay gives a command of another user a pseudo terminal of its own, and copies input and output between that and the caller's
 // terminal. A command that had the caller's terminal itself could read what the caller types, and could type for the caller.
 //
-// A nil Relay is valid: it stands for a command without a terminal. The methods may be called from several goroutines.
+// A nil Relay is valid: it is the Relay of a command without a terminal. The methods may be called from several goroutines.
 type Relay struct {
 	// master is the supervisor's side of the pseudo terminal, slave the command's.
 	master, slave *os.File

@@ -19,7 +19,7 @@ import (
 // Algorithm is a JWS signature algorithm name (RFC 7518 section 3.1).
 type Algorithm string
 
-// The supported algorithms. Each key has one: an EC key that of its curve, an RSA key RS256.
+// The supported algorithms. A key has one algorithm: the curve of an EC key determines it, and an RSA key has RS256.
 const (
 	ES256 Algorithm = "ES256"
 	ES384 Algorithm = "ES384"

@@ -17,7 +17,7 @@ type Set struct {
 	signer *PrivateKey
 	keys   []PublicKey
 	byID   map[string][]PublicKey
-	// thumbprints are those of all keys. Unlike IDs they are unique: another issuer may give two keys one name.
+	// thumbprints has the thumbprint of every key. Unlike IDs they are unique: another issuer may give two keys one name.
 	thumbprints map[string]struct{}
 	jwks        []byte
 }
@@ -75,7 +75,7 @@ func (s *Set) Current() *Set { return s }
 // Signer returns the key that signs, or nil.
 func (s *Set) Signer() *PrivateKey { return s.signer }
 
-// Keys returns the accepted keys, that of the signer first.
+// Keys returns the accepted keys, the key of the signer first.
 func (s *Set) Keys() []PublicKey { return slices.Clone(s.keys) }
 
 // Find returns the keys that may have signed a token with this kid: all keys if kid is empty, else the keys with this ID

@@ -1,8 +1,8 @@
-// Package spelling measures how far apart two words are. What is near enough is for its callers to say.
+// Package spelling measures how far apart two words are. Its callers decide which words are similar.
 package spelling
 
-// Distance is the number of letters to insert, remove or replace on the way from a to b, where two neighbours that change
-// places count once. It takes time and memory by the product of both lengths.
+// Distance returns how many letters must be inserted, removed, replaced or swapped with their neighbour to change a into b. Time
+// and memory are proportional to the product of the lengths.
 func Distance(a, b string) int {
 	rows := make([][]int, len(a)+1)
 	for i := range rows {

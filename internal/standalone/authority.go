@@ -47,7 +47,7 @@ type Config struct {
 	AdmissionConfig string
 	// AuditLogMode is one of auditlog.Modes; empty means auditlog.Blocking.
 	AuditLogMode string
-	// clock decides which certificates are due. nil means the real clock.
+	// clock determines which certificates are due. nil means the real clock.
 	clock clock.Clock
 	// Issuers are the issuers of tokens. The first one issues tokens, and the tokens of all are accepted. If there are none, they
 	// are the URL of the authority and apiserver.DefaultIssuer.

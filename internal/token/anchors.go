@@ -15,7 +15,7 @@ type Anchor struct {
 	UID string
 	// DeletionTimestamp is zero unless the object is being deleted.
 	DeletionTimestamp time.Time
-	// ServiceAccountName and NodeName are those of a pod's spec. NodeName is empty until the pod is scheduled.
+	// ServiceAccountName and NodeName are fields of a pod's spec. NodeName is empty until the pod is scheduled.
 	ServiceAccountName, NodeName string
 }
 

@@ -160,7 +160,7 @@ type Identity struct {
 	// system:authenticated. An append to Groups does not change the shared array.
 	Groups []string
 	Extra  map[string][]string
-	// Audiences are those of the token that the caller requested.
+	// Audiences are the audiences of the token that the caller requested.
 	Audiences []string
 	Claims    *Claims
 	ExpiresAt time.Time

@@ -8,7 +8,7 @@
 //   - A token is refused from its exp on. There is no leeway of a minute.
 //   - The claims exp, aud and kubernetes.io are required, so legacy tokens from Secrets are refused.
 //   - Headers with crit, duplicate members, and base64 that is not canonical are refused.
-//   - A pod's token is refused if the pod runs as another account, or on another node, than the token says.
+//   - A pod's token is refused if the pod runs as another account, or on another node, than the claims of the token state.
 //
 // As in Kubernetes, nbf and iat may be up to a minute in the future.
 //

@@ -98,9 +98,9 @@ type Expected struct {
 	Clock     clock.PassiveClock
 }
 
-// VerifyOffline verifies what an issuer's public keys suffice for: signature, issuer, times and audience. It does not know
-// whether the account and the bound objects still exist. It accepts tokens of any OpenID issuer. If there are claims about
-// a service account, they must agree with the subject.
+// VerifyOffline verifies what can be verified with an issuer's public keys alone: signature, issuer, times and audience. It does
+// not know whether the account and the bound objects still exist. It accepts tokens of any OpenID issuer. If there are claims
+// about a service account, they must agree with the subject.
 func VerifyOffline(token string, keys *signingkey.Set, want Expected) (*Claims, error) {
 	claims, err := verifyOffline(token, keys, want)
 	if !errors.Is(err, ErrNotJWT) {

@@ -96,8 +96,8 @@ func (c compact) parseHeader() (header, error) {
 	return h, nil
 }
 
-// verifySignature returns the key that signed the token. A key is used only for its own algorithm, whatever the header
-// says, so neither the algorithm none nor an HMAC over a public key is accepted.
+// verifySignature returns the key that signed the token. A key is used only for its own algorithm, whatever the header contains,
+// so neither the algorithm none nor an HMAC over a public key is accepted.
 func (c compact) verifySignature(keys *signingkey.Set) (signingkey.PublicKey, error) {
 	h, err := c.parseHeader()
 	if err != nil {
@@ -135,8 +135,8 @@ func tryKeys(keys []signingkey.PublicKey, h header, signed, signature []byte) (s
 // MaxSize is the limit for a token, in bytes. A token with 100 audiences and long names has less than 8 KiB.
 const MaxSize = 16 << 10
 
-// Reasons why a token is refused. The texts may be shown to the client and logged. They are those of Kubernetes if it has
-// one for the case. Errors may add detail to a sentinel, so compare with errors.Is.
+// Reasons why a token is refused. The texts may be shown to the client and logged. They are Kubernetes' own texts where
+// Kubernetes has one. Errors may add detail to a sentinel, so compare with errors.Is.
 var (
 	// ErrNotJWT: the text has no readable issuer. It may be another kind of bearer token.
 	ErrNotJWT = errors.New("not a signed JSON web token in compact form")

@@ -34,7 +34,7 @@ type VerifierConfig struct {
 	Keys    signingkey.KeySource
 	Anchors Anchors
 	// Stored reads from storage itself; nil if Anchors knows of every write at once. If Anchors refuses a token, Stored is
-	// asked too, because another process may have created the object a moment ago, or created it again under its name.
+	// queried too, because another process may have created the object a moment ago, or created it again under its name.
 	Stored Anchors
 	Clock  clock.PassiveClock
 	// CacheSize is the number of tokens whose facts are kept; 0 means DefaultCacheSize.

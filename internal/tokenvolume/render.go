@@ -171,8 +171,8 @@ func (r *Renderer) value(pod *corev1.Pod, item *corev1.DownwardAPIVolumeFile) (s
 // apiDefaultMode is the mode of files in a volume without a defaultMode.
 const apiDefaultMode fs.FileMode = 0o644
 
-// commonUser returns the user that the pod's spec sets for all containers, or nil if they have different users or none. The
-// user of an image does not count, because a program may change it when it starts.
+// commonUser returns the user that the pod's spec sets for all containers, or nil if they have different users or none. The user
+// of an image is ignored, because a program may change it when it starts.
 func commonUser(pod *corev1.Pod) *int64 {
 	var common *int64
 	for _, c := range slices.Concat(pod.Spec.InitContainers, pod.Spec.Containers) {
@@ -283,7 +283,7 @@ func (s *fileSet) put(name string, data []byte, mode *int32) error {
 // putToken adds a token. If the pod's spec sets the user or the group of its containers, only that user or group can read the
 // file. Otherwise every user of the containers can, because an image may start as root and become another user. If the volume
 // sets a mode, the file has that mode, except that the pod's group can always read it. The API sets apiDefaultMode in a volume
-// without a mode, so apiDefaultMode counts as no mode.
+// without a mode, so apiDefaultMode is treated as no mode.
 func (s *fileSet) putToken(name, text string) error {
 	var mode *int32
 	if s.defaultMode == apiDefaultMode && (s.user != nil || s.group != nil) {

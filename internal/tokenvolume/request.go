@@ -72,8 +72,8 @@ type issuedToken struct {
 	traits
 }
 
-// parseAnswer reads the answer to a request that was sent at the given time. The token's lifetime is the answer's, but it
-// begins when the request was sent, so that the clocks of authority and machine need not agree.
+// parseAnswer reads the answer to a request that was sent at the given time. The token's lifetime is the lifetime in the answer,
+// but it begins when the request was sent, so that the clocks of authority and machine need not agree.
 func parseAnswer(answer *authenticationv1.TokenRequest, sent time.Time) (issuedToken, error) {
 	if answer.Status.Token == "" || len(answer.Status.Token) > token.MaxSize {
 		return issuedToken{}, errors.New("the authority's answer holds no token")

@@ -27,8 +27,8 @@ const (
 	// lastReviewRetry bounds the wait after a review without an answer. forbiddenRetry is the wait after the authority has
 	// forbidden this node to review tokens.
 	lastReviewRetry, forbiddenRetry = 15 * time.Second, 10 * time.Minute
-	// newTokenAge is the age up to which a token counts as new. If a new token that replaced a refused one is refused as well,
-	// another token is unlikely to help, and is requested after a wait of firstReplacementWait to lastReplacementWait.
+	// newTokenAge is the age up to which a token is treated as new. If a new token that replaced a refused one is refused as
+	// well, another token is unlikely to help, and is requested after a wait of firstReplacementWait to lastReplacementWait.
 	newTokenAge                               = time.Minute
 	firstReplacementWait, lastReplacementWait = 30 * time.Second, 30 * time.Minute
 )

@@ -35,7 +35,7 @@ type TokensConfig struct {
 	Review Review
 	// Account, where not nil, returns the UID of a service account, or "" if it is not known. It must not block.
 	Account func(namespace, name string) types.UID
-	// Clock is the real one if nil.
+	// Clock is the real clock if nil.
 	Clock clock.Clock
 	// Renewed, where not nil, is called for a pod whose token has been replaced before it expired. It must not block.
 	Renewed func(pod types.UID)

@@ -30,7 +30,7 @@ type Config struct {
 	Permissions Permissions
 	// Admits returns an error for the user of a certificate that is no longer valid: nodeaccess.Evictions.AdmitsUser.
 	Admits func(user string, groups, notBefore []string) error
-	// Audiences are those of the API server.
+	// Audiences are the audiences of the API server.
 	Audiences []string
 	// PodSecurity holds the Pod Security Standard of namespaces whose labels choose none.
 	PodSecurity *podsecurity.Configuration

@@ -93,8 +93,7 @@ type Options struct {
 type Stored interface {
 	// store returns the store of r. made holds the stores of the earlier entries.
 	store(r Resource, gr schema.GroupResource, in Inputs, made *Stores) (*registry.Store, error)
-	// decoding returns the types of the internal form of r, if they are not those of r, and what else a scheme
-	// registers.
+	// decoding returns the types of the internal form of r, if they differ from the types of r, and what else a scheme registers.
 	decoding() (internal []runtime.Object, add []func(*runtime.Scheme) error)
 	// labels returns the stored name of each field that a field selector on r may name.
 	labels(r Resource, all Tables) map[string]string
@@ -113,8 +112,8 @@ type Objects[T registry.Object] struct {
 	// TTL is how long a written object is kept; 0 keeps it until it is deleted.
 	TTL time.Duration
 	Row func(obj T, now time.Time) []any
-	// Fields returns the fields of an object that a field selector may name. The names are the same for every object.
-	// If Fields is nil, they are those of the metadata.
+	// Fields returns the fields of an object that a field selector may name. The names are the same for every object. If Fields
+	// is nil, they are the name and the namespace.
 	Fields func(T) fields.Set
 	// Indexed names the fields of Fields by which the watch cache finds objects without a scan.
 	Indexed []string
@@ -190,9 +189,9 @@ type SameObjects[T registry.Object] struct {
 	Of schema.GroupResource
 	// Strategy, if not nil, changes how objects are written through this resource.
 	Strategy func(*registry.Strategy[T])
-	// Internal and InternalList are the types of the stored objects, if they are not those of this resource.
+	// Internal and InternalList are the types of the stored objects, if they differ from the types of this resource.
 	Internal, InternalList runtime.Object
-	// Conversions are those between this resource's types and the internal ones.
+	// Conversions register the conversions between the types of this resource and the internal types.
 	Conversions []func(*runtime.Scheme) error
 	// Labels holds the stored name of each field that a selector may name, if the names differ.
 	Labels map[string]string

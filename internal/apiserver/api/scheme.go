@@ -14,10 +14,10 @@ import (
 
 // schemeVersion is what a scheme registers for one version of an API group.
 //
-// Every kind has one Go type, the versioned one of k8s.io/api. The library also requires an internal version of each
-// served kind; the same Go type is registered as that, so conversion between the two only changes the group and version
-// of the object. A kind that is a second wire form of another, as events.k8s.io Event is of core Event, has the type of
-// the other as its internal form, and is converted.
+// Every kind has one Go type, the versioned one of k8s.io/api. The library also requires an internal version of each served kind;
+// the same Go type is registered as that, so conversion between the two only changes the group and version of the object. A kind
+// can be a second form of another kind, as the Event of events.k8s.io is a second form of the core Event. Its internal form is
+// the type of the other kind, and its objects are converted.
 type schemeVersion struct {
 	schema.GroupVersion
 	// types are the Go types of the version's kinds.
@@ -64,7 +64,7 @@ func newPublishedScheme(versions []schemeVersion) *runtime.Scheme {
 	return s
 }
 
-// kindOf returns the name of a kind, which is that of its Go type.
+// kindOf returns the name of a kind, which is the name of its Go type.
 func kindOf(example runtime.Object) string { return reflect.TypeOf(example).Elem().Name() }
 
 // defaultWith registers the defaults of one kind.

@@ -34,7 +34,7 @@ type Backends struct {
 	Nodes       podsession.Nodes
 	Authorizer  authorizer.UnconditionalAuthorizer
 	Rules       authorizer.RuleResolver
-	// Tokens authenticates the tokens in reviews. Audiences are those of a review that names none.
+	// Tokens authenticates the tokens in reviews. Audiences are used for a review that names no audience.
 	Tokens    authenticator.Token
 	Audiences authenticator.Audiences
 	// Issuing issues tokens.

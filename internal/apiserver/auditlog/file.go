@@ -39,9 +39,9 @@ type nopCloser struct{ io.Writer }
 
 func (nopCloser) Close() error { return nil }
 
-// file is a rotating file that stays closed after Close, and that knows whether it can be written. The rotating writer by
-// itself opens the file again for a late event, of a request that outlasted the shutdown. By then the directory may
-// belong to another authority, or be gone.
+// file is a rotating file that stays closed after Close, and that knows whether it can be written. Without this, the rotating
+// writer would open the file again for the event of a request that outlasts the shutdown. By then the directory may belong to
+// another authority, or be gone.
 type file struct {
 	mu     sync.Mutex
 	out    io.WriteCloser

@@ -26,9 +26,9 @@ var (
 	errUnknownToken  = errors.New("no authenticator recognizes the bearer token")
 )
 
-// bearerToken returns the bearer token of a request, or "" if there is none. The token is in the Authorization header or, if
-// the request has none and is for a WebSocket, in a subprotocol. An error means that a credential is present and cannot be
-// read: such a request must not be taken for one without a credential.
+// bearerToken returns the bearer token of a request, or "" if there is none. The token is in the Authorization header or, if the
+// request has none and is for a WebSocket, in a subprotocol. An error means that a credential is present and cannot be read: such
+// a request must not be treated as one without a credential.
 func bearerToken(r *http.Request) (string, error) {
 	if values := r.Header[authorizationHeader]; len(values) > 0 {
 		return authorizationToken(values)

@@ -35,9 +35,9 @@ const (
 	tokensKept = 8192
 )
 
-// Guard limits, for each source address, what refused credentials cost: verifications of forged tokens, and lines in the log.
-// A token that was valid before is always verified, so an attacker does not stop clients at the same address. Such a client may
-// have to present a new token again: ErrThrottled does not refuse the token.
+// Guard limits, for each source address, what refused credentials cost: verifications of forged tokens, and lines in the log. A
+// token that was valid before is always verified, so an attacker does not stop clients at the same address. The first request
+// with a new token may get ErrThrottled, which does not refuse the token; the client tries again.
 type Guard struct {
 	clock clock.PassiveClock
 	warn  func(line string)

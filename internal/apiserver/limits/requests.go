@@ -31,7 +31,7 @@ type RequestConfig struct {
 	// Reads and Writes are how many requests of each kind are served at the same time. Streams is how many requests are
 	// served that last as long as the caller wants: watches and sessions with containers.
 	Reads, Writes, Streams int
-	// BodyBytes is the total size of the bodies of the requests in flight. Bodies up to SmallBody do not count.
+	// BodyBytes is the total size of the bodies of the requests in flight. It does not include bodies up to SmallBody.
 	BodyBytes int64
 	// MaxBodyBytes is the largest body of a request that stores the object in its body.
 	MaxBodyBytes int64
@@ -180,8 +180,8 @@ func bodyLimit(info *request.RequestInfo, stored int64) int64 {
 	return stored
 }
 
-// bodySize returns the size that a body counts with: 0 up to SmallBody, since the limit on places bounds these well enough,
-// and the largest size that is allowed if the length is unknown.
+// bodySize returns how many bytes of BodyBytes a body takes: 0 up to SmallBody, since the number of requests bounds the small
+// bodies well enough, and the largest size that is allowed if the length is unknown.
 func (l *RequestLimiter) bodySize(r *http.Request, info *request.RequestInfo) int64 {
 	size := r.ContentLength
 	if size < 0 {

@@ -19,8 +19,8 @@ import (
 	"k8s.io/klog/v2"
 )
 
-// timing says how members are probed. A member that hangs is used for at most timeout and interval: three seconds. If it
-// is the leader, it takes up to two more until the others have elected a new leader.
+// timing is how often and how long members are probed. A member that hangs is used for at most timeout and interval: three
+// seconds. If it is the leader, it takes up to two more until the others have elected a new leader.
 type timing struct {
 	// timeout is how long a member may take to respond, and interval the time from one probe to the next.
 	timeout, interval time.Duration

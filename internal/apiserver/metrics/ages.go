@@ -61,7 +61,7 @@ type KeyFile struct {
 }
 
 // WatchKeys adds the age of each key, by key id. The age of a key is the time since its file was written last. If several files
-// contain a key, the first one counts.
+// contain a key, the first one is used.
 func (m *Metrics) WatchKeys(files []KeyFile) {
 	m.addGauges("lanyard_service_account_key_age_seconds",
 		"Seconds since the file of a key that signs or verifies service account tokens was last written.",

@@ -16,7 +16,7 @@ const MaxLag = 10 * time.Second
 // ErrStale means that a feed has had no proof of freshness for MaxLag.
 var ErrStale = errors.New("storage watch has not progressed in time")
 
-// timing says how often a feed tries to prove that it is fresh, and when it gives a watch up.
+// timing is how often a feed tries to prove that it is fresh, and when it gives up a watch.
 type timing struct {
 	// interval is the pause between two attempts, and timeout what one attempt may take.
 	interval, timeout time.Duration
@@ -80,8 +80,8 @@ func (f *Feed) proveFreshness(ctx context.Context, opened time.Duration) error {
 	}
 }
 
-// requestProof sets a checkpoint at the current revision of the storage. If the watch is not there yet, it asks etcd to
-// send a bookmark. It does both, because etcd sends no bookmark to a watch that began at the current revision.
+// requestProof sets a checkpoint at the current revision of the storage. If the watch has not reached that revision, it asks etcd
+// to send a bookmark. It does both, because etcd sends no bookmark to a watch that began at the current revision.
 func (f *Feed) requestProof(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, f.timing.timeout)
 	defer cancel()

@@ -73,7 +73,7 @@ func Of(err error) *Error {
 	return nil
 }
 
-// IsHealthCheck reports whether a path that names no resource is that of a health check: /livez, /readyz or /healthz, or a
+// IsHealthCheck reports whether a path that names no resource is the path of a health check: /livez, /readyz or /healthz, or a
 // single check below one of them.
 func IsHealthCheck(path string) bool {
 	root, _, _ := strings.Cut(strings.TrimPrefix(path, "/"), "/")

@@ -35,7 +35,7 @@ type Kind[T Object] struct {
 	NewList func() runtime.Object
 
 	Strategy Strategy[T]
-	// Delete is the delete strategy if it is not Strategy: that of resources with graceful deletion.
+	// Delete is the strategy of deletion if it is not Strategy. Resources with graceful deletion set it.
 	Delete rest.RESTDeleteStrategy
 	// TTL returns how long an object is kept after it was written, in seconds. If TTL is nil, objects are kept until they
 	// are deleted.
@@ -222,8 +222,8 @@ const unreadableApply = "failed to create typed patch object"
 // tooLargeToSend is part of the gRPC client's error about a message above its own limit, which is higher than etcd's.
 const tooLargeToSend = "larger than max"
 
-// clientError returns an error of the client, with status 4xx, for an error that the library treats as one of the server.
-// The library would log what the client sent. It returns other errors unchanged.
+// clientError returns an error with status 4xx for an error that the client caused and that the library treats as an error of the
+// server. The library would log what the client sent. It returns other errors unchanged.
 func clientError(err error) error {
 	if err == nil || apierrors.ReasonForError(err) != "" {
 		return err

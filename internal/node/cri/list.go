@@ -175,8 +175,8 @@ func (r *Runtime) container(ctx context.Context, item *runtimeapi.Container) (Co
 	return found, nil
 }
 
-// settleTime is the time after which a runtime has heard of the kernel's out-of-memory killer. The runtime learns of it
-// separately from the end of the process, and until then reports an ordinary end.
+// settleTime is the time after which a runtime knows whether the kernel's out-of-memory killer ended a process. The runtime is
+// notified of this separately from the end of the process, and until then reports an ordinary end.
 const settleTime = 3 * time.Second
 
 // settled reports whether the runtime's report of a container's end is final.

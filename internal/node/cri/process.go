@@ -33,7 +33,7 @@ func parseInfo(verbose map[string]string) (info, error) {
 	return parsed, nil
 }
 
-// network returns the path of the network namespace: of the one that the sandbox joined, or of that of its process.
+// network returns the path of the network namespace that the sandbox joined, or else the path of its process's network namespace.
 func (i info) network() string {
 	for _, namespace := range i.RuntimeSpec.Linux.Namespaces {
 		if namespace.Type == "network" && namespace.Path != "" {
@@ -46,7 +46,7 @@ func (i info) network() string {
 	return ""
 }
 
-// NetworkNamespace returns the path of a sandbox's network namespace, or "" for that of the machine.
+// NetworkNamespace returns the path of a sandbox's network namespace, or "" for the network namespace of the machine.
 func (r *Runtime) NetworkNamespace(ctx context.Context, sandboxID string) (path string, err error) {
 	if _, err := r.requireOwnSandbox(ctx, sandboxID); err != nil {
 		return "", err
@@ -79,7 +79,7 @@ func (r *Runtime) Signal(ctx context.Context, containerID string, signal syscall
 		return fmt.Errorf("signal container %s: %w", containerID, err)
 	}
 	defer func() { _ = unix.Close(process) }()
-	// The PID may have been reused before the process was opened. If it is still that of the container, it was so then.
+	// The PID may have been reused before the process was opened. If it is the PID of the container now, it was so before too.
 	if again, err := r.firstProcess(ctx, containerID); err != nil || again != pid {
 		return fmt.Errorf("signal container %s: it has ended", containerID)
 	}

@@ -95,7 +95,7 @@ func (r *Runtime) sandboxConfig(ctx context.Context, pod *corev1.Pod, attempt ui
 	}, nil
 }
 
-// hostname returns spec.hostname, or the pod's name cut to the length of a host name. "" is the machine's.
+// hostname returns spec.hostname, or the pod's name cut to the length of a host name. "" means the host name of the machine.
 func hostname(pod *corev1.Pod) string {
 	if pod.Spec.HostNetwork {
 		return ""

@@ -55,7 +55,7 @@ type Container struct {
 	Reason, Message string
 }
 
-// ImageState says whether a container's image must be pulled.
+// ImageState is whether a container's image must be pulled.
 type ImageState int
 
 // The states of an image. With the pull policy Always, an image must be pulled even if it is present.
@@ -82,11 +82,11 @@ type ContainerSpec struct {
 type Mount struct {
 	HostPath, ContainerPath string
 	ReadOnly                bool
-	// Propagation is that of the pod's mount. nil is none.
+	// Propagation is the mount propagation of the pod's mount. nil means none.
 	Propagation *corev1.MountPropagationMode
 }
 
-// Status says whether the runtime can run pods.
+// Status is whether the runtime can run pods.
 type Status struct {
 	RuntimeReady, NetworkReady bool
 	// Message is the runtime's text about what is not ready.

@@ -100,8 +100,7 @@ func (r *reader) seek(ctx context.Context) error {
 	return err
 }
 
-// tail returns the offset at which the last count lines of the first size bytes begin. Text after the last newline does not
-// count as a line.
+// tail returns the offset at which the last count lines of the first size bytes begin. Text after the last newline is not a line.
 func tail(ctx context.Context, f io.ReaderAt, size, count int64) (int64, error) {
 	data := make([]byte, blockSize)
 	for right := size; right > 0; {

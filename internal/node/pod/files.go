@@ -185,8 +185,8 @@ const (
 	fallbackLogBytes = 2048
 )
 
-// terminationMessage returns the content of a run's termination log. If that is empty, the run has failed and its policy says
-// so, it returns the end of its log. The message is remembered, because it does not change any more.
+// terminationMessage returns the content of a run's termination log. If that is empty, the run has failed, and the container's
+// policy permits it, it returns the end of the run's log. The message is remembered, because it does not change any more.
 func (w *worker) terminationMessage(ctx context.Context, pod *corev1.Pod, c *corev1.Container, run *cri.Container) string {
 	if message, ok := w.messages[run.ID]; ok {
 		return message

@@ -36,7 +36,7 @@ func (p *Pods) register(registry compbasemetrics.KubeRegistry) {
 	})
 }
 
-// census counts pods and containers at each collection.
+// podCollector counts pods and containers at each collection.
 type podCollector struct {
 	compbasemetrics.BaseStableCollector
 	pods               *Pods

@@ -290,7 +290,7 @@ func (p *Pods) known() []types.UID {
 	return all
 }
 
-// Runtime is the container runtime. To stop or remove something that is stopped or removed already is no error.
+// Runtime is the container runtime. It is no error to stop or remove something that is stopped or removed already.
 type Runtime interface {
 	// Pods returns the sandboxes and containers of this agent, by pod.
 	Pods(ctx context.Context) ([]cri.Pod, error)

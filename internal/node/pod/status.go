@@ -233,7 +233,7 @@ func asType(t corev1.PodConditionType, c corev1.PodCondition) corev1.PodConditio
 	return c
 }
 
-// setCondition sets a condition. It keeps the time of the last transition if the condition's status is that of former.
+// setCondition sets a condition. It keeps the time of the last transition if the condition has the same status in former.
 func (s *situation) setCondition(status, former *corev1.PodStatus, c corev1.PodCondition) {
 	c.LastTransitionTime = metav1.NewTime(s.now)
 	if i := findCondition(former, c.Type); i >= 0 && former.Conditions[i].Status == c.Status {

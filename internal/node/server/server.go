@@ -179,8 +179,8 @@ func pathNames(r *http.Request) (namespace, pod, container string) {
 	return r.PathValue("namespace"), r.PathValue("pod"), r.PathValue("container")
 }
 
-// writeError answers a request with an error. The status is that of the error if it is an apierrors.APIStatus, and otherwise
-// 500.
+// writeError answers a request with an error. The status code is the code of the error if it is an apierrors.APIStatus, and
+// otherwise 500.
 func writeError(w http.ResponseWriter, err error) {
 	status := http.StatusInternalServerError
 	if known := apierrors.APIStatus(nil); errors.As(err, &known) && known.Status().Code != 0 {

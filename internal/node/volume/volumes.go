@@ -46,7 +46,7 @@ type Config struct {
 	Request tokenvolume.Request
 	// Review, where not nil, finds out whether the authority still accepts the tokens.
 	Review tokenvolume.Review
-	// Clock is the real one if nil.
+	// Clock is the real clock if nil.
 	Clock clock.WithTicker
 	// Allocatable are the node's resources. A container without a limit has these as its limits in the downward API.
 	Allocatable corev1.ResourceList

@@ -63,7 +63,7 @@ func changes(node string, a admission.Attributes) error {
 	return nil
 }
 
-// configSource returns the config map that the node reads its configuration from. With a choice, a node could read any
+// configSource returns the config map that the node reads its configuration from. A node that could choose it could read any
 // config map.
 func configSource(node *corev1.Node) *corev1.NodeConfigSource {
 	//lint:ignore SA1019 a deprecated field is still decoded, so it is still checked

@@ -30,10 +30,10 @@ type Config struct {
 	Node func(ctx context.Context, name string) (*corev1.Node, error)
 	// Authorizer decides whether a node may request tokens for audiences that its pods do not name.
 	Authorizer authorizer.UnconditionalAuthorizer
-	// Admits returns an error for the user of a certificate that is no longer valid: nodeaccess.Evictions.AdmitsUser.
-	// The plugin calls it although authentication did, since a body may arrive long after its sender was authenticated.
+	// Admits returns an error for the user of a certificate that is no longer valid: nodeaccess.Evictions.AdmitsUser. The plugin
+	// calls it again after authentication, since a body may arrive long after its sender was authenticated.
 	Admits func(user string, groups, notBefore []string) error
-	// Audiences are those of the API server. A token volume that names no audience has them.
+	// Audiences are the audiences of the API server. The token of a volume that names no audience has them.
 	Audiences []string
 }
 

@@ -92,7 +92,7 @@ func (p *Plugin) asks(pod *corev1.Pod, audience string) bool {
 	return false
 }
 
-// spelled replaces an empty audience by that of the API server, if it has only one.
+// spelled replaces an empty audience with the audience of the API server, if it has only one.
 func (p *Plugin) spelled(audience string) string {
 	if audience == "" && len(p.Audiences) == 1 {
 		return p.Audiences[0]

@@ -27,7 +27,7 @@ const noKeys = "oidc: verify token: failed to verify signature: fetching keys "
 type restricted struct {
 	oidc.AuthenticatorTokenWithHealthCheck
 	issuer string
-	// bareUsername and bareGroups are whether the name of the user, and those of groups, are values of claims.
+	// bareUsername is whether the name of the user is the value of a claim, and bareGroups whether the names of groups are.
 	bareUsername, bareGroups bool
 }
 

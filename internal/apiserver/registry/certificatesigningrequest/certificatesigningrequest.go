@@ -54,7 +54,7 @@ func NewStatus(store *registry.Store, c clock.PassiveClock) *registry.Subresourc
 	return registry.NewSubresource(store, status)
 }
 
-// prepare records the requester, whatever the body says, and removes every decision.
+// prepare records the caller as the requester, whatever the body contains, and removes every decision.
 func prepare(ctx context.Context, r *certificatesv1.CertificateSigningRequest) {
 	r.Spec.Username, r.Spec.UID, r.Spec.Groups, r.Spec.Extra = "", "", nil, nil
 	r.Status = certificatesv1.CertificateSigningRequestStatus{}

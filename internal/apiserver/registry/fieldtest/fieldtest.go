@@ -49,8 +49,8 @@ func Duplicate(path, detail string) Fault {
 	return Fault{Field: path, Type: field.ErrorTypeDuplicate, Detail: detail}
 }
 
-// Check fails the test unless each fault of got matches one of want, and each of want is matched. Equal faults of got count
-// once, as in the status that a client reads.
+// Check fails the test unless each fault of got matches one of want, and each of want is matched. Equal faults of got are treated
+// as one, as in the status that a client reads.
 func Check(t testing.TB, got field.ErrorList, want ...Fault) {
 	t.Helper()
 	met := make([]bool, len(want))

@@ -320,8 +320,7 @@ func validateResources(list corev1.ResourceList, path *field.Path) field.ErrorLi
 	return errs
 }
 
-// isCounted reports whether quantities of the resource must be whole numbers: those of objects, and of devices of other
-// vendors.
+// isCounted reports whether quantities of the resource must be whole numbers: numbers of objects, and devices of other vendors.
 func isCounted(name corev1.ResourceName) bool {
 	switch name {
 	case corev1.ResourcePods, corev1.ResourceQuotas, corev1.ResourceServices, corev1.ResourceReplicationControllers,

@@ -29,8 +29,8 @@ var (
 	_ rest.SubresourceObjectMetaPreserver = &BindingREST{}
 )
 
-// PreserveRequestObjectMetaSystemFieldsOnSubresourceCreate implements rest.SubresourceObjectMetaPreserver: metadata.uid is
-// that of the pod to bind.
+// PreserveRequestObjectMetaSystemFieldsOnSubresourceCreate implements rest.SubresourceObjectMetaPreserver: metadata.uid is the
+// UID of the pod to bind.
 func (*BindingREST) PreserveRequestObjectMetaSystemFieldsOnSubresourceCreate() bool { return true }
 
 // New implements rest.Storage.

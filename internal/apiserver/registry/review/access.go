@@ -210,9 +210,9 @@ func validateMetadata(meta metav1.ObjectMeta) field.ErrorList {
 	return field.ErrorList{field.Invalid(field.NewPath("metadata"), meta, "must be empty")}
 }
 
-// fieldRequirements returns the requirements of a field selector in a review, as those of a list request. The error says
-// that some requirements could not be read. The others are used: the answer is then about more objects than requested,
-// never about fewer.
+// fieldRequirements returns the requirements of a field selector in a review, as those of a list request. The error reports that
+// some requirements could not be read. The others are used: the answer is then about more objects than requested, never about
+// fewer.
 func fieldRequirements(a *authorizationv1.FieldSelectorAttributes) (fields.Requirements, error) {
 	if a == nil {
 		return nil, nil
@@ -310,7 +310,7 @@ func validateForm(raw string, requirements int, path *field.Path) field.ErrorLis
 	return nil
 }
 
-// validateRequirement accepts unknown operators. Such requirements are ignored, and the answer says so.
+// validateRequirement accepts unknown operators. Such requirements are ignored, and the answer reports this.
 func validateRequirement(key, operator string, values []string, path *field.Path) field.ErrorList {
 	var errs field.ErrorList
 	if key == "" {

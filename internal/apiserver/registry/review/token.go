@@ -33,8 +33,8 @@ func NewToken(tokens authenticator.Token, audiences authenticator.Audiences) *To
 // New implements rest.Creater.
 func (*TokenREST) New() runtime.Object { return &authenticationv1.TokenReview{} }
 
-// Create verifies the token in the spec. An invalid token is an answer, whose status.error says why. If the token cannot be
-// verified now, Create returns an error, because the client would take an answer for a refusal of the token.
+// Create verifies the token in the spec. For an invalid token, status.error is the reason. If the token cannot be verified now,
+// Create returns an error, because the client would take any answer as a refusal of the token.
 func (r *TokenREST) Create(ctx context.Context, obj runtime.Object, validate rest.ValidateObjectFunc, _ *metav1.CreateOptions) (runtime.Object, error) {
 	review, ok := obj.(*authenticationv1.TokenReview)
 	if !ok {

@@ -37,7 +37,7 @@ type TokenConfig struct {
 	Lifetimes token.LifetimePolicy
 	// Audiences are the audiences of the API server. A token gets them if its request names none.
 	Audiences []string
-	// Clock is used to tell whether the grace period of a pod is over. If it is nil, the real clock is used.
+	// Clock is used to find out whether the grace period of a pod is over. If it is nil, the real clock is used.
 	Clock clock.PassiveClock
 }
 
@@ -70,8 +70,8 @@ func (*TokenREST) GroupVersionKind(schema.GroupVersion) schema.GroupVersionKind 
 	return authenticationv1.SchemeGroupVersion.WithKind("TokenRequest")
 }
 
-// PreserveRequestObjectMetaSystemFieldsOnSubresourceCreate implements rest.SubresourceObjectMetaPreserver: metadata.uid is
-// that of the account.
+// PreserveRequestObjectMetaSystemFieldsOnSubresourceCreate implements rest.SubresourceObjectMetaPreserver: metadata.uid is the
+// UID of the account.
 func (*TokenREST) PreserveRequestObjectMetaSystemFieldsOnSubresourceCreate() bool { return true }
 
 // Create issues a token for the named account and sets the status of the request.
