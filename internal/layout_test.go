@@ -20,7 +20,7 @@ import (
 const module = "lanyard.dev"
 
 // rule forbids packages, or single files, to import packages. Paths of packages and files are relative to the module; imported
-// paths are whole. A path stands for itself and for all paths below it.
+// paths are whole. A path includes all paths below it.
 type rule struct {
 	packages  []string
 	forbidden []string
@@ -48,7 +48,7 @@ var rules = []rule{
 	{
 		packages:  domain,
 		forbidden: []string{"net/http", "k8s.io/client-go", "go.etcd.io", "k8s.io/apiserver"},
-		// Only direct imports are checked: the types of apimachinery import net/http, which cannot be helped.
+		// Only direct imports are checked, because the types of apimachinery import net/http.
 		reason: "domain packages know no transport and no storage",
 	},
 	{packages: domain, forbidden: aboveDomain, reason: "domain packages do not import their users"},
@@ -116,13 +116,13 @@ var rules = []rule{
 	},
 }
 
-// testPackages help tests, and are part of no program but the images of nodetest.
+// testPackages help tests. No program except the images of nodetest contains them.
 var testPackages = []string{
 	module + "/internal/apiserver/registry/fieldtest", module + "/internal/apiserver/registry/storagetest", module + "/internal/node/nodetest",
 	module + "/internal/rbac/rbactest", module + "/lanyardtest",
 }
 
-// exactly lists the rules about a single package, of which the packages below it are no part.
+// exactly lists the rules about a single package, which do not include the packages below it.
 var exactly = []rule{{
 	packages: []string{"internal/apiserver/registry"}, forbidden: []string{module + "/internal/apiserver"},
 	reason: "the assembly imports registries, and no registry imports the assembly",
@@ -353,7 +353,7 @@ func TestPackagesAreDocumented(t *testing.T) {
 	}
 }
 
-// TestSizes holds files and packages to sizes at which a reader keeps them in mind.
+// TestSizes limits files and packages to sizes that a reader can remember.
 func TestSizes(t *testing.T) {
 	t.Parallel()
 	packages := tree(t)

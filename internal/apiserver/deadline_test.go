@@ -135,7 +135,7 @@ func TestUnreadAnswersEnd(t *testing.T) {
 	}
 }
 
-// TestUnreadHijackedWatchesEnd: a watch over a WebSocket writes to the connection, not to the response writer.
+// TestUnreadHijackedWatchesEnd checks watches over a WebSocket, which write to the connection and not to the response writer.
 func TestUnreadHijackedWatchesEnd(t *testing.T) {
 	t.Parallel()
 	writers := map[string]func(net.Conn, *bufio.ReadWriter) io.Writer{
@@ -171,7 +171,7 @@ func TestUnreadHijackedWatchesEnd(t *testing.T) {
 	}
 }
 
-// TestUnreadRefusalsOfSessionsEnd: only a session that has begun has no deadline.
+// TestUnreadRefusalsOfSessionsEnd checks that only a session that has begun has no deadline.
 func TestUnreadRefusalsOfSessionsEnd(t *testing.T) {
 	t.Parallel()
 	server, ended := slowServer(t, func(w http.ResponseWriter, _ *http.Request) {
@@ -200,7 +200,7 @@ func TestBodiesThatDoNotArriveEnd(t *testing.T) {
 	}
 }
 
-// TestIdleStreamsLast: a watch or a session with little traffic lasts longer than the deadline of an answer, even on a
+// TestIdleStreamsLast checks that a watch or a session with little traffic lasts longer than the deadline of an answer, even on a
 // connection on which an earlier answer has set a deadline, and can be read to its end.
 func TestIdleStreamsLast(t *testing.T) {
 	t.Parallel()

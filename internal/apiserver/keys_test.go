@@ -10,7 +10,8 @@ import (
 	"lanyard.dev/internal/pki"
 )
 
-// TestPublicCAHoldsNoKey: the CA in ConfigMaps is read from a file that may also hold a private key.
+// TestPublicCAHoldsNoKey checks that no private key is published. The CA in ConfigMaps is read from a file that may also contain
+// one.
 func TestPublicCAHoldsNoKey(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()

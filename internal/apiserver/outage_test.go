@@ -95,9 +95,9 @@ func tokenOf(t *testing.T, admin *rest.Config, account string) string {
 	return request.Status.Token
 }
 
-// TestOutageIsNoDenial hangs the etcd of a replica, so that the replica does not know whether its view of tokens and
-// policy is still true. It must neither accept nor refuse a token, since clients throw away a token that is refused.
-func TestOutageIsNoDenial(t *testing.T) {
+// TestOutageDoesNotDeny makes the etcd of a replica hang, so that the replica does not know whether its tokens and policy are up
+// to date. It must neither accept nor refuse a token, because clients discard a token that is refused.
+func TestOutageDoesNotDeny(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
 	gate := storagetest.NewGate(t, s.etcd.Endpoint())

@@ -133,7 +133,7 @@ func (s *site) startBy(t *testing.T, change func(*apiserver.Options), newServer 
 	return r
 }
 
-// TestReplicas runs two replicas on one etcd. The one that writes acts on the change at once, the other when its watch
+// TestReplicas runs two replicas on one etcd. The replica that writes acts on the change at once, and the other when its watch
 // has delivered it.
 func TestReplicas(t *testing.T) {
 	t.Parallel()

@@ -8,8 +8,8 @@ import (
 	genericserver "k8s.io/apiserver/pkg/server"
 )
 
-// TestStopOfAServerThatHangs: the library waits for requests under way without a limit, and these may wait for an etcd
-// that hangs.
+// TestStopOfAServerThatHangs stops a server while a request waits for an etcd that hangs. The library alone would wait for such
+// requests without a limit.
 func TestStopOfAServerThatHangs(t *testing.T) {
 	t.Parallel()
 	s := &Server{}

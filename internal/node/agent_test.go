@@ -24,7 +24,7 @@ import (
 )
 
 // TestNodeWithoutRuntime starts an agent whose runtime cannot be reached: the node is registered, and its Ready condition
-// says why it runs no pods.
+// contains the reason why it runs no pods.
 func TestNodeWithoutRuntime(t *testing.T) {
 	t.Parallel()
 	if os.Geteuid() != 0 {
@@ -185,8 +185,8 @@ func kubeconfigFor(t *testing.T, authority *lanyardtest.Authority, address strin
 	return file
 }
 
-// TestSecondAgentOfOneName starts a second agent of the same node name: it ends with an error that says what to do, and the
-// first agent goes on. When the first agent is started again after its own end, it registers at once.
+// TestSecondAgentOfOneName starts a second agent of the same node name: it ends with an error that contains what to do, and the
+// first agent continues. When the first agent is started again after its own end, it registers at once.
 func TestSecondAgentOfOneName(t *testing.T) {
 	t.Parallel()
 	if os.Geteuid() != 0 {

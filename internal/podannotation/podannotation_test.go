@@ -64,7 +64,7 @@ func FuzzParseLease(f *testing.F) {
 		}
 		again, err := podannotation.ParseLease(podannotation.FormatLease(until))
 		if year := until.UTC().Year(); year < 0 || year > 9999 {
-			return // an offset took it where the format has no room
+			return // an offset leads to a year that the format cannot express
 		}
 		if lost := until.Sub(again); err != nil || lost < 0 || lost >= time.Second {
 			t.Errorf("%q: read as %v, written and read again as %v, %v", text, until, again, err)

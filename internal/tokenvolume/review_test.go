@@ -153,9 +153,9 @@ func TestARevokedTokenIsReplaced(t *testing.T) {
 	})
 }
 
-// TestATokenOfTheFormerAccountThatArrivesLate has the answer to a request arrive after the account has been deleted and
+// TestALateTokenOfTheFormerAccount has the answer to a request arrive after the account has been deleted and
 // created again.
-func TestATokenOfTheFormerAccountThatArrivesLate(t *testing.T) {
+func TestALateTokenOfTheFormerAccount(t *testing.T) {
 	simulate(t, func(t *testing.T) {
 		source := projection("", 3600)
 		h := newFakeNode(t, 1, source) // its token has just been reviewed

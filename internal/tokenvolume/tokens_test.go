@@ -27,7 +27,7 @@ import (
 // authority answers token requests as a real authority does. Its clock may be wrong.
 type authority struct {
 	mu sync.Mutex
-	// asked are the times of the requests.
+	// asked has the times of the requests.
 	asked []time.Time
 	specs []authenticationv1.TokenRequestSpec
 	// failure, where not nil, is the answer to every request.
@@ -35,8 +35,8 @@ type authority struct {
 	// skew is how far its clock is ahead, limit the longest lifetime that it grants, delay the time that a request takes.
 	skew, limit, delay time.Duration
 	underWay, most     int
-	// key, account, node and audience are those of new tokens. Tokens with other values are refused, and so are the tokens whose
-	// jti is in revoked.
+	// key, account, node and audience are the properties of new tokens. Tokens with other values are refused, and so are the
+	// tokens whose jti is in revoked.
 	key, account, node, audience string
 	revoked                      map[string]bool
 	// reviewed are the times of the reviews. reviewError, where not nil, is the answer to every review.

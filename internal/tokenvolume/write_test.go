@@ -148,9 +148,9 @@ func TestWriteSetsOwners(t *testing.T) {
 	}
 }
 
-// TestWriteHealsWhatWasPlanted puts files, links and directories into the volume that an attacker or another program might
+// TestWriteReplacesForeignFiles puts files, links and directories into the volume that an attacker or another program might
 // leave there.
-func TestWriteHealsWhatWasPlanted(t *testing.T) {
+func TestWriteReplacesForeignFiles(t *testing.T) {
 	t.Parallel()
 	outside := t.TempDir()
 	treasure := filepath.Join(outside, "treasure")

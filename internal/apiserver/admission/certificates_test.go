@@ -177,8 +177,8 @@ type fresh struct{}
 
 func (fresh) Fresh() error { return nil }
 
-// TestCertificatesOfEvictedNodes: no user can approve or sign a request that a node made with a certificate from before
-// its eviction. It can be denied.
+// TestCertificatesOfEvictedNodes checks that no user can approve or sign a request that a node made with a certificate from
+// before its eviction, and that such a request can be denied.
 func TestCertificatesOfEvictedNodes(t *testing.T) {
 	t.Parallel()
 	set := func(kind certificatesv1.RequestConditionType) func(*certificatesv1.CertificateSigningRequest) {
@@ -203,7 +203,7 @@ func TestCertificatesOfEvictedNodes(t *testing.T) {
 		stored.Spec.Username, stored.Spec.Groups = "system:node:thief", []string{"system:nodes"}
 		stored.Spec.Extra = map[string]certificatesv1.ExtraValue{nodeaccess.ExtraNotBefore: {c.notBefore}}
 		updated := stored.DeepCopy()
-		updated.Spec = certificatesv1.CertificateSigningRequestSpec{SignerName: client} // the stored one counts
+		updated.Spec = certificatesv1.CertificateSigningRequestSpec{SignerName: client} // the stored signer is used
 		c.change(updated)
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()

@@ -217,7 +217,7 @@ func TestUndecidedEscalation(t *testing.T) {
 	}
 }
 
-// TestEscalationIgnoresOtherWrites: other groups and subresources.
+// TestEscalationIgnoresOtherWrites writes objects of other groups and subresources.
 func TestEscalationIgnoresOtherWrites(t *testing.T) {
 	t.Parallel()
 	x, obj, nobody := rolePolicy(), role(rule("*", "*", "*")), &user.DefaultInfo{Name: "nobody"}

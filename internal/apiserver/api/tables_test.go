@@ -12,7 +12,7 @@ import (
 	"k8s.io/apiserver/pkg/registry/rest"
 )
 
-// TestScopesOfReviews: only LocalSubjectAccessReviews are namespaced.
+// TestScopesOfReviews checks that only LocalSubjectAccessReviews are namespaced.
 func TestScopesOfReviews(t *testing.T) {
 	t.Parallel()
 	stores, err := Tables{authorization(), authentication()}.NewStores(Inputs{})

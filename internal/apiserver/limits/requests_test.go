@@ -173,7 +173,7 @@ func TestBodyLimits(t *testing.T) {
 	}
 }
 
-// TestBodySize checks what a body counts as.
+// TestBodySize checks how many bytes are reserved for a body.
 func TestBodySize(t *testing.T) {
 	t.Parallel()
 	l := NewRequestLimiter(RequestConfig{MaxBodyBytes: 3 << 20})

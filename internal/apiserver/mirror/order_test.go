@@ -34,7 +34,7 @@ func (c change) event() watch.Event {
 	return watch.Event{Type: watch.Modified, Object: c.object()}
 }
 
-// orderChecker is a listener that holds what was delivered, as an index does, and records each call that is out of order.
+// orderChecker is a listener that keeps what was delivered, as an index does, and records each call that is out of order.
 type orderChecker struct {
 	mu     sync.Mutex
 	holds  map[string]uint64 // name -> revision
@@ -111,7 +111,7 @@ func newSimulation(t testing.TB) *simulation {
 
 var names = []string{"a", "b", "c"}
 
-// live returns what the store holds after the changes.
+// live returns the content of the store after the changes.
 func live(history []change) map[string]uint64 {
 	holds := map[string]uint64{}
 	for _, c := range history {
@@ -124,7 +124,7 @@ func live(history []change) map[string]uint64 {
 	return holds
 }
 
-// step does one thing, which choice and detail select.
+// step performs one action, which choice and detail select.
 func (w *simulation) step(choice, detail byte) {
 	switch choice % 8 {
 	case 0, 1:
@@ -140,7 +140,7 @@ func (w *simulation) step(choice, detail byte) {
 	}
 }
 
-// write changes the store. A write of this process is delivered later; one of another process comes by the watch only.
+// write changes the store. A write of this process is delivered later; a write of another process is delivered by the watch only.
 func (w *simulation) write(detail byte, mine bool) {
 	name := names[int(detail)%len(names)]
 	_, exists := live(w.history)[name]

@@ -83,7 +83,7 @@ func requireState(ctx context.Context, t *testing.T, c *Containerd, id string, w
 	}
 }
 
-// TestStartEnds checks that the start fails at once if containerd ends by itself, and that its log says why.
+// TestStartEnds checks that the start fails at once if containerd ends by itself, and that the log contains the reason.
 func TestStartEnds(t *testing.T) {
 	t.Parallel()
 	Require(t)

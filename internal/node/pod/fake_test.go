@@ -52,7 +52,7 @@ func (j *journal) index(line string) int { return slices.Index(j.all(), line) }
 
 // program is the behaviour of a container.
 type program struct {
-	runs       time.Duration // 0: until it is stopped
+	runs       time.Duration // 0 means until it is stopped
 	code       int32
 	reason     string
 	ignoresEnd bool   // does not end on SIGTERM

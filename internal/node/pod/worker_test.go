@@ -61,8 +61,8 @@ func TestPodRuns(t *testing.T) {
 	}
 }
 
-// TestNothingSpins checks that, for a running pod, the agent writes nothing and only lists the runtime's pods.
-func TestNothingSpins(t *testing.T) {
+// TestIdlePodCausesNoWork checks that, for a running pod, the agent writes nothing and only lists the runtime's pods.
+func TestIdlePodCausesNoWork(t *testing.T) {
 	t.Parallel()
 	n := newNode(t)
 	n.apply(aPod())
@@ -196,9 +196,9 @@ func TestImageFails(t *testing.T) {
 	}
 }
 
-// TestImageIsImportedWhileItsPullIsHeldBack imports an image 80 seconds before the next pull. A container uses it at once,
+// TestImageIsImportedDuringBackOff imports an image 80 seconds before the next pull. A container uses it at once,
 // unless its pull policy is Always.
-func TestImageIsImportedWhileItsPullIsHeldBack(t *testing.T) {
+func TestImageIsImportedDuringBackOff(t *testing.T) {
 	t.Parallel()
 	for policy, limit := range map[corev1.PullPolicy]time.Duration{
 		corev1.PullIfNotPresent: 10 * time.Second, corev1.PullNever: 10 * time.Second, corev1.PullAlways: 2 * time.Minute,
@@ -376,8 +376,8 @@ func TestOthersPodsAreLeftAlone(t *testing.T) {
 	}
 }
 
-// TestPresentImageNeedsNoTurn checks that a container whose image is present does not wait for the pulls of other images.
-func TestPresentImageNeedsNoTurn(t *testing.T) {
+// TestPresentImageDoesNotWait checks that a container whose image is present does not wait for the pulls of other images.
+func TestPresentImageDoesNotWait(t *testing.T) {
 	t.Parallel()
 	n := newNode(t)
 	for range cap(n.pods.pulls) {
@@ -403,8 +403,8 @@ func TestOnSandboxIsCalledAgain(t *testing.T) {
 	}
 }
 
-// TestForgottenStaysForgotten checks that the publisher does not record a pod whose status was written after it was forgotten.
-func TestForgottenStaysForgotten(t *testing.T) {
+// TestForgottenPodIsNotRecordedAgain checks that the publisher does not record a pod whose status was written after it was forgotten.
+func TestForgottenPodIsNotRecordedAgain(t *testing.T) {
 	t.Parallel()
 	p := newPublisher(nil, testingclock.NewFakeClock(t0))
 	pod := aPod()

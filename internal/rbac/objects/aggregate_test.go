@@ -143,7 +143,7 @@ func BenchmarkAggregate1000Roles(b *testing.B) {
 	}
 }
 
-// TestDefaultRolesAreAggregated asserts that the default roles have the rules that the controller would give them.
+// TestDefaultRolesAreAggregated checks that the default roles have the rules that the controller would give them.
 func TestDefaultRolesAreAggregated(t *testing.T) {
 	t.Parallel()
 	roles, aggregated := bootstrap.ClusterRoles(), 0

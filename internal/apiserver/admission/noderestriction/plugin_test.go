@@ -240,7 +240,7 @@ func TestValidate(t *testing.T) {
 	for _, test := range []struct {
 		why  string
 		do   write
-		want string // what the refusal says; empty where there is none
+		want string // the text of the refusal; empty if there is none
 	}{
 		{"a person makes any pod", createPod(func(p *corev1.Pod) { p.Annotations = nil }).as(person), ""},
 		{"a node without a name", createPod().as(nobody), `could not determine node from user "system:node:"`},
@@ -375,7 +375,7 @@ func TestValidate(t *testing.T) {
 	}
 }
 
-// TestUnknownEviction: a node is neither allowed nor denied if it is unknown whether it was evicted.
+// TestUnknownEviction checks that a node is neither allowed nor denied if it is unknown whether it was evicted.
 func TestUnknownEviction(t *testing.T) {
 	t.Parallel()
 	who := one()
@@ -437,7 +437,7 @@ func TestUndecided(t *testing.T) {
 	}
 }
 
-// TestDeleteUsesTheOldObject: if the store passes the object that it is about to delete, that object is checked.
+// TestDeleteUsesTheOldObject checks that the object is used that the store is about to delete, if the store passes it.
 func TestDeleteUsesTheOldObject(t *testing.T) {
 	t.Parallel()
 	do := deletePod("web").as(one())

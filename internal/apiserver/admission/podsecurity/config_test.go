@@ -31,7 +31,7 @@ func write(t *testing.T, dir, name, text string) string {
 	return file
 }
 
-// TestDefaults: the file sets the standard of namespaces without labels, except for exempt ones. Labels take
+// TestDefaults checks that the file sets the standard of namespaces without labels, except for exempt ones, and that labels take
 // precedence.
 func TestDefaults(t *testing.T) {
 	t.Parallel()

@@ -97,10 +97,10 @@ func plugin(t *testing.T, text string) *podsecurity.Plugin {
 	return p
 }
 
-// told records warnings.
-type told struct{ text []string }
+// warningRecorder records warnings.
+type warningRecorder struct{ text []string }
 
-func (t *told) AddWarning(_, text string) { t.text = append(t.text, text) }
+func (t *warningRecorder) AddWarning(_, text string) { t.text = append(t.text, text) }
 
 type request struct {
 	op        admission.Operation
@@ -122,7 +122,7 @@ func send(t *testing.T, p *podsecurity.Plugin, r request) (warnings string, anno
 	if object, ok := r.obj.(metav1.Object); ok {
 		name = object.GetName()
 	}
-	warned := &told{}
+	warned := &warningRecorder{}
 	ctx := audit.WithAuditContext(warning.WithWarningRecorder(t.Context(), warned))
 	noted := notes{}
 	attributes := admission.NewAttributesRecord(r.obj, r.old, kind, r.namespace, name, corev1.SchemeGroupVersion.WithResource(r.resource), r.sub, r.op, nil, false, r.who)
@@ -158,7 +158,7 @@ func TestPods(t *testing.T) {
 		"restricted at baseline":                     {request: request{namespace: "baseline", obj: restricted()}},
 		"plain at restricted":                        {request: request{namespace: "strict", obj: plain()}, refused: `runAsNonRoot != true`},
 		"restricted at restricted":                   {request: request{namespace: "strict", obj: restricted()}},
-		"a label that says nothing is the strictest": {request: request{namespace: "muddled", obj: plain()}, refused: `violates PodSecurity "restricted:latest"`},
+		"an empty label is the strictest": {request: request{namespace: "muddled", obj: plain()}, refused: `violates PodSecurity "restricted:latest"`},
 		"storage away":                               {request: request{namespace: "elsewhere", obj: restricted()}, refused: `failed to lookup namespace "elsewhere"`},
 		"not a pod":                                  {request: request{namespace: "strict", obj: &corev1.Secret{}}, refused: "failed to decode pod"},
 		"no object":                                  {request: request{namespace: "strict"}, refused: "failed to decode pod"},
@@ -166,7 +166,7 @@ func TestPods(t *testing.T) {
 		"new label":                                  {request: request{op: admission.Update, namespace: "strict", obj: relabelled(plain()), old: plain()}},
 		"status":                                     {request: request{op: admission.Update, sub: "status", namespace: "strict", obj: plain(), old: plain()}},
 		"eviction":                                   {request: request{sub: "eviction", namespace: "strict", obj: &policyv1.Eviction{}}},
-		"a part nobody knows":                        {request: request{op: admission.Update, sub: "novelty", namespace: "strict", obj: reimaged(plain()), old: plain()}, refused: `violates PodSecurity "restricted:latest"`},
+		"an unknown subresource":                        {request: request{op: admission.Update, sub: "novelty", namespace: "strict", obj: reimaged(plain()), old: plain()}, refused: `violates PodSecurity "restricted:latest"`},
 	} {
 		test.resource = "pods"
 		warned, noted, err := send(t, p, test.request)
@@ -181,11 +181,11 @@ func TestPods(t *testing.T) {
 		}
 	}
 	if _, noted, _ := send(t, p, request{resource: "pods", namespace: "strict", obj: restricted()}); noted[prefix+"enforce-policy"] != "restricted:latest" {
-		t.Errorf("the audit event is told %v", noted)
+		t.Errorf("the audit event has the annotations %v", noted)
 	}
 }
 
-// TestNamespaces: invalid labels are refused, and a warning lists the pods that do not meet a new standard.
+// TestNamespaces checks that invalid labels are refused, and that a warning lists the pods that do not meet a new standard.
 func TestNamespaces(t *testing.T) {
 	t.Parallel()
 	p := plugin(t, "")
@@ -219,7 +219,7 @@ func TestNamespaces(t *testing.T) {
 	}
 }
 
-// TestOthers: other resources are ignored.
+// TestOthers checks that other resources are ignored.
 func TestOthers(t *testing.T) {
 	t.Parallel()
 	if _, _, err := send(t, plugin(t, ""), request{resource: "secrets", namespace: "elsewhere", obj: &corev1.Secret{}}); err != nil {

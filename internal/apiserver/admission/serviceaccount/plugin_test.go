@@ -88,7 +88,7 @@ func tokenAt(name string) corev1.Volume {
 	}}}
 }
 
-// TestAdmit compares whole specs: nothing else may change.
+// TestAdmit compares whole specs, because admission must not change other fields.
 func TestAdmit(t *testing.T) {
 	t.Parallel()
 	const volume = "kube-api-access-00001"
@@ -131,8 +131,8 @@ func TestAdmit(t *testing.T) {
 		{"account says no", account(no), func(*corev1.Pod) {}, []func(*corev1.Pod){named}},
 		{"account says yes", account(yes), func(*corev1.Pod) {}, []func(*corev1.Pod){mounted}},
 		{"pod says no", account(), podSays(false), []func(*corev1.Pod){named}},
-		{"pod says yes, account no", account(no), podSays(true), []func(*corev1.Pod){mounted}},
-		{"pod says no, account yes", account(yes), podSays(false), []func(*corev1.Pod){named}},
+		{"pod sets true, account false", account(no), podSays(true), []func(*corev1.Pod){mounted}},
+		{"pod sets false, account true", account(yes), podSays(false), []func(*corev1.Pod){named}},
 		{"pull secrets copied", account(no, func(a *corev1.ServiceAccount) { a.ImagePullSecrets = []corev1.LocalObjectReference{{Name: "s"}} }), func(*corev1.Pod) {},
 			[]func(*corev1.Pod){named, func(p *corev1.Pod) { p.Spec.ImagePullSecrets = []corev1.LocalObjectReference{{Name: "s"}} }}},
 		{"own pull secrets kept", account(no, func(a *corev1.ServiceAccount) { a.ImagePullSecrets = []corev1.LocalObjectReference{{Name: "s"}} }), func(p *corev1.Pod) {
@@ -289,8 +289,8 @@ func TestRefusals(t *testing.T) {
 	}
 }
 
-// TestEachPhaseLooksForTheAccount: admission and validation both do, because other plugins may change the pod between
-// them.
+// TestEachPhaseLooksForTheAccount checks that admission and validation both look up the account, because other plugins may change
+// the pod between them.
 func TestEachPhaseLooksForTheAccount(t *testing.T) {
 	t.Parallel()
 	p := pod(func(p *corev1.Pod) { p.Spec.ServiceAccountName = "nobody" })
@@ -322,7 +322,7 @@ func secretSources(name string) map[string]corev1.VolumeSource {
 
 func TestOtherRequestsAreIgnored(t *testing.T) {
 	t.Parallel()
-	plugin := New(accounts{}.find) // an account that is asked for is not there
+	plugin := New(accounts{}.find) // no account exists
 	for name, a := range map[string]admission.Attributes{
 		"status":           of(pod(), "pods", "status"),
 		"binding":          of(&corev1.Binding{}, "pods", "binding"),
@@ -364,7 +364,7 @@ func TestDefaultAccountWarning(t *testing.T) {
 				t.Fatalf("warnings %q, want %q", got, test.want)
 			}
 			if test.want != "" && !strings.Contains(got[0], "kubectl create serviceaccount NAME -n ns") {
-				t.Errorf("%q says nothing of what to do", got[0])
+				t.Errorf("%q does not contain the command to run", got[0])
 			}
 		})
 	}

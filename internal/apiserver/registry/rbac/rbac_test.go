@@ -224,7 +224,7 @@ func TestValidateBindings(t *testing.T) {
 	for _, test := range []struct {
 		name   string
 		mutate func(binding)
-		// role and cluster are the faults of a RoleBinding and of a ClusterRoleBinding.
+		// role and cluster are the expected faults of a RoleBinding and of a ClusterRoleBinding.
 		role, cluster []fieldtest.Fault
 	}{
 		{"defaulted", func(binding) {}, nil, nil},

@@ -25,7 +25,7 @@ import (
 	"lanyard.dev/internal/token"
 )
 
-// anchors are the existing objects, by kind/namespace/name. A lookup of "unlucky" fails, as that of a stale index does.
+// anchors are the existing objects, by kind/namespace/name. A lookup of "unlucky" fails, as a lookup in a stale index does.
 type anchors map[string]token.Anchor
 
 var errStale = errors.New("storage watch has not progressed in time")
