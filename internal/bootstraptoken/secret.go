@@ -94,7 +94,7 @@ func FromSecret(s *corev1.Secret) (Entry, error) {
 
 func mismatch(s *corev1.Secret, id string) error {
 	if string(s.Data[keyID]) != id {
-		return fmt.Errorf("%s is not that of the secret's name", keyID)
+		return fmt.Errorf("%s does not match the secret's name", keyID)
 	}
 	return nil
 }
@@ -158,12 +158,12 @@ func Faults(s *corev1.Secret, now time.Time) []string {
 	secret := string(s.Data[keySecret])
 	fault(len(secret) != secretLength || !allowed(secret), "data[%s]: must be sixteen characters of a-z0-9", keySecret)
 	expires, err := expires(string(s.Data[keyExpiration]))
-	fault(err != nil, "data[%s]: must be a time as in RFC 3339; the token counts as expired", keyExpiration)
+	fault(err != nil, "data[%s]: must be a time as in RFC 3339; the token is treated as expired", keyExpiration)
 	fault(err == nil && Entry{Expires: expires}.Expired(now), "data[%s]: is past; the secret will be removed", keyExpiration)
-	fault(string(s.Data[keyAuthentication]) != "true", "data[%s]: is not \"true\", so the token authenticates nobody", keyAuthentication)
+	fault(string(s.Data[keyAuthentication]) != "true", "data[%s]: is not \"true\", so the token is not accepted", keyAuthentication)
 	fault(string(s.Data[keySigning]) == "true", "data[%s]: has no effect, since this server signs no cluster-info", keySigning)
 	_, err = groupsOf(string(s.Data[keyGroups]))
-	fault(err != nil, "data[%s]: each group must match %s; the token authenticates nobody", keyGroups, extraGroup())
+	fault(err != nil, "data[%s]: each group must match %s, or the token is not accepted", keyGroups, extraGroup())
 	for _, key := range slices.Sorted(maps.Keys(s.Data)) {
 		fault(!slices.Contains(known, key), "data[%s]: has no meaning in a bootstrap token", key)
 	}

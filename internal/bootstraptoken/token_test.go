@@ -94,7 +94,7 @@ func TestVerify(t *testing.T) {
 		{name: "other type", change: func(s *corev1.Secret) { s.Type = corev1.SecretTypeOpaque }, err: "no such bootstrap token"},
 		{name: "other name", change: func(s *corev1.Secret) { s.Name = "abcdef" }, err: "no such bootstrap token"},
 		{name: "name that is no id", change: func(s *corev1.Secret) { s.Name += "x" }, err: "no such bootstrap token"},
-		{name: "another's id", change: func(s *corev1.Secret) { s.Data["token-id"] = []byte("fedcba") }, err: "bootstrap token abcdef: token-id is not that of the secret's name"},
+		{name: "another's id", change: func(s *corev1.Secret) { s.Data["token-id"] = []byte("fedcba") }, err: "bootstrap token abcdef: token-id does not match the secret's name"},
 		{name: "being deleted", change: func(s *corev1.Secret) { s.DeletionTimestamp = &metav1.Time{Time: now} }, err: "no such bootstrap token"},
 		{name: "expired", change: func(s *corev1.Secret) { s.Data["expiration"] = []byte("2026-06-01T12:00:00Z") }, err: "bootstrap token abcdef: it has expired"},
 		{name: "not yet expired", change: func(s *corev1.Secret) { s.Data["expiration"] = []byte("2026-06-01T12:00:01Z") }, groups: []string{"system:bootstrappers"}},

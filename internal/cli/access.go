@@ -28,7 +28,7 @@ requests. The commands change nothing.
 
 The policy comes from a Kubernetes cluster, which is selected as by kubectl:
 by --kubeconfig, KUBECONFIG, the authority on this machine, or ~/.kube/config.
-If you may not list all roles and bindings, the commands read those of one
+If you may not list all roles and bindings, the commands read them in one
 namespace, and request the API server's own decision if you have the permission.
 A note reports which part of the policy the answer covers. With -f, the policy
 comes from YAML and JSON files, together with Kubernetes' default roles and
@@ -99,7 +99,7 @@ type targetOptions struct {
 func (o *targetOptions) addFlags(cmd *cobra.Command) {
 	f := cmd.Flags()
 	o.flags = f
-	f.StringVarP(&o.namespace, "namespace", "n", "", "namespace of the request (default: that of the kubeconfig's context, or \"default\")")
+	f.StringVarP(&o.namespace, "namespace", "n", "", "namespace of the request (default: the namespace of the kubeconfig's context, or \"default\")")
 	f.BoolVarP(&o.allNamespaces, "all-namespaces", "A", false, "the request is for all namespaces")
 	f.StringVar(&o.subresource, "subresource", "", "subresource, such as log; the part after the slash of RESOURCE is then a name")
 	f.StringVar(&o.name, "name", "", "name of the object; the part after the slash of RESOURCE is then a subresource")

@@ -15,7 +15,7 @@ import (
 
 const explainHelp = `Show whether a subject may do something, and why. If it may, the result lists
 every binding that allows it, with its role. If it may not, the result lists the
-bindings that come nearest, and why each does not allow it: it is for another
+bindings that come closest, and why each does not allow it: it is for another
 verb, another namespace or another name, or its role does not exist.
 
 RESOURCE is written as for kubectl: pods, po, deployments.apps, or a path such
@@ -90,7 +90,7 @@ func (o *explainOptions) run(ctx context.Context) error {
 		}
 		loaded.applyDecision(ctx, &found)
 	case isNode && !found.Allowed:
-		found.Notes = append(found.Notes, "this answer is that of RBAC alone: an API server may allow nodes more, because of the pods bound to them")
+		found.Notes = append(found.Notes, "this answer considers RBAC only: an API server may allow nodes more, because of the pods bound to them")
 	}
 	err = o.output.printAnswer(o.streams, found, found.Notes, func(w io.Writer, wide bool) error { return printExplanation(w, &found, wide) })
 	if err == nil && !found.Allowed {
@@ -108,9 +108,9 @@ func (l *loadedPolicy) applyDecision(ctx context.Context, e *access.Explanation)
 		e.Unknown = !e.Allowed && !l.covers(e.Target.Namespace) || e.Allowed && l.grantsAreAssumed(e.Grants)
 		e.Allowed = e.Allowed && !e.Unknown
 	case status.Allowed != e.Allowed && l.forbidden == nil:
-		e.Notes = append(e.Notes, fmt.Sprintf("RBAC alone says %s, but the API server says %s, which is the result%s", yesNo(e.Allowed), yesNo(status.Allowed), reasonText(status.Reason)))
+		e.Notes = append(e.Notes, fmt.Sprintf("by RBAC alone the answer is %s, but the API server's answer is %s, which is the result%s", yesNo(e.Allowed), yesNo(status.Allowed), reasonText(status.Reason)))
 	case l.forbidden != nil:
-		e.Notes = append(e.Notes, fmt.Sprintf("the API server was asked and says %s%s", yesNo(status.Allowed), reasonText(status.Reason)))
+		e.Notes = append(e.Notes, fmt.Sprintf("the API server's own answer is %s%s", yesNo(status.Allowed), reasonText(status.Reason)))
 	}
 	if decided {
 		e.Allowed = status.Allowed
@@ -177,9 +177,9 @@ func printExplanation(w io.Writer, e *access.Explanation, wide bool) error {
 			return append([]string{e.Misses[i].Text}, viaCells(&e.Misses[i].Via, wide)...)
 		})
 	case !e.Allowed && !e.Unknown:
-		return write(w, "\nNo binding of theirs comes near.\n")
+		return write(w, "\nNo binding of the subject comes close.\n")
 	case !e.Allowed:
-		return write(w, "\nNo binding that could be read comes near.\n")
+		return write(w, "\nNo binding that could be read comes close.\n")
 	}
 	return nil
 }

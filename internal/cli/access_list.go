@@ -19,8 +19,8 @@ bindings that grant each permission. A resource is written as RESOURCE.GROUP,
 and "*" means all. A permission that is granted both in all namespaces and in
 one appears twice.
 
-If you may not read the policy and the subject is yourself, the API server is
-asked what you may do in the namespace. Its answer does not name bindings.`
+If you may not read the policy and the subject is yourself, the result is the
+API server's list of what you may do in the namespace. It names no bindings.`
 
 const accessListExamples = `  # What may the account "web" do?
   lanyard access list sa:shop/web
@@ -96,8 +96,8 @@ func (o *accessListOptions) list(ctx context.Context, loaded *loadedPolicy) (acc
 		return access.Permissions{}, err
 	}
 	found := access.ListRules(o.subject.subject, loaded.namespace, rules)
-	loaded.notes = []string{fmt.Sprintf("you may not read the policy: this is what the API server says you may do in namespace %s, "+
-		"by bindings there and everywhere", loaded.namespace)}
+	loaded.notes = []string{fmt.Sprintf("you may not read the policy: this is what you may do according to the API server in namespace %s, "+
+		"by bindings of that namespace and of the whole cluster", loaded.namespace)}
 	for _, n := range []string{groups, note} {
 		if n != "" {
 			found.Notes = append(found.Notes, n)

@@ -142,7 +142,7 @@ func TestAccessCases(t *testing.T) {
 		"a user name of an account":              {[]string{"explain", "system:serviceaccount:kubernetes-dashboard:admin-user", "get", "pods", "-f", "dashboard.yaml"}, 0, "yes: ", ""},
 		"an account that no file holds":          {[]string{"explain", "sa:kubernetes-dashboard/admin-usr", "get", "pods", "-f", "dashboard.yaml"}, exitFailure, "no: ", "no file contains the service account kubernetes-dashboard/admin-usr: did you mean kubernetes-dashboard/admin-user?"},
 		"a name for a resource in no namespace":  {[]string{"explain", "user:u", "get", "nodes", "-n", "shop", "-f", "subresources.yaml"}, 0, `namespace=""`, "nodes are not namespaced, so -n has no effect"},
-		"a node":                                 {[]string{"explain", "node:worker-1", "get", "nodes/worker-1", "-f", "subresources.yaml"}, exitFailure, "no: ", "this answer is that of RBAC alone: an API server may allow nodes more"},
+		"a node":                                 {[]string{"explain", "node:worker-1", "get", "nodes/worker-1", "-f", "subresources.yaml"}, exitFailure, "no: ", "this answer considers RBAC only: an API server may allow nodes more"},
 		"who-can shows the attributes":           {[]string{"who-can", "get", "nodes/metrics", "-f", "subresources.yaml"}, 0, "User/v", `note: request: verb="get" group="" resource="nodes" subresource="metrics" name="" namespace=""`},
 		"a subject that a server refuses":        {[]string{"who-can", "get", "pods", "-f", "invalid.yaml"}, 0, "User/valid", "subjects[0].namespace: Required value"},
 		"a subject of an API group that is none": {[]string{"explain", "user:ann", "get", "pods", "-f", "invalid.yaml"}, exitFailure, "no: ", `subjects[0].apiGroup: Unsupported value: "v1"`},

@@ -74,7 +74,7 @@ func (o *agentOptions) addFlags(f *pflag.FlagSet) {
 	f.IntVar(&c.Port, "port", defaultAgentPort, "port for logs and exec of kubectl; 0 takes a free one")
 	f.StringVar(&c.ServingCertFile, "tls-cert-file", "", "serving certificate of --port, read again when it changes (default: one that the authority signs)")
 	f.StringVar(&c.ServingKeyFile, "tls-private-key-file", "", "key of the serving certificate")
-	f.StringVar(&c.ClientCAFile, "client-ca-file", "", "CA of the clients that may connect to --port (default: that of the kubeconfig)")
+	f.StringVar(&c.ClientCAFile, "client-ca-file", "", "CA of the clients that may connect to --port (default: the CA of the kubeconfig)")
 	addRuntimeFlags(f, c, "")
 	o.logging.addFlags(f)
 }

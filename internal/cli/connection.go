@@ -25,7 +25,7 @@ import (
 )
 
 var (
-	errNoServer    = errors.New("there is no server to talk to")
+	errNoServer    = errors.New("there is no server to connect to")
 	errEmptyConfig = errors.New("the kubeconfig names none")
 )
 
@@ -46,7 +46,7 @@ type connection struct {
 }
 
 func (c *connection) addFlags(f *pflag.FlagSet) {
-	f.StringVar(&c.kubeconfig, "kubeconfig", "", "kubeconfig to use (default: $KUBECONFIG, that of the authority on this machine, or ~/.kube/config)")
+	f.StringVar(&c.kubeconfig, "kubeconfig", "", "kubeconfig to use (default: $KUBECONFIG, the authority on this machine, or ~/.kube/config)")
 	f.StringVar(&c.context, "context", "", "context of the kubeconfig to use (default: its current context)")
 }
 

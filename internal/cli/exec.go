@@ -33,7 +33,7 @@ for pods work without changes. lanyard exec needs Linux, but no container
 runtime.
 
 The files are on a tmpfs that only the command and its child processes can see.
-The tokens are bound to a Pod that stands for the command, and are renewed while
+The tokens are bound to a Pod that represents the command, and are renewed while
 the command runs. When the command ends, the Pod is deleted and its tokens are
 refused. If the Pod is deleted first, the command gets SIGTERM, and SIGKILL
 after --grace.
@@ -47,9 +47,9 @@ By default the command runs as you and inherits everything that you have. With
 environment nor open files, has a session and a terminal of its own, and cannot
 gain privileges.
 
-Signals are forwarded to the command. The exit code is that of the command, 128
-plus the number of the signal if a signal ended it, 126 if the command cannot be
-executed, 127 if it is not found, or 125 if lanyard itself failed.`
+Signals are forwarded to the command. The exit code is the one of the command,
+128 plus the number of the signal if a signal ended it, 126 if the command
+cannot be executed, 127 if it is not found, or 125 if lanyard itself failed.`
 
 const execExamples = `  # Run dashboard as the service account dashboard-sa of the namespace default
   lanyard exec --serviceaccount dashboard-sa -- ./dashboard
@@ -102,10 +102,10 @@ func (o *execOptions) addFlags(cmd *cobra.Command) {
 	f.SetInterspersed(false)
 	f.SortFlags = false
 	f.StringVar(&o.account, "serviceaccount", defaultAccount, "service account to run as: NAME or NAMESPACE/NAME")
-	f.StringVarP(&o.spec.Namespace, "namespace", "n", "", "namespace of the service account and the pod (default: that of the kubeconfig's context)")
+	f.StringVarP(&o.spec.Namespace, "namespace", "n", "", "namespace of the service account and the pod (default: the namespace of the kubeconfig's context)")
 	f.StringVar(&o.user, "user", "", "user of this machine as whom the command runs, with the groups of that user")
 	f.IntVar(&o.uid, "uid", -1, "UID as which the command runs (default: yours)")
-	f.IntVar(&o.gid, "gid", -1, "GID as which the command runs (default: that of the user)")
+	f.IntVar(&o.gid, "gid", -1, "GID as which the command runs (default: the GID of the user)")
 	for _, name := range []string{"uid", "gid"} {
 		f.Lookup(name).DefValue = "0" // The help does not print 0.
 	}

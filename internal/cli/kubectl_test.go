@@ -165,7 +165,7 @@ func TestKubectlExitCodesAndErrors(t *testing.T) {
 // TestKubectlWithoutAServer expects one error and one hint, and no request to localhost.
 func TestKubectlWithoutAServer(t *testing.T) {
 	isolate(t)
-	const none = "error: there is no server to talk to: no authority of this user runs on this machine\nhint: "
+	const none = "error: there is no server to connect to: no authority of this user runs on this machine\nhint: "
 	for _, line := range []string{"get serviceaccounts", "create serviceaccount a", "api-resources", "get --raw /livez"} {
 		got := runKubectl(t, strings.Fields(line)...)
 		if got.code != 1 || got.out != "" || !strings.HasPrefix(got.errOut, none) || strings.Count(got.errOut, "\n") != 2 {
@@ -175,7 +175,7 @@ func TestKubectlWithoutAServer(t *testing.T) {
 	if got := runKubectl(t, "config", "view", "-o", "name"); strings.Contains(got.errOut, "server") {
 		t.Errorf("a command that needs no server: %+v", got)
 	}
-	const empty = "error: there is no server to talk to: the kubeconfig names none\nhint: name another kubeconfig with --kubeconfig or KUBECONFIG\n"
+	const empty = "error: there is no server to connect to: the kubeconfig names none\nhint: name another kubeconfig with --kubeconfig or KUBECONFIG\n"
 	if got := runKubectl(t, "get", "sa", "--kubeconfig", os.DevNull); got.code != 1 || got.errOut != empty {
 		t.Errorf("an empty kubeconfig: %+v", got)
 	}

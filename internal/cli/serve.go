@@ -122,7 +122,7 @@ func (o *serveOptions) addSigningFlags(cmd *cobra.Command) {
 	f, signing := cmd.Flags(), &o.options.Signing
 	f.StringVar(&signing.CertFile, "cluster-signing-cert-file", "", "CA that signs approved certificate requests; without it no request is signed")
 	f.StringVar(&signing.KeyFile, "cluster-signing-key-file", "", "key of the CA that signs certificate requests")
-	f.StringVar(&signing.ServingCertFile, "cluster-signing-kubelet-serving-cert-file", "", "CA that signs serving certificates of nodes, which clients should not trust (default: that of --cluster-signing-cert-file)")
+	f.StringVar(&signing.ServingCertFile, "cluster-signing-kubelet-serving-cert-file", "", "CA that signs serving certificates of nodes, which clients should not trust (default: the CA of --cluster-signing-cert-file)")
 	f.StringVar(&signing.ServingKeyFile, "cluster-signing-kubelet-serving-key-file", "", "key of the CA that signs serving certificates of nodes")
 	f.DurationVar(&signing.Duration, "cluster-signing-duration", certificates.DefaultDuration, "longest lifetime of a requested certificate, at least 10m")
 }

@@ -33,7 +33,7 @@ Kubernetes API for service accounts.
 
 The first start creates the keys, certificates and data in the data directory;
 later starts use them. The process stays in the foreground; Ctrl-C or SIGTERM
-stops it in order. While it runs, "lanyard kubectl" finds it by itself.
+stops it in order. While it runs, "lanyard kubectl" finds it.
 
 If root runs the command and a container runtime is found, the machine is also a
 node and runs the pods that are bound to it. Otherwise pods stay Pending, and

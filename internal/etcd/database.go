@@ -235,7 +235,7 @@ func (s *structure) leaf(p region, flags int64, key []byte, at, size int64, buck
 	case flags != 0:
 		return fmt.Errorf("%w: unknown element %#x", errDamaged, flags)
 	case bucket == keyBucket && (len(key) != revisionSize && len(key) != revisionSize+1 || key[8] != '_'):
-		return fmt.Errorf("%w: a key is no revision", errDamaged)
+		return fmt.Errorf("%w: a key is not a revision", errDamaged)
 	case bucket == metaBucket && string(key) == indexKey:
 		value, err := p.bytes(at, size)
 		if err != nil || len(value) != 8 {

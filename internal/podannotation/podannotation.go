@@ -50,7 +50,7 @@ func ParseLease(text string) (time.Time, error) {
 	}
 	until, err := time.Parse(time.RFC3339, text)
 	if err != nil {
-		return time.Time{}, fmt.Errorf("%q is no time as in 2006-01-02T15:04:05Z", text)
+		return time.Time{}, fmt.Errorf("%q is not a time such as 2006-01-02T15:04:05Z", text)
 	}
 	return until, nil
 }
@@ -104,7 +104,7 @@ func ParseNotice(text string) (Notice, error) {
 		if s, ok := signals[strings.TrimPrefix(strings.ToUpper(what), "SIG")]; ok {
 			return Notice{Signal: s}, nil
 		}
-		return Notice{}, fmt.Errorf("%.64q is no signal to tell a program with: use one such as signal:HUP or signal:USR1", what)
+		return Notice{}, fmt.Errorf("%.64q is not a signal that can notify a program: use, for example, signal:HUP or signal:USR1", what)
 	case "exec":
 		if command := strings.Fields(what); len(command) > 0 {
 			return Notice{Command: command}, nil

@@ -20,11 +20,12 @@ import (
 	corev1 "k8s.io/api/core/v1"
 )
 
-// mappedButRefused are fields that the mapping to CRI can carry out, while the agent refuses a pod that has them.
+// mappedButRefused are fields that the mapping to CRI implements, although the agent refuses a pod that has them.
 var mappedButRefused = []string{"PodSecurityContext.Sysctls", "Sysctl.Name", "Sysctl.Value", "SeccompProfile.LocalhostProfile"}
 
-// TestConsumers compares the table with the source of the packages that carry fields out. A field of the table must be read by
-// the package that the table names, and the packages of the agent must read no field of a pod's spec that the table does not have.
+// TestConsumers compares the table with the source of the packages that implement the fields. A field of the table must be read
+// by the package that the table names, and the packages of the agent must read no field of a pod's spec that the table does not
+// have.
 func TestConsumers(t *testing.T) {
 	t.Parallel()
 	agent := []consumer{runtimeMapping, worker, volumes, apiVolumes}
@@ -46,7 +47,7 @@ func TestConsumers(t *testing.T) {
 			}
 			row, declaredHere := declared().fields[name]
 			if declaredHere && !f.Anonymous && row.by != noEffect && row.by != notScheduled && !reads[row.by][source] {
-				t.Errorf("the table says that %s carries out %s, but the package does not name %s", row.by, name, source)
+				t.Errorf("according to the table, %s implements %s, but the package does not name %s", row.by, name, source)
 			}
 			known[source] = true
 			if whole || declaredHere || declared().above[name] {
@@ -77,7 +78,7 @@ type listedPackage struct {
 	DepOnly                 bool
 }
 
-// readsOf returns for each package the fields of the core API's types that its files name, as TYPE.FIELD. Tests do not count.
+// readsOf returns for each package the fields of the core API's types that its files name, as TYPE.FIELD. Tests are ignored.
 func readsOf(t *testing.T, packages ...consumer) map[consumer]map[string]bool {
 	t.Helper()
 	listed := listPackages(t, packages)

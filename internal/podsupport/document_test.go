@@ -13,7 +13,7 @@ import (
 
 var update = flag.Bool("update", false, "rewrite docs/pod-fields.md from the table")
 
-// TestDocument holds docs/pod-fields.md to the table.
+// TestDocument compares docs/pod-fields.md with the table.
 func TestDocument(t *testing.T) {
 	t.Parallel()
 	file := filepath.Join("..", "..", "docs", "pod-fields.md")
@@ -28,7 +28,7 @@ func TestDocument(t *testing.T) {
 		t.Fatal(err)
 	}
 	if diff := cmp.Diff(want, string(got)); diff != "" {
-		t.Errorf("docs/pod-fields.md is not what the table says; run `go test ./internal/podsupport -update` (-want +got):\n%s", diff)
+		t.Errorf("docs/pod-fields.md does not match the table; run `go test ./internal/podsupport -update` (-want +got):\n%s", diff)
 	}
 }
 
@@ -36,7 +36,7 @@ const introduction = `# Fields of a pod
 
 <!-- Generated from internal/podsupport/fields.go by: go test ./internal/podsupport -update -->
 
-The agent carries out the fields of a pod that are listed here. It refuses a pod with any other field, or with another value where values
+The agent implements the fields of a pod that are listed here. It refuses a pod with any other field, or with another value where values
 are listed, with an event that names the field. The authority accepts such a pod, because a kubelet that has joined may run it, and answers with a
 warning. {a,b} means both fields. A field includes everything below it.
 `
@@ -53,12 +53,12 @@ func document() string {
 	rows := make([]strings.Builder, len(sections))
 	for _, field := range table {
 		i := sectionOf(field.path)
-		fmt.Fprintf(&rows[i], "| `%s` | %s | %s |\n", strings.TrimPrefix(field.path, sections[i].prefix), field.supports(), field.carriedOutBy())
+		fmt.Fprintf(&rows[i], "| `%s` | %s | %s |\n", strings.TrimPrefix(field.path, sections[i].prefix), field.supports(), field.implementedBy())
 	}
 	var text strings.Builder
 	text.WriteString(introduction)
 	for i, section := range sections {
-		fmt.Fprintf(&text, "\n## %s\n\nBelow `%s`:\n\n| Field | Supported | Carried out by |\n| --- | --- | --- |\n%s", section.title, strings.TrimSuffix(section.prefix, "."), rows[i].String())
+		fmt.Fprintf(&text, "\n## %s\n\nBelow `%s`:\n\n| Field | Supported | Implemented by |\n| --- | --- | --- |\n%s", section.title, strings.TrimSuffix(section.prefix, "."), rows[i].String())
 	}
 	return text.String()
 }
@@ -89,8 +89,8 @@ func (row *supported) supports() string {
 	return text
 }
 
-// carriedOutBy returns the consumer of the field, as users know it.
-func (row *supported) carriedOutBy() string {
+// implementedBy returns the consumer of the field, as users know it.
+func (row *supported) implementedBy() string {
 	switch row.by {
 	case runtimeMapping:
 		return "container runtime"

@@ -236,7 +236,7 @@ func (s *supervisor) environment() ([]string, error) {
 		return nil, hint.New(fmt.Errorf("server %s: %w", s.Server.URL, err), "use --no-mount, which provides a kubeconfig instead")
 	}
 	if s.Server.Name != "" {
-		s.printf("in-cluster clients expect the name %s in the server's certificate, but the kubeconfig says %s", s.Server.URL.Hostname(), s.Server.Name)
+		s.printf("in-cluster clients expect the name %s in the server's certificate, but the kubeconfig sets %s", s.Server.URL.Hostname(), s.Server.Name)
 	}
 	return append(append(env, envDirectory+"="+WellKnown), server...), nil
 }

@@ -131,7 +131,7 @@ func (a *Authority) start(ctx context.Context, c Config) (err error) {
 			return nil
 		}
 		if err := a.dir.Announce(a.URL); err != nil {
-			klog.ErrorS(err, "Other commands do not find this authority by themselves", "kubeconfig", a.Kubeconfig())
+			klog.ErrorS(err, "Other commands do not find this authority without --kubeconfig", "kubeconfig", a.Kubeconfig())
 		}
 		return nil
 	case <-a.ended:

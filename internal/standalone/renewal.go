@@ -100,7 +100,7 @@ func (c *certificates) renew() error {
 			return err
 		}
 		if !bytes.Equal(found, text) {
-			return fmt.Errorf("%s is not what this authority started with: start it again", file)
+			return fmt.Errorf("%s was removed or replaced after this authority had started: start the authority again", file)
 		}
 	}
 	if _, err := c.ensureOwn(); err != nil || c.node == nil {

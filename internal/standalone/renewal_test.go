@@ -165,7 +165,7 @@ func TestRenewalKeepsTheCA(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
-			if err := a.certs.renew(); err == nil || !strings.Contains(err.Error(), "start it again") {
+			if err := a.certs.renew(); err == nil || !strings.Contains(err.Error(), "start the authority again") {
 				t.Errorf("renewed without the CA: %v", err)
 			}
 			for _, file := range gone(a.dir) {

@@ -91,7 +91,7 @@ func (c compact) parseHeader() (header, error) {
 		return header{}, fmt.Errorf("%w: header cannot be read", ErrMalformed)
 	}
 	if h.Critical != nil || h.Unencoded != nil || h.Encryption != nil || h.Zip != nil {
-		return header{}, fmt.Errorf("%w: header asks for an extension that is not supported", ErrMalformed)
+		return header{}, fmt.Errorf("%w: header requires an extension that is not supported", ErrMalformed)
 	}
 	return h, nil
 }
@@ -160,7 +160,7 @@ var (
 	ErrNodeGone    = errors.New("service account token has been invalidated: bound node is gone")
 
 	// ErrAnchorsStale: it is unknown now whether the objects still exist. The token is refused, although it may be valid.
-	ErrAnchorsStale = errors.New("cannot tell whether the objects the token is bound to still exist")
+	ErrAnchorsStale = errors.New("it is not known now whether the objects the token is bound to still exist")
 )
 
 // Foreign reports whether err means that the token is not one of this verifier's issuers, so that other authenticators

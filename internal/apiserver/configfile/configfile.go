@@ -54,7 +54,7 @@ func OneDocument(text []byte) error {
 			continue
 		}
 		if ended {
-			return errors.New("it holds several YAML documents, of which one would be read")
+			return errors.New("it has several YAML documents, and only the first would be read")
 		}
 		begun = true
 	}

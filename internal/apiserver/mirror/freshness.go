@@ -67,7 +67,7 @@ func (f *Feed) proveFreshness(ctx context.Context, opened time.Duration) error {
 			return nil
 		}
 		if err != nil {
-			klog.V(2).InfoS("Could not ask the storage for watch progress", "resource", f.resource, "err", err)
+			klog.V(2).InfoS("Could not request watch progress from the storage", "resource", f.resource, "err", err)
 		}
 		if silence := min(f.ProofAge(), f.now()-opened); silence > f.timing.reopen {
 			return errors.Join(fmt.Errorf("no proof of progress for %v", silence.Round(time.Millisecond)), err)

@@ -24,7 +24,7 @@ const (
 	// retryAfterSeconds is short, because most outages concern one etcd member or one connection.
 	retryAfterSeconds = 1
 
-	message = "the server cannot confirm now that what it knows is up to date; try again"
+	message = "the server cannot confirm now that its data is up to date; try again"
 )
 
 // Error is the reason why a request cannot be decided. Its text is for the log. Clients receive its Status, which has no

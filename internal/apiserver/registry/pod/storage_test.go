@@ -303,13 +303,13 @@ func TestAnnotationsOfCommandsAreImmutable(t *testing.T) {
 	for _, test := range []struct {
 		pod    string
 		mutate func(*corev1.Pod)
-		// want is the error of an update of the pod, and status that of an update of its status; "" is none.
+		// want is the error of an update of the pod, and status the error of an update of its status; "" means no error.
 		want, status string
 	}{
 		{"pod", process, "may not add process annotation", "may not add process annotation"},
 		{"process", bare, "may not remove or update process annotation", "may not remove or update process annotation"},
 		{"process", annotate(podannotation.Process, "false"), "may not remove or update process annotation", "may not remove or update process annotation"},
-		{"process", annotate(podannotation.Lease, "tomorrow"), `"tomorrow" is no time`, `"tomorrow" is no time`},
+		{"process", annotate(podannotation.Lease, "tomorrow"), `"tomorrow" is not a time`, `"tomorrow" is not a time`},
 		{"process", annotate(podannotation.Lease, now), "", "may not add lease annotation"},
 		{"pod", annotate(podannotation.Lease, "tomorrow"), "", ""},
 		{"pod", annotate(podannotation.OnRenew, "exec:/bin/sh"), "may not add on-renew annotation", "may not add on-renew annotation"},
