@@ -1,5 +1,6 @@
-// Package internal_test checks what ARCHITECTURE.md states about this tree: which package may import which, what each package is
-// called and documented as, how large files and packages are, and what a module that imports lanyardtest has to download.
+// Package internal_test checks what ARCHITECTURE.md states about this tree: which package may import which, what each
+// package is called and documented as, how large files and packages are, and what a module that imports lanyardtest has
+// to download.
 package internal_test
 
 import (
@@ -31,8 +32,8 @@ type rule struct {
 
 type exception struct{ pkg, imported, reason string }
 
-// domain are the packages that decide about security without a network or a store, so that each can be read, tested and fuzzed
-// alone.
+// domain are the packages that decide about security without a network or a store, so that each can be read, tested and
+// fuzzed alone.
 var domain = []string{
 	"internal/access", "internal/account", "internal/bootstraptoken", "internal/nodeaccess", "internal/podannotation", "internal/podoptions",
 	"internal/podsupport", "internal/podvalidation", "internal/rbac", "internal/signingkey", "internal/token",
@@ -109,6 +110,8 @@ var rules = []rule{
 		exceptions: []exception{
 			{"internal/apiserver/registry/fieldtest", "testing", "a test package"},
 			{"internal/apiserver/registry/storagetest", "testing", "a test package"},
+			{"internal/apiserver/controllertest", "testing", "a test package"},
+			{"internal/apiserver/controllertest", module + "/internal/apiserver/registry/storagetest", "its stores are on that storage"},
 			{"internal/node/nodetest", "testing", "a test package"},
 			{"internal/node/nodetest", "net/http/httptest", "it serves images to a container runtime"},
 			{"lanyardtest", "testing", "a test package, for other modules too"},
@@ -118,7 +121,8 @@ var rules = []rule{
 
 // testPackages help tests. No program except the images of nodetest contains them.
 var testPackages = []string{
-	module + "/internal/apiserver/registry/fieldtest", module + "/internal/apiserver/registry/storagetest", module + "/internal/node/nodetest",
+	module + "/internal/apiserver/registry/fieldtest", module + "/internal/apiserver/registry/storagetest",
+	module + "/internal/apiserver/controllertest", module + "/internal/node/nodetest",
 	module + "/internal/rbac/rbactest", module + "/lanyardtest",
 }
 
@@ -230,7 +234,8 @@ func within(name string, roots []string) bool {
 	})
 }
 
-// violated returns why a file may not import a package, or "". It calls use with each exception that permits the import.
+// violated returns why a file may not import a package, or "". It calls use with each exception that permits the
+// import.
 func violated(file, imported string, use func(exception)) string {
 	for _, r := range rules {
 		if !within(file, r.packages) || !within(imported, r.forbidden) {
@@ -331,7 +336,8 @@ func TestRules(t *testing.T) {
 	}
 }
 
-// TestPackagesAreDocumented expects "Package name ..." of every package, and "Command name ..." or "Name ..." of a program.
+// TestPackagesAreDocumented expects "Package name ..." of every package, and "Command name ..." or "Name ..." of a
+// program.
 func TestPackagesAreDocumented(t *testing.T) {
 	t.Parallel()
 	for pkg, files := range tree(t) {

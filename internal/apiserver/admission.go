@@ -31,7 +31,7 @@ func newAdmission(s *stores, p policy, i identity, defaults *podsecurity.Configu
 // resource of the request in ctx. That is another resource here, so these methods name the resource that they read.
 
 func (s *stores) namespace(ctx context.Context, name string) (*corev1.Namespace, error) {
-	return get[*corev1.Namespace](ctx, s.namespaces.Namespace, corev1.Resource("namespaces"), metav1.NamespaceNone, name)
+	return get[*corev1.Namespace](ctx, s.namespaces, corev1.Resource("namespaces"), metav1.NamespaceNone, name)
 }
 
 func (s *stores) serviceAccount(ctx context.Context, namespace, name string) (*corev1.ServiceAccount, error) {
@@ -39,7 +39,7 @@ func (s *stores) serviceAccount(ctx context.Context, namespace, name string) (*c
 }
 
 func (s *stores) pod(ctx context.Context, namespace, name string) (*corev1.Pod, error) {
-	return get[*corev1.Pod](ctx, s.pods.Pod, corev1.Resource("pods"), namespace, name)
+	return get[*corev1.Pod](ctx, s.pods, corev1.Resource("pods"), namespace, name)
 }
 
 func (s *stores) node(ctx context.Context, name string) (*corev1.Node, error) {
@@ -76,7 +76,7 @@ func get[T runtime.Object](ctx context.Context, store rest.Getter, resource sche
 
 // podsIn returns the pods of a namespace.
 func (s *stores) podsIn(ctx context.Context, namespace string) ([]*corev1.Pod, error) {
-	list, err := s.pods.Pod.List(request.WithNamespace(ctx, namespace), &internalversion.ListOptions{})
+	list, err := s.pods.List(request.WithNamespace(ctx, namespace), &internalversion.ListOptions{})
 	if err != nil {
 		return nil, err
 	}

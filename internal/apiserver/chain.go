@@ -9,6 +9,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apiserver/pkg/audit"
+	"k8s.io/apiserver/pkg/authentication/request/union"
 	"k8s.io/apiserver/pkg/authentication/user"
 	"k8s.io/apiserver/pkg/authorization/authorizer"
 	"k8s.io/apiserver/pkg/endpoints/filters"
@@ -20,27 +21,36 @@ import (
 
 	"lanyard.dev/internal/apiserver/authn"
 	"lanyard.dev/internal/apiserver/limits"
+	"lanyard.dev/internal/apiserver/loopback"
 	"lanyard.dev/internal/apiserver/outage"
 )
 
-// wrap puts the filters around the API, innermost first. It is the library's chain without the filters that this server does not
-// use (tracing, CORS, latency per filter, flow control by API objects) and without the second goroutine per request of the
-// library's timeout. In its place, handlers end by the deadline in their context, and deadlines bounds reading and writing. The
-// library's timeout also keeps work that outlives the request from changing the headers; withWarnings does that here. The limits
-// on requests in flight are inside of audit, so that refusals are recorded, and outside of impersonation, because one caller may
-// impersonate many users.
+// wrap puts the filters around the API, innermost first. It is the library's chain without the filters that this server
+// does not use (tracing, CORS, latency per filter, flow control by API objects) and without the second goroutine per
+// request of the library's timeout. In its place, handlers end by the deadline in their context, and deadlines bounds
+// reading and writing. The library's timeout also keeps work that outlives the request from changing the headers;
+// withWarnings does that here. The limits on requests in flight are inside of audit, which records refusals, and
+// outside of impersonation, which would let one caller act as many.
+//
+// Requests of the server's own controllers take no place among the requests in flight. They must not wait for tenants,
+// and one of them is made while a request of a user, which holds a place, waits for it: the creation of a namespace.
+// Their number is bounded, since a controller makes one at a time, and so does the creation of a namespace. For the
+// same reason they do not count among the requests that a server that stops waits for; those that matter are part of a
+// request that does. They use no connection that could be slow.
 func wrap(api http.Handler, az decider, c *genericserver.Config, share shareFunc) http.Handler {
 	h := withAuthorization(api, az, c.Serializer)
 	h = withImpersonation(h, az, c.Serializer)
-	h = newRequestLimiter(c).Wrap(h)
+	h = loopback.External(h, newRequestLimiter(c).Wrap)
 	h = filters.WithAudit(h, c.AuditBackend, c.AuditPolicyRuleEvaluator, c.LongRunningFunc)
 	h = withAuthentication(h, c)
 	h = withWarnings(h)
 	h = filters.WithRequestDeadline(h, c.AuditBackend, c.AuditPolicyRuleEvaluator, c.LongRunningFunc, c.Serializer, c.RequestTimeout)
-	h = genericfilters.WithWaitGroup(h, c.LongRunningFunc, c.NonLongRunningRequestWaitGroup)
+	h = loopback.External(h, func(next http.Handler) http.Handler {
+		return genericfilters.WithWaitGroup(next, c.LongRunningFunc, c.NonLongRunningRequestWaitGroup)
+	})
 	h = filters.WithCacheControl(h)
 	h = genericfilters.WithHTTPLogging(h)
-	h = deadlines{body: c.RequestTimeout, answer: c.RequestTimeout + writeGrace, longRunning: c.LongRunningFunc, share: share}.wrap(h)
+	h = loopback.External(h, deadlines{body: c.RequestTimeout, answer: c.RequestTimeout + writeGrace, longRunning: c.LongRunningFunc, share: share}.wrap)
 	h = filters.WithRequestInfo(h, c.RequestInfoResolver)
 	h = filters.WithRequestReceivedTimestamp(h)
 	h = genericfilters.WithPanicRecovery(h, c.RequestInfoResolver)
@@ -74,10 +84,11 @@ func withoutCommands(h http.Handler) http.Handler {
 	})
 }
 
-// withAuthentication identifies the caller.
+// withAuthentication identifies the caller: by the context of the request if a client of this process made it, else by
+// a credential.
 func withAuthentication(h http.Handler, c *genericserver.Config) http.Handler {
 	failed := filters.WithFailedAuthenticationAudit(unauthenticated(c.Serializer), c.AuditBackend, c.AuditPolicyRuleEvaluator)
-	return filters.WithAuthentication(h, c.Authentication.Authenticator, failed, c.Authentication.APIAudiences, nil)
+	return filters.WithAuthentication(h, union.New(loopback.Authenticator{}, c.Authentication.Authenticator), failed, c.Authentication.APIAudiences, nil)
 }
 
 // unauthenticated answers a request whose credential was not accepted, without the reason: 503 if the credential cannot

@@ -1,9 +1,23 @@
 package apiserver
 
 import (
+	"context"
 	"net/http"
 	"net/http/httptest"
 	"testing"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime/serializer"
+	"k8s.io/apiserver/pkg/authentication/authenticator"
+	"k8s.io/apiserver/pkg/authentication/user"
+	"k8s.io/apiserver/pkg/authorization/authorizer"
+	"k8s.io/apiserver/pkg/endpoints/request"
+	genericserver "k8s.io/apiserver/pkg/server"
+
+	"lanyard.dev/internal/apiserver/api"
+	"lanyard.dev/internal/apiserver/loopback"
 )
 
 func TestCommandsAreNotInTheLineThatIsLogged(t *testing.T) {
@@ -22,5 +36,72 @@ func TestCommandsAreNotInTheLineThatIsLogged(t *testing.T) {
 				t.Errorf("%s is served as %s", uri, full)
 			}
 		})).ServeHTTP(httptest.NewRecorder(), httptest.NewRequestWithContext(t.Context(), http.MethodGet, uri, nil))
+	}
+}
+
+// allowing is a policy that allows everything.
+type allowing struct{ authorizer.AuthorizerFunc }
+
+func (allowing) Decides(user.Info) error { return nil }
+
+// TestNestedCallsNeedNoPlace sends a request of a user that holds the only place for writes, while its handler makes a
+// call of a controller and waits for it. The server is then told to stop, and the handler makes another call.
+func TestNestedCallsNeedNoPlace(t *testing.T) {
+	t.Parallel()
+	c := genericserver.NewConfig(serializer.NewCodecFactory(api.All().NewScheme()))
+	c.MaxRequestsInFlight, c.MaxMutatingRequestsInFlight = 1, 1
+	c.RequestInfoResolver = genericserver.NewRequestInfoResolver(c)
+	c.Authentication.Authenticator = authenticator.RequestFunc(func(r *http.Request) (*authenticator.Response, bool, error) {
+		return &authenticator.Response{User: &user.DefaultInfo{Name: r.Header.Get("User-Agent")}}, true, nil
+	})
+	l := loopback.New()
+	client, err := l.Client("system:controller:test")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var served []string
+	var handler http.Handler
+	post := func(ctx context.Context, as string) int {
+		r := httptest.NewRequestWithContext(ctx, http.MethodPost, "/api/v1/namespaces", http.NoBody)
+		r.Header.Set("User-Agent", as)
+		answer := httptest.NewRecorder()
+		handler.ServeHTTP(answer, r)
+		return answer.Code
+	}
+	create := func(ctx context.Context) error {
+		_, err := client.CoreV1().ConfigMaps("ns").Create(ctx, &corev1.ConfigMap{}, metav1.CreateOptions{})
+		return err
+	}
+	api := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		who, _ := request.UserFrom(r.Context())
+		served = append(served, who.GetName())
+		if who.GetName() != "jane" {
+			w.WriteHeader(http.StatusNotFound)
+			return
+		}
+		if got := post(t.Context(), "joe"); got != http.StatusTooManyRequests {
+			t.Errorf("another user is answered with %d, so the place is free", got)
+		}
+		if err := create(r.Context()); !apierrors.IsNotFound(err) {
+			t.Errorf("the call of a controller: %v", err)
+		}
+		go c.NonLongRunningRequestWaitGroup.Wait()
+		for c.NonLongRunningRequestWaitGroup.Add(1) == nil {
+			c.NonLongRunningRequestWaitGroup.Done()
+		}
+		if got := post(t.Context(), "joe"); got != http.StatusServiceUnavailable {
+			t.Errorf("another user is answered with %d, so the server does not stop", got)
+		}
+		if err := create(r.Context()); !apierrors.IsNotFound(err) {
+			t.Errorf("the call of a controller while the server stops: %v", err)
+		}
+	})
+	allow := allowing{func(context.Context, authorizer.Attributes) (authorizer.Decision, string, error) {
+		return authorizer.DecisionAllow, "", nil
+	}}
+	handler = wrap(api, allow, c, nil)
+	l.Serve(handler)
+	if got := post(t.Context(), "jane"); got != http.StatusOK || len(served) != 3 {
+		t.Errorf("answered with %d; served %q", got, served)
 	}
 }

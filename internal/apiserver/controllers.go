@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"slices"
+	"strings"
 
 	"github.com/google/uuid"
 	coordinationv1 "k8s.io/api/coordination/v1"
@@ -14,22 +16,22 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apiserver/pkg/endpoints/request"
 	"k8s.io/apiserver/pkg/registry/rest"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/metadata"
 	"k8s.io/utils/clock"
 
+	"lanyard.dev/internal/apiserver/loopback"
 	namespaceregistry "lanyard.dev/internal/apiserver/registry/namespace"
-	"lanyard.dev/internal/controller/accountsecrets"
+	"lanyard.dev/internal/controller"
 	"lanyard.dev/internal/controller/aggregation"
 	"lanyard.dev/internal/controller/certificates"
-	"lanyard.dev/internal/controller/events"
-	"lanyard.dev/internal/controller/execlease"
 	"lanyard.dev/internal/controller/namespace"
 	"lanyard.dev/internal/controller/namespacedefaults"
-	"lanyard.dev/internal/controller/nodeapproval"
-	"lanyard.dev/internal/controller/nodelife"
-	"lanyard.dev/internal/controller/orphans"
+	"lanyard.dev/internal/controller/nodelifecycle"
+	"lanyard.dev/internal/controller/podgc"
 	defaultpolicy "lanyard.dev/internal/controller/policy"
 	"lanyard.dev/internal/controller/scheduler"
-	"lanyard.dev/internal/controller/tokencleaner"
+	"lanyard.dev/internal/controller/tokensecrets"
 	"lanyard.dev/internal/pki"
 	"lanyard.dev/internal/rbac/bootstrap"
 )
@@ -49,62 +51,93 @@ func (c controllers) run(ctx context.Context) {
 	}
 }
 
-// newNamespaceDefaults returns the controller that keeps the default objects in each namespace. Its method Namespace is
-// called in each request that makes a namespace.
-func newNamespaceDefaults(k *keys, s *storage) *namespacedefaults.Controller {
-	c := namespacedefaults.New(s.stores.namespaces.Namespace, s.stores.serviceAccounts, s.stores.configMaps, k.rootCA, k.nodesCA)
-	s.feed("serviceaccounts").Listen(c.Accounts())
-	s.feed("configmaps").Listen(c.ConfigMaps())
-	s.feed("configmaps").Listen(c.NodesCA())
-	s.feed("namespaces").Listen(c.Namespaces())
-	return c
+// clients are the clients of the controllers, by the names of the controllers.
+type clients struct {
+	byName map[string]kubernetes.Interface
+	// contents is another client of the namespace controller, for objects of every kind.
+	contents metadata.Interface
 }
 
-// newControllers returns every controller. Each listens to the feeds of its resources.
-func newControllers(o *Options, k *keys, s *storage, p policy, i identity, defaults *namespacedefaults.Controller) controllers {
-	recorder := events.New(s.stores.events, s.stores.namespaces.Namespace)
-	all := controllers{defaults, recorder, newTerminator(s), newAggregator(s), newAccountSecrets(s), newTokenCleaner(s)}
-	all = append(all, newCertificateControllers(o, k, s, p, i)...)
-	return append(all, newPodControllers(s, recorder, o.Etcd.SoleWriter)...)
-}
-
-// newTerminator returns the controller that empties namespaces that are deleted.
-func newTerminator(s *storage) *namespace.Controller {
-	contents := map[schema.GroupResource]namespace.Content{}
-	for resource, store := range s.stores.Namespaced() {
-		contents[resource] = store
+// newClients returns the clients. Their calls fail until the server exists.
+func newClients(l *loopback.Loopback) (clients, error) {
+	c := clients{byName: map[string]kubernetes.Interface{}}
+	for _, name := range bootstrap.Controllers() {
+		client, err := l.Client(bootstrap.ControllerUser(name))
+		if err != nil {
+			return clients{}, fmt.Errorf("controller %s: %w", name, err)
+		}
+		c.byName[name] = client
 	}
-	namespaces := s.stores.namespaces
-	c := namespace.New(namespaces.Namespace, namespaces.Finalize, namespaces.Status, contents)
-	s.feed("namespaces").Listen(c)
-	return c
+	var err error
+	c.contents, err = metadata.NewForConfig(l.Config(bootstrap.ControllerUser(bootstrap.NamespaceController)))
+	return c, err
+}
+
+// newNamespaceDefaults returns the controller that keeps the default objects in each namespace. Its method Ensure is
+// called in each request that creates a namespace.
+func newNamespaceDefaults(k *keys, s *storage, c clients) *namespacedefaults.Controller {
+	made := namespacedefaults.New(namespacedefaults.Config{
+		Accounts: c.byName[bootstrap.ServiceAccountController], ConfigMaps: c.byName[bootstrap.RootCAPublisher],
+		RootCA: k.rootCA, NodesCA: k.nodesCA,
+	})
+	s.feed("serviceaccounts").Listen(made.Accounts())
+	s.feed("configmaps").Listen(made.RootCAs())
+	s.feed("configmaps").Listen(made.NodesCA())
+	s.feed("namespaces").Listen(made.Namespaces())
+	return made
+}
+
+// newControllers returns every controller. Each listens to the feeds of its resources, and writes through its own
+// client.
+func newControllers(o *Options, k *keys, s *storage, p policy, i identity, c clients, defaults *namespacedefaults.Controller) controllers {
+	all := controllers{defaults, newTerminator(s, c), newAggregator(s, c)}
+	all = append(all, newTokenControllers(s, c)...)
+	all = append(all, newCertificateControllers(o, k, s, p, i, c)...)
+	return append(all, newPodControllers(s, p, c, o.Etcd.SoleWriter)...)
+}
+
+// newTerminator returns the controller that deletes the content of namespaces that are being deleted.
+func newTerminator(s *storage, c clients) *namespace.Controller {
+	made := namespace.New(c.byName[bootstrap.NamespaceController], c.contents, s.namespacedResources())
+	s.feed("namespaces").Listen(made)
+	return made
+}
+
+// namespacedResources returns the stored resources that are in namespaces, each in the version in which it is stored.
+func (s *storage) namespacedResources() (all []schema.GroupVersionResource) {
+	stored := s.stores.Namespaced()
+	for _, group := range s.tables {
+		for resource := range stored {
+			if resource.Group == group.Name {
+				all = append(all, resource.WithVersion(group.Versions[0].Name))
+			}
+		}
+	}
+	slices.SortFunc(all, func(a, b schema.GroupVersionResource) int { return strings.Compare(a.String(), b.String()) })
+	return all
 }
 
 // newAggregator returns the controller that computes the rules of aggregated ClusterRoles.
-func newAggregator(s *storage) *aggregation.Controller {
-	c := aggregation.New(s.stores.clusterRoles)
-	s.mirror.Feed(rbacv1.Resource("clusterroles")).Listen(c)
-	return c
+func newAggregator(s *storage, c clients) *aggregation.Controller {
+	made := aggregation.New(c.byName[bootstrap.ClusterRoleAggregationController])
+	s.mirror.Feed(rbacv1.Resource("clusterroles")).Listen(made)
+	return made
 }
 
-// newAccountSecrets returns the controller that removes the token Secrets of accounts that are deleted.
-func newAccountSecrets(s *storage) *accountsecrets.Controller {
-	c := accountsecrets.New(s.stores.secrets, s.stores.serviceAccounts)
-	s.feed("secrets").Listen(c.Secrets())
-	s.feed("serviceaccounts").Listen(c.Accounts())
-	return c
-}
-
-// newTokenCleaner returns the controller that removes bootstrap tokens that have expired.
-func newTokenCleaner(s *storage) *tokencleaner.Controller {
-	c := tokencleaner.New(s.stores.secrets, clock.RealClock{})
-	s.feed("secrets").Listen(c)
-	return c
+// newTokenControllers returns the controllers that delete the Secrets of bootstrap tokens that have expired, and of
+// service accounts that are gone.
+func newTokenControllers(s *storage, c clients) controllers {
+	accounts := tokensecrets.NewAccountCleaner(c.byName[bootstrap.ServiceAccountTokenController])
+	s.feed("secrets").Listen(accounts.Secrets())
+	s.feed("serviceaccounts").Listen(accounts.Accounts())
+	expired := tokensecrets.NewBootstrapCleaner(c.byName[bootstrap.TokenCleaner], clock.RealClock{})
+	s.feed("secrets").Listen(expired)
+	return controllers{accounts, expired}
 }
 
 // newCertificateControllers returns the controllers that approve the certificate requests of nodes and sign approved
 // requests.
-func newCertificateControllers(o *Options, k *keys, s *storage, p policy, i identity) controllers {
+func newCertificateControllers(o *Options, k *keys, s *storage, p policy, i identity, c clients) controllers {
 	// servesAs reports whether clients would accept a server with a node's certificate for this name as this authority.
 	servesAs := func(name string) bool {
 		if o.Signing.ServingCertFile != "" {
@@ -114,40 +147,49 @@ func newCertificateControllers(o *Options, k *keys, s *storage, p policy, i iden
 		chain, err := pki.ParseChain(text)
 		return err != nil || chain[0].VerifyHostname(name) == nil // if the certificate cannot be read, assume that it has this name
 	}
-	requests, feed := s.stores.requests, s.mirror.Feed(certificateRequests)
-	approver := nodeapproval.New(requests.Request, requests.Approval, p.authorizer, servesAs, i.evictions.AdmitsUser, clock.RealClock{})
+	client, feed := c.byName[bootstrap.CertificateController], s.mirror.Feed(certificateRequests)
+	approver := certificates.NewApprover(certificates.ApproverConfig{
+		Client: client, Authorizer: p.authorizer, Taken: servesAs, Admits: i.evictions.AdmitsUser, Clock: clock.RealClock{},
+	})
 	feed.Listen(approver)
-	signer := certificates.New(requests.Request, requests.Status, k.signing, i.evictions, o.Signing.Duration, clock.RealClock{})
+	signer := certificates.NewSigner(certificates.SignerConfig{
+		Client: client, CA: k.signing, Nodes: i.evictions, Longest: o.Signing.Duration, Clock: clock.RealClock{},
+	})
 	feed.Listen(signer)
 	return controllers{approver, signer}
 }
 
-// newPodControllers returns the controllers of pods and of the nodes that run them.
-func newPodControllers(s *storage, recorder *events.Recorder, soleWriter bool) controllers {
-	st, real := s.stores, clock.RealClock{}
-	scheduling := scheduler.Config{
-		Pods: st.pods.Pod, Status: st.pods.Status, Binding: st.pods.Binding, Events: recorder.For(scheduler.Name), Clock: real,
+// newPodControllers returns the controllers of pods and of the nodes that run them. The index of pods by node listens
+// before them.
+func newPodControllers(s *storage, p policy, c clients, soleWriter bool) controllers {
+	events := func(component, name string) *controller.Recorder {
+		return controller.NewRecorder(component, c.byName[name])
 	}
+	schedulerEvents := events(scheduler.Component, bootstrap.Scheduler)
+	nodeEvents := events(nodelifecycle.Component, bootstrap.NodeController)
+	processEvents := events(podgc.ProcessComponent, bootstrap.PodGarbageCollector)
+	identity := ""
 	if !soleWriter {
-		scheduling.Leases, scheduling.Identity = st.leases, replicaName()
+		identity = replicaName()
 	}
-	placing := scheduler.New(scheduling)
-	life := nodelife.New(nodelife.Config{
-		Nodes: st.nodes, NodeStatus: st.nodeStatus, PodStatus: st.pods.Status, Leases: st.leases, Events: recorder.For(nodelife.Name), Clock: real,
+	binding := scheduler.New(scheduler.Config{
+		Client: c.byName[bootstrap.Scheduler], Pods: p.pods, Events: schedulerEvents, Clock: clock.RealClock{}, Identity: identity,
 	})
-	orphaned := orphans.New(st.pods.Pod, st.nodes, real)
-	processes := execlease.New(st.pods.Pod, recorder.For(execlease.Name), real)
+	life := nodelifecycle.New(nodelifecycle.Config{
+		Client: c.byName[bootstrap.NodeController], Pods: p.pods, Events: nodeEvents, Clock: clock.RealClock{},
+	})
+	orphans := podgc.NewOrphans(c.byName[bootstrap.PodGarbageCollector], p.pods, clock.RealClock{})
+	processes := podgc.NewProcesses(c.byName[bootstrap.PodGarbageCollector], processEvents, clock.RealClock{})
 
 	pods, nodes := s.feed("pods"), s.feed("nodes")
-	pods.Listen(placing.PodFeed())
-	pods.Listen(life.PodFeed())
-	pods.Listen(orphaned.PodFeed())
+	pods.Listen(binding.PodListener())
+	pods.Listen(orphans.Pods())
 	pods.Listen(processes)
-	nodes.Listen(placing.NodeFeed())
-	nodes.Listen(life.NodeFeed())
-	nodes.Listen(orphaned.NodeFeed())
-	s.mirror.Feed(coordinationv1.Resource("leases")).Listen(life.LeaseFeed())
-	return controllers{placing, life, orphaned, processes}
+	nodes.Listen(binding.NodeListener())
+	nodes.Listen(life.Nodes())
+	nodes.Listen(orphans.Nodes())
+	s.mirror.Feed(coordinationv1.Resource("leases")).Listen(life.Leases())
+	return controllers{schedulerEvents, nodeEvents, processEvents, binding, life, orphans, processes}
 }
 
 // replicaName returns a name of this process that no other replica has, for Leases.
@@ -165,10 +207,21 @@ var systemNamespaces = []string{
 }
 
 // writeDefaults makes the system namespaces and the default policy. It runs at each start and changes no object that
-// exists, except for adding to the default roles and bindings what they lack.
+// exists, except for adding to the default roles and bindings what they lack. The cluster-wide policy comes first,
+// since the controller that puts the default objects into namespaces has its rights from it.
 func writeDefaults(ctx context.Context, s *storage, addDefaults namespaceregistry.AddDefaults) error {
 	ctx = request.WithNamespace(ctx, metav1.NamespaceNone)
-	namespaces := namespaceregistry.NewREST(s.stores.namespaces.Namespace, addDefaults)
+	into := defaultpolicy.Stores{
+		ClusterRoles: s.stores.clusterRoles, ClusterRoleBindings: s.stores.clusterRoleBindings, Roles: s.stores.roles, RoleBindings: s.stores.roleBindings,
+	}
+	err := defaultpolicy.Reconcile(ctx, into, defaultpolicy.Defaults{
+		ClusterRoles:        slices.Concat(bootstrap.ClusterRoles(), bootstrap.ControllerRoles()),
+		ClusterRoleBindings: slices.Concat(bootstrap.ClusterRoleBindings(), bootstrap.ControllerRoleBindings()),
+	})
+	if err != nil {
+		return err
+	}
+	namespaces := namespaceregistry.NewREST(s.stores.namespaces, addDefaults)
 	for _, name := range systemNamespaces {
 		made := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: name}}
 		s.scheme.Default(made)
@@ -177,11 +230,5 @@ func writeDefaults(ctx context.Context, s *storage, addDefaults namespaceregistr
 			return fmt.Errorf("make namespace %s: %w", name, err)
 		}
 	}
-	into := defaultpolicy.Stores{
-		ClusterRoles: s.stores.clusterRoles, ClusterRoleBindings: s.stores.clusterRoleBindings, Roles: s.stores.roles, RoleBindings: s.stores.roleBindings,
-	}
-	return defaultpolicy.Reconcile(ctx, into, defaultpolicy.Defaults{
-		ClusterRoles: bootstrap.ClusterRoles(), ClusterRoleBindings: bootstrap.ClusterRoleBindings(),
-		Roles: bootstrap.Roles(), RoleBindings: bootstrap.RoleBindings(),
-	})
+	return defaultpolicy.Reconcile(ctx, into, defaultpolicy.Defaults{Roles: bootstrap.Roles(), RoleBindings: bootstrap.RoleBindings()})
 }

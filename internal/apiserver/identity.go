@@ -97,7 +97,7 @@ func newAnchors(s *storage, soleWriter bool) (verifying, issuing anchor.Anchors)
 		feed.Listen(made)
 		return made
 	}
-	accounts, pods := index("serviceaccounts", s.stores.serviceAccounts), index("pods", s.stores.pods.Pod)
+	accounts, pods := index("serviceaccounts", s.stores.serviceAccounts), index("pods", s.stores.pods)
 	secrets, nodes := index("secrets", s.stores.secrets), index("nodes", s.stores.nodes)
 	return anchor.Remembered(accounts, pods, secrets, nodes), anchor.Stored(accounts, pods, secrets, nodes)
 }

@@ -13,6 +13,8 @@ import (
 type policy struct {
 	index      *rbac.Index
 	authorizer *authz.Union
+	// pods is the index of pods by node, which controllers use too.
+	pods *nodeaccess.Pods
 }
 
 // newPolicy returns the policy that is stored. Its parts learn of each change of a role, a binding or a pod before the
@@ -27,9 +29,9 @@ func newPolicy(s *storage) policy {
 		feed.Listen(authz.NewPolicy(index, kind))
 		sources = append(sources, feed)
 	}
-	pods := s.feed("pods")
-	graph := nodeaccess.NewGraph(pods)
-	pods.Listen(graph)
-	nodes := authz.NewNode(nodeaccess.NewRules(graph, bootstrap.NodeRules()), pods)
-	return policy{index: index, authorizer: authz.NewUnion(nodes, authz.New(index, sources...))}
+	feed := s.feed("pods")
+	pods := nodeaccess.NewPods(feed)
+	feed.Listen(pods)
+	nodes := authz.NewNode(nodeaccess.NewRules(pods, bootstrap.NodeRules()), feed)
+	return policy{index: index, authorizer: authz.NewUnion(nodes, authz.New(index, sources...)), pods: pods}
 }

@@ -12,6 +12,7 @@ import (
 	"lanyard.dev/internal/apiserver/api"
 	"lanyard.dev/internal/apiserver/auditlog"
 	"lanyard.dev/internal/apiserver/authn/oidc"
+	"lanyard.dev/internal/apiserver/loopback"
 	"lanyard.dev/internal/apiserver/metrics"
 	"lanyard.dev/internal/apiserver/registry/namespace"
 	"lanyard.dev/internal/deadline"
@@ -43,8 +44,9 @@ type Server struct {
 // starts serving.
 func New(o Options) (*Server, error) { return newServer(o, api.All()) }
 
-// newServer builds the server from its parts. Each is made from the ones above it and is not changed afterwards, apart
-// from feeds, to which the parts below storage add their listeners.
+// newServer builds the server from its parts. Each is made from the ones above it and is not changed afterwards, with
+// two exceptions: the parts below storage add their listeners to the feeds, and the loopback is given its handler,
+// since the handler calls a controller, which calls the API.
 func newServer(o Options, tables api.Tables) (*Server, error) {
 	if faults := o.Validate(); len(faults) > 0 {
 		return nil, faults.ToAggregate()
@@ -71,19 +73,25 @@ func newServer(o Options, tables api.Tables) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
-	defaults := newNamespaceDefaults(&keys, &storage)
+	loopback := loopback.New()
+	clients, err := newClients(loopback)
+	if err != nil {
+		return nil, err
+	}
+	defaults := newNamespaceDefaults(&keys, &storage, clients)
 	handler, err := newHandler(handlerConfig{
 		options: &o, keys: &keys, storage: &storage, policy: policy, identity: identity, admission: admission,
-		audit: configuration.audit, metrics: metrics, addDefaults: defaults.Namespace,
+		audit: configuration.audit, metrics: metrics, addDefaults: defaults.Ensure,
 	})
 	if err != nil {
 		return nil, err
 	}
+	loopback.Serve(handler.server.Handler)
 	return &Server{
 		storage: storage, identity: identity, handler: handler,
-		controllers: newControllers(&o, &keys, &storage, policy, identity, defaults),
+		controllers: newControllers(&o, &keys, &storage, policy, identity, clients, defaults),
 		issuers:     configuration.issuers, audit: configuration.audit, metrics: metrics,
-		addDefaults: defaults.Namespace, ready: make(chan struct{}),
+		addDefaults: defaults.Ensure, ready: make(chan struct{}),
 	}, nil
 }
 

@@ -9,13 +9,11 @@ import (
 	"slices"
 
 	certificatesv1 "k8s.io/api/certificates/v1"
-	coordinationv1 "k8s.io/api/coordination/v1"
 	corev1 "k8s.io/api/core/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/runtime/serializer"
-	"k8s.io/apiserver/pkg/registry/rest"
 	genericserver "k8s.io/apiserver/pkg/server"
 	"k8s.io/apiserver/pkg/server/healthz"
 	"k8s.io/apiserver/pkg/server/options"
@@ -27,8 +25,6 @@ import (
 	"lanyard.dev/internal/apiserver/members"
 	"lanyard.dev/internal/apiserver/mirror"
 	"lanyard.dev/internal/apiserver/registry"
-	"lanyard.dev/internal/apiserver/registry/namespace"
-	"lanyard.dev/internal/apiserver/registry/pod"
 )
 
 // etcdPrefix is where objects are stored, as in Kubernetes.
@@ -119,23 +115,7 @@ var certificateRequests = schema.GroupResource{Group: certificatesv1.GroupName, 
 type stores struct {
 	*api.Stores
 
-	namespaces struct {
-		Namespace *registry.Store
-		Status    *registry.Subresource
-		Finalize  namespace.Finalize
-	}
-	pods struct {
-		Pod     *registry.Store
-		Status  *registry.Subresource
-		Binding *pod.BindingREST
-	}
-	requests struct {
-		Request          *registry.Store
-		Approval, Status *registry.Subresource
-	}
-	nodeStatus *registry.Subresource
-
-	serviceAccounts, secrets, configMaps, nodes, events, leases *registry.Store
+	namespaces, serviceAccounts, secrets, pods, nodes *registry.Store
 
 	roles, roleBindings, clusterRoles, clusterRoleBindings *registry.Store
 }
@@ -148,22 +128,11 @@ func newStores(tables api.Tables, in api.Inputs) (*stores, error) {
 	}
 	s := &stores{Stores: made}
 	return s, errors.Join(
-		pick(made, corev1.Resource("namespaces"), &s.namespaces.Namespace),
-		pick(made, corev1.Resource("namespaces/status"), &s.namespaces.Status),
-		pick(made, corev1.Resource("namespaces/finalize"), &s.namespaces.Finalize),
-		pick(made, corev1.Resource("pods"), &s.pods.Pod),
-		pick(made, corev1.Resource("pods/status"), &s.pods.Status),
-		pick(made, corev1.Resource("pods/binding"), &s.pods.Binding),
-		pick(made, corev1.Resource("nodes"), &s.nodes),
-		pick(made, corev1.Resource("nodes/status"), &s.nodeStatus),
+		pick(made, corev1.Resource("namespaces"), &s.namespaces),
 		pick(made, corev1.Resource("serviceaccounts"), &s.serviceAccounts),
 		pick(made, corev1.Resource("secrets"), &s.secrets),
-		pick(made, corev1.Resource("configmaps"), &s.configMaps),
-		pick(made, corev1.Resource("events"), &s.events),
-		pick(made, coordinationv1.Resource("leases"), &s.leases),
-		pick(made, certificateRequests, &s.requests.Request),
-		pick(made, subresource(certificateRequests, "approval"), &s.requests.Approval),
-		pick(made, subresource(certificateRequests, "status"), &s.requests.Status),
+		pick(made, corev1.Resource("pods"), &s.pods),
+		pick(made, corev1.Resource("nodes"), &s.nodes),
 		pick(made, rbacv1.Resource("roles"), &s.roles),
 		pick(made, rbacv1.Resource("rolebindings"), &s.roleBindings),
 		pick(made, rbacv1.Resource("clusterroles"), &s.clusterRoles),
@@ -171,11 +140,7 @@ func newStores(tables api.Tables, in api.Inputs) (*stores, error) {
 	)
 }
 
-func pick[T rest.Storage](made *api.Stores, resource schema.GroupResource, into *T) (err error) {
-	*into, err = api.Get[T](made, resource)
+func pick(made *api.Stores, resource schema.GroupResource, into **registry.Store) (err error) {
+	*into, err = api.Get[*registry.Store](made, resource)
 	return err
-}
-
-func subresource(of schema.GroupResource, name string) schema.GroupResource {
-	return schema.GroupResource{Group: of.Group, Resource: of.Resource + "/" + name}
 }

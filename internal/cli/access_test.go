@@ -130,7 +130,7 @@ func TestAccessCases(t *testing.T) {
 		"granted finalizers":                     {[]string{"explain", "user:v", "update", "pods/finalizers", "-f", "subresources.yaml"}, 0, "yes: ", ""},
 		"granted extra":                          {[]string{"explain", "user:v", "impersonate", "userextras/scopes", "-f", "subresources.yaml"}, 0, "yes: ", ""},
 		"granted status of a custom resource":    {[]string{"explain", "user:v", "get", "servicemonitors/status", "-f", "subresources.yaml"}, 0, "yes: ", ""},
-		"by cluster-admin, which no file holds":  {[]string{"who-can", "delete", "secrets", "-f", "dashboard.yaml"}, 0, "ServiceAccount/kubernetes-dashboard/admin-user            ClusterRoleBinding/admin-user  ", ""},
+		"by cluster-admin, which no file holds":  {[]string{"who-can", "delete", "secrets", "-f", "dashboard.yaml"}, 0, "ServiceAccount/kubernetes-dashboard/admin-user   ClusterRoleBinding/admin-user", ""},
 		"files without namespaces":               {[]string{"list", "sa:cicd/ci", "-n", "cicd", "-f", "homeless.yaml"}, 0, "namespace cicd   pods/exec", "3 objects name no namespace and are assumed to be in cicd"},
 		"files without namespaces, in another":   {[]string{"list", "sa:cicd/ci", "-n", "other", "-f", "homeless.yaml"}, 0, "system:basic-user", "no file contains the service account cicd/ci"},
 		"a chart":                                {[]string{"explain", "user:ann", "get", "pods", "-f", "directory"}, exitFailure, "no: ", "3 files hold no manifests and are skipped: "},

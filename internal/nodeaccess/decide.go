@@ -19,7 +19,8 @@ type Request struct {
 	SelectedNode string
 }
 
-// Decision is the answer to a Request. The zero Decision denies; Reason then says why, in Kubernetes' words, or nothing.
+// Decision is the answer to a Request. The zero Decision denies; Reason then says why, in Kubernetes' words, or
+// nothing.
 type Decision struct {
 	Allowed bool
 	Reason  string
@@ -31,7 +32,7 @@ func deny(reason string) Decision { return Decision{Reason: reason} }
 
 // Rules decides the requests of nodes.
 type Rules struct {
-	graph *Graph
+	pods *Pods
 	// uniform is what every node may do alike, on resources that no rule here is about.
 	uniform map[action]bool
 }
@@ -41,8 +42,8 @@ type action struct{ verb, group, resource, subresource string }
 // NewRules returns rules over graph. uniform are the rules of Kubernetes' role system:node, which has neither wildcards
 // nor names; those on secrets, config maps, service accounts, leases, nodes and pods count for nothing, since these are
 // decided by the graph or by name.
-func NewRules(graph *Graph, uniform []rbacv1.PolicyRule) *Rules {
-	r := &Rules{graph: graph, uniform: map[action]bool{}}
+func NewRules(pods *Pods, uniform []rbacv1.PolicyRule) *Rules {
+	r := &Rules{pods: pods, uniform: map[action]bool{}}
 	for _, rule := range uniform {
 		for _, group := range rule.APIGroups {
 			for _, target := range rule.Resources {
@@ -179,7 +180,7 @@ func (r *Rules) related(node string, kind Kind, q Request) (Decision, error) {
 	if q.Name == "" {
 		return deny("No Object name found"), nil
 	}
-	ok, err := r.graph.Belongs(node, kind, q.Namespace, q.Name)
+	ok, err := r.pods.Belongs(node, kind, q.Namespace, q.Name)
 	if err != nil {
 		return Decision{}, err
 	}

@@ -42,9 +42,10 @@ func mirror(p *corev1.Pod) {
 	p.Annotations = map[string]string{corev1.MirrorPodAnnotationKey: "x"}
 }
 
-// rules decide for pods "web" on "one" and "db" on "two", each with a secret and a config map, and one that has no node.
+// rules decide for pods "web" on "one" and "db" on "two", each with a secret and a config map, and one that has no
+// node.
 func rules(s nodeaccess.Source) *nodeaccess.Rules {
-	graph := nodeaccess.NewGraph(s)
+	graph := nodeaccess.NewPods(s)
 	graph.Set(pod("shop", "web", "one", secretVolume("web-key"), configMapVolume("web-conf")))
 	graph.Set(pod("shop", "db", "two", secretVolume("db-key"), configMapVolume("db-conf")))
 	graph.Set(pod("shop", "waiting", "", secretVolume("later-key")))

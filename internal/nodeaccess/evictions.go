@@ -14,16 +14,16 @@ import (
 )
 
 const (
-	// EvictionType is the type of a Secret that evicts a node, EvictionNamespace the only namespace where it does so, and
-	// EvictionKey the key of its data that names the node.
+	// EvictionType is the type of a Secret that evicts a node, EvictionNamespace the only namespace where it does so,
+	// and EvictionKey the key of its data that names the node.
 	EvictionType      corev1.SecretType = "identity.lanyard.dev/node-eviction"
 	EvictionNamespace                   = metav1.NamespaceSystem
 	EvictionKey                         = "node"
 
 	evictionPrefix = "node-eviction-"
 
-	// ExtraNotBefore is the key of a node's user info that holds the NotBefore of its certificate, in RFC 3339. Certificate
-	// requests keep it with the rest of who asked.
+	// ExtraNotBefore is the key of a node's user info that holds the NotBefore of its certificate, in RFC 3339.
+	// Certificate requests keep it with the rest of who asked.
 	ExtraNotBefore = "identity.lanyard.dev/certificate-not-before"
 )
 
@@ -166,8 +166,8 @@ func (e *Evictions) Admits(node string, notBefore time.Time) error {
 	return nil
 }
 
-// AdmitsUser is Admits for a user as it was authenticated, or as a certificate request tells who asked. Users that did not
-// show a node's certificate are admitted.
+// AdmitsUser is Admits for a user as it was authenticated, or as a certificate request tells who asked. Users that did
+// not show a node's certificate are admitted.
 func (e *Evictions) AdmitsUser(user string, groups, notBefore []string) error {
 	node, ok := Identify(user, groups)
 	if !ok || len(notBefore) == 0 {

@@ -81,10 +81,10 @@ func (p *certificates) demand(ctx context.Context, a admission.Attributes, verb 
 	if !ok {
 		return admission.NewForbidden(a, errors.New("no stored request"))
 	}
-	// Controllers of other programs may approve and sign too, so requests of evicted nodes are refused here as well.
-	// Denying one is allowed.
+	// Signers outside this server may not know that a node was evicted, so its requests get no certificate here either.
+	// They may be denied, and may fail.
 	switch err := p.admits(old.Spec.Username, old.Spec.Groups, old.Spec.Extra[nodeaccess.ExtraNotBefore]); {
-	case err == nil || denies(a):
+	case err == nil || refuses(a):
 	case errors.Is(err, nodeaccess.ErrEvicted):
 		return admission.NewForbidden(a, fmt.Errorf("the requester: %w", err))
 	default:
@@ -107,11 +107,18 @@ func (p *certificates) demand(ctx context.Context, a admission.Attributes, verb 
 	return admission.NewForbidden(a, fmt.Errorf("user not permitted to %s requests with signerName %q", verb, name))
 }
 
-// denies reports whether an update leaves a request denied. A denied request is never signed.
-func denies(a admission.Attributes) bool {
+// refuses reports whether an update leaves a request denied; or failed, without a certificate.
+func refuses(a admission.Attributes) bool {
 	r, ok := a.GetObject().(*certificatesv1.CertificateSigningRequest)
-	return ok && a.GetSubresource() == "approval" &&
-		slices.ContainsFunc(r.Status.Conditions, func(c certificatesv1.CertificateSigningRequestCondition) bool {
-			return c.Type == certificatesv1.CertificateDenied
-		})
+	if !ok {
+		return false
+	}
+	final := certificatesv1.CertificateDenied
+	if a.GetSubresource() == "status" {
+		if len(r.Status.Certificate) > 0 {
+			return false
+		}
+		final = certificatesv1.CertificateFailed
+	}
+	return slices.ContainsFunc(r.Status.Conditions, func(c certificatesv1.CertificateSigningRequestCondition) bool { return c.Type == final })
 }

@@ -196,6 +196,11 @@ func TestCertificatesOfEvictedNodes(t *testing.T) {
 		{"approve", old, "approval", set(certificatesv1.CertificateApproved), refusal},
 		{"sign", old, "status", sign, refusal},
 		{"deny", old, "approval", set(certificatesv1.CertificateDenied), ""},
+		{"fail", old, "status", set(certificatesv1.CertificateFailed), ""},
+		{"fail and sign", old, "status", func(r *certificatesv1.CertificateSigningRequest) {
+			set(certificatesv1.CertificateFailed)(r)
+			sign(r)
+		}, refusal},
 		{"approve a later one", current, "approval", set(certificatesv1.CertificateApproved), ""},
 		{"sign a later one", current, "status", sign, ""},
 	} {

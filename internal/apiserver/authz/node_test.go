@@ -22,10 +22,10 @@ func nodeUser(name string) *user.DefaultInfo {
 	return &user.DefaultInfo{Name: name, Groups: []string{"system:nodes", "system:authenticated"}}
 }
 
-// union returns an authorizer with one pod, which is on node one and uses the secret "key". By policy, all nodes may read
-// secrets with the name "shared".
+// union returns an authorizer with one pod, which is on node one and uses the secret "key". By policy, all nodes may
+// read secrets with the name "shared".
 func union(source *source) *authz.Union {
-	graph := nodeaccess.NewGraph(source)
+	graph := nodeaccess.NewPods(source)
 	graph.Set(keyPod("one"))
 	index := rbac.NewIndex()
 	set(index,
@@ -112,7 +112,7 @@ func TestRulesOfANodeAreIncomplete(t *testing.T) {
 // TestConcurrentReaders reads the graph while a pod moves between two nodes. A third node must never have access.
 func TestConcurrentReaders(t *testing.T) {
 	t.Parallel()
-	graph := nodeaccess.NewGraph(&source{})
+	graph := nodeaccess.NewPods(&source{})
 	graph.Set(keyPod("one"))
 	var readers sync.WaitGroup
 	stop := make(chan struct{})
@@ -164,13 +164,13 @@ func TestDecides(t *testing.T) {
 		{"an administrator", stale, stale, master, true},
 		{"no user", stale, stale, nil, true},
 	} {
-		az := authz.NewUnion(authz.NewNode(nodeaccess.NewRules(nodeaccess.NewGraph(test.pods), nil), test.pods), authz.New(rbac.NewIndex(), test.policy))
+		az := authz.NewUnion(authz.NewNode(nodeaccess.NewRules(nodeaccess.NewPods(test.pods), nil), test.pods), authz.New(rbac.NewIndex(), test.policy))
 		if err := az.Decides(test.who); (err == nil) != test.want || err != nil && outage.Of(err) == nil {
 			t.Errorf("%s: %v, want decided=%v", test.name, err, test.want)
 		}
 	}
 	// What a node may do because of its name does not depend on pods.
-	az := authz.NewUnion(authz.NewNode(nodeaccess.NewRules(nodeaccess.NewGraph(stale), nil), stale), authz.New(rbac.NewIndex(), stale))
+	az := authz.NewUnion(authz.NewNode(nodeaccess.NewRules(nodeaccess.NewPods(stale), nil), stale), authz.New(rbac.NewIndex(), stale))
 	attributes := authorizer.AttributesRecord{User: nodeUser("system:node:one"), Verb: "get", Resource: "nodes", Name: "one", ResourceRequest: true}
 	if decision, _, err := az.Authorize(t.Context(), attributes); decision != authorizer.DecisionAllow || err != nil {
 		t.Errorf("its own Node: %v, %v", decision, err)

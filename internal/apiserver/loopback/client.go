@@ -12,13 +12,8 @@ import (
 	"k8s.io/client-go/rest"
 )
 
-const (
-	// AdminName is the user that prepares the server at its start, as in Kubernetes. It is a member of system:masters.
-	AdminName = "system:apiserver"
-
-	// host stands in URLs where a client expects the name of a server.
-	host = "http://loopback"
-)
+// host stands in URLs where a client expects the name of a server.
+const host = "http://loopback"
 
 var errNotServing = errors.New("the API is not served yet")
 
@@ -32,30 +27,22 @@ func New() *Loopback { return &Loopback{} }
 // Serve sets the handler that answers calls: the whole chain of the server.
 func (l *Loopback) Serve(h http.Handler) { l.handler.Store(&h) }
 
-// Config returns the configuration of a client that acts as the given user. It has no limit on the rate of calls.
-func (l *Loopback) Config(who user.Info) *rest.Config {
+// Client returns a client that acts as the named user. Its only group is system:authenticated, so that it may do what
+// its own role and the roles of every authenticated user grant.
+func (l *Loopback) Client(name string) (kubernetes.Interface, error) {
+	made, err := kubernetes.NewForConfig(l.Config(name))
+	if err != nil {
+		return nil, fmt.Errorf("make the client of %s: %w", name, err)
+	}
+	return made, nil
+}
+
+// Config returns the configuration of the client that Client returns. Calls have no limit on their rate.
+func (l *Loopback) Config(name string) *rest.Config {
+	who := &user.DefaultInfo{Name: name, Groups: []string{user.AllAuthenticated}}
 	return &rest.Config{
-		Host: host, Transport: &transport{loopback: l, who: who}, QPS: -1, UserAgent: "lanyard/" + who.GetName(),
+		Host: host, Transport: &transport{loopback: l, who: who}, QPS: -1, UserAgent: "lanyard/" + name,
 		ContentConfig:  rest.ContentConfig{ContentType: runtime.ContentTypeProtobuf, AcceptContentTypes: runtime.ContentTypeProtobuf},
 		WarningHandler: rest.NoWarnings{},
 	}
-}
-
-// Client returns a client that acts as the named user. Its only group is system:authenticated, so that what it may do is
-// what its own role and the roles of every authenticated user grant.
-func (l *Loopback) Client(name string) (kubernetes.Interface, error) {
-	return l.client(&user.DefaultInfo{Name: name, Groups: []string{user.AllAuthenticated}})
-}
-
-// Admin returns a client that may do everything. It is for the preparation of the server, before anything is served.
-func (l *Loopback) Admin() (kubernetes.Interface, error) {
-	return l.client(&user.DefaultInfo{Name: AdminName, Groups: []string{user.AllAuthenticated, user.SystemPrivilegedGroup}})
-}
-
-func (l *Loopback) client(who user.Info) (kubernetes.Interface, error) {
-	made, err := kubernetes.NewForConfig(l.Config(who))
-	if err != nil {
-		return nil, fmt.Errorf("make the client of %s: %w", who.GetName(), err)
-	}
-	return made, nil
 }

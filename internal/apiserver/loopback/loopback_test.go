@@ -228,6 +228,27 @@ func TestFailures(t *testing.T) {
 			t.Errorf("got %v", err)
 		}
 	})
+	t.Run("what was deleted", func(t *testing.T) {
+		t.Parallel()
+		c := clientOf(t, func(w http.ResponseWriter, r *http.Request) {
+			if strings.HasSuffix(r.URL.Path, "/held") {
+				w.WriteHeader(http.StatusConflict)
+				return
+			}
+			for range maxAnswerBytes>>20 + 1 {
+				if _, err := w.Write(make([]byte, 1<<20)); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+		pods := c.CoreV1().Pods("ns")
+		if err := pods.DeleteCollection(t.Context(), metav1.DeleteOptions{}, metav1.ListOptions{}); err != nil {
+			t.Errorf("a large collection: %v", err)
+		}
+		if err := pods.Delete(t.Context(), "held", metav1.DeleteOptions{}); !apierrors.IsConflict(err) {
+			t.Errorf("a refusal: %v", err)
+		}
+	})
 	t.Run("large answer", func(t *testing.T) {
 		t.Parallel()
 		l := New()

@@ -13,7 +13,8 @@ import (
 )
 
 const (
-	// callTimeout bounds one call, even if the handler does not heed its context. It is the time that the server gives a request.
+	// callTimeout bounds one call, even if the handler does not heed its context. It is the time that the server gives
+	// a request.
 	callTimeout = time.Minute
 	// maxRequestBytes bounds the body of a request: Kubernetes' limit for an object.
 	maxRequestBytes = 3 << 20
@@ -86,8 +87,8 @@ func readBody(r *http.Request) ([]byte, error) {
 	return body, err
 }
 
-// context returns the context of the request inside the server. It has the caller's cancellation and deadline and none of
-// its values: the caller may itself serve a request, whose audit event, user and description are in its context and
+// context returns the context of the request inside the server. It has the caller's cancellation and deadline and none
+// of its values: the caller may itself serve a request, whose audit event, user and description are in its context and
 // would be taken for those of this call.
 func (t *transport) context(caller context.Context) (context.Context, context.CancelFunc) {
 	ctx := context.WithValue(context.Background(), identityKey{}, t.who)
@@ -128,7 +129,7 @@ func serve(h http.Handler, r *http.Request, limit int) (got result) {
 			got = result{err: errPanicked}
 		}
 	}()
-	a := &answer{header: http.Header{}, limit: limit}
+	a := &answer{header: http.Header{}, limit: limit, deletion: r.Method == http.MethodDelete}
 	h.ServeHTTP(a, r)
 	if a.tooLarge {
 		return result{err: errTooLarge}
@@ -144,6 +145,9 @@ type answer struct {
 	body     bytes.Buffer
 	limit    int
 	tooLarge bool
+	// deletion is whether the request deletes. What was deleted is not kept, since no client method returns it, and it
+	// may be a whole collection.
+	deletion bool
 }
 
 // Header implements http.ResponseWriter.
@@ -159,7 +163,10 @@ func (a *answer) WriteHeader(status int) {
 // Write implements http.ResponseWriter.
 func (a *answer) Write(p []byte) (int, error) {
 	a.WriteHeader(http.StatusOK)
-	if a.body.Len()+len(p) > a.limit {
+	switch {
+	case a.deletion && a.status < http.StatusMultipleChoices:
+		return len(p), nil
+	case a.body.Len()+len(p) > a.limit:
 		a.tooLarge = true
 		return 0, errTooLarge
 	}

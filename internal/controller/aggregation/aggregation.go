@@ -1,8 +1,9 @@
-// Package aggregation keeps the rules of aggregated ClusterRoles true: those of the roles that their selectors match.
+// Package aggregation keeps the rules of aggregated ClusterRoles equal to those of the roles that their selectors
+// match.
 //
-// It is told of each change of a ClusterRole before the writer learns that it is done, and writes the aggregated roles
-// soon after, in a loop of its own: between a write and its effect on other roles lie milliseconds, and longer where
-// storage fails. It knows stores, not who holds a role.
+// The feed reports each change of a ClusterRole before the writer learns that it succeeded. The aggregated roles are
+// written soon after: in general within milliseconds, and later if storage fails. The package does not know to whom
+// roles are bound.
 package aggregation
 
 import (
@@ -16,30 +17,23 @@ import (
 
 	rbacv1 "k8s.io/api/rbac/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
-	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/runtime"
-	"k8s.io/apiserver/pkg/endpoints/request"
-	"k8s.io/apiserver/pkg/registry/rest"
-	"k8s.io/client-go/util/workqueue"
+	"k8s.io/client-go/kubernetes"
+	rbacv1client "k8s.io/client-go/kubernetes/typed/rbac/v1"
 	"k8s.io/klog/v2"
+	"k8s.io/utils/clock"
 
 	"lanyard.dev/internal/controller"
 	"lanyard.dev/internal/rbac/objects"
 )
 
-// Store is the part of the store of cluster roles that is used.
-type Store interface {
-	rest.Getter
-	rest.Updater
-}
-
-// Controller writes the rules of aggregated cluster roles.
+// Controller writes the rules of aggregated ClusterRoles. It listens to the feed of ClusterRoles.
 type Controller struct {
-	roles Store
-	// queue holds at most one item, all: a change of one role may show in any other.
-	queue workqueue.TypedRateLimitingInterface[string]
+	roles rbacv1client.ClusterRoleInterface
+	// queue holds at most one item, all: a change of one role may affect any other.
+	queue *controller.Queue[string]
 
 	mu    sync.Mutex
 	known map[string]known
@@ -47,23 +41,23 @@ type Controller struct {
 
 const all = "all aggregated cluster roles"
 
-// known is what is remembered of a role.
+// known is what the controller remembers of a role.
 type known struct {
 	labels     labels.Set
 	aggregated bool
-	// selectors are nil where they cannot be read.
+	// selectors are nil if they cannot be read.
 	selectors []labels.Selector
 }
 
-// New returns a controller that has to be told of every cluster role.
-func New(roles Store) *Controller {
+// New returns a controller that writes through the client of bootstrap.ClusterRoleAggregationController.
+func New(client kubernetes.Interface) *Controller {
 	return &Controller{
-		roles: roles, known: map[string]known{},
-		queue: workqueue.NewTypedRateLimitingQueue(workqueue.NewTypedItemExponentialFailureRateLimiter[string](20*time.Millisecond, time.Minute)),
+		roles: client.RbacV1().ClusterRoles(), known: map[string]known{},
+		queue: controller.NewQueue[string]("aggregate cluster roles", 20*time.Millisecond, time.Minute, clock.RealClock{}),
 	}
 }
 
-// Set implements mirror.Listener on the feed of cluster roles.
+// Set implements mirror.Listener.
 func (c *Controller) Set(obj runtime.Object) {
 	role, ok := obj.(*rbacv1.ClusterRole)
 	if !ok {
@@ -80,12 +74,13 @@ func (c *Controller) Set(obj runtime.Object) {
 
 // Delete implements mirror.Listener.
 func (c *Controller) Delete(obj runtime.Object) {
-	if m, err := meta.Accessor(obj); err == nil {
-		c.replace(m.GetName(), nil)
+	if key, ok := controller.KeyOf(obj); ok {
+		c.replace(key.Name, nil)
 	}
 }
 
-// replace notes what a role is now, nil for gone, and asks for work if any aggregated role may show the difference.
+// replace records the present state of a role, nil if it is gone, and queues the aggregation if the difference may
+// affect an aggregated role.
 func (c *Controller) replace(name string, now *known) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -94,13 +89,13 @@ func (c *Controller) replace(name string, now *known) {
 	if now != nil {
 		c.known[name] = *now
 	}
-	if existed && (before.aggregated || c.selected(before.labels)) || now != nil && (now.aggregated || c.selected(now.labels)) {
+	if existed && (before.aggregated || c.isSelected(before.labels)) || now != nil && (now.aggregated || c.isSelected(now.labels)) {
 		c.queue.Add(all)
 	}
 }
 
-// selected tells whether any role aggregates one with these labels.
-func (c *Controller) selected(set labels.Set) bool {
+// isSelected reports whether any role aggregates roles with these labels.
+func (c *Controller) isSelected(set labels.Set) bool {
 	for _, role := range c.known {
 		for _, selector := range role.selectors {
 			if selector.Matches(set) {
@@ -113,11 +108,10 @@ func (c *Controller) selected(set labels.Set) bool {
 
 // Run writes aggregated roles until ctx ends.
 func (c *Controller) Run(ctx context.Context) {
-	ctx = request.WithNamespace(ctx, metav1.NamespaceNone)
-	controller.Work(ctx, c.queue, "aggregate cluster roles", func(ctx context.Context, _ string) error { return c.aggregate(ctx) })
+	c.queue.Run(ctx, func(ctx context.Context, _ string) error { return c.aggregate(ctx) })
 }
 
-// aggregate brings every aggregated role up to date. One that fails does not hold up the others.
+// aggregate updates every aggregated role. The failure of one does not keep the others from being updated.
 func (c *Controller) aggregate(ctx context.Context) error {
 	read := reader{controller: c, ctx: ctx, roles: map[string]*rbacv1.ClusterRole{}}
 	var failed error
@@ -151,35 +145,39 @@ func (c *Controller) update(ctx context.Context, read *reader, name string) erro
 	if err != nil || objects.EqualRules(rules, role.Rules) {
 		return err
 	}
-	set := controller.Change(func(stored *rbacv1.ClusterRole) {
-		// Someone who takes the aggregation away meanwhile means the rules to stay.
-		if stored.AggregationRule != nil {
-			stored.Rules = (&rbacv1.ClusterRole{Rules: rules}).DeepCopy().Rules
+	_, err = controller.Change(ctx, name, c.roles.Get, c.roles.Update, func(stored *rbacv1.ClusterRole) bool {
+		// If the aggregation was removed in the meantime, the rules are to stay.
+		if stored.AggregationRule == nil {
+			return false
 		}
+		stored.Rules = (&rbacv1.ClusterRole{Rules: rules}).DeepCopy().Rules
+		return true
 	})
-	_, _, err = c.roles.Update(ctx, name, set, rest.ValidateAllObjectFunc, rest.ValidateAllObjectUpdateFunc, false, &metav1.UpdateOptions{})
 	if apierrors.IsNotFound(err) {
 		return nil
 	}
 	return err
 }
 
-// reader reads each role once. What is remembered says only where to look, for another replica may be ahead.
+// reader reads each role at most once. The memory of the controller only tells which roles to read, since another
+// replica may be ahead.
 type reader struct {
 	controller *Controller
 	ctx        context.Context
-	roles      map[string]*rbacv1.ClusterRole // nil for those that are not there
+	roles      map[string]*rbacv1.ClusterRole // nil for roles that do not exist
 }
 
 func (r *reader) role(name string) (*rbacv1.ClusterRole, error) {
 	if role, ok := r.roles[name]; ok {
 		return role, nil
 	}
-	found, err := r.controller.roles.Get(r.ctx, name, &metav1.GetOptions{})
-	if err != nil && !apierrors.IsNotFound(err) {
+	role, err := r.controller.roles.Get(r.ctx, name, metav1.GetOptions{})
+	switch {
+	case apierrors.IsNotFound(err):
+		role = nil
+	case err != nil:
 		return nil, fmt.Errorf("read cluster role %s: %w", name, err)
 	}
-	role, _ := found.(*rbacv1.ClusterRole)
 	r.roles[name] = role
 	return role, nil
 }

@@ -1,27 +1,31 @@
 package aggregation_test
 
 import (
-	"context"
 	"errors"
+	"net/http"
+	"os"
 	"slices"
 	"sync/atomic"
 	"testing"
 	"time"
 
 	rbacv1 "k8s.io/api/rbac/v1"
-	"k8s.io/apimachinery/pkg/apis/meta/internalversion"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
-	"k8s.io/apimachinery/pkg/watch"
 	"k8s.io/apiserver/pkg/registry/rest"
 
+	"lanyard.dev/internal/apiserver/controllertest"
 	"lanyard.dev/internal/apiserver/registry"
 	"lanyard.dev/internal/apiserver/registry/storagetest"
-	"lanyard.dev/internal/controller"
 	"lanyard.dev/internal/controller/aggregation"
+	"lanyard.dev/internal/rbac/bootstrap"
 )
 
-// cluster is a real store with a controller that is told of each change, as by a feed.
+func TestMain(m *testing.M) {
+	os.Exit(controllertest.TestRoles(m, bootstrap.ClusterRoleAggregationController))
+}
+
+// cluster is a cluster with a controller that runs.
 type cluster struct {
 	t       *testing.T
 	roles   *registry.Store
@@ -30,37 +34,36 @@ type cluster struct {
 	aggregates *aggregation.Controller
 }
 
-func start(t *testing.T, wrap func(aggregation.Store) aggregation.Store) *cluster {
+// start runs a controller whose client calls the wrappers.
+func start(t *testing.T, wrappers ...func(http.RoundTripper) http.RoundTripper) *cluster {
 	t.Helper()
-	base := storagetest.Start(t)
-	roles := base.Store(base, rbacv1.Resource("clusterroles"))
-	c := &cluster{t: t, roles: roles, changes: make(chan *rbacv1.ClusterRole, 1000), aggregates: aggregation.New(wrap(roles))}
-	w, err := roles.Watch(storagetest.In(t, ""), &internalversion.ListOptions{})
-	if err != nil {
-		t.Fatal(err)
+	roles := rbacv1.Resource("clusterroles")
+	made := controllertest.NewCluster(t, storagetest.Start(t), controllertest.Config{}, roles)
+	c := &cluster{
+		t: t, roles: made.Store(roles), changes: make(chan *rbacv1.ClusterRole, 1000),
+		aggregates: aggregation.New(made.Client(bootstrap.ClusterRoleAggregationController, wrappers...)),
 	}
-	go func() {
-		for event := range w.ResultChan() {
-			if event.Type == watch.Deleted {
-				c.aggregates.Delete(event.Object)
-				continue
-			}
-			c.aggregates.Set(event.Object)
-			if role, ok := event.Object.(*rbacv1.ClusterRole); ok {
-				c.changes <- role
-			}
-		}
-	}()
-	ctx, cancel := context.WithCancel(t.Context())
-	done := make(chan struct{})
-	go func() { defer close(done); c.aggregates.Run(ctx) }()
-	t.Cleanup(func() { w.Stop(); cancel(); <-done })
+	made.Feed(roles).Listen(c.aggregates)
+	made.Feed(roles).Listen(follower{c.changes})
+	made.Run(t, c.aggregates)
 	return c
 }
 
-func plain(s aggregation.Store) aggregation.Store { return s }
+// follower passes on the changes of roles.
+type follower struct{ changes chan *rbacv1.ClusterRole }
 
-// create makes a role with one rule of its own name, the label to, and the rules of those with the label from.
+// Set implements mirror.Listener.
+func (f follower) Set(obj runtime.Object) {
+	if role, ok := obj.(*rbacv1.ClusterRole); ok {
+		f.changes <- role.DeepCopy()
+	}
+}
+
+// Delete implements mirror.Listener.
+func (f follower) Delete(runtime.Object) {}
+
+// create creates a role with one rule for a resource of its own name, the label to, and the aggregation of roles with
+// the label from.
 func (c *cluster) create(name, to, from string) {
 	c.t.Helper()
 	role := &rbacv1.ClusterRole{ObjectMeta: storagetest.Meta("", name), Rules: []rbacv1.PolicyRule{
@@ -79,14 +82,14 @@ func (c *cluster) create(name, to, from string) {
 
 func (c *cluster) change(name string, mutate func(*rbacv1.ClusterRole)) {
 	c.t.Helper()
-	_, _, err := c.roles.Update(storagetest.In(c.t, ""), name, controller.Change(mutate),
+	_, _, err := c.roles.Update(storagetest.In(c.t, ""), name, controllertest.Change(mutate),
 		rest.ValidateAllObjectFunc, rest.ValidateAllObjectUpdateFunc, false, &metav1.UpdateOptions{})
 	if err != nil {
 		c.t.Fatalf("update %s: %v", name, err)
 	}
 }
 
-// await returns when the role's rules are for these resources.
+// await returns when the role's rules are for the resources want.
 func (c *cluster) await(name string, want ...string) {
 	c.t.Helper()
 	late := time.After(20 * time.Second)
@@ -125,7 +128,7 @@ func (c *cluster) stored(name string) *rbacv1.ClusterRole {
 
 func TestFollowsEveryChange(t *testing.T) {
 	t.Parallel()
-	c := start(t, plain)
+	c := start(t)
 	c.create("whole", "", "x")
 	c.await("whole")
 	c.create("b", "x", "")
@@ -151,10 +154,11 @@ func TestFollowsEveryChange(t *testing.T) {
 	c.await("whole")
 }
 
-// TestCirclesEnd has three roles that select each other in a circle: by copying, their rules would go round for ever.
+// TestCirclesEnd has three roles that select each other in a circle: if rules were copied, they would be written
+// without end.
 func TestCirclesEnd(t *testing.T) {
 	t.Parallel()
-	c := start(t, plain)
+	c := start(t)
 	c.create("p", "x", "y")
 	c.create("q", "y", "z")
 	c.create("r", "z", "x")
@@ -167,7 +171,7 @@ func TestCirclesEnd(t *testing.T) {
 	for _, name := range []string{"p", "q", "r", "self"} {
 		versions[name] = c.stored(name).ResourceVersion
 	}
-	// A change that the loop has to work through shows that it is done with the circle.
+	// When the controller has handled a later change, it has finished with the circle.
 	c.create("probe", "", "w")
 	c.await("probe")
 	for name, version := range versions {
@@ -177,7 +181,7 @@ func TestCirclesEnd(t *testing.T) {
 	}
 }
 
-// settle waits until the stored role is as wanted, with each change of any role as an occasion to look.
+// settle waits until the stored role has rules for the resources want. It checks after each change of any role.
 func (c *cluster) settle(name string, want ...string) {
 	c.t.Helper()
 	late := time.After(20 * time.Second)
@@ -190,37 +194,24 @@ func (c *cluster) settle(name string, want ...string) {
 	}
 }
 
-// refusing fails its first updates.
-type refusing struct {
-	aggregation.Store
-	left atomic.Int64
-}
-
-func (r *refusing) Update(ctx context.Context, name string, info rest.UpdatedObjectInfo, create rest.ValidateObjectFunc,
-	update rest.ValidateObjectUpdateFunc, force bool, o *metav1.UpdateOptions,
-) (obj runtime.Object, created bool, err error) {
-	if r.left.Add(-1) >= 0 {
-		return nil, false, errors.New("no storage today")
-	}
-	return r.Store.Update(ctx, name, info, create, update, force, o)
-}
-
 func TestTriesAgain(t *testing.T) {
 	t.Parallel()
-	c := start(t, func(s aggregation.Store) aggregation.Store {
-		r := &refusing{Store: s}
-		r.left.Store(3)
-		return r
-	})
+	var writes atomic.Int64
+	c := start(t, controllertest.Before(http.MethodPut, func(string) error {
+		if writes.Add(1) <= 3 {
+			return errors.New("no storage today")
+		}
+		return nil
+	}))
 	c.create("a", "x", "")
 	c.create("whole", "", "x")
 	c.await("whole", "a")
 }
 
-// TestMalformedSelectorLeavesTheRest tells of a role that validation would refuse today.
+// TestMalformedSelectorLeavesTheRest reports a role that validation refuses.
 func TestMalformedSelectorLeavesTheRest(t *testing.T) {
 	t.Parallel()
-	c := start(t, plain)
+	c := start(t)
 	c.aggregates.Set(&rbacv1.ClusterRole{ObjectMeta: storagetest.Meta("", "broken"), AggregationRule: &rbacv1.AggregationRule{
 		ClusterRoleSelectors: []metav1.LabelSelector{{MatchExpressions: []metav1.LabelSelectorRequirement{{Key: "a", Operator: "Near"}}}},
 	}})

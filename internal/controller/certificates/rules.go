@@ -13,10 +13,10 @@ import (
 
 const nodePrefix = "system:node:"
 
-// rule says why a signer refuses a request.
+// rule returns the reason why a signer refuses a request, or nil.
 type rule func(r *x509.CertificateRequest, usages []certificatesv1.KeyUsage) error
 
-// ruleOf returns the rule of a signer that this controller signs for, or nil.
+// ruleOf returns the rule of a signer that the controller signs for; nil for any other signer.
 func ruleOf(signerName string) rule {
 	switch signerName {
 	case certificatesv1.KubeAPIServerClientSignerName:
@@ -29,11 +29,11 @@ func ruleOf(signerName string) rule {
 	return nil
 }
 
-// Signs tells whether the controller signs for a signer, given a CA.
+// Signs reports whether the controller signs for a signer if it has a CA.
 func Signs(signerName string) bool { return ruleOf(signerName) != nil }
 
-// client is for anybody who may call the API. Membership in system:masters is refused at the door already; it is looked
-// at again because nothing could take it back.
+// client is the rule for any client of the API. Admission refuses membership in system:masters when the request is
+// created. It is checked again, because such a certificate could not be revoked.
 func client(r *x509.CertificateRequest, usages []certificatesv1.KeyUsage) error {
 	if slices.Contains(r.Subject.Organization, user.SystemPrivilegedGroup) {
 		return fmt.Errorf("subject organization %s is not allowed", user.SystemPrivilegedGroup)
@@ -53,7 +53,7 @@ var clientUsages = []certificatesv1.KeyUsage{
 	certificatesv1.UsageClientAuth, certificatesv1.UsageDigitalSignature, certificatesv1.UsageKeyEncipherment,
 }
 
-// node is for nodes: a certificate that says nothing but which node it is.
+// node is the rule for the client certificate of a node, which holds nothing but the name of the node.
 func node(r *x509.CertificateRequest, usages []certificatesv1.KeyUsage) error {
 	if err := nodeSubject(r); err != nil {
 		return err
@@ -69,7 +69,7 @@ func node(r *x509.CertificateRequest, usages []certificatesv1.KeyUsage) error {
 	return nil
 }
 
-// nodeServing is for the agents of nodes: which node it is, and where it is reached.
+// nodeServing is the rule for the serving certificate of a node, which holds its name and its addresses.
 func nodeServing(r *x509.CertificateRequest, usages []certificatesv1.KeyUsage) error {
 	if err := nodeSubject(r); err != nil {
 		return err
@@ -83,7 +83,7 @@ func nodeServing(r *x509.CertificateRequest, usages []certificatesv1.KeyUsage) e
 	return nil
 }
 
-// nodeSubject holds a request to the name of a node.
+// nodeSubject requires the name of a node as the subject.
 func nodeSubject(r *x509.CertificateRequest) error {
 	switch {
 	case !slices.Equal(r.Subject.Organization, []string{user.NodesGroup}):
@@ -102,7 +102,7 @@ var servingUsages = []certificatesv1.KeyUsage{
 	certificatesv1.UsageServerAuth, certificatesv1.UsageDigitalSignature, certificatesv1.UsageKeyEncipherment,
 }
 
-// nodeUsages takes the first two of all, with key encipherment or without: only RSA keys have a use for it.
+// nodeUsages requires the first two usages of all. It allows key encipherment, which only RSA keys use.
 func nodeUsages(usages, all []certificatesv1.KeyUsage) bool {
 	for _, usage := range usages {
 		if !slices.Contains(all, usage) {
@@ -112,8 +112,8 @@ func nodeUsages(usages, all []certificatesv1.KeyUsage) bool {
 	return slices.Contains(usages, all[0]) && slices.Contains(usages, all[1])
 }
 
-// bits are the usages as X.509 writes them, some in one extension, some in another. The rules let no others through.
-func bits(usages []certificatesv1.KeyUsage) (x509.KeyUsage, []x509.ExtKeyUsage) {
+// keyUsages returns the usages as X.509 encodes them, in two extensions. The rules allow no other usages.
+func keyUsages(usages []certificatesv1.KeyUsage) (x509.KeyUsage, []x509.ExtKeyUsage) {
 	var usage x509.KeyUsage
 	var extended []x509.ExtKeyUsage
 	for _, u := range usages {

@@ -1,6 +1,6 @@
-// Package namespace ends namespaces: it removes all that a terminating namespace holds, then lets the namespace go.
+// Package namespace deletes the content of namespaces that are being deleted, and then the namespaces.
 //
-// What has a finalizer or a grace period of its own is waited for; the namespace's conditions say what is left.
+// Objects with finalizers or a grace period delay the deletion. The conditions of the namespace report what is left.
 package namespace
 
 import (
@@ -14,41 +14,36 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
-	"k8s.io/apimachinery/pkg/api/meta"
-	"k8s.io/apimachinery/pkg/apis/meta/internalversion"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
-	"k8s.io/apiserver/pkg/endpoints/request"
-	"k8s.io/apiserver/pkg/registry/rest"
-	"k8s.io/client-go/util/workqueue"
+	"k8s.io/client-go/kubernetes"
+	corev1client "k8s.io/client-go/kubernetes/typed/core/v1"
+	"k8s.io/client-go/metadata"
+	"k8s.io/utils/clock"
+	"k8s.io/utils/ptr"
 
 	"lanyard.dev/internal/controller"
 )
 
-// Content is the store of one namespaced resource.
-type Content interface {
-	rest.Lister
-	rest.CollectionDeleter
-}
-
-// Controller ends namespaces.
+// Controller deletes namespaces. It listens to the feed of namespaces.
 type Controller struct {
-	namespaces       rest.Getter
-	finalize, status rest.Updater
-	contents         map[schema.GroupResource]Content
-	queue            workqueue.TypedRateLimitingInterface[string]
+	namespaces corev1client.NamespaceInterface
+	contents   metadata.Interface
+	resources  []schema.GroupVersionResource
+	queue      *controller.Queue[string]
 }
 
-// New returns a controller that empties the given resources. finalize and status are the namespace's subresources.
-func New(namespaces rest.Getter, finalize, status rest.Updater, contents map[schema.GroupResource]Content) *Controller {
+// New returns a controller that deletes objects of the given resources. client and contents are clients of
+// bootstrap.NamespaceController.
+func New(client kubernetes.Interface, contents metadata.Interface, resources []schema.GroupVersionResource) *Controller {
 	return &Controller{
-		namespaces: namespaces, finalize: finalize, status: status, contents: contents,
-		queue: workqueue.NewTypedRateLimitingQueue(workqueue.NewTypedItemExponentialFailureRateLimiter[string](50*time.Millisecond, 10*time.Second)),
+		namespaces: client.CoreV1().Namespaces(), contents: contents, resources: resources,
+		queue: controller.NewQueue[string]("end namespace", 50*time.Millisecond, 10*time.Second, clock.RealClock{}),
 	}
 }
 
-// Set implements mirror.Listener on the feed of namespaces.
+// Set implements mirror.Listener.
 func (c *Controller) Set(obj runtime.Object) {
 	if ns, ok := obj.(*corev1.Namespace); ok && ns.DeletionTimestamp != nil {
 		c.queue.Add(ns.Name)
@@ -58,87 +53,89 @@ func (c *Controller) Set(obj runtime.Object) {
 // Delete implements mirror.Listener.
 func (c *Controller) Delete(runtime.Object) {}
 
-// Run ends namespaces until ctx ends.
-func (c *Controller) Run(ctx context.Context) {
-	ctx = request.WithNamespace(ctx, metav1.NamespaceNone)
-	controller.Work(ctx, c.queue, "end namespace", c.end)
-}
+// Run deletes namespaces until ctx ends.
+func (c *Controller) Run(ctx context.Context) { c.queue.Run(ctx, c.finish) }
 
-// errRemaining says that a namespace still holds something.
+// errRemaining means that a namespace still has content.
 var errRemaining = fmt.Errorf("content remains: %w", controller.ErrNotYet)
 
-func (c *Controller) end(ctx context.Context, name string) error {
-	found, err := c.namespaces.Get(ctx, name, &metav1.GetOptions{})
+func (c *Controller) finish(ctx context.Context, name string) error {
+	ns, err := c.namespaces.Get(ctx, name, metav1.GetOptions{})
 	if apierrors.IsNotFound(err) {
 		return nil
 	}
 	if err != nil {
 		return err
 	}
-	ns := found.(*corev1.Namespace)
 	if ns.DeletionTimestamp == nil || len(ns.Spec.Finalizers) == 0 {
 		return nil
 	}
-	left, err := c.empty(request.WithNamespace(ctx, name))
+	left, err := c.deleteContent(ctx, name)
 	if err != nil {
-		return errors.Join(err, c.report(ctx, ns, left, err))
+		return errors.Join(err, c.report(ctx, name, left, err))
 	}
 	if len(left) == 0 {
-		return c.release(ctx, name)
+		return c.finalize(ctx, name)
 	}
-	if err := c.report(ctx, ns, left, nil); err != nil {
+	if err := c.report(ctx, name, left, nil); err != nil {
 		return err
 	}
 	return errRemaining
 }
 
-// empty asks for the removal of everything and says what is still there, as "2 pods". Pods go first, as in Kubernetes: to
-// end in order they need the account, secrets and config maps they run with.
-func (c *Controller) empty(ctx context.Context) (left []string, err error) {
-	pods := corev1.Resource("pods")
-	if content, ok := c.contents[pods]; ok {
-		if n, err := remove(ctx, pods, content); err != nil || n > 0 {
-			return count(nil, n, pods), err
+// deleteContent requests the deletion of all objects and returns what is left, as in "2 pods". As in Kubernetes, pods
+// are deleted first: to end in order, they need their service account, secrets and config maps.
+func (c *Controller) deleteContent(ctx context.Context, namespace string) (left []string, err error) {
+	pods := corev1.SchemeGroupVersion.WithResource("pods")
+	if slices.Contains(c.resources, pods) {
+		if n, err := c.deleteAll(ctx, namespace, pods); err != nil || n > 0 {
+			return appendCount(nil, n, pods), err
 		}
 	}
-	for resource, content := range c.contents {
-		n, failed := remove(ctx, resource, content)
+	for _, resource := range c.resources {
+		n, failed := c.deleteAll(ctx, namespace, resource)
 		err = errors.Join(err, failed)
-		left = count(left, n, resource)
+		left = appendCount(left, n, resource)
 	}
 	sort.Strings(left)
 	return left, err
 }
 
-// remove asks for the removal of one resource's objects and returns how many are still there.
-func remove(ctx context.Context, resource schema.GroupResource, content Content) (int, error) {
-	var err error
-	if _, failed := content.DeleteCollection(ctx, rest.ValidateAllObjectFunc, &metav1.DeleteOptions{}, &internalversion.ListOptions{}); failed != nil {
-		err = fmt.Errorf("remove %s: %w", resource, failed)
+// deleteAll requests the deletion of the objects of one resource and returns how many are left.
+func (c *Controller) deleteAll(ctx context.Context, namespace string, resource schema.GroupVersionResource) (int, error) {
+	objects := c.contents.Resource(resource).Namespace(namespace)
+	err := objects.DeleteCollection(ctx, metav1.DeleteOptions{}, metav1.ListOptions{})
+	if err != nil {
+		err = fmt.Errorf("remove %s: %w", resource.GroupResource(), err)
 	}
-	list, failed := content.List(ctx, &internalversion.ListOptions{})
+	list, failed := objects.List(ctx, metav1.ListOptions{Limit: 1})
 	if failed != nil {
-		return 0, errors.Join(err, fmt.Errorf("list %s: %w", resource, failed))
+		return 0, errors.Join(err, fmt.Errorf("list %s: %w", resource.GroupResource(), failed))
 	}
-	return meta.LenList(list), err
+	return len(list.Items) + int(ptr.Deref(list.RemainingItemCount, 0)), err
 }
 
-func count(left []string, n int, resource schema.GroupResource) []string {
+func appendCount(left []string, n int, resource schema.GroupVersionResource) []string {
 	if n == 0 {
 		return left
 	}
-	return append(left, fmt.Sprintf("%d %s", n, resource))
+	return append(left, fmt.Sprintf("%d %s", n, resource.GroupResource()))
 }
 
-// report writes what holds the namespace up into its conditions. Nothing is written when they say so already.
-func (c *Controller) report(ctx context.Context, ns *corev1.Namespace, left []string, failure error) error {
+// report writes what is left into the conditions of the namespace, unless they already report it.
+func (c *Controller) report(ctx context.Context, name string, left []string, failure error) error {
 	conditions := []corev1.NamespaceCondition{
 		condition(corev1.NamespaceDeletionContentFailure, failure != nil, "ContentDeletionFailed", "ContentDeleted", failureText(failure)),
 		condition(corev1.NamespaceContentRemaining, len(left) > 0, "SomeResourcesRemain", "ContentRemoved", remainder(left)),
 	}
-	set := controller.Change(func(ns *corev1.Namespace) { ns.Status.Conditions = merge(ns.Status.Conditions, conditions) })
-	_, _, err := c.status.Update(ctx, ns.Name, set,
-		rest.ValidateAllObjectFunc, rest.ValidateAllObjectUpdateFunc, false, &metav1.UpdateOptions{})
+	_, err := controller.Change(ctx, name, c.namespaces.Get, c.namespaces.UpdateStatus, func(ns *corev1.Namespace) bool {
+		merged := merge(ns.Status.Conditions, conditions)
+		if slices.Equal(merged, ns.Status.Conditions) {
+			return false
+		}
+		ns.Status.Conditions = merged
+		return true
+	})
 	if apierrors.IsNotFound(err) {
 		return nil
 	}
@@ -169,7 +166,7 @@ func condition(kind corev1.NamespaceConditionType, holds bool, reason, otherwise
 	return corev1.NamespaceCondition{Type: kind, Status: status, Reason: reason, Message: message, LastTransitionTime: metav1.Now()}
 }
 
-// merge replaces conditions by type; one that says the same keeps its time.
+// merge replaces conditions by type. A condition whose status stays the same keeps its time.
 func merge(old, now []corev1.NamespaceCondition) []corev1.NamespaceCondition {
 	out := append([]corev1.NamespaceCondition(nil), old...)
 	for _, n := range now {
@@ -191,14 +188,13 @@ func merge(old, now []corev1.NamespaceCondition) []corev1.NamespaceCondition {
 	return out
 }
 
-// release takes the finalizer off, upon which storage drops the namespace.
-func (c *Controller) release(ctx context.Context, name string) error {
-	drop := controller.Change(func(ns *corev1.Namespace) {
-		isOurs := func(f corev1.FinalizerName) bool { return f == corev1.FinalizerKubernetes }
-		ns.Spec.Finalizers = slices.DeleteFunc(ns.Spec.Finalizers, isOurs)
+// finalize removes the finalizer of the namespace, upon which storage deletes it.
+func (c *Controller) finalize(ctx context.Context, name string) error {
+	_, err := controller.Change(ctx, name, c.namespaces.Get, c.namespaces.Finalize, func(ns *corev1.Namespace) bool {
+		before := len(ns.Spec.Finalizers)
+		ns.Spec.Finalizers = slices.DeleteFunc(ns.Spec.Finalizers, func(f corev1.FinalizerName) bool { return f == corev1.FinalizerKubernetes })
+		return len(ns.Spec.Finalizers) < before
 	})
-	_, _, err := c.finalize.Update(ctx, name, drop,
-		rest.ValidateAllObjectFunc, rest.ValidateAllObjectUpdateFunc, false, &metav1.UpdateOptions{})
 	if apierrors.IsNotFound(err) {
 		return nil
 	}

@@ -12,7 +12,7 @@ import (
 	"k8s.io/klog/v2"
 )
 
-// Why a pod may not run on a node, in kube-scheduler's words.
+// The reasons why a pod may not run on a node, in kube-scheduler's words.
 const (
 	unschedulable = "node(s) were unschedulable"
 	notReady      = "node(s) were not ready"
@@ -20,51 +20,51 @@ const (
 	noPorts       = "node(s) didn't have free ports for the requested pod ports"
 )
 
-// noNodes is for who has just installed Lanyard and made a first pod.
+// noNodes is the message for a first pod after the installation.
 const noNodes = "no nodes available to schedule pods: install a container runtime, such as containerd (Debian: apt-get install containerd), " +
 	"and restart lanyard up, or join a machine with lanyard agent; lanyard exec needs neither"
 
-// demand is what a pod asks of a node.
-type demand struct {
+// requirements are what a pod requires of a node.
+type requirements struct {
 	tolerations []corev1.Toleration
 	affinity    nodeaffinity.RequiredNodeAffinity
 	ports       []port
 }
 
-func demandOf(pod *corev1.Pod) *demand {
-	return &demand{
+func requirementsOf(pod *corev1.Pod) *requirements {
+	return &requirements{
 		tolerations: pod.Spec.Tolerations, affinity: nodeaffinity.GetRequiredNodeAffinity(pod), ports: portsOf(&pod.Spec),
 	}
 }
 
-// refusal says why the pod may not run on the node, or "".
-func (d *demand) refusal(n *node) string {
-	if n.object.Spec.Unschedulable && !d.tolerates(&corev1.Taint{Key: corev1.TaintNodeUnschedulable, Effect: corev1.TaintEffectNoSchedule}) {
+// refusal returns the reason why the pod may not run on the node, or "".
+func (r *requirements) refusal(n *node) string {
+	if n.object.Spec.Unschedulable && !r.tolerates(&corev1.Taint{Key: corev1.TaintNodeUnschedulable, Effect: corev1.TaintEffectNoSchedule}) {
 		return unschedulable
 	}
 	for i := range n.object.Spec.Taints {
 		taint := &n.object.Spec.Taints[i]
-		if taint.Effect != corev1.TaintEffectPreferNoSchedule && !d.tolerates(taint) {
+		if taint.Effect != corev1.TaintEffectPreferNoSchedule && !r.tolerates(taint) {
 			return fmt.Sprintf("node(s) had untolerated taint {%s: %s}", taint.Key, taint.Value)
 		}
 	}
 	if !n.ready {
 		return notReady
 	}
-	if ok, err := d.affinity.Match(n.object); err != nil || !ok {
+	if ok, err := r.affinity.Match(n.object); err != nil || !ok {
 		return noMatch
 	}
-	if !n.ports.free(d.ports) {
+	if !n.ports.free(r.ports) {
 		return noPorts
 	}
 	return ""
 }
 
-func (d *demand) tolerates(taint *corev1.Taint) bool {
-	return schedulingcorev1.TolerationsTolerateTaint(klog.Background(), d.tolerations, taint, true)
+func (r *requirements) tolerates(taint *corev1.Taint) bool {
+	return schedulingcorev1.TolerationsTolerateTaint(klog.Background(), r.tolerations, taint, true)
 }
 
-// explain says why none of the nodes will do; refusals counts them by reason.
+// explain returns the message for a pod that no node can run. refusals counts the nodes by reason.
 func explain(refusals map[string]int) string {
 	if len(refusals) == 0 {
 		return noNodes
@@ -78,10 +78,10 @@ func explain(refusals map[string]int) string {
 	return fmt.Sprintf("0/%d nodes are available: %s.", total, strings.Join(reasons, ", "))
 }
 
-// port is a port of the host that a container wants.
+// port is a port of the host that a container uses.
 type port struct {
 	slot
-	ip string // "" is every address
+	ip string // "" means every address
 }
 
 type slot struct {
@@ -89,7 +89,7 @@ type slot struct {
 	number   int32
 }
 
-// portsOf are those of all containers that run at the same time as others: init containers do where they keep running.
+// portsOf returns the host ports of the containers, and of the init containers that keep running beside them.
 func portsOf(spec *corev1.PodSpec) []port {
 	var ports []port
 	add := func(c *corev1.Container) {
@@ -117,7 +117,7 @@ func address(ip string) string {
 	return ip
 }
 
-// ports counts who has which port of one host.
+// ports counts the uses of each port of one host, by address.
 type ports map[slot]map[string]int
 
 func (p ports) add(wanted []port) {
@@ -140,7 +140,8 @@ func (p ports) remove(had []port) {
 	}
 }
 
-// free tells whether nobody has any of the wanted ports. On every address a port clashes with the same on any.
+// free reports whether none of the wanted ports is in use. A port on every address conflicts with the same port on any
+// address.
 func (p ports) free(wanted []port) bool {
 	for _, w := range wanted {
 		byAddress := p[w.slot]

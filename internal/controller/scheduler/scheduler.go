@@ -1,3 +1,14 @@
+// Package scheduler binds pods to nodes: each pod that names no node to a ready node that it may run on, the one with
+// the fewest pods.
+//
+// A pod may run on a node that is ready, that matches its node selector and its required node affinity, whose taints it
+// tolerates, and on which its host ports are free. The scheduler does not consider requests of CPU and memory,
+// priorities, affinity between pods, spreading, or volumes. A pod that fits on no node waits, and its condition says
+// why; it is tried again when a node or the pod changes.
+//
+// Any number of replicas may run it. A pod can be bound once, so the attempts of the other replicas fail and are
+// dropped. Only host ports need coordination, since two replicas could assign a port to two pods at once: one replica
+// is elected, by a Lease, and assigns them.
 package scheduler
 
 import (
@@ -7,102 +18,93 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
-	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
-	"k8s.io/apiserver/pkg/endpoints/request"
-	"k8s.io/apiserver/pkg/registry/rest"
-	"k8s.io/client-go/util/workqueue"
+	"k8s.io/client-go/kubernetes"
 	"k8s.io/utils/clock"
 
 	"lanyard.dev/internal/controller"
+	"lanyard.dev/internal/nodeaccess"
 )
 
-// Name is who events come from.
-const Name = corev1.DefaultSchedulerName
-
-// Pods is the part of the pods' store that is used.
-type Pods interface {
-	rest.Getter
-	rest.Lister
-}
+// Component is the source of this controller's events.
+const Component = corev1.DefaultSchedulerName
 
 // Config is what a scheduler works with.
 type Config struct {
-	Pods Pods
-	// Status and Binding are subresources of pods.
-	Status  rest.Updater
-	Binding rest.NamedCreater
-	Events  controller.Events
-	Clock   clock.PassiveClock
-	// Leases, where other replicas schedule too, is the store in which they take turns under different Identities.
-	Leases   Leases
+	// Client is that of bootstrap.Scheduler.
+	Client kubernetes.Interface
+	// Pods is the index of pods by node. It listens to the feed of pods before this controller does.
+	Pods   *nodeaccess.Pods
+	Events controller.Events
+	Clock  clock.PassiveClock
+	// Identity is the name of this replica in the election; "" if there is only one replica, which needs no election.
 	Identity string
 }
 
-// Controller binds pods.
+// Controller binds pods. It listens to the feeds of pods and of nodes.
 type Controller struct {
 	Config
-	state *state
-	turn  *turn // nil where nobody else schedules
-	queue workqueue.TypedRateLimitingInterface[types.NamespacedName]
+	state    *state
+	election *election // nil if there is only one replica
+	queue    *controller.Queue[types.NamespacedName]
 }
 
 // New returns a scheduler.
-func New(c Config) *Controller {
-	limiter := workqueue.NewTypedItemExponentialFailureRateLimiter[types.NamespacedName](50*time.Millisecond, 10*time.Second)
-	s := &Controller{Config: c, state: newState(), queue: workqueue.NewTypedRateLimitingQueue(limiter)}
-	if c.Leases != nil {
-		s.turn = &turn{leases: c.Leases, identity: c.Identity, clock: c.Clock}
+func New(config Config) *Controller {
+	c := &Controller{
+		Config: config, state: newState(config.Pods),
+		queue: controller.NewQueue[types.NamespacedName]("bind pod to a node", 50*time.Millisecond, 10*time.Second, clock.RealClock{}),
 	}
-	return s
+	if config.Identity != "" {
+		c.election = &election{client: config.Client, identity: config.Identity, durations: usualDurations, elected: func() { c.retry(true) }}
+	}
+	return c
 }
 
 // Run binds pods until ctx ends.
-func (c *Controller) Run(ctx context.Context) {
-	controller.Work(ctx, c.queue, "bind pod to a node", c.place)
-}
+func (c *Controller) Run(ctx context.Context) { c.queue.Run(ctx, c.schedule) }
 
-func (c *Controller) place(ctx context.Context, key types.NamespacedName) error {
-	ctx = request.WithNamespace(ctx, key.Namespace)
-	found, err := c.Pods.Get(ctx, key.Name, &metav1.GetOptions{})
+func (c *Controller) schedule(ctx context.Context, key types.NamespacedName) error {
+	pod, err := c.Client.CoreV1().Pods(key.Namespace).Get(ctx, key.Name, metav1.GetOptions{})
 	if apierrors.IsNotFound(err) {
 		return nil
 	}
 	if err != nil {
 		return err
 	}
-	pod := found.(*corev1.Pod)
-	if !wants(pod) {
+	if !isPending(pod) {
 		return nil
 	}
-	wanted := demandOf(pod)
-	node, refusals := c.state.choose(wanted)
+	needs := requirementsOf(pod)
+	node, refusals := c.state.choose(needs)
 	if node == "" {
 		return c.report(ctx, pod, explain(refusals))
 	}
-	if c.turn != nil && len(wanted.ports) > 0 {
-		claimed, done, err := c.claim(ctx, node, wanted.ports)
+	if c.election != nil && len(needs.ports) > 0 {
+		c.election.join(ctx)
+		claimed, release, err := c.election.claim(ctx, node, needs.ports)
 		if err != nil {
 			return err
 		}
-		defer done()
+		defer release()
 		ctx = claimed
 	}
 	return c.bind(ctx, pod, node)
 }
 
-// bind puts the pod that was looked at on the node.
+// bind binds the pod, as identified by its UID, to the node.
 func (c *Controller) bind(ctx context.Context, pod *corev1.Pod, node string) error {
 	binding := &corev1.Binding{
 		ObjectMeta: metav1.ObjectMeta{Namespace: pod.Namespace, Name: pod.Name, UID: pod.UID},
 		Target:     corev1.ObjectReference{Kind: "Node", Name: node},
 	}
-	_, err := c.Binding.Create(ctx, pod.Name, binding, rest.ValidateAllObjectFunc, &metav1.CreateOptions{})
+	err := c.Client.CoreV1().Pods(pod.Namespace).Bind(ctx, binding, metav1.CreateOptions{})
 	switch {
 	case apierrors.IsConflict(err), apierrors.IsNotFound(err):
-		// Someone else bound it, it is going, or another has its name. That is told by the feed.
+		// Another replica bound the pod, it is being deleted, or its name now belongs to another pod. The feed reports
+		// it.
 		return nil
 	case err != nil:
 		return fmt.Errorf("bind pod %s/%s to node %s: %w", pod.Namespace, pod.Name, node, err)
@@ -111,88 +113,86 @@ func (c *Controller) bind(ctx context.Context, pod *corev1.Pod, node string) err
 	return nil
 }
 
-// report tells why the pod that was looked at has no node, once for each reason: whoever writes the condition tells.
-func (c *Controller) report(ctx context.Context, looked *corev1.Pod, why string) error {
-	told := corev1.PodCondition{
+// report writes into the pod's conditions why it has no node. The replica that wrote the condition records the event,
+// so there is one event for each reason.
+func (c *Controller) report(ctx context.Context, read *corev1.Pod, why string) error {
+	unschedulable := corev1.PodCondition{
 		Type: corev1.PodScheduled, Status: corev1.ConditionFalse, Reason: corev1.PodReasonUnschedulable, Message: why,
 		LastTransitionTime: metav1.NewTime(c.Clock.Now()),
 	}
-	if !controller.SetPodCondition(looked.Status.DeepCopy(), told) {
+	if !controller.SetPodCondition(read.Status.DeepCopy(), unschedulable) {
 		return nil
 	}
 	changed := false
-	set := controller.Change(func(pod *corev1.Pod) {
-		changed = pod.UID == looked.UID && wants(pod) && controller.SetPodCondition(&pod.Status, told)
+	pods := c.Client.CoreV1().Pods(read.Namespace)
+	_, err := controller.Change(ctx, read.Name, pods.Get, pods.UpdateStatus, func(pod *corev1.Pod) bool {
+		changed = pod.UID == read.UID && isPending(pod) && controller.SetPodCondition(&pod.Status, unschedulable)
+		return changed
 	})
-	_, _, err := c.Status.Update(ctx, looked.Name, set, rest.ValidateAllObjectFunc, rest.ValidateAllObjectUpdateFunc, false, &metav1.UpdateOptions{})
 	if apierrors.IsNotFound(err) {
 		return nil
 	}
 	if err != nil {
-		return fmt.Errorf("say of pod %s/%s why it has no node: %w", looked.Namespace, looked.Name, err)
+		return fmt.Errorf("write into pod %s/%s why it has no node: %w", read.Namespace, read.Name, err)
 	}
 	if changed {
-		c.Events.Event(looked, corev1.EventTypeWarning, "FailedScheduling", why)
+		c.Events.Event(read, corev1.EventTypeWarning, "FailedScheduling", why)
 	}
 	return nil
 }
 
-// PodFeed listens to the feed of pods.
-func (c *Controller) PodFeed() *PodFeed { return &PodFeed{c} }
+// retry queues the pods that wait for a node, or only those with host ports.
+func (c *Controller) retry(onlyPorts bool) {
+	for _, key := range c.state.waitingPods(onlyPorts) {
+		c.queue.Add(key)
+	}
+}
 
-// NodeFeed listens to the feed of nodes.
-func (c *Controller) NodeFeed() *NodeFeed { return &NodeFeed{c} }
+// PodListener returns the listener for the feed of pods.
+func (c *Controller) PodListener() *PodListener { return &PodListener{c} }
 
-// PodFeed tells a scheduler of pods. It is a mirror.Listener.
-type PodFeed struct{ c *Controller }
+// NodeListener returns the listener for the feed of nodes.
+func (c *Controller) NodeListener() *NodeListener { return &NodeListener{c} }
+
+// PodListener listens to the feed of pods.
+type PodListener struct{ c *Controller }
 
 // Set implements mirror.Listener.
-func (f *PodFeed) Set(obj runtime.Object) {
+func (l *PodListener) Set(obj runtime.Object) {
 	pod, ok := obj.(*corev1.Pod)
 	if !ok {
 		return
 	}
 	key := types.NamespacedName{Namespace: pod.Namespace, Name: pod.Name}
-	if f.c.state.setPod(key, pod) {
-		f.c.again(true)
+	if l.c.state.setPod(key, pod) {
+		l.c.retry(true)
 	}
-	if wants(pod) {
-		f.c.queue.Add(key)
+	if isPending(pod) {
+		l.c.queue.Add(key)
 	}
 }
 
 // Delete implements mirror.Listener.
-func (f *PodFeed) Delete(obj runtime.Object) {
-	m, err := meta.Accessor(obj)
-	if err != nil {
-		return
-	}
-	if f.c.state.deletePod(types.NamespacedName{Namespace: m.GetNamespace(), Name: m.GetName()}) {
-		f.c.again(true)
+func (l *PodListener) Delete(obj runtime.Object) {
+	if key, ok := controller.KeyOf(obj); ok && l.c.state.deletePod(key) {
+		l.c.retry(true)
 	}
 }
 
-// NodeFeed tells a scheduler of nodes. It is a mirror.Listener.
-type NodeFeed struct{ c *Controller }
+// NodeListener listens to the feed of nodes.
+type NodeListener struct{ c *Controller }
 
 // Set implements mirror.Listener.
-func (f *NodeFeed) Set(obj runtime.Object) {
-	if node, ok := obj.(*corev1.Node); ok && f.c.state.setNode(node) {
-		f.c.again(false)
+func (l *NodeListener) Set(obj runtime.Object) {
+	if node, ok := obj.(*corev1.Node); ok && l.c.state.setNode(node) {
+		l.c.retry(false)
 	}
 }
 
 // Delete implements mirror.Listener.
-func (f *NodeFeed) Delete(obj runtime.Object) {
-	if m, err := meta.Accessor(obj); err == nil {
-		f.c.state.deleteNode(m.GetName())
-		f.c.again(false)
-	}
-}
-
-// again looks once more at the pods that wait, only those that want host ports if nothing else has changed.
-func (c *Controller) again(onlyPorts bool) {
-	for _, key := range c.state.unplaced(onlyPorts) {
-		c.queue.Add(key)
+func (l *NodeListener) Delete(obj runtime.Object) {
+	if node, ok := controller.KeyOf(obj); ok {
+		l.c.state.deleteNode(node.Name)
+		l.c.retry(false)
 	}
 }

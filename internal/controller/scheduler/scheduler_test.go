@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"strings"
 	"sync"
 	"testing"
@@ -12,6 +13,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	coordinationv1 "k8s.io/api/coordination/v1"
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/apis/meta/internalversion"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -20,26 +22,30 @@ import (
 	"k8s.io/utils/clock"
 	"k8s.io/utils/ptr"
 
-	"lanyard.dev/internal/apiserver/mirror"
+	"lanyard.dev/internal/apiserver/controllertest"
 	"lanyard.dev/internal/apiserver/registry"
 	"lanyard.dev/internal/apiserver/registry/storagetest"
 	"lanyard.dev/internal/controller"
+	"lanyard.dev/internal/nodeaccess"
 	"lanyard.dev/internal/podannotation"
+	"lanyard.dev/internal/rbac/bootstrap"
 )
 
-// told remembers events.
-type told struct {
+func TestMain(m *testing.M) { os.Exit(controllertest.TestRoles(m, bootstrap.Scheduler)) }
+
+// recorded keeps events.
+type recorded struct {
 	mu   sync.Mutex
 	list []string
 }
 
-func (e *told) Event(obj runtime.Object, eventType, reason, message string) {
+func (e *recorded) Event(obj runtime.Object, eventType, reason, message string) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	e.list = append(e.list, fmt.Sprintf("%s %s %s: %s", obj.(*corev1.Pod).Name, eventType, reason, message))
 }
 
-func (e *told) about(name string) []string {
+func (e *recorded) about(name string) []string {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	var mine []string
@@ -51,60 +57,44 @@ func (e *told) about(name string) []string {
 	return mine
 }
 
-// storage is what all replicas share.
-type storage struct {
-	base   *storagetest.Storage
-	events *told
-}
+var podResource, nodeResource, leaseResource = corev1.Resource("pods"), corev1.Resource("nodes"), coordinationv1.Resource("leases")
 
 // replica is one process with a scheduler that runs.
 type replica struct {
-	*storage
-	pods       *storagetest.Pods
-	nodes      *registry.Store
-	nodeStatus *registry.Subresource
+	*controllertest.Cluster
+	events *recorded // of all replicas
 }
 
-// start runs replicas on one storage, the first of which is returned.
+// start runs replicas on one storage and returns the first.
 func start(t *testing.T, replicas int) *replica {
 	t.Helper()
-	s := &storage{base: storagetest.Start(t), events: &told{}}
+	storage, events := storagetest.Start(t), &recorded{}
 	var first *replica
 	for i := range replicas {
-		if r := s.replica(t, i, replicas == 1); first == nil {
+		if r := newReplica(t, storage, events, i, replicas == 1); first == nil {
 			first = r
 		}
 	}
 	return first
 }
 
-func (s *storage) replica(t *testing.T, number int, alone bool) *replica {
+func newReplica(t *testing.T, storage *storagetest.Storage, events *recorded, number int, alone bool) *replica {
 	t.Helper()
-	podResource, nodeResource := corev1.Resource("pods"), corev1.Resource("nodes")
-	m := mirror.New(mirror.Config{Base: s.base, SoleWriter: alone}, podResource, nodeResource)
-	r := &replica{storage: s}
-	r.pods = s.base.Pods(m)
-	r.nodes, r.nodeStatus = s.base.Nodes(m)
-	leases := s.base.Store(m, coordinationv1.Resource("leases"))
-	t.Cleanup(func() { r.pods.Pod.Destroy(); r.nodes.Destroy(); leases.Destroy() })
-	c := Config{Pods: r.pods.Pod, Status: r.pods.Status, Binding: r.pods.Binding, Events: s.events, Clock: clock.RealClock{}}
+	r := &replica{Cluster: controllertest.NewCluster(t, storage, controllertest.Config{Replicas: !alone}, podResource, nodeResource, leaseResource), events: events}
+	index := nodeaccess.NewPods(r.Feed(podResource))
+	c := Config{Client: r.Client(bootstrap.Scheduler), Pods: index, Events: events, Clock: clock.RealClock{}}
 	if !alone {
-		c.Leases, c.Identity = leases, fmt.Sprint("replica-", number)
+		c.Identity = fmt.Sprint("replica-", number)
 	}
 	scheduler := New(c)
-	m.Feed(podResource).Listen(scheduler.PodFeed())
-	m.Feed(nodeResource).Listen(scheduler.NodeFeed())
-	ctx, cancel := context.WithCancel(t.Context())
-	done := make(chan struct{}, 2)
-	go func() { m.Run(ctx); done <- struct{}{} }()
-	if err := m.WaitSynced(storagetest.In(t, "")); err != nil {
-		t.Fatal(err)
-	}
-	storagetest.AwaitReady(t, r.pods.Pod, r.nodes, leases)
-	go func() { scheduler.Run(ctx); done <- struct{}{} }()
-	t.Cleanup(func() { cancel(); <-done; <-done })
+	r.Feed(podResource).Listen(index)
+	r.Feed(podResource).Listen(scheduler.PodListener())
+	r.Feed(nodeResource).Listen(scheduler.NodeListener())
+	r.Run(t, scheduler)
 	return r
 }
+
+func (r *replica) pods() *registry.Store { return r.Store(podResource) }
 
 func (r *replica) node(t *testing.T, name string, mutate ...func(*corev1.Node)) {
 	t.Helper()
@@ -113,15 +103,15 @@ func (r *replica) node(t *testing.T, name string, mutate ...func(*corev1.Node)) 
 	for _, m := range mutate {
 		m(n)
 	}
-	r.base.Scheme.Default(n)
-	if _, err := r.nodes.Create(storagetest.In(t, ""), n, rest.ValidateAllObjectFunc, &metav1.CreateOptions{}); err != nil {
+	r.Scheme.Default(n)
+	if _, err := r.Store(nodeResource).Create(storagetest.In(t, ""), n, rest.ValidateAllObjectFunc, &metav1.CreateOptions{}); err != nil {
 		t.Fatal(err)
 	}
 }
 
 func (r *replica) changeNode(t *testing.T, to rest.Updater, name string, mutate func(*corev1.Node)) {
 	t.Helper()
-	_, _, err := to.Update(storagetest.In(t, ""), name, controller.Change(mutate), rest.ValidateAllObjectFunc, rest.ValidateAllObjectUpdateFunc, false, &metav1.UpdateOptions{})
+	_, _, err := to.Update(storagetest.In(t, ""), name, controllertest.Change(mutate), rest.ValidateAllObjectFunc, rest.ValidateAllObjectUpdateFunc, false, &metav1.UpdateOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -133,15 +123,15 @@ func (r *replica) pod(t *testing.T, name string, mutate ...func(*corev1.Pod)) {
 	for _, m := range mutate {
 		m(p)
 	}
-	r.base.Scheme.Default(p)
-	if _, err := r.pods.Pod.Create(storagetest.In(t, "ns"), p, rest.ValidateAllObjectFunc, &metav1.CreateOptions{}); err != nil {
+	r.Scheme.Default(p)
+	if _, err := r.pods().Create(storagetest.In(t, "ns"), p, rest.ValidateAllObjectFunc, &metav1.CreateOptions{}); err != nil {
 		t.Fatal(err)
 	}
 }
 
 func (r *replica) get(t *testing.T, name string) *corev1.Pod {
 	t.Helper()
-	found, err := r.pods.Pod.Get(storagetest.In(t, "ns"), name, &metav1.GetOptions{})
+	found, err := r.pods().Get(storagetest.In(t, "ns"), name, &metav1.GetOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -203,12 +193,12 @@ func hostPort(number int32, ip string) func(*corev1.Pod) {
 func (r *replica) remove(t *testing.T, name string) {
 	t.Helper()
 	now := &metav1.DeleteOptions{GracePeriodSeconds: ptr.To[int64](0)}
-	if _, _, err := r.pods.Pod.Delete(storagetest.In(t, "ns"), name, rest.ValidateAllObjectFunc, now); err != nil {
+	if _, _, err := r.pods().Delete(storagetest.In(t, "ns"), name, rest.ValidateAllObjectFunc, now); err != nil {
 		t.Fatal(err)
 	}
 }
 
-func TestPodWaitsForANodeAndSaysWhy(t *testing.T) {
+func TestPodWaitsForANode(t *testing.T) {
 	t.Parallel()
 	r := start(t, 1)
 	r.pod(t, "p", selecting("disk", "ssd"))
@@ -221,9 +211,9 @@ func TestPodWaitsForANodeAndSaysWhy(t *testing.T) {
 	if now := scheduled(r.get(t, "p")).LastTransitionTime; !now.Equal(&since) {
 		t.Errorf("the condition was false since %v, and now since %v", since, now)
 	}
-	// What does not count is no reason to look again, nor to repeat oneself.
-	r.changeNode(t, r.nodeStatus, "plain", func(n *corev1.Node) { n.Status.NodeInfo.KubeletVersion = "v1" })
-	r.changeNode(t, r.nodes, "plain", func(n *corev1.Node) { n.Labels = map[string]string{"disk": "ssd"} })
+	// A change that does not matter does not cause another attempt or another event.
+	r.changeNode(t, r.Subresource(corev1.Resource("nodes/status")), "plain", func(n *corev1.Node) { n.Status.NodeInfo.KubeletVersion = "v1" })
+	r.changeNode(t, r.Store(nodeResource), "plain", func(n *corev1.Node) { n.Labels = map[string]string{"disk": "ssd"} })
 	r.awaitNode(t, "p", "plain")
 	if c := scheduled(r.get(t, "p")); c.Status != corev1.ConditionTrue {
 		t.Errorf("bound, and %+v", c)
@@ -234,7 +224,7 @@ func TestPodWaitsForANodeAndSaysWhy(t *testing.T) {
 		"Warning FailedScheduling: 0/2 nodes are available: 1 node(s) didn't match Pod's node affinity/selector, 1 node(s) had untolerated taint {dedicated: }.",
 		"Normal Scheduled: Successfully assigned ns/p to plain",
 	}
-	await(t, "it is told", func() bool { return len(r.events.about("p")) == len(want) })
+	await(t, "the events are recorded", func() bool { return len(r.events.about("p")) == len(want) })
 	if diff := cmp.Diff(want, r.events.about("p")); diff != "" {
 		t.Errorf("events (-want +got):\n%s", diff)
 	}
@@ -275,8 +265,8 @@ func TestWhichNodeFits(t *testing.T) {
 		"1 node(s) had untolerated taint {x: }, 1 node(s) were unschedulable, 2 node(s) were not ready.")
 }
 
-// TestWhoIsLeftAlone: pods that are not this scheduler's stay as they are.
-func TestWhoIsLeftAlone(t *testing.T) {
+// TestPodsOfOthers: pods that this scheduler does not have to bind stay as they are.
+func TestPodsOfOthers(t *testing.T) {
 	t.Parallel()
 	r := start(t, 1)
 	r.node(t, "n")
@@ -290,7 +280,7 @@ func TestWhoIsLeftAlone(t *testing.T) {
 			t.Errorf("%s: on %q, %+v", name, p.Spec.NodeName, scheduled(p))
 		}
 	}
-	_, _, err := r.pods.Pod.Update(storagetest.In(t, "ns"), "gated", controller.Change(func(p *corev1.Pod) { p.Spec.SchedulingGates = nil }),
+	_, _, err := r.pods().Update(storagetest.In(t, "ns"), "gated", controllertest.Change(func(p *corev1.Pod) { p.Spec.SchedulingGates = nil }),
 		rest.ValidateAllObjectFunc, rest.ValidateAllObjectUpdateFunc, false, &metav1.UpdateOptions{})
 	if err != nil {
 		t.Fatal(err)
@@ -312,7 +302,7 @@ func TestManyPodsAreSpread(t *testing.T) {
 	perNode := map[string]int{}
 	await(t, "all are bound", func() bool {
 		clear(perNode)
-		list, err := r.pods.Pod.List(storagetest.In(t, "ns"), &internalversion.ListOptions{})
+		list, err := r.pods().List(storagetest.In(t, "ns"), &internalversion.ListOptions{})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -331,8 +321,8 @@ func TestManyPodsAreSpread(t *testing.T) {
 	}
 }
 
-// TestEndedPodsTakeNoRoom: neither a pod that has finished nor one that is gone counts.
-func TestEndedPodsTakeNoRoom(t *testing.T) {
+// TestFinishedPodsDoNotCount: a node's pods are counted without those that have finished or are gone.
+func TestFinishedPodsDoNotCount(t *testing.T) {
 	t.Parallel()
 	r := start(t, 1)
 	r.node(t, "a")
@@ -343,7 +333,7 @@ func TestEndedPodsTakeNoRoom(t *testing.T) {
 		r.awaitNode(t, name, node)
 	}
 	r.remove(t, "p1")
-	_, _, err := r.pods.Status.Update(storagetest.In(t, "ns"), "p3", controller.Change(func(p *corev1.Pod) { p.Status.Phase = corev1.PodSucceeded }),
+	_, _, err := r.Subresource(corev1.Resource("pods/status")).Update(storagetest.In(t, "ns"), "p3", controllertest.Change(func(p *corev1.Pod) { p.Status.Phase = corev1.PodSucceeded }),
 		rest.ValidateAllObjectFunc, rest.ValidateAllObjectUpdateFunc, false, &metav1.UpdateOptions{})
 	if err != nil {
 		t.Fatal(err)
@@ -375,8 +365,8 @@ func TestHostPorts(t *testing.T) {
 	r.awaitNode(t, "p4", "b")
 }
 
-// TestReplicasAgree has several schedulers at work on the same pods: each pod is bound once and told of once, and no
-// host port is given out twice.
+// TestReplicasAgree has several schedulers bind the same pods: each pod is bound once, with one event, and no host port
+// is assigned twice.
 func TestReplicasAgree(t *testing.T) {
 	t.Parallel()
 	r := start(t, 3)
@@ -404,7 +394,7 @@ func TestReplicasAgree(t *testing.T) {
 	}
 	for i := range 20 {
 		name := fmt.Sprint("p", i)
-		await(t, name+" is bound and told of", func() bool {
+		await(t, name+" is bound and has an event", func() bool {
 			return r.get(t, name).Spec.NodeName != "" && len(r.events.about(name)) > 0
 		})
 		if all := r.events.about(name); len(all) != 1 {
@@ -413,51 +403,72 @@ func TestReplicasAgree(t *testing.T) {
 	}
 }
 
-func TestTurn(t *testing.T) {
+// TestElection: the replica that is not elected does not assign host ports, and does once it is elected. Until a pod
+// with host ports waits, no replica takes part.
+func TestElection(t *testing.T) {
 	t.Parallel()
-	base := storagetest.Start(t)
-	leases := base.Store(base, coordinationv1.Resource("leases"))
-	now := clockAt{time.Date(2026, 11, 1, 12, 0, 0, 0, time.UTC)}
-	// The clock of the second is an hour ahead.
-	one, two := &turn{leases: leases, identity: "one", clock: &now}, &turn{leases: leases, identity: "two", clock: ahead{&now}}
-	take := func(who *turn, want bool) {
+	r := start(t, 1)
+	client := r.Client(bootstrap.Scheduler)
+	short := durations{lease: 2 * time.Second, renew: 1500 * time.Millisecond, retry: 50 * time.Millisecond}
+	elected := make(chan string, 2)
+	candidate := func(identity string) *election {
+		return &election{client: client, identity: identity, durations: short, elected: func() { elected <- identity }}
+	}
+	one, two := candidate("one"), candidate("two")
+	wanted := []port{{slot{corev1.ProtocolTCP, 80}, ""}}
+	claims := func(e *election, want error) {
 		t.Helper()
-		err := who.take(storagetest.In(t, ""))
-		if err != nil && !isNotYet(err) {
-			t.Fatal(err)
+		_, release, err := e.claim(t.Context(), "n", wanted)
+		if err == nil {
+			release()
 		}
-		if got := err == nil; got != want {
-			t.Errorf("%s after %v: %v", who.identity, now.Second(), err)
+		if !errors.Is(err, want) {
+			t.Errorf("%s: %v, want %v", e.identity, err, want)
 		}
 	}
-	take(one, true)
-	take(two, false)
-	now.Time = now.Add(12 * time.Second)
-	take(one, true) // renewed: it ends at 27 s
-	take(two, false)
-	now.Time = now.Add(14 * time.Second)
-	take(two, false)
-	now.Time = now.Add(time.Second)
-	take(two, true)
-	take(one, false)
-	now.Time = now.Add(9 * time.Second)
-	take(two, true) // still its own
-	take(one, false)
-	now.Time = now.Add(6 * time.Second) // two has not written it anew
-	take(one, true)
-	take(two, false)
+	claims(one, controller.ErrNotYet)
+	if _, err := r.Store(leaseResource).Get(storagetest.In(t, metav1.NamespaceSystem), bootstrap.SchedulerLease, &metav1.GetOptions{}); !apierrors.IsNotFound(err) {
+		t.Errorf("the lease before anybody takes part: %v", err)
+	}
+	first, resign := context.WithCancel(t.Context())
+	one.join(first)
+	<-elected
+	two.join(t.Context())
+	claims(one, nil)
+	claims(two, controller.ErrNotYet)
+
+	// A claim ends with the term, so that no binding is written after it.
+	claimed, release, err := one.claim(t.Context(), "n", wanted)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer release()
+	if deadline, ok := claimed.Deadline(); !ok || time.Until(deadline) > short.bind() {
+		t.Errorf("a binding may take until %v", deadline)
+	}
+	resign()
+	<-claimed.Done()
+	claims(one, controller.ErrNotYet)
+	resigned := time.Now()
+	if next := <-elected; next != "two" || time.Since(resigned) < short.bind() {
+		t.Errorf("%s is elected after %v", next, time.Since(resigned))
+	}
+	claims(two, nil)
+
+	// The ports of a pod that the feeds have not reported count too.
+	r.node(t, "n")
+	r.pod(t, "p", hostPort(80, ""))
+	r.awaitNode(t, "p", "n")
+	third := candidate("three")
+	third.lead(t.Context())
+	<-elected
+	claims(third, controller.ErrNotYet)
 }
 
-// ahead is a clock that is an hour ahead of another.
-type ahead struct{ *clockAt }
-
-func (a ahead) Now() time.Time                  { return a.clockAt.Now().Add(time.Hour) }
-func (a ahead) Since(t time.Time) time.Duration { return a.Now().Sub(t) }
-
-// clockAt is a clock that stands still.
-type clockAt struct{ time.Time }
-
-func (c *clockAt) Now() time.Time                  { return c.Time }
-func (c *clockAt) Since(t time.Time) time.Duration { return c.Sub(t) }
-
-func isNotYet(err error) bool { return errors.Is(err, controller.ErrNotYet) }
+// TestDurations: a leader stops, and its last binding ends, before another replica may take over.
+func TestDurations(t *testing.T) {
+	t.Parallel()
+	if d := usualDurations; d.renew+d.bind() > d.lease || d.bind() < time.Second || d.retry >= d.renew/2 {
+		t.Errorf("%+v", d)
+	}
+}

@@ -9,66 +9,65 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	"lanyard.dev/internal/controller"
+	"lanyard.dev/internal/nodeaccess"
 	"lanyard.dev/internal/podannotation"
 )
 
-// state is what placing a pod needs to know, kept by what the feeds tell, so that it costs the same however many pods
-// there are.
+// state is what the feeds reported, so that the choice of a node costs the same however many pods there are.
 type state struct {
+	pods *nodeaccess.Pods // counts the pods of each node
+
 	mu      sync.Mutex
 	nodes   map[string]*node
-	placed  map[types.NamespacedName]placed
+	holders map[types.NamespacedName]holder
 	waiting map[types.NamespacedName]waiting
 }
 
-// node is a node, or the name of one that is not there, or not yet, but has pods.
+// node is a node, or only the name of one if pods hold ports on it.
 type node struct {
-	object *corev1.Node // name, labels, taints; nil while there is none
+	object *corev1.Node // its name, labels and taints; nil if there is no such node
 	ready  bool
-	pods   int
-	ports  ports
+	ports  ports // that are in use
 }
 
-// placed is a pod that takes room on a node.
-type placed struct {
+// holder is a pod that holds host ports on a node.
+type holder struct {
 	uid   types.UID
 	node  string
 	ports []port
 }
 
-// waiting is a pod without a node.
-type waiting struct{ ports bool }
+// waiting is a pod without a node. wantsPorts is whether it has host ports.
+type waiting struct{ wantsPorts bool }
 
-func newState() *state {
-	return &state{nodes: map[string]*node{}, placed: map[types.NamespacedName]placed{}, waiting: map[types.NamespacedName]waiting{}}
+func newState(pods *nodeaccess.Pods) *state {
+	return &state{pods: pods, nodes: map[string]*node{}, holders: map[types.NamespacedName]holder{}, waiting: map[types.NamespacedName]waiting{}}
 }
 
-// wants tells whether a pod is to be given a node here.
-func wants(pod *corev1.Pod) bool {
+// isPending reports whether this scheduler has to find a node for the pod.
+func isPending(pod *corev1.Pod) bool {
 	return pod.Spec.NodeName == "" && pod.DeletionTimestamp == nil && pod.Spec.SchedulerName == corev1.DefaultSchedulerName &&
 		len(pod.Spec.SchedulingGates) == 0 && !controller.Finished(pod) && !podannotation.IsProcess(pod)
 }
 
-// setPod takes note of a pod. freed tells that a host port has become free.
+// setPod records a pod and reports whether that freed a host port.
 func (s *state) setPod(key types.NamespacedName, pod *corev1.Pod) (freed bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	delete(s.waiting, key)
-	if wants(pod) {
-		s.waiting[key] = waiting{ports: len(portsOf(&pod.Spec)) > 0}
+	wanted := portsOf(&pod.Spec)
+	if isPending(pod) {
+		s.waiting[key] = waiting{wantsPorts: len(wanted) > 0}
 	}
-	runs := pod.Spec.NodeName != "" && !controller.Finished(pod)
-	old, known := s.placed[key]
-	if known && runs && old.uid == pod.UID && old.node == pod.Spec.NodeName {
+	holds := pod.Spec.NodeName != "" && !controller.Finished(pod) && len(wanted) > 0
+	old, known := s.holders[key]
+	if known && holds && old.uid == pod.UID && old.node == pod.Spec.NodeName {
 		return false
 	}
-	freed = s.unplace(key)
-	if runs {
-		now := placed{uid: pod.UID, node: pod.Spec.NodeName, ports: portsOf(&pod.Spec)}
-		s.placed[key] = now
-		n := s.nodeNamed(now.node)
-		n.pods++
-		n.ports.add(now.ports)
+	freed = s.release(key)
+	if holds {
+		s.holders[key] = holder{uid: pod.UID, node: pod.Spec.NodeName, ports: wanted}
+		s.entry(pod.Spec.NodeName).ports.add(wanted)
 	}
 	return freed
 }
@@ -77,23 +76,23 @@ func (s *state) deletePod(key types.NamespacedName) (freed bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	delete(s.waiting, key)
-	return s.unplace(key)
+	return s.release(key)
 }
 
-func (s *state) unplace(key types.NamespacedName) (freed bool) {
-	old, ok := s.placed[key]
+// release gives back the host ports of a pod and reports whether it held any. The caller holds mu.
+func (s *state) release(key types.NamespacedName) bool {
+	old, ok := s.holders[key]
 	if !ok {
 		return false
 	}
-	delete(s.placed, key)
-	n := s.nodes[old.node]
-	n.pods--
-	n.ports.remove(old.ports)
-	s.forget(old.node)
-	return len(old.ports) > 0
+	delete(s.holders, key)
+	s.nodes[old.node].ports.remove(old.ports)
+	s.drop(old.node)
+	return true
 }
 
-func (s *state) nodeNamed(name string) *node {
+// entry returns the node of a name, which it adds if it is new. The caller holds mu.
+func (s *state) entry(name string) *node {
 	n := s.nodes[name]
 	if n == nil {
 		n = &node{ports: ports{}}
@@ -102,13 +101,14 @@ func (s *state) nodeNamed(name string) *node {
 	return n
 }
 
-func (s *state) forget(name string) {
-	if n := s.nodes[name]; n != nil && n.object == nil && n.pods == 0 {
+// drop forgets a name for which there is neither a node nor a port in use.
+func (s *state) drop(name string) {
+	if n := s.nodes[name]; n != nil && n.object == nil && len(n.ports) == 0 {
 		delete(s.nodes, name)
 	}
 }
 
-// setNode takes note of a node, and tells whether it differs in anything that counts here.
+// setNode records a node and reports whether it differs from before in anything that decides where pods run.
 func (s *state) setNode(obj *corev1.Node) (changed bool) {
 	now := &corev1.Node{
 		ObjectMeta: metav1.ObjectMeta{Name: obj.Name, Labels: obj.Labels},
@@ -117,7 +117,7 @@ func (s *state) setNode(obj *corev1.Node) (changed bool) {
 	ready := controller.NodeReady(obj) == corev1.ConditionTrue
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	n := s.nodeNamed(obj.Name)
+	n := s.entry(obj.Name)
 	if n.object != nil && n.ready == ready && equality.Semantic.DeepEqual(n.object, now) {
 		return false
 	}
@@ -130,12 +130,12 @@ func (s *state) deleteNode(name string) {
 	defer s.mu.Unlock()
 	if n := s.nodes[name]; n != nil {
 		n.object, n.ready = nil, false
-		s.forget(name)
+		s.drop(name)
 	}
 }
 
-// choose returns the node for a pod, or why there is none.
-func (s *state) choose(d *demand) (name string, refusals map[string]int) {
+// choose returns the node for a pod; or "", and how many nodes refuse the pod for each reason.
+func (s *state) choose(r *requirements) (name string, refusals map[string]int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	fewest := 0
@@ -144,24 +144,25 @@ func (s *state) choose(d *demand) (name string, refusals map[string]int) {
 		if n.object == nil {
 			continue
 		}
-		if why := d.refusal(n); why != "" {
+		if why := r.refusal(n); why != "" {
 			refusals[why]++
 			continue
 		}
-		if name == "" || n.pods < fewest || n.pods == fewest && candidate < name {
-			name, fewest = candidate, n.pods
+		pods := s.pods.Running(candidate)
+		if name == "" || pods < fewest || pods == fewest && candidate < name {
+			name, fewest = candidate, pods
 		}
 	}
 	return name, refusals
 }
 
-// unplaced are the pods that wait for a node, only those that want host ports if so asked.
-func (s *state) unplaced(wantPorts bool) []types.NamespacedName {
+// waitingPods returns the pods that wait for a node, or only those with host ports.
+func (s *state) waitingPods(onlyPorts bool) []types.NamespacedName {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	var keys []types.NamespacedName
 	for key, w := range s.waiting {
-		if w.ports || !wantPorts {
+		if w.wantsPorts || !onlyPorts {
 			keys = append(keys, key)
 		}
 	}

@@ -18,16 +18,16 @@ const (
 	nodeClient      = "kube-apiserver-kubelet-client"
 )
 
-// ClusterRoleBindings returns the default ClusterRoleBindings, sorted by name, each named after the ClusterRole it binds.
+// ClusterRoleBindings returns the default ClusterRoleBindings, sorted by name, each named after the ClusterRole it
+// binds.
 //
-// They differ from Kubernetes' in these points: system:node is not bound. The discovery document of the issuer can be read
-// without credentials, since relying parties that verify tokens have none. A user with a bootstrap token may request a
-// node's certificate and has it approved, as has a node that renews its certificate or requests one to serve with. The
-// server may use the agents of nodes, as the user that its certificate names. Kubernetes leaves the last two to the
-// installer: kubeadm has such bindings under names of its own, except for serving certificates. The subjects of
-// the controllers' bindings are users (see ControllerUser).
+// They differ from Kubernetes' in these points: system:node is not bound. The discovery document of the issuer can be
+// read without credentials, since relying parties that verify tokens have none. A user with a bootstrap token may
+// request a node's certificate and has it approved, as has a node that renews its certificate or requests one to serve
+// with. The server may use the agents of nodes, as the user that its certificate names. Kubernetes leaves the last two
+// to the installer: kubeadm has such bindings under names of its own, except for serving certificates.
 func ClusterRoleBindings() []*rbacv1.ClusterRoleBinding {
-	bindings := append(controllerBindings(),
+	return []*rbacv1.ClusterRoleBinding{
 		bindGroups("cluster-admin", masters),
 		bindGroups("system:basic-user", authenticated),
 		bindGroups(nodeClientRole, bootstrappers),
@@ -39,9 +39,7 @@ func ClusterRoleBindings() []*rbacv1.ClusterRoleBinding {
 		bindGroups("system:node-bootstrapper", bootstrappers),
 		bindGroups("system:public-info-viewer", authenticated, unauthenticated),
 		bindGroups("system:service-account-issuer-discovery", accounts, authenticated, unauthenticated),
-	)
-	slices.SortFunc(bindings, func(a, b *rbacv1.ClusterRoleBinding) int { return cmp.Compare(a.Name, b.Name) })
-	return bindings
+	}
 }
 
 // RoleBindings returns the default RoleBindings, each named after the Role it binds.

@@ -16,8 +16,8 @@ import (
 
 var update = flag.Bool("update", false, "rewrite testdata from the code")
 
-// defaults is an index of the default policy. The users admin, edit and view have the ClusterRole of their name in namespace
-// "a", through a RoleBinding.
+// defaults is an index of the default policy. The users admin, edit and view have the ClusterRole of their name in
+// namespace "a", through a RoleBinding.
 func defaults() *rbac.Index {
 	x := rbac.NewIndex()
 	for _, r := range bootstrap.ClusterRoles() {
@@ -178,11 +178,13 @@ func TestLabelsAndReferences(t *testing.T) {
 	}
 }
 
-// TestGolden compares the defaults with a file, so that a review shows each change. Run it with -update to rewrite the file.
+// TestGolden compares the defaults with a file, so that a review shows each change. Run it with -update to rewrite the
+// file.
 func TestGolden(t *testing.T) {
 	t.Parallel()
 	got, err := yaml.Marshal(map[string]any{
 		"clusterRoles": bootstrap.ClusterRoles(), "clusterRoleBindings": bootstrap.ClusterRoleBindings(),
+		"controllerRoles": bootstrap.ControllerRoles(), "controllerRoleBindings": bootstrap.ControllerRoleBindings(),
 		"roles": bootstrap.Roles(), "roleBindings": bootstrap.RoleBindings(),
 	})
 	if err != nil {
@@ -244,21 +246,15 @@ func TestControllerIdentities(t *testing.T) {
 			t.Errorf("binding %s of role %s has the subjects %v", binding, ref.Name, subjects)
 		}
 	}
-	for _, b := range bootstrap.ClusterRoleBindings() {
-		if strings.HasPrefix(b.Name, prefix) {
-			check(b.Name, b.RoleRef, b.Subjects)
-		}
+	for _, b := range bootstrap.ControllerRoleBindings() {
+		check(b.Name, b.RoleRef, b.Subjects)
 	}
 	for _, b := range bootstrap.RoleBindings() {
 		if strings.HasPrefix(b.Name, prefix) {
 			check(b.Name, b.RoleRef, b.Subjects)
 		}
 	}
-	for _, name := range []string{
-		bootstrap.CertificateController, bootstrap.ClusterRoleAggregationController, bootstrap.NamespaceController, bootstrap.NodeController,
-		bootstrap.PodGarbageCollector, bootstrap.RootCAPublisher, bootstrap.Scheduler, bootstrap.ServiceAccountController,
-		bootstrap.ServiceAccountTokenController, bootstrap.TokenCleaner,
-	} {
+	for _, name := range bootstrap.Controllers() {
 		user := bootstrap.ControllerUser(name)
 		if !bound[user] || !strings.HasPrefix(user, prefix) {
 			t.Errorf("controller %s has no role that is bound to it", name)

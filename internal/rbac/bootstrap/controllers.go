@@ -1,6 +1,7 @@
 package bootstrap
 
 import (
+	"maps"
 	"slices"
 
 	rbacv1 "k8s.io/api/rbac/v1"
@@ -36,9 +37,21 @@ const (
 // ControllerUser returns the user name of a controller. Each controller has a role and a binding of the same name.
 //
 // Controllers are users, while Kubernetes runs each as a service account in kube-system. A token can be issued for a
-// service account, so anybody who may create tokens or pods in kube-system has the rights of Kubernetes' controllers. No
-// token can be issued for a user; only the server's own client acts as one of these.
+// service account, so anybody who may create tokens or pods in kube-system has the rights of Kubernetes' controllers.
+// No token can be issued for a user; only the server's own client acts as one of these.
 func ControllerUser(name string) string { return controllerPrefix + name }
+
+// Controllers returns the names of all controllers, sorted.
+func Controllers() []string {
+	all := map[string]bool{}
+	for name := range controllerRules() {
+		all[name] = true
+	}
+	for name := range systemRules() {
+		all[name] = true
+	}
+	return slices.Sorted(maps.Keys(all))
+}
 
 // controllerRules are what each controller may do in every namespace: what it does, and nothing else.
 func controllerRules() map[string][]rbacv1.PolicyRule {
@@ -109,17 +122,20 @@ func named(r rbacv1.PolicyRule, names ...string) rbacv1.PolicyRule {
 	return r
 }
 
-func controllerRoles() []*rbacv1.ClusterRole {
+// ControllerRoles returns the ClusterRoles of Lanyard's controllers, sorted by name.
+func ControllerRoles() []*rbacv1.ClusterRole {
 	var roles []*rbacv1.ClusterRole
-	for name, rules := range controllerRules() {
-		roles = append(roles, clusterRole(ControllerUser(name), rules...))
+	for _, name := range slices.Sorted(maps.Keys(controllerRules())) {
+		roles = append(roles, clusterRole(ControllerUser(name), controllerRules()[name]...))
 	}
 	return roles
 }
 
-func controllerBindings() []*rbacv1.ClusterRoleBinding {
+// ControllerRoleBindings returns the ClusterRoleBindings of Lanyard's controllers, sorted by name, each named after the
+// ClusterRole it binds and the user it binds it to.
+func ControllerRoleBindings() []*rbacv1.ClusterRoleBinding {
 	var bindings []*rbacv1.ClusterRoleBinding
-	for name := range controllerRules() {
+	for _, name := range slices.Sorted(maps.Keys(controllerRules())) {
 		bindings = append(bindings, bindUsers(ControllerUser(name), ControllerUser(name)))
 	}
 	return bindings

@@ -19,8 +19,8 @@ const (
 	coordination   = "coordination.k8s.io"
 	storage        = "storage.k8s.io"
 
-	// The certificate controller approves a request for a node's client certificate if the requester has one of these roles: the
-	// first for the certificate of any node, the second for that of the requester itself.
+	// The certificate controller approves a request for a node's client certificate if the requester has one of these
+	// roles: the first for the certificate of any node, the second for that of the requester itself.
 	nodeClientRole     = "system:certificates.k8s.io:certificatesigningrequests:nodeclient"
 	selfNodeClientRole = "system:certificates.k8s.io:certificatesigningrequests:selfnodeclient"
 	// It approves a serving certificate for the node that requests it if the node has this role.
@@ -29,8 +29,9 @@ const (
 	kubeletAdminRole = "system:kubelet-api-admin"
 )
 
-// ClusterRoles returns the default ClusterRoles, sorted by name. Those with an aggregationRule (admin, edit, view) also carry
-// the rules that it selects among the defaults, so that they work before the aggregation controller runs.
+// ClusterRoles returns Kubernetes' default ClusterRoles, sorted by name. Those with an aggregationRule (admin, edit,
+// view) also carry the rules that it selects among the defaults, so that they work before the aggregation controller
+// runs.
 func ClusterRoles() []*rbacv1.ClusterRole {
 	roles := []*rbacv1.ClusterRole{
 		clusterRole("cluster-admin",
@@ -55,13 +56,13 @@ func ClusterRoles() []*rbacv1.ClusterRole {
 	}
 	roles = append(roles, pathRoles()...)
 	roles = append(roles, certificateRoles()...)
-	roles = append(roles, controllerRoles()...)
 	roles = append(roles, userRoles()...)
 	return aggregated(roles)
 }
 
-// Roles returns the default Roles: those of the controllers that need rights in kube-system alone, and a role that lets every
-// authenticated user read the CA of the nodes, which scrapers of their metrics need. Kubernetes publishes no such CA.
+// Roles returns the default Roles: those of the controllers that need rights in kube-system alone, and a role that lets
+// every authenticated user read the CA of the nodes, which scrapers of their metrics need. Kubernetes publishes no such
+// CA.
 func Roles() []*rbacv1.Role {
 	nodesCA := &rbacv1.Role{
 		ObjectMeta: metaIn(metav1.NamespacePublic, NodesCAConfigMap),
@@ -104,8 +105,8 @@ func certificateRoles() []*rbacv1.ClusterRole {
 	return roles
 }
 
-// NodeRules returns the rules of Kubernetes' system:node. The role is not bound: what a node may do depends on the pods it
-// runs, which RBAC cannot express. The rules are the outer limit of what the node authorizer allows.
+// NodeRules returns the rules of Kubernetes' system:node. The role is not bound: what a node may do depends on the pods
+// it runs, which RBAC cannot express. The rules are the outer limit of what the node authorizer allows.
 func NodeRules() []rbacv1.PolicyRule {
 	update := []string{"update", "patch"}
 	return []rbacv1.PolicyRule{

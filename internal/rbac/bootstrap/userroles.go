@@ -11,8 +11,8 @@ import (
 
 const aggregateTo = "rbac.authorization.k8s.io/aggregate-to-"
 
-// userRoles are the roles for the users of a cluster, and the parts that they are aggregated from: view is part of edit,
-// and edit of admin.
+// userRoles are the roles for the users of a cluster, and the parts that they are aggregated from: view is part of
+// edit, and edit of admin.
 func userRoles() []*rbacv1.ClusterRole {
 	return []*rbacv1.ClusterRole{
 		aggregate(clusterRole("admin"), "admin"),
@@ -31,8 +31,8 @@ func adminRules() []rbacv1.PolicyRule {
 	}
 }
 
-// editRules allow to write what view may read, and to read what view must not: a user who reads Secrets, runs commands in
-// pods or impersonates a service account has the rights of that account.
+// editRules allow to write what view may read, and to read what view must not: a user who reads Secrets, runs commands
+// in pods or impersonates a service account has the rights of that account.
 func editRules() []rbacv1.PolicyRule {
 	return []rbacv1.PolicyRule{
 		rule(read(), core, "pods/attach", "pods/exec", "pods/portforward", "pods/proxy", "secrets", "services/proxy"),
@@ -90,9 +90,9 @@ func aggregate(r *rbacv1.ClusterRole, whole string) *rbacv1.ClusterRole {
 	return r
 }
 
-// aggregated sorts the roles by name and fills in the rules of view, edit and admin, in this order, so that the parts of
-// each are complete. The rules are in the order of the names of the parts, without repetitions, as Kubernetes' controller
-// writes them.
+// aggregated sorts the roles by name and fills in the rules of view, edit and admin, in this order, so that the parts
+// of each are complete. The rules are in the order of the names of the parts, without repetitions, as Kubernetes'
+// controller writes them.
 func aggregated(roles []*rbacv1.ClusterRole) []*rbacv1.ClusterRole {
 	slices.SortFunc(roles, func(a, b *rbacv1.ClusterRole) int { return strings.Compare(a.Name, b.Name) })
 	for _, whole := range []string{"view", "edit", "admin"} {
