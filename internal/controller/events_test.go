@@ -46,9 +46,11 @@ func start(t *testing.T, name string) *site {
 	return s
 }
 
+// list returns the events that the watch cache holds, which are in the order in which they were written.
 func (s *site) list(t *testing.T, in string) []corev1.Event {
 	t.Helper()
-	list, err := s.Store(corev1.Resource("events")).List(storagetest.In(t, in), &internalversion.ListOptions{})
+	cached := &internalversion.ListOptions{ResourceVersion: "0"}
+	list, err := s.Store(corev1.Resource("events")).List(storagetest.In(t, in), cached)
 	if err != nil {
 		t.Fatal(err)
 	}
