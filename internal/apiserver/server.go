@@ -23,6 +23,8 @@ const (
 	drainTimeout = 3 * time.Second
 	// closeTimeout bounds the flush of the audit log and the closing of connections to etcd after the drain.
 	closeTimeout = 2 * time.Second
+	// closeCallsTimeout bounds the wait for calls of controllers before the audit log is closed.
+	closeCallsTimeout = time.Second
 	// startTimeout bounds the first reading of storage.
 	startTimeout = time.Minute
 )
@@ -33,6 +35,7 @@ type Server struct {
 	identity    identity
 	controllers controllers
 	handler     handler
+	loopback    *loopback.Loopback  // by which controllers call the API
 	issuers     *oidc.Authenticator // of users; nil without an authentication configuration
 	audit       *auditlog.Log       // nil if auditing is off
 	metrics     *metrics.Metrics
@@ -89,8 +92,8 @@ func newServer(o Options, tables api.Tables) (*Server, error) {
 	loopback.Serve(handler.server.Handler)
 	return &Server{
 		storage: storage, identity: identity, handler: handler,
-		controllers: newControllers(&o, &keys, &storage, policy, identity, clients, defaults),
-		issuers:     configuration.issuers, audit: configuration.audit, metrics: metrics,
+		controllers: newControllers(&o, &keys, &storage, policy, identity, clients, defaults), loopback: loopback,
+		issuers: configuration.issuers, audit: configuration.audit, metrics: metrics,
 		addDefaults: defaults.Ensure, ready: make(chan struct{}),
 	}, nil
 }
@@ -135,7 +138,9 @@ func (s *Server) Run(ctx context.Context) error {
 }
 
 // StopTimeout returns how long Run may go on after its context has ended.
-func (s *Server) StopTimeout() time.Duration { return s.drainLimit() + closeTimeout + time.Second }
+func (s *Server) StopTimeout() time.Duration {
+	return s.drainLimit() + closeCallsTimeout + closeTimeout + time.Second
+}
 
 // drainLimit returns how long the library's server may take to stop.
 func (s *Server) drainLimit() time.Duration {
@@ -161,6 +166,11 @@ func (s *Server) serve(ctx context.Context, run func(context.Context) error) err
 }
 
 func (s *Server) closeAudit() {
+	// Calls of controllers that are still under way are audited too.
+	err := deadline.Run(closeCallsTimeout, "end the calls of controllers", func() error { s.loopback.Stop(); return nil })
+	if err != nil {
+		klog.ErrorS(err, "The audit log may lack calls of controllers")
+	}
 	if err := deadline.Run(closeTimeout, "close the audit log", s.audit.Close); err != nil {
 		klog.ErrorS(err, "The audit log may lack its last events")
 	}

@@ -4,7 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
-	"sync/atomic"
+	"sync"
 
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apiserver/pkg/authentication/user"
@@ -17,15 +17,40 @@ const host = "http://loopback"
 
 var errNotServing = errors.New("the API is not served yet")
 
-// Loopback hands out clients of one server. Clients may be made before the server exists; calls fail until Serve has
-// been called.
-type Loopback struct{ handler atomic.Pointer[http.Handler] }
+// Loopback hands out clients of one server. Clients may be made before the server exists. Calls fail before Serve and
+// after Stop.
+type Loopback struct {
+	mu      sync.Mutex
+	handler http.Handler // nil if the API is not served
+	calls   sync.WaitGroup
+}
 
 // New returns a Loopback.
 func New() *Loopback { return &Loopback{} }
 
 // Serve sets the handler that answers calls: the whole chain of the server.
-func (l *Loopback) Serve(h http.Handler) { l.handler.Store(&h) }
+func (l *Loopback) Serve(h http.Handler) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.handler = h
+}
+
+// Stop refuses further calls and waits until the handler has returned from all earlier ones.
+func (l *Loopback) Stop() {
+	l.Serve(nil)
+	l.calls.Wait()
+}
+
+// begin returns the handler for one call. The caller calls end when the handler has returned.
+func (l *Loopback) begin() (h http.Handler, end func(), err error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.handler == nil {
+		return nil, nil, errNotServing
+	}
+	l.calls.Add(1)
+	return l.handler, l.calls.Done, nil
+}
 
 // Client returns a client that acts as the named user. Its only group is system:authenticated, so that it may do what
 // its own role and the roles of every authenticated user grant.

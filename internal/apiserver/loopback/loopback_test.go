@@ -193,6 +193,44 @@ func TestHandlerKnowsTheDeadline(t *testing.T) {
 	}
 }
 
+// TestStop stops while a handler runs on after its caller has gone.
+func TestStop(t *testing.T) {
+	t.Parallel()
+	l := New()
+	called, release, returned := make(chan struct{}), make(chan struct{}), make(chan struct{})
+	l.Serve(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {
+		close(called)
+		<-release
+		close(returned)
+	}))
+	c, err := l.Client("system:controller:test")
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	go func() { <-called; cancel() }()
+	if _, err := c.CoreV1().ConfigMaps("ns").Get(ctx, "c", metav1.GetOptions{}); !errors.Is(err, context.Canceled) {
+		t.Errorf("the call: %v", err)
+	}
+	stopped := make(chan struct{})
+	go func() { l.Stop(); close(stopped) }()
+	for get(t, c) == nil || !errors.Is(get(t, c), errNotServing) {
+		time.Sleep(time.Millisecond)
+	}
+	select {
+	case <-stopped:
+		t.Error("stopped while a handler runs")
+	default:
+	}
+	close(release)
+	<-stopped
+	select {
+	case <-returned:
+	default:
+		t.Error("stopped before the handler returned")
+	}
+}
+
 func TestFailures(t *testing.T) {
 	t.Parallel()
 	t.Run("panic", func(t *testing.T) {

@@ -44,17 +44,20 @@ func (t *transport) RoundTrip(r *http.Request) (*http.Response, error) {
 	if err != nil {
 		return nil, err
 	}
-	handler := t.loopback.handler.Load()
-	switch {
-	case handler == nil:
-		return nil, errNotServing
-	case r.URL.Query().Has("watch"):
+	if r.URL.Query().Has("watch") {
 		return nil, errWatch
+	}
+	handler, end, err := t.loopback.begin()
+	if err != nil {
+		return nil, err
 	}
 	ctx, cancel := t.context(r.Context())
 	defer cancel()
 	answered := make(chan result, 1)
-	go func() { answered <- serve(*handler, incoming(ctx, r, body), limitOr(t.maxAnswer, maxAnswerBytes)) }()
+	go func() {
+		defer end()
+		answered <- serve(handler, incoming(ctx, r, body), limitOr(t.maxAnswer, maxAnswerBytes))
+	}()
 	select {
 	case got := <-answered:
 		if got.err != nil {
