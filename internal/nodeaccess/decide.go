@@ -8,19 +8,18 @@ import (
 	rbacv1 "k8s.io/api/rbac/v1"
 )
 
-// Request is what a node asks for. Name is empty where the request names no object; for a list or watch it is the name
-// that the field selector picks, if it picks one.
+// Request is a request of a node. Name is empty if the request names no object. For a list or watch it is the name that
+// the field selector selects, if it selects one.
 type Request struct {
 	Verb                            string
 	ResourceRequest                 bool
 	APIGroup, Resource, Subresource string
 	Namespace, Name                 string
-	// SelectedNode is the value that a list's or watch's field selector demands of spec.nodeName.
+	// SelectedNode is the value of spec.nodeName that the field selector of a list or watch requires.
 	SelectedNode string
 }
 
-// Decision is the answer to a Request. The zero Decision denies; Reason then says why, in Kubernetes' words, or
-// nothing.
+// Decision is the answer to a Request. The zero Decision denies. Reason is why, in Kubernetes' words; it may be empty.
 type Decision struct {
 	Allowed bool
 	Reason  string
@@ -33,15 +32,15 @@ func deny(reason string) Decision { return Decision{Reason: reason} }
 // Rules decides the requests of nodes.
 type Rules struct {
 	pods *Pods
-	// uniform is what every node may do alike, on resources that no rule here is about.
+	// uniform holds what every node may do, on resources for which this package has no rule of its own.
 	uniform map[action]bool
 }
 
 type action struct{ verb, group, resource, subresource string }
 
-// NewRules returns rules over graph. uniform are the rules of Kubernetes' role system:node, which has neither wildcards
-// nor names; those on secrets, config maps, service accounts, leases, nodes and pods count for nothing, since these are
-// decided by the graph or by name.
+// NewRules returns rules that decide by the pods of each node. uniform are the rules of Kubernetes' role system:node,
+// which has neither wildcards nor names. Its rules on secrets, config maps, service accounts, leases, nodes and pods are
+// ignored, since requests for these are decided by the pods or by name.
 func NewRules(pods *Pods, uniform []rbacv1.PolicyRule) *Rules {
 	r := &Rules{pods: pods, uniform: map[action]bool{}}
 	for _, rule := range uniform {
@@ -57,7 +56,8 @@ func NewRules(pods *Pods, uniform []rbacv1.PolicyRule) *Rules {
 	return r
 }
 
-// Decide answers a request of the node. The error says that no answer could be trusted; it comes with a denial.
+// Decide decides a request of the node. An error means that the index of pods may be behind; the decision is then a
+// denial.
 func (r *Rules) Decide(node string, q Request) (Decision, error) {
 	switch {
 	case node == "" || !q.ResourceRequest:
@@ -81,7 +81,7 @@ func (r *Rules) Decide(node string, q Request) (Decision, error) {
 	return Decision{Allowed: r.uniform[action{q.Verb, q.APIGroup, q.Resource, q.Subresource}]}, nil
 }
 
-// read allows single objects that a pod uses, to be got or watched.
+// read allows to get, list and watch single objects that a pod of the node uses.
 func (r *Rules) read(node string, kind Kind, q Request) (Decision, error) {
 	switch {
 	case q.Verb != "get" && q.Verb != "list" && q.Verb != "watch":
@@ -116,8 +116,8 @@ func (r *Rules) account(node string, q Request) (Decision, error) {
 	return r.read(node, ServiceAccount, q)
 }
 
-// pod allows to read the node's own pods. What it writes is for admission to limit: which pod that is about is not
-// known here, or not yet.
+// pod allows to read the node's own pods. Admission limits what the node writes: the authorizer does not know the pod, or it
+// does not exist yet.
 func (r *Rules) pod(node string, q Request) (Decision, error) {
 	switch (action{verb: q.Verb, subresource: q.Subresource}) {
 	case action{verb: "get"}:
@@ -142,7 +142,7 @@ func (r *Rules) listPods(node string, q Request) (Decision, error) {
 	return deny("can only list/watch pods with spec.nodeName field selector"), nil
 }
 
-// self allows a node its own Node object, whether it exists yet or not. Admission limits what it writes.
+// self allows a node to use its own Node object, whether it exists yet or not. Admission limits what it writes.
 func self(node string, q Request) Decision {
 	switch (action{verb: q.Verb, subresource: q.Subresource}) {
 	case action{verb: "create"}, action{verb: "update"}, action{verb: "patch"},
@@ -169,7 +169,7 @@ func lease(node string, q Request) Decision {
 	switch {
 	case q.Namespace != corev1.NamespaceNodeLease:
 		return deny(fmt.Sprintf("can only access leases in the %q system namespace", corev1.NamespaceNodeLease))
-	// The name of what is created is in the object, for admission to read.
+	// The name of a new Lease is in the object. Admission checks it.
 	case q.Verb != "create" && q.Name != node:
 		return deny("can only access node lease with the same name as the requesting node")
 	}

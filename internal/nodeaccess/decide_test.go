@@ -45,12 +45,12 @@ func mirror(p *corev1.Pod) {
 // rules decide for pods "web" on "one" and "db" on "two", each with a secret and a config map, and one that has no
 // node.
 func rules(s nodeaccess.Source) *nodeaccess.Rules {
-	graph := nodeaccess.NewPods(s)
-	graph.Set(pod("shop", "web", "one", secretVolume("web-key"), configMapVolume("web-conf")))
-	graph.Set(pod("shop", "db", "two", secretVolume("db-key"), configMapVolume("db-conf")))
-	graph.Set(pod("shop", "waiting", "", secretVolume("later-key")))
-	graph.Set(pod("shop", "static", "one", mirror, secretVolume("stolen-key")))
-	return nodeaccess.NewRules(graph, bootstrap.NodeRules())
+	pods := nodeaccess.NewPods(s)
+	pods.Set(pod("shop", "web", "one", secretVolume("web-key"), configMapVolume("web-conf")))
+	pods.Set(pod("shop", "db", "two", secretVolume("db-key"), configMapVolume("db-conf")))
+	pods.Set(pod("shop", "waiting", "", secretVolume("later-key")))
+	pods.Set(pod("shop", "static", "one", mirror, secretVolume("stolen-key")))
+	return nodeaccess.NewRules(pods, bootstrap.NodeRules())
 }
 
 const unrelated = "no relationship found between node 'one' and this object"

@@ -1,9 +1,9 @@
-// Package nodeaccess decides what a node may do: what Kubernetes' Node authorizer lets it, which depends on the pods it
-// runs.
+// Package nodeaccess decides what a node may do, by the rules of Kubernetes' Node authorizer: they depend on the pods that
+// the node runs.
 //
-// A graph, kept up to date from the changes of pods, says which secrets, config maps and service accounts belong to
-// which node. A decision looks up one edge of it, so it costs the same at ten pods and at ten thousand, and lists
-// nothing. What a request carries is not known when it is authorized; what a node may write is for admission to check.
-// The certificates of a node that was evicted are refused: Evictions knows which nodes were, and when. The package
-// knows no HTTP and no storage.
+// Pods is the index of pods by node, which is kept up to date by the feed of pods. It knows the secrets, config maps and
+// service accounts that each pod uses. A decision is one look-up in it, so it costs the same with ten pods and with ten
+// thousand. The authorizer does not know the object that a request carries; admission checks what a node may write.
+// Evictions knows which nodes were evicted, and when: older certificates of such a node are refused. The package knows no
+// HTTP and no storage.
 package nodeaccess

@@ -14,23 +14,23 @@ import (
 )
 
 const (
-	// EvictionType is the type of a Secret that evicts a node, EvictionNamespace the only namespace where it does so,
-	// and EvictionKey the key of its data that names the node.
+	// EvictionType is the type of a Secret that evicts a node, EvictionNamespace the only namespace in which it does, and
+	// EvictionKey the key of its data that names the node.
 	EvictionType      corev1.SecretType = "identity.lanyard.dev/node-eviction"
 	EvictionNamespace                   = metav1.NamespaceSystem
 	EvictionKey                         = "node"
 
 	evictionPrefix = "node-eviction-"
 
-	// ExtraNotBefore is the key of a node's user info that holds the NotBefore of its certificate, in RFC 3339.
-	// Certificate requests keep it with the rest of who asked.
+	// ExtraNotBefore is the key in the user info of a node that holds the NotBefore of its certificate, in RFC 3339.
+	// Certificate requests store it with the other properties of the requester.
 	ExtraNotBefore = "identity.lanyard.dev/certificate-not-before"
 )
 
-// ErrEvicted says that a certificate is one of before the eviction of its node.
+// ErrEvicted means that a certificate is from before the eviction of its node.
 var ErrEvicted = errors.New("the node was evicted")
 
-// NewEviction returns the Secret that evicts a node, to be created.
+// NewEviction returns a new Secret that evicts a node.
 func NewEviction(node string) *corev1.Secret {
 	immutable := true
 	return &corev1.Secret{
@@ -39,7 +39,7 @@ func NewEviction(node string) *corev1.Secret {
 	}
 }
 
-// CheckEviction returns why a Secret of type EvictionType evicts no node, or nil.
+// CheckEviction returns the reason why a Secret of type EvictionType evicts no node, or nil.
 func CheckEviction(s *corev1.Secret) error {
 	node := string(s.Data[EvictionKey])
 	switch {
@@ -55,8 +55,8 @@ func CheckEviction(s *corev1.Secret) error {
 
 // Evictions knows which nodes were evicted, and when. It listens to the feed of secrets.
 //
-// An eviction refuses every certificate of the node that became valid before it: which ones were ever signed is not
-// known, above all where the authority does not sign them itself. Only a later one, from a new join, counts again.
+// An eviction refuses every certificate of the node that became valid before it, since there is no list of the
+// certificates that were signed: another program may sign them. A later certificate, from a new join, is accepted.
 type Evictions struct {
 	source Source
 
@@ -71,15 +71,15 @@ type eviction struct {
 	at   time.Time
 }
 
-// NewEvictions returns an empty memory.
+// NewEvictions returns an empty record.
 func NewEvictions(source Source) *Evictions {
 	return &Evictions{
 		source: source, records: map[string]eviction{}, since: map[string]time.Time{}, ends: map[string]map[*func()]struct{}{},
 	}
 }
 
-// Set implements mirror.Listener. The moment is the server's, rounded down to the second as creationTimestamp is, and
-// cannot be chosen by who writes the Secret.
+// Set implements mirror.Listener. The time of an eviction is the creationTimestamp of the Secret, in whole seconds. The
+// server sets it, so the author of the Secret cannot choose it.
 func (e *Evictions) Set(obj runtime.Object) {
 	s, ok := obj.(*corev1.Secret)
 	if !ok || s.Type != EvictionType || CheckEviction(s) != nil {
@@ -91,14 +91,14 @@ func (e *Evictions) Set(obj runtime.Object) {
 	}
 }
 
-// add returns what has to end.
+// add returns the functions to call because of the eviction.
 func (e *Evictions) add(name string, record eviction) []func() {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if e.records[name] == record {
 		return nil
 	}
-	e.forget(name) // unless it is immutable, it may have named another node
+	e.forget(name) // a Secret that is not immutable may have named another node before
 	e.records[name] = record
 	if record.at.After(e.since[record.node]) {
 		e.since[record.node] = record.at
@@ -136,8 +136,8 @@ func (e *Evictions) forget(name string) {
 	}
 }
 
-// Earliest is the earliest NotBefore with which a certificate of the node counts; zero if any does. The error says that
-// this is not known.
+// Earliest returns the earliest NotBefore with which a certificate of the node is accepted; zero if every certificate is. An
+// error means that this is not known now.
 func (e *Evictions) Earliest(node string) (time.Time, error) {
 	if err := e.source.Fresh(); err != nil {
 		return time.Time{}, err
@@ -148,12 +148,12 @@ func (e *Evictions) Earliest(node string) (time.Time, error) {
 	if !ok {
 		return time.Time{}, nil
 	}
-	// Certificates and creationTimestamps count in seconds: one of the same second may be from before.
+	// Certificates and creationTimestamps are in whole seconds: a certificate of the same second may be older.
 	return at.Truncate(time.Second).Add(time.Second), nil
 }
 
-// Admits returns nil if a certificate of the node counts, by its NotBefore; ErrEvicted if it does not; and any other
-// error where that is not known.
+// Admits returns nil if a certificate of the node is accepted, by its NotBefore; ErrEvicted if it is not; and another error
+// if that is not known now.
 func (e *Evictions) Admits(node string, notBefore time.Time) error {
 	earliest, err := e.Earliest(node)
 	if err != nil {
@@ -166,8 +166,8 @@ func (e *Evictions) Admits(node string, notBefore time.Time) error {
 	return nil
 }
 
-// AdmitsUser is Admits for a user as it was authenticated, or as a certificate request tells who asked. Users that did
-// not show a node's certificate are admitted.
+// AdmitsUser is Admits for a user, as it was authenticated or as a certificate request stores its requester. It admits users
+// that did not present a node's certificate.
 func (e *Evictions) AdmitsUser(user string, groups, notBefore []string) error {
 	node, ok := Identify(user, groups)
 	if !ok || len(notBefore) == 0 {
@@ -180,7 +180,7 @@ func (e *Evictions) AdmitsUser(user string, groups, notBefore []string) error {
 	return e.Admits(node, at)
 }
 
-// OnEviction calls end once if the node is evicted before stop is called. end must not call back.
+// OnEviction calls end once if the node is evicted before stop is called. end must not call methods of e.
 func (e *Evictions) OnEviction(node string, end func()) (stop func()) {
 	e.mu.Lock()
 	defer e.mu.Unlock()

@@ -2,17 +2,20 @@ package nodeaccess_test
 
 import (
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"testing"
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 
 	"lanyard.dev/internal/nodeaccess"
+	"lanyard.dev/internal/podannotation"
 	"lanyard.dev/internal/rbac/bootstrap"
 )
 
-// use is one way of a pod's to use an object.
+// use is one way in which a pod uses an object.
 type use struct {
 	kind nodeaccess.Kind
 	how  string
@@ -125,34 +128,34 @@ func TestEveryUseIsSeen(t *testing.T) {
 	for _, u := range uses() {
 		p := pod("shop", "p", "one")
 		u.put(p, "x")
-		graph := nodeaccess.NewPods(&source{})
-		graph.Set(p)
-		if ok, _ := graph.Belongs("one", u.kind, "shop", "x"); !ok {
+		index := nodeaccess.NewPods(&source{})
+		index.Set(p)
+		if ok, _ := index.Belongs("one", u.kind, "shop", "x"); !ok {
 			t.Errorf("kind %d as %s is not seen", u.kind, u.how)
 		}
 		for kind := nodeaccess.Pod; kind <= nodeaccess.ServiceAccount; kind++ {
-			if ok, _ := graph.Belongs("one", kind, "shop", "x-not"); ok {
+			if ok, _ := index.Belongs("one", kind, "shop", "x-not"); ok {
 				t.Errorf("%s: a plain value is taken for a reference", u.how)
 			}
-			if ok, _ := graph.Belongs("one", kind, "shop", "x"); ok && kind != u.kind {
+			if ok, _ := index.Belongs("one", kind, "shop", "x"); ok && kind != u.kind {
 				t.Errorf("%s is also seen as kind %d", u.how, kind)
 			}
 		}
-		graph.Delete(&metav1.PartialObjectMetadata{ObjectMeta: p.ObjectMeta})
-		if ok, _ := graph.Belongs("one", u.kind, "shop", "x"); ok {
+		index.Delete(&metav1.PartialObjectMetadata{ObjectMeta: p.ObjectMeta})
+		if ok, _ := index.Belongs("one", u.kind, "shop", "x"); ok {
 			t.Errorf("%s outlives its pod", u.how)
 		}
 	}
 }
 
-// told is a pod with what was put into it.
-type told struct {
+// expected is a pod with the objects that it uses.
+type expected struct {
 	pod  *corev1.Pod
 	uses map[nodeaccess.Reference]bool
 }
 
-// naively answers Belongs by going through all pods.
-func naively(pods map[string]told, node string, kind nodeaccess.Kind, namespace, name string) bool {
+// naively answers Belongs by a search of all pods.
+func naively(pods map[string]expected, node string, kind nodeaccess.Kind, namespace, name string) bool {
 	for _, p := range pods {
 		if p.pod.Spec.NodeName != node || p.pod.Namespace != namespace {
 			continue
@@ -164,8 +167,8 @@ func naively(pods map[string]told, node string, kind nodeaccess.Kind, namespace,
 	return false
 }
 
-func randomPod(r *rand.Rand, all []use) told {
-	made := told{
+func randomPod(r *rand.Rand, all []use) expected {
+	made := expected{
 		pod:  pod(fmt.Sprint("ns", r.IntN(2)), fmt.Sprint("p", r.IntN(8)), []string{"", "n0", "n1", "n2"}[r.IntN(4)]),
 		uses: map[nodeaccess.Reference]bool{},
 	}
@@ -186,35 +189,35 @@ func randomPod(r *rand.Rand, all []use) told {
 	return made
 }
 
-// TestGraphEqualsNaiveEvaluation changes pods at random, their nodes included, and asks everything after each change.
-func TestGraphEqualsNaiveEvaluation(t *testing.T) {
+// TestIndexEqualsNaiveEvaluation changes pods and their nodes at random, and compares every answer after each change.
+func TestIndexEqualsNaiveEvaluation(t *testing.T) {
 	t.Parallel()
 	for seed := range uint64(20) {
 		r := rand.New(rand.NewPCG(seed, 1))
-		all, pods, graph := uses(), map[string]told{}, nodeaccess.NewPods(&source{})
+		all, pods, index := uses(), map[string]expected{}, nodeaccess.NewPods(&source{})
 		for range 200 {
 			change := randomPod(r, all)
 			key := change.pod.Namespace + "/" + change.pod.Name
 			if r.IntN(3) == 0 {
-				graph.Delete(change.pod)
+				index.Delete(change.pod)
 				delete(pods, key)
 			} else {
-				graph.Set(change.pod)
+				index.Set(change.pod)
 				pods[key] = change
 			}
-			compareAll(t, seed, graph, pods)
+			compareAll(t, seed, index, pods)
 		}
 		for _, p := range pods {
-			graph.Delete(p.pod)
+			index.Delete(p.pod)
 		}
-		compareAll(t, seed, graph, nil)
+		compareAll(t, seed, index, nil)
 		if t.Failed() {
 			return
 		}
 	}
 }
 
-func compareAll(t *testing.T, seed uint64, graph *nodeaccess.Pods, pods map[string]told) {
+func compareAll(t *testing.T, seed uint64, index *nodeaccess.Pods, pods map[string]expected) {
 	t.Helper()
 	for _, node := range []string{"", "n0", "n1", "n2"} {
 		for kind := nodeaccess.Pod; kind <= nodeaccess.ServiceAccount; kind++ {
@@ -225,7 +228,7 @@ func compareAll(t *testing.T, seed uint64, graph *nodeaccess.Pods, pods map[stri
 						name = fmt.Sprint("p", i)
 					}
 					want := node != "" && naively(pods, node, kind, namespace, name)
-					if got, err := graph.Belongs(node, kind, namespace, name); got != want || err != nil {
+					if got, err := index.Belongs(node, kind, namespace, name); got != want || err != nil {
 						t.Errorf("seed %d: node %q, kind %d, %s/%s: %v, %v", seed, node, kind, namespace, name, got, err)
 					}
 				}
@@ -234,14 +237,59 @@ func compareAll(t *testing.T, seed uint64, graph *nodeaccess.Pods, pods map[stri
 	}
 }
 
+// TestPodsOfNodes compares the pods of each node, and how many of them have not finished, with those that were set.
+func TestPodsOfNodes(t *testing.T) {
+	t.Parallel()
+	index, want := nodeaccess.NewPods(&source{}), map[string]map[types.NamespacedName]nodeaccess.BoundPod{}
+	r := rand.New(rand.NewPCG(1, 1))
+	for i := range 500 {
+		p := pod("ns", fmt.Sprint("p", r.IntN(20)), []string{"", "n0", "n1"}[r.IntN(3)])
+		p.UID = types.UID(fmt.Sprint(i))
+		bound := nodeaccess.BoundPod{UID: p.UID, Finished: r.IntN(2) == 0, Process: r.IntN(4) == 0}
+		if bound.Finished {
+			p.Status.Phase = corev1.PodFailed
+		}
+		if bound.Process {
+			p.Annotations = map[string]string{podannotation.Process: "true"}
+		}
+		key := types.NamespacedName{Namespace: "ns", Name: p.Name}
+		for _, pods := range want {
+			delete(pods, key)
+		}
+		if r.IntN(3) == 0 {
+			index.Delete(p)
+		} else {
+			index.Set(p)
+			if want[p.Spec.NodeName] == nil {
+				want[p.Spec.NodeName] = map[types.NamespacedName]nodeaccess.BoundPod{}
+			}
+			want[p.Spec.NodeName][key] = bound
+		}
+		for _, node := range []string{"n0", "n1"} {
+			running := 0
+			for _, b := range want[node] {
+				if !b.Finished {
+					running++
+				}
+			}
+			if got := index.On(node); len(got) != len(want[node]) || len(got) > 0 && !maps.Equal(got, want[node]) || index.Running(node) != running {
+				t.Fatalf("step %d: node %s has %v, %d running; want %v, %d", i, node, got, index.Running(node), want[node], running)
+			}
+		}
+	}
+	if got := index.On(""); len(got) > 0 {
+		t.Errorf("pods without a node: %v", got)
+	}
+}
+
 func BenchmarkSecretGet(b *testing.B) {
 	for _, n := range []int{10, 10_000} {
-		graph := nodeaccess.NewPods(&source{})
+		index := nodeaccess.NewPods(&source{})
 		for i := range n {
-			graph.Set(pod(fmt.Sprint("ns", i%100), fmt.Sprint("p", i), fmt.Sprint("node", i%10),
+			index.Set(pod(fmt.Sprint("ns", i%100), fmt.Sprint("p", i), fmt.Sprint("node", i%10),
 				secretVolume(fmt.Sprint("s", i)), configMapVolume("kube-root-ca.crt")))
 		}
-		r := nodeaccess.NewRules(graph, bootstrap.NodeRules())
+		r := nodeaccess.NewRules(index, bootstrap.NodeRules())
 		for node, want := range map[string]bool{"node7": true, "node8": false} {
 			b.Run(fmt.Sprintf("pods=%d/allowed=%v", n, want), func(b *testing.B) {
 				b.ReportAllocs()
@@ -256,25 +304,25 @@ func BenchmarkSecretGet(b *testing.B) {
 	}
 }
 
-// BenchmarkSet is what the change of one pod costs, its status alone and its node.
+// BenchmarkSet measures the change of one pod: of its status, and of its node.
 func BenchmarkSet(b *testing.B) {
 	for _, n := range []int{10, 10_000} {
-		graph := nodeaccess.NewPods(&source{})
+		index := nodeaccess.NewPods(&source{})
 		for i := range n {
-			graph.Set(pod("ns", fmt.Sprint("p", i), "node", secretVolume(fmt.Sprint("s", i)), configMapVolume("kube-root-ca.crt")))
+			index.Set(pod("ns", fmt.Sprint("p", i), "node", secretVolume(fmt.Sprint("s", i)), configMapVolume("kube-root-ca.crt")))
 		}
 		here, there := pod("ns", "p7", "node", secretVolume("s7")), pod("ns", "p7", "other", secretVolume("s7"))
 		b.Run(fmt.Sprintf("pods=%d/status", n), func(b *testing.B) {
 			b.ReportAllocs()
 			for b.Loop() {
-				graph.Set(here)
+				index.Set(here)
 			}
 		})
 		b.Run(fmt.Sprintf("pods=%d/node", n), func(b *testing.B) {
 			b.ReportAllocs()
 			for b.Loop() {
-				graph.Set(there)
-				graph.Set(here)
+				index.Set(there)
+				index.Set(here)
 			}
 		})
 	}

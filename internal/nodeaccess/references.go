@@ -7,10 +7,10 @@ import (
 	corev1 "k8s.io/api/core/v1"
 )
 
-// Kind is a kind of object whose use by a pod lets the pod's node see it.
+// Kind is a kind of object that a node may read if one of its pods uses the object.
 type Kind uint8
 
-// The kinds that the graph knows.
+// The kinds of objects in the index.
 const (
 	Pod Kind = iota
 	Secret
@@ -24,7 +24,7 @@ type Reference struct {
 	Name string
 }
 
-// References returns everything of its namespace that a pod is run with, each once and in order.
+// References returns the objects in its namespace that a pod uses, sorted and without repetitions.
 func References(pod *corev1.Pod) []Reference {
 	var found references
 	found.add(ServiceAccount, pod.Spec.ServiceAccountName)
@@ -75,7 +75,7 @@ func (r *references) environment(variables []corev1.EnvVar, whole []corev1.EnvFr
 	}
 }
 
-// volume adds what one volume is made of: its source, and the secret that a driver gets to reach it with.
+// volume adds the sources of one volume, and the secret by which a driver accesses it.
 func (r *references) volume(v *corev1.VolumeSource) {
 	switch {
 	case v.Secret != nil:
