@@ -18,6 +18,7 @@ import (
 	"k8s.io/apiserver/pkg/registry/rest"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/metadata"
+	"k8s.io/klog/v2"
 	"k8s.io/utils/clock"
 
 	"lanyard.dev/internal/apiserver/loopback"
@@ -225,9 +226,14 @@ func writeDefaults(ctx context.Context, s *storage, addDefaults namespaceregistr
 	for _, name := range systemNamespaces {
 		made := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: name}}
 		s.scheme.Default(made)
-		_, err := namespaces.Create(ctx, made, rest.ValidateAllObjectFunc, &metav1.CreateOptions{})
-		if err != nil && !apierrors.IsAlreadyExists(err) {
+		stored, err := namespaces.Create(ctx, made, rest.ValidateAllObjectFunc, &metav1.CreateOptions{})
+		switch {
+		case err == nil || apierrors.IsAlreadyExists(err):
+		case stored == nil:
 			return fmt.Errorf("make namespace %s: %w", name, err)
+		default:
+			// A strict audit log that cannot be written refuses the calls of controllers too. They try again later.
+			klog.ErrorS(err, "Could not add the default objects to a namespace; trying again later", "namespace", name)
 		}
 	}
 	return defaultpolicy.Reconcile(ctx, into, defaultpolicy.Defaults{Roles: bootstrap.Roles(), RoleBindings: bootstrap.RoleBindings()})

@@ -186,9 +186,10 @@ func (s *Server) prepare(ctx context.Context) error {
 	return writeDefaults(ctx, &s.storage, s.addDefaults)
 }
 
-// announce closes ready once the server's readiness check succeeds.
+// announce closes ready once the server's readiness check succeeds. The check of the audit log is left out: the calls of
+// controllers at the start are audited, and a server whose audit log cannot be written still starts.
 func (s *Server) announce(ctx context.Context) {
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "/readyz", nil)
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "/readyz?exclude=audit-log", nil)
 	if err != nil {
 		klog.ErrorS(err, "Could not make the readiness request")
 		return
