@@ -42,8 +42,8 @@ func mirror(p *corev1.Pod) {
 	p.Annotations = map[string]string{corev1.MirrorPodAnnotationKey: "x"}
 }
 
-// rules decide for pods "web" on "one" and "db" on "two", each with a secret and a config map, and one that has no
-// node.
+// rules returns rules for the pods "web" on "one" and "db" on "two", each with a secret and a config map, and for one pod
+// without a node.
 func rules(s nodeaccess.Source) *nodeaccess.Rules {
 	pods := nodeaccess.NewPods(s)
 	pods.Set(pod("shop", "web", "one", secretVolume("web-key"), configMapVolume("web-conf")))
@@ -162,7 +162,7 @@ func TestDecide(t *testing.T) {
 		{"asks for a certificate", grouped(csrs, core("create", "certificatesigningrequests", "", "")), true, ""},
 		{"sees its certificate", grouped(csrs, core("watch", "certificatesigningrequests", "", "")), true, ""},
 		{"approves a certificate", grouped(csrs, base(core("update", "certificatesigningrequests", "", "x")).sub("approval")), false, ""},
-		{"tells of an event", core("create", "events", "shop", ""), true, ""},
+		{"writes an event", core("create", "events", "shop", ""), true, ""},
 		{"amends an event", core("patch", "events", "shop", "x"), true, ""},
 		{"reads events", core("list", "events", "shop", ""), false, ""},
 		{"reviews a token", grouped("authentication.k8s.io", core("create", "tokenreviews", "", "")), true, ""},
@@ -177,8 +177,8 @@ func TestDecide(t *testing.T) {
 			if err != nil || got.Allowed != test.allow || got.Reason != test.reason {
 				t.Errorf("got %+v, %v", got, err)
 			}
-			if nobody, err := rules(&source{}).Decide("", test.ask); nobody.Allowed || err != nil {
-				t.Errorf("a node without a name: %+v, %v", nobody, err)
+			if decision, err := rules(&source{}).Decide("", test.ask); decision.Allowed || err != nil {
+				t.Errorf("a node without a name: %+v, %v", decision, err)
 			}
 		})
 	}
@@ -201,7 +201,7 @@ func TestStaleGraphAllowsNothingThatHangsOnIt(t *testing.T) {
 	}
 }
 
-// TestUniformRules holds the table of what all nodes may do alike to what RBAC says of the same rules.
+// TestUniformRules compares what every node may do with the decisions of RBAC by the same rules.
 func TestUniformRules(t *testing.T) {
 	t.Parallel()
 	r := rules(&source{})

@@ -46,8 +46,8 @@ func TestEvictionRefusesWhatWasValidBefore(t *testing.T) {
 	}
 	e.Set(evicted("two", "a", evictedAt.Add(time.Hour)))
 	check("evicted again", "a", evictedAt.Add(time.Minute), false)
-	e.Set(evicted("one", "a", evictedAt)) // told again, as after a new list
-	check("told again", "a", evictedAt.Add(time.Minute), false)
+	e.Set(evicted("one", "a", evictedAt)) // reported again, as after a new list
+	check("reported again", "a", evictedAt.Add(time.Minute), false)
 	e.Delete(&metav1.PartialObjectMetadata{ObjectMeta: metav1.ObjectMeta{Namespace: "kube-system", Name: "two"}})
 	check("the later record gone", "a", evictedAt.Add(time.Minute), true)
 	check("the later record gone", "a", evictedAt, false)
@@ -57,8 +57,8 @@ func TestEvictionRefusesWhatWasValidBefore(t *testing.T) {
 	check("all records gone", "a", evictedAt, true)
 }
 
-// TestAnEvictionThatNamesAnotherNodeNow: a Secret that is not immutable evicts the node that it names now, whatever it
-// named before, as after a restart.
+// TestAnEvictionThatNamesAnotherNodeNow: a Secret that is not immutable evicts the node that it names now, and not the one that
+// it named before, as after a restart.
 func TestAnEvictionThatNamesAnotherNodeNow(t *testing.T) {
 	t.Parallel()
 	e := nodeaccess.NewEvictions(unfresh{})
@@ -72,7 +72,7 @@ func TestAnEvictionThatNamesAnotherNodeNow(t *testing.T) {
 	}
 }
 
-// TestTheLatestOfTheRecordsLeftCounts, in whatever order they are looked at.
+// TestTheLatestOfTheRecordsLeftCounts removes records of a node in different orders: the latest of the others counts.
 func TestTheLatestOfTheRecordsLeftCounts(t *testing.T) {
 	t.Parallel()
 	for range 30 {
@@ -113,7 +113,7 @@ func TestEvictionsOfAUser(t *testing.T) {
 		{"system:node:a", nodes, []string{"2026-06-01T12:00:00Z"}, false},
 		{"system:node:a", nodes, []string{"2026-06-01T12:00:01Z"}, true},
 		{"system:node:a", nodes, []string{"garbage"}, false},
-		{"system:node:a", nodes, nil, true}, // impersonated: nobody showed a certificate
+		{"system:node:a", nodes, nil, true}, // impersonated: there is no certificate
 		{"system:node:a", nil, []string{"2026-06-01T12:00:00Z"}, true},
 		{"jane", nodes, []string{"2026-06-01T12:00:00Z"}, true},
 	} {

@@ -12,14 +12,14 @@ import (
 	"lanyard.dev/internal/podannotation"
 )
 
-// Source reports whether what a feed has told is recent enough to decide by.
+// Source reports whether the changes that a feed has reported are recent enough to decide by.
 type Source interface {
 	// Fresh returns an error if this process may have been behind other replicas for too long.
 	Fresh() error
 }
 
 // Pods is the index of the pods that are bound to nodes, and of the objects that they use. It listens to the feed of
-// pods, as the first listener, so that later listeners find in it what the feed tells them. It never calls other code.
+// pods, as the first listener, so that later listeners find each change in it. It never calls other code.
 type Pods struct {
 	source Source
 

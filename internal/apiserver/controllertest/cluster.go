@@ -60,7 +60,7 @@ type Config struct {
 	Inputs api.Inputs
 	// AddDefaults is called for each new namespace; nil does nothing.
 	AddDefaults namespace.AddDefaults
-	// Replicas says that other clusters on the same storage write too.
+	// Replicas reports that other clusters write to the same storage.
 	Replicas bool
 	// Admits returns an error for a requester of certificates who may have none; nil admits all.
 	Admits func(user string, groups, notBefore []string) error
@@ -126,7 +126,7 @@ type roundTripper func(*http.Request) (*http.Response, error)
 
 func (f roundTripper) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
 
-// Run runs the feeds, then, when they have told what is stored, the controllers. All end with the test.
+// Run runs the feeds and, when they have reported the stored objects, the controllers. All end with the test.
 func (c *Cluster) Run(t testing.TB, controllers ...interface{ Run(context.Context) }) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())

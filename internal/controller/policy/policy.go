@@ -4,7 +4,7 @@
 // and does not change an object whose annotation rbac.authorization.kubernetes.io/autoupdate is "false".
 //
 // It writes to the stores and not through the API, unlike the other controllers: it runs before anything is served, it
-// must be able to write a policy that allows nobody anything yet, and through the API it made the first start 28 % and
+// must be able to write a policy that grants no rights yet, and through the API it made the first start 28 % and
 // every later start 12 % more expensive.
 package policy
 

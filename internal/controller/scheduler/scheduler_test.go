@@ -428,7 +428,7 @@ func TestElection(t *testing.T) {
 	}
 	claims(one, controller.ErrNotYet)
 	if _, err := r.Store(leaseResource).Get(storagetest.In(t, metav1.NamespaceSystem), bootstrap.SchedulerLease, &metav1.GetOptions{}); !apierrors.IsNotFound(err) {
-		t.Errorf("the lease before anybody takes part: %v", err)
+		t.Errorf("the lease before a replica takes part: %v", err)
 	}
 	first, resign := context.WithCancel(t.Context())
 	one.join(first)

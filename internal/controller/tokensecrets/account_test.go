@@ -106,8 +106,8 @@ func TestSecretsGoWithTheirAccount(t *testing.T) {
 	c.await(t, "noted", "plain", of(first))
 	c.await(t, "noted", "others", of(other))
 
-	c.secret(t, "nobodys", "nobody", "", token)
-	c.await(t, "removed for want of an account", "nobodys", gone)
+	c.secret(t, "orphan", "missing", "", token)
+	c.await(t, "removed for want of an account", "orphan", gone)
 	c.secret(t, "formers", "app", "another-uid", token)
 	c.await(t, "removed as another account's", "formers", gone)
 

@@ -37,7 +37,7 @@ const (
 // ControllerUser returns the user name of a controller. Each controller has a role and a binding of the same name.
 //
 // Controllers are users, while Kubernetes runs each as a service account in kube-system. A token can be issued for a
-// service account, so anybody who may create tokens or pods in kube-system has the rights of Kubernetes' controllers.
+// service account, so every user who may create tokens or pods in kube-system has the rights of Kubernetes' controllers.
 // No token can be issued for a user; only the server's own client acts as one of these.
 func ControllerUser(name string) string { return controllerPrefix + name }
 
