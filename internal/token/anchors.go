@@ -33,8 +33,8 @@ type Anchors interface {
 // this includes the pod's node, which Kubernetes does not check: deleting a Node revokes the tokens that its machine got.
 // There is no DeletionGrace for that node, because the machine could keep its Node by a finalizer.
 func checkAnchors(ctx context.Context, anchors Anchors, k *Kubernetes, now time.Time) error {
-	account := bond{"service account", k.Namespace, k.ServiceAccount, ErrAccountGone, now}
-	if err := account.verdict(anchors.ServiceAccount(ctx, k.Namespace, k.ServiceAccount.Name)); err != nil {
+	account := boundObject{"service account", k.Namespace, k.ServiceAccount, ErrAccountGone, now}
+	if err := account.check(anchors.ServiceAccount(ctx, k.Namespace, k.ServiceAccount.Name)); err != nil {
 		return err
 	}
 	if k.Pod != nil {
@@ -43,17 +43,17 @@ func checkAnchors(ctx context.Context, anchors Anchors, k *Kubernetes, now time.
 		}
 	}
 	if k.Secret != nil {
-		secret := bond{"secret", k.Namespace, *k.Secret, ErrSecretGone, now}
-		if err := secret.verdict(anchors.Secret(ctx, k.Namespace, k.Secret.Name)); err != nil {
+		secret := boundObject{"secret", k.Namespace, *k.Secret, ErrSecretGone, now}
+		if err := secret.check(anchors.Secret(ctx, k.Namespace, k.Secret.Name)); err != nil {
 			return err
 		}
 	}
 	if k.Node == nil {
 		return nil
 	}
-	node := bond{"node", "", *k.Node, ErrNodeGone, now}
+	node := boundObject{"node", "", *k.Node, ErrNodeGone, now}
 	a, found, err := anchors.Node(ctx, k.Node.Name)
-	if err := node.verdict(a, found, err); err != nil {
+	if err := node.check(a, found, err); err != nil {
 		return err
 	}
 	if k.Pod != nil && !a.DeletionTimestamp.IsZero() {
@@ -65,9 +65,9 @@ func checkAnchors(ctx context.Context, anchors Anchors, k *Kubernetes, now time.
 // checkPod also compares the pod's spec with the claims. Neither field changes during a pod's life, so the comparison fails
 // only for a token that should not have been issued.
 func checkPod(ctx context.Context, anchors Anchors, k *Kubernetes, now time.Time) error {
-	pod := bond{"pod", k.Namespace, *k.Pod, ErrPodGone, now}
+	pod := boundObject{"pod", k.Namespace, *k.Pod, ErrPodGone, now}
 	a, found, err := anchors.Pod(ctx, k.Namespace, k.Pod.Name)
-	if err := pod.verdict(a, found, err); err != nil {
+	if err := pod.check(a, found, err); err != nil {
 		return err
 	}
 	if a.ServiceAccountName != k.ServiceAccount.Name {
@@ -79,16 +79,16 @@ func checkPod(ctx context.Context, anchors Anchors, k *Kubernetes, now time.Time
 	return nil
 }
 
-// bond is an object that a token is bound to, and the error to return when it no longer exists.
-type bond struct {
+// boundObject is an object that a token is bound to, and the error to return when it no longer exists.
+type boundObject struct {
 	kind, namespace string
 	ref             Ref
 	gone            error
 	now             time.Time
 }
 
-// verdict returns nil if the object, as Anchors returned it, is the one that the token is bound to.
-func (b bond) verdict(a Anchor, found bool, err error) error {
+// check returns nil if the object, as Anchors returned it, is the one that the token is bound to.
+func (b boundObject) check(a Anchor, found bool, err error) error {
 	switch {
 	case err != nil:
 		return fmt.Errorf("%w: %s: %w", ErrAnchorsStale, b.name(), err)
@@ -102,11 +102,11 @@ func (b bond) verdict(a Anchor, found bool, err error) error {
 	return nil
 }
 
-func (b bond) refuse(why string) error { return fmt.Errorf("%w: %s %s", b.gone, b.name(), why) }
+func (b boundObject) refuse(why string) error { return fmt.Errorf("%w: %s %s", b.gone, b.name(), why) }
 
 // name returns the kind and the name of the object. The name is quoted: another program may have issued the token, and
 // may not have checked the names in it.
-func (b bond) name() string {
+func (b boundObject) name() string {
 	if b.namespace == "" {
 		return fmt.Sprintf("%s %q", b.kind, b.ref.Name)
 	}

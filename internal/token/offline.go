@@ -31,7 +31,7 @@ type Decoded struct {
 func Decode(token string) (*Decoded, error) {
 	parts, err := split(token)
 	if errors.Is(err, ErrNotJWT) {
-		return nil, notJWT("%s", misshapen(token))
+		return nil, notJWT("%s", malformation(token))
 	}
 	if err != nil {
 		return nil, err
@@ -59,8 +59,8 @@ func notJWT(format string, args ...any) error {
 	return fmt.Errorf("%w: "+format, append([]any{ErrNotJWT}, args...)...)
 }
 
-// misshapen returns the reason why split refuses a token that is not too large.
-func misshapen(token string) string {
+// malformation returns the reason why split refuses a token that is not too large.
+func malformation(token string) string {
 	switch parts := strings.Split(token, "."); {
 	case strings.ContainsAny(token, "\r\n"):
 		return "it has a line break"
@@ -127,7 +127,7 @@ func verifyOffline(token string, keys *signingkey.Set, want Expected) (*Claims, 
 	if err != nil {
 		return nil, err
 	}
-	if err := claims.satisfy(want); err != nil {
+	if err := claims.check(want); err != nil {
 		return nil, err
 	}
 	return claims, nil
@@ -142,7 +142,7 @@ func (c compact) namingKey(err error) error {
 	return err
 }
 
-func (c *Claims) satisfy(want Expected) error {
+func (c *Claims) check(want Expected) error {
 	if c.Kubernetes != nil {
 		if err := c.validate(); err != nil {
 			return err

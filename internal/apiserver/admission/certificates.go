@@ -46,9 +46,9 @@ func (p *certificates) Validate(ctx context.Context, a admission.Attributes, _ a
 	case a.GetOperation() == admission.Create && a.GetSubresource() == "":
 		return restrictSubject(a, r)
 	case a.GetSubresource() == "approval":
-		return p.demand(ctx, a, "approve")
+		return p.requireVerb(ctx, a, "approve")
 	case a.GetSubresource() == "status" && changesStatus(a, r):
-		return p.demand(ctx, a, "sign")
+		return p.requireVerb(ctx, a, "sign")
 	}
 	return nil
 }
@@ -74,9 +74,9 @@ func changesStatus(a admission.Attributes, r *certificatesv1.CertificateSigningR
 		!equality.Semantic.DeepEqual(old.Status.Conditions, r.Status.Conditions)
 }
 
-// demand returns an error unless the user has the verb on the signer of the stored request. The signer in the body may
+// requireVerb returns an error unless the user has the verb on the signer of the stored request. The signer in the body may
 // differ, and the registry restores it.
-func (p *certificates) demand(ctx context.Context, a admission.Attributes, verb string) error {
+func (p *certificates) requireVerb(ctx context.Context, a admission.Attributes, verb string) error {
 	old, ok := a.GetOldObject().(*certificatesv1.CertificateSigningRequest)
 	if !ok {
 		return admission.NewForbidden(a, errors.New("no stored request"))

@@ -9,9 +9,9 @@ import (
 	"k8s.io/apiserver/pkg/admission"
 )
 
-// self allows a node to register itself and to write its status. Labels and taints decide which pods are bound to it,
+// restrictNode allows a node to register itself and to write its status. Labels and taints decide which pods are bound to it,
 // so it may not choose those.
-func self(node string, a admission.Attributes) error {
+func restrictNode(node string, a admission.Attributes) error {
 	if name := nameOf(a); name != node {
 		return forbid(a, "node %q is not allowed to modify node %q", node, name)
 	}

@@ -73,7 +73,7 @@ func (p *Plugin) Validate(ctx context.Context, a admission.Attributes, _ admissi
 	case corev1.Resource("pods"):
 		return p.pod(ctx, node, a)
 	case corev1.Resource("nodes"):
-		return self(node, a)
+		return restrictNode(node, a)
 	case corev1.Resource("serviceaccounts"):
 		return p.token(ctx, node, a)
 	case coordinationv1.Resource("leases"):
@@ -136,8 +136,8 @@ func lease(node string, a admission.Attributes) error {
 	return nil
 }
 
-// existing returns the pod of a request before the change.
-func (p *Plugin) existing(ctx context.Context, a admission.Attributes) (*corev1.Pod, error) {
+// storedPod returns the pod of a request before the change.
+func (p *Plugin) storedPod(ctx context.Context, a admission.Attributes) (*corev1.Pod, error) {
 	if old, ok := a.GetOldObject().(*corev1.Pod); ok {
 		return old, nil
 	}

@@ -20,7 +20,7 @@ func (p *Plugin) pod(ctx context.Context, node string, a admission.Attributes) e
 		case admission.Create:
 			return p.mirrorPod(ctx, node, a)
 		case admission.Delete:
-			return p.own(ctx, node, a, "node %q can only delete pods with spec.nodeName set to itself")
+			return p.requireOwnPod(ctx, node, a, "node %q can only delete pods with spec.nodeName set to itself")
 		}
 		return forbid(a, "unexpected operation %q, node %q can only create and delete mirror pods", a.GetOperation(), node)
 	case "status":
@@ -29,14 +29,14 @@ func (p *Plugin) pod(ctx context.Context, node string, a admission.Attributes) e
 		if a.GetOperation() != admission.Create {
 			return forbid(a, "unexpected operation %s", a.GetOperation())
 		}
-		return p.own(ctx, node, a, "node %s can only evict pods with spec.nodeName set to itself")
+		return p.requireOwnPod(ctx, node, a, "node %s can only evict pods with spec.nodeName set to itself")
 	}
 	return forbid(a, "unexpected pod subresource %q, only 'status' and 'eviction' are allowed", a.GetSubresource())
 }
 
-// own refuses requests about pods on other nodes.
-func (p *Plugin) own(ctx context.Context, node string, a admission.Attributes, refusal string) error {
-	pod, err := p.existing(ctx, a)
+// requireOwnPod refuses requests about pods on other nodes.
+func (p *Plugin) requireOwnPod(ctx context.Context, node string, a admission.Attributes, refusal string) error {
+	pod, err := p.storedPod(ctx, a)
 	if err != nil {
 		return err
 	}
@@ -50,7 +50,7 @@ func (p *Plugin) podStatus(ctx context.Context, node string, a admission.Attribu
 	if a.GetOperation() != admission.Update {
 		return forbid(a, "unexpected operation %q", a.GetOperation())
 	}
-	if err := p.own(ctx, node, a, "node %q can only update pod status for pods with spec.nodeName set to itself"); err != nil {
+	if err := p.requireOwnPod(ctx, node, a, "node %q can only update pod status for pods with spec.nodeName set to itself"); err != nil {
 		return err
 	}
 	old, ok := a.GetOldObject().(*corev1.Pod)
@@ -82,17 +82,17 @@ func (p *Plugin) mirrorPod(ctx context.Context, node string, a admission.Attribu
 	if pod.Spec.NodeName != node {
 		return forbid(a, "node %q can only create pods with spec.nodeName set to itself", node)
 	}
-	if err := p.owned(ctx, node, a, pod.OwnerReferences); err != nil {
+	if err := p.requireNodeOwner(ctx, node, a, pod.OwnerReferences); err != nil {
 		return err
 	}
-	if what := uses(pod); what != "" {
+	if what := referencedKind(pod); what != "" {
 		return forbid(a, "node %q can not create pods that reference %s", node, what)
 	}
 	return nil
 }
 
-// owned refuses a pod whose owner is not the Node of the caller, with the UID that is registered now.
-func (p *Plugin) owned(ctx context.Context, node string, a admission.Attributes, owners []metav1.OwnerReference) error {
+// requireNodeOwner refuses a pod whose owner is not the Node of the caller, with the UID that is registered now.
+func (p *Plugin) requireNodeOwner(ctx context.Context, node string, a admission.Attributes, owners []metav1.OwnerReference) error {
 	if len(owners) > 1 {
 		return forbid(a, "node %q can only create pods with a single owner reference set to itself", node)
 	}
@@ -116,8 +116,8 @@ func (p *Plugin) owned(ctx context.Context, node string, a admission.Attributes,
 	return nil
 }
 
-// uses returns a kind of objects that the pod refers to, or "" if it refers to none.
-func uses(pod *corev1.Pod) string {
+// referencedKind returns a kind of objects that the pod refers to, or "" if it refers to none.
+func referencedKind(pod *corev1.Pod) string {
 	for _, r := range nodeaccess.References(pod) {
 		switch r.Kind {
 		case nodeaccess.ServiceAccount:

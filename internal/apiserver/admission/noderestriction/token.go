@@ -62,7 +62,7 @@ func (p *Plugin) audience(ctx context.Context, a admission.Attributes, audiences
 	default:
 		return errors.New("node may only request 0 or 1 audiences")
 	}
-	if p.asks(pod, wanted) {
+	if p.hasTokenVolume(pod, wanted) {
 		return nil
 	}
 	decision, _, err := p.Authorizer.Authorize(ctx, authorizer.AttributesRecord{
@@ -76,15 +76,15 @@ func (p *Plugin) audience(ctx context.Context, a admission.Attributes, audiences
 		wanted, a.GetUserInfo().GetName())
 }
 
-// asks reports whether a volume of the pod holds a token for the audience. An empty audience means the API server.
-func (p *Plugin) asks(pod *corev1.Pod, audience string) bool {
+// hasTokenVolume reports whether a volume of the pod holds a token for the audience. An empty audience means the API server.
+func (p *Plugin) hasTokenVolume(pod *corev1.Pod, audience string) bool {
 	for i := range pod.Spec.Volumes {
 		projected := pod.Spec.Volumes[i].Projected
 		if projected == nil {
 			continue
 		}
 		for _, source := range projected.Sources {
-			if t := source.ServiceAccountToken; t != nil && p.spelled(t.Audience) == p.spelled(audience) {
+			if t := source.ServiceAccountToken; t != nil && p.orDefaultAudience(t.Audience) == p.orDefaultAudience(audience) {
 				return true
 			}
 		}
@@ -92,8 +92,8 @@ func (p *Plugin) asks(pod *corev1.Pod, audience string) bool {
 	return false
 }
 
-// spelled replaces an empty audience with the audience of the API server, if it has only one.
-func (p *Plugin) spelled(audience string) string {
+// orDefaultAudience replaces an empty audience with the audience of the API server, if it has only one.
+func (p *Plugin) orDefaultAudience(audience string) string {
 	if audience == "" && len(p.Audiences) == 1 {
 		return p.Audiences[0]
 	}
