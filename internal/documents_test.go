@@ -15,7 +15,7 @@ import (
 
 // TestArchitectureNamesThePackages compares the first table in ARCHITECTURE.md with the packages there are. The first cell of a
 // row has packages in backquotes, separated by commas, each relative to the module or, after the first, to the parent of the one
-// before; "name/..." stands for all packages below name. The second cell may name packages below the row's first package.
+// before; "name/..." means all packages below name. The second cell may name packages below the row's first package.
 func TestArchitectureNamesThePackages(t *testing.T) {
 	t.Parallel()
 	packages := tree(t)

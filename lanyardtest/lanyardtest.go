@@ -20,8 +20,8 @@ import (
 
 // Options configure an authority. The zero value is suitable for most tests.
 type Options struct {
-	// DataDir is the path of a data directory, such as that of an authority that was stopped (see Authority.DataDir). It is
-	// created if it does not exist, and is not removed after the test. The default is a new directory below t.TempDir.
+	// DataDir is the path of a data directory, such as the directory of an authority that was stopped (see Authority.DataDir). It
+	// is created if it does not exist, and is not removed after the test. The default is a new directory below t.TempDir.
 	DataDir string
 	// Port is the TCP port on 127.0.0.1; 0 selects a free one. Clients and tokens remain valid after a restart only if the port
 	// is the same, because the URL is the issuer of the tokens.

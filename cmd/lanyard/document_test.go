@@ -171,7 +171,8 @@ func shellScript(run []block) string {
 	return strings.Join(lines, "\n") + "\n:\n" // With a last command, the status of the one before is checked like the others.
 }
 
-// runWith runs blocks with bash in a directory, outside a testscript. The environment is added to that of the test.
+// runWith runs blocks with bash in a directory, outside a testscript. The variables in environment are added to the environment
+// of the test.
 func runWith(ctx context.Context, dir string, environment []string, run []block) error {
 	file := filepath.Join(dir, ".document.sh")
 	if err := os.WriteFile(file, []byte(shellScript(run)), 0o600); err != nil {

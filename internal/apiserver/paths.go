@@ -102,7 +102,7 @@ func noCRDs(other http.Handler) http.HandlerFunc {
 	}
 }
 
-// requestInfos resolves crdPath as a path like those of discovery, not as a resource. Every user who may read discovery
+// requestInfos resolves crdPath as a path, like the paths of discovery, and not as a resource. Every user who may read discovery
 // may read it.
 type requestInfos struct {
 	request.RequestInfoResolver

@@ -174,7 +174,7 @@ type question struct {
 	subject         matrixSubject
 }
 
-// TestAccessAgreesWithTheServer compares thousands of answers of explain, for a cluster (three times) and for files, with those of
+// TestAccessAgreesWithTheServer compares thousands of answers of explain, for a cluster (three times) and for files, with
 // SubjectAccessReviews for the same policy.
 func TestAccessAgreesWithTheServer(t *testing.T) {
 	t.Parallel()

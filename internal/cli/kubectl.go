@@ -29,7 +29,7 @@ import (
 )
 
 const (
-	// The limits of discovery requests are those of Kubernetes' kubectl.
+	// These limits of discovery requests are the same as in Kubernetes' kubectl.
 	discoveryQPS   = 50
 	discoveryBurst = 300
 

@@ -47,7 +47,7 @@ func checkGolden(t *testing.T, name, got string) {
 	}
 }
 
-// TestHelp compares the help of every command with a golden file, except that of kubectl, which is kubectl's own.
+// TestHelp compares the help of every command with a golden file, except the help of kubectl, which kubectl itself writes.
 func TestHelp(t *testing.T) {
 	t.Parallel()
 	var visit func(cmd *cobra.Command)

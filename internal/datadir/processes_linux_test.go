@@ -12,8 +12,8 @@ import (
 	"lanyard.dev/internal/hint"
 )
 
-// TestOtherProcessesAreFound starts processes that look like lanyard up, of this user and of another one. This user does not look for
-// the records of the one and may not read those of the other.
+// TestOtherProcessesAreFound starts processes that look like lanyard up, of this user and of another one. This user does not look
+// for the records of the first, and may not read the records of the second.
 func TestOtherProcessesAreFound(t *testing.T) {
 	useRuntimeDir(t)
 	checkSeen(t, startNamedUp(t, nil), os.Geteuid())

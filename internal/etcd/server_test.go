@@ -336,7 +336,7 @@ func renumber(t *testing.T, dir string) {
 	}
 }
 
-// upgrade sets the version of the database to that of a later etcd.
+// upgrade sets the version of the database to the version of a later etcd.
 func upgrade(t *testing.T, dir string) {
 	t.Helper()
 	s := start(t, Config{Dir: dir, UnsafeNoFsync: true})

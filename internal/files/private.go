@@ -39,7 +39,7 @@ func CheckUnwritable(paths ...string) error {
 	})
 }
 
-// WorldReadable returns those of the files that every user can read.
+// WorldReadable returns the files in paths that every user can read.
 func WorldReadable(paths ...string) []string {
 	var readable []string
 	for _, path := range paths {

@@ -72,7 +72,7 @@ func TestEveryFileIsNamed(t *testing.T) {
 	}
 }
 
-// TestUnknownFile checks that a file whose owner and mode cannot be read does not count as absent.
+// TestUnknownFile checks that a file whose owner and mode cannot be read is not treated as absent.
 func TestUnknownFile(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(make600(t, "file"), "below")

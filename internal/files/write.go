@@ -30,7 +30,7 @@ func Write(path string, data []byte, mode fs.FileMode) error {
 	return syncDir(filepath.Dir(path))
 }
 
-// writeSynced opens path with O_EXCL, which does not follow a link that somebody planted there.
+// writeSynced opens path with O_EXCL, which does not follow a link that another user has placed there.
 func writeSynced(path string, data []byte, mode fs.FileMode) error {
 	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, mode)
 	if err != nil {

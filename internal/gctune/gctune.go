@@ -18,8 +18,8 @@ func Tune() {
 	}
 }
 
-// Settle releases memory that only the start needed: its garbage, and the pages of mapped files, such as those of the
-// program itself. A page that is needed again is read from the page cache.
+// Settle releases memory that only the start needed: its garbage, and the pages of mapped files, such as the program itself. A
+// page that is needed again is read from the page cache.
 func Settle() {
 	debug.FreeOSMemory()
 	dropFilePages()

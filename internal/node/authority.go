@@ -36,7 +36,8 @@ func parseAuthority(server string) (authority, error) {
 
 func (a authority) address() string { return net.JoinHostPort(a.host, a.port) }
 
-// env returns the variables by which clients in a pod find the authority: those of a service "kubernetes" in "default".
+// env returns the variables by which clients in a pod find the authority. They are the variables of a service "kubernetes" in
+// "default".
 func (a authority) env() []corev1.EnvVar {
 	target := "tcp://" + a.address()
 	prefix := "KUBERNETES_PORT_" + a.port + "_TCP"

@@ -50,7 +50,7 @@ type Options struct {
 	ClientCAFile string
 }
 
-// Validate returns every fault at once. The paths are those of the fields, in lower camel case.
+// Validate returns every fault at once. The paths are the names of the fields in lower camel case.
 func (o *Options) Validate() field.ErrorList {
 	var faults field.ErrorList
 	if (o.Kubeconfig == "") == (o.BootstrapKubeconfig == "") {

@@ -37,7 +37,7 @@ type Image struct {
 	// Entrypoint is the program if it is nil. Cmd are the default arguments.
 	Entrypoint, Cmd []string
 	Labels          map[string]string
-	// Files are further files, contents by absolute path. Their mode and that of their directories is 0755.
+	// Files are further files, contents by absolute path. Files and their directories have the mode 0755.
 	Files map[string]string
 	// Progress receives the name of each package that is compiled, one a line. It may be nil.
 	Progress io.Writer

@@ -134,7 +134,7 @@ func listPackages(t *testing.T, packages []consumer) []listedPackage {
 	}
 }
 
-// fieldsNamed returns the fields that the selectors of a package name, those of embedded structs included.
+// fieldsNamed returns the fields that the selectors of a package name, including fields of embedded structs.
 func fieldsNamed(info *types.Info) map[string]bool {
 	core := reflect.TypeFor[corev1.Pod]().PkgPath()
 	all := map[string]bool{}

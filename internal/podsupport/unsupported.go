@@ -56,7 +56,8 @@ func Warnings(pod *corev1.Pod) []string {
 // visit is called for a field that is set, with its row of the table and its value. The row is nil if the table has none.
 type visit func(path *field.Path, row *supported, value reflect.Value)
 
-// walk visits the fields of the pod's spec that are set: those of the table, and the topmost of those that are not in it.
+// walk visits the fields of the pod's spec that are set and are in the table. Of the other fields that are set, it visits only
+// the topmost.
 func walk(pod *corev1.Pod, visit visit) {
 	walkValue(field.NewPath("spec"), "spec", reflect.ValueOf(pod.Spec), visit)
 }

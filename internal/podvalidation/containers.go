@@ -53,7 +53,7 @@ func (c *checker) initContainers(p *field.Path) {
 			c.unique(names, path.Child("name"), ctr.Name)
 		}
 		c.restartRules(ctr, path)
-		// Init containers run one after the other, so a port conflicts only with those of the same container.
+		// Init containers run one after the other, so a port conflicts only with ports of the same container.
 		c.hostPortsOnce(sets.New[string](), ctr.Ports, path.Child("ports"))
 		if IsSidecar(ctr) {
 			c.hooksAndProbes(ctr, path)

@@ -230,8 +230,8 @@ func (c *checker) claimRefs(refs []corev1.ResourceClaim, p *field.Path) {
 	}
 }
 
-// QOSClass returns the quality-of-service class that follows from the CPU and memory in the pod's spec. Resources of the
-// pod as a whole replace those of its containers. The status is not read.
+// QOSClass returns the quality-of-service class that follows from the CPU and memory in the pod's spec. Resources of the pod as a
+// whole replace the resources of its containers. The status is not read.
 //
 // Module kubectl has a function for this too. It is not used, because a module that imports lanyardtest would then need
 // module kubectl.

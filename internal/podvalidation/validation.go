@@ -12,7 +12,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/validation/field"
 )
 
-// Validate returns the faults of a new pod, whose defaults must have been set. Messages and field paths are those of
+// Validate returns the faults of a new pod, whose defaults must have been set. Messages and field paths are the same as in
 // Kubernetes 1.37. Alpha features are checked as if they were enabled.
 func Validate(pod *corev1.Pod) field.ErrorList {
 	c := newChecker(pod)

@@ -45,8 +45,8 @@ type Config struct {
 	Env []string
 	// User is the user who runs the command.
 	User runas.User
-	// PreserveEnv names the variables, and KeepFDs the inherited descriptors from 3 on, that the command of another user gets
-	// besides those of a login. With AllowEscalation, set-user-ID programs and file capabilities take effect in it. A command
+	// PreserveEnv names the variables, and KeepFDs the inherited descriptors from 3 on, that the command of another user gets in
+	// addition to those of a login. With AllowEscalation, set-user-ID programs and file capabilities take effect in it. A command
 	// of the same user inherits everything anyway.
 	PreserveEnv     []string
 	KeepFDs         []int

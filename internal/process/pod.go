@@ -61,7 +61,7 @@ func newPod(spec Spec, command, creator string) *corev1.Pod {
 		},
 		Spec: corev1.PodSpec{
 			ServiceAccountName: spec.ServiceAccount,
-			// The account may disable mounting. The caller of lanyard exec asks for the files explicitly.
+			// The account may disable mounting. The caller of lanyard exec requests the files explicitly.
 			AutomountServiceAccountToken:  ptr.To(true),
 			NodeName:                      spec.NodeName,
 			RestartPolicy:                 corev1.RestartPolicyNever,

@@ -29,7 +29,7 @@ func TestBaseName(t *testing.T) {
 	}
 }
 
-// TestGone distinguishes answers of the API server from those of a proxy.
+// TestGone distinguishes answers of the API server from answers of a proxy.
 func TestGone(t *testing.T) {
 	t.Parallel()
 	pods := schema.GroupResource{Resource: "pods"}

@@ -171,7 +171,7 @@ func BenchmarkRoleWrite(b *testing.B) {
 	}
 }
 
-// BenchmarkLoad fills an index with 100,000 bindings and reports its memory, without that of the API objects.
+// BenchmarkLoad fills an index with 100,000 bindings and reports its memory, without the memory of the API objects.
 func BenchmarkLoad(b *testing.B) {
 	const n = 100_000
 	objects := make([]*rbacv1.RoleBinding, n)

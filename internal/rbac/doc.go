@@ -12,7 +12,7 @@
 //     100,000 bindings as at 10.
 //   - A scope lists the distinct roles granted there, each with its bindings. A role is reached through a slot that exists
 //     also while the role does not. So a binding may precede its role, and creating a role again makes its bindings effective.
-//   - A scope with few roles tests them in turn. A scope with many, such as that of system:authenticated, keeps a persistent
+//   - A scope with few roles tests them in turn. A scope with many, such as the scope of system:authenticated, keeps a persistent
 //     ordered tree of rules by resource and name, which is updated in logarithmic time.
 //
 // The package does not know HTTP, storage, watches, admission or authentication. It keeps references to the objects that it

@@ -29,7 +29,7 @@ func compare(t *testing.T, r rbactest.Random, p *rbactest.Policy, x *rbac.Index,
 	return allowed
 }
 
-// checkGrant checks that the binding that a decision names allows the request by itself.
+// checkGrant checks that the binding that a decision names is sufficient to allow the request.
 func checkGrant(t *testing.T, p *rbactest.Policy, d rbac.Decision, req rbac.Request) {
 	t.Helper()
 	b, _ := d.Binding()

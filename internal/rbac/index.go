@@ -264,7 +264,7 @@ func (b *binding) scopeKey(i int) (key scopeKey, ok bool) {
 	return key, true
 }
 
-// accountNamespace returns the namespace of the subject; the default is that of its RoleBinding.
+// accountNamespace returns the namespace of the subject; the default is the namespace of its RoleBinding.
 func accountNamespace(s rbacv1.Subject, bindingNamespace string) string {
 	if s.Namespace != "" {
 		return s.Namespace

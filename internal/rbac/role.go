@@ -296,7 +296,7 @@ func (r *rule) matchesTarget(q *query) bool {
 
 func isPattern(url string) bool { return strings.HasSuffix(url, "*") }
 
-// urlMatches compares the URL of a rule with a path. Only stars at the end are wildcards; several count as one.
+// urlMatches compares the URL of a rule with a path. Only stars at the end are wildcards; several have the same meaning as one.
 func urlMatches(url, path string) bool {
 	if url == path {
 		return true

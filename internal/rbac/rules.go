@@ -137,8 +137,8 @@ func (b *binding) grantTo(i int) Grant {
 }
 
 const (
-	// maxPieces is the limit for the combinations of verb, group, resource and name that one call of Covers tests. The rules
-	// that are left count as not covered. A rule of 20 KiB can have billions of combinations.
+	// maxPieces is the limit for the combinations of verb, group, resource and name that one call of Covers tests. The rules that
+	// are left are treated as not covered. A rule of 20 KiB can have billions of combinations.
 	maxPieces = 1 << 20
 	// maxUncovered is the limit for the rules that Covers returns.
 	maxUncovered = 256

@@ -249,7 +249,7 @@ func (t *tree[T]) remove(item T, compare func(a, b T) int) *tree[T] {
 	return &root
 }
 
-// merge returns the union of two sets. All items of a are before those of b.
+// merge returns the union of two sets. All items of a are before the items of b.
 func merge[T any](a, b *tree[T]) *tree[T] {
 	switch {
 	case a == nil:

@@ -140,7 +140,7 @@ func pemBlocks(data []byte) ([]*pem.Block, error) {
 	return blocks, nil
 }
 
-// parseBlock returns the key of a block. Its errors do not include those of package x509, which could contain key material.
+// parseBlock returns the key of a block. Its errors do not include errors of package x509, which could contain key material.
 func parseBlock(block *pem.Block) (parsedKey, error) {
 	if block.Type == "ENCRYPTED PRIVATE KEY" || strings.Contains(block.Headers["Proc-Type"], "ENCRYPTED") {
 		return parsedKey{}, ErrEncryptedKey

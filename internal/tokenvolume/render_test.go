@@ -142,7 +142,7 @@ func TestRender(t *testing.T) {
 }
 
 // TestTokenMode tests the owners and modes of tokens. They depend on the pod's spec and not on an image, because a program may
-// become another user when it starts. The first five cases are those of Kubernetes' end-to-end test of tokens.
+// become another user when it starts. The first five cases are from Kubernetes' end-to-end test of tokens.
 func TestTokenMode(t *testing.T) {
 	t.Parallel()
 	runAs := func(user int64) corev1.Container {

@@ -27,8 +27,8 @@ type Token struct {
 
 var _ authenticator.Token = &Token{}
 
-// NewToken returns an authenticator that accepts tokens for the audiences in the context of the request or, if it has none,
-// for the given audiences, which are those of the API server.
+// NewToken returns an authenticator that accepts tokens for the audiences in the context of the request or, if it has none, for
+// the given audiences, which are the audiences of the API server.
 func NewToken(verifier Verifier, audiences authenticator.Audiences) *Token {
 	return &Token{verifier: verifier, audiences: audiences}
 }

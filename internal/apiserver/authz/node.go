@@ -68,7 +68,7 @@ func selectedNode(request authorizer.Attributes) string {
 	return ""
 }
 
-// Union allows a request if the authorizer of nodes or the one of the policy allows it.
+// Union allows a request if the authorizer of nodes or the authorizer of the policy allows it.
 type Union struct {
 	authorizer.AuthorizerFunc
 	node   *Node

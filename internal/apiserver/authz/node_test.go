@@ -144,7 +144,7 @@ func TestConcurrentReaders(t *testing.T) {
 	}
 }
 
-// TestDecides checks whose requests can be decided while the feed of pods or that of the policy is stale.
+// TestDecides checks whose requests can be decided while the feed of pods or the feed of the policy is stale.
 func TestDecides(t *testing.T) {
 	t.Parallel()
 	fresh, stale := &source{}, &source{errors.New("stale")}

@@ -52,8 +52,8 @@ type Handler struct {
 // kind is a kind that is served.
 type kind struct {
 	gvk schema.GroupVersionKind
-	// namespaced is the scope of the kind. A URL must have the same scope, because the request was authorized for that of the
-	// URL.
+	// namespaced is the scope of the kind. The scope of the URL must be the same, because the request was authorized for the
+	// scope of the URL.
 	namespaced bool
 	// keepsSystemFields is whether the storage receives the system fields of the metadata.
 	keepsSystemFields bool

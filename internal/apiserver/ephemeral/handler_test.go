@@ -235,7 +235,7 @@ func TestPaths(t *testing.T) {
 	}
 }
 
-// TestRequestInfo checks that a request is served only if its request info, which authorization used, is that of a create.
+// TestRequestInfo checks that a request is served only if its request info, which authorization used, describes a create.
 func TestRequestInfo(t *testing.T) {
 	t.Parallel()
 	s := newServer(t, audit.LevelNone)

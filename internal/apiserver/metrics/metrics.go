@@ -48,7 +48,7 @@ func New() *Metrics {
 	return m
 }
 
-// Handler serves the metrics of the authority and those of the process, in the format that the scraper accepts.
+// Handler serves the metrics of the authority and of the process, in the format that the scraper accepts.
 func (m *Metrics) Handler() http.Handler {
 	return compbasemetrics.HandlerFor(m.gatherers(), compbasemetrics.HandlerOpts{ErrorHandling: compbasemetrics.ContinueOnError})
 }

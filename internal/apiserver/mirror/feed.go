@@ -96,9 +96,9 @@ func (f *Feed) watchMadeProgress(opened time.Duration) bool {
 	return opened > 0 && (f.soleWriter || time.Duration(f.provedAt.Load()) > opened)
 }
 
-// withOwnStream returns a context whose watches share no gRPC stream with those of an earlier attempt. The etcd client
-// uses one stream for all watches with the same metadata. Without this, a new watch would use the connection that hangs;
-// each new stream uses the next connection in turn.
+// withOwnStream returns a context whose watches share no gRPC stream with the watches of an earlier attempt. The etcd client uses
+// one stream for all watches with the same metadata. Without this, a new watch would use the connection that hangs; each new
+// stream uses the next connection in turn.
 func withOwnStream(ctx context.Context, attempt int) context.Context {
 	if attempt == 0 {
 		return ctx

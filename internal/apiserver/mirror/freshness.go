@@ -56,8 +56,8 @@ func (f *Feed) Fresh() error {
 	return nil
 }
 
-// proveFreshness makes proofs of freshness at regular intervals until ctx ends; then it returns nil. If the watch, which
-// was opened at the given instant, brings no proof in time, it returns an error, joined with that of the last attempt.
+// proveFreshness makes proofs of freshness at regular intervals until ctx ends; then it returns nil. If the watch, which was
+// opened at the given instant, brings no proof in time, it returns an error, joined with the error of the last attempt.
 func (f *Feed) proveFreshness(ctx context.Context, opened time.Duration) error {
 	pause := time.NewTicker(f.timing.interval)
 	defer pause.Stop()

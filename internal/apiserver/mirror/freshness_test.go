@@ -104,8 +104,8 @@ func TestIdleReplicaStaysFresh(t *testing.T) {
 	}
 }
 
-// steppedClock is a wall clock that a test sets, with a monotonic clock that is never set. Since uses the monotonic clock,
-// as that of the real clock does, for times that were taken before the first step.
+// steppedClock is a wall clock that a test sets, with a monotonic clock that is never set. Like the real clock, Since uses the
+// monotonic clock for times that were taken before the first step.
 type steppedClock struct {
 	began         time.Time
 	passed, steps time.Duration

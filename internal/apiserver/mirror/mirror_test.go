@@ -266,7 +266,7 @@ func TestAFailedCreateDeliversTheObject(t *testing.T) {
 	}
 }
 
-// TestWaitSynced checks the error of a start that does not complete, and that of one that cannot.
+// TestWaitSynced checks the errors of a start that does not complete in time and of a start that can never complete.
 func TestWaitSynced(t *testing.T) {
 	t.Parallel()
 	m := New(Config{SoleWriter: true}, accounts)

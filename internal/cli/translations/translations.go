@@ -25,5 +25,5 @@ var errLate = i18n.SetLoadTranslationsFunc(func() error {
 	return i18n.LoadTranslations("kubectl", nil)
 })
 
-// mayRunKubectl reports whether the arguments can be those of `lanyard kubectl` or `lanyard help kubectl`.
+// mayRunKubectl reports whether the command may be `lanyard kubectl` or `lanyard help kubectl`.
 func mayRunKubectl(args []string) bool { return slices.Contains(args, "kubectl") }

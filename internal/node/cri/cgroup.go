@@ -19,7 +19,7 @@ const (
 	systemd  = "systemd"
 )
 
-// cgroupParent returns the cgroup in which the runtime creates those of all pods. One is enough: pods have no limits of
+// cgroupParent returns the cgroup in which the runtime creates the cgroups of all pods. One is enough: pods have no limits of
 // their own, and the runtime removes what it created below the parent.
 func (r *Runtime) cgroupParent(ctx context.Context) (string, error) {
 	r.mu.Lock()

@@ -108,7 +108,7 @@ func parseResolvConf(r io.Reader) (*runtimeapi.DNSConfig, error) {
 	return config, lines.Err()
 }
 
-// union returns the elements of a, and those of b that are not in a, in their order.
+// union returns the elements of a, followed by the elements of b that are not in a.
 func union(a, b []string) []string {
 	all := slices.Clone(a)
 	for _, item := range b {
@@ -119,7 +119,7 @@ func union(a, b []string) []string {
 	return all
 }
 
-// mergeOptions adds the pod's options, which replace those of the same name.
+// mergeOptions adds the pod's options, which replace options of the same name.
 func mergeOptions(options []string, own []corev1.PodDNSConfigOption) []string {
 	merged := slices.Clone(options)
 	for _, option := range own {

@@ -15,8 +15,8 @@ import (
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
-// EnsureImage pulls the container's image if its pull policy requires that, and returns its ID for CreateContainer. The
-// error is an *ImageError or that of the context.
+// EnsureImage pulls the container's image if its pull policy requires that, and returns its ID for CreateContainer. The error is
+// an *ImageError or the error of the context.
 func (r *Runtime) EnsureImage(ctx context.Context, pod *corev1.Pod, container *corev1.Container, pullSecrets []*corev1.Secret) (imageID string, err error) {
 	image, present, err := r.localImage(ctx, container)
 	if err != nil {

@@ -185,7 +185,7 @@ func settled(c *Container, now time.Time) bool {
 	return !killed || now.Sub(c.FinishedAt) > settleTime
 }
 
-// addStatus adds the fields that only a status has. Its state may be newer than that of the list.
+// addStatus adds the fields that only a status has. Its state may be newer than the state in the list.
 func addStatus(container *Container, status *runtimeapi.ContainerStatus) {
 	container.State = stateOf(status.GetState())
 	container.StartedAt = timeOf(status.GetStartedAt())

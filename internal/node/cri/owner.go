@@ -20,7 +20,7 @@ const (
 	imageAnnotation = "identity.lanyard.dev/image"
 )
 
-// sandboxLabels returns the pod's labels and those of its identity, which a pod cannot override.
+// sandboxLabels returns the pod's labels and the labels of its identity, which a pod cannot override.
 func (r *Runtime) sandboxLabels(pod *corev1.Pod) map[string]string {
 	labels := maps.Clone(pod.Labels)
 	if labels == nil {

@@ -170,8 +170,8 @@ func (k keyring) find(repository string) []login {
 	return found
 }
 
-// matches reports whether a key matches a repository: the ports are equal, each label of the host matches the pattern of
-// the key, and the path begins with that of the key.
+// matches reports whether a key matches a repository: the ports are equal, each label of the host matches the pattern of the key,
+// and the path begins with the path of the key.
 func matches(key, repository string) bool {
 	pattern, err := parseLocation(key)
 	if err != nil {

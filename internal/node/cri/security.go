@@ -65,8 +65,8 @@ func (r *Runtime) containerSecurity(ctx context.Context, spec ContainerSpec) (*r
 	return mapped, r.setUser(ctx, spec, security, mapped)
 }
 
-// setUser sets the user and the group of the container. If the pod sets none, they are those of the image, and CRI gets
-// none. CRI accepts no group without a user, so a pod that sets only a group gets the user of the image.
+// setUser sets the user and the group of the container. If the pod sets none, CRI gets none, and the image determines them. CRI
+// accepts no group without a user, so a pod that sets only a group gets the user of the image.
 func (r *Runtime) setUser(ctx context.Context, spec ContainerSpec, security *corev1.SecurityContext, mapped *runtimeapi.LinuxContainerSecurityContext) error {
 	mapped.RunAsUser, mapped.RunAsGroup = int64Value(security.RunAsUser), int64Value(security.RunAsGroup)
 	mustNotBeRoot := ptr.Deref(security.RunAsNonRoot, false)

@@ -6,7 +6,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 )
 
-// The reasons of events. Most are those of a kubelet.
+// The reasons of events. Most are the reasons that a kubelet uses.
 const (
 	reasonPulling          = "Pulling"
 	reasonPulled           = "Pulled"

@@ -121,7 +121,7 @@ func (p *Pods) recover(ctx context.Context) {
 	}
 }
 
-// removeLeftovers lists volumes, files and logs first and the known pods afterwards, so that it does not remove those of a pod
+// removeLeftovers lists volumes, files and logs first and the known pods afterwards, so that it does not remove anything of a pod
 // that has just been created. It waits for a listing of the runtime: pods that are found there get a worker, which removes
 // everything of the pod.
 func (p *Pods) removeLeftovers(ctx context.Context) error {

@@ -38,7 +38,7 @@ func (p *Pods) renewed(pod *corev1.Pod, volumes []string) {
 	}
 }
 
-// tokenVolumes returns those of the volumes that hold a token.
+// tokenVolumes returns the volumes that contain a token.
 func tokenVolumes(pod *corev1.Pod, volumes []string) []string {
 	var all []string
 	for _, v := range pod.Spec.Volumes {

@@ -34,7 +34,7 @@ type memory struct {
 	sandbox  retry
 	// stopped are the sandboxes that have been stopped, so that their network is released.
 	stopped map[string]bool
-	// changed is, by container, the ID of the run whose image is no longer that of the pod's spec.
+	// changed is, by container, the ID of the run whose image differs from the image in the pod's spec.
 	changed map[string]string
 }
 

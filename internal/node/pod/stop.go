@@ -77,8 +77,8 @@ func (w *worker) cleanUp(ctx context.Context, s *situation, p *plan) {
 		w.wakeAt(w.cleanUpRetry.until)
 		return
 	}
-	// Each attempt counts as a failure until the plan has nothing more to remove, so that the worker does not repeat it without
-	// pause if the runtime goes on to list what was removed.
+	// Each attempt is treated as a failure until the plan has nothing more to remove, so that the worker does not repeat it
+	// without pause if the runtime goes on to list what was removed.
 	w.cleanUpRetry.failed(s.now, runtimeBackoff, w.jitter())
 	for _, id := range p.stopSandboxes {
 		w.stopSandbox(ctx, s, id)

@@ -257,7 +257,7 @@ func (w *worker) adoptRestartsLocked() {
 	}
 }
 
-// markImageChangesLocked marks the runs whose image is no longer that of the spec.
+// markImageChangesLocked marks the runs whose image differs from the image in the spec.
 func (w *worker) markImageChangesLocked() {
 	for name := range w.newImages {
 		delete(w.newImages, name)

@@ -101,7 +101,7 @@ func makeDir(path string, group int64) error {
 }
 
 // checkHostPath returns an error if the path does not have the type that the source requires. It makes a missing directory or
-// file if the type says so.
+// file if the type requires that.
 func checkHostPath(source *corev1.HostPathVolumeSource) error {
 	path := source.Path
 	switch {

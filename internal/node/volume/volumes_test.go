@@ -402,7 +402,7 @@ func FuzzCheckUID(f *testing.F) {
 	})
 }
 
-// TestIsFilled checks that a link out of a volume, which a container may have made, does not count as content.
+// TestIsFilled checks that a link out of a volume, which a container may have made, is not treated as content.
 func TestIsFilled(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()

@@ -1,7 +1,7 @@
 // Package noderestriction restricts what a node writes to its own Node, Lease and certificates, the pods bound to it,
 // and tokens bound to those pods.
 //
-// It completes the node authorizer, which does not see the body of a request. Its rules and messages are those of
+// It completes the node authorizer, which does not see the body of a request. Its rules and messages are the same as in
 // Kubernetes' NodeRestriction.
 package noderestriction
 

@@ -1,7 +1,7 @@
 // Package podsecurity enforces the Pod Security Standard of a namespace on its pods.
 //
-// The labels pod-security.kubernetes.io/{enforce,audit,warn} of a namespace choose a standard, as in Kubernetes. The
-// standards and their messages are those of k8s.io/pod-security-admission.
+// The labels pod-security.kubernetes.io/{enforce,audit,warn} of a namespace choose a standard, as in Kubernetes. The standards
+// and their messages come from k8s.io/pod-security-admission.
 package podsecurity
 
 import (

@@ -84,7 +84,7 @@ func keepForApproval(obj, old *certificatesv1.CertificateSigningRequest, now met
 	stamp(obj.Status.Conditions, old.Status.Conditions, now)
 }
 
-// keepForStatus allows changes of the certificate and of the conditions, except for those of the approval.
+// keepForStatus allows changes of the certificate and of the conditions, except for the conditions of the approval.
 func keepForStatus(obj, old *certificatesv1.CertificateSigningRequest, now metav1.Time) {
 	obj.Spec = old.Spec
 	obj.Status.Conditions = keepStored(obj.Status.Conditions, old.Status.Conditions, approvals...)

@@ -48,7 +48,7 @@ func Validate(cm *corev1.ConfigMap) field.ErrorList {
 		total += len(value)
 	}
 	if total > corev1.MaxSecretSize {
-		// The empty path, printed as [], is that of the whole object: the sizes of both maps are added.
+		// The empty path, printed as [], means the whole object: the sizes of both maps are added.
 		errs = append(errs, field.TooLong(field.NewPath(""), "", corev1.MaxSecretSize))
 	}
 	return errs

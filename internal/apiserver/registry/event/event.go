@@ -95,8 +95,8 @@ func source(e *corev1.Event) string {
 	return component
 }
 
-// ToEventsV1 converts an event to events.k8s.io/v1. It overwrites all of out but its TypeMeta, and loses nothing.
-// Afterwards both objects share memory: maps, slices, and all pointers except that of the series.
+// ToEventsV1 converts an event to events.k8s.io/v1. It overwrites all of out but its TypeMeta, and loses nothing. Afterwards both
+// objects share memory: maps, slices, and all pointers except the pointer to the series.
 func ToEventsV1(in *corev1.Event, out *eventsv1.Event) {
 	*out = eventsv1.Event{
 		TypeMeta:                 out.TypeMeta,

@@ -210,9 +210,9 @@ func validateMetadata(meta metav1.ObjectMeta) field.ErrorList {
 	return field.ErrorList{field.Invalid(field.NewPath("metadata"), meta, "must be empty")}
 }
 
-// fieldRequirements returns the requirements of a field selector in a review, as those of a list request. The error reports that
-// some requirements could not be read. The others are used: the answer is then about more objects than requested, never about
-// fewer.
+// fieldRequirements returns the requirements of a field selector in a review, in the form of a list request. The error reports
+// that some requirements could not be read. The others are used: the answer is then about more objects than requested, never
+// about fewer.
 func fieldRequirements(a *authorizationv1.FieldSelectorAttributes) (fields.Requirements, error) {
 	if a == nil {
 		return nil, nil

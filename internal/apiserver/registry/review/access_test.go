@@ -193,7 +193,7 @@ func TestAccessBadRequests(t *testing.T) {
 	}
 }
 
-// TestSelectors checks that the selectors of a review mean the same as those of a list request.
+// TestSelectors checks that the selectors of a review mean the same as the selectors of a list request.
 func TestSelectors(t *testing.T) {
 	t.Parallel()
 	// The authorizer's reason is the selectors of the request.

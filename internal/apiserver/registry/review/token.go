@@ -25,7 +25,7 @@ type TokenREST struct {
 
 var _ rest.Creater = &TokenREST{}
 
-// NewToken returns the resource. audiences are those of the API server, which are used if a review names none.
+// NewToken returns the resource. audiences are the audiences of the API server, which are used if a review names none.
 func NewToken(tokens authenticator.Token, audiences authenticator.Audiences) *TokenREST {
 	return &TokenREST{tokens: tokens, audiences: audiences}
 }

@@ -22,7 +22,7 @@ func (s *Storage) Store(getter generic.RESTOptionsGetter, resource schema.GroupR
 	return get[*registry.Store](s, s.stores(api.Inputs{Getter: getter}, resource), resource)
 }
 
-// Pods are the store of pods and those of its subresources that need nothing else.
+// Pods are the store of pods and the subresources that need only that store.
 type Pods struct {
 	Pod      *registry.Store
 	Status   *registry.Subresource
