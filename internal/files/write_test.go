@@ -53,7 +53,8 @@ func TestFailedWriteLeavesNothing(t *testing.T) {
 	checkOnly(t, dir, "taken")
 }
 
-// TestPlantedLink: a link with the name of the temporary file is replaced, and one that appears after that is not followed.
+// TestPlantedLink checks that a link with the name of the temporary file is replaced, and that a link that appears later is not
+// followed.
 func TestPlantedLink(t *testing.T) {
 	t.Parallel()
 	dir, outside := t.TempDir(), filepath.Join(t.TempDir(), "outside")

@@ -36,11 +36,11 @@ type query struct {
 	target  target
 	star    string // subresource that "*/sub" may match; empty for none
 	name    string
-	// unnamed restricts the match to rules without resourceNames. Covers sets it: a rule for some names does not cover a rule
-	// for all.
-	unnamed bool
-	url     bool
-	path    string
+	// everyName requires a rule without resourceNames. Covers sets it, because a rule for some names does not cover a rule for
+	// all.
+	everyName bool
+	url       bool
+	path      string
 }
 
 func newQuery(r *Request) query {

@@ -14,9 +14,9 @@ import (
 // Index holds a policy. It is safe for concurrent use. Writes take effect one after the other, each before its method
 // returns.
 //
-// Each Set and Delete has the resourceVersion of the change, which etcd counts for all objects together. A change that is
-// older than the last one of the same object is ignored, so that the index may learn of a change twice: from the write itself
-// and from a watch. A change with an empty resourceVersion is always applied.
+// Each Set method and Delete takes the resourceVersion of the change, a number that increases with each write to etcd. A change
+// that is older than the last change of the same object is ignored, so the index may receive a change twice: from the write
+// itself and from a watch. A change with an empty resourceVersion is always applied.
 type Index struct {
 	scopes scopeTable
 	// dangling is the number of slots with grants but without a role. While it is zero, denials have no reason.
@@ -84,11 +84,11 @@ func (x *Index) setRole(ref Ref, resourceVersion string, rules []rbacv1.PolicyRu
 	}
 	s := x.slot(ref)
 	s.version = version
-	x.swap(s, compiled)
+	x.replaceRole(s, compiled)
 }
 
-// swap puts a role, or nil, into its slot, and updates the trees of rules of wide scopes.
-func (x *Index) swap(s *slot, r *role) {
+// replaceRole stores a role, or nil if it was deleted, in its slot, and updates the trees of rules of wide scopes.
+func (x *Index) replaceRole(s *slot, r *role) {
 	before := s.role.Load()
 	x.updateSlot(s, func() { s.role.Store(r) })
 	for sc, g := range s.wide {
@@ -135,7 +135,7 @@ func (x *Index) delete(ref Ref, version uint64) {
 	if ref.Kind == Role || ref.Kind == ClusterRole {
 		s := x.slots[ref]
 		s.version = 0
-		x.swap(s, nil)
+		x.replaceRole(s, nil)
 		return
 	}
 	x.removeGrants(x.bindings[ref], nil)
@@ -188,15 +188,15 @@ func (x *Index) grant(key scopeKey, b *binding, index int) {
 	s := x.scopes.load(&key)
 	if s != nil {
 		if g := s.grantOf(b.role); g != nil {
-			g.put(&entry{binding: b, index: index})
+			g.addEntry(&entry{binding: b, index: index})
 			return
 		}
 	}
 	g := &grant{slot: b.role}
-	g.put(&entry{binding: b, index: index})
+	g.addEntry(&entry{binding: b, index: index})
 	x.updateSlot(b.role, func() { b.role.refs++ })
 	if s != nil {
-		s.attach(g)
+		s.addGrant(g)
 		return
 	}
 	s = &scope{key: key}
@@ -233,11 +233,11 @@ func (x *Index) revoke(key scopeKey, b *binding) {
 	if g == nil {
 		return // the binding lists the subject twice
 	}
-	g.drop(b.ref.Name)
+	g.removeEntry(b.ref.Name)
 	if len(g.entries) > 0 {
 		return
 	}
-	s.detach(g)
+	s.removeGrant(g)
 	x.updateSlot(b.role, func() { b.role.refs-- })
 	if s.state.Load().empty() {
 		x.scopes.remove(s)

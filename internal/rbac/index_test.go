@@ -342,7 +342,7 @@ func TestCoversIsBounded(t *testing.T) {
 	if ok, missing := x.Covers("ann", nil, "", []rbacv1.PolicyRule{huge}); ok || len(missing) > 256 {
 		t.Errorf("uncovered: %v, %d missing", ok, len(missing))
 	}
-	held := slices.Repeat([]string{"get"}, 1<<10) // squared, these are as many as the bound
+	held := slices.Repeat([]string{"get"}, 1<<10) // two such lists have as many combinations as the limit
 	repeated := rbacv1.PolicyRule{Verbs: held, APIGroups: []string{""}, Resources: []string{"pods"}, ResourceNames: held}
 	if ok, missing := x.Covers("ann", nil, "", []rbacv1.PolicyRule{repeated}); !ok {
 		t.Errorf("at the bound: %d missing", len(missing))
@@ -367,7 +367,7 @@ func TestCoversIsUnboundedForHoldersOfEverything(t *testing.T) {
 	x.SetClusterRole(clusterRole("urls", "", rbacv1.PolicyRule{Verbs: every, NonResourceURLs: every}))
 	x.SetClusterRoleBinding(bindUsers("resources", "", "resources", "ann"))
 	x.SetClusterRoleBinding(bindUsers("urls", "", "urls", "bob"))
-	many := make([]string, 1100) // squared, these are more than the bound
+	many := make([]string, 1100) // two such lists have more combinations than the limit
 	for i := range many {
 		many[i] = fmt.Sprint("x", i)
 	}

@@ -9,12 +9,12 @@ import (
 )
 
 const (
-	// scanned is the number of resources and URLs up to which the rules of a role are tested one by one. Larger roles look up
+	// maxScanned is the number of resources and URLs up to which the rules of a role are tested one by one. Larger roles look up
 	// rules by resource.
-	scanned = 12
-	// splitNames is the limit of resources times names up to which a rule is indexed by each name, so that the size of the
-	// index stays linear in that of the policy.
-	splitNames = 1024
+	maxScanned = 12
+	// maxNameKeys is the limit of resources times names up to which a rule is indexed by each name, so that the size of the index
+	// is linear in the size of the policy.
+	maxNameKeys = 1024
 )
 
 // role is the compiled rules of a Role or ClusterRole. It never changes.
@@ -42,7 +42,7 @@ func compileRole(source []rbacv1.PolicyRule) *role {
 		r.rules[i] = compileRule(&source[i])
 		size += len(source[i].Resources) + len(source[i].NonResourceURLs)
 	}
-	if size > scanned {
+	if size > maxScanned {
 		r.indexByKey()
 	}
 	return r
@@ -72,7 +72,7 @@ func (r *rule) eachKey(yield func(ruleKey)) {
 		}
 	}
 	names := r.names.items
-	split := len(names) > 0 && len(names)*len(r.targets) <= splitNames
+	split := len(names) > 0 && len(names)*len(r.targets) <= maxNameKeys
 	for _, t := range r.targets {
 		if !split {
 			yield(ruleKey{target: t})
@@ -165,7 +165,7 @@ func compareSlots(a, b *slot) int {
 	return strings.Compare(a.ref.Name, b.ref.Name)
 }
 
-// smallSet is the size up to which a set is scanned instead of hashed.
+// smallSet is the size up to which a set is searched without a hash table.
 const smallSet = 8
 
 // set is a set of strings. It may contain every string.
@@ -248,7 +248,7 @@ func (r *rule) allows(q *query) bool {
 }
 
 func (r *rule) allowsURL(q *query) bool {
-	if !r.allowsVerb(q) || q.unnamed && len(r.names.items) > 0 {
+	if !r.allowsVerb(q) || q.everyName && len(r.names.items) > 0 {
 		return false
 	}
 	for _, url := range r.urls {
@@ -277,7 +277,7 @@ func (r *rule) allowsName(q *query) bool {
 	if len(r.names.items) == 0 {
 		return true
 	}
-	return !q.unnamed && r.names.has(q.name)
+	return !q.everyName && r.names.has(q.name)
 }
 
 // matchesTarget compares resources. "*" matches every resource and subresource, "*/sub" that subresource of every resource.

@@ -169,10 +169,10 @@ type coverage struct {
 }
 
 func (c *coverage) rule(r *rbacv1.PolicyRule) {
-	if !c.holds(resourcePiece(rbacv1.VerbAll, rbacv1.APIGroupAll, rbacv1.ResourceAll, nil)) {
+	if !c.hasPermission(resourcePiece(rbacv1.VerbAll, rbacv1.APIGroupAll, rbacv1.ResourceAll, nil)) {
 		c.resources(r)
 	}
-	if !c.holds(urlPiece(rbacv1.VerbAll, rbacv1.NonResourceAll)) {
+	if !c.hasPermission(urlPiece(rbacv1.VerbAll, rbacv1.NonResourceAll)) {
 		c.urls(r)
 	}
 }
@@ -189,7 +189,7 @@ func (c *coverage) resources(r *rbacv1.PolicyRule) {
 		for _, resource := range r.Resources {
 			for _, verb := range r.Verbs {
 				for _, name := range names {
-					if !c.piece(r, resourcePiece(verb, group, resource, name)) {
+					if !c.check(r, resourcePiece(verb, group, resource, name)) {
 						return
 					}
 				}
@@ -201,36 +201,36 @@ func (c *coverage) resources(r *rbacv1.PolicyRule) {
 func (c *coverage) urls(r *rbacv1.PolicyRule) {
 	for _, url := range r.NonResourceURLs {
 		for _, verb := range r.Verbs {
-			if !c.piece(r, urlPiece(verb, url)) {
+			if !c.check(r, urlPiece(verb, url)) {
 				return
 			}
 		}
 	}
 }
 
-// piece tests one combination of a rule and reports whether to continue.
-func (c *coverage) piece(whole *rbacv1.PolicyRule, p rbacv1.PolicyRule) bool {
+// check tests one combination of a rule and reports whether to continue.
+func (c *coverage) check(whole *rbacv1.PolicyRule, p rbacv1.PolicyRule) bool {
 	if c.left--; c.left < 0 {
 		c.missing = append(c.missing, *whole)
 		return false
 	}
-	if !c.holds(p) {
+	if !c.hasPermission(p) {
 		c.missing = append(c.missing, p)
 	}
 	return len(c.missing) < maxUncovered
 }
 
-// holds tests a rule with one verb, group, resource and at most one name, as a request. So wildcards in it match only
+// hasPermission tests a rule with one verb, group, resource and at most one name, as a request. So wildcards in it match only
 // wildcards.
-func (c *coverage) holds(p rbacv1.PolicyRule) bool {
-	q := query{verb: p.Verbs[0], verbBit: verbBit(p.Verbs[0]), unnamed: len(p.ResourceNames) == 0}
+func (c *coverage) hasPermission(p rbacv1.PolicyRule) bool {
+	q := query{verb: p.Verbs[0], verbBit: verbBit(p.Verbs[0]), everyName: len(p.ResourceNames) == 0}
 	if len(p.NonResourceURLs) > 0 {
 		q.url, q.path = true, p.NonResourceURLs[0]
 	} else {
 		q.group, q.target = p.APIGroups[0], parseTarget(p.Resources[0])
 		q.star = q.target.sub
 	}
-	if !q.unnamed {
+	if !q.everyName {
 		q.name = p.ResourceNames[0]
 	}
 	return c.x.decide(&c.req, "", &q).Allowed ||

@@ -84,16 +84,16 @@ type entry struct {
 
 func (e *entry) subject() rbacv1.Subject { return e.binding.subjects[e.index] }
 
-func (g *grant) search(name string) (int, bool) {
+func (g *grant) findEntry(name string) (int, bool) {
 	return slices.BinarySearchFunc(g.entries, name, func(e *entry, name string) int {
 		return strings.Compare(e.binding.ref.Name, name)
 	})
 }
 
-// put adds e, or replaces the entry of an earlier version of its binding. If several subjects of a binding are the same
+// addEntry adds e, or replaces the entry of an earlier version of its binding. If several subjects of a binding are the same
 // identity, the first one stays.
-func (g *grant) put(e *entry) {
-	i, found := g.search(e.binding.ref.Name)
+func (g *grant) addEntry(e *entry) {
+	i, found := g.findEntry(e.binding.ref.Name)
 	switch {
 	case found && g.entries[i].binding == e.binding:
 		return
@@ -105,10 +105,10 @@ func (g *grant) put(e *entry) {
 	g.first.Store(g.entries[0])
 }
 
-// drop removes the entry of the binding with this name. If none is left, first keeps the last entry, for readers that
+// removeEntry removes the entry of the binding with this name. If none is left, first keeps the last entry, for readers that
 // still use the grant.
-func (g *grant) drop(name string) {
-	i, found := g.search(name)
+func (g *grant) removeEntry(name string) {
+	i, found := g.findEntry(name)
 	if !found {
 		return
 	}
@@ -131,8 +131,8 @@ func (s *scope) grantOf(sl *slot) *grant {
 	return nil
 }
 
-// attach adds a grant of a role that the scope does not have yet.
-func (s *scope) attach(g *grant) {
+// addGrant adds a grant of a role that the scope does not have yet.
+func (s *scope) addGrant(g *grant) {
 	st := *s.state.Load()
 	if st.wide() {
 		st.add(s, g)
@@ -146,8 +146,8 @@ func (s *scope) attach(g *grant) {
 	s.state.Store(&st)
 }
 
-// detach removes a grant.
-func (s *scope) detach(g *grant) {
+// removeGrant removes a grant.
+func (s *scope) removeGrant(g *grant) {
 	st := *s.state.Load()
 	if st.wide() {
 		st.remove(s, g)

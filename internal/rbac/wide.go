@@ -153,15 +153,15 @@ func (st *scopeState) search(key ruleKey, q *query, best *grant) *grant {
 		if a == nil || compareKeys(&a.key, &key) != 0 {
 			return best
 		}
-		if (best == nil || compareGrants(a.grant, best) < 0) && a.decides(q) {
+		if (best == nil || compareGrants(a.grant, best) < 0) && a.allows(q) {
 			best = a.grant
 		}
 		shape = a.shape
 	}
 }
 
-// decides tests all of the rule except the resource, which the key has matched.
-func (a *atom) decides(q *query) bool {
+// allows tests all of the rule except the resource, which the key has matched.
+func (a *atom) allows(q *query) bool {
 	if q.url {
 		return a.rule.allowsURL(q)
 	}

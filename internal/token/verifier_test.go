@@ -145,7 +145,7 @@ func TestRefusedTokenReadsStorageSeldom(t *testing.T) {
 	running.Go(func() { _, patient = f.verify(text) })
 	answered := make(chan struct{})
 	go func() { running.Wait(); close(answered) }()
-	for asked := 2; asked < 3; { // until one of them asks
+	for asked := 2; asked < 3; { // until one of them queries storage
 		select {
 		case <-answered:
 			t.Fatalf("storage was not asked: %v, %v", impatient, patient)
@@ -180,7 +180,7 @@ func TestRefusedTokenReadsStorageSeldom(t *testing.T) {
 // slowPods is a storage whose look-up of a pod ends when proceed is closed.
 type slowPods struct {
 	*objects
-	reached chan struct{} // gets a value from each question
+	reached chan struct{} // receives a value from each look-up
 	proceed chan struct{}
 }
 
@@ -198,7 +198,7 @@ func TestDeletionDuringAConfirmation(t *testing.T) {
 	stored := &slowPods{objects: f.replica(t), reached: make(chan struct{}, 1), proceed: make(chan struct{})}
 	f.verifier.stored = stored
 	text := f.issue(t, boundTo(&Ref{Name: "cart-0", UID: "pod-1"}, nil, nil))
-	f.objects.remove("serviceaccount", "shop", "cart") // memory has not learned of it yet
+	f.objects.remove("serviceaccount", "shop", "cart") // memory does not have it yet
 	var before error
 	var running sync.WaitGroup
 	running.Go(func() { _, before = f.verify(text) })
@@ -208,7 +208,7 @@ func TestDeletionDuringAConfirmation(t *testing.T) {
 	for i := range after {
 		running.Go(func() { _, after[i] = f.verify(text) })
 	}
-	for asked := 0; asked < 1+len(after); time.Sleep(time.Millisecond) { // until each has asked memory
+	for asked := 0; asked < 1+len(after); time.Sleep(time.Millisecond) { // until each has queried memory
 		f.objects.mu.Lock()
 		asked = f.objects.asked
 		f.objects.mu.Unlock()

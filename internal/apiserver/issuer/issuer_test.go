@@ -89,7 +89,7 @@ func TestDiscovery(t *testing.T) {
 	if err := json.Unmarshal(body, &got); err != nil {
 		t.Fatal(err)
 	}
-	// Two keys of one algorithm: it is named once.
+	// Both keys have the same algorithm, which is listed once.
 	want := map[string]any{
 		"issuer": issuerURL, "jwks_uri": jwksURL, "response_types_supported": []any{"id_token"},
 		"subject_types_supported": []any{"public"}, "id_token_signing_alg_values_supported": []any{"ES256"},
@@ -198,7 +198,7 @@ func generate(t *testing.T, alg signingkey.Algorithm) *signingkey.PrivateKey {
 	return key
 }
 
-// existing are anchors of which every account has the UID 1.
+// existing is an Anchors in which every account exists with the UID 1.
 type existing struct{ token.Anchors }
 
 func (existing) ServiceAccount(context.Context, string, string) (token.Anchor, bool, error) {
@@ -242,10 +242,10 @@ func (a *authority) issue(t *testing.T, signer *signingkey.PrivateKey) string {
 	return text
 }
 
-// holds verifies a token with the verifier and with the published keys.
-func (a *authority) holds(t *testing.T, name, text string, want error) {
+// check verifies a token with the verifier and with the published keys.
+func (a *authority) check(t *testing.T, name, text string, want error) {
 	t.Helper()
-	for range 2 { // the second time from the cache, if the token is good
+	for range 2 { // the second time from the cache, if the token is valid
 		if _, err := a.verifier.Verify(t.Context(), text, []string{issuerURL}); !errors.Is(err, want) {
 			t.Errorf("verifier: token of the %s key: %v, want %v", name, err, want)
 		}
@@ -279,29 +279,29 @@ func (a *authority) etags(t *testing.T, previous map[string]string) map[string]s
 	return tags
 }
 
-// TestEverySideSeesAChangeOfKeys changes the keys of one source while issuer, verifier and publisher use it.
-func TestEverySideSeesAChangeOfKeys(t *testing.T) {
+// TestChangeOfKeys changes the keys of one source while issuer, verifier and publisher use it.
+func TestChangeOfKeys(t *testing.T) {
 	t.Parallel()
 	first, second := generate(t, signingkey.ES256), generate(t, signingkey.ES384)
 	keys := new(keyring)
 	keys.change(t, first)
 	a := newAuthority(t, keys)
 	old := a.issue(t, first)
-	a.holds(t, "first", old, nil)
+	a.check(t, "first", old, nil)
 	start := a.etags(t, nil)
 
 	keys.change(t, second, first.Public())
 	recent := a.issue(t, second)
-	a.holds(t, "first", old, nil)
-	a.holds(t, "second", recent, nil)
+	a.check(t, "first", old, nil)
+	a.check(t, "second", recent, nil)
 	both := a.etags(t, start)
 	if both[issuer.JWKSPath] == start[issuer.JWKSPath] || both[issuer.DiscoveryPath] == start[issuer.DiscoveryPath] {
 		t.Errorf("ETags %v after %v: key and algorithm are new", both, start)
 	}
 
 	keys.change(t, second)
-	a.holds(t, "first", old, token.ErrUnknownKey)
-	a.holds(t, "second", recent, nil)
+	a.check(t, "first", old, token.ErrUnknownKey)
+	a.check(t, "second", recent, nil)
 	if last := a.etags(t, both); last[issuer.JWKSPath] == both[issuer.JWKSPath] {
 		t.Errorf("ETags %v after %v: a key is gone", last, both)
 	}

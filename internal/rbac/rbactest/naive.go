@@ -47,7 +47,7 @@ func effectiveNamespace(req rbac.Request) string {
 	return req.Namespace
 }
 
-// Rules returns the rules that bindings give a user in a namespace. For an empty namespace it returns only those of
+// Rules returns the rules that bindings give a user in a namespace. For an empty namespace it returns only the rules of
 // ClusterRoleBindings.
 func (p *Policy) Rules(user string, groups []string, namespace string) []rbacv1.PolicyRule {
 	var rules []rbacv1.PolicyRule

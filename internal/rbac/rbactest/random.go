@@ -10,7 +10,7 @@ import (
 	"lanyard.dev/internal/rbac"
 )
 
-// Random generates policy objects and requests from few words, so that they often match, and in every way.
+// Random generates policy objects and requests with names from small sets, so that requests often match rules, in every way.
 type Random struct{ *rand.Rand }
 
 // There are more bindings than roles, so that some identities have many.
@@ -35,8 +35,8 @@ var (
 
 func pick[T any](r Random, list []T) T { return list[r.IntN(len(list))] }
 
-// some returns 1 to most random items, and sometimes none.
-func some(r Random, list []string, most int) []string {
+// pickSome returns 1 to most random items, and sometimes none.
+func pickSome(r Random, list []string, most int) []string {
 	n := 1 + r.IntN(most)
 	if r.IntN(8) == 0 {
 		n = 0
@@ -62,15 +62,15 @@ func (r Random) Rules() []rbacv1.PolicyRule {
 }
 
 func (r Random) rule() rbacv1.PolicyRule {
-	p := rbacv1.PolicyRule{Verbs: some(r, verbs, 3)}
+	p := rbacv1.PolicyRule{Verbs: pickSome(r, verbs, 3)}
 	if r.IntN(4) > 0 {
-		p.APIGroups, p.Resources = some(r, apiGroups, 2), some(r, resourceV, 3)
+		p.APIGroups, p.Resources = pickSome(r, apiGroups, 2), pickSome(r, resourceV, 3)
 		if r.IntN(2) == 0 {
-			p.ResourceNames = some(r, names, 3)
+			p.ResourceNames = pickSome(r, names, 3)
 		}
 	}
 	if r.IntN(3) == 0 {
-		p.NonResourceURLs = some(r, urls, 2)
+		p.NonResourceURLs = pickSome(r, urls, 2)
 	}
 	return p
 }
@@ -93,7 +93,7 @@ func (r Random) Subjects() []rbacv1.Subject {
 
 // Request returns a random request.
 func (r Random) Request() rbac.Request {
-	req := rbac.Request{User: pick(r, users), Groups: some(r, groups, 3), Verb: pick(r, verbs)}
+	req := rbac.Request{User: pick(r, users), Groups: pickSome(r, groups, 3), Verb: pick(r, verbs)}
 	if r.IntN(4) == 0 {
 		req.Path = pick(r, paths)
 		return req
