@@ -52,6 +52,15 @@ func (c controllers) run(ctx context.Context) {
 	}
 }
 
+// close ends loops that were not run. Each has a queue with goroutines, which ends with the loop.
+func (c controllers) close() {
+	ended, end := context.WithCancel(context.Background())
+	end()
+	for _, each := range c {
+		each.Run(ended)
+	}
+}
+
 // clients are the clients of the controllers, by the names of the controllers.
 type clients struct {
 	byName map[string]kubernetes.Interface

@@ -2,6 +2,7 @@ package apiserver
 
 import (
 	"cmp"
+	"context"
 	"fmt"
 
 	certificatesv1 "k8s.io/api/certificates/v1"
@@ -56,16 +57,7 @@ func newKeys(o *Options) (keys, error) {
 	if err != nil {
 		return keys{}, err
 	}
-	serving, err := dynamiccertificates.NewDynamicServingContentFromFiles("serving-cert", o.TLSCertFile, o.TLSPrivateKeyFile)
-	if err != nil {
-		return keys{}, fmt.Errorf("serving certificate %s with key %s: %w", o.TLSCertFile, o.TLSPrivateKeyFile, err)
-	}
-	k := keys{tokens: tokens, tokenFiles: tokenFiles, serving: serving, signing: signing}
-	if o.ClientCAFile != "" {
-		if k.clients, err = dynamiccertificates.NewDynamicCAContentFromFile("client-ca-bundle", o.ClientCAFile); err != nil {
-			return keys{}, fmt.Errorf("client CA: %w", err)
-		}
-	}
+	k := keys{tokens: tokens, tokenFiles: tokenFiles, signing: signing}
 	if k.rootCA, err = publicCA(o.RootCAFile); err != nil {
 		return keys{}, fmt.Errorf("root CA: %w", err)
 	}
@@ -74,7 +66,46 @@ func newKeys(o *Options) (keys, error) {
 	if k.nodesCA, err = publicCA(cmp.Or(o.Nodes.CAFile, o.Signing.ServingCertFile, o.Signing.CertFile)); err != nil {
 		return keys{}, fmt.Errorf("CA of nodes: %w", err)
 	}
+	if err := k.openReloaders(o); err != nil {
+		return keys{}, err
+	}
 	return k, nil
+}
+
+// openReloaders makes the providers of the files that are read again when they change. The files are read before, because
+// a provider that cannot read its file does not end its goroutines, and because it reads a file of any size.
+func (k *keys) openReloaders(o *Options) error {
+	if _, err := pki.ReadKeyPair(o.TLSCertFile, o.TLSPrivateKeyFile); err != nil {
+		return fmt.Errorf("serving certificate %s with key %s: %w", o.TLSCertFile, o.TLSPrivateKeyFile, err)
+	}
+	if o.ClientCAFile != "" {
+		if _, err := pki.ReadRoots(o.ClientCAFile); err != nil {
+			return fmt.Errorf("client CA: %w", err)
+		}
+		clients, err := dynamiccertificates.NewDynamicCAContentFromFile("client-ca-bundle", o.ClientCAFile)
+		if err != nil {
+			return fmt.Errorf("client CA: %w", err)
+		}
+		k.clients = clients
+	}
+	serving, err := dynamiccertificates.NewDynamicServingContentFromFiles("serving-cert", o.TLSCertFile, o.TLSPrivateKeyFile)
+	if err != nil {
+		k.close()
+		return fmt.Errorf("serving certificate %s with key %s: %w", o.TLSCertFile, o.TLSPrivateKeyFile, err)
+	}
+	k.serving = serving
+	return nil
+}
+
+// close ends the goroutines of the reloaders. The server that serves with these keys does the same when it ends.
+func (k *keys) close() {
+	ended, end := context.WithCancel(context.Background())
+	end()
+	for _, reloader := range []any{k.serving, k.clients} {
+		if r, ok := reloader.(dynamiccertificates.ControllerRunner); ok {
+			r.Run(ended, 1)
+		}
+	}
 }
 
 // loadTokenKeys reads the key that signs tokens and the further keys whose tokens are accepted.

@@ -19,7 +19,7 @@ import (
 // Options are the settings of one authority. Files are read once, at the start, except for certificates, which are read
 // again when they change.
 type Options struct {
-	// Listener accepts the connections that the authority serves. The server closes it.
+	// Listener accepts the connections that the authority serves. Run closes it.
 	Listener net.Listener
 
 	// TLSCertFile and TLSPrivateKeyFile are the serving certificate with its chain, and its key, in PEM.

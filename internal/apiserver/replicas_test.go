@@ -84,6 +84,16 @@ type running struct {
 	done             <-chan struct{} // closed when it has ended
 }
 
+// options returns the usual options of an authority of the site.
+func (s *site) options(listener net.Listener) apiserver.Options {
+	return apiserver.Options{
+		Listener: listener, TLSCertFile: s.file("tls.crt"), TLSPrivateKeyFile: s.file("tls.key"),
+		ClientCAFile: s.file("ca.crt"), RootCAFile: s.file("ca.crt"),
+		Etcd:            apiserver.Etcd{Servers: []string{s.etcd.Endpoint()}},
+		ServiceAccounts: apiserver.ServiceAccounts{Issuers: []string{"https://issuer.example"}, SigningKeyFile: s.file("sa.key")},
+	}
+}
+
 // start starts an authority of the site. change, if not nil, changes the usual options.
 func (s *site) start(t *testing.T, change func(*apiserver.Options)) *running {
 	t.Helper()
@@ -96,12 +106,7 @@ func (s *site) startBy(t *testing.T, change func(*apiserver.Options), newServer 
 	if err != nil {
 		t.Fatal(err)
 	}
-	options := apiserver.Options{
-		Listener: listener, TLSCertFile: s.file("tls.crt"), TLSPrivateKeyFile: s.file("tls.key"),
-		ClientCAFile: s.file("ca.crt"), RootCAFile: s.file("ca.crt"),
-		Etcd:            apiserver.Etcd{Servers: []string{s.etcd.Endpoint()}},
-		ServiceAccounts: apiserver.ServiceAccounts{Issuers: []string{"https://issuer.example"}, SigningKeyFile: s.file("sa.key")},
-	}
+	options := s.options(listener)
 	if change != nil {
 		change(&options)
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"slices"
 	"time"
 
 	"k8s.io/klog/v2"
@@ -31,6 +32,7 @@ const (
 
 // Server is an authority that is ready to run.
 type Server struct {
+	keys        keys
 	storage     storage
 	identity    identity
 	controllers controllers
@@ -44,28 +46,37 @@ type Server struct {
 }
 
 // New returns a server for the options. It reads the keys and the configuration files before it connects to etcd. Run
-// starts serving.
+// starts serving. After an error everything is closed again, except for the listener, which the caller closes.
 func New(o Options) (*Server, error) { return newServer(o, api.All()) }
 
 // newServer builds the server from its parts. Each is made from the ones above it and is not changed afterwards, with
 // two exceptions: the parts below storage add their listeners to the feeds, and the loopback is given its handler,
-// since the handler calls a controller, which calls the API.
-func newServer(o Options, tables api.Tables) (*Server, error) {
+// since the handler calls a controller, which calls the API. If a part cannot be made, newServer closes the ones above it.
+func newServer(o Options, tables api.Tables) (made *Server, err error) {
 	if faults := o.Validate(); len(faults) > 0 {
 		return nil, faults.ToAggregate()
 	}
+	var open closers
+	defer func() {
+		if made == nil {
+			open.close()
+		}
+	}()
 	keys, err := newKeys(&o)
 	if err != nil {
 		return nil, err
 	}
+	open.add(keys.close)
 	configuration, err := newConfiguration(&o, tables)
 	if err != nil {
 		return nil, err
 	}
+	open.add(func() { _ = configuration.audit.Close() })
 	storage, err := newStorage(&o, tables, keys.signs)
 	if err != nil {
 		return nil, err
 	}
+	open.add(storage.close)
 	metrics := metrics.New()
 	policy := newPolicy(&storage)
 	identity, err := newIdentity(&o, &keys, configuration.issuers, &storage, metrics)
@@ -82,6 +93,7 @@ func newServer(o Options, tables api.Tables) (*Server, error) {
 		return nil, err
 	}
 	defaults := newNamespaceDefaults(&keys, &storage, clients)
+	open.add(controllers{defaults}.close)
 	handler, err := newHandler(handlerConfig{
 		options: &o, keys: &keys, storage: &storage, policy: policy, identity: identity, admission: admission,
 		audit: configuration.audit, metrics: metrics, addDefaults: defaults.Ensure,
@@ -91,11 +103,23 @@ func newServer(o Options, tables api.Tables) (*Server, error) {
 	}
 	loopback.Serve(handler.server.Handler)
 	return &Server{
-		storage: storage, identity: identity, handler: handler,
+		keys: keys, storage: storage, identity: identity, handler: handler,
 		controllers: newControllers(&o, &keys, &storage, policy, identity, clients, defaults), loopback: loopback,
 		issuers: configuration.issuers, audit: configuration.audit, metrics: metrics,
 		addDefaults: defaults.Ensure, ready: make(chan struct{}),
 	}, nil
+}
+
+// closers are the functions that close the parts of a server that is being built.
+type closers []func()
+
+func (c *closers) add(one func()) { *c = append(*c, one) }
+
+// close closes the parts, the latest one first.
+func (c closers) close() {
+	for _, one := range slices.Backward(c) {
+		one()
+	}
 }
 
 // Ready returns a channel that is closed when the server answers requests.
@@ -115,8 +139,9 @@ func (s *Server) Run(ctx context.Context) error {
 	background, stop := context.WithCancel(context.WithoutCancel(ctx))
 	defer stop()
 	s.storage.run(background)
+	defer s.storage.stopChecks()
 	if err := s.prepare(ctx); err != nil {
-		_ = deadline.Run(closeTimeout, "close the storage", func() error { s.handler.server.Destroy(); return nil })
+		_ = deadline.Run(closeTimeout, "close what was prepared", func() error { s.closeUnserved(); return nil })
 		return err
 	}
 	defer context.AfterFunc(ctx, func() {
@@ -163,6 +188,14 @@ func (s *Server) serve(ctx context.Context, run func(context.Context) error) err
 		return nil
 	}
 	return err
+}
+
+// closeUnserved closes what the library's server closes after it has served, and ends the controllers, which did not run.
+func (s *Server) closeUnserved() {
+	_ = s.handler.server.SecureServingInfo.Listener.Close()
+	s.controllers.close()
+	s.handler.server.Destroy()
+	s.keys.close()
 }
 
 func (s *Server) closeAudit() {

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"net/http"
 	"path"
-	"slices"
 
 	certificatesv1 "k8s.io/api/certificates/v1"
 	corev1 "k8s.io/api/core/v1"
@@ -17,8 +16,11 @@ import (
 	genericserver "k8s.io/apiserver/pkg/server"
 	"k8s.io/apiserver/pkg/server/healthz"
 	"k8s.io/apiserver/pkg/server/options"
+	"k8s.io/apiserver/pkg/server/options/encryptionconfig"
+	encryptionmetrics "k8s.io/apiserver/pkg/server/options/encryptionconfig/metrics"
 	serverstorage "k8s.io/apiserver/pkg/server/storage"
 	"k8s.io/apiserver/pkg/storage/storagebackend"
+	"k8s.io/apiserver/pkg/storage/storagebackend/factory"
 	"k8s.io/utils/clock"
 
 	"lanyard.dev/internal/apiserver/api"
@@ -42,6 +44,8 @@ type storage struct {
 
 	// library is the library's configuration with the health checks of etcd and of the encryption.
 	library genericserver.Config
+	// stopChecks ends these checks and their connections.
+	stopChecks context.CancelFunc
 }
 
 // newStorage connects to etcd and makes the stores of the tables. signs reports whether this server signs the
@@ -56,27 +60,75 @@ func newStorage(o *Options, tables api.Tables, signs func(signerName string) boo
 	if err != nil {
 		return storage{}, err
 	}
-	etcd := etcdOptions(o, etcdMembers, library)
-	factory := serverstorage.NewDefaultStorageFactory(etcd.StorageConfig, etcd.DefaultStorageMediaType, codecs,
-		serverstorage.NewDefaultResourceEncodingConfig(s), serverstorage.NewResourceConfig(), tables.Prefixes())
-	for stored, others := range tables.Shared() {
-		factory.AddCohabitatingResources(append([]schema.GroupResource{stored}, others...)...)
-	}
-	if err := etcd.ApplyWithStorageFactoryTo(factory, library); err != nil {
-		return storage{}, fmt.Errorf("set up storage on etcd %v: %w", o.Etcd.Servers, err)
-	}
-	// A new process would not mend an etcd that is down, so this process is alive without etcd. It is not ready without
-	// it.
-	library.LivezChecks = slices.DeleteFunc(library.LivezChecks, func(check healthz.HealthChecker) bool { return check.Name() == "etcd" })
-
-	mirrored := mirror.New(mirror.Config{Base: library.RESTOptionsGetter, SoleWriter: o.Etcd.SoleWriter, MaxLag: o.Etcd.MaxLag}, tables.Mirrored()...)
-	library.RESTOptionsGetter = mirrored
-	library.AddReadyzChecks(healthz.NamedCheck("storage-watch", func(*http.Request) error { return mirrored.Fresh() }))
-	made, err := newStores(tables, api.Inputs{Typer: s, Getter: mirrored, Signed: signs, Clock: clock.RealClock{}})
-	if err != nil {
+	checking, stopChecks := context.WithCancel(context.Background())
+	made := storage{tables: tables, scheme: s, codecs: codecs, members: etcdMembers, stopChecks: stopChecks}
+	if err := made.connect(checking, o, library, signs); err != nil {
+		made.close()
 		return storage{}, err
 	}
-	return storage{tables: tables, scheme: s, codecs: codecs, members: etcdMembers, mirror: mirrored, stores: made, library: *library}, nil
+	return made, nil
+}
+
+// connect makes the parts that use etcd. The health checks end with checking.
+func (s *storage) connect(checking context.Context, o *Options, library *genericserver.Config, signs func(signerName string) bool) error {
+	etcd := etcdOptions(o, s.members, library)
+	resources := serverstorage.NewDefaultStorageFactory(etcd.StorageConfig, etcd.DefaultStorageMediaType, s.codecs,
+		serverstorage.NewDefaultResourceEncodingConfig(s.scheme), serverstorage.NewResourceConfig(), s.tables.Prefixes())
+	for stored, others := range s.tables.Shared() {
+		resources.AddCohabitatingResources(append([]schema.GroupResource{stored}, others...)...)
+	}
+	err := addEtcdChecks(checking, library, etcd)
+	if err == nil {
+		err = encrypt(checking, library, o.EncryptionProviderConfig)
+	}
+	if err == nil {
+		err = etcd.ApplyWithStorageFactoryTo(resources, library)
+	}
+	if err != nil {
+		return fmt.Errorf("set up storage on etcd %v: %w", o.Etcd.Servers, err)
+	}
+	s.mirror = mirror.New(mirror.Config{Base: library.RESTOptionsGetter, SoleWriter: o.Etcd.SoleWriter, MaxLag: o.Etcd.MaxLag}, s.tables.Mirrored()...)
+	library.RESTOptionsGetter = s.mirror
+	library.AddReadyzChecks(healthz.NamedCheck("storage-watch", func(*http.Request) error { return s.mirror.Fresh() }))
+	s.library = *library
+	s.stores, err = newStores(s.tables, api.Inputs{Typer: s.scheme, Getter: s.mirror, Signed: signs, Clock: clock.RealClock{}})
+	return err
+}
+
+// addEtcdChecks adds the health checks of etcd, which end with ctx. The checks that the library adds by itself end only
+// after a server has served. A new process would not mend an etcd that is down, so this process is alive without etcd. It
+// is not ready without it.
+func addEtcdChecks(ctx context.Context, library *genericserver.Config, etcd *options.EtcdOptions) error {
+	healthy, err := factory.CreateHealthCheck(etcd.StorageConfig, ctx.Done())
+	if err != nil {
+		return err
+	}
+	ready, err := factory.CreateReadyCheck(etcd.StorageConfig, ctx.Done())
+	if err != nil {
+		return err
+	}
+	check := healthz.NamedGroupedCheck("etcd", "etcd", func(*http.Request) error { return healthy() })
+	library.HealthzChecks = append(library.HealthzChecks, check)
+	library.AddReadyzChecks(check, healthz.NamedGroupedCheck("etcd-readiness", "etcd-readiness", func(*http.Request) error { return ready() }))
+	etcd.SkipHealthEndpoints = true
+	return nil
+}
+
+// encrypt sets the encryption of stored objects, if a file configures one. Connections to plugins end with ctx, for the
+// reason of addEtcdChecks.
+func encrypt(ctx context.Context, library *genericserver.Config, file string) error {
+	if file == "" {
+		return nil
+	}
+	loaded, err := encryptionconfig.LoadEncryptionConfig(ctx, file, false, library.APIServerID)
+	if err != nil {
+		return err
+	}
+	encryptionmetrics.RecordEncryptionConfigLastConfigInfo(library.APIServerID, loaded.EncryptionFileContentHash)
+	library.ResourceTransformers = encryptionconfig.StaticTransformers(loaded.Transformers)
+	library.HealthzChecks = append(library.HealthzChecks, loaded.HealthChecks...)
+	library.AddReadyzChecks(loaded.HealthChecks...)
+	return nil
 }
 
 func etcdOptions(o *Options, etcdMembers *members.Members, library *genericserver.Config) *options.EtcdOptions {
@@ -91,7 +143,6 @@ func etcdOptions(o *Options, etcdMembers *members.Members, library *genericserve
 
 	etcd := options.NewEtcdOptions(backend)
 	etcd.DefaultStorageMediaType = runtime.ContentTypeProtobuf
-	etcd.EncryptionProviderConfigFilepath = o.EncryptionProviderConfig
 	// This server has no garbage collector, so a deletion must not wait for one.
 	etcd.EnableGarbageCollection = false
 	return etcd
@@ -106,6 +157,17 @@ func (s *storage) run(ctx context.Context) {
 		go s.members.Run(ctx)
 	}
 	go s.mirror.Run(ctx)
+}
+
+// close closes every connection to etcd of a storage that does not run.
+func (s *storage) close() {
+	s.stopChecks()
+	if s.stores != nil {
+		s.stores.Close()
+	}
+	if s.members != nil {
+		s.members.Close()
+	}
 }
 
 // certificateRequests is a resource for which k8s.io/api has no constructor of the name.
@@ -127,7 +189,7 @@ func newStores(tables api.Tables, in api.Inputs) (*stores, error) {
 		return nil, err
 	}
 	s := &stores{Stores: made}
-	return s, errors.Join(
+	err = errors.Join(
 		pick(made, corev1.Resource("namespaces"), &s.namespaces),
 		pick(made, corev1.Resource("serviceaccounts"), &s.serviceAccounts),
 		pick(made, corev1.Resource("secrets"), &s.secrets),
@@ -138,6 +200,11 @@ func newStores(tables api.Tables, in api.Inputs) (*stores, error) {
 		pick(made, rbacv1.Resource("clusterroles"), &s.clusterRoles),
 		pick(made, rbacv1.Resource("clusterrolebindings"), &s.clusterRoleBindings),
 	)
+	if err != nil {
+		made.Close()
+		return nil, err
+	}
+	return s, nil
 }
 
 func pick(made *api.Stores, resource schema.GroupResource, into **registry.Store) (err error) {

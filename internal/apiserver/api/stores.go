@@ -61,6 +61,7 @@ func (t Tables) NewStores(in Inputs, resources ...schema.GroupResource) (*Stores
 		}
 		store, err := e.Stored.store(e.Resource, e.groupResource(), in, made)
 		if err != nil {
+			made.Close()
 			return nil, err
 		}
 		made.add(e, store, in)
@@ -77,6 +78,13 @@ func (s *Stores) add(e entry, store *registry.Store, in Inputs) {
 		if p.Store != nil {
 			s.served[e.WithResource(e.Name+"/"+p.Name)] = p.Store(store, in)
 		}
+	}
+}
+
+// Close ends the stores' watch caches and their connections to etcd. A server that ends does the same.
+func (s *Stores) Close() {
+	for _, store := range s.stores {
+		store.Destroy()
 	}
 }
 

@@ -71,7 +71,7 @@ func New(c Config) (*Members, error) {
 		config.Endpoints = []string{endpoint}
 		client, err := clientv3.New(config)
 		if err != nil {
-			m.close()
+			m.Close()
 			return nil, fmt.Errorf("probe of etcd %s: %w", address, err)
 		}
 		m.byAddress[address] = newMember(address, client)
@@ -112,7 +112,7 @@ func (m *Members) dial(ctx context.Context, network, address string) (net.Conn, 
 
 // Run probes every member until ctx ends, and then frees the probes' connections. It must run once.
 func (m *Members) Run(ctx context.Context) {
-	defer m.close()
+	defer m.Close()
 	var running sync.WaitGroup
 	for _, one := range m.byAddress {
 		running.Go(func() { m.probeRegularly(ctx, one) })
@@ -120,8 +120,8 @@ func (m *Members) Run(ctx context.Context) {
 	running.Wait()
 }
 
-// close frees the connections of the probes.
-func (m *Members) close() {
+// Close frees the connections of the probes, if Run is not called.
+func (m *Members) Close() {
 	for _, one := range m.byAddress {
 		if one != nil {
 			_ = one.client.Close()

@@ -195,7 +195,7 @@ func TestNew(t *testing.T) {
 			t.Errorf("%q: %v, %v, want members=%v", test.endpoints, m, err, test.want)
 		}
 		if m != nil {
-			m.close()
+			m.Close()
 		}
 	}
 	if _, err := New(Config{Endpoints: []string{"https://a:1", "https://b:1"}, CAFile: "/nonexistent/ca"}); err == nil {
