@@ -19,6 +19,7 @@ import (
 	genericserver "k8s.io/apiserver/pkg/server"
 	genericfilters "k8s.io/apiserver/pkg/server/filters"
 
+	"lanyard.dev/internal/apiserver/api"
 	"lanyard.dev/internal/apiserver/authn"
 	"lanyard.dev/internal/apiserver/limits"
 	"lanyard.dev/internal/apiserver/loopback"
@@ -37,10 +38,10 @@ import (
 // Their number is bounded, since a controller makes one at a time, and so does the creation of a namespace. For the
 // same reason they do not count among the requests that a server that stops waits for; those that matter are part of a
 // request that does. They use no connection that could be slow.
-func wrap(api http.Handler, az decider, c *genericserver.Config, share shareFunc) http.Handler {
+func wrap(api http.Handler, az decider, c *genericserver.Config, limiter *limits.RequestLimiter, share shareFunc) http.Handler {
 	h := withAuthorization(api, az, c.Serializer)
 	h = withImpersonation(h, az, c.Serializer)
-	h = loopback.External(h, newRequestLimiter(c).Wrap)
+	h = loopback.External(h, limiter.Wrap)
 	h = filters.WithAudit(h, c.AuditBackend, c.AuditPolicyRuleEvaluator, c.LongRunningFunc)
 	h = withAuthentication(h, c)
 	h = withWarnings(h)
@@ -65,10 +66,11 @@ const (
 	maxBodyBytes = 32 << 20
 )
 
-func newRequestLimiter(c *genericserver.Config) *limits.RequestLimiter {
+func newRequestLimiter(c *genericserver.Config, tables api.Tables) *limits.RequestLimiter {
 	return limits.NewRequestLimiter(limits.RequestConfig{
 		Reads: c.MaxRequestsInFlight, Writes: c.MaxMutatingRequestsInFlight, Streams: maxStreams,
-		BodyBytes: maxBodyBytes, MaxBodyBytes: c.MaxRequestBodyBytes, LongRunning: c.LongRunningFunc, Serializer: c.Serializer,
+		BodyBytes: maxBodyBytes, MaxBodyBytes: c.MaxRequestBodyBytes, Unstored: tables.Unstored(), LongRunning: c.LongRunningFunc,
+		Serializer: c.Serializer,
 	})
 }
 

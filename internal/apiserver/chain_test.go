@@ -48,7 +48,8 @@ func (allowing) Decides(user.Info) error { return nil }
 // call of a controller and waits for it. The server is then told to stop, and the handler makes another call.
 func TestNestedCallsNeedNoPlace(t *testing.T) {
 	t.Parallel()
-	c := genericserver.NewConfig(serializer.NewCodecFactory(api.All().NewScheme()))
+	tables := api.All()
+	c := genericserver.NewConfig(serializer.NewCodecFactory(tables.NewScheme()))
 	c.MaxRequestsInFlight, c.MaxMutatingRequestsInFlight = 1, 1
 	c.RequestInfoResolver = genericserver.NewRequestInfoResolver(c)
 	c.Authentication.Authenticator = authenticator.RequestFunc(func(r *http.Request) (*authenticator.Response, bool, error) {
@@ -99,7 +100,7 @@ func TestNestedCallsNeedNoPlace(t *testing.T) {
 	allow := allowing{func(context.Context, authorizer.Attributes) (authorizer.Decision, string, error) {
 		return authorizer.DecisionAllow, "", nil
 	}}
-	handler = wrap(api, allow, c, nil)
+	handler = wrap(api, allow, c, newRequestLimiter(c, tables), nil)
 	l.Serve(handler)
 	if got := post(t.Context(), "jane"); got != http.StatusOK || len(served) != 3 {
 		t.Errorf("answered with %d; served %q", got, served)

@@ -66,11 +66,11 @@ func newHandler(c handlerConfig) (handler, error) {
 		return handler{}, err
 	}
 	library, share := c.library()
-	stopping := make(stopSignal)
+	limiter, stopping := newRequestLimiter(library, c.storage.tables), make(stopSignal)
 	chain := func(api http.Handler) http.Handler {
 		api = endWatches(endEvicted(api, c.identity.evictions), stopping)
 		api = endSessions(api, c.storage.tables.Sessions(), stopping)
-		return wrap(api, c.policy.authorizer, library, share)
+		return wrap(api, c.policy.authorizer, library, limiter, share)
 	}
 	library.BuildHandlerChainFunc = func(api http.Handler, _ *genericserver.Config) http.Handler { return chain(answers.Before(api)) }
 	server, err := library.Complete(nil).New("lanyard", genericserver.NewEmptyDelegate())

@@ -88,8 +88,8 @@ func pods() Resource {
 		},
 		Subresources: []Subresource{
 			{Name: "status", Store: storeOnly(pod.NewStatus)},
-			{Name: "binding", Store: storeOnly(pod.NewBinding)},
-			{Name: "eviction", Store: storeOnly(pod.NewEviction)},
+			{Name: "binding", Store: storeOnly(pod.NewBinding), Unstored: true},
+			{Name: "eviction", Store: storeOnly(pod.NewEviction), Unstored: true},
 			{Name: "log", Options: parameters(podoptions.Log), Connect: func(s *registry.Store, b Backends) rest.Storage {
 				return podsession.NewLogREST(s, b.Nodes)
 			}},

@@ -66,6 +66,8 @@ type Subresource struct {
 	Name string
 	// Store makes a subresource that reads and writes the store of its resource.
 	Store func(*registry.Store, Inputs) rest.Storage
+	// Unstored is whether Store makes a subresource that does not store the bodies of requests, such as a Binding.
+	Unstored bool
 	// Connect makes a subresource that connects the client to a node. Its requests are sessions: they have no deadline.
 	Connect func(*registry.Store, Backends) rest.Storage
 	// Ephemeral makes a subresource whose objects are returned to the client that posts them and never stored.

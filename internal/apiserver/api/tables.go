@@ -136,6 +136,20 @@ func (t Tables) Sessions() []string {
 	return names
 }
 
+// Unstored returns a function that reports whether the bodies of requests for a resource or a subresource are not stored:
+// reviews, token requests, options of sessions, and what Subresource.Unstored names.
+func (t Tables) Unstored() func(group, resource, subresource string) bool {
+	type target struct{ group, resource, subresource string }
+	unstored := map[target]bool{}
+	for _, e := range t.entries() {
+		unstored[target{e.Group, e.Name, ""}] = e.Ephemeral != nil
+		for _, sub := range e.Subresources {
+			unstored[target{e.Group, e.Name, sub.Name}] = sub.Ephemeral != nil || sub.Connect != nil || sub.Unstored
+		}
+	}
+	return func(group, resource, subresource string) bool { return unstored[target{group, resource, subresource}] }
+}
+
 // Credentials returns a function that reports whether the bodies of requests for a resource or a subresource contain tokens
 // or secret values. It ignores the group, so it also reports true for a resource of the same name that is not served.
 func (t Tables) Credentials() func(resource, subresource string) bool {

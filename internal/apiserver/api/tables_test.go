@@ -101,6 +101,37 @@ func TestCredentials(t *testing.T) {
 	}
 }
 
+// TestUnstored checks every resource and subresource of the tables. The bodies of requests for these have a small limit.
+func TestUnstored(t *testing.T) {
+	t.Parallel()
+	unstored, small := All().Unstored(), map[string]bool{}
+	for _, e := range All().entries() {
+		names := []string{""}
+		for _, sub := range e.Subresources {
+			names = append(names, sub.Name)
+		}
+		for _, name := range names {
+			if unstored(e.Group, e.Name, name) {
+				small[strings.TrimSuffix(e.groupResource().String()+"/"+name, "/")] = true
+			}
+		}
+	}
+	want := []string{
+		"localsubjectaccessreviews.authorization.k8s.io", "pods/attach", "pods/binding", "pods/eviction", "pods/exec", "pods/log",
+		"pods/portforward", "selfsubjectaccessreviews.authorization.k8s.io", "selfsubjectreviews.authentication.k8s.io",
+		"selfsubjectrulesreviews.authorization.k8s.io", "serviceaccounts/token", "subjectaccessreviews.authorization.k8s.io",
+		"tokenreviews.authentication.k8s.io",
+	}
+	if got := slices.Sorted(maps.Keys(small)); !slices.Equal(got, want) {
+		t.Errorf("bodies are not stored of %q, want %q", got, want)
+	}
+	for _, name := range []string{"", "token"} {
+		if unstored("example.com", "serviceaccounts", name) || unstored("", "", name) {
+			t.Errorf("a resource that is not served has an unstored body, subresource %q", name)
+		}
+	}
+}
+
 // TestSessions checks the tables for the subresources whose requests have no deadline.
 func TestSessions(t *testing.T) {
 	t.Parallel()

@@ -33,8 +33,11 @@ type RequestConfig struct {
 	Reads, Writes, Streams int
 	// BodyBytes is the total size of the bodies of the requests in flight. It does not include bodies up to SmallBody.
 	BodyBytes int64
-	// MaxBodyBytes is the largest body of a request that stores the object in its body.
+	// MaxBodyBytes is the largest body of a request that stores the object in its body. Kubernetes' 3 MiB are more than
+	// etcd stores, because an object takes less space in etcd than as JSON.
 	MaxBodyBytes int64
+	// Unstored reports whether the bodies of requests for a resource or a subresource are not stored.
+	Unstored func(group, resource, subresource string) bool
 	// LongRunning reports whether a request is one of Streams.
 	LongRunning request.LongRunningRequestCheck
 	Serializer  runtime.NegotiatedSerializer
@@ -65,7 +68,7 @@ func (l *RequestLimiter) Wrap(next http.Handler) http.Handler {
 			responsewriters.InternalError(w, r, errors.New("the request has no request info or no user: the limits on requests in flight need both"))
 			return
 		}
-		limit := bodyLimit(info, l.config.MaxBodyBytes)
+		limit := l.bodyLimit(info)
 		if r.ContentLength > limit {
 			l.writeError(w, r, info, apierrors.NewRequestEntityTooLargeError(fmt.Sprintf("limit is %d", limit)))
 			return
@@ -164,20 +167,15 @@ func classOf(u user.Info, info *request.RequestInfo) Class {
 	return Common
 }
 
-// bodyLimit returns the largest size of a request's body. stored is the limit for objects that are stored. It is
-// Kubernetes' 3 MiB, although etcd stores 1.5 MiB at most, because an object takes less space in etcd than as JSON.
-func bodyLimit(info *request.RequestInfo, stored int64) int64 {
+// bodyLimit returns the largest size of a request's body.
+func (l *RequestLimiter) bodyLimit(info *request.RequestInfo) int64 {
 	switch {
 	case !info.IsResourceRequest, info.Verb == "delete", info.Verb == "deletecollection", isRead(info):
 		return SmallBody
-	case info.APIGroup == "authentication.k8s.io", info.APIGroup == "authorization.k8s.io":
+	case l.config.Unstored(info.APIGroup, info.Resource, info.Subresource):
 		return SmallBody
 	}
-	switch info.Subresource {
-	case "token", "binding", "eviction", "exec", "attach", "portforward":
-		return SmallBody
-	}
-	return stored
+	return l.config.MaxBodyBytes
 }
 
 // bodySize returns how many bytes of BodyBytes a body takes: 0 up to SmallBody, since the number of requests bounds the small
@@ -185,7 +183,7 @@ func bodyLimit(info *request.RequestInfo, stored int64) int64 {
 func (l *RequestLimiter) bodySize(r *http.Request, info *request.RequestInfo) int64 {
 	size := r.ContentLength
 	if size < 0 {
-		size = bodyLimit(info, l.config.MaxBodyBytes)
+		size = l.bodyLimit(info)
 	}
 	if size <= SmallBody {
 		return 0

@@ -14,6 +14,8 @@ import (
 	"k8s.io/apimachinery/pkg/util/sets"
 	"k8s.io/apiserver/pkg/authentication/user"
 	"k8s.io/apiserver/pkg/endpoints/request"
+
+	"lanyard.dev/internal/apiserver/api"
 )
 
 var (
@@ -34,6 +36,7 @@ func newServer() *server {
 	s := &server{in: make(chan struct{}, 1000), wait: make(chan struct{})}
 	limiter := NewRequestLimiter(RequestConfig{
 		Reads: 16, Writes: 8, Streams: 8, BodyBytes: 8 << 20, MaxBodyBytes: 3 << 20,
+		Unstored:    api.All().Unstored(),
 		LongRunning: func(_ *http.Request, info *request.RequestInfo) bool { return info.Verb == "watch" },
 		Serializer:  serializer.NewCodecFactory(runtime.NewScheme()).WithoutConversion(),
 	})
@@ -176,8 +179,9 @@ func TestBodyLimits(t *testing.T) {
 // TestBodySize checks how many bytes are reserved for a body.
 func TestBodySize(t *testing.T) {
 	t.Parallel()
-	l := NewRequestLimiter(RequestConfig{MaxBodyBytes: 3 << 20})
-	stored, review := &request.RequestInfo{IsResourceRequest: true}, &request.RequestInfo{IsResourceRequest: true, APIGroup: "authorization.k8s.io"}
+	l := NewRequestLimiter(RequestConfig{MaxBodyBytes: 3 << 20, Unstored: api.All().Unstored()})
+	stored := &request.RequestInfo{IsResourceRequest: true}
+	review := &request.RequestInfo{IsResourceRequest: true, APIGroup: "authorization.k8s.io", Resource: "subjectaccessreviews"}
 	for _, tt := range []struct {
 		info         *request.RequestInfo
 		length, want int64
