@@ -12,6 +12,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"lanyard.dev/internal/files"
 )
 
 // File is a file in a volume.
@@ -30,7 +32,6 @@ type volumeDir interface {
 	Mkdir(name string, perm fs.FileMode) error
 	MkdirAll(name string, perm fs.FileMode) error
 	OpenFile(name string, flag int, perm fs.FileMode) (*os.File, error)
-	ReadFile(name string) ([]byte, error)
 	Readlink(name string) (string, error)
 	RemoveAll(name string) error
 	Rename(oldname, newname string) error
@@ -240,7 +241,13 @@ func isSameFile(root volumeDir, name string, file File) bool {
 	if err != nil || info.Size() != int64(len(file.Data)) || !sameAccess(info, file) {
 		return false
 	}
-	data, err := root.ReadFile(name)
+	stored, err := root.OpenFile(name, os.O_RDONLY, 0)
+	if err != nil {
+		return false
+	}
+	defer func() { _ = stored.Close() }()
+	// The file may have grown since its size was read.
+	data, err := files.ReadAll(stored, name, int64(len(file.Data)))
 	return err == nil && bytes.Equal(data, file.Data)
 }
 

@@ -53,10 +53,21 @@ func (f *podFiles) prepare(uid types.UID) error {
 // mounted it.
 func (f *podFiles) writeHosts(uid types.UID, content []byte) (string, error) {
 	name := filepath.Join(string(uid), "etc-hosts")
-	if old, err := f.root.ReadFile(name); err == nil && string(old) == string(content) {
+	if f.holds(name, content) {
 		return filepath.Join(f.path, name), nil
 	}
 	return filepath.Join(f.path, name), f.write(name, content, 0o644)
+}
+
+// holds reports whether a file has the content. It reads no more than that, because containers may write to the file.
+func (f *podFiles) holds(name string, content []byte) bool {
+	file, err := f.root.Open(name)
+	if err != nil {
+		return false
+	}
+	defer file.Close()
+	stored, err := files.ReadAll(file, name, int64(len(content)))
+	return err == nil && bytes.Equal(stored, content)
 }
 
 // write writes a file and sets its mode, independent of the umask.
