@@ -2,11 +2,35 @@ package nodeaccess
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
 )
+
+const (
+	// Group is the group of every node.
+	Group = "system:nodes"
+
+	userPrefix = "system:node:"
+)
+
+// User returns the user name of a node.
+func User(node string) string { return userPrefix + node }
+
+// IsUser reports whether a user name is that of a node. It does not consider groups.
+func IsUser(name string) bool { return strings.HasPrefix(name, userPrefix) }
+
+// Identify returns the node that a user is; false if the user is no node. The name may be empty: such a node may do
+// nothing.
+func Identify(user string, groups []string) (node string, ok bool) {
+	node, ok = strings.CutPrefix(user, userPrefix)
+	if !ok || !slices.Contains(groups, Group) {
+		return "", false
+	}
+	return node, true
+}
 
 // Request is a request of a node. Name is empty if the request names no object. For a list or watch it is the name that
 // the field selector selects, if it selects one.

@@ -220,6 +220,27 @@ func (c *Cluster) handler(config Config, resources []schema.GroupResource) http.
 	server := genericserver.NewAPIServerHandler("test", codecs, chain, nil)
 	admit := c.admission(config, policy, az)
 	equivalent := runtime.NewEquivalentResourceRegistry()
+	for gv, storage := range c.served(resources) {
+		root := "/apis"
+		if gv.Group == corev1.GroupName {
+			root = "/api"
+		}
+		group := &genericapi.APIGroupVersion{
+			Root: root, GroupVersion: gv, Storage: storage, Serializer: codecs, ParameterCodec: runtime.NewParameterCodec(c.Scheme),
+			Creater: c.Scheme, Convertor: c.Scheme, UnsafeConvertor: runtime.UnsafeObjectConvertor(c.Scheme), Defaulter: c.Scheme, Typer: c.Scheme,
+			Namer: runtime.Namer(meta.NewAccessor()), EquivalentResourceRegistry: equivalent, Authorizer: az, Admit: admit,
+			TypeConverter: managedfields.NewDeducedTypeConverter(), ConvertabilityChecker: c.Scheme, MaxRequestBodyBytes: 3 << 20,
+		}
+		if _, _, err := group.InstallREST(server.GoRestfulContainer); err != nil {
+			c.t.Fatal(err)
+		}
+	}
+	return server
+}
+
+// served returns the storage of the resources and of their subresources, by version.
+func (c *Cluster) served(resources []schema.GroupResource) map[schema.GroupVersion]map[string]rest.Storage {
+	c.t.Helper()
 	served := map[schema.GroupVersion]map[string]rest.Storage{}
 	for _, e := range c.entries() {
 		resource := e.WithResource(e.Name).GroupResource()
@@ -239,22 +260,7 @@ func (c *Cluster) handler(config Config, resources []schema.GroupResource) http.
 			}
 		}
 	}
-	for gv, storage := range served {
-		root := "/apis"
-		if gv.Group == corev1.GroupName {
-			root = "/api"
-		}
-		group := &genericapi.APIGroupVersion{
-			Root: root, GroupVersion: gv, Storage: storage, Serializer: codecs, ParameterCodec: runtime.NewParameterCodec(c.Scheme),
-			Creater: c.Scheme, Convertor: c.Scheme, UnsafeConvertor: runtime.UnsafeObjectConvertor(c.Scheme), Defaulter: c.Scheme, Typer: c.Scheme,
-			Namer: runtime.Namer(meta.NewAccessor()), EquivalentResourceRegistry: equivalent, Authorizer: az, Admit: admit,
-			TypeConverter: managedfields.NewDeducedTypeConverter(), ConvertabilityChecker: c.Scheme, MaxRequestBodyBytes: 3 << 20,
-		}
-		if _, _, err := group.InstallREST(server.GoRestfulContainer); err != nil {
-			c.t.Fatal(err)
-		}
-	}
-	return server
+	return served
 }
 
 // admission is that of the server. If the cluster does not serve namespaces, every namespace exists.
