@@ -134,11 +134,10 @@ var exactly = []rule{{
 
 // smallPackages are the packages of fewer than minPackage lines, with the reason why each is a package of its own.
 var smallPackages = map[string]string{
+	"internal/hint":                       "packages of every layer attach hints to errors, and the command line prints them",
 	"cmd/lanyard":                         "a program's main function cannot be imported, so the command line is a package of its own",
 	"internal/cli/translations":           "Go has to initialize it before the packages of kubectl that load translations",
 	"internal/deadline":                   "apiserver, standalone and cli each bound the steps of their end with it, and it needs none of them",
-	"internal/hint":                       "packages of every layer attach hints to errors, and the command line prints them",
-	"internal/spelling":                   "access and cli both suggest words with it, and the distance of words is no matter of access",
 	"internal/node/nodetest/images/pause": "a program for tests: the process of a sandbox",
 	"internal/systemtest":                 "everything else in it are tests",
 }

@@ -7,7 +7,7 @@ import (
 
 	rbacv1 "k8s.io/api/rbac/v1"
 
-	"lanyard.dev/internal/spelling"
+	"lanyard.dev/internal/hint"
 )
 
 // resourceVerbs are the verbs by which an API server authorizes requests for resources, including those of RBAC,
@@ -143,7 +143,7 @@ func Nearest(word string, candidates []string) string {
 		if max(len(lower)-len(c), len(c)-len(lower)) >= best {
 			continue
 		}
-		if d := spelling.Distance(lower, c); d < best && c != word {
+		if d := hint.Distance(lower, c); d < best && c != word {
 			best, found = d, c
 		}
 	}

@@ -9,7 +9,6 @@ import (
 	"github.com/spf13/pflag"
 
 	"lanyard.dev/internal/hint"
-	"lanyard.dev/internal/spelling"
 )
 
 // Exit codes.
@@ -129,7 +128,7 @@ func nearest(typed string, names []string) string {
 	typed = strings.ToLower(typed)
 	found, fewest := "", 0
 	for _, name := range names {
-		if n := spelling.Distance(typed, name); n <= maxDistance(typed, name) && (found == "" || n < fewest) {
+		if n := hint.Distance(typed, name); n <= maxDistance(typed, name) && (found == "" || n < fewest) {
 			found, fewest = name, n
 		}
 	}

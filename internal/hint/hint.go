@@ -1,7 +1,5 @@
 // Package hint adds to an error what its reader can do next, such as the command to run. The command line prints that step on a
-// line of its own, below the error.
-//
-// It is a package of its own, although it is short, because the packages below the command line all use it.
+// line of its own, below the error. The package also measures how similar two words are, for hints that suggest another word.
 package hint
 
 import "errors"

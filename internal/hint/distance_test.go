@@ -1,9 +1,9 @@
-package spelling_test
+package hint_test
 
 import (
 	"testing"
 
-	"lanyard.dev/internal/spelling"
+	"lanyard.dev/internal/hint"
 )
 
 func TestDistance(t *testing.T) {
@@ -16,7 +16,7 @@ func TestDistance(t *testing.T) {
 		{"pod", "pods", 1}, {"kitten", "sitting", 3}, {"abcd", "badc", 2},
 	} {
 		for _, pair := range [][2]string{{test.a, test.b}, {test.b, test.a}} {
-			if got := spelling.Distance(pair[0], pair[1]); got != test.want {
+			if got := hint.Distance(pair[0], pair[1]); got != test.want {
 				t.Errorf("%q to %q: %d, want %d", pair[0], pair[1], got, test.want)
 			}
 		}

@@ -1,8 +1,8 @@
-// Package spelling measures how far apart two words are. Its callers decide which words are similar.
-package spelling
+package hint
 
-// Distance returns how many letters must be inserted, removed, replaced or swapped with their neighbour to change a into b. Time
-// and memory are proportional to the product of the lengths.
+// Distance returns how far apart two words are, for hints that suggest another word: how many letters must be inserted,
+// removed, replaced or swapped with their neighbour to change a into b. Time and memory are proportional to the product of the
+// lengths.
 func Distance(a, b string) int {
 	rows := make([][]int, len(a)+1)
 	for i := range rows {
