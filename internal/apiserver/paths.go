@@ -15,7 +15,6 @@ import (
 	basecompatibility "k8s.io/component-base/compatibility"
 	"k8s.io/klog/v2"
 
-	"lanyard.dev/internal/apiserver/issuer"
 	"lanyard.dev/internal/apiserver/metrics"
 	"lanyard.dev/internal/version"
 )
@@ -35,12 +34,12 @@ func (c *handlerConfig) installPaths(server *genericserver.GenericAPIServer) err
 		klog.InfoS("The issuer is not an https URL, so there is no discovery document", "issuer", o.Issuers[0])
 		return nil
 	}
-	jwksURI := cmp.Or(o.JWKSURI, strings.TrimSuffix(o.Issuers[0], "/")+issuer.JWKSPath)
-	publisher, err := issuer.New(o.Issuers[0], jwksURI, c.keys.tokens)
+	jwksURI := cmp.Or(o.JWKSURI, strings.TrimSuffix(o.Issuers[0], "/")+jwksPath)
+	publisher, err := newPublisher(o.Issuers[0], jwksURI, c.keys.tokens)
 	if err != nil {
 		return err
 	}
-	publisher.Install(mux)
+	publisher.install(mux)
 	return nil
 }
 

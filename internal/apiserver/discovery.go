@@ -1,6 +1,4 @@
-// Package issuer publishes what relying parties need to verify tokens by themselves: the discovery document of OpenID
-// Connect Discovery 1.0 and the key set that it points to.
-package issuer
+package apiserver
 
 import (
 	"bytes"
@@ -18,15 +16,15 @@ import (
 )
 
 const (
-	// DiscoveryPath and JWKSPath are where relying parties look, relative to the server's root.
-	DiscoveryPath = "/.well-known/openid-configuration"
-	JWKSPath      = "/openid/v1/jwks"
+	// discoveryPath and jwksPath are where relying parties look, relative to the server's root.
+	discoveryPath = "/.well-known/openid-configuration"
+	jwksPath      = "/openid/v1/jwks"
 
 	cacheControl = "public, max-age=3600"
 )
 
-// metadata is the subset of the provider metadata that applies to an issuer of service account tokens.
-type metadata struct {
+// providerMetadata is the subset of the provider metadata that applies to an issuer of service account tokens.
+type providerMetadata struct {
 	Issuer        string   `json:"issuer"`
 	JWKSURI       string   `json:"jwks_uri"`
 	ResponseTypes []string `json:"response_types_supported"`
@@ -34,9 +32,10 @@ type metadata struct {
 	Algorithms    []string `json:"id_token_signing_alg_values_supported"`
 }
 
-// Publisher serves both documents. They follow the key source: a request that arrives after a change of the keys gets
-// the new documents.
-type Publisher struct {
+// publisher serves what relying parties need to verify tokens by themselves: the discovery document of OpenID Connect
+// Discovery 1.0 and the key set that it points to. They follow the key source: a request that arrives after a change of
+// the keys gets the new documents.
+type publisher struct {
 	issuer, jwksURI string
 	keys            signingkey.KeySource
 	latest          atomic.Pointer[documents]
@@ -55,24 +54,24 @@ type document struct {
 	etag      string
 }
 
-// New returns the publisher of an issuer and its keys. jwksURI must be an https URL.
-func New(issuer, jwksURI string, keys signingkey.KeySource) (*Publisher, error) {
+// newPublisher returns the publisher of an issuer and its keys. jwksURI must be an https URL.
+func newPublisher(issuer, jwksURI string, keys signingkey.KeySource) (*publisher, error) {
 	u, err := url.Parse(jwksURI)
 	if err != nil || u.Scheme != "https" || u.Host == "" {
 		return nil, fmt.Errorf("JWKS URI %q is not an https URL", jwksURI)
 	}
-	p := &Publisher{issuer: issuer, jwksURI: jwksURI, keys: keys}
+	p := &publisher{issuer: issuer, jwksURI: jwksURI, keys: keys}
 	_, err = p.current()
 	return p, err
 }
 
 // current returns the documents of the keys in force. They are encoded once for each key set.
-func (p *Publisher) current() (*documents, error) {
+func (p *publisher) current() (*documents, error) {
 	keys := p.keys.Current()
 	if latest := p.latest.Load(); latest != nil && latest.keys == keys {
 		return latest, nil
 	}
-	discovery, err := json.Marshal(metadata{
+	discovery, err := json.Marshal(providerMetadata{
 		Issuer: p.issuer, JWKSURI: p.jwksURI,
 		ResponseTypes: []string{"id_token"}, SubjectTypes: []string{"public"}, Algorithms: algorithms(keys),
 	})
@@ -103,13 +102,13 @@ type mux interface {
 	Handle(path string, handler http.Handler)
 }
 
-// Install registers both documents.
-func (p *Publisher) Install(m mux) {
-	m.Handle(DiscoveryPath, p.handler(func(d *documents) document { return d.discovery }))
-	m.Handle(JWKSPath, p.handler(func(d *documents) document { return d.jwks }))
+// install registers both documents.
+func (p *publisher) install(m mux) {
+	m.Handle(discoveryPath, p.handler(func(d *documents) document { return d.discovery }))
+	m.Handle(jwksPath, p.handler(func(d *documents) document { return d.jwks }))
 }
 
-func (p *Publisher) handler(choose func(*documents) document) http.Handler {
+func (p *publisher) handler(choose func(*documents) document) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.Method != http.MethodGet && r.Method != http.MethodHead {
 			w.Header().Set("Allow", "GET, HEAD")

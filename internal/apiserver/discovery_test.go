@@ -1,4 +1,4 @@
-package issuer_test
+package apiserver
 
 import (
 	"bytes"
@@ -21,7 +21,6 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"k8s.io/utils/clock"
 
-	"lanyard.dev/internal/apiserver/issuer"
 	"lanyard.dev/internal/signingkey"
 	"lanyard.dev/internal/token"
 )
@@ -31,7 +30,7 @@ const (
 	jwksURL   = "https://keys.example/jwks"
 )
 
-func keys(t *testing.T) *signingkey.Set {
+func newKeySet(t *testing.T) *signingkey.Set {
 	t.Helper()
 	signer, err := signingkey.Generate(signingkey.ES256)
 	if err != nil {
@@ -48,20 +47,20 @@ func keys(t *testing.T) *signingkey.Set {
 	return set
 }
 
-func serve(t *testing.T, set signingkey.KeySource) *httptest.Server {
+func servePublisher(t *testing.T, set signingkey.KeySource) *httptest.Server {
 	t.Helper()
-	publisher, err := issuer.New(issuerURL, jwksURL, set)
+	publisher, err := newPublisher(issuerURL, jwksURL, set)
 	if err != nil {
 		t.Fatal(err)
 	}
 	mux := http.NewServeMux()
-	publisher.Install(mux)
+	publisher.install(mux)
 	server := httptest.NewServer(mux)
 	t.Cleanup(server.Close)
 	return server
 }
 
-func request(t *testing.T, method, url string, header ...string) (*http.Response, []byte) {
+func fetch(t *testing.T, method, url string, header ...string) (*http.Response, []byte) {
 	t.Helper()
 	r, err := http.NewRequestWithContext(t.Context(), method, url, bytes.NewReader(nil))
 	if err != nil {
@@ -84,7 +83,7 @@ func request(t *testing.T, method, url string, header ...string) (*http.Response
 
 func TestDiscovery(t *testing.T) {
 	t.Parallel()
-	_, body := request(t, http.MethodGet, serve(t, keys(t)).URL+"/.well-known/openid-configuration")
+	_, body := fetch(t, http.MethodGet, servePublisher(t, newKeySet(t)).URL+"/.well-known/openid-configuration")
 	var got map[string]any
 	if err := json.Unmarshal(body, &got); err != nil {
 		t.Fatal(err)
@@ -101,8 +100,8 @@ func TestDiscovery(t *testing.T) {
 
 func TestKeySet(t *testing.T) {
 	t.Parallel()
-	set := keys(t)
-	_, body := request(t, http.MethodGet, serve(t, set).URL+"/openid/v1/jwks")
+	set := newKeySet(t)
+	_, body := fetch(t, http.MethodGet, servePublisher(t, set).URL+"/openid/v1/jwks")
 	var published jose.JSONWebKeySet
 	if err := json.Unmarshal(body, &published); err != nil {
 		t.Fatal(err)
@@ -129,12 +128,12 @@ func TestKeySet(t *testing.T) {
 
 func TestHeaders(t *testing.T) {
 	t.Parallel()
-	server := serve(t, keys(t))
+	server := servePublisher(t, newKeySet(t))
 	for path, mediaType := range map[string]string{
-		issuer.DiscoveryPath: "application/json", issuer.JWKSPath: "application/jwk-set+json",
+		discoveryPath: "application/json", jwksPath: "application/jwk-set+json",
 	} {
-		get, body := request(t, http.MethodGet, server.URL+path)
-		head, none := request(t, http.MethodHead, server.URL+path)
+		get, body := fetch(t, http.MethodGet, server.URL+path)
+		head, none := fetch(t, http.MethodHead, server.URL+path)
 		for method, response := range map[string]*http.Response{"GET": get, "HEAD": head} {
 			want := map[string]string{
 				"Content-Type": mediaType, "Cache-Control": "public, max-age=3600", "Content-Length": strconv.Itoa(len(body)),
@@ -152,7 +151,7 @@ func TestHeaders(t *testing.T) {
 			t.Errorf("HEAD %s has a body", path)
 		}
 		for _, method := range []string{http.MethodPost, http.MethodPut, http.MethodDelete, http.MethodPatch} {
-			response, _ := request(t, method, server.URL+path)
+			response, _ := fetch(t, method, server.URL+path)
 			if response.StatusCode != http.StatusMethodNotAllowed || response.Header.Get("Allow") != "GET, HEAD" {
 				t.Errorf("%s %s: status %d, Allow %q", method, path, response.StatusCode, response.Header.Get("Allow"))
 			}
@@ -165,9 +164,9 @@ func TestHeaders(t *testing.T) {
 
 func TestKeySetURI(t *testing.T) {
 	t.Parallel()
-	set := keys(t)
+	set := newKeySet(t)
 	for _, bad := range []string{"", "http://keys.example/jwks", "https://", "keys.example/jwks", "https:/jwks", "://"} {
-		if _, err := issuer.New(issuerURL, bad, set); err == nil {
+		if _, err := newPublisher(issuerURL, bad, set); err == nil {
 			t.Errorf("%q is taken", bad)
 		}
 	}
@@ -224,7 +223,7 @@ func newAuthority(t *testing.T, keys *keyring) *authority {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return &authority{keys: keys, issuer: tokens, verifier: verifier, server: serve(t, keys)}
+	return &authority{keys: keys, issuer: tokens, verifier: verifier, server: servePublisher(t, keys)}
 }
 
 func (a *authority) issue(t *testing.T, signer *signingkey.PrivateKey) string {
@@ -250,7 +249,7 @@ func (a *authority) check(t *testing.T, name, text string, want error) {
 			t.Errorf("verifier: token of the %s key: %v, want %v", name, err, want)
 		}
 	}
-	_, body := request(t, http.MethodGet, a.server.URL+issuer.JWKSPath)
+	_, body := fetch(t, http.MethodGet, a.server.URL+jwksPath)
 	published, err := signingkey.ParseJWKS(body)
 	if err != nil {
 		t.Fatal(err)
@@ -265,13 +264,13 @@ func (a *authority) check(t *testing.T, name, text string, want error) {
 func (a *authority) etags(t *testing.T, previous map[string]string) map[string]string {
 	t.Helper()
 	tags := map[string]string{}
-	for _, path := range []string{issuer.DiscoveryPath, issuer.JWKSPath} {
-		response, body := request(t, http.MethodGet, a.server.URL+path, "If-None-Match", previous[path])
+	for _, path := range []string{discoveryPath, jwksPath} {
+		response, body := fetch(t, http.MethodGet, a.server.URL+path, "If-None-Match", previous[path])
 		tags[path] = response.Header.Get("ETag")
 		if want := tags[path] != previous[path]; want != (response.StatusCode == http.StatusOK) || want != (len(body) > 0) {
 			t.Errorf("%s: status %d with %d bytes, ETag %s after %s", path, response.StatusCode, len(body), tags[path], previous[path])
 		}
-		again, rest := request(t, http.MethodGet, a.server.URL+path, "If-None-Match", tags[path])
+		again, rest := fetch(t, http.MethodGet, a.server.URL+path, "If-None-Match", tags[path])
 		if again.StatusCode != http.StatusNotModified || len(rest) > 0 || again.Header.Get("Cache-Control") == "" {
 			t.Errorf("%s: status %d with %d bytes for the ETag of now", path, again.StatusCode, len(rest))
 		}
@@ -295,14 +294,14 @@ func TestChangeOfKeys(t *testing.T) {
 	a.check(t, "first", old, nil)
 	a.check(t, "second", recent, nil)
 	both := a.etags(t, start)
-	if both[issuer.JWKSPath] == start[issuer.JWKSPath] || both[issuer.DiscoveryPath] == start[issuer.DiscoveryPath] {
+	if both[jwksPath] == start[jwksPath] || both[discoveryPath] == start[discoveryPath] {
 		t.Errorf("ETags %v after %v: key and algorithm are new", both, start)
 	}
 
 	keys.change(t, second)
 	a.check(t, "first", old, token.ErrUnknownKey)
 	a.check(t, "second", recent, nil)
-	if last := a.etags(t, both); last[issuer.JWKSPath] == both[issuer.JWKSPath] {
+	if last := a.etags(t, both); last[jwksPath] == both[jwksPath] {
 		t.Errorf("ETags %v after %v: a key is gone", last, both)
 	}
 }
@@ -330,7 +329,7 @@ func TestKeysChangeDuringRequests(t *testing.T) {
 				if _, err := a.verifier.Verify(t.Context(), text, []string{issuerURL}); err != nil {
 					t.Error(err)
 				}
-				response, body := request(t, http.MethodGet, a.server.URL+issuer.JWKSPath)
+				response, body := fetch(t, http.MethodGet, a.server.URL+jwksPath)
 				sum := sha256.Sum256(body)
 				if want := `"` + base64.RawURLEncoding.EncodeToString(sum[:]) + `"`; response.Header.Get("ETag") != want {
 					t.Errorf("ETag %s of a document of %s", response.Header.Get("ETag"), want)
