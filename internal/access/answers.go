@@ -116,10 +116,10 @@ func counted(n int, one, many string) string {
 // Permissions are what a policy allows a subject.
 type Permissions struct {
 	Subject Subject `json:"subject"`
-	// Namespace is the namespace that was asked about; empty for all.
+	// Namespace is the namespace of the question; empty for all.
 	Namespace string `json:"namespace,omitempty"`
-	// Unasked is set if the API server allows the subject everything without RBAC.
-	Unasked     bool         `json:"withoutRBAC,omitempty"`
+	// WithoutRBAC is set if the API server allows the subject everything without RBAC.
+	WithoutRBAC bool         `json:"withoutRBAC,omitempty"`
 	Permissions []Permission `json:"permissions"`
 	Notes       []string     `json:"notes,omitempty"`
 }
@@ -145,8 +145,8 @@ const maxPieces = 4096
 // List returns what a subject may do in a namespace, by bindings there and by ClusterRoleBindings. An empty namespace means
 // all. A permission that several bindings grant is listed with all of them.
 func (p *Policy) List(s Subject, namespace string) Permissions {
-	out := Permissions{Subject: s, Namespace: namespace, Unasked: s.isMaster(), Permissions: []Permission{}}
-	if out.Unasked {
+	out := Permissions{Subject: s, Namespace: namespace, WithoutRBAC: s.isMaster(), Permissions: []Permission{}}
+	if out.WithoutRBAC {
 		out.Notes = append(out.Notes, mastersNote)
 	}
 	merged := map[string]*Permission{}
@@ -165,7 +165,7 @@ func (p *Policy) List(s Subject, namespace string) Permissions {
 	return out
 }
 
-// ListRules returns what the rules of a SelfSubjectRulesReview allow in a namespace. Such rules do not say which bindings
+// ListRules returns what the rules of a SelfSubjectRulesReview allow in a namespace. Such rules do not contain which bindings
 // grant them, or which of them apply elsewhere too.
 func ListRules(s Subject, namespace string, rules []rbacv1.PolicyRule) Permissions {
 	merged := map[string]*Permission{}

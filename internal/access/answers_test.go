@@ -37,7 +37,7 @@ func TestWhoCan(t *testing.T) {
 		if diff := cmp.Diff(test.want, got); diff != "" {
 			t.Errorf("%s %s (-want +got):\n%s", test.verb, test.resource, diff)
 		}
-		for _, note := range append(test.notes, "the API server allows the group system:masters everything, whatever the policy says") {
+		for _, note := range append(test.notes, "the API server allows the group system:masters everything, whatever the policy contains") {
 			if !slices.Contains(h.Notes, note) {
 				t.Errorf("%s %s: notes %q lack %q", test.verb, test.resource, h.Notes, note)
 			}

@@ -11,9 +11,9 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 )
 
-// Catalog finds resources by the names that users write: plural, singular or short. Its resources are in this order: those
-// that an API server serves, the core group first and then in the server's order; those that Kubernetes is known to have;
-// those that only rules name. If a name means several resources, the first counts.
+// Catalog finds resources by the names that users write: plural, singular or short. Its resources are in this order: those that
+// an API server serves, the core group first and then in the server's order; those that Kubernetes is known to have; those that
+// only rules name. If a name means several resources, the first is used.
 type Catalog struct {
 	resources []resource
 	// served is set if the catalog comes from the discovery documents of an API server.
@@ -22,7 +22,7 @@ type Catalog struct {
 	rules iter.Seq[*rbacv1.PolicyRule]
 }
 
-// origin is where a catalog knows a resource from.
+// origin is the source from which a catalog knows a resource.
 type origin uint8
 
 const (
@@ -215,7 +215,7 @@ func (r *resource) anySubresource() bool { return slices.Contains(r.subresources
 // document does, such as those by which a node authorizes. A line is group ("-" for core), name, scope (n or c), aliases,
 // subresources; the subresource "*" means any.
 //
-// The list does not follow from the tables of package api: a policy in files is that of any cluster, so it also names
+// The list does not follow from the tables of package api: a policy in files may be for any cluster, so the list also has
 // resources that this server does not serve.
 const builtin = `
 - pods n pod,po attach,binding,ephemeralcontainers,eviction,exec,log,portforward,proxy,resize,status

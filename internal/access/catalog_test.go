@@ -224,12 +224,12 @@ rules:
 func TestTyposInQuestions(t *testing.T) {
 	t.Parallel()
 	for _, test := range []struct{ verb, text, want string }{
-		{"crat", "pods", `"crat" is not a verb that Kubernetes asks about: did you mean "create"?`},
+		{"crat", "pods", `"crat" is not a verb that Kubernetes uses: did you mean "create"?`},
 		{"gett", "pods", `did you mean "get"?`},
 		{"GET", "pods", `did you mean "get"?`},
 		{"dlete", "pods", `did you mean "delete"?`},
-		{"frobnicate", "pods", `"frobnicate" is not a verb that Kubernetes asks about`},
-		{"list", "/metrics", `"list" is not a verb that Kubernetes asks about`},
+		{"frobnicate", "pods", `"frobnicate" is not a verb that Kubernetes uses`},
+		{"list", "/metrics", `"list" is not a verb that Kubernetes uses`},
 		{"head", "/metrics", ""}, {"deletecollection", "pods", ""}, {"use", "pods", ""}, {"impersonate-on:user-info:list", "pods", ""}, {"*", "pods", ""},
 	} {
 		_, notes, err := access.Builtin().Resolve(access.Spec{Verb: test.verb, Text: test.text})

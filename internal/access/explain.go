@@ -26,8 +26,8 @@ type Explanation struct {
 	Subject Subject `json:"subject"`
 	Verb    string  `json:"verb"`
 	Target  Target  `json:"target"`
-	// Unasked is set if the API server allows the request without RBAC.
-	Unasked bool `json:"withoutRBAC,omitempty"`
+	// WithoutRBAC is set if the API server allows the request without RBAC.
+	WithoutRBAC bool `json:"withoutRBAC,omitempty"`
 	// Ways are the requests that create an object of a given name.
 	Ways []Way `json:"ways,omitempty"`
 	// Grants are all bindings that allow the request. A decision names only one.
@@ -50,7 +50,7 @@ func (p *Policy) Explain(q Question) Explanation {
 	out.Ways = p.ways(&q)
 	out.Notes = nameNotes(&q)
 	if q.Subject.isMaster() {
-		out.Unasked = true
+		out.WithoutRBAC = true
 		out.Notes = append(out.Notes, mastersNote)
 	}
 	out.Grants = p.grants(req)
@@ -65,7 +65,7 @@ func (p *Policy) Explain(q Question) Explanation {
 	return out
 }
 
-const mastersNote = "the API server allows the group " + Masters + " everything, whatever the policy says"
+const mastersNote = "the API server allows the group " + Masters + " everything, whatever the policy contains"
 
 func (p *Policy) allows(s *Subject, req rbac.Request) bool {
 	return s.isMaster() || p.index.Authorize(req).Allowed

@@ -30,8 +30,8 @@ const (
 	maxDepth = 4
 )
 
-// Manifests collects policy objects from files. If several files define an object, the last one that was read counts.
-// Objects that a server would refuse are ignored, with a note.
+// Manifests collects policy objects from files. If several files define an object, the one that was read last is used. Objects
+// that a server would refuse are ignored, with a note.
 type Manifests struct {
 	// Namespace is the namespace of namespaced objects that name none.
 	Namespace string
@@ -265,14 +265,14 @@ func (m *Manifests) addPolicy(file string, o found) {
 	}
 }
 
-// accept reports whether an object has no faults and counts. An object that was read before is replaced, with a note.
+// accept reports whether an object has no faults and is used. An object that was read before is replaced, with a note.
 func (m *Manifests) accept(file string, ref rbac.Ref, faults field.ErrorList) bool {
 	if len(faults) > 0 {
 		m.refuse(file, objectOf(ref).String(), oneLine(faults.ToAggregate()).Error())
 		return false
 	}
 	if before, again := m.origin[ref]; again {
-		m.notes = append(m.notes, fmt.Sprintf("%s is in %s and again in %s; the latter counts", objectOf(ref), before, file))
+		m.notes = append(m.notes, fmt.Sprintf("%s is in %s and again in %s; the latter is used", objectOf(ref), before, file))
 	}
 	m.origin[ref] = file
 	return true
@@ -296,7 +296,7 @@ func decode[T any, P interface {
 		return nil, ref, false
 	}
 	m.locate(o, kind == rbac.Role || kind == rbac.RoleBinding)
-	o.SetResourceVersion("") // the last one read counts, not the newest
+	o.SetResourceVersion("") // the one that was read last is used, and not the newest
 	ref = rbac.Ref{Kind: kind, Namespace: o.GetNamespace(), Name: o.GetName()}
 	for _, fault := range unknown {
 		m.notes = append(m.notes, fmt.Sprintf("%s in %s: %s, which a server leaves out or refuses", objectOf(ref), file, oneLine(fault)))

@@ -117,7 +117,7 @@ func TestNotesOfFiles(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := []string{
-		"ClusterRole/r is in a.yaml and again in b.yaml; the latter counts", "2 objects name no namespace and are assumed to be in lab",
+		"ClusterRole/r is in a.yaml and again in b.yaml; the latter is used", "2 objects name no namespace and are assumed to be in lab",
 		"3 objects are not policy and are ignored: ConfigMap, Pod",
 	}
 	if diff := cmp.Diff(want, m.Notes()); diff != "" {

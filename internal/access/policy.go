@@ -64,7 +64,7 @@ func (p *Policy) Typos(c *Catalog, s *Subject) []string {
 	return shortened(sortedKeys(faults), "notes of this kind are not shown")
 }
 
-// similar returns a note if no binding names the user or group, but one names another that it may be a misspelling of.
+// similar returns a note if no binding names the user or group, but one names another with a similar name.
 func (p *Policy) similar(s *Subject) []string {
 	kind, name := rbacv1.UserKind, s.User
 	if name == "" && len(s.Groups) > 0 {
@@ -89,7 +89,7 @@ func (p *Policy) similar(s *Subject) []string {
 func (p *Policy) binds(s *Subject) bool {
 	alone := Subject{User: s.User}
 	if s.User == "" && len(s.Groups) > 0 {
-		alone.Groups = s.Groups[:1] // the group that is asked about
+		alone.Groups = s.Groups[:1] // the group in the question
 	}
 	for g := range p.index.Grants() {
 		if alone.matches(&g.Subject) {

@@ -78,7 +78,7 @@ func TestAgreesWithTheIndex(t *testing.T) {
 		for range 60 {
 			req := r.Request()
 			if !req.ResourceRequest && req.Path == "" {
-				continue // no path is not something one can ask about
+				continue // a question must have a path
 			}
 			total++
 			if checkAgreement(t, access.New(x), x, req); t.Failed() {

@@ -31,7 +31,7 @@ func (c *Catalog) verbNotes(verb string, path bool) []string {
 	if isVerb(verb, usual) || c.anyRule(func(r *rbacv1.PolicyRule) bool { return slices.Contains(r.Verbs, verb) }) {
 		return nil // a custom verb, if any
 	}
-	note := fmt.Sprintf("%q is not a verb that Kubernetes asks about", verb)
+	note := fmt.Sprintf("%q is not a verb that Kubernetes uses", verb)
 	if near := Nearest(verb, usual); near != "" && !isVerb(verb, resourceVerbs) {
 		note += fmt.Sprintf(": did you mean %q?", near)
 	}
@@ -134,8 +134,8 @@ func (c *Catalog) lintName(text, name string, groups []string) string {
 	return ""
 }
 
-// Nearest returns the candidate that word is most likely a misspelling of, or an empty string. All candidates are in lower
-// case. A word that equals a candidate is no misspelling of it; one that differs only in case is.
+// Nearest returns the candidate that word is most likely a misspelling of, or an empty string. All candidates are in lower case.
+// A word that equals a candidate is not a misspelling of it; a word that differs only in case is.
 func Nearest(word string, candidates []string) string {
 	lower := strings.ToLower(word)
 	best, found := len(word)/2+1, ""

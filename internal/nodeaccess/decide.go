@@ -19,7 +19,7 @@ const (
 // User returns the user name of a node.
 func User(node string) string { return userPrefix + node }
 
-// IsUser reports whether a user name is that of a node. It does not consider groups.
+// IsUser reports whether a user name is the user name of a node. It does not consider groups.
 func IsUser(name string) bool { return strings.HasPrefix(name, userPrefix) }
 
 // Identify returns the node that a user is; false if the user is no node. The name may be empty: such a node may do
@@ -97,7 +97,7 @@ func (r *Rules) Decide(node string, q Request) (Decision, error) {
 		case "pods":
 			return r.pod(node, q)
 		case "nodes":
-			return self(node, q), nil
+			return ownNode(node, q), nil
 		}
 	case q.APIGroup == "coordination.k8s.io" && q.Resource == "leases":
 		return lease(node, q), nil
@@ -166,8 +166,8 @@ func (r *Rules) listPods(node string, q Request) (Decision, error) {
 	return deny("can only list/watch pods with spec.nodeName field selector"), nil
 }
 
-// self allows a node to use its own Node object, whether it exists yet or not. Admission limits what it writes.
-func self(node string, q Request) Decision {
+// ownNode allows a node to use its own Node object, whether it exists yet or not. Admission limits what it writes.
+func ownNode(node string, q Request) Decision {
 	switch (action{verb: q.Verb, subresource: q.Subresource}) {
 	case action{verb: "create"}, action{verb: "update"}, action{verb: "patch"},
 		action{verb: "update", subresource: "status"}, action{verb: "patch", subresource: "status"}:

@@ -160,7 +160,7 @@ func (e *Evictions) Admits(node string, notBefore time.Time) error {
 		return err
 	}
 	if notBefore.Before(earliest) {
-		return fmt.Errorf("%w: certificates of node %q count only if they are valid from %s on, and this one is from %s",
+		return fmt.Errorf("%w: certificates of node %q are accepted only if they are valid from %s on, and this one is from %s",
 			ErrEvicted, node, earliest.UTC().Format(time.RFC3339), notBefore.UTC().Format(time.RFC3339))
 	}
 	return nil
@@ -175,7 +175,7 @@ func (e *Evictions) AdmitsUser(user string, groups, notBefore []string) error {
 	}
 	at, err := time.Parse(time.RFC3339, notBefore[0])
 	if err != nil {
-		return fmt.Errorf("%w, perhaps: since when the certificate of node %q is valid cannot be read", ErrEvicted, node)
+		return fmt.Errorf("%w, perhaps: the start of validity of the certificate of node %q cannot be read", ErrEvicted, node)
 	}
 	return e.Admits(node, at)
 }

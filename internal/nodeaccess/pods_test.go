@@ -154,7 +154,7 @@ type expected struct {
 	uses map[nodeaccess.Reference]bool
 }
 
-// naively answers Belongs by a search of all pods.
+// naively computes the result of Belongs by a search of all pods.
 func naively(pods map[string]expected, node string, kind nodeaccess.Kind, namespace, name string) bool {
 	for _, p := range pods {
 		if p.pod.Spec.NodeName != node || p.pod.Namespace != namespace {

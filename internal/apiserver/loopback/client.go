@@ -14,13 +14,12 @@ import (
 	"k8s.io/client-go/rest"
 )
 
-// host stands in URLs where a client expects the name of a server.
+// host is the server in the URLs of requests. Clients require one.
 const host = "http://loopback"
 
 var errNotServing = errors.New("the API is not served yet")
 
-// Loopback hands out clients of one server. Clients may be made before the server exists. Calls fail before Serve and
-// after Stop.
+// Loopback makes clients of one server. Clients may be made before the server exists. Calls fail before Serve and after Stop.
 type Loopback struct {
 	mu      sync.Mutex
 	handler http.Handler // nil if the API is not served

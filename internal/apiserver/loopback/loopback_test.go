@@ -304,7 +304,8 @@ func TestFailures(t *testing.T) {
 	})
 }
 
-// TestOneTryPerCall: a refusal that asks to come back later returns at once. A client over a network would sleep.
+// TestOneTryPerCall checks that a refusal with Retry-After is returned at once. A client over a network would sleep and try
+// again.
 func TestOneTryPerCall(t *testing.T) {
 	t.Parallel()
 	tries := 0

@@ -90,9 +90,9 @@ func readBody(r *http.Request) ([]byte, error) {
 	return body, err
 }
 
-// context returns the context of the request inside the server. It has the caller's cancellation and deadline and none
-// of its values: the caller may itself serve a request, whose audit event, user and description are in its context and
-// would be taken for those of this call.
+// context returns the context of the request inside the server. It has the caller's cancellation and deadline and none of its
+// values: the caller may itself serve a request, whose audit event, user and description are in its context and would be treated
+// as the values of this call.
 func (t *transport) context(caller context.Context) (context.Context, context.CancelFunc) {
 	ctx := context.WithValue(context.Background(), identityKey{}, t.who)
 	ctx, cancel := context.WithCancelCause(ctx)
@@ -120,7 +120,7 @@ func incoming(ctx context.Context, r *http.Request, body []byte) *http.Request {
 	return in.WithContext(ctx)
 }
 
-// result is what becomes of a call.
+// result is the result of a call.
 type result struct {
 	answer *answer
 	err    error
@@ -176,8 +176,8 @@ func (a *answer) Write(p []byte) (int, error) {
 	return a.body.Write(p)
 }
 
-// response returns the answer as a client reads it. It has no Retry-After: the client would sleep and try again by
-// itself, but a controller has a queue for that, and a nested call a user who waits.
+// response returns the answer as a client reads it. It has no Retry-After, because the client would sleep and try again. A
+// controller has a queue for that, and behind a nested call a user waits.
 func (a *answer) response(r *http.Request) *http.Response {
 	a.WriteHeader(http.StatusOK)
 	a.sent.Del("Retry-After")

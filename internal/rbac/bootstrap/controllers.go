@@ -53,7 +53,8 @@ func Controllers() []string {
 	return slices.Sorted(maps.Keys(all))
 }
 
-// controllerRules are what each controller may do in every namespace: what it does, and nothing else.
+// controllerRules are the permissions of each controller in every namespace. They allow what the controller does and nothing
+// else.
 func controllerRules() map[string][]rbacv1.PolicyRule {
 	get, update := []string{"get"}, []string{"update"}
 	events := rule([]string{"create", "patch"}, core, "events")

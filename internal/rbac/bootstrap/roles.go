@@ -19,8 +19,8 @@ const (
 	coordination   = "coordination.k8s.io"
 	storage        = "storage.k8s.io"
 
-	// The certificate controller approves a request for a node's client certificate if the requester has one of these
-	// roles: the first for the certificate of any node, the second for that of the requester itself.
+	// The certificate controller approves a request for a node's client certificate if the requester has one of these roles: the
+	// first for the certificate of any node, the second for the certificate of the requester itself.
 	nodeClientRole     = "system:certificates.k8s.io:certificatesigningrequests:nodeclient"
 	selfNodeClientRole = "system:certificates.k8s.io:certificatesigningrequests:selfnodeclient"
 	// It approves a serving certificate for the node that requests it if the node has this role.
