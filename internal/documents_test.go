@@ -32,7 +32,7 @@ func TestArchitectureNamesThePackages(t *testing.T) {
 		if parent, all := strings.CutSuffix(name, "/..."); all && hasPackageBelow(packages, parent) || len(packages[name]) > 0 {
 			continue
 		}
-		t.Errorf("the table of packages in ARCHITECTURE.md names %s, which is no package", name)
+		t.Errorf("the table of packages in ARCHITECTURE.md names %s, which is not a package", name)
 	}
 }
 

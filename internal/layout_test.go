@@ -281,7 +281,7 @@ func TestImports(t *testing.T) {
 		}
 		for _, name := range r.forbidden {
 			if own, ok := strings.CutPrefix(name, module+"/"); ok && len(packages[own]) == 0 && !hasPackageBelow(packages, own) {
-				t.Errorf("a rule forbids %s, which is no package", name)
+				t.Errorf("a rule forbids %s, which is not a package", name)
 			}
 		}
 	}

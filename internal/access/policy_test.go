@@ -100,13 +100,13 @@ func checkAgreement(t *testing.T, policy *access.Policy, x *rbac.Index, req rbac
 	s := access.Subject{Text: "someone", User: req.User, Groups: req.Groups}
 	explained := policy.Explain(access.Question{Subject: s, Verb: req.Verb, Target: targetOf(req)})
 	if explained.Allowed != want || len(explained.Grants) > 0 != want || want && len(explained.Misses) > 0 {
-		t.Errorf("explain: allowed=%v by %d grants with %d misses; the index says %v",
+		t.Errorf("explain: allowed=%v by %d grants with %d misses; the index returns %v",
 			explained.Allowed, len(explained.Grants), len(explained.Misses), want)
 	}
 	holders := policy.WhoCan(req.Verb, targetOf(req))
 	held := slices.ContainsFunc(holders.Grants, func(v access.Via) bool { return means(v.Subject, req.User, req.Groups) })
 	if held != want {
-		t.Errorf("who-can has the user: %v; the index says %v", held, want)
+		t.Errorf("who-can has the user: %v; the index returns %v", held, want)
 	}
 	for _, v := range holders.Grants {
 		alone := req
@@ -116,7 +116,7 @@ func checkAgreement(t *testing.T, policy *access.Policy, x *rbac.Index, req rbac
 		}
 	}
 	if listed := listAllows(policy.List(s, ""), req); listed != want {
-		t.Errorf("list has it: %v; the index says %v", listed, want)
+		t.Errorf("list has it: %v; the index returns %v", listed, want)
 	}
 }
 

@@ -174,7 +174,7 @@ func TestReplicas(t *testing.T) {
 		}
 		_, err = onSecond(request.Status.Token).AuthenticationV1().SelfSubjectReviews().Create(ctx, &authenticationv1.SelfSubjectReview{}, metav1.CreateOptions{})
 		if err != nil {
-			t.Fatalf("token of an account that was made anew for the %dth time, UID %s: %v", i, made.UID, err)
+			t.Fatalf("token of an account that was created again for the %dth time, UID %s: %v", i, made.UID, err)
 		}
 		if err := first.CoreV1().ServiceAccounts("default").Delete(ctx, "again", metav1.DeleteOptions{}); err != nil {
 			t.Fatal(err)

@@ -218,7 +218,7 @@ func TestAccessAgreesWithTheServer(t *testing.T) {
 				if wrong++; wrong > 10 {
 					t.Fatalf("%q: more than 10 wrong answers", source)
 				}
-				t.Errorf("%q: %s %s %s %s -n %q: explain says %v, the server %v; asked %s", source, questions[i].subject.text, questions[i].verb,
+				t.Errorf("%q: %s %s %s %s -n %q: explain returns %v, the server %v; command %s", source, questions[i].subject.text, questions[i].verb,
 					questions[i].reading.text, questions[i].reading.name, questions[i].namespace, got.Allowed, want[i], got.Target.Attributes(got.Verb))
 			}
 		}
@@ -362,7 +362,7 @@ func wholeCommand(t *testing.T, a *lanyardtest.Authority, file string, questions
 		for _, source := range [][]string{{"--kubeconfig", a.Kubeconfig()}, {"-f", file}} {
 			got := run("", slices.Concat(args, source)...)
 			if (got.code == 0) != want[i] {
-				t.Errorf("%q %q: %+v, the server says %v", args, source, got, want[i])
+				t.Errorf("%q %q: %+v, the server returns %v", args, source, got, want[i])
 			}
 		}
 	}

@@ -50,7 +50,7 @@ func checkFlags(t *testing.T, table fieldFlags, options any, flags *pflag.FlagSe
 	}
 	for _, path := range known {
 		if !slices.Contains(paths, path) {
-			t.Errorf("the table has %s, which is no option", path)
+			t.Errorf("the table has %s, which is not an option", path)
 		}
 	}
 }

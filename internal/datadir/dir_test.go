@@ -330,7 +330,7 @@ func TestCheckInPlace(t *testing.T) {
 		t.Skip("a directory in use cannot be moved here")
 	}
 	if d.CheckInPlace() == nil {
-		t.Error("a directory that was moved away counts as in place")
+		t.Error("a directory that was moved away is reported as in place")
 	}
 	if err := os.Mkdir(dir, 0o700); err != nil {
 		t.Fatal(err)
@@ -339,6 +339,6 @@ func TestCheckInPlace(t *testing.T) {
 		t.Fatal(err)
 	}
 	if d.CheckInPlace() == nil {
-		t.Error("another directory in its place counts as in place")
+		t.Error("another directory in its place is reported as in place")
 	}
 }

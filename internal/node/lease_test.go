@@ -94,7 +94,7 @@ func TestHolder(t *testing.T) {
 				t.Errorf("got %v after %v, want the Lease after %v", err, waited, test.waits)
 			}
 			if found, err := leases.Get(t.Context(), name, metav1.GetOptions{}); test.agent != "" && !test.goes && (err != nil || !h.isOwn(found)) {
-				t.Errorf("the Lease says %+v, %v", found, err)
+				t.Errorf("the Lease contains %+v, %v", found, err)
 			}
 		})
 	}

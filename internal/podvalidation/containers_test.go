@@ -185,11 +185,11 @@ func TestQOSClass(t *testing.T) {
 		want   corev1.PodQOSClass
 		mutate func(*corev1.Pod)
 	}{
-		"nothing":             {corev1.PodQOSBestEffort, nil},
-		"nothing that counts": {corev1.PodQOSBestEffort, limits(list("example.com/gpu", "1"), list("cpu", "0"))},
-		"a request":           {corev1.PodQOSBurstable, limits(nil, list("cpu", "1"))},
-		"one limit":           {corev1.PodQOSBurstable, limits(list("cpu", "1"), list("cpu", "1"))},
-		"limits":              {corev1.PodQOSGuaranteed, limits(guaranteed, nil)},
+		"nothing":              {corev1.PodQOSBestEffort, nil},
+		"only other resources": {corev1.PodQOSBestEffort, limits(list("example.com/gpu", "1"), list("cpu", "0"))},
+		"a request":            {corev1.PodQOSBurstable, limits(nil, list("cpu", "1"))},
+		"one limit":            {corev1.PodQOSBurstable, limits(list("cpu", "1"), list("cpu", "1"))},
+		"limits":               {corev1.PodQOSGuaranteed, limits(guaranteed, nil)},
 		"one container of two": {corev1.PodQOSBurstable, func(p *corev1.Pod) {
 			limits(guaranteed, nil)(p)
 			p.Spec.InitContainers = []corev1.Container{{Name: "init"}}

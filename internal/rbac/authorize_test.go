@@ -142,10 +142,10 @@ func checkRows(t *testing.T, rows []decisionRow, p *rbactest.Policy, x *rbac.Ind
 		req := row.request()
 		d := x.Authorize(req)
 		if d.Allowed != row.Allow {
-			t.Errorf("row %d: %+v: index says %v (%s), want %v", i+1, req, d.Allowed, d.Reason(), row.Allow)
+			t.Errorf("row %d: %+v: index returns %v (%s), want %v", i+1, req, d.Allowed, d.Reason(), row.Allow)
 		}
 		if got := p.Allows(req); got != row.Allow {
-			t.Errorf("row %d: %+v: naive evaluator says %v, want %v", i+1, req, got, row.Allow)
+			t.Errorf("row %d: %+v: naive evaluator returns %v, want %v", i+1, req, got, row.Allow)
 		}
 		if row.Reason != nil && d.Reason() != *row.Reason {
 			t.Errorf("row %d: reason\n got %s\nwant %s", i+1, d.Reason(), *row.Reason)

@@ -19,7 +19,7 @@ func compare(t *testing.T, r rbactest.Random, p *rbactest.Policy, x *rbac.Index,
 		req := r.Request()
 		d := x.Authorize(req)
 		if want := p.Allows(req); d.Allowed != want {
-			t.Fatalf("request %+v: index says %v (%s), naive evaluator says %v", req, d.Allowed, d.Reason(), want)
+			t.Fatalf("request %+v: index returns %v (%s), naive evaluator returns %v", req, d.Allowed, d.Reason(), want)
 		}
 		if d.Allowed {
 			allowed++
@@ -51,7 +51,7 @@ func compareCovers(t *testing.T, r rbactest.Random, p *rbactest.Policy, x *rbac.
 	want, _ := validation.Covers(p.Rules(req.User, req.Groups, req.Namespace), rules)
 	got, missing := x.Covers(req.User, req.Groups, req.Namespace, rules)
 	if got != want && !hasOpenSlash(rules) {
-		t.Fatalf("user %q %q in %q, rules %+v: Covers says %v (missing %+v), Kubernetes' comparator says %v",
+		t.Fatalf("user %q %q in %q, rules %+v: Covers returns %v (missing %+v), Kubernetes' comparator returns %v",
 			req.User, req.Groups, req.Namespace, rules, got, missing, want)
 	}
 }

@@ -189,7 +189,7 @@ func TestBodySize(t *testing.T) {
 		{stored, 0, 0}, {stored, SmallBody, 0}, {stored, SmallBody + 1, SmallBody + 1}, {stored, -1, 3 << 20}, {review, -1, 0},
 	} {
 		if got := l.bodySize(&http.Request{ContentLength: tt.length}, tt.info); got != tt.want {
-			t.Errorf("a body of length %d in group %q counts as %d bytes, want %d", tt.length, tt.info.APIGroup, got, tt.want)
+			t.Errorf("a body of length %d in group %q takes %d bytes, want %d", tt.length, tt.info.APIGroup, got, tt.want)
 		}
 	}
 }

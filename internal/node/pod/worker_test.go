@@ -54,7 +54,7 @@ func TestPodRuns(t *testing.T) {
 		}
 	}
 	if up := n.journal.index("sandbox up true"); up < 0 || up > n.journal.index("start prepare") {
-		t.Errorf("the sandbox was not told of before something ran in it: %q", n.journal.all())
+		t.Errorf("OnSandbox was not called before something ran in the sandbox: %q", n.journal.all())
 	}
 	if found, sandbox, ok := n.pods.Find("default", "web"); !ok || found.UID != "uid-1" || sandbox == "" {
 		t.Errorf("found %+v in %q", found, sandbox)
@@ -393,13 +393,13 @@ func TestOnSandboxIsCalledAgain(t *testing.T) {
 	n := newNode(t)
 	n.refusals.Store(2)
 	n.apply(aPod())
-	n.await("told three times", func() bool { return n.journal.count("sandbox up true") == 3 })
+	n.await("called three times", func() bool { return n.journal.count("sandbox up true") == 3 })
 	n.awaitPod("pod runs", "web", isPhase(corev1.PodRunning))
 	for range 100 {
 		n.clock.Step(relistPeriod)
 	}
-	if told := n.journal.count("sandbox up true"); told != 3 {
-		t.Errorf("told %d times", told)
+	if calls := n.journal.count("sandbox up true"); calls != 3 {
+		t.Errorf("called %d times", calls)
 	}
 }
 

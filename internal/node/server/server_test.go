@@ -26,8 +26,8 @@ func TestAnswersEnd(t *testing.T) {
 	}), 200*time.Millisecond))
 	t.Cleanup(server.Close)
 	for name, request := range map[string]string{
-		"an answer that nobody reads": "GET / HTTP/1.1\r\nHost: x\r\n\r\n",
-		"a body that does not arrive": "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\nx",
+		"an answer that the client does not read": "GET / HTTP/1.1\r\nHost: x\r\n\r\n",
+		"a body that does not arrive":             "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\nx",
 	} {
 		conn, err := net.Dial("tcp", server.Listener.Addr().String())
 		if err != nil {

@@ -48,7 +48,7 @@ func TestWithARealAuthority(t *testing.T) {
 	token := filepath.Join(dir, "token")
 	first := content(t, token)
 	if who := review(t, authority, first); !who.Authenticated || who.User.Username != "system:serviceaccount:"+namespace+":dashboard-sa" {
-		t.Errorf("the token stands for %+v", who)
+		t.Errorf("the token identifies %+v", who)
 	}
 	if got := content(t, filepath.Join(dir, "namespace")); got != namespace {
 		t.Errorf("namespace is %q", got)

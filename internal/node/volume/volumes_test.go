@@ -414,7 +414,7 @@ func TestIsFilled(t *testing.T) {
 		t.Fatal(err)
 	}
 	if isFilled(dir) {
-		t.Error("a link out of the volume counts as content")
+		t.Error("a link out of the volume is treated as content")
 	}
 	if err := errors.Join(os.Remove(link), os.Mkdir(filepath.Join(dir, "..2026"), 0o700), os.Symlink("..2026", link)); err != nil {
 		t.Fatal(err)

@@ -325,13 +325,13 @@ func TestValidate(t *testing.T) {
 		{"a person's certificate as a node", certificateFor(t, clients, "ann"), ownName},
 		{"a person's certificate", certificateFor(t, people, "ann"), ""},
 		{"another node's certificate as a person", certificateFor(t, people, "system:node:two"), ownName},
-		{"another node's certificate of somebody's signer", certificateFor(t, "example.com/own", "system:node:two"), ownName},
+		{"another node's certificate, of another signer", certificateFor(t, "example.com/own", "system:node:two"), ownName},
 		{"another node's certificate for a machine that joins", certificateFor(t, clients, "system:node:two").as(person), ""},
 		{"a garbled request", garbled(certificateFor(t, clients, "x")), "unable to parse csr: PEM block type must be CERTIFICATE REQUEST"},
 		{"a garbled request of a person's", garbled(certificateFor(t, people, "x")), ""},
 
 		{"evicted, registers", register("one").as(evicted), "the node was evicted: system:node:one"},
-		{"evicted, asks for a token", tokenFor("web").as(evicted), "the node was evicted: system:node:one"},
+		{"evicted, requests a token", tokenFor("web").as(evicted), "the node was evicted: system:node:one"},
 		{"evicted, writes anything", write{op: admission.Create, resource: corev1.SchemeGroupVersion.WithResource("events"), namespace: "shop", obj: &corev1.Event{}}.as(evicted), "the node was evicted: system:node:one"},
 
 		{"a token for its pod", tokenFor("web"), ""},

@@ -193,14 +193,14 @@ func TestNamespaces(t *testing.T) {
 		obj, old        *corev1.Namespace
 		refused, warned string
 	}{
-		"made with a standard": {obj: namespace("n", "enforce", "baseline", "enforce-version", "v1.30")},
-		"made with a bad one":  {obj: namespace("n", "enforce", "strict"), refused: `metadata.labels[pod-security.kubernetes.io/enforce]: Invalid value: "strict": must be one of privileged, baseline, restricted`},
-		"bad version":          {obj: namespace("n", "warn-version", "30"), refused: `metadata.labels[pod-security.kubernetes.io/warn-version]: Invalid value: "30"`},
-		"held to a new one": {obj: namespace("n", "enforce", "baseline"), old: namespace("n"),
+		"created with a standard":     {obj: namespace("n", "enforce", "baseline", "enforce-version", "v1.30")},
+		"created with an invalid one": {obj: namespace("n", "enforce", "strict"), refused: `metadata.labels[pod-security.kubernetes.io/enforce]: Invalid value: "strict": must be one of privileged, baseline, restricted`},
+		"bad version":                 {obj: namespace("n", "warn-version", "30"), refused: `metadata.labels[pod-security.kubernetes.io/warn-version]: Invalid value: "30"`},
+		"labelled with a new standard": {obj: namespace("n", "enforce", "baseline"), old: namespace("n"),
 			warned: "existing pods in namespace \"n\" violate the new PodSecurity enforce level \"baseline:latest\"\nroot: privileged"},
-		"changed to a bad one":    {obj: namespace("n", "enforce", "strict"), old: namespace("n"), refused: "must be one of"},
-		"a bad one that was kept": {obj: namespace("n", "enforce", "strict", "x", "y"), old: namespace("n", "enforce", "strict")},
-		"let go":                  {obj: namespace("n"), old: namespace("n", "enforce", "restricted")},
+		"changed to an invalid one":    {obj: namespace("n", "enforce", "strict"), old: namespace("n"), refused: "must be one of"},
+		"an invalid one that was kept": {obj: namespace("n", "enforce", "strict", "x", "y"), old: namespace("n", "enforce", "strict")},
+		"let go":                       {obj: namespace("n"), old: namespace("n", "enforce", "restricted")},
 	} {
 		r := request{resource: "namespaces", namespace: "n", obj: test.obj}
 		if test.old != nil {

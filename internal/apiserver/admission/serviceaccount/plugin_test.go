@@ -128,9 +128,9 @@ func TestAdmit(t *testing.T) {
 		{"own token volume", account(), func(p *corev1.Pod) { p.Spec.Volumes = []corev1.Volume{{Name: "kube-api-access-mine"}} }, []func(*corev1.Pod){named, func(p *corev1.Pod) {
 			p.Spec.Containers[0].VolumeMounts = []corev1.VolumeMount{mount("kube-api-access-mine")}
 		}}},
-		{"account says no", account(no), func(*corev1.Pod) {}, []func(*corev1.Pod){named}},
-		{"account says yes", account(yes), func(*corev1.Pod) {}, []func(*corev1.Pod){mounted}},
-		{"pod says no", account(), podSays(false), []func(*corev1.Pod){named}},
+		{"account sets false", account(no), func(*corev1.Pod) {}, []func(*corev1.Pod){named}},
+		{"account sets true", account(yes), func(*corev1.Pod) {}, []func(*corev1.Pod){mounted}},
+		{"pod sets false", account(), podSays(false), []func(*corev1.Pod){named}},
 		{"pod sets true, account false", account(no), podSays(true), []func(*corev1.Pod){mounted}},
 		{"pod sets false, account true", account(yes), podSays(false), []func(*corev1.Pod){named}},
 		{"pull secrets copied", account(no, func(a *corev1.ServiceAccount) { a.ImagePullSecrets = []corev1.LocalObjectReference{{Name: "s"}} }), func(*corev1.Pod) {},
