@@ -57,9 +57,9 @@ func TestEvictionRefusesWhatWasValidBefore(t *testing.T) {
 	check("all records gone", "a", evictedAt, true)
 }
 
-// TestAnEvictionThatNamesAnotherNodeNow: a Secret that is not immutable evicts the node that it names now, and not the one that
-// it named before, as after a restart.
-func TestAnEvictionThatNamesAnotherNodeNow(t *testing.T) {
+// TestEvictionChangedToAnotherNode checks that a Secret that is not immutable evicts the node that it names now, and not the node
+// that it named before. After a restart, the result is the same.
+func TestEvictionChangedToAnotherNode(t *testing.T) {
 	t.Parallel()
 	e := nodeaccess.NewEvictions(unfresh{})
 	e.Set(evicted("one", "a", evictedAt))
@@ -67,13 +67,13 @@ func TestAnEvictionThatNamesAnotherNodeNow(t *testing.T) {
 	e.Set(evicted("one", "b", evictedAt))
 	for node, want := range map[string]time.Time{"a": evictedAt.Add(-time.Hour + time.Second), "b": evictedAt.Add(time.Second)} {
 		if got, err := e.Earliest(node); err != nil || !got.Equal(want) {
-			t.Errorf("certificates of node %s count from %v, %v, want %v", node, got, err, want)
+			t.Errorf("certificates of node %s are accepted from %v, %v, want %v", node, got, err, want)
 		}
 	}
 }
 
-// TestTheLatestOfTheRecordsLeftCounts removes records of a node in different orders: the latest of the others counts.
-func TestTheLatestOfTheRecordsLeftCounts(t *testing.T) {
+// TestLatestRemainingEviction removes a record of a node that has several: the latest of the other records applies.
+func TestLatestRemainingEviction(t *testing.T) {
 	t.Parallel()
 	for range 30 {
 		e := nodeaccess.NewEvictions(unfresh{})
@@ -87,7 +87,7 @@ func TestTheLatestOfTheRecordsLeftCounts(t *testing.T) {
 	}
 }
 
-func TestWhatEvictsNobody(t *testing.T) {
+func TestSecretsThatEvictNoNode(t *testing.T) {
 	t.Parallel()
 	e := nodeaccess.NewEvictions(unfresh{})
 	elsewhere, opaque, unnamed, odd := evicted("s", "a", evictedAt), evicted("s", "a", evictedAt), evicted("s", "", evictedAt), evicted("s", "A b", evictedAt)

@@ -1,5 +1,4 @@
-// Package aggregation keeps the rules of aggregated ClusterRoles equal to those of the roles that their selectors
-// match.
+// Package aggregation keeps the rules of aggregated ClusterRoles equal to the rules of the roles that their selectors match.
 //
 // The feed reports each change of a ClusterRole before the writer learns that it succeeded. The aggregated roles are
 // written soon after: in general within milliseconds, and later if storage fails. The package does not know to whom
@@ -159,8 +158,8 @@ func (c *Controller) update(ctx context.Context, read *reader, name string) erro
 	return err
 }
 
-// reader reads each role at most once. The memory of the controller only tells which roles to read, since another
-// replica may be ahead.
+// reader reads each role at most once. What the controller remembers only determines which roles to read, since another replica
+// may be ahead.
 type reader struct {
 	controller *Controller
 	ctx        context.Context

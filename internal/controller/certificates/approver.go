@@ -43,12 +43,11 @@ type Approver struct {
 	queue *controller.Queue[string]
 }
 
-// ApproverConfig is what an Approver decides by.
+// ApproverConfig configures an Approver.
 type ApproverConfig struct {
-	// Client is that of bootstrap.CertificateController.
+	// Client is the client of bootstrap.CertificateController.
 	Client kubernetes.Interface
-	// Authorizer answers what the requester may do. It is called directly, since it is what a SubjectAccessReview would
-	// ask.
+	// Authorizer decides what the requester may do. A SubjectAccessReview would ask the same authorizer.
 	Authorizer authorizer.UnconditionalAuthorizer
 	Taken      Taken
 	Admits     Admits

@@ -84,10 +84,10 @@ func (a *asked) signed(t testing.TB) *certificatesv1.CertificateSigningRequest {
 	return &a.CertificateSigningRequest
 }
 
-// taken is that of a server that clients know by one name and one address.
+// taken is the Taken of a server that clients reach by one name and two addresses.
 func taken(name string) bool { return name == "authority" || name == "10.0.0.1" || name == "127.0.0.1" }
 
-// serving makes it the request of node one for a serving certificate.
+// serving turns the request into a request of node one for a serving certificate.
 func serving(a *asked) {
 	renewing(a)
 	a.Spec.SignerName = certificatesv1.KubeletServingSignerName
@@ -289,7 +289,7 @@ func (s *site) await(t *testing.T, name string, want ...certificatesv1.RequestCo
 	return r
 }
 
-// TestEvictedRequesterIsNotApproved: a request is not approved while its requester counts as evicted.
+// TestEvictedRequesterIsNotApproved checks that a request is not approved while its requester is evicted.
 func TestEvictedRequesterIsNotApproved(t *testing.T) {
 	t.Parallel()
 	var checks atomic.Int32

@@ -49,12 +49,12 @@ const (
 // CA returns the CA that signs for a signer at present.
 type CA func(signerName string) (*pki.Signer, error)
 
-// Nodes knows from when on the certificates of nodes count. *nodeaccess.Evictions implements it.
+// Nodes knows which certificates of a node are accepted after it was evicted. *nodeaccess.Evictions implements it.
 type Nodes interface {
-	// Earliest returns the earliest NotBefore with which a certificate of the node counts; zero if every certificate
-	// does.
+	// Earliest returns the earliest NotBefore with which a certificate of the node is accepted; zero if every certificate is
+	// accepted.
 	Earliest(node string) (time.Time, error)
-	// AdmitsUser returns nodeaccess.ErrEvicted if a request was made with a certificate that does not count.
+	// AdmitsUser returns nodeaccess.ErrEvicted if a request was made with a certificate that is not accepted.
 	AdmitsUser(user string, groups, notBefore []string) error
 }
 
@@ -65,9 +65,9 @@ type Signer struct {
 	queue    *controller.Queue[string]
 }
 
-// SignerConfig is what a Signer works with.
+// SignerConfig configures a Signer.
 type SignerConfig struct {
-	// Client is that of bootstrap.CertificateController.
+	// Client is the client of bootstrap.CertificateController.
 	Client kubernetes.Interface
 	// CA may be nil: then nothing is signed.
 	CA    CA

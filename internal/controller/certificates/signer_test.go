@@ -237,8 +237,8 @@ func (fresh) Fresh() error { return nil }
 
 func noEvictions() *nodeaccess.Evictions { return nodeaccess.NewEvictions(fresh{}) }
 
-// TestSignForAnEvictedNode: a new certificate of the node, for a machine that joins again, counts from the second after
-// the eviction on and is not signed before. What the node requested with an old certificate fails.
+// TestSignForAnEvictedNode checks the certificates of a node that joins again: a new certificate is valid from the second after
+// the eviction, and is not signed before. A request that was made with an old certificate fails.
 func TestSignForAnEvictedNode(t *testing.T) {
 	t.Parallel()
 	at := time.Now().Truncate(time.Second)

@@ -30,9 +30,9 @@ const (
 	nodesCAText     = "Contains a CA bundle that can be used to verify what nodes serve with, such as their metrics. It is not to be used for the API server."
 )
 
-// Config is what the controller works with.
+// Config configures the controller.
 type Config struct {
-	// Accounts is the client of bootstrap.ServiceAccountController, and ConfigMaps that of bootstrap.RootCAPublisher.
+	// Accounts is the client of bootstrap.ServiceAccountController, and ConfigMaps the client of bootstrap.RootCAPublisher.
 	Accounts, ConfigMaps kubernetes.Interface
 	// RootCA is published in every namespace, and NodesCA in kube-public unless it is empty. Both are certificates in
 	// PEM. NodesCA is in a ConfigMap of its own, since clients must not trust it for the API server.

@@ -188,7 +188,8 @@ func TestRestored(t *testing.T) {
 	}
 }
 
-// TestNodesCA: the CA of nodes is in kube-public, and nowhere where a client could take it for that of the API server.
+// TestNodesCA checks that the CA of nodes is in kube-public, and in no place where a client could take it for the CA of the API
+// server.
 func TestNodesCA(t *testing.T) {
 	t.Parallel()
 	c := start(t)

@@ -32,13 +32,13 @@ import (
 const (
 	// Component is the source of this controller's events.
 	Component = "node-controller"
-	// GracePeriod is how long a node counts as alive after the last renewal of its Lease.
+	// GracePeriod is how long a node is treated as alive after the last renewal of its Lease.
 	GracePeriod = 40 * time.Second
 )
 
-// Config is what the controller works with.
+// Config configures the controller.
 type Config struct {
-	// Client is that of bootstrap.NodeController.
+	// Client is the client of bootstrap.NodeController.
 	Client kubernetes.Interface
 	// Pods is the index of pods by node.
 	Pods   *nodeaccess.Pods
@@ -97,7 +97,7 @@ func (c *Controller) checkHeartbeat(ctx context.Context, node *corev1.Node) erro
 		return err
 	}
 	if renewed {
-		// The feed is behind. The renewal counts from now on.
+		// The feed is behind. The renewal is recorded as if it had been made now.
 		c.heartbeats.record(node.Name, c.Clock.Now())
 		c.queue.AddAfter(node.Name, GracePeriod)
 		return nil

@@ -310,7 +310,7 @@ func TestAgentThatNeverReported(t *testing.T) {
 	await(t, func() string { return r.state(t, "n") }, "Ready=Unknown/NodeStatusNeverUpdated "+away)
 }
 
-// TestNodeRegisteredAnew: the heartbeats of an earlier node of the name do not count.
+// TestNodeRegisteredAnew checks that the heartbeats of an earlier node of the same name are ignored.
 func TestNodeRegisteredAnew(t *testing.T) {
 	t.Parallel()
 	r := start(t, 1)

@@ -19,7 +19,7 @@ type heartbeat struct {
 	everLeased        bool // whether there ever was a Lease
 
 	last       time.Time        // of the last renewal, by the clock of this process
-	renewTime  metav1.MicroTime // as the Lease says
+	renewTime  metav1.MicroTime // of the Lease
 	version    string           // of the Lease
 	queued     bool             // the queue holds the node, now or for later
 	podsMarked bool             // its pods have been set to not ready

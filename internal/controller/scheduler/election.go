@@ -17,10 +17,9 @@ import (
 	"lanyard.dev/internal/rbac/bootstrap"
 )
 
-// durations are those of an election. A leader that does not renew its Lease stops when renew has passed since the last
-// renewal, and another replica takes over when lease has passed since it saw that renewal. In between, bindings under
-// way have time to end. All are measured by the monotonic clocks of the replicas; times that different replicas wrote
-// are not compared.
+// durations are the durations of an election. A leader that does not renew its Lease stops when renew has passed since the last
+// renewal, and another replica takes over when lease has passed since it saw that renewal. In between, bindings under way have
+// time to end. All are measured by the monotonic clocks of the replicas; times that different replicas wrote are not compared.
 type durations struct{ lease, renew, retry time.Duration }
 
 var usualDurations = durations{lease: 15 * time.Second, renew: 10 * time.Second, retry: 2 * time.Second}

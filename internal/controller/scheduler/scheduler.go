@@ -2,9 +2,9 @@
 // the fewest pods.
 //
 // A pod may run on a node that is ready, that matches its node selector and its required node affinity, whose taints it
-// tolerates, and on which its host ports are free. The scheduler does not consider requests of CPU and memory,
-// priorities, affinity between pods, spreading, or volumes. A pod that fits on no node waits, and its condition says
-// why; it is tried again when a node or the pod changes.
+// tolerates, and on which its host ports are free. The scheduler does not consider requests of CPU and memory, priorities,
+// affinity between pods, spreading, or volumes. A pod that fits on no node waits, and its condition contains the reason; it is
+// tried again when a node or the pod changes.
 //
 // Any number of replicas may run it. A pod can be bound once, so the attempts of the other replicas fail and are
 // dropped. Only host ports need coordination, since two replicas could assign a port to two pods at once: one replica
@@ -31,9 +31,9 @@ import (
 // Component is the source of this controller's events.
 const Component = corev1.DefaultSchedulerName
 
-// Config is what a scheduler works with.
+// Config configures a scheduler.
 type Config struct {
-	// Client is that of bootstrap.Scheduler.
+	// Client is the client of bootstrap.Scheduler.
 	Client kubernetes.Interface
 	// Pods is the index of pods by node. It listens to the feed of pods before this controller does.
 	Pods   *nodeaccess.Pods

@@ -455,7 +455,7 @@ func TestElection(t *testing.T) {
 	}
 	claims(two, nil)
 
-	// The ports of a pod that the feeds have not reported count too.
+	// The ports of a pod that the feeds have not reported are considered too.
 	r.node(t, "n")
 	r.pod(t, "p", hostPort(80, ""))
 	r.awaitNode(t, "p", "n")

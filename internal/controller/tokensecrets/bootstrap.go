@@ -1,5 +1,5 @@
-// Package tokensecrets deletes the Secrets of tokens that are over: those of bootstrap tokens that have expired, and
-// those of service accounts that are gone.
+// Package tokensecrets deletes Secrets whose token is no longer valid: the Secrets of bootstrap tokens that have expired, and the
+// Secrets of service accounts that do not exist any more.
 //
 // No decision depends on it: an expired bootstrap token is refused from the second at which it expires, and a Secret
 // holds no token of an account. Any number of replicas may run it. The package never reads the secret of a token.
