@@ -120,7 +120,7 @@ func TestRestartKeepsWhatWasThere(t *testing.T) {
 	config := rest.AnonymousClientConfig(second.Config())
 	config.BearerToken = token
 	if user := whoAmI(t, clientFor(t, config)); !strings.HasSuffix(user.Username, ":lasting") {
-		t.Errorf("the token is that of %+v", user)
+		t.Errorf("the token identifies %+v", user)
 	}
 	if user := whoAmI(t, first.Client()); user.Username != "lanyard-admin" {
 		t.Errorf("a client that outlived the restart is %+v", user)

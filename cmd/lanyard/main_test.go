@@ -18,7 +18,7 @@ func TestMain(m *testing.M) {
 }
 
 // TestScript runs the scripts. Each uses the real lanyard, including its kubectl, with an authority of its own.
-// testdata/script/README describes the commands besides those of testscript.
+// testdata/script/README describes the commands that these scripts have besides the commands of testscript.
 func TestScript(t *testing.T) {
 	if runtime.GOOS == "windows" {
 		t.Skip("scripts end the authority with signals")

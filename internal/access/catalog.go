@@ -39,7 +39,7 @@ type resource struct {
 	from                 origin
 }
 
-// NewCatalog returns a catalog of the resources that an API server serves, followed by those of Builtin that it does not
+// NewCatalog returns a catalog of the resources that an API server serves, followed by the resources of Builtin that it does not
 // serve. groups gives the order, except that the core group comes first. lists may be in any order.
 func NewCatalog(groups []*metav1.APIGroup, lists []*metav1.APIResourceList) *Catalog {
 	c := Builtin()

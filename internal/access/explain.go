@@ -169,8 +169,8 @@ func (p *Policy) misses(q *Question, req rbac.Request) (nearest []Miss, more int
 	return all, 0
 }
 
-// missesOf returns the misses of one grant. Rules that lack the same single thing are one miss; a rule that lacks more is a
-// miss by itself.
+// missesOf returns the misses of one grant. Rules that lack the same single thing are one miss; a rule that lacks more is a miss
+// of its own.
 func (p *Policy) missesOf(g *rbac.Grant, q *Question, req rbac.Request) []Miss {
 	where := namespaceMiss(g, q)
 	if g.Dangling {

@@ -249,7 +249,7 @@ metadata: {name: b}
 roleRef: {kind: ClusterRole, name: whole}
 subjects: [{kind: User, name: ann}]
 `
-	// A server overwrites the rules in a manifest with those of the selected roles, which may be in no file.
+	// A server overwrites the rules in a manifest with the rules of the selected roles, which may be in no file.
 	alone := strings.Replace(text, `part: "yes"}}`, `part: "no"}}`, 1)
 	alone = strings.Replace(alone, `matchLabels: {part: "yes"}`, `matchLabels: {part: "other"}`, 1)
 	for name, c := range map[string]struct {

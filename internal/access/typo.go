@@ -10,8 +10,8 @@ import (
 	"lanyard.dev/internal/hint"
 )
 
-// resourceVerbs are the verbs by which an API server authorizes requests for resources, including those of RBAC,
-// certificates and impersonation. pathVerbs are those for paths.
+// resourceVerbs are the verbs by which an API server authorizes requests for resources, including the verbs of RBAC, certificates
+// and impersonation. pathVerbs are the verbs for paths.
 var (
 	resourceVerbs = []string{
 		"get", "list", "watch", "create", "update", "patch", "delete", "deletecollection",
@@ -43,7 +43,8 @@ func isVerb(verb string, usual []string) bool {
 		slices.ContainsFunc(verbPrefixes, func(prefix string) bool { return strings.HasPrefix(verb, prefix) })
 }
 
-// names returns the names of all resources in the catalog, or of those of a group.
+// names returns the names of all resources in the catalog. If group is not nil, it returns only the names of the resources of the
+// group.
 func (c *Catalog) names(group *string) []string {
 	var out []string
 	for i := range c.resources {

@@ -80,7 +80,7 @@ func (o *verifyOptions) addFlags(cmd *cobra.Command) {
 	f.StringVar(&o.issuer, "issuer", "", "required issuer of the token; its keys are fetched from there unless --jwks is given")
 	f.StringVar(&o.jwksFile, "jwks", "", "file with the issuer's JSON Web Key Set")
 	f.StringArrayVar(&o.audiences, "audience", nil, "accepted audience of the token; may be repeated")
-	f.StringVar(&o.caFile, "certificate-authority", "", "file with the CA certificates that are trusted when keys are fetched, instead of those of the system")
+	f.StringVar(&o.caFile, "certificate-authority", "", "file with the CA certificates that are trusted when keys are fetched, instead of the CA certificates of the system")
 	o.output.addFlags(cmd, formatText, formatJSON, formatYAML)
 }
 

@@ -10,8 +10,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// dropFilePages removes the read-only pages of mapped files from the resident set of this process: those of the executable,
-// and those of the database, which etcd maps and reads ahead as a whole. A failure costs only memory.
+// dropFilePages removes the read-only pages of mapped files from the resident set of this process: the pages of the executable,
+// and the pages of the database, which etcd maps and reads ahead as a whole. A failure costs only memory.
 func dropFilePages() {
 	smaps, err := os.Open("/proc/self/smaps")
 	if err != nil {

@@ -46,8 +46,8 @@ type Config struct {
 	// User is the user who runs the command.
 	User runas.User
 	// PreserveEnv names the variables, and KeepFDs the inherited descriptors from 3 on, that the command of another user gets in
-	// addition to those of a login. With AllowEscalation, set-user-ID programs and file capabilities take effect in it. A command
-	// of the same user inherits everything anyway.
+	// addition to the variables and descriptors of a login. With AllowEscalation, set-user-ID programs and file capabilities take
+	// effect in it. A command of the same user inherits everything anyway.
 	PreserveEnv     []string
 	KeepFDs         []int
 	AllowEscalation bool

@@ -41,7 +41,7 @@ func (v *volume) close() {
 func mountVolume(path string) (*volume, error) {
 	// Mounts of the machine still appear in this namespace; mounts of this namespace do not appear outside.
 	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_SLAVE, ""); err != nil {
-		return nil, fmt.Errorf("separate the mounts from those of the machine: %w", err)
+		return nil, fmt.Errorf("separate the mounts from the mounts of the machine: %w", err)
 	}
 	point, err := acquireMountPoint(path)
 	if err != nil {

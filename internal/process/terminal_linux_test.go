@@ -363,7 +363,7 @@ func TestTerminalStopsItself(t *testing.T) {
 			break
 		}
 	}
-	// Two for each suspension, besides those of every pod: creation, status, lease and deletion.
+	// Two changes for each suspension, besides the changes that every pod has: creation, status, lease and deletion.
 	if most := 2*(5+int(time.Since(began).Seconds())) + 6; changes > most {
 		t.Errorf("%d changes of the pod, want at most %d", changes, most)
 	}

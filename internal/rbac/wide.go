@@ -168,7 +168,7 @@ func (a *atom) allows(q *query) bool {
 	return a.rule.allowsExceptTarget(q)
 }
 
-// nextAtom returns the first atom after all those of the key and shape.
+// nextAtom returns the first atom after all atoms of the key and shape.
 func nextAtom(t *tree[atom], key *ruleKey, shape string) *atom {
 	var next *atom
 	for t != nil {

@@ -19,7 +19,7 @@ type User struct {
 	Groups   []int
 	// Name, Home and Shell are empty if the machine's database of users has no user with this UID.
 	Name, Home, Shell string
-	// Other reports whether UID or GID differ from those of this process.
+	// Other reports whether UID or GID differ from the IDs of this process.
 	Other bool
 }
 

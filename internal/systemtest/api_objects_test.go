@@ -95,7 +95,7 @@ func (k kind) path(namespace, name string) string {
 	return p
 }
 
-// kindTest is a kind at an authority, with a namespace for one test. Objects of cluster-wide kinds are told apart by their
+// kindTest is a kind at an authority, with a namespace for one test. Objects of cluster-wide kinds are distinguished by their
 // label.
 type kindTest struct {
 	kind

@@ -191,7 +191,7 @@ type stream struct {
 	timeout <-chan time.Time
 }
 
-// stream starts kubectl. Output after waitLimit counts as missing.
+// stream starts kubectl. Output after waitLimit is treated as missing.
 func (b *podNamespace) stream(t *testing.T, args ...string) *stream {
 	t.Helper()
 	s := &stream{t: t, process: b.command(t, args...), lines: make(chan string, 1024), timeout: time.After(waitLimit)}

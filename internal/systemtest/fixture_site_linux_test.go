@@ -26,7 +26,7 @@ import (
 	"lanyard.dev/lanyardtest"
 )
 
-// images are the images that the containerd of these tests has besides that of the test tool.
+// images returns the images that the containerd of these tests has besides the image of the test tool.
 func images() []nodetest.Image {
 	return []nodetest.Image{{Name: "docker.io/library/my-dashboard:latest", Main: "lanyard.dev/examples/dashboard"}}
 }

@@ -79,7 +79,7 @@ func TestNoPolicyLogsCredentials(t *testing.T) {
 				t.Errorf("%s %s: level %s, want %s", verb, test.name, got, test.want)
 			}
 			if got := quiet.Policy.EvaluatePolicyRule(attributes).Level; got != auditinternal.LevelNone {
-				t.Errorf("%s %s: level %s, want that of the policy, None", verb, test.name, got)
+				t.Errorf("%s %s: level %s, want None, the level in the policy", verb, test.name, got)
 			}
 		}
 	}

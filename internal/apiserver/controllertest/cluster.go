@@ -56,7 +56,7 @@ type Cluster struct {
 
 // Config is what clusters differ in.
 type Config struct {
-	// Inputs are those of the stores. Typer and Getter are filled in.
+	// Inputs are passed to the stores. The cluster sets Typer and Getter.
 	Inputs api.Inputs
 	// AddDefaults is called for each new namespace; nil does nothing.
 	AddDefaults namespace.AddDefaults
@@ -107,8 +107,8 @@ func (c *Cluster) ClientConfig(name string, wrappers ...func(http.RoundTripper) 
 	return config
 }
 
-// Before returns a wrapper for Client that calls do before each call of the verb, as "DELETE", with the path of the
-// URL. An error of do is that of the call.
+// Before returns a wrapper for Client that calls do before each call of the verb, as "DELETE", with the path of the URL. If do
+// fails, the call fails with its error.
 func Before(verb string, do func(path string) error) func(http.RoundTripper) http.RoundTripper {
 	return func(next http.RoundTripper) http.RoundTripper {
 		return roundTripper(func(r *http.Request) (*http.Response, error) {
@@ -263,7 +263,7 @@ func (c *Cluster) served(resources []schema.GroupResource) map[schema.GroupVersi
 	return served
 }
 
-// admission is that of the server. If the cluster does not serve namespaces, every namespace exists.
+// admission returns the admission chain that the server has. If the cluster does not serve namespaces, every namespace exists.
 func (c *Cluster) admission(config Config, policy *rbac.Index, az authorizer.UnconditionalAuthorizer) libraryadmission.Interface {
 	c.t.Helper()
 	admits := config.Admits

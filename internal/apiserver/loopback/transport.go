@@ -65,7 +65,7 @@ func (t *transport) RoundTrip(r *http.Request) (*http.Response, error) {
 		}
 		return got.answer.response(r), nil
 	case <-ctx.Done():
-		// The goroutine that serves the request ends by itself. Nothing reads its answer.
+		// The goroutine that serves the request ends later. Nothing reads its answer.
 		return nil, context.Cause(ctx)
 	}
 }

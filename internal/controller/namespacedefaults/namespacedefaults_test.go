@@ -122,7 +122,7 @@ func await(t *testing.T, store *registry.Store, in string, want func(watch.Event
 
 func remove(t *testing.T, store *registry.Store, in, name string) {
 	t.Helper()
-	// The controller may have taken it out of an ending namespace by itself.
+	// The controller may have removed it from an ending namespace already.
 	_, _, err := store.Delete(storagetest.In(t, in), name, rest.ValidateAllObjectFunc, &metav1.DeleteOptions{})
 	if err != nil && !apierrors.IsNotFound(err) {
 		t.Fatal(err)

@@ -35,7 +35,7 @@ func under(kind corev1.NodeConditionType) func(*corev1.Node) bool {
 	}
 }
 
-// taints returns the taints that the node should have: those of its author, and those that follow from its state.
+// taints returns the taints that the node should have: the taints that its author set, and the taints that follow from its state.
 func taints(node *corev1.Node) []corev1.Taint {
 	right := slices.Clone(node.Spec.Taints)
 	for _, d := range derived {

@@ -118,7 +118,7 @@ func TestMounts(t *testing.T) {
 		Mount{HostPath: dir, ContainerPath: "in"},
 		Mount{HostPath: dir, ContainerPath: "/read", ReadOnly: true}, Mount{HostPath: file, ContainerPath: "/one"})
 	if ended := ran.await(ran.id, Exited); ended.ExitCode != 1 {
-		t.Errorf("exit code %d, want that of the refused write", ended.ExitCode)
+		t.Errorf("exit code %d, want the exit code of the refused write", ended.ExitCode)
 	}
 	if log := ran.logs(ran.id, &corev1.PodLogOptions{}); !strings.Contains(log, "contentcontent") || !strings.Contains(log, "read-only file system") {
 		t.Errorf("the output of the container is %q", log)

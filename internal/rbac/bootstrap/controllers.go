@@ -66,7 +66,8 @@ func controllerRules() map[string][]rbacv1.PolicyRule {
 			named(rule([]string{"sign"}, certificates, "signers"),
 				"kubernetes.io/kube-apiserver-client", "kubernetes.io/kube-apiserver-client-kubelet", "kubernetes.io/kubelet-serving"),
 		},
-		// The rules that it writes into a role are those of other roles. Their authors held them or had this verb too.
+		// The rules that it writes into a role are the rules of other roles. Whether their authors had these permissions, or this
+		// verb, was checked when they wrote those roles.
 		ClusterRoleAggregationController: {rule([]string{"get", "update", "escalate"}, rbacv1.GroupName, "clusterroles")},
 		NamespaceController: {
 			rule(get, core, "namespaces"),

@@ -60,9 +60,8 @@ func ClusterRoles() []*rbacv1.ClusterRole {
 	return aggregated(roles)
 }
 
-// Roles returns the default Roles: those of the controllers that need rights in kube-system alone, and a role that lets
-// every authenticated user read the CA of the nodes, which scrapers of their metrics need. Kubernetes publishes no such
-// CA.
+// Roles returns the default Roles: the roles of the controllers that need rights in kube-system alone, and a role that lets every
+// authenticated user read the CA of the nodes, which scrapers of their metrics need. Kubernetes publishes no such CA.
 func Roles() []*rbacv1.Role {
 	nodesCA := &rbacv1.Role{
 		ObjectMeta: metaIn(metav1.NamespacePublic, NodesCAConfigMap),

@@ -34,11 +34,11 @@ func Selectors(rule *rbacv1.AggregationRule) ([]labels.Selector, error) {
 // AggregatedRules returns the rules of an aggregated ClusterRole: the union of the rules of the ClusterRoles that its
 // selectors match. The slices in the rules belong to those roles.
 //
-// The order is the same as that of Kubernetes' controller: selector by selector, within each the roles by name, and each rule
-// once. If a matched role is aggregated itself, the rules that its own selectors match count, not the rules it has at the moment.
-// Unless roles match themselves through others, the result is the same as that of Kubernetes' controller once it has copied rules
-// from role to role. If roles match each other in a circle, copying may never end, and keeps rules that no role grants any more;
-// here each role of the circle gets the rules of the roles outside.
+// The order is the same as in Kubernetes: selector by selector, within each selector the roles by name, and each rule once. If a
+// matched role is itself aggregated, AggregatedRules uses the rules of the roles that its selectors match, not the rules that it
+// has at the moment. Unless roles match themselves through others, the result is the same as in Kubernetes after its controller
+// has copied rules from role to role. If roles match each other in a circle, that copying may never end, and keeps rules that no
+// role grants any more; here each role of the circle gets the rules of the roles outside the circle.
 func AggregatedRules(role *rbacv1.ClusterRole, list ListRoles) ([]rbacv1.PolicyRule, error) {
 	selectors, err := Selectors(role.AggregationRule)
 	if err != nil {

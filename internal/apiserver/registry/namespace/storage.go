@@ -69,8 +69,8 @@ func NewFinalize(store *registry.Store) Finalize {
 	return struct{ Finalize }{registry.NewSubresource(store, finalize)}
 }
 
-// KeepUntilEmpty makes a store keep a terminating namespace until the finalizers of its spec are removed too, and not only
-// those of its metadata.
+// KeepUntilEmpty makes a store keep a terminating namespace until the finalizers of its spec are removed too, and not only the
+// finalizers of its metadata.
 func KeepUntilEmpty(store *registry.Store) { store.ShouldDeleteDuringUpdate = isEmptied }
 
 // New implements rest.Storage.
