@@ -23,6 +23,9 @@ import (
 	"lanyard.dev/internal/rbac/bootstrap"
 )
 
+// checkDelay is how long after a change of a namespace its objects are checked.
+const checkDelay = 200 * time.Millisecond
+
 const (
 	caKey           = "ca.crt"
 	descriptionKey  = "kubernetes.io/description"
@@ -62,7 +65,51 @@ func (c *Controller) restore(ctx context.Context, name string) error {
 	if ending, err := c.isEnding(ctx, name); err != nil || ending {
 		return err
 	}
+	if complete, err := c.isComplete(ctx, name); err != nil || complete {
+		return err
+	}
 	return c.Ensure(ctx, name)
+}
+
+// isComplete reports whether a namespace has its objects. It only reads, since most namespaces do.
+func (c *Controller) isComplete(ctx context.Context, name string) (bool, error) {
+	_, err := c.accounts.ServiceAccounts(name).Get(ctx, bootstrap.DefaultServiceAccount, metav1.GetOptions{})
+	for _, want := range c.wanted(name) {
+		var stored *corev1.ConfigMap
+		if err == nil {
+			stored, err = c.configMaps.ConfigMaps(name).Get(ctx, want.Name, metav1.GetOptions{})
+		}
+		if err == nil && !isAsWanted(stored, want) {
+			return false, nil
+		}
+	}
+	if apierrors.IsNotFound(err) {
+		return false, nil
+	}
+	if err != nil {
+		return false, fmt.Errorf("read the default objects of namespace %s: %w", name, err)
+	}
+	return true, nil
+}
+
+// wanted returns the ConfigMaps of a namespace.
+func (c *Controller) wanted(namespace string) []*corev1.ConfigMap {
+	made := func(name, description, ca string) *corev1.ConfigMap {
+		return &corev1.ConfigMap{
+			ObjectMeta: metav1.ObjectMeta{Name: name, Annotations: map[string]string{descriptionKey: description}},
+			Data:       map[string]string{caKey: ca},
+		}
+	}
+	all := []*corev1.ConfigMap{made(bootstrap.RootCAConfigMap, descriptionText, c.rootCA)}
+	if namespace == metav1.NamespacePublic && c.nodesCA != "" {
+		all = append(all, made(bootstrap.NodesCAConfigMap, nodesCAText, c.nodesCA))
+	}
+	return all
+}
+
+func isAsWanted(stored, want *corev1.ConfigMap) bool {
+	return maps.Equal(stored.Data, want.Data) && len(stored.BinaryData) == 0 &&
+		stored.Annotations[descriptionKey] == want.Annotations[descriptionKey]
 }
 
 func (c *Controller) isEnding(ctx context.Context, name string) (bool, error) {
@@ -96,12 +143,9 @@ func (c *Controller) ensure(ctx context.Context, name string) error {
 	if _, err := c.accounts.ServiceAccounts(name).Create(ctx, account, metav1.CreateOptions{}); err != nil && !apierrors.IsAlreadyExists(err) {
 		return fmt.Errorf("create service account %s/%s: %w", name, bootstrap.DefaultServiceAccount, err)
 	}
-	if err := c.ensureConfigMap(ctx, name, bootstrap.RootCAConfigMap, descriptionText, c.rootCA); err != nil {
-		return fmt.Errorf("create config map %s/%s: %w", name, bootstrap.RootCAConfigMap, err)
-	}
-	if name == metav1.NamespacePublic && c.nodesCA != "" {
-		if err := c.ensureConfigMap(ctx, name, bootstrap.NodesCAConfigMap, nodesCAText, c.nodesCA); err != nil {
-			return fmt.Errorf("create config map %s/%s: %w", name, bootstrap.NodesCAConfigMap, err)
+	for _, want := range c.wanted(name) {
+		if err := c.ensureConfigMap(ctx, name, want); err != nil {
+			return fmt.Errorf("create config map %s/%s: %w", name, want.Name, err)
 		}
 	}
 	return nil
@@ -133,22 +177,18 @@ func (c *Controller) undoIfEnding(ctx context.Context, namespace string) error {
 	return nil
 }
 
-func (c *Controller) ensureConfigMap(ctx context.Context, namespace, name, description, ca string) error {
+func (c *Controller) ensureConfigMap(ctx context.Context, namespace string, want *corev1.ConfigMap) error {
 	configMaps := c.configMaps.ConfigMaps(namespace)
-	want := &corev1.ConfigMap{
-		ObjectMeta: metav1.ObjectMeta{Name: name, Annotations: map[string]string{descriptionKey: description}},
-		Data:       map[string]string{caKey: ca},
-	}
 	_, err := configMaps.Create(ctx, want, metav1.CreateOptions{})
 	if !apierrors.IsAlreadyExists(err) {
 		return err
 	}
-	_, err = controller.Change(ctx, name, configMaps.Get, configMaps.Update, func(stored *corev1.ConfigMap) bool {
-		if maps.Equal(stored.Data, want.Data) && len(stored.BinaryData) == 0 && stored.Annotations[descriptionKey] == description {
+	_, err = controller.Change(ctx, want.Name, configMaps.Get, configMaps.Update, func(stored *corev1.ConfigMap) bool {
+		if isAsWanted(stored, want) {
 			return false
 		}
 		stored.Data, stored.BinaryData = maps.Clone(want.Data), nil
-		metav1.SetMetaDataAnnotation(&stored.ObjectMeta, descriptionKey, description)
+		metav1.SetMetaDataAnnotation(&stored.ObjectMeta, descriptionKey, want.Annotations[descriptionKey])
 		return true
 	})
 	return err
@@ -194,7 +234,8 @@ func (l *Listener) Delete(obj runtime.Object) {
 	switch {
 	case !ok:
 	case l.name == "":
-		l.controller.queue.Add(key.Name)
+		// The request that creates a namespace adds the objects itself. The controller checks afterwards.
+		l.controller.queue.AddAfter(key.Name, checkDelay)
 	case l.name == key.Name:
 		l.controller.queue.Add(key.Namespace)
 	}

@@ -99,7 +99,7 @@ func controllerRules() map[string][]rbacv1.PolicyRule {
 		ServiceAccountController: {
 			rule(get, core, "namespaces"),
 			rule(create(), core, "serviceaccounts"),
-			named(rule([]string{"delete"}, core, "serviceaccounts"), DefaultServiceAccount),
+			named(rule([]string{"get", "delete"}, core, "serviceaccounts"), DefaultServiceAccount),
 		},
 		ServiceAccountTokenController: {
 			rule([]string{"get", "update", "delete"}, core, "secrets"),
