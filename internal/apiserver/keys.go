@@ -57,6 +57,9 @@ func newKeys(o *Options) (keys, error) {
 	if err != nil {
 		return keys{}, err
 	}
+	if err := checkReloadable(o); err != nil {
+		return keys{}, err
+	}
 	k := keys{tokens: tokens, tokenFiles: tokenFiles, signing: signing}
 	if k.rootCA, err = publicCA(o.RootCAFile); err != nil {
 		return keys{}, fmt.Errorf("root CA: %w", err)
@@ -72,9 +75,9 @@ func newKeys(o *Options) (keys, error) {
 	return k, nil
 }
 
-// openReloaders makes the providers of the files that are read again when they change. The files are read before, because
-// a provider that cannot read its file does not end its goroutines, and because it reads a file of any size.
-func (k *keys) openReloaders(o *Options) error {
+// checkReloadable reads the files of openReloaders, because a provider that cannot read its file does not end its
+// goroutines, and because it reads a file of any size.
+func checkReloadable(o *Options) error {
 	if _, err := pki.ReadKeyPair(o.TLSCertFile, o.TLSPrivateKeyFile); err != nil {
 		return fmt.Errorf("serving certificate %s with key %s: %w", o.TLSCertFile, o.TLSPrivateKeyFile, err)
 	}
@@ -82,6 +85,13 @@ func (k *keys) openReloaders(o *Options) error {
 		if _, err := pki.ReadRoots(o.ClientCAFile); err != nil {
 			return fmt.Errorf("client CA: %w", err)
 		}
+	}
+	return nil
+}
+
+// openReloaders makes the providers of the files that are read again when they change.
+func (k *keys) openReloaders(o *Options) error {
+	if o.ClientCAFile != "" {
 		clients, err := dynamiccertificates.NewDynamicCAContentFromFile("client-ca-bundle", o.ClientCAFile)
 		if err != nil {
 			return fmt.Errorf("client CA: %w", err)
