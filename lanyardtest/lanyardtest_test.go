@@ -199,7 +199,7 @@ func TestNothingIsLeft(t *testing.T) {
 			whoAmI(t, clientFor(t, authority.As(t, "default", "passing")))
 		})
 	}
-	once() // Some libraries open files once per process, which do not count.
+	once() // Some libraries open files once per process. These files are not counted.
 	files := openFiles(t)
 	once()
 	once()

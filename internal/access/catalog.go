@@ -211,9 +211,9 @@ func (c *Catalog) hasSubresource(r *resource, sub string) bool {
 // anySubresource reports whether any text is a subresource of r. The keys of userextras are.
 func (r *resource) anySubresource() bool { return slices.Contains(r.subresources, "*") }
 
-// builtin lists Kubernetes' own resources, for policies in files, and the subresources that rules name but no discovery
-// document does, such as those by which a node authorizes. A line is group ("-" for core), name, scope (n or c), aliases,
-// subresources; the subresource "*" means any.
+// builtin lists Kubernetes' own resources, for policies in files, and the subresources that rules name but no discovery document
+// names, such as the subresources of nodes that a node checks when it authorizes requests. A line is group ("-" for core), name,
+// scope (n or c), aliases, subresources; the subresource "*" means any.
 //
 // The list does not follow from the tables of package api: a policy in files may be for any cluster, so the list also has
 // resources that this server does not serve.

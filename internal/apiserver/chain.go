@@ -26,18 +26,18 @@ import (
 	"lanyard.dev/internal/apiserver/outage"
 )
 
-// wrap puts the filters around the API, innermost first. It is the library's chain without the filters that this server
-// does not use (tracing, CORS, latency per filter, flow control by API objects) and without the second goroutine per
-// request of the library's timeout. In its place, handlers end by the deadline in their context, and deadlines bounds
-// reading and writing. The library's timeout also keeps work that outlives the request from changing the headers;
-// withWarnings does that here. The limits on requests in flight are inside of audit, which records refusals, and
-// outside of impersonation, which would let one caller act as many.
+// wrap puts the filters around the API, innermost first. It is the library's chain without the filters that this server does not
+// use (tracing, CORS, latency per filter, flow control by API objects) and without the library's timeout, which uses a second
+// goroutine for each request. Here, the deadline in the context ends handlers, and deadlines bounds reading and writing. The
+// library's timeout also keeps work that outlives the request from changing the headers; withWarnings does that here. The limits
+// on requests in flight are applied after audit, so that refusals are recorded, and before impersonation, so that a caller cannot
+// use the limits of other users.
 //
-// Requests of the server's own controllers take no place among the requests in flight. They must not wait for tenants,
-// and one of them is made while a request of a user, which holds a place, waits for it: the creation of a namespace.
-// Their number is bounded, since a controller makes one at a time, and so does the creation of a namespace. For the
-// same reason they do not count among the requests that a server that stops waits for; those that matter are part of a
-// request that does. They use no connection that could be slow.
+// Requests of the server's own controllers take no place among the requests in flight. They must not wait for tenants, and one of
+// them is made while a request of a user, which holds a place, waits for it: the creation of a namespace. Their number is
+// bounded, since a controller makes one request at a time, and so does the creation of a namespace. A server that stops does not
+// wait for these requests themselves, for the same reason; it waits for the request of a user that such a request is part of.
+// They use no connection that could be slow.
 func wrap(api http.Handler, az decider, c *genericserver.Config, limiter *limits.RequestLimiter, share shareFunc) http.Handler {
 	h := withAuthorization(api, az, c.Serializer)
 	h = withImpersonation(h, az, c.Serializer)

@@ -44,8 +44,8 @@ type allowing struct{ authorizer.AuthorizerFunc }
 
 func (allowing) Decides(user.Info) error { return nil }
 
-// TestNestedCallsNeedNoPlace sends a request of a user that holds the only place for writes, while its handler makes a
-// call of a controller and waits for it. The server is then told to stop, and the handler makes another call.
+// TestNestedCallsNeedNoPlace sends a request of a user that takes the only place for writes. Its handler makes a call of a
+// controller and waits for the answer. The server is then told to stop, and the handler makes another call.
 func TestNestedCallsNeedNoPlace(t *testing.T) {
 	t.Parallel()
 	tables := api.All()

@@ -17,8 +17,8 @@ import (
 	"lanyard.dev/internal/apiserver/nodeclient"
 )
 
-// TestFailuresLeaveNothingOpen fails at each part of a server and then counts goroutines, open files and connections. It is
-// not parallel, because it counts those of the whole process.
+// TestFailuresLeaveNothingOpen fails at each part of a server and then counts goroutines, open files and connections. It is not
+// parallel, because it counts everything that the process has open.
 func TestFailuresLeaveNothingOpen(t *testing.T) {
 	s := newSite(t)
 	broken := s.file("broken")
@@ -98,7 +98,7 @@ func withoutSecrets() api.Tables {
 // leavesNothingOpen checks that as many goroutines and files are open after use as before.
 func leavesNothingOpen(t *testing.T, use func(apiserver.Options), s *site) {
 	t.Helper()
-	before, files := busy(), openFiles(t)
+	before, files := serverGoroutines(), openFiles(t)
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -106,17 +106,16 @@ func leavesNothingOpen(t *testing.T, use func(apiserver.Options), s *site) {
 	use(s.options(listener))
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()
-	for end := time.Now().Add(4 * time.Second); len(busy()) > len(before) || openFiles(t) > files; <-tick.C {
+	for end := time.Now().Add(4 * time.Second); len(serverGoroutines()) > len(before) || openFiles(t) > files; <-tick.C {
 		if time.Now().After(end) {
-			t.Fatalf("open files: %d, then %d; goroutines: %d, then %d:\n%s", files, openFiles(t), len(before), len(busy()), strings.Join(busy(), "\n\n"))
+			t.Fatalf("open files: %d, then %d; goroutines: %d, then %d:\n%s", files, openFiles(t), len(before), len(serverGoroutines()), strings.Join(serverGoroutines(), "\n\n"))
 		}
 	}
 }
 
-// busy returns the stacks of the goroutines that work for servers: those of any library that they use. It leaves out klog,
-// which flushes the log for the whole process, and the timers of reads that waited for a watch cache, which end after three
-// seconds.
-func busy() []string {
+// serverGoroutines returns the stacks of the goroutines of the libraries that servers use. It leaves out klog, which flushes the
+// log for the whole process, and the timers of reads that waited for a watch cache, which end after three seconds.
+func serverGoroutines() []string {
 	stacks := make([]byte, 4<<20)
 	stacks = stacks[:runtime.Stack(stacks, true)]
 	return slices.DeleteFunc(strings.Split(string(stacks), "\n\n"), func(stack string) bool {

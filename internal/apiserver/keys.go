@@ -75,8 +75,8 @@ func newKeys(o *Options) (keys, error) {
 	return k, nil
 }
 
-// checkReloadable reads the files of openReloaders, because a provider that cannot read its file does not end its
-// goroutines, and because it reads a file of any size.
+// checkReloadable reads the files of openReloaders first, for two reasons: a provider that cannot read its file does not end its
+// goroutines, and a provider does not limit the size of the file.
 func checkReloadable(o *Options) error {
 	if _, err := pki.ReadKeyPair(o.TLSCertFile, o.TLSPrivateKeyFile); err != nil {
 		return fmt.Errorf("serving certificate %s with key %s: %w", o.TLSCertFile, o.TLSPrivateKeyFile, err)

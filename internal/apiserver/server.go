@@ -49,9 +49,10 @@ type Server struct {
 // starts serving. After an error everything is closed again, except for the listener, which the caller closes.
 func New(o Options) (*Server, error) { return newServer(o, api.All()) }
 
-// newServer builds the server from its parts. Each is made from the ones above it and is not changed afterwards, with
-// two exceptions: the parts below storage add their listeners to the feeds, and the loopback is given its handler,
-// since the handler calls a controller, which calls the API. If a part cannot be made, newServer closes the ones above it.
+// newServer builds the server from its parts. Each part is made from the parts that were made before it, and is not changed
+// afterwards, with two exceptions: the parts made after storage add their listeners to the feeds, and the loopback is given its
+// handler, since the handler calls a controller, which calls the API. If a part cannot be made, newServer closes the parts made
+// before.
 func newServer(o Options, tables api.Tables) (made *Server, err error) {
 	if faults := o.Validate(); len(faults) > 0 {
 		return nil, faults.ToAggregate()

@@ -69,7 +69,7 @@ func newStorage(o *Options, tables api.Tables, signs func(signerName string) boo
 	return made, nil
 }
 
-// connect makes the parts that use etcd. The health checks end with checking.
+// connect makes the parts that use etcd. The health checks end when the context checking ends.
 func (s *storage) connect(checking context.Context, o *Options, library *genericserver.Config, signs func(signerName string) bool) error {
 	etcd := etcdOptions(o, s.members, library)
 	resources := serverstorage.NewDefaultStorageFactory(etcd.StorageConfig, etcd.DefaultStorageMediaType, s.codecs,
@@ -95,9 +95,8 @@ func (s *storage) connect(checking context.Context, o *Options, library *generic
 	return err
 }
 
-// addEtcdChecks adds the health checks of etcd, which end with ctx. The checks that the library adds by itself end only
-// after a server has served. A new process would not mend an etcd that is down, so this process is alive without etcd. It
-// is not ready without it.
+// addEtcdChecks adds the health checks of etcd, which end with ctx. The checks that the library would add end only after a server
+// has served. If etcd is down, a new process would not help, so this process is alive without etcd, but not ready.
 func addEtcdChecks(ctx context.Context, library *genericserver.Config, etcd *options.EtcdOptions) error {
 	healthy, err := factory.CreateHealthCheck(etcd.StorageConfig, ctx.Done())
 	if err != nil {
@@ -114,8 +113,8 @@ func addEtcdChecks(ctx context.Context, library *genericserver.Config, etcd *opt
 	return nil
 }
 
-// encrypt sets the encryption of stored objects, if a file configures one. Connections to plugins end with ctx, for the
-// reason of addEtcdChecks.
+// encrypt sets the encryption of stored objects, if a file configures one. Connections to plugins end with ctx, so that they end
+// even if the server never serves.
 func encrypt(ctx context.Context, library *genericserver.Config, file string) error {
 	if file == "" {
 		return nil

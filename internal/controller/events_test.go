@@ -97,9 +97,9 @@ func testRepetitions(t *testing.T, name string) {
 	s := start(t, name)
 	events := s.Recorder
 	s.running(t, events)
-	tell := func() { events.Event(pod("shop"), corev1.EventTypeWarning, "Odd", "something is odd") }
+	record := func() { events.Event(pod("shop"), corev1.EventTypeWarning, "Odd", "something is odd") }
 	for range 3 {
-		tell()
+		record()
 	}
 	s.await(t, "count of three", func() bool {
 		all := s.list(t, "shop")
@@ -121,7 +121,7 @@ func testRepetitions(t *testing.T, name string) {
 	if _, _, err := s.Store(corev1.Resource("events")).Delete(storagetest.In(t, "shop"), e.Name, rest.ValidateAllObjectFunc, &metav1.DeleteOptions{}); err != nil {
 		t.Fatal(err)
 	}
-	tell()
+	record()
 	s.await(t, "new event", func() bool { return len(s.list(t, "shop")) == 1 })
 }
 

@@ -70,10 +70,10 @@ func TestDashboard(t *testing.T) {
 	started := time.Now()
 	token := b.tokenOnDisk(t, pod.UID)
 	me := "I am system:serviceaccount:" + b.namespace + ":dashboard-sa"
-	says := b.stream(t, "logs", "-f", "my-dashboard")
-	says.await(me)
-	says.await("pods: 1 in namespace " + b.namespace)
-	says.await(fmt.Sprintf(`secrets: secrets is forbidden: User %q cannot list resource "secrets" in API group "" in the namespace %q`, strings.TrimPrefix(me, "I am "), b.namespace))
+	output := b.stream(t, "logs", "-f", "my-dashboard")
+	output.await(me)
+	output.await("pods: 1 in namespace " + b.namespace)
+	output.await(fmt.Sprintf(`secrets: secrets is forbidden: User %q cannot list resource "secrets" in API group "" in the namespace %q`, strings.TrimPrefix(me, "I am "), b.namespace))
 
 	c := bearer(t, b.config(t), token)
 	eventually(t, "the first token expires", func(context.Context) bool {
@@ -94,7 +94,7 @@ func TestDashboard(t *testing.T) {
 	}
 	b.awaitEvent(t, "my-dashboard", "TokenRenewed", "")
 	b.kubectl(t, "delete", "pod", "my-dashboard", "--now")
-	says.end()
+	output.end()
 }
 
 // TestTokenEndsWithItsPod uses a copy of a pod's token from outside while the pod is deleted.

@@ -84,9 +84,9 @@ func TestStorageDecidesWhatMemoryRefuses(t *testing.T) {
 			o.set("pod", "shop", "cart-0", Anchor{UID: "pod-2", ServiceAccountName: "cart", NodeName: "n1"})
 		}, nil},
 		{"account made anew", account, nil, func(o *objects) { o.set("serviceaccount", "shop", "cart", Anchor{UID: "sa-2"}) }, nil},
-		{"account unheard of", request(), func(o *objects) { o.remove("serviceaccount", "shop", "cart") }, nil, nil},
+		{"account that memory does not have", request(), func(o *objects) { o.remove("serviceaccount", "shop", "cart") }, nil, nil},
 		{"pod that is nowhere", anew, nil, nil, ErrPodGone},
-		{"account removed, says memory alone", request(), nil, func(o *objects) { o.remove("serviceaccount", "shop", "cart") }, nil},
+		{"account removed from memory alone", request(), nil, func(o *objects) { o.remove("serviceaccount", "shop", "cart") }, nil},
 		{"storage away", anew, nil, func(o *objects) { o.stale = away }, ErrAnchorsStale},
 		{"memory stale", request(), func(o *objects) { o.stale = away }, nil, ErrAnchorsStale},
 	} {

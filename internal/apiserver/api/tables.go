@@ -137,7 +137,7 @@ func (t Tables) Sessions() []string {
 }
 
 // Unstored returns a function that reports whether the bodies of requests for a resource or a subresource are not stored:
-// reviews, token requests, options of sessions, and what Subresource.Unstored names.
+// reviews, token requests, options of sessions, and the subresources whose field Unstored is true.
 func (t Tables) Unstored() func(group, resource, subresource string) bool {
 	type target struct{ group, resource, subresource string }
 	unstored := map[target]bool{}

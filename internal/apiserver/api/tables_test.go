@@ -101,7 +101,7 @@ func TestCredentials(t *testing.T) {
 	}
 }
 
-// TestUnstored checks every resource and subresource of the tables. The bodies of requests for these have a small limit.
+// TestUnstored checks for which resources and subresources of the tables bodies are not stored. Such bodies have a small limit.
 func TestUnstored(t *testing.T) {
 	t.Parallel()
 	unstored, small := All().Unstored(), map[string]bool{}
@@ -123,7 +123,7 @@ func TestUnstored(t *testing.T) {
 		"tokenreviews.authentication.k8s.io",
 	}
 	if got := slices.Sorted(maps.Keys(small)); !slices.Equal(got, want) {
-		t.Errorf("bodies are not stored of %q, want %q", got, want)
+		t.Errorf("resources whose bodies are not stored: %q, want %q", got, want)
 	}
 	for _, name := range []string{"", "token"} {
 		if unstored("example.com", "serviceaccounts", name) || unstored("", "", name) {

@@ -321,8 +321,8 @@ func TestManyPodsAreSpread(t *testing.T) {
 	}
 }
 
-// TestFinishedPodsDoNotCount: a node's pods are counted without those that have finished or are gone.
-func TestFinishedPodsDoNotCount(t *testing.T) {
+// TestFinishedPodsAreNotCounted checks that the pods of a node are counted without the pods that have finished or are gone.
+func TestFinishedPodsAreNotCounted(t *testing.T) {
 	t.Parallel()
 	r := start(t, 1)
 	r.node(t, "a")

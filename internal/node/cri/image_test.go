@@ -53,7 +53,7 @@ func TestPullPolicy(t *testing.T) {
 		image  string
 		policy corev1.PullPolicy
 		reason string
-		says   string
+		want   string
 	}{
 		"present":          {"lanyard.test/tool:1", corev1.PullIfNotPresent, "", ""},
 		"present, never":   {"lanyard.test/tool:1", corev1.PullNever, "", ""},
@@ -76,8 +76,8 @@ func TestPullPolicy(t *testing.T) {
 				}
 				return
 			}
-			if message := requireImageError(t, err, test.reason); !strings.Contains(message, test.says) {
-				t.Errorf("%q, want %q in it", message, test.says)
+			if message := requireImageError(t, err, test.reason); !strings.Contains(message, test.want) {
+				t.Errorf("%q, want %q in it", message, test.want)
 			}
 		})
 	}

@@ -25,7 +25,7 @@ func TestSecurityContext(t *testing.T) {
 		steps     []string
 		pod       *corev1.PodSecurityContext
 		container *corev1.SecurityContext
-		says      []string
+		want      []string
 	}{
 		"nothing":      {"tool", append(status, ";", "id"), nil, nil, []string{"uid=0 gid=0", "NoNewPrivs:\t0", "Seccomp:\t0"}},
 		"image's user": {"numeric", []string{"id"}, nil, nil, []string{"uid=1234 gid=4321 groups=4321"}},
@@ -70,7 +70,7 @@ func TestSecurityContext(t *testing.T) {
 			pod.Spec.SecurityContext, pod.Spec.Containers[0].SecurityContext = test.pod, test.container
 			pod.Spec.Containers[0].Image = "lanyard.test/" + test.image + ":1"
 			log := output(t, r, pod)
-			for _, text := range test.says {
+			for _, text := range test.want {
 				if !strings.Contains(log+"\n", text) {
 					t.Errorf("no %q in\n%s", text, log)
 				}

@@ -56,7 +56,7 @@ type program struct {
 	code       int32
 	reason     string
 	ignoresEnd bool   // does not end on SIGTERM
-	says       string // its termination message
+	message    string // its termination message
 	logs       string
 }
 
@@ -239,7 +239,7 @@ func (r *fakeRuntime) StartContainer(_ context.Context, id string) error {
 
 // writeMessage writes the termination message. It is read only after the container has ended.
 func (r *fakeRuntime) writeMessage(c *cri.Container) error {
-	spec, message := r.specs[c.ID], r.programs[c.Name].says
+	spec, message := r.specs[c.ID], r.programs[c.Name].message
 	for _, m := range spec.Mounts {
 		if message != "" && m.ContainerPath == spec.Container.TerminationMessagePath {
 			return writeFile(m.HostPath, message)

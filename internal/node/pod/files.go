@@ -53,14 +53,15 @@ func (f *podFiles) prepare(uid types.UID) error {
 // mounted it.
 func (f *podFiles) writeHosts(uid types.UID, content []byte) (string, error) {
 	name := filepath.Join(string(uid), "etc-hosts")
-	if f.holds(name, content) {
+	if f.hasContent(name, content) {
 		return filepath.Join(f.path, name), nil
 	}
 	return filepath.Join(f.path, name), f.write(name, content, 0o644)
 }
 
-// holds reports whether a file has the content. It reads no more than that, because containers may write to the file.
-func (f *podFiles) holds(name string, content []byte) bool {
+// hasContent reports whether a file has the content. It reads hardly more than the length of the content, because containers may
+// write to the file.
+func (f *podFiles) hasContent(name string, content []byte) bool {
 	file, err := f.root.Open(name)
 	if err != nil {
 		return false

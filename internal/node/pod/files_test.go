@@ -5,8 +5,8 @@ import (
 	"testing"
 )
 
-// TestHostsThatAContainerChanged checks that the file of a pod's hosts is written again if a container has changed it, to
-// whatever size.
+// TestHostsThatAContainerChanged checks that the file of a pod's hosts is written again if a container has changed it, whatever
+// its size is now.
 func TestHostsThatAContainerChanged(t *testing.T) {
 	t.Parallel()
 	f, err := openFiles(t.TempDir())
@@ -33,7 +33,7 @@ func TestHostsThatAContainerChanged(t *testing.T) {
 			t.Fatalf("%d bytes: %v, %v", size, info, err)
 		}
 		if stored, err := os.ReadFile(path); err != nil || string(stored) != content {
-			t.Errorf("%d bytes: the file holds %q, %v", size, stored, err)
+			t.Errorf("%d bytes: the file contains %q, %v", size, stored, err)
 		}
 	}
 }

@@ -84,7 +84,7 @@ func TestIdlePodCausesNoWork(t *testing.T) {
 func TestCrashLoop(t *testing.T) {
 	t.Parallel()
 	n := newNode(t)
-	n.runtime.programs["main"] = program{runs: time.Second, code: 3, says: "no database"}
+	n.runtime.programs["main"] = program{runs: time.Second, code: 3, message: "no database"}
 	n.apply(aPod())
 	pod := n.awaitPod("third crash", "web", func(s *corev1.PodStatus) bool {
 		return waitsFor("CrashLoopBackOff")(s) && s.ContainerStatuses[0].RestartCount == 2
