@@ -126,9 +126,8 @@ func TestHungMember(t *testing.T) {
 			t.Errorf("watch %d: %+v, open=%v, want the event", i, response, ok)
 		}
 	}
-	if s.usable(1) || s.connections(1) != 0 {
-		t.Errorf("the member that hangs: usable=%v, with %d connections", s.usable(1), s.connections(1))
-	}
+	// On a busy machine, gRPC may send all of these reads to the other member before the probes notice the one that hangs.
+	await(t, "no connection to the member that hangs", func() bool { return !s.usable(1) && s.connections(1) == 0 })
 	if !s.usable(0) {
 		t.Error("the member that responds is not used")
 	}
