@@ -241,7 +241,7 @@ func isSameFile(root volumeDir, name string, file File) bool {
 	if err != nil || info.Size() != int64(len(file.Data)) || !sameAccess(info, file) {
 		return false
 	}
-	stored, err := root.OpenFile(name, os.O_RDONLY, 0)
+	stored, err := root.FS().Open(name)
 	if err != nil {
 		return false
 	}
