@@ -9,7 +9,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apiserver/pkg/audit"
-	"k8s.io/apiserver/pkg/authentication/request/union"
+	"k8s.io/apiserver/pkg/authentication/authenticator"
 	"k8s.io/apiserver/pkg/authentication/user"
 	"k8s.io/apiserver/pkg/authorization/authorizer"
 	"k8s.io/apiserver/pkg/endpoints/filters"
@@ -26,32 +26,57 @@ import (
 	"lanyard.dev/internal/apiserver/outage"
 )
 
-// wrap puts the filters around the API, innermost first. It is the library's chain without the filters that this server does not
+// wrap puts the filters around the API for requests from outside, innermost first. The chain is the library's chain without the filters that this server does not
 // use (tracing, CORS, latency per filter, flow control by API objects) and without the library's timeout, which uses a second
 // goroutine for each request. Here, the deadline in the context ends handlers, and deadlines bounds reading and writing. The
 // library's timeout also keeps work that outlives the request from changing the headers; withWarnings does that here. The limits
 // on requests in flight are applied after audit, so that refusals are recorded, and before impersonation, so that a caller cannot
 // use the limits of other users.
 //
-// Requests of the server's own controllers take no place among the requests in flight. They must not wait for tenants, and one of
-// them is made while a request of a user, which holds a place, waits for it: the creation of a namespace. Their number is
-// bounded, since a controller makes one request at a time, and so does the creation of a namespace. A server that stops does not
-// wait for these requests themselves, for the same reason; it waits for the request of a user that such a request is part of.
-// They use no connection that could be slow.
+// Filters nest, and each request has a goroutine of its own, whose stack must grow to their depth. So a filter that a request does
+// not need is not in its chain, instead of being skipped.
 func wrap(api http.Handler, az decider, c *genericserver.Config, limiter *limits.RequestLimiter, share shareFunc) http.Handler {
-	h := withAuthorization(api, az, c.Serializer)
-	h = withImpersonation(h, az, c.Serializer)
-	h = loopback.External(h, limiter.Wrap)
+	h := withRights(api, az, c)
+	h = limiter.Wrap(h)
+	h = withIdentity(h, c, c.Authentication.Authenticator)
+	h = genericfilters.WithWaitGroup(h, c.LongRunningFunc, c.NonLongRunningRequestWaitGroup)
+	h = withLog(h)
+	h = deadlines{body: c.RequestTimeout, answer: c.RequestTimeout + writeGrace, longRunning: c.LongRunningFunc, share: share}.wrap(h)
+	return withInfo(h, c)
+}
+
+// wrapCalls puts the filters around the API for the calls of the server's own controllers. The calls take no place among the
+// requests in flight. They must not wait for tenants, and one of them is made while a request of a user, which holds a place,
+// waits for it: the creation of a namespace. Their number is bounded, since a controller makes one call at a time, and so does
+// the creation of a namespace. A server that stops does not wait for these calls themselves, for the same reason; it waits for
+// the request of a user that such a call is part of. They use no connection that could be slow.
+func wrapCalls(api http.Handler, az decider, c *genericserver.Config) http.Handler {
+	h := withRights(api, az, c)
+	h = withIdentity(h, c, loopback.Authenticator{})
+	return withInfo(withLog(h), c)
+}
+
+// withRights adds impersonation and authorization.
+func withRights(h http.Handler, az decider, c *genericserver.Config) http.Handler {
+	return withImpersonation(withAuthorization(h, az, c.Serializer), az, c.Serializer)
+}
+
+// withIdentity adds the deadline of the work, warnings, authentication and audit.
+func withIdentity(h http.Handler, c *genericserver.Config, callers authenticator.Request) http.Handler {
 	h = filters.WithAudit(h, c.AuditBackend, c.AuditPolicyRuleEvaluator, c.LongRunningFunc)
-	h = withAuthentication(h, c)
+	h = withAuthentication(h, c, callers)
 	h = withWarnings(h)
-	h = filters.WithRequestDeadline(h, c.AuditBackend, c.AuditPolicyRuleEvaluator, c.LongRunningFunc, c.Serializer, c.RequestTimeout)
-	h = loopback.External(h, func(next http.Handler) http.Handler {
-		return genericfilters.WithWaitGroup(next, c.LongRunningFunc, c.NonLongRunningRequestWaitGroup)
-	})
-	h = filters.WithCacheControl(h)
-	h = genericfilters.WithHTTPLogging(h)
-	h = loopback.External(h, deadlines{body: c.RequestTimeout, answer: c.RequestTimeout + writeGrace, longRunning: c.LongRunningFunc, share: share}.wrap)
+	return filters.WithRequestDeadline(h, c.AuditBackend, c.AuditPolicyRuleEvaluator, c.LongRunningFunc, c.Serializer, c.RequestTimeout)
+}
+
+// withLog adds the request log and the headers that forbid caching.
+func withLog(h http.Handler) http.Handler {
+	return genericfilters.WithHTTPLogging(filters.WithCacheControl(h))
+}
+
+// withInfo adds what other filters depend on: the audit context, the time of arrival and the attributes of the request. It also
+// recovers from panics.
+func withInfo(h http.Handler, c *genericserver.Config) http.Handler {
 	h = filters.WithRequestInfo(h, c.RequestInfoResolver)
 	h = filters.WithRequestReceivedTimestamp(h)
 	h = genericfilters.WithPanicRecovery(h, c.RequestInfoResolver)
@@ -86,11 +111,9 @@ func withoutCommands(h http.Handler) http.Handler {
 	})
 }
 
-// withAuthentication identifies the caller: by the context of the request if a client of this process made it, else by
-// a credential.
-func withAuthentication(h http.Handler, c *genericserver.Config) http.Handler {
+func withAuthentication(h http.Handler, c *genericserver.Config, callers authenticator.Request) http.Handler {
 	failed := filters.WithFailedAuthenticationAudit(unauthenticated(c.Serializer), c.AuditBackend, c.AuditPolicyRuleEvaluator)
-	return filters.WithAuthentication(h, union.New(loopback.Authenticator{}, c.Authentication.Authenticator), failed, c.Authentication.APIAudiences, nil)
+	return filters.WithAuthentication(h, callers, failed, c.Authentication.APIAudiences, nil)
 }
 
 // unauthenticated answers a request whose credential was not accepted, without the reason: 503 if the credential cannot

@@ -101,7 +101,7 @@ func TestNestedCallsNeedNoPlace(t *testing.T) {
 		return authorizer.DecisionAllow, "", nil
 	}}
 	handler = wrap(api, allow, c, newRequestLimiter(c, tables), nil)
-	l.Serve(handler)
+	l.Serve(wrapCalls(api, allow, c))
 	if got := post(t.Context(), "jane"); got != http.StatusOK || len(served) != 3 {
 		t.Errorf("answered with %d; served %q", got, served)
 	}

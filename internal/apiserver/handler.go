@@ -29,12 +29,14 @@ import (
 // handler is the library's server with the API installed.
 type handler struct {
 	server *genericserver.GenericAPIServer
+	// calls is the API for the server's own controllers.
+	calls http.Handler
 	// stopping must be closed when the server begins to stop.
 	stopping stopSignal
 
 	// ephemeral answers the kinds that are never stored, before the library's REST handlers see a request.
 	ephemeral *ephemeral.Handler
-	// chain wraps a handler in the filters that every request passes.
+	// chain wraps a handler in the filters that every request from outside passes.
 	chain func(api http.Handler) http.Handler
 }
 
@@ -83,7 +85,8 @@ func newHandler(c handlerConfig) (handler, error) {
 	if err := c.installPaths(server); err != nil {
 		return handler{}, err
 	}
-	return handler{server: server, stopping: stopping, ephemeral: answers, chain: chain}, nil
+	calls := wrapCalls(answers.Before(server.Handler.Director), c.policy.authorizer, library)
+	return handler{server: server, calls: calls, stopping: stopping, ephemeral: answers, chain: chain}, nil
 }
 
 // library returns the library's configuration, and the function that notes which connections are shared by several

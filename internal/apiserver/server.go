@@ -102,7 +102,7 @@ func newServer(o Options, tables api.Tables) (made *Server, err error) {
 	if err != nil {
 		return nil, err
 	}
-	loopback.Serve(handler.server.Handler)
+	loopback.Serve(handler.calls)
 	return &Server{
 		keys: keys, storage: storage, identity: identity, handler: handler,
 		controllers: newControllers(&o, &keys, &storage, policy, identity, clients, defaults), loopback: loopback,

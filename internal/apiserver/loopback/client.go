@@ -95,15 +95,3 @@ func (Authenticator) AuthenticateRequest(r *http.Request) (*authenticator.Respon
 	}
 	return &authenticator.Response{User: who}, true, nil
 }
-
-// External applies a filter to requests from outside only. Requests of clients of this package go to next directly.
-func External(next http.Handler, filter func(http.Handler) http.Handler) http.Handler {
-	filtered := filter(next)
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if _, internal := UserFrom(r.Context()); internal {
-			next.ServeHTTP(w, r)
-			return
-		}
-		filtered.ServeHTTP(w, r)
-	})
-}

@@ -318,18 +318,3 @@ func TestOneTryPerCall(t *testing.T) {
 		t.Errorf("got %v after %d tries", err, tries)
 	}
 }
-
-func TestExternalFilters(t *testing.T) {
-	t.Parallel()
-	filtered := 0
-	h := External(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusNotFound) }), func(next http.Handler) http.Handler {
-		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { filtered++; next.ServeHTTP(w, r) })
-	})
-	if err := get(t, clientOf(t, h.ServeHTTP)); !apierrors.IsNotFound(err) || filtered != 0 {
-		t.Errorf("got %v from inside, filtered %d times", err, filtered)
-	}
-	h.ServeHTTP(httptest.NewRecorder(), httptest.NewRequest(http.MethodGet, "/api", nil))
-	if filtered != 1 {
-		t.Errorf("a request from outside is filtered %d times", filtered)
-	}
-}
