@@ -208,7 +208,8 @@ func (c *Catalog) hasSubresource(r *resource, sub string) bool {
 	})
 }
 
-// anySubresource reports whether any text is a subresource of r. The keys of userextras are.
+// anySubresource reports whether any text is a subresource of r. The subresources of userextras are the keys of extras, which
+// are arbitrary.
 func (r *resource) anySubresource() bool { return slices.Contains(r.subresources, "*") }
 
 // builtin lists Kubernetes' own resources, for policies in files, and the subresources that rules name but no discovery document

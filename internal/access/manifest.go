@@ -198,7 +198,7 @@ func appendObject(objects []found, raw []byte, kind metav1.TypeMeta, depth int) 
 	case !isList:
 		return append(objects, found{head.TypeMeta, raw}), nil
 	case depth >= maxDepth:
-		return nil, errors.New("lists within lists within lists")
+		return nil, fmt.Errorf("lists are nested more than %d deep", maxDepth)
 	}
 	kind = metav1.TypeMeta{APIVersion: head.APIVersion, Kind: item}
 	if item == "" { // an item of a plain List has its own kind

@@ -56,7 +56,7 @@ func TestReadRefuses(t *testing.T) {
 		"no kind":       {"a: b\n", "policy.yaml: document 1: not an object of the Kubernetes API: no kind"},
 		"twice a key":   {"kind: Role\nkind: Role\n", "already set in map"},
 		"in a list":     {`{"kind": "List", "items": [` + clusterRole + `, {}]}`, "policy.yaml: document 1: items[1]: not an object"},
-		"lists in list": {deep, "lists within lists"},
+		"lists in list": {deep, "lists are nested more than 4 deep"},
 		"aliases": {"a: &a [x,x,x,x,x,x,x,x,x,x]\nb: &b [*a,*a,*a,*a,*a,*a,*a,*a,*a,*a]\nc: &c [*b,*b,*b,*b,*b,*b,*b,*b,*b,*b]\n" +
 			"d: &d [*c,*c,*c,*c,*c,*c,*c,*c,*c,*c]\ne: &e [*d,*d,*d,*d,*d,*d,*d,*d,*d,*d]\nf: &f [*e,*e,*e,*e,*e,*e,*e,*e,*e,*e]\nkind: Role\n",
 			"policy.yaml: document 1: "},

@@ -137,8 +137,8 @@ func (p *Pods) forget(w *worker) {
 	delete(p.workers, w.uid)
 }
 
-// Synced must be called when Set has been called for every pod of this node. Before that, Pods removes nothing of unknown
-// pods.
+// Synced must be called when Set has been called for every pod of this node. Before that, Pods keeps the
+// containers, volumes and files of pods that it does not know.
 func (p *Pods) Synced() { p.sync.Do(func() { close(p.synced) }) }
 
 // Set adds a new pod, or a new state of a pod. The caller must not change the pod afterwards.

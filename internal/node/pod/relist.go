@@ -96,8 +96,8 @@ func (r *relist) refresh(ctx context.Context) error {
 	}
 }
 
-// recover removes what earlier agents have left on this machine of pods that no longer exist. It waits until all existing pods
-// are known. The containers of such pods are found by observe.
+// recover removes the volumes, files and logs that earlier agents have left on this machine and whose pods no longer exist. It
+// waits until all existing pods are known. The method observe finds the containers of such pods.
 func (p *Pods) recover(ctx context.Context) {
 	select {
 	case <-ctx.Done():

@@ -53,7 +53,8 @@ func changes(node string, a admission.Attributes) error {
 		return forbid(a, "node %q is not allowed to update configSource to a new non-nil configSource", node)
 	case !equality.Semantic.DeepEqual(updated.Spec.Taints, old.Spec.Taints):
 		return forbid(a, "node %q is not allowed to modify taints", node)
-	// With an owner that does not exist, a node could have its Node deleted, including the taints.
+	// Where a garbage collector runs, it deletes an object whose owner does not exist. A node could have its Node deleted in
+	// this way, and register again without the taints.
 	case !equality.Semantic.DeepEqual(updated.OwnerReferences, old.OwnerReferences):
 		return forbid(a, "node %q is not allowed to modify ownerReferences", node)
 	}
