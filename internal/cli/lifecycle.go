@@ -15,10 +15,19 @@ import (
 
 	"github.com/spf13/pflag"
 	"k8s.io/klog/v2"
+
+	"lanyard.dev/internal/gctune"
 )
 
 // endMargin is the time between the deadline of a process's last step and the end of the process by the watchdog.
 const endMargin = 3 * time.Second
+
+// settleDelay is the time from readiness to gctune.Settle. The controllers make their first calls in between, and what these
+// calls leave in memory is released too.
+const settleDelay = 3 * time.Second
+
+// settleLater calls gctune.Settle after settleDelay.
+func settleLater() *time.Timer { return time.AfterFunc(settleDelay, gctune.Settle) }
 
 // untilSignal returns a context that ends with the first SIGINT or SIGTERM. A second signal ends the process at once. Only
 // commands that run until they are stopped use it; the first signal ends the others by default.

@@ -178,7 +178,7 @@ func (o *serveOptions) announce(ctx context.Context, server *apiserver.Server, a
 	select {
 	case <-server.Ready():
 		fmt.Fprintf(o.err, "lanyard serves https://%s, ready after %v\n", address, time.Since(start).Round(time.Millisecond))
-		gctune.Settle()
+		settleLater()
 	case <-ctx.Done():
 	}
 }

@@ -142,7 +142,7 @@ func (o *upOptions) run(parent context.Context) (err error) {
 	}
 	defer newWatchdog(o.streams).guard(authority.Ending(), authority.StopTimeout()+agentTimeout+endMargin)()
 	fmt.Fprintf(o.err, banner, authority.URL, authority.Kubeconfig())
-	gctune.Settle()
+	defer settleLater().Stop()
 	agent := o.startAgent(ctx, authority)
 	return errors.Join(authority.Wait(), agent.stop())
 }
