@@ -109,7 +109,7 @@ func TestDocumentsNameWhatExists(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		for _, match := range namedPath.FindAllStringSubmatch(string(text), -1) {
+		for _, match := range namedPath.FindAllStringSubmatch(expandBraces(string(text)), -1) {
 			name := strings.TrimRight(match[1], ".")
 			if _, err := os.Stat(filepath.Join("..", filepath.FromSlash(name))); err != nil {
 				t.Errorf("%s names %s, which does not exist", document, name)
@@ -126,6 +126,16 @@ func TestDocumentsNameWhatExists(t *testing.T) {
 			}
 		}
 	}
+}
+
+var braces = regexp.MustCompile(`([\w./-]+/)\{([\w,]+)\}`)
+
+// expandBraces replaces a/{b,c} by a/b a/c, as a shell does.
+func expandBraces(text string) string {
+	return braces.ReplaceAllStringFunc(text, func(word string) string {
+		parts := braces.FindStringSubmatch(word)
+		return parts[1] + strings.ReplaceAll(parts[2], ",", " "+parts[1])
+	})
 }
 
 // goFilesAndTests returns the paths of all Go files, and the names of tests, benchmarks, fuzz targets and examples.
