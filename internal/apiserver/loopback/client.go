@@ -1,7 +1,6 @@
 package loopback
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"net/http"
@@ -76,12 +75,6 @@ func (l *Loopback) Config(name string) *rest.Config {
 // identityKey is the key of the identity in the context of a request. Only transport sets it.
 type identityKey struct{}
 
-// UserFrom returns the user of a request that a client of this package made; false for a request from outside.
-func UserFrom(ctx context.Context) (user.Info, bool) {
-	who, ok := ctx.Value(identityKey{}).(user.Info)
-	return who, ok
-}
-
 // Authenticator identifies the requests that clients of this package made.
 type Authenticator struct{}
 
@@ -89,7 +82,7 @@ var _ authenticator.Request = Authenticator{}
 
 // AuthenticateRequest implements authenticator.Request.
 func (Authenticator) AuthenticateRequest(r *http.Request) (*authenticator.Response, bool, error) {
-	who, ok := UserFrom(r.Context())
+	who, ok := r.Context().Value(identityKey{}).(user.Info)
 	if !ok {
 		return nil, false, nil
 	}

@@ -2,6 +2,7 @@ package loopback
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -10,6 +11,8 @@ import (
 	"time"
 
 	"k8s.io/apiserver/pkg/authentication/user"
+
+	"lanyard.dev/internal/files"
 )
 
 const (
@@ -56,7 +59,7 @@ func (t *transport) RoundTrip(r *http.Request) (*http.Response, error) {
 	answered := make(chan result, 1)
 	go func() {
 		defer end()
-		answered <- serve(handler, incoming(ctx, r, body), limitOr(t.maxAnswer, maxAnswerBytes))
+		answered <- serve(handler, incoming(ctx, r, body), cmp.Or(t.maxAnswer, maxAnswerBytes))
 	}()
 	select {
 	case got := <-answered:
@@ -70,24 +73,12 @@ func (t *transport) RoundTrip(r *http.Request) (*http.Response, error) {
 	}
 }
 
-func limitOr[T comparable](limit, otherwise T) T {
-	var none T
-	if limit == none {
-		return otherwise
-	}
-	return limit
-}
-
 func readBody(r *http.Request) ([]byte, error) {
 	if r.Body == nil {
 		return nil, nil
 	}
 	defer func() { _ = r.Body.Close() }()
-	body, err := io.ReadAll(io.LimitReader(r.Body, maxRequestBytes+1))
-	if err == nil && len(body) > maxRequestBytes {
-		err = fmt.Errorf("the request is larger than %d bytes", maxRequestBytes)
-	}
-	return body, err
+	return files.ReadAll(r.Body, "the request", maxRequestBytes)
 }
 
 // context returns the context of the request inside the server. It has the caller's cancellation and deadline and none of its
@@ -96,7 +87,7 @@ func readBody(r *http.Request) ([]byte, error) {
 func (t *transport) context(caller context.Context) (context.Context, context.CancelFunc) {
 	ctx := context.WithValue(context.Background(), identityKey{}, t.who)
 	ctx, cancel := context.WithCancelCause(ctx)
-	ctx, stop := context.WithTimeoutCause(ctx, limitOr(t.timeout, callTimeout), errTimeout)
+	ctx, stop := context.WithTimeoutCause(ctx, cmp.Or(t.timeout, callTimeout), errTimeout)
 	if deadline, ok := caller.Deadline(); ok {
 		var stopEarlier context.CancelFunc
 		ctx, stopEarlier = context.WithDeadline(ctx, deadline)
