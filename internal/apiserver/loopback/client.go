@@ -28,7 +28,7 @@ type Loopback struct {
 // New returns a Loopback.
 func New() *Loopback { return &Loopback{} }
 
-// Serve sets the handler that answers calls: the whole chain of the server.
+// Serve sets the handler that answers calls. It authenticates them by Authenticator.
 func (l *Loopback) Serve(h http.Handler) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
