@@ -7,6 +7,7 @@ import (
 	"os"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -63,24 +64,34 @@ var podResource, nodeResource, leaseResource = corev1.Resource("pods"), corev1.R
 type replica struct {
 	*controllertest.Cluster
 	events *recorded // of all replicas
+	nodes  *nodesSeen
 }
+
+// nodesSeen counts the changes of nodes that all replicas have received.
+type nodesSeen struct{ atomic.Int64 }
+
+// Set implements mirror.Listener.
+func (n *nodesSeen) Set(runtime.Object) { n.Add(1) }
+
+// Delete implements mirror.Listener.
+func (*nodesSeen) Delete(runtime.Object) {}
 
 // start runs replicas on one storage and returns the first.
 func start(t *testing.T, replicas int) *replica {
 	t.Helper()
-	storage, events := storagetest.Start(t), &recorded{}
+	storage, events, nodes := storagetest.Start(t), &recorded{}, &nodesSeen{}
 	var first *replica
 	for i := range replicas {
-		if r := newReplica(t, storage, events, i, replicas == 1); first == nil {
+		if r := newReplica(t, storage, events, nodes, i, replicas == 1); first == nil {
 			first = r
 		}
 	}
 	return first
 }
 
-func newReplica(t *testing.T, storage *storagetest.Storage, events *recorded, number int, alone bool) *replica {
+func newReplica(t *testing.T, storage *storagetest.Storage, events *recorded, nodes *nodesSeen, number int, alone bool) *replica {
 	t.Helper()
-	r := &replica{Cluster: controllertest.NewCluster(t, storage, controllertest.Config{Replicas: !alone}, podResource, nodeResource, leaseResource), events: events}
+	r := &replica{Cluster: controllertest.NewCluster(t, storage, controllertest.Config{Replicas: !alone}, podResource, nodeResource, leaseResource), events: events, nodes: nodes}
 	index := nodeaccess.NewPods(r.Feed(podResource))
 	c := Config{Client: r.Client(bootstrap.Scheduler), Pods: index, Events: events, Clock: clock.RealClock{}}
 	if !alone {
@@ -90,6 +101,7 @@ func newReplica(t *testing.T, storage *storagetest.Storage, events *recorded, nu
 	r.Feed(podResource).Listen(index)
 	r.Feed(podResource).Listen(scheduler.PodListener())
 	r.Feed(nodeResource).Listen(scheduler.NodeListener())
+	r.Feed(nodeResource).Listen(nodes)
 	r.Run(t, scheduler)
 	return r
 }
@@ -376,6 +388,8 @@ func TestReplicasAgree(t *testing.T) {
 	for _, name := range nodes {
 		r.node(t, name)
 	}
+	// A replica that had not seen the nodes would report the pods as unschedulable.
+	await(t, "every replica has seen the nodes", func() bool { return r.nodes.Load() == int64(3*len(nodes)) })
 	for i := range 20 {
 		r.pod(t, fmt.Sprint("p", i))
 	}
