@@ -29,18 +29,19 @@ func (t *Tokens) Run(ctx context.Context) {
 			<-h.busy
 			return
 		}
+		pause := t.pauseAfter(h) // before the renewal, which may replace the refused token at once
 		renewals.Go(func() {
 			defer func() { <-t.slots; <-h.busy }()
 			t.renew(ctx, h)
 		})
-		if !t.pause(ctx, t.pauseAfter(h), nil) {
+		if !t.pause(ctx, pause, nil) {
 			return
 		}
 	}
 }
 
-// pauseAfter returns the time until the next renewal may start. It is shorter after the renewal of a refused token, because
-// the pod cannot use the API until it has a new one.
+// pauseAfter returns the time from the start of this renewal until the next one may start. It is shorter for the renewal of a
+// refused token, because the pod cannot use the API until it has a new one.
 func (t *Tokens) pauseAfter(h *managed) time.Duration {
 	t.mu.Lock()
 	defer t.mu.Unlock()
