@@ -35,7 +35,7 @@ type exception struct{ pkg, imported, reason string }
 // domain are the packages that decide about security without a network or a store, so that each can be read, tested and
 // fuzzed alone.
 var domain = []string{
-	"internal/access", "internal/account", "internal/bootstraptoken", "internal/nodeaccess", "internal/podannotation", "internal/podoptions",
+	"internal/access", "internal/account", "internal/bootstraptoken", "internal/ledger", "internal/nodeaccess", "internal/podannotation", "internal/podoptions",
 	"internal/podsupport", "internal/podvalidation", "internal/rbac", "internal/signingkey", "internal/token",
 }
 
