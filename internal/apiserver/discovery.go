@@ -89,8 +89,8 @@ func newDocument(mediaType string, body []byte) document {
 }
 
 func algorithms(keys *signingkey.Set) []string {
-	var names []string
-	for _, key := range keys.Keys() {
+	names := []string{} // not null if no key is published
+	for _, key := range keys.Published() {
 		names = append(names, string(key.Algorithm()))
 	}
 	slices.Sort(names)

@@ -49,6 +49,8 @@ type PublicKey struct {
 	key        crypto.PublicKey
 	// lowS accepts only ECDSA signatures with a low S, as this program makes them. It is set for the key that it signs with.
 	lowS bool
+	// unpublished keeps the key out of the JWKS of a Set.
+	unpublished bool
 }
 
 // NewPublicKey returns the public key with its thumbprint as ID. key is an *ecdsa.PublicKey or *rsa.PublicKey, which must
@@ -76,6 +78,12 @@ func (k PublicKey) Algorithm() Algorithm { return k.alg }
 
 // Key returns the *ecdsa.PublicKey or *rsa.PublicKey. The caller must not change it.
 func (k PublicKey) Key() crypto.PublicKey { return k.key }
+
+// Unpublished returns the key for a Set that accepts its signatures but leaves the key out of the JWKS.
+func (k PublicKey) Unpublished() PublicKey {
+	k.unpublished = true
+	return k
+}
 
 // PrivateKey signs. It is safe for concurrent use.
 type PrivateKey struct {

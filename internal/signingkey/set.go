@@ -11,24 +11,38 @@ import (
 	josejson "github.com/go-jose/go-jose/v4/json"
 )
 
-// Set is the key that signs, if any, and the public keys that are accepted. It never changes, so it is safe for concurrent
-// use. To rotate keys, a KeySource returns another Set.
+// Set is the keys that sign, at most one for each algorithm, and the public keys that are accepted. It never changes, so it is
+// safe for concurrent use. To rotate keys, a KeySource returns another Set.
 type Set struct {
-	signer *PrivateKey
-	keys   []PublicKey
-	byID   map[string][]PublicKey
+	signers []*PrivateKey
+	keys    []PublicKey
+	byID    map[string][]PublicKey
 	// thumbprints has the thumbprint of every key. Unlike IDs they are unique: another issuer may give two keys one name.
 	thumbprints map[string]struct{}
+	published   []PublicKey
 	jwks        []byte
 }
 
-// NewSet returns a set that signs with signer, which may be nil, and accepts the public half of signer and the keys in
-// accepted. If accepted contains the public half of signer, other programs sign with that key as well, and both forms of
-// its ECDSA signatures are accepted (see PublicKey.Verify). Duplicates are dropped. The error is ErrNoKey if there is no key,
-// and ErrTooManyKeys if there are more than MaxKeys.
+// NewSet is NewSetOf for at most one signer: signer may be nil.
 func NewSet(signer *PrivateKey, accepted ...PublicKey) (*Set, error) {
+	if signer == nil {
+		return NewSetOf(nil, accepted...)
+	}
+	return NewSetOf([]*PrivateKey{signer}, accepted...)
+}
+
+// NewSetOf returns a set that signs with signers, the first by default, and accepts the public halves of signers and the keys
+// in accepted. If accepted contains the public half of a signer, other programs sign with that key as well, and both forms
+// of its ECDSA signatures are accepted (see PublicKey.Verify). Duplicates are dropped. The error is ErrNoKey if there is no
+// key, ErrTooManyKeys if there are more than MaxKeys, and ErrTwoSigners if two signers have one algorithm.
+func NewSetOf(signers []*PrivateKey, accepted ...PublicKey) (*Set, error) {
 	var keys []PublicKey
-	if signer != nil {
+	byAlgorithm := map[Algorithm]*PrivateKey{}
+	for _, signer := range signers {
+		if other := byAlgorithm[signer.Algorithm()]; other != nil {
+			return nil, fmt.Errorf("%w: %s and %s are both for %s", ErrTwoSigners, other.ID(), signer.ID(), signer.Algorithm())
+		}
+		byAlgorithm[signer.Algorithm()] = signer
 		own := signer.public
 		own.lowS = !contains(accepted, own)
 		keys = append(keys, own)
@@ -41,26 +55,30 @@ func NewSet(signer *PrivateKey, accepted ...PublicKey) (*Set, error) {
 			keys = append(keys, k)
 		}
 	}
-	return newSet(signer, keys)
+	return newSet(slices.Clone(signers), keys)
 }
 
-func newSet(signer *PrivateKey, keys []PublicKey) (*Set, error) {
+// ErrTwoSigners reports that a set cannot decide which of two keys signs.
+var ErrTwoSigners = errors.New("two keys sign with one algorithm")
+
+func newSet(signers []*PrivateKey, keys []PublicKey) (*Set, error) {
 	if len(keys) == 0 {
 		return nil, ErrNoKey
 	}
 	if len(keys) > MaxKeys {
 		return nil, ErrTooManyKeys
 	}
-	jwks, err := marshalJWKS(keys)
-	if err != nil {
-		return nil, err
-	}
-	s := &Set{signer: signer, keys: keys, byID: map[string][]PublicKey{}, thumbprints: map[string]struct{}{}, jwks: jwks}
+	s := &Set{signers: signers, keys: keys, byID: map[string][]PublicKey{}, thumbprints: map[string]struct{}{}}
 	for _, k := range keys {
 		s.thumbprints[k.thumbprint] = struct{}{}
 		s.byID[k.id] = append(s.byID[k.id], k)
+		if !k.unpublished {
+			s.published = append(s.published, k)
+		}
 	}
-	return s, nil
+	var err error
+	s.jwks, err = marshalJWKS(s.published)
+	return s, err
 }
 
 // KeySource returns the key set in force. Issuer, verifier and publisher call Current at each use, so that they all see
@@ -72,11 +90,24 @@ type KeySource interface {
 // Current returns s. It makes a Set the KeySource of keys that never change.
 func (s *Set) Current() *Set { return s }
 
-// Signer returns the key that signs, or nil.
-func (s *Set) Signer() *PrivateKey { return s.signer }
+// Signer returns the key that signs with the algorithm, or nil. An empty alg means the default: the first of the signers.
+func (s *Set) Signer(alg Algorithm) *PrivateKey {
+	for _, signer := range s.signers {
+		if alg == "" || signer.public.alg == alg {
+			return signer
+		}
+	}
+	return nil
+}
 
-// Keys returns the accepted keys, the key of the signer first.
+// Signers returns the keys that sign, the default first.
+func (s *Set) Signers() []*PrivateKey { return slices.Clone(s.signers) }
+
+// Keys returns the accepted keys, those of the signers first.
 func (s *Set) Keys() []PublicKey { return slices.Clone(s.keys) }
+
+// Published returns the accepted keys that the JWKS has.
+func (s *Set) Published() []PublicKey { return slices.Clone(s.published) }
 
 // Find returns the keys that may have signed a token with this kid: all keys if kid is empty, else the keys with this ID
 // or, if there are none, the keys without an ID from a JWKS. The caller must not change the result.
@@ -96,11 +127,11 @@ func (s *Set) Accepts(key PublicKey) bool {
 	return ok
 }
 
-// JWKS returns the accepted public keys as a JSON Web Key Set (RFC 7517), each with use, alg and kid.
+// JWKS returns the published keys as a JSON Web Key Set (RFC 7517), each with use, alg and kid.
 func (s *Set) JWKS() []byte { return bytes.Clone(s.jwks) }
 
 func marshalJWKS(keys []PublicKey) ([]byte, error) {
-	var set jose.JSONWebKeySet
+	set := jose.JSONWebKeySet{Keys: []jose.JSONWebKey{}} // not null if there is no key
 	for _, k := range keys {
 		set.Keys = append(set.Keys, jose.JSONWebKey{Key: k.key, KeyID: k.id, Algorithm: string(k.alg), Use: "sig"})
 	}

@@ -21,8 +21,8 @@ func TestSet(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if set.Signer() != signer || set.Current() != set || len(set.Keys()) != 2 {
-		t.Errorf("set of %v, %d keys", set.Signer(), len(set.Keys()))
+	if set.Signer("") != signer || set.Current() != set || len(set.Keys()) != 2 {
+		t.Errorf("set of %v, %d keys", set.Signer(""), len(set.Keys()))
 	}
 	if got := set.Find(other.ID()); len(got) != 1 || got[0].ID() != other.ID() {
 		t.Errorf("Find = %v", got)
@@ -34,6 +34,45 @@ func TestSet(t *testing.T) {
 	stranger.id = other.ID()
 	if !set.Accepts(other) || set.Accepts(stranger) || set.Accepts(PublicKey{}) {
 		t.Error("Accepts is wrong")
+	}
+}
+
+// TestSeveralSigners checks which key of a set signs with which algorithm, and that two keys for one algorithm are an error.
+func TestSeveralSigners(t *testing.T) {
+	t.Parallel()
+	ec, rs := must(NewPrivateKey(p256Key())), must(NewPrivateKey(rsaKey()))
+	set := must(NewSetOf([]*PrivateKey{ec, rs}, must(NewPublicKey(p384Key().Public()))))
+	for alg, want := range map[Algorithm]*PrivateKey{"": ec, ES256: ec, RS256: rs, ES384: nil, "none": nil} {
+		if got := set.Signer(alg); got != want {
+			t.Errorf("the signer for %q is %v, want %v", alg, got, want)
+		}
+	}
+	if got := set.Signers(); len(got) != 2 || got[0] != ec || got[1] != rs {
+		t.Errorf("signers %v", got)
+	}
+	keys := set.Keys()
+	if len(keys) != 3 || keys[0].ID() != ec.ID() || keys[1].ID() != rs.ID() || !keys[0].lowS {
+		t.Errorf("keys %v", keys)
+	}
+	other := must(Generate(ES256))
+	if _, err := NewSetOf([]*PrivateKey{ec, rs, other}); !errors.Is(err, ErrTwoSigners) {
+		t.Errorf("two signers for one algorithm: %v", err)
+	}
+}
+
+// TestUnpublishedKeys checks that a set accepts a key that its JWKS leaves out.
+func TestUnpublishedKeys(t *testing.T) {
+	t.Parallel()
+	shown, hidden := must(NewPublicKey(p256Key().Public())), must(NewPublicKey(rsaKey().Public())).Unpublished()
+	set := must(NewSet(nil, shown, hidden))
+	if !set.Accepts(hidden) || len(set.Find(hidden.ID())) != 1 || len(set.Keys()) != 2 {
+		t.Error("the set does not accept the unpublished key")
+	}
+	if got := set.Published(); len(got) != 1 || got[0].ID() != shown.ID() || strings.Contains(string(set.JWKS()), hidden.ID()) {
+		t.Errorf("published %v in %s", got, set.JWKS())
+	}
+	if got := must(NewSet(nil, hidden)).JWKS(); string(got) != `{"keys":[]}` {
+		t.Errorf("the JWKS without a published key is %s", got)
 	}
 }
 
@@ -114,7 +153,7 @@ func TestJWKSIsPublic(t *testing.T) {
 		}
 	}
 	back, err := ParseJWKS(set.JWKS())
-	if err != nil || back.Signer() != nil {
+	if err != nil || back.Signer("") != nil {
 		t.Fatalf("ParseJWKS = %v", err)
 	}
 	if diff := cmp.Diff(string(set.JWKS()), string(back.JWKS())); diff != "" {

@@ -66,7 +66,7 @@ func (i *Issuer) URL() string { return i.url }
 
 // Issue signs a new token. The error is ErrRequest, ErrTooLarge, or signingkey.ErrNoKey if the key set has no signer.
 func (i *Issuer) Issue(req Request) (string, *Claims, error) {
-	key := i.keys.Current().Signer()
+	key := i.keys.Current().Signer("")
 	if key == nil {
 		return "", nil, fmt.Errorf("issue token for %s/%s: %w: no signer", req.Namespace, req.ServiceAccount.Name, signingkey.ErrNoKey)
 	}
