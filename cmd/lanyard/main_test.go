@@ -35,6 +35,7 @@ func TestScript(t *testing.T) {
 			"http":          runHTTP,
 			"serve":         serveWithFault,
 			"forge":         forge,
+			"relying-party": relyingParty,
 			"kubeconfig":    kubeconfig,
 			"setenv":        setenv,
 			"await":         await,

@@ -79,7 +79,8 @@ func newIdentity(o *Options, k *keys, issuers *oidc.Authenticator, s *storage, m
 		tokens: tokens, audiences: audiences, evictions: evictions,
 		issuing: serviceaccount.TokenConfig{
 			Issuer: m.CountIssued(issuer), Anchors: stored, Audiences: audiences,
-			Lifetimes: token.LifetimePolicy{Min: accounts.MinTokenExpiration, Max: accounts.MaxTokenExpiration},
+			Lifetimes:  token.LifetimePolicy{Min: accounts.MinTokenExpiration, Max: accounts.MaxTokenExpiration},
+			Algorithms: accounts.AudienceAlgorithms,
 		},
 	}, nil
 }

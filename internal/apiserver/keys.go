@@ -4,6 +4,9 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"maps"
+	"slices"
+	"strings"
 
 	certificatesv1 "k8s.io/api/certificates/v1"
 	"k8s.io/apiserver/pkg/server/dynamiccertificates"
@@ -17,6 +20,7 @@ import (
 	"lanyard.dev/internal/apiserver/metrics"
 	"lanyard.dev/internal/controller/certificates"
 	"lanyard.dev/internal/files"
+	"lanyard.dev/internal/hint"
 	"lanyard.dev/internal/pki"
 	"lanyard.dev/internal/signingkey"
 )
@@ -118,13 +122,18 @@ func (k *keys) close() {
 	}
 }
 
-// loadTokenKeys reads the key that signs tokens and the further keys whose tokens are accepted.
+// loadTokenKeys reads the keys that sign tokens and the further keys whose tokens are accepted.
 func loadTokenKeys(o *ServiceAccounts) (*signingkey.Set, []metrics.KeyFile, error) {
-	signer, err := signingkey.LoadPrivate(o.SigningKeyFile)
-	if err != nil {
-		return nil, nil, err
+	var signers []*signingkey.PrivateKey
+	var tokenFiles []metrics.KeyFile
+	for _, path := range o.SigningKeyFiles {
+		signer, err := signingkey.LoadPrivate(path)
+		if err != nil {
+			return nil, nil, err
+		}
+		signers = append(signers, signer)
+		tokenFiles = append(tokenFiles, metrics.KeyFile{Path: path, IDs: []string{signer.ID()}})
 	}
-	tokenFiles := []metrics.KeyFile{{Path: o.SigningKeyFile, IDs: []string{signer.ID()}}}
 	var accepted []signingkey.PublicKey
 	for _, path := range o.KeyFiles {
 		found, err := signingkey.LoadPublic(path)
@@ -138,8 +147,22 @@ func loadTokenKeys(o *ServiceAccounts) (*signingkey.Set, []metrics.KeyFile, erro
 		}
 		tokenFiles = append(tokenFiles, file)
 	}
-	set, err := signingkey.NewSet(signer, accepted...)
-	return set, tokenFiles, err
+	set, err := signingkey.NewSetOf(signers, accepted...)
+	if err != nil {
+		return nil, nil, fmt.Errorf("signing keys %s: %w", strings.Join(o.SigningKeyFiles, ", "), err)
+	}
+	return set, tokenFiles, checkAlgorithms(set, o)
+}
+
+// checkAlgorithms returns an error if an audience needs an algorithm that no key signs with.
+func checkAlgorithms(set *signingkey.Set, o *ServiceAccounts) error {
+	for _, audience := range slices.Sorted(maps.Keys(o.AudienceAlgorithms)) {
+		if alg := o.AudienceAlgorithms[audience]; set.Signer(alg) == nil {
+			return hint.New(fmt.Errorf("signing keys %s: none is a key for %s, which the audience %q needs", strings.Join(o.SigningKeyFiles, ", "), alg, audience),
+				"name a key for "+string(alg)+" with --service-account-signing-key-file too")
+		}
+	}
+	return nil
 }
 
 // loadSigningCA returns the CA that signs certificate requests, or nil if none is configured. It reads the files once,

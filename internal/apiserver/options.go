@@ -2,6 +2,7 @@ package apiserver
 
 import (
 	"fmt"
+	"maps"
 	"net"
 	"net/url"
 	"slices"
@@ -13,6 +14,7 @@ import (
 	"lanyard.dev/internal/apiserver/auditlog"
 	"lanyard.dev/internal/apiserver/nodeclient"
 	"lanyard.dev/internal/controller/certificates"
+	"lanyard.dev/internal/signingkey"
 	"lanyard.dev/internal/token"
 )
 
@@ -65,9 +67,12 @@ type Etcd struct {
 type ServiceAccounts struct {
 	// Issuers are URLs or names. New tokens carry the first; tokens of all are accepted.
 	Issuers []string
-	// SigningKeyFile holds the key that signs tokens. Tokens signed by the keys in KeyFiles are accepted too.
-	SigningKeyFile string
-	KeyFiles       []string
+	// SigningKeyFiles hold the keys that sign tokens, one in each file and at most one for each algorithm. The first signs by
+	// default. Tokens signed by the keys in KeyFiles are accepted too.
+	SigningKeyFiles []string
+	KeyFiles        []string
+	// AudienceAlgorithms names the algorithms that audiences need. There must be a signing key for each algorithm.
+	AudienceAlgorithms token.AlgorithmPolicy
 	// APIAudiences are the audiences that identify this server; empty means Issuers.
 	APIAudiences []string
 	// MaxTokenExpiration limits the life of a token; 0 sets no limit. A request for a longer one is answered with a
@@ -120,9 +125,9 @@ func together(path *field.Path, a, valueOfA, b, valueOfB string) field.ErrorList
 // keyFiles returns the files that hold a private key or an encryption key.
 func (o *Options) keyFiles() []string {
 	all := []string{
-		o.TLSPrivateKeyFile, o.Etcd.KeyFile, o.ServiceAccounts.SigningKeyFile, o.Signing.KeyFile, o.Signing.ServingKeyFile,
-		o.Nodes.KeyFile, o.EncryptionProviderConfig,
+		o.TLSPrivateKeyFile, o.Etcd.KeyFile, o.Signing.KeyFile, o.Signing.ServingKeyFile, o.Nodes.KeyFile, o.EncryptionProviderConfig,
 	}
+	all = append(all, o.ServiceAccounts.SigningKeyFiles...)
 	return slices.DeleteFunc(all, func(file string) bool { return file == "" })
 }
 
@@ -147,7 +152,7 @@ func (o *Options) Validate() field.ErrorList {
 	faults = append(faults, together(field.NewPath("etcd"), "certFile", o.Etcd.CertFile, "keyFile", o.Etcd.KeyFile)...)
 	accounts := field.NewPath("serviceAccounts")
 	require(strings.Join(o.ServiceAccounts.Issuers, ","), accounts.Child("issuers"))
-	require(o.ServiceAccounts.SigningKeyFile, accounts.Child("signingKeyFile"))
+	require(strings.Join(o.ServiceAccounts.SigningKeyFiles, ""), accounts.Child("signingKeyFiles"))
 	faults = append(faults, o.ServiceAccounts.Validate(accounts)...)
 	faults = append(faults, o.Signing.validate(field.NewPath("signing"))...)
 	faults = append(faults, o.Audit.Validate(field.NewPath("audit"))...)
@@ -167,6 +172,16 @@ func (o *ServiceAccounts) Validate(path *field.Path) field.ErrorList {
 	}
 	if o.MaxTokenExpiration < 0 || o.MaxTokenExpiration > 0 && o.MaxTokenExpiration < o.shortest() {
 		faults = append(faults, field.Invalid(path.Child("maxTokenExpiration"), o.MaxTokenExpiration, fmt.Sprintf("must be 0 or at least %v", o.shortest())))
+	}
+	algorithms := path.Child("audienceAlgorithms")
+	for _, audience := range slices.Sorted(maps.Keys(o.AudienceAlgorithms)) {
+		alg := o.AudienceAlgorithms[audience]
+		if audience == "" {
+			faults = append(faults, field.Invalid(algorithms.Key(audience), alg, "names no audience"))
+		}
+		if !slices.Contains(signingkey.Algorithms(), alg) {
+			faults = append(faults, field.Invalid(algorithms.Key(audience), alg, fmt.Sprintf("must be one of %v", signingkey.Algorithms())))
+		}
 	}
 	return faults
 }

@@ -90,7 +90,7 @@ func (s *site) options(listener net.Listener) apiserver.Options {
 		Listener: listener, TLSCertFile: s.file("tls.crt"), TLSPrivateKeyFile: s.file("tls.key"),
 		ClientCAFile: s.file("ca.crt"), RootCAFile: s.file("ca.crt"),
 		Etcd:            apiserver.Etcd{Servers: []string{s.etcd.Endpoint()}},
-		ServiceAccounts: apiserver.ServiceAccounts{Issuers: []string{"https://issuer.example"}, SigningKeyFile: s.file("sa.key")},
+		ServiceAccounts: apiserver.ServiceAccounts{Issuers: []string{"https://issuer.example"}, SigningKeyFiles: []string{s.file("sa.key")}},
 	}
 }
 

@@ -15,6 +15,7 @@ import (
 	"lanyard.dev/internal/apiserver/auditlog"
 	"lanyard.dev/internal/apiserver/nodeclient"
 	"lanyard.dev/internal/node"
+	"lanyard.dev/internal/token"
 )
 
 // fieldPaths returns the paths of the fields of a struct, in lower case.
@@ -72,10 +73,13 @@ func faultyAuthorities() []apiserver.Options {
 	return []apiserver.Options{
 		{}, {
 			ShutdownDelay: -1, Etcd: apiserver.Etcd{CertFile: "c"},
-			ServiceAccounts: apiserver.ServiceAccounts{Issuers: []string{"ok", "http://a"}, JWKSURI: "http://b", MaxTokenExpiration: 1},
-			Signing:         apiserver.Signing{ServingCertFile: "c", Duration: 1},
-			Audit:           auditlog.Options{PolicyFile: "p", Mode: "lax", MaxAge: -1, MaxBackups: -1, MaxSize: -1},
-			Nodes:           nodeclient.Config{CertFile: "c"},
+			ServiceAccounts: apiserver.ServiceAccounts{
+				Issuers: []string{"ok", "http://a"}, JWKSURI: "http://b", MaxTokenExpiration: 1,
+				AudienceAlgorithms: token.AlgorithmPolicy{"": "ES256", "vault": "HS256"},
+			},
+			Signing: apiserver.Signing{ServingCertFile: "c", Duration: 1},
+			Audit:   auditlog.Options{PolicyFile: "p", Mode: "lax", MaxAge: -1, MaxBackups: -1, MaxSize: -1},
+			Nodes:   nodeclient.Config{CertFile: "c"},
 		}, {
 			Etcd: apiserver.Etcd{KeyFile: "k"}, Signing: apiserver.Signing{CertFile: "c", ServingKeyFile: "k"},
 			Nodes: nodeclient.Config{KeyFile: "k", CAFile: "c"},

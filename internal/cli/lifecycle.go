@@ -2,14 +2,19 @@ package cli
 
 import (
 	"context"
+	"encoding/csv"
+	"errors"
 	"flag"
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"net"
 	"os"
 	"os/signal"
+	"slices"
 	"strconv"
+	"strings"
 	"syscall"
 	"time"
 
@@ -17,6 +22,8 @@ import (
 	"k8s.io/klog/v2"
 
 	"lanyard.dev/internal/gctune"
+	"lanyard.dev/internal/signingkey"
+	"lanyard.dev/internal/token"
 )
 
 // endMargin is the time between the deadline of a process's last step and the end of the process by the watchdog.
@@ -110,12 +117,55 @@ func (o *loggingOptions) apply(w io.Writer) {
 const (
 	issuersUsage              = "issuer of tokens; may be repeated: the first issues tokens, all are accepted"
 	jwksURIUsage              = "https URL of the key set in the discovery document (default: the issuer's /openid/v1/jwks)"
+	audienceAlgorithmsUsage   = "signature algorithms that audiences need, such as api://AzureADTokenExchange=RS256; tokens for other audiences are signed with the default key"
 	maxTokenExpirationUsage   = "longest lifetime of a token, at least 10m; longer requests are shortened with a warning; 0 means no limit"
 	authenticationConfigUsage = "AuthenticationConfiguration file: OpenID Connect issuers whose tokens identify people; read again when it changes"
 	acceptedKeysUsage         = "file with public or private keys whose tokens are also accepted; may be repeated"
 	auditModeUsage            = "when audit events are written: blocking (before a request continues), batch (in the background), or blocking-strict (a request whose arrival cannot be recorded fails)"
 	admissionConfigUsage      = "AdmissionConfiguration file: the Pod Security Standard for namespaces whose labels select none, and exemptions; read at the start"
 )
+
+// audienceAlgorithms is a flag for a token.AlgorithmPolicy: AUDIENCE=ALGORITHM, comma separated and repeatable. An audience may
+// contain "=", and in quotes as in CSV also a comma.
+type audienceAlgorithms struct{ policy *token.AlgorithmPolicy }
+
+// Type implements pflag.Value.
+func (audienceAlgorithms) Type() string { return "audience=algorithm,..." }
+
+// String implements pflag.Value.
+func (a audienceAlgorithms) String() string {
+	if a.policy == nil {
+		return ""
+	}
+	var entries []string
+	for _, audience := range slices.Sorted(maps.Keys(*a.policy)) {
+		entries = append(entries, audience+"="+string((*a.policy)[audience]))
+	}
+	return strings.Join(entries, ",")
+}
+
+// Set implements pflag.Value.
+func (a audienceAlgorithms) Set(text string) error {
+	entries, err := csv.NewReader(strings.NewReader(text)).Read()
+	if err != nil {
+		return errors.New("must be AUDIENCE=ALGORITHM, comma separated")
+	}
+	for _, entry := range entries {
+		i := strings.LastIndex(entry, "=")
+		if i < 1 {
+			return fmt.Errorf("%q must be AUDIENCE=ALGORITHM", entry)
+		}
+		audience, alg := entry[:i], signingkey.Algorithm(entry[i+1:])
+		if other, ok := (*a.policy)[audience]; ok && other != alg {
+			return fmt.Errorf("the audience %q has two algorithms, %s and %s", audience, other, alg)
+		}
+		if *a.policy == nil {
+			*a.policy = token.AlgorithmPolicy{}
+		}
+		(*a.policy)[audience] = alg
+	}
+	return nil
+}
 
 func validatePort(port int) error {
 	if port < 0 || port > 65535 {

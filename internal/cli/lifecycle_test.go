@@ -2,9 +2,12 @@ package cli
 
 import (
 	"bytes"
+	"maps"
 	"strings"
 	"testing"
 	"time"
+
+	"lanyard.dev/internal/token"
 )
 
 func TestWatchdogEndsAProcessThatHangs(t *testing.T) {
@@ -41,5 +44,29 @@ func TestWatchdogLetsAProcessEnd(t *testing.T) {
 	case code := <-ended:
 		t.Errorf("ended with %d though the command returned", code)
 	case <-time.After(50 * time.Millisecond):
+	}
+}
+
+// TestAudienceAlgorithms sets the flag several times and prints its value.
+func TestAudienceAlgorithms(t *testing.T) {
+	t.Parallel()
+	var policy token.AlgorithmPolicy
+	flag := audienceAlgorithms{&policy}
+	for _, text := range []string{"api://AzureADTokenExchange=RS256", `vault=ES256,"https://a.example/?q=1,2=ES384"`, "vault=ES256"} {
+		if err := flag.Set(text); err != nil {
+			t.Errorf("%s: %v", text, err)
+		}
+	}
+	want := token.AlgorithmPolicy{"api://AzureADTokenExchange": "RS256", "vault": "ES256", "https://a.example/?q=1,2": "ES384"}
+	if !maps.Equal(policy, want) || flag.String() != `api://AzureADTokenExchange=RS256,https://a.example/?q=1,2=ES384,vault=ES256` {
+		t.Errorf("%v, want %v", flag, want)
+	}
+	for _, bad := range []string{"", "vault", "=ES256", `"`, "vault=ES512", "a=ES256,vault=RS256"} {
+		if err := flag.Set(bad); err == nil {
+			t.Errorf("%q is accepted", bad)
+		}
+	}
+	if got := (audienceAlgorithms{}).String(); got != "" {
+		t.Errorf("the zero value is %q", got)
 	}
 }

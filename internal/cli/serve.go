@@ -63,9 +63,10 @@ var authorityFlags = fieldFlags{
 	"etcd.soleWriter":                    "", // set by "up"
 	"etcd.maxLag":                        "", // set by tests
 	"serviceAccounts.issuers":            "service-account-issuer",
-	"serviceAccounts.signingKeyFile":     "service-account-signing-key-file",
+	"serviceAccounts.signingKeyFiles":    "service-account-signing-key-file",
 	"serviceAccounts.keyFiles":           "service-account-key-file",
 	"serviceAccounts.apiAudiences":       "api-audiences",
+	"serviceAccounts.audienceAlgorithms": "service-account-audience-algorithms",
 	"serviceAccounts.maxTokenExpiration": "service-account-max-token-expiration",
 	"serviceAccounts.minTokenExpiration": "", // set by tests
 	"serviceAccounts.jwksURI":            "service-account-jwks-uri",
@@ -111,11 +112,12 @@ func (o *serveOptions) addFlags(cmd *cobra.Command) {
 func (o *serveOptions) addServiceAccountFlags(cmd *cobra.Command) {
 	f, sa := cmd.Flags(), &o.options.ServiceAccounts
 	f.StringArrayVar(&sa.Issuers, "service-account-issuer", nil, issuersUsage)
-	f.StringVar(&sa.SigningKeyFile, "service-account-signing-key-file", "", "private key that signs tokens: ECDSA or RSA, in PEM")
+	f.StringArrayVar(&sa.SigningKeyFiles, "service-account-signing-key-file", nil, "private key that signs tokens: ECDSA or RSA, in PEM; repeatable with keys for other algorithms, and the first signs by default")
 	f.StringArrayVar(&sa.KeyFiles, "service-account-key-file", nil, acceptedKeysUsage)
 	f.StringSliceVar(&sa.APIAudiences, "api-audiences", nil, "audiences of tokens for this server (default: the issuers)")
 	f.DurationVar(&sa.MaxTokenExpiration, "service-account-max-token-expiration", 0, maxTokenExpirationUsage)
 	f.StringVar(&sa.JWKSURI, "service-account-jwks-uri", "", jwksURIUsage)
+	f.Var(audienceAlgorithms{&sa.AudienceAlgorithms}, "service-account-audience-algorithms", audienceAlgorithmsUsage)
 }
 
 func (o *serveOptions) addSigningFlags(cmd *cobra.Command) {

@@ -50,8 +50,8 @@ const upExamples = `  # Start with the defaults, then look around from another t
   # Start a second authority for experiments
   lanyard up --data-dir /tmp/try --secure-port 7443
 
-  # Sign with RSA for a relying party that supports nothing else, with keys published at another URL
-  lanyard up --service-account-issuer https://identity.example.com --service-account-signing-algorithm RS256`
+  # Sign tokens for Entra with RSA, which is the only algorithm that it accepts
+  lanyard up --service-account-issuer https://identity.example.com --service-account-audience-algorithms api://AzureADTokenExchange=RS256`
 
 // defaultPort is the port of kube-apiserver.
 const defaultPort = 6443
@@ -93,6 +93,7 @@ func (o *upOptions) addFlags(cmd *cobra.Command) {
 	f.StringVar(&o.config.JWKSURI, "service-account-jwks-uri", "", jwksURIUsage)
 	f.StringVar((*string)(&o.config.SigningAlgorithm), "service-account-signing-algorithm", "", fmt.Sprintf("algorithm of the signing key that the first start creates, one of %v; an existing key of another algorithm is an error (default: %s)", signingkey.Algorithms(), signingkey.DefaultAlgorithm))
 	f.StringArrayVar(&o.config.AcceptedKeyFiles, "service-account-key-file", nil, acceptedKeysUsage)
+	f.Var(audienceAlgorithms{&o.config.AudienceAlgorithms}, "service-account-audience-algorithms", audienceAlgorithmsUsage)
 	f.StringVar(&o.config.AuditLogMode, "audit-log-mode", auditlog.Blocking, auditModeUsage)
 	f.DurationVar(&o.config.MaxTokenExpiration, "service-account-max-token-expiration", 0, maxTokenExpirationUsage)
 	f.StringVar(&o.agent.NodeName, "node-name", "", "name of this machine's Node (default: the host name, in lower case)")
@@ -111,7 +112,10 @@ func (o *upOptions) complete() (err error) {
 }
 
 func (o *upOptions) validate([]string) error {
-	accounts := apiserver.ServiceAccounts{Issuers: o.config.Issuers, JWKSURI: o.config.JWKSURI, MaxTokenExpiration: o.config.MaxTokenExpiration}
+	accounts := apiserver.ServiceAccounts{
+		Issuers: o.config.Issuers, JWKSURI: o.config.JWKSURI, MaxTokenExpiration: o.config.MaxTokenExpiration,
+		AudienceAlgorithms: o.config.AudienceAlgorithms,
+	}
 	audit := auditlog.Options{Mode: o.config.AuditLogMode}
 	faults := append(accounts.Validate(field.NewPath("serviceAccounts")), audit.Validate(field.NewPath("audit"))...)
 	errs := []error{validatePort(o.config.Port), validateAddress(o.config.BindAddress), authorityFlags.errorOf(faults)}

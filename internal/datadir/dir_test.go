@@ -282,7 +282,7 @@ func TestKeysOpenToOthersAreRefused(t *testing.T) {
 	}
 	_, nodeErr := d.EnsureNode("here", nil, testURL, time.Time{}, clock.RealClock{})
 	key := func() ([]byte, error) { return made.Admin.KeyPEM, nil }
-	if err := errors.Join(nodeErr, d.EnsureKubeconfig(testURL, made), d.EnsureSigningKey(key), d.EnsureEncryptionConfig(), d.Close()); err != nil {
+	if err := errors.Join(nodeErr, d.EnsureKubeconfig(testURL, made), d.EnsureSigningKey(d.SigningKey(), key), d.EnsureEncryptionConfig(), d.Close()); err != nil {
 		t.Fatal(err)
 	}
 	secret := regexp.MustCompile(`PRIVATE KEY|client-key|secretbox`)

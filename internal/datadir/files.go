@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"strings"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	configv1 "k8s.io/apiserver/pkg/apis/apiserver/v1"
@@ -51,8 +52,13 @@ func (d *Dir) NodeClientCert() string { return d.join("apiserver-kubelet-client.
 // NodeClientKey is the private key of NodeClientCert.
 func (d *Dir) NodeClientKey() string { return d.join("apiserver-kubelet-client.key") }
 
-// SigningKey is the private key that signs tokens.
+// SigningKey is the private key that signs tokens by default.
 func (d *Dir) SigningKey() string { return d.join("sa.key") }
+
+// SigningKeyFor is the private key that signs tokens with an algorithm if SigningKey is a key for another one.
+func (d *Dir) SigningKeyFor(alg signingkey.Algorithm) string {
+	return d.join("sa-" + strings.ToLower(string(alg)) + ".key")
+}
 
 // EncryptionConfig is the EncryptionConfiguration, with the key that encrypts the secrets in the store.
 func (d *Dir) EncryptionConfig() string { return d.join("encryption.yaml") }
@@ -68,10 +74,14 @@ func (d *Dir) AuditLog() string { return d.join("audit", "audit.log") }
 
 // secrets returns the files that have a key. Some of them may be absent.
 func (d *Dir) secrets() []string {
-	return []string{
+	all := []string{
 		d.CAKey(), d.ServingKey(), d.AdminKey(), d.NodesCAKey(), d.NodeClientKey(), d.SigningKey(), d.EncryptionConfig(), d.Kubeconfig(),
 		d.join(nodeKeyName), d.join(nodeServingKeyName), d.join(nodeKubeconfigName),
 	}
+	for _, alg := range signingkey.Algorithms() {
+		all = append(all, d.SigningKeyFor(alg))
+	}
+	return all
 }
 
 const kubeconfigName = "admin.kubeconfig"
@@ -85,10 +95,10 @@ const (
 	secretboxKeySize = 32
 )
 
-// EnsureSigningKey creates the key that signs tokens, unless there is one. generate returns the key as PEM. A file without a
-// private key is an error.
-func (d *Dir) EnsureSigningKey(generate func() ([]byte, error)) error {
-	return ensureFile(d.SigningKey(), checkSigningKey, generate)
+// EnsureSigningKey creates a key that signs tokens, unless there is one. path is that of SigningKey or SigningKeyFor. generate
+// returns the key as PEM. A file without a private key is an error.
+func (d *Dir) EnsureSigningKey(path string, generate func() ([]byte, error)) error {
+	return ensureFile(path, checkSigningKey, generate)
 }
 
 // EnsureEncryptionConfig creates the configuration that encrypts secrets in the store, with a new key, unless there is one.

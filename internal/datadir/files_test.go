@@ -38,7 +38,7 @@ func ensure(d *Dir) error {
 	if err != nil {
 		return err
 	}
-	if err := d.EnsureSigningKey(newSigningKey); err != nil {
+	if err := d.EnsureSigningKey(d.SigningKey(), newSigningKey); err != nil {
 		return err
 	}
 	if err := d.EnsureEncryptionConfig(); err != nil {
@@ -191,7 +191,7 @@ func TestGeneratorFailureLeavesNoFile(t *testing.T) {
 	t.Parallel()
 	d := open(t, t.TempDir())
 	broken := errors.New("no entropy")
-	if err := d.EnsureSigningKey(func() ([]byte, error) { return nil, broken }); !errors.Is(err, broken) {
+	if err := d.EnsureSigningKey(d.SigningKey(), func() ([]byte, error) { return nil, broken }); !errors.Is(err, broken) {
 		t.Errorf("got %v", err)
 	}
 	if present, _ := exists(d.SigningKey()); present {

@@ -89,6 +89,7 @@ func (k PublicKey) Unpublished() PublicKey {
 type PrivateKey struct {
 	signer crypto.Signer
 	public PublicKey
+	header string
 }
 
 // Algorithms returns the names of all algorithms, the default first.
@@ -129,7 +130,9 @@ func NewPrivateKey(key crypto.Signer) (*PrivateKey, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &PrivateKey{signer: key, public: public}, nil
+	// Both values are base64url or a constant: neither needs escaping.
+	header := `{"alg":"` + string(public.alg) + `","kid":"` + public.id + `"}`
+	return &PrivateKey{signer: key, public: public, header: base64.RawURLEncoding.EncodeToString([]byte(header))}, nil
 }
 
 // Public returns the key that verifies what k signs.
@@ -140,6 +143,9 @@ func (k *PrivateKey) ID() string { return k.public.id }
 
 // Algorithm returns the algorithm that the key signs with.
 func (k *PrivateKey) Algorithm() Algorithm { return k.public.alg }
+
+// Header returns the encoded protected header of every JWS that the key signs (RFC 7515 section 7.1), with alg and kid.
+func (k *PrivateKey) Header() string { return k.header }
 
 // String and GoString keep the key material out of texts that package fmt makes.
 func (k *PrivateKey) String() string {

@@ -40,7 +40,7 @@ func NewSetOf(signers []*PrivateKey, accepted ...PublicKey) (*Set, error) {
 	byAlgorithm := map[Algorithm]*PrivateKey{}
 	for _, signer := range signers {
 		if other := byAlgorithm[signer.Algorithm()]; other != nil {
-			return nil, fmt.Errorf("%w: %s and %s are both for %s", ErrTwoSigners, other.ID(), signer.ID(), signer.Algorithm())
+			return nil, fmt.Errorf("%w, %s: %s and %s", ErrTwoSigners, signer.Algorithm(), other.ID(), signer.ID())
 		}
 		byAlgorithm[signer.Algorithm()] = signer
 		own := signer.public
@@ -59,7 +59,7 @@ func NewSetOf(signers []*PrivateKey, accepted ...PublicKey) (*Set, error) {
 }
 
 // ErrTwoSigners reports that a set cannot decide which of two keys signs.
-var ErrTwoSigners = errors.New("two keys sign with one algorithm")
+var ErrTwoSigners = errors.New("two signing keys for one algorithm")
 
 func newSet(signers []*PrivateKey, keys []PublicKey) (*Set, error) {
 	if len(keys) == 0 {

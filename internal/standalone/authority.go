@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"net/url"
+	"slices"
 	"strconv"
 	"syscall"
 	"time"
@@ -21,9 +22,9 @@ import (
 	"lanyard.dev/internal/datadir"
 	"lanyard.dev/internal/deadline"
 	"lanyard.dev/internal/etcd"
-	"lanyard.dev/internal/files"
 	"lanyard.dev/internal/hint"
 	"lanyard.dev/internal/signingkey"
+	"lanyard.dev/internal/token"
 )
 
 // Config configures an authority.
@@ -57,6 +58,8 @@ type Config struct {
 	// SigningAlgorithm is the algorithm of the signing key that the first start creates, or of the existing key. If it is empty, a
 	// new key has signingkey.DefaultAlgorithm, and an existing key may have any.
 	SigningAlgorithm signingkey.Algorithm
+	// AudienceAlgorithms names the algorithms that audiences need. A key for each is created.
+	AudienceAlgorithms token.AlgorithmPolicy
 	// AcceptedKeyFiles have further keys whose tokens are accepted.
 	AcceptedKeyFiles []string
 	// MaxTokenExpiration limits the life of tokens. 0 means no limit.
@@ -83,6 +86,7 @@ type Authority struct {
 
 	dir    *datadir.Dir
 	certs  *certificates
+	keys   keyFiles
 	etcd   *etcd.Server
 	server *apiserver.Server
 	stop   context.CancelFunc
@@ -181,33 +185,11 @@ func (a *Authority) ensureFiles(c Config) error {
 	if err := a.certs.ensure(); err != nil {
 		return err
 	}
-	if err := a.ensureSigningKey(c.SigningAlgorithm); err != nil {
+	var err error
+	if a.keys, err = a.ensureSigningKeys(c); err != nil {
 		return err
 	}
 	return a.dir.EnsureEncryptionConfig()
-}
-
-// ensureSigningKey creates the signing key, or checks the algorithm of an existing one.
-func (a *Authority) ensureSigningKey(wanted signingkey.Algorithm) error {
-	err := a.dir.EnsureSigningKey(func() ([]byte, error) {
-		key, err := signingkey.Generate(wanted)
-		if err != nil {
-			return nil, err
-		}
-		return key.MarshalPEM()
-	})
-	if err != nil || wanted == "" {
-		return err
-	}
-	key, err := signingkey.LoadPrivate(a.dir.SigningKey())
-	if err != nil {
-		return err
-	}
-	if found := key.Algorithm(); found != wanted {
-		return files.Unusable(a.dir.SigningKey(), fmt.Sprintf("is a key for %s, and %s was requested", found, wanted), nil,
-			"to change the key, move the file elsewhere and name it with --service-account-key-file for as long as its tokens are to be accepted")
-	}
-	return nil
 }
 
 func (a *Authority) options(c Config, listener net.Listener) apiserver.Options {
@@ -220,8 +202,9 @@ func (a *Authority) options(c Config, listener net.Listener) apiserver.Options {
 		AdmissionConfig:          c.AdmissionConfig,
 		EncryptionProviderConfig: a.dir.EncryptionConfig(),
 		ServiceAccounts: apiserver.ServiceAccounts{
-			Issuers: a.issuers(c), JWKSURI: c.JWKSURI, SigningKeyFile: a.dir.SigningKey(),
-			KeyFiles: c.AcceptedKeyFiles, MinTokenExpiration: c.MinTokenExpiration, MaxTokenExpiration: c.MaxTokenExpiration,
+			Issuers: a.issuers(c), JWKSURI: c.JWKSURI, SigningKeyFiles: a.keys.signing,
+			KeyFiles: slices.Concat(c.AcceptedKeyFiles, a.keys.accepted), AudienceAlgorithms: c.AudienceAlgorithms,
+			MinTokenExpiration: c.MinTokenExpiration, MaxTokenExpiration: c.MaxTokenExpiration,
 		},
 		Signing: apiserver.Signing{
 			CertFile: a.dir.CACert(), KeyFile: a.dir.CAKey(), ServingCertFile: a.dir.NodesCACert(), ServingKeyFile: a.dir.NodesCAKey(),

@@ -64,7 +64,7 @@ func startVerboseServer(t *testing.T) *verboseServer {
 	must(t, err)
 	must(t, h.dir.EnsureKubeconfig(url, certificates))
 	must(t, h.dir.EnsureEncryptionConfig())
-	must(t, h.dir.EnsureSigningKey(func() ([]byte, error) {
+	must(t, h.dir.EnsureSigningKey(h.dir.SigningKey(), func() ([]byte, error) {
 		key, err := signingkey.Generate(signingkey.ES256)
 		if err != nil {
 			return nil, err

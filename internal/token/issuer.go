@@ -1,13 +1,13 @@
 package token
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"net/url"
 	"slices"
 	"strings"
-	"sync/atomic"
 	"time"
 
 	"github.com/google/uuid"
@@ -17,12 +17,14 @@ import (
 )
 
 // Request describes one token to issue. The caller has checked that the account and the bound objects exist, belong
-// together and have these UIDs, and that the policy allows the lifetime.
+// together and have these UIDs, and that the policies allow the lifetime and the algorithm.
 type Request struct {
 	Namespace      string
 	ServiceAccount Ref
 	// Audiences has at least one entry; none is empty.
 	Audiences []string
+	// Algorithm is the one to sign with; empty means the default of the keys. See AlgorithmPolicy.
+	Algorithm signingkey.Algorithm
 	// Lifetime is truncated to whole seconds. It must be at least one second.
 	Lifetime time.Duration
 	// Pod, Secret or Node is the object that the token is bound to; nil for none. If both Pod and Node are set, Node is the
@@ -35,16 +37,9 @@ var ErrRequest = errors.New("token request is invalid")
 
 // Issuer issues tokens in the name of one issuer URL. It is safe for concurrent use.
 type Issuer struct {
-	url    string
-	keys   signingkey.KeySource
-	clock  clock.PassiveClock
-	header atomic.Pointer[headerSegment]
-}
-
-// headerSegment is the encoded header of every token that a key signs, with its dot.
-type headerSegment struct {
-	key  *signingkey.PrivateKey
-	text string
+	url   string
+	keys  signingkey.KeySource
+	clock clock.PassiveClock
 }
 
 // NewIssuer returns an issuer. issuerURL becomes the claim iss. If it contains a colon, it must parse as a URL (RFC 7519
@@ -64,17 +59,19 @@ func NewIssuer(issuerURL string, keys signingkey.KeySource, clk clock.PassiveClo
 // URL returns the claim iss of the issued tokens.
 func (i *Issuer) URL() string { return i.url }
 
-// Issue signs a new token. The error is ErrRequest, ErrTooLarge, or signingkey.ErrNoKey if the key set has no signer.
+// Issue signs a new token. The error is ErrRequest, ErrTooLarge, or signingkey.ErrNoKey if the key set has no signer
+// for the algorithm.
 func (i *Issuer) Issue(req Request) (string, *Claims, error) {
-	key := i.keys.Current().Signer("")
+	key := i.keys.Current().Signer(req.Algorithm)
 	if key == nil {
-		return "", nil, fmt.Errorf("issue token for %s/%s: %w: no signer", req.Namespace, req.ServiceAccount.Name, signingkey.ErrNoKey)
+		return "", nil, fmt.Errorf("issue token for %s/%s: %w: no signer for %s",
+			req.Namespace, req.ServiceAccount.Name, signingkey.ErrNoKey, cmp.Or(req.Algorithm, "any algorithm"))
 	}
 	claims, err := i.claims(req)
 	if err != nil {
 		return "", nil, fmt.Errorf("issue token for %s/%s: %w", req.Namespace, req.ServiceAccount.Name, err)
 	}
-	text, err := sign(key, i.headerFor(key), claims)
+	text, err := sign(key, claims)
 	if err != nil {
 		return "", nil, fmt.Errorf("issue token for %s/%s: %w", req.Namespace, req.ServiceAccount.Name, err)
 	}
@@ -107,28 +104,18 @@ func (i *Issuer) claims(req Request) (*Claims, error) {
 	}, nil
 }
 
-func (i *Issuer) headerFor(key *signingkey.PrivateKey) string {
-	if h := i.header.Load(); h != nil && h.key == key {
-		return h.text
-	}
-	// Both values are base64url or a constant: neither needs escaping.
-	header := `{"alg":"` + string(key.Algorithm()) + `","kid":"` + key.ID() + `"}`
-	h := &headerSegment{key: key, text: segment.EncodeToString([]byte(header)) + "."}
-	i.header.Store(h)
-	return h.text
-}
-
 // sign returns the token in compact form. It does not use go-jose's builder, which encodes the header for each token and
 // the claims twice: that took half as long again and four times the allocations (BenchmarkSignGoJOSE, BenchmarkIssueES256).
 // The tests parse the result with go-jose. An encoder for the claims written by hand would save less than a microsecond of
 // thirty.
-func sign(key *signingkey.PrivateKey, header string, claims *Claims) (string, error) {
+func sign(key *signingkey.PrivateKey, claims *Claims) (string, error) {
 	payload, err := json.Marshal(claims)
 	if err != nil {
 		return "", err
 	}
-	out := make([]byte, 0, len(header)+segment.EncodedLen(len(payload))+1+maxSignatureSegment)
-	out = segment.AppendEncode(append(out, header...), payload)
+	header := key.Header()
+	out := make([]byte, 0, len(header)+1+segment.EncodedLen(len(payload))+1+maxSignatureSegment)
+	out = segment.AppendEncode(append(append(out, header...), '.'), payload)
 	signature, err := key.Sign(out)
 	if err != nil {
 		return "", err
@@ -205,4 +192,27 @@ func (p LifetimePolicy) tooShort() error {
 		return ErrLifetimeTooShort
 	}
 	return fmt.Errorf("may not specify a duration less than %v", p.min())
+}
+
+// AlgorithmPolicy names the signing algorithm that an audience needs. An audience that it does not name accepts any.
+type AlgorithmPolicy map[string]signingkey.Algorithm
+
+// ErrAlgorithms reports that no signature suits all audiences of a token. The text may be shown to the client.
+var ErrAlgorithms = errors.New("no algorithm suits all audiences")
+
+// Algorithm returns the algorithm for a token with these audiences. It is empty if none of them needs a particular one. The
+// error is ErrAlgorithms.
+func (p AlgorithmPolicy) Algorithm(audiences []string) (signingkey.Algorithm, error) {
+	var needed signingkey.Algorithm
+	var by string
+	for _, audience := range audiences {
+		switch alg := p[audience]; {
+		case alg == "" || alg == needed:
+		case needed == "":
+			needed, by = alg, audience
+		default:
+			return "", fmt.Errorf("%w: %q needs %s and %q needs %s, so request a token for each", ErrAlgorithms, by, needed, audience, alg)
+		}
+	}
+	return needed, nil
 }

@@ -119,6 +119,59 @@ func TestIssueRefuses(t *testing.T) {
 	}
 }
 
+// TestAlgorithmOfToken issues tokens with a key set that has a key for each of two algorithms.
+func TestAlgorithmOfToken(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t, es256Key())
+	both, err := signingkey.NewSetOf([]*signingkey.PrivateKey{es256Key(), rs256Key()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	f.keys.rotate(both)
+	for alg, want := range map[signingkey.Algorithm]*signingkey.PrivateKey{
+		"": es256Key(), signingkey.ES256: es256Key(), signingkey.RS256: rs256Key(),
+	} {
+		r := request()
+		r.Algorithm = alg
+		text := f.issue(t, r)
+		header, err := split(text)
+		if err != nil || header.header != want.Header() {
+			t.Errorf("%q: header %s (%v), want the one of %v", alg, header.header, err, want)
+		}
+		if _, err := f.verify(text); err != nil {
+			t.Errorf("%q: %v", alg, err)
+		}
+	}
+	r := request()
+	r.Algorithm = signingkey.ES512
+	if _, _, err := f.issuer.Issue(r); !errors.Is(err, signingkey.ErrNoKey) {
+		t.Errorf("without a key for ES512: %v", err)
+	}
+}
+
+func TestAlgorithmPolicy(t *testing.T) {
+	t.Parallel()
+	policy := AlgorithmPolicy{"entra": signingkey.RS256, "old": signingkey.RS256, "new": signingkey.ES256}
+	for _, tt := range []struct {
+		audiences []string
+		want      signingkey.Algorithm
+		err       string
+	}{
+		{audiences: nil}, {audiences: []string{"any"}},
+		{audiences: []string{"any", "entra", "old", "other"}, want: signingkey.RS256},
+		{audiences: []string{"new", "any"}, want: signingkey.ES256},
+		{audiences: []string{"any", "old", "new"}, err: `"old" needs RS256 and "new" needs ES256`},
+	} {
+		got, err := policy.Algorithm(tt.audiences)
+		if got != tt.want || (err != nil) != (tt.err != "") || err != nil && (!errors.Is(err, ErrAlgorithms) || !strings.Contains(err.Error(), tt.err)) {
+			t.Errorf("%q: %q, %v; want %q, %q", tt.audiences, got, err, tt.want, tt.err)
+		}
+	}
+	if got, err := AlgorithmPolicy(nil).Algorithm([]string{"entra"}); got != "" || err != nil {
+		t.Errorf("no policy: %q, %v", got, err)
+	}
+}
+
 // TestBounds issues tokens at the limits of the lifetime and of the size.
 func TestBounds(t *testing.T) {
 	t.Parallel()

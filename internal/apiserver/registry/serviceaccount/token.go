@@ -32,9 +32,10 @@ type Issuer interface {
 
 // TokenConfig configures how tokens are issued.
 type TokenConfig struct {
-	Issuer    Issuer
-	Anchors   token.Anchors
-	Lifetimes token.LifetimePolicy
+	Issuer     Issuer
+	Anchors    token.Anchors
+	Lifetimes  token.LifetimePolicy
+	Algorithms token.AlgorithmPolicy
 	// Audiences are the audiences of the API server. A token gets them if its request names none.
 	Audiences []string
 	// Clock is used to find out whether the grace period of a pod is over. If it is nil, the real clock is used.
@@ -101,12 +102,16 @@ func (r *TokenREST) Create(ctx context.Context, name string, obj runtime.Object,
 	if err != nil {
 		return nil, err
 	}
+	algorithm, err := r.Algorithms.Algorithm(req.Spec.Audiences)
+	if err != nil {
+		return nil, invalid(name, field.Invalid(field.NewPath("spec", "audiences"), req.Spec.Audiences, err.Error()))
+	}
 	bound, err := r.bind(ctx, namespace, name, req.Spec.BoundObjectRef)
 	if err != nil {
 		return nil, err
 	}
 	bound.Namespace, bound.ServiceAccount = namespace, token.Ref{Name: name, UID: account.UID}
-	bound.Audiences, bound.Lifetime = req.Spec.Audiences, lifetime
+	bound.Audiences, bound.Lifetime, bound.Algorithm = req.Spec.Audiences, lifetime, algorithm
 	if name == "default" {
 		warning.AddWarning(ctx, "", defaultAccountWarning(namespace))
 	}

@@ -330,6 +330,30 @@ func TestTooLargeTokenIsInvalid(t *testing.T) {
 	}
 }
 
+// TestAlgorithmOfAudiences checks which algorithm is requested for which audiences. A dry run reports a conflict too.
+func TestAlgorithmOfAudiences(t *testing.T) {
+	t.Parallel()
+	configure := func(c *serviceaccount.TokenConfig, _ *metav1.CreateOptions) {
+		c.Algorithms = token.AlgorithmPolicy{"entra": "RS256", "bank": "ES384"}
+	}
+	for _, tt := range []struct {
+		audiences []string
+		want      string
+	}{{nil, ""}, {[]string{"vault"}, ""}, {[]string{"vault", "entra"}, "RS256"}} {
+		a := ask(t, "robot", spec(func(s *authenticationv1.TokenRequestSpec) { s.Audiences = tt.audiences }), configure)
+		if a.err != nil || len(a.requests) != 1 || string(a.requests[0].Algorithm) != tt.want {
+			t.Errorf("%q: %+v, %v; want %q", tt.audiences, a.requests, a.err, tt.want)
+		}
+	}
+	conflict := spec(func(s *authenticationv1.TokenRequestSpec) { s.Audiences = []string{"entra", "bank"} })
+	for _, dryRun := range [][]string{nil, {metav1.DryRunAll}} {
+		a := ask(t, "robot", conflict, configure, func(_ *serviceaccount.TokenConfig, o *metav1.CreateOptions) { o.DryRun = dryRun })
+		if !apierrors.IsInvalid(a.err) || !strings.Contains(a.err.Error(), `spec.audiences`) || len(a.requests) != 0 {
+			t.Errorf("dry run %v: %v with %d requests, want an invalid request", dryRun, a.err, len(a.requests))
+		}
+	}
+}
+
 func TestIssuerFails(t *testing.T) {
 	t.Parallel()
 	a := ask(t, "robot", spec(nil), func(c *serviceaccount.TokenConfig, _ *metav1.CreateOptions) {
