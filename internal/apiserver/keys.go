@@ -17,7 +17,7 @@ import (
 	"lanyard.dev/internal/apiserver/api"
 	"lanyard.dev/internal/apiserver/auditlog"
 	"lanyard.dev/internal/apiserver/authn/oidc"
-	"lanyard.dev/internal/apiserver/metrics"
+	"lanyard.dev/internal/apiserver/keyfiles"
 	"lanyard.dev/internal/controller/certificates"
 	"lanyard.dev/internal/files"
 	"lanyard.dev/internal/hint"
@@ -27,10 +27,8 @@ import (
 
 // keys are the keys and certificates of an authority.
 type keys struct {
-	// tokens signs and verifies the tokens of service accounts.
-	tokens signingkey.KeySource
-	// tokenFiles are the files of the keys in tokens.
-	tokenFiles []metrics.KeyFile
+	// tokens signs and verifies the tokens of service accounts. The files are read again when they change.
+	tokens *keyfiles.Keys
 
 	// serving is the certificate that the authority serves with. The file is read again when it changes.
 	serving dynamiccertificates.CertKeyContentProvider
@@ -53,7 +51,8 @@ func newKeys(o *Options) (keys, error) {
 	if err := files.CheckUnwritable(private...); err != nil {
 		return keys{}, err
 	}
-	tokens, tokenFiles, err := loadTokenKeys(&o.ServiceAccounts)
+	accounts := &o.ServiceAccounts
+	tokens, err := keyfiles.Open(keyfiles.Config{Signing: accounts.SigningKeyFiles, Accepted: accounts.KeyFiles, Check: accounts.checkAlgorithms})
 	if err != nil {
 		return keys{}, err
 	}
@@ -64,7 +63,7 @@ func newKeys(o *Options) (keys, error) {
 	if err := checkReloadable(o); err != nil {
 		return keys{}, err
 	}
-	k := keys{tokens: tokens, tokenFiles: tokenFiles, signing: signing}
+	k := keys{tokens: tokens, signing: signing}
 	if k.rootCA, err = publicCA(o.RootCAFile); err != nil {
 		return keys{}, fmt.Errorf("root CA: %w", err)
 	}
@@ -122,40 +121,8 @@ func (k *keys) close() {
 	}
 }
 
-// loadTokenKeys reads the keys that sign tokens and the further keys whose tokens are accepted.
-func loadTokenKeys(o *ServiceAccounts) (*signingkey.Set, []metrics.KeyFile, error) {
-	var signers []*signingkey.PrivateKey
-	var tokenFiles []metrics.KeyFile
-	for _, path := range o.SigningKeyFiles {
-		signer, err := signingkey.LoadPrivate(path)
-		if err != nil {
-			return nil, nil, err
-		}
-		signers = append(signers, signer)
-		tokenFiles = append(tokenFiles, metrics.KeyFile{Path: path, IDs: []string{signer.ID()}})
-	}
-	var accepted []signingkey.PublicKey
-	for _, path := range o.KeyFiles {
-		found, err := signingkey.LoadPublic(path)
-		if err != nil {
-			return nil, nil, err
-		}
-		accepted = append(accepted, found...)
-		file := metrics.KeyFile{Path: path}
-		for _, key := range found {
-			file.IDs = append(file.IDs, key.ID())
-		}
-		tokenFiles = append(tokenFiles, file)
-	}
-	set, err := signingkey.NewSetOf(signers, accepted...)
-	if err != nil {
-		return nil, nil, fmt.Errorf("signing keys %s: %w", strings.Join(o.SigningKeyFiles, ", "), err)
-	}
-	return set, tokenFiles, checkAlgorithms(set, o)
-}
-
 // checkAlgorithms returns an error if an audience needs an algorithm that no key signs with.
-func checkAlgorithms(set *signingkey.Set, o *ServiceAccounts) error {
+func (o *ServiceAccounts) checkAlgorithms(set *signingkey.Set) error {
 	for _, audience := range slices.Sorted(maps.Keys(o.AudienceAlgorithms)) {
 		if alg := o.AudienceAlgorithms[audience]; set.Signer(alg) == nil {
 			return hint.New(fmt.Errorf("signing keys %s: none is a key for %s, which the audience %q needs", strings.Join(o.SigningKeyFiles, ", "), alg, audience),

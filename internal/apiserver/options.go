@@ -18,8 +18,8 @@ import (
 	"lanyard.dev/internal/token"
 )
 
-// Options are the settings of one authority. Files are read once, at the start, except for certificates, which are read
-// again when they change.
+// Options are the settings of one authority. Files are read once, at the start, except for certificates and the keys of
+// tokens, which are read again when they change.
 type Options struct {
 	// Listener accepts the connections that the authority serves. Run closes it.
 	Listener net.Listener

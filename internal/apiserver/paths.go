@@ -46,7 +46,7 @@ func (c *handlerConfig) installPaths(server *genericserver.GenericAPIServer) err
 // watchAges publishes the ages of keys, certificates and feeds as metrics.
 func (c *handlerConfig) watchAges() {
 	o := c.options
-	c.metrics.WatchKeys(c.keys.tokenFiles)
+	c.metrics.WatchKeys(c.keys.tokens)
 	serving := metrics.Certificate{Name: "serving", Read: func() ([]byte, error) {
 		chain, _ := c.keys.serving.CurrentCertKeyContent()
 		return chain, nil

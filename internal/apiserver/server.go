@@ -149,6 +149,7 @@ func (s *Server) Run(ctx context.Context) error {
 		time.Sleep(s.handler.server.ShutdownDelayDuration)
 		close(s.handler.stopping)
 	})()
+	go s.keys.tokens.Run(background)
 	s.controllers.run(background)
 	if s.issuers != nil {
 		go s.issuers.Run(background)

@@ -120,7 +120,7 @@ const (
 	audienceAlgorithmsUsage   = "signature algorithms that audiences need, such as api://AzureADTokenExchange=RS256; tokens for other audiences are signed with the default key"
 	maxTokenExpirationUsage   = "longest lifetime of a token, at least 10m; longer requests are shortened with a warning; 0 means no limit"
 	authenticationConfigUsage = "AuthenticationConfiguration file: OpenID Connect issuers whose tokens identify people; read again when it changes"
-	acceptedKeysUsage         = "file with public or private keys whose tokens are also accepted; may be repeated"
+	acceptedKeysUsage         = "file with public or private keys whose tokens are also accepted; may be repeated; read again when it changes"
 	auditModeUsage            = "when audit events are written: blocking (before a request continues), batch (in the background), or blocking-strict (a request whose arrival cannot be recorded fails)"
 	admissionConfigUsage      = "AdmissionConfiguration file: the Pod Security Standard for namespaces whose labels select none, and exemptions; read at the start"
 )

@@ -112,7 +112,7 @@ func (o *serveOptions) addFlags(cmd *cobra.Command) {
 func (o *serveOptions) addServiceAccountFlags(cmd *cobra.Command) {
 	f, sa := cmd.Flags(), &o.options.ServiceAccounts
 	f.StringArrayVar(&sa.Issuers, "service-account-issuer", nil, issuersUsage)
-	f.StringArrayVar(&sa.SigningKeyFiles, "service-account-signing-key-file", nil, "private key that signs tokens: ECDSA or RSA, in PEM; repeatable with keys for other algorithms, and the first signs by default")
+	f.StringArrayVar(&sa.SigningKeyFiles, "service-account-signing-key-file", nil, "private key that signs tokens: ECDSA or RSA, in PEM; repeatable with keys for other algorithms, and the first signs by default; read again when it changes")
 	f.StringArrayVar(&sa.KeyFiles, "service-account-key-file", nil, acceptedKeysUsage)
 	f.StringSliceVar(&sa.APIAudiences, "api-audiences", nil, "audiences of tokens for this server (default: the issuers)")
 	f.DurationVar(&sa.MaxTokenExpiration, "service-account-max-token-expiration", 0, maxTokenExpirationUsage)

@@ -60,14 +60,25 @@ type KeyFile struct {
 	IDs []string
 }
 
-// WatchKeys adds the age of each key, by key id. The age of a key is the time since its file was written last. If several files
-// contain a key, the first one is used.
-func (m *Metrics) WatchKeys(files []KeyFile) {
+// KeyFiles are the files of the keys in force.
+type KeyFiles interface {
+	Files() []KeyFile
+	// Stale returns how long the files have differed from the keys in force; 0 if they do not.
+	Stale() time.Duration
+}
+
+// WatchKeys adds the age of each key, by key id, and for how long the keys have differed from their files. The age of a key is the
+// time since its file was written last. If several files contain a key, the first one is used.
+func (m *Metrics) WatchKeys(keys KeyFiles) {
+	m.registry.RawMustRegister(compbasemetrics.NewGaugeFunc(&compbasemetrics.GaugeOpts{
+		Name: "lanyard_service_account_key_files_stale_seconds", StabilityLevel: compbasemetrics.ALPHA,
+		Help: "Seconds since a key file was changed to something that cannot be used, so that the earlier keys stay in force; 0 if the keys are those of the files.",
+	}, func() float64 { return keys.Stale().Seconds() }))
 	m.addGauges("lanyard_service_account_key_age_seconds",
 		"Seconds since the file of a key that signs or verifies service account tokens was last written.",
 		"kid", func(set func(float64, string)) {
 			seen := map[string]bool{}
-			for _, file := range files {
+			for _, file := range keys.Files() {
 				info, err := os.Stat(file.Path)
 				if err != nil {
 					klog.V(2).InfoS("Could not read the age of a key file", "file", file.Path, "err", err)

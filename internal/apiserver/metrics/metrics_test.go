@@ -111,6 +111,12 @@ func between(t *testing.T, m *metrics.Metrics, series string, low, high time.Dur
 	}
 }
 
+type keyFiles []metrics.KeyFile
+
+func (f keyFiles) Files() []metrics.KeyFile { return f }
+
+func (f keyFiles) Stale() time.Duration { return 90 * time.Second }
+
 // TestKeysAge checks the ages of keys in several files, one of which does not exist.
 func TestKeysAge(t *testing.T) {
 	t.Parallel()
@@ -125,10 +131,11 @@ func TestKeysAge(t *testing.T) {
 		}
 	}
 	m := metrics.New()
-	m.WatchKeys([]metrics.KeyFile{
+	m.WatchKeys(keyFiles{
 		{Path: first, IDs: []string{"a"}}, {Path: second, IDs: []string{"a", "b"}},
 		{Path: filepath.Join(t.TempDir(), "none"), IDs: []string{"c"}},
 	})
+	wantValue(t, m, "lanyard_service_account_key_files_stale_seconds", 90)
 	between(t, m, `lanyard_service_account_key_age_seconds{kid="a"}`, time.Hour, 2*time.Hour)
 	between(t, m, `lanyard_service_account_key_age_seconds{kid="b"}`, 100*time.Hour, 101*time.Hour)
 	if value, ok := scrape(t, m, `lanyard_service_account_key_age_seconds{kid="c"}`); ok {
