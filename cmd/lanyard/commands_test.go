@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/json"
@@ -126,9 +127,9 @@ func forge(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Check(err)
 	keys, err := signingkey.NewSet(key)
 	ts.Check(err)
-	forger, err := token.NewIssuer(*issuer, keys, clocktesting.NewFakePassiveClock(time.Now().Add(-*age)))
+	forger, err := token.NewIssuer(*issuer, token.NewKeySigner(keys), clocktesting.NewFakePassiveClock(time.Now().Add(-*age)))
 	ts.Check(err)
-	text, _, err := forger.Issue(token.Request{
+	text, _, err := forger.Issue(context.Background(), token.Request{
 		Namespace: flags.Arg(0), ServiceAccount: token.Ref{Name: flags.Arg(1), UID: flags.Arg(2)},
 		Audiences: []string{*issuer}, Lifetime: *lifetime,
 	})

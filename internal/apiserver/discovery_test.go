@@ -215,7 +215,7 @@ type authority struct {
 
 func newAuthority(t *testing.T, keys *keyring) *authority {
 	t.Helper()
-	tokens, err := token.NewIssuer(issuerURL, keys, clock.RealClock{})
+	tokens, err := token.NewIssuer(issuerURL, token.NewKeySigner(keys), clock.RealClock{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -228,7 +228,7 @@ func newAuthority(t *testing.T, keys *keyring) *authority {
 
 func (a *authority) issue(t *testing.T, signer *signingkey.PrivateKey) string {
 	t.Helper()
-	text, _, err := a.issuer.Issue(token.Request{
+	text, _, err := a.issuer.Issue(t.Context(), token.Request{
 		Namespace: "ns", ServiceAccount: token.Ref{Name: "robot", UID: "1"}, Audiences: []string{issuerURL}, Lifetime: time.Hour,
 	})
 	if err != nil {
@@ -319,7 +319,7 @@ func TestKeysChangeDuringRequests(t *testing.T) {
 	for range 4 {
 		working.Go(func() {
 			for range 50 {
-				text, _, err := a.issuer.Issue(token.Request{
+				text, _, err := a.issuer.Issue(t.Context(), token.Request{
 					Namespace: "ns", ServiceAccount: token.Ref{Name: "robot", UID: "1"}, Audiences: []string{issuerURL}, Lifetime: time.Hour,
 				})
 				if err != nil {

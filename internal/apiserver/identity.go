@@ -41,7 +41,7 @@ type identity struct {
 // of a stored object before the write returns. Verifications and issued tokens are counted in m.
 func newIdentity(o *Options, k *keys, issuers *oidc.Authenticator, s *storage, m *metrics.Metrics) (identity, error) {
 	accounts := &o.ServiceAccounts
-	issuer, err := token.NewIssuer(accounts.Issuers[0], k.tokens, clock.RealClock{})
+	issuer, err := token.NewIssuer(accounts.Issuers[0], token.NewKeySigner(k.tokens), clock.RealClock{})
 	if err != nil {
 		return identity{}, err
 	}

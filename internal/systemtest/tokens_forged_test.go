@@ -230,11 +230,11 @@ func (f forger) issued(when time.Duration) string {
 	if err != nil {
 		f.t.Fatal(err)
 	}
-	issuer, err := token.NewIssuer(f.issuer, keys, clocktesting.NewFakePassiveClock(time.Now().Add(when)))
+	issuer, err := token.NewIssuer(f.issuer, token.NewKeySigner(keys), clocktesting.NewFakePassiveClock(time.Now().Add(when)))
 	if err != nil {
 		f.t.Fatal(err)
 	}
-	text, _, err := issuer.Issue(f.request)
+	text, _, err := issuer.Issue(f.t.Context(), f.request)
 	if err != nil {
 		f.t.Fatal(err)
 	}

@@ -15,7 +15,7 @@ func benchmarkIssue(b *testing.B, key *signingkey.PrivateKey) {
 	r := podRequest()
 	b.ReportAllocs()
 	for b.Loop() {
-		if _, _, err := f.issuer.Issue(r); err != nil {
+		if _, _, err := f.issuer.Issue(b.Context(), r); err != nil {
 			b.Fatal(err)
 		}
 	}

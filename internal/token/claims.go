@@ -23,6 +23,9 @@ type Claims struct {
 	NotBefore  int64       `json:"nbf,omitempty"`
 	ID         string      `json:"jti,omitempty"`
 	Kubernetes *Kubernetes `json:"kubernetes.io,omitempty"`
+
+	// KeyID is the ID of the key that signed the token. An Issuer and a Verifier set it.
+	KeyID string `json:"-"`
 }
 
 // Kubernetes is the private claim kubernetes.io. It has no warnafter, which Kubernetes gives to tokens whose lifetime it

@@ -132,7 +132,7 @@ func newFixture(tb testing.TB, key *signingkey.PrivateKey, more ...signingkey.Pu
 	f.objects.set("pod", "shop", "cart-0", Anchor{UID: "pod-1", ServiceAccountName: "cart", NodeName: "n1"})
 	f.objects.set("secret", "shop", "cart-token", Anchor{UID: "secret-1"})
 	f.objects.set("node", "", "n1", Anchor{UID: "node-1"})
-	if f.issuer, err = NewIssuer(testIssuer, f.keys, f.clock); err != nil {
+	if f.issuer, err = NewIssuer(testIssuer, NewKeySigner(f.keys), f.clock); err != nil {
 		tb.Fatal(err)
 	}
 	f.verifier, err = NewVerifier(VerifierConfig{
@@ -159,7 +159,7 @@ func podRequest() Request {
 
 func (f *fixture) issue(tb testing.TB, r Request) string {
 	tb.Helper()
-	text, _, err := f.issuer.Issue(r)
+	text, _, err := f.issuer.Issue(tb.Context(), r)
 	if err != nil {
 		tb.Fatal(err)
 	}

@@ -24,7 +24,7 @@ func TestIssueAgreesWithGoJOSE(t *testing.T) {
 			f := newFixture(t, key)
 			r := podRequest()
 			r.Audiences = []string{testAudience, "wörld \"<&>\u2028\\", "b"}
-			text, claims, err := f.issuer.Issue(r)
+			text, claims, err := f.issuer.Issue(t.Context(), r)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -100,13 +100,13 @@ func TestIssueRefuses(t *testing.T) {
 	} {
 		r := request()
 		change(&r)
-		if text, _, err := f.issuer.Issue(r); !errors.Is(err, ErrRequest) || text != "" {
+		if text, _, err := f.issuer.Issue(t.Context(), r); !errors.Is(err, ErrRequest) || text != "" {
 			t.Errorf("%s: Issue = %v, want %v", name, err, ErrRequest)
 		}
 	}
 	r := request()
 	r.Audiences = []string{strings.Repeat("a", MaxSize)}
-	if _, _, err := f.issuer.Issue(r); !errors.Is(err, ErrTooLarge) {
+	if _, _, err := f.issuer.Issue(t.Context(), r); !errors.Is(err, ErrTooLarge) {
 		t.Errorf("Issue for an endless audience = %v, want %v", err, ErrTooLarge)
 	}
 	verifyOnly, err := signingkey.NewSet(nil, f.key.Public())
@@ -114,7 +114,7 @@ func TestIssueRefuses(t *testing.T) {
 		t.Fatal(err)
 	}
 	f.keys.rotate(verifyOnly)
-	if _, _, err := f.issuer.Issue(request()); !errors.Is(err, signingkey.ErrNoKey) {
+	if _, _, err := f.issuer.Issue(t.Context(), request()); !errors.Is(err, signingkey.ErrNoKey) {
 		t.Errorf("Issue without signer = %v, want %v", err, signingkey.ErrNoKey)
 	}
 }
@@ -144,7 +144,7 @@ func TestAlgorithmOfToken(t *testing.T) {
 	}
 	r := request()
 	r.Algorithm = signingkey.ES512
-	if _, _, err := f.issuer.Issue(r); !errors.Is(err, signingkey.ErrNoKey) {
+	if _, _, err := f.issuer.Issue(t.Context(), r); !errors.Is(err, signingkey.ErrNoKey) {
 		t.Errorf("without a key for ES512: %v", err)
 	}
 }
@@ -179,7 +179,7 @@ func TestBounds(t *testing.T) {
 	for _, lifetime := range []time.Duration{time.Second, MaxLifetime} {
 		r := request()
 		r.Lifetime = lifetime
-		if _, claims, err := f.issuer.Issue(r); err != nil || claims.Expiry-claims.IssuedAt != int64(lifetime/time.Second) {
+		if _, claims, err := f.issuer.Issue(t.Context(), r); err != nil || claims.Expiry-claims.IssuedAt != int64(lifetime/time.Second) {
 			t.Errorf("a lifetime of %v: %v", lifetime, err)
 		}
 	}
@@ -188,7 +188,7 @@ func TestBounds(t *testing.T) {
 	for n := MaxSize / 2; ; n++ {
 		r := request()
 		r.Audiences = []string{testAudience, strings.Repeat("a", n)}
-		text, _, err := f.issuer.Issue(r)
+		text, _, err := f.issuer.Issue(t.Context(), r)
 		if errors.Is(err, ErrTooLarge) {
 			break
 		}
@@ -223,7 +223,7 @@ func TestIssueDoesNotShareItsRequest(t *testing.T) {
 	t.Parallel()
 	f := newFixture(t, es256Key())
 	r := podRequest()
-	_, claims, err := f.issuer.Issue(r)
+	_, claims, err := f.issuer.Issue(t.Context(), r)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -237,7 +237,7 @@ func TestNewIssuerChecksURL(t *testing.T) {
 	t.Parallel()
 	f := newFixture(t, es256Key())
 	for url, ok := range map[string]bool{"https://a.example": true, "lanyard": true, "": false, "https://a b.example": false, "a:b\x00": false} {
-		if _, err := NewIssuer(url, f.keys, f.clock); (err == nil) != ok {
+		if _, err := NewIssuer(url, NewKeySigner(f.keys), f.clock); (err == nil) != ok {
 			t.Errorf("NewIssuer(%q) = %v", url, err)
 		}
 	}

@@ -128,6 +128,7 @@ func (v *Verifier) establish(token string) (*facts, error) {
 	if err := claims.validate(); err != nil {
 		return nil, err
 	}
+	claims.KeyID = key.ID()
 	return &facts{key: key, identity: newIdentity(claims)}, nil
 }
 

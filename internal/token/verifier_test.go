@@ -33,7 +33,7 @@ func TestVerifyIdentity(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
-			text, claims, err := f.issuer.Issue(tt.req)
+			text, claims, err := f.issuer.Issue(t.Context(), tt.req)
 			if err != nil {
 				t.Fatal(err)
 			}

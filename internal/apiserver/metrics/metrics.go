@@ -138,7 +138,7 @@ func (v countingVerifier) Verify(ctx context.Context, text string, audiences []s
 
 // Issuer issues tokens. *token.Issuer implements it.
 type Issuer interface {
-	Issue(token.Request) (string, *token.Claims, error)
+	Issue(context.Context, token.Request) (string, *token.Claims, error)
 }
 
 // CountIssued returns an issuer that counts the tokens of issuer.
@@ -150,8 +150,8 @@ type countingIssuer struct {
 }
 
 // Issue implements Issuer.
-func (i countingIssuer) Issue(r token.Request) (string, *token.Claims, error) {
-	text, claims, err := i.Issuer.Issue(r)
+func (i countingIssuer) Issue(ctx context.Context, r token.Request) (string, *token.Claims, error) {
+	text, claims, err := i.Issuer.Issue(ctx, r)
 	if err == nil {
 		i.metrics.issued.Inc()
 	}

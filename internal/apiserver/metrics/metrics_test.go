@@ -87,7 +87,7 @@ func TestVerificationsAreCountedByResult(t *testing.T) {
 
 type issuer struct{ err error }
 
-func (i issuer) Issue(token.Request) (string, *token.Claims, error) {
+func (i issuer) Issue(context.Context, token.Request) (string, *token.Claims, error) {
 	return "text", &token.Claims{}, i.err
 }
 
@@ -96,7 +96,7 @@ func TestIssuedTokensAreCounted(t *testing.T) {
 	t.Parallel()
 	m := metrics.New()
 	for _, err := range []error{nil, token.ErrTooLarge, nil} {
-		if text, _, got := m.CountIssued(issuer{err}).Issue(token.Request{}); text != "text" || !errors.Is(got, err) {
+		if text, _, got := m.CountIssued(issuer{err}).Issue(t.Context(), token.Request{}); text != "text" || !errors.Is(got, err) {
 			t.Errorf("the issuer's result became %q, %v", text, got)
 		}
 	}

@@ -1,5 +1,5 @@
 // Package outage defines what the server does while it cannot confirm that its knowledge is up to date, as when etcd does
-// not answer.
+// not answer, and while a service that it needs does not answer.
 //
 // It neither allows nor denies a request that it cannot decide. A denial would be wrong, and clients would act on it for
 // good: they throw away a token that is refused with 401. The response is 503 with Retry-After, and clients repeat the
@@ -29,16 +29,22 @@ const (
 
 // Error is the reason why a request cannot be decided. Its text is for the log. Clients receive its Status, which has no
 // details.
-type Error struct{ cause error }
+type Error struct {
+	message string // for clients
+	cause   error
+}
 
 var _ apierrors.APIStatus = &Error{}
 
 // New returns an Error with a cause, or nil if the cause is nil.
-func New(cause error) error {
+func New(cause error) error { return NewWith(message, cause) }
+
+// NewWith is New with a text for clients, which must not contain the cause.
+func NewWith(message string, cause error) error {
 	if cause == nil {
 		return nil
 	}
-	return &Error{cause}
+	return &Error{message, cause}
 }
 
 // Error implements error.
@@ -48,10 +54,10 @@ func (e *Error) Error() string { return "cannot be decided now: " + e.cause.Erro
 func (e *Error) Unwrap() error { return e.cause }
 
 // Status implements errors.APIStatus.
-func (*Error) Status() metav1.Status {
+func (e *Error) Status() metav1.Status {
 	return metav1.Status{
 		Status: metav1.StatusFailure, Code: http.StatusServiceUnavailable, Reason: metav1.StatusReasonServiceUnavailable,
-		Message: message, Details: &metav1.StatusDetails{RetryAfterSeconds: retryAfterSeconds},
+		Message: e.message, Details: &metav1.StatusDetails{RetryAfterSeconds: retryAfterSeconds},
 	}
 }
 

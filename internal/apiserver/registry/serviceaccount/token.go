@@ -27,7 +27,7 @@ import (
 
 // Issuer issues tokens. *token.Issuer implements it.
 type Issuer interface {
-	Issue(token.Request) (string, *token.Claims, error)
+	Issue(context.Context, token.Request) (string, *token.Claims, error)
 }
 
 // TokenConfig configures how tokens are issued.
@@ -185,10 +185,12 @@ func (r *TokenREST) issue(ctx context.Context, req *authenticationv1.TokenReques
 		req.Status = authenticationv1.TokenRequestStatus{ExpirationTimestamp: metav1.NewTime(now.Add(bound.Lifetime))}
 		return req, nil
 	}
-	text, claims, err := r.Issuer.Issue(bound)
+	text, claims, err := r.Issuer.Issue(ctx, bound)
 	switch {
 	case errors.Is(err, token.ErrTooLarge):
 		return nil, invalid(bound.ServiceAccount.Name, field.Invalid(field.NewPath("spec", "audiences"), len(bound.Audiences), err.Error()))
+	case errors.Is(err, token.ErrSignerUnavailable):
+		return nil, outage.NewWith("tokens cannot be signed now, because the signer does not answer; try again", err)
 	case err != nil:
 		return nil, apierrors.NewInternalError(err)
 	}

@@ -3,6 +3,8 @@ package serviceaccount_test
 import (
 	"context"
 	"errors"
+	"fmt"
+	"net/http"
 	"slices"
 	"strings"
 	"testing"
@@ -21,6 +23,7 @@ import (
 	"k8s.io/apiserver/pkg/warning"
 	testingclock "k8s.io/utils/clock/testing"
 
+	"lanyard.dev/internal/apiserver/outage"
 	"lanyard.dev/internal/apiserver/registry/serviceaccount"
 	"lanyard.dev/internal/token"
 )
@@ -81,7 +84,7 @@ type issuer struct {
 
 var issued = time.Date(2026, 8, 1, 12, 0, 0, 0, time.UTC)
 
-func (i *issuer) Issue(r token.Request) (string, *token.Claims, error) {
+func (i *issuer) Issue(_ context.Context, r token.Request) (string, *token.Claims, error) {
 	i.requests = append(i.requests, r)
 	if i.err != nil {
 		return "", nil, i.err
@@ -365,5 +368,22 @@ func TestIssuerFails(t *testing.T) {
 	}
 	if a.out != nil || len(a.audited) > 0 {
 		t.Errorf("answered %+v, audited %v", a.out, a.audited)
+	}
+}
+
+// TestSignerIsUnavailable checks that clients are told to try again, without the cause.
+func TestSignerIsUnavailable(t *testing.T) {
+	t.Parallel()
+	a := ask(t, "robot", spec(nil), func(c *serviceaccount.TokenConfig, _ *metav1.CreateOptions) {
+		c.Issuer = &issuer{err: fmt.Errorf("%w: the cause", token.ErrSignerUnavailable)}
+	})
+	undecided := outage.Of(a.err)
+	if undecided == nil || a.out != nil || len(a.audited) > 0 {
+		t.Fatalf("answered %+v, %v, audited %v", a.out, a.err, a.audited)
+	}
+	status := undecided.Status()
+	if status.Code != http.StatusServiceUnavailable || !strings.Contains(status.Message, "the signer does not answer; try again") ||
+		strings.Contains(status.Message, "the cause") || status.Details.RetryAfterSeconds == 0 {
+		t.Errorf("status %+v", status)
 	}
 }
