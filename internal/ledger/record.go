@@ -2,6 +2,8 @@ package ledger
 
 import "time"
 
+// All strings of records are UTF-8, and all times are in whole seconds.
+
 // Object identifies the object that a token is bound to. The zero value means that there is none.
 type Object struct {
 	Kind string // Pod, Secret or Node
@@ -31,7 +33,7 @@ type Token struct {
 	Audiences  []string
 	// Bound is the Pod, Secret or Node that the token was requested for. Node is the node of that pod.
 	Bound, Node Object
-	// Issued and Expires are the claims iat and exp, in whole seconds.
+	// Issued and Expires are the claims iat and exp.
 	Issued, Expires time.Time
 	// Key is the kid of the key that signed the token.
 	Key    string
