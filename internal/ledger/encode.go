@@ -40,9 +40,6 @@ const (
 	markTime, markAddress                                                 = 3, 4
 )
 
-// tokenCredential is the prefix of the credential ID of a token.
-const tokenCredential = "JTI="
-
 // Marshal encodes a batch as a message of protobuf. The batch of this message has fields
 //
 //	1: text, 2: UUID in 16 bytes, 3: UUID of the credential ID "JTI=UUID"

@@ -40,6 +40,9 @@ type Token struct {
 	Minter Minter
 }
 
+// CredentialID returns the credential ID that a request with the token is authenticated with.
+func (t *Token) CredentialID() string { return tokenCredential + t.ID }
+
 // Certificate is the record of a client or serving certificate that this authority signed.
 type Certificate struct {
 	// ID is the SHA-256 digest of the certificate in DER, in lower-case hexadecimal digits. The credential ID is
@@ -52,6 +55,15 @@ type Certificate struct {
 	Issued, Expires     time.Time
 	Minter              Minter
 }
+
+// CredentialID returns the credential ID that a request with the certificate is authenticated with.
+func (c *Certificate) CredentialID() string { return certificateCredential + c.ID }
+
+// The prefixes of credential IDs. They are those of Kubernetes.
+const (
+	tokenCredential       = "JTI="
+	certificateCredential = "X509SHA256="
+)
 
 // Revocation ends one credential before it expires.
 type Revocation struct {
