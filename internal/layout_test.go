@@ -61,6 +61,10 @@ var rules = []rule{
 		},
 		reason: "certificates, the store and files do not import their users",
 	},
+	{
+		packages: []string{"apis"}, forbidden: []string{module + "/internal", "net/http", "k8s.io/api", "k8s.io/client-go", "k8s.io/apiserver"},
+		reason: "clients import the kinds, which need apimachinery only",
+	},
 	{packages: []string{""}, forbidden: []string{"k8s.io/kubernetes"}, reason: "that module is not made to be imported"},
 	{
 		packages: []string{""}, forbidden: []string{module + "/internal/cli"}, reason: "only the program imports its command line",

@@ -44,6 +44,9 @@ func TestRoundTrip(t *testing.T) {
 		}
 		for _, example := range version.types {
 			for _, media := range codecs.SupportedMediaTypes() {
+				if _, ok := example.(interface{ Marshal() ([]byte, error) }); !ok && media.MediaType == runtime.ContentTypeProtobuf {
+					continue // the kinds of this project have no protobuf form, and are not stored
+				}
 				gvk := kindIn(t, s, example, gv)
 				t.Run(gvk.Kind+" as "+media.MediaType, func(t *testing.T) {
 					t.Parallel()

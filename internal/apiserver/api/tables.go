@@ -9,7 +9,7 @@ import (
 
 // All returns the tables of every group that the server serves.
 func All() Tables {
-	return Tables{core(), authentication(), authorization(), certificates(), coordination(), events(), policy(), rbac()}
+	return Tables{core(), authentication(), authorization(), certificates(), coordination(), events(), policy(), rbac(), identity()}
 }
 
 // entry is a resource with its group and version.

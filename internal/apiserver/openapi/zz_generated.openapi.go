@@ -21,6 +21,7 @@ import (
 	version "k8s.io/apimachinery/pkg/version"
 	common "k8s.io/kube-openapi/pkg/common"
 	spec "k8s.io/kube-openapi/pkg/validation/spec"
+	v1alpha1 "lanyard.dev/apis/identity/v1alpha1"
 )
 
 func GetOpenAPIDefinitions(ref common.ReferenceCallback) map[string]common.OpenAPIDefinition {
@@ -387,6 +388,18 @@ func GetOpenAPIDefinitions(ref common.ReferenceCallback) map[string]common.OpenA
 		runtime.Unknown{}.OpenAPIModelName():                                   schema_k8sio_apimachinery_pkg_runtime_Unknown(ref),
 		intstr.IntOrString{}.OpenAPIModelName():                                schema_apimachinery_pkg_util_intstr_IntOrString(ref),
 		version.Info{}.OpenAPIModelName():                                      schema_k8sio_apimachinery_pkg_version_Info(ref),
+		v1alpha1.BoundObject{}.OpenAPIModelName():                              schema_lanyarddev_apis_identity_v1alpha1_BoundObject(ref),
+		v1alpha1.IssuedCertificate{}.OpenAPIModelName():                        schema_lanyarddev_apis_identity_v1alpha1_IssuedCertificate(ref),
+		v1alpha1.IssuedCertificateList{}.OpenAPIModelName():                    schema_lanyarddev_apis_identity_v1alpha1_IssuedCertificateList(ref),
+		v1alpha1.IssuedCertificateSpec{}.OpenAPIModelName():                    schema_lanyarddev_apis_identity_v1alpha1_IssuedCertificateSpec(ref),
+		v1alpha1.IssuedCertificateStatus{}.OpenAPIModelName():                  schema_lanyarddev_apis_identity_v1alpha1_IssuedCertificateStatus(ref),
+		v1alpha1.IssuedToken{}.OpenAPIModelName():                              schema_lanyarddev_apis_identity_v1alpha1_IssuedToken(ref),
+		v1alpha1.IssuedTokenList{}.OpenAPIModelName():                          schema_lanyarddev_apis_identity_v1alpha1_IssuedTokenList(ref),
+		v1alpha1.IssuedTokenSpec{}.OpenAPIModelName():                          schema_lanyarddev_apis_identity_v1alpha1_IssuedTokenSpec(ref),
+		v1alpha1.IssuedTokenStatus{}.OpenAPIModelName():                        schema_lanyarddev_apis_identity_v1alpha1_IssuedTokenStatus(ref),
+		v1alpha1.Minter{}.OpenAPIModelName():                                   schema_lanyarddev_apis_identity_v1alpha1_Minter(ref),
+		v1alpha1.ObjectIdentity{}.OpenAPIModelName():                           schema_lanyarddev_apis_identity_v1alpha1_ObjectIdentity(ref),
+		v1alpha1.Use{}.OpenAPIModelName():                                      schema_lanyarddev_apis_identity_v1alpha1_Use(ref),
 	}
 }
 
@@ -20654,5 +20667,562 @@ func schema_k8sio_apimachinery_pkg_version_Info(ref common.ReferenceCallback) co
 				Required: []string{"major", "minor", "gitVersion", "gitCommit", "gitTreeState", "buildDate", "goVersion", "compiler", "platform"},
 			},
 		},
+	}
+}
+
+func schema_lanyarddev_apis_identity_v1alpha1_BoundObject(ref common.ReferenceCallback) common.OpenAPIDefinition {
+	return common.OpenAPIDefinition{
+		Schema: spec.Schema{
+			SchemaProps: spec.SchemaProps{
+				Description: "BoundObject names the object that a token is bound to.",
+				Type:        []string{"object"},
+				Properties: map[string]spec.Schema{
+					"apiVersion": {
+						SchemaProps: spec.SchemaProps{
+							Description: "The API version of the object.",
+							Default:     "",
+							Type:        []string{"string"},
+							Format:      "",
+						},
+					},
+					"kind": {
+						SchemaProps: spec.SchemaProps{
+							Description: "The kind of the object: Pod, Secret or Node.",
+							Default:     "",
+							Type:        []string{"string"},
+							Format:      "",
+						},
+					},
+					"name": {
+						SchemaProps: spec.SchemaProps{
+							Description: "The name of the object. A Pod or a Secret is in the namespace of the token.",
+							Default:     "",
+							Type:        []string{"string"},
+							Format:      "",
+						},
+					},
+					"uid": {
+						SchemaProps: spec.SchemaProps{
+							Description: "The UID of the object. An object that was deleted and made again has another UID.",
+							Type:        []string{"string"},
+							Format:      "",
+						},
+					},
+				},
+				Required: []string{"apiVersion", "kind", "name"},
+			},
+		},
+	}
+}
+
+func schema_lanyarddev_apis_identity_v1alpha1_IssuedCertificate(ref common.ReferenceCallback) common.OpenAPIDefinition {
+	return common.OpenAPIDefinition{
+		Schema: spec.Schema{
+			SchemaProps: spec.SchemaProps{
+				Description: "IssuedCertificate is the record of a client or serving certificate that the authority signed, that has not expired and is not revoked. It does not contain the certificate. The authority makes the object from its records: it cannot be created or changed. Deleting it revokes the certificate.",
+				Type:        []string{"object"},
+				Properties: map[string]spec.Schema{
+					"kind": {
+						SchemaProps: spec.SchemaProps{
+							Description: "Kind is a string value representing the REST resource this object represents. Servers may infer this from the endpoint the client submits requests to. Cannot be updated. In CamelCase. More info: https://git.k8s.io/community/contributors/devel/sig-architecture/api-conventions.md#types-kinds",
+							Type:        []string{"string"},
+							Format:      "",
+						},
+					},
+					"apiVersion": {
+						SchemaProps: spec.SchemaProps{
+							Description: "APIVersion defines the versioned schema of this representation of an object. Servers should convert recognized schemas to the latest internal value, and may reject unrecognized values. More info: https://git.k8s.io/community/contributors/devel/sig-architecture/api-conventions.md#resources",
+							Type:        []string{"string"},
+							Format:      "",
+						},
+					},
+					"metadata": {
+						SchemaProps: spec.SchemaProps{
+							Description: "Standard metadata. The name is the SHA-256 digest of the certificate in DER, in hexadecimal digits. The creation timestamp is the time at which the certificate was signed.",
+							Default:     map[string]interface{}{},
+							Ref:         ref(metav1.ObjectMeta{}.OpenAPIModelName()),
+						},
+					},
+					"spec": {
+						SchemaProps: spec.SchemaProps{
+							Description: "What the certificate states, and who requested it. It never changes.",
+							Default:     map[string]interface{}{},
+							Ref:         ref(v1alpha1.IssuedCertificateSpec{}.OpenAPIModelName()),
+						},
+					},
+					"status": {
+						SchemaProps: spec.SchemaProps{
+							Description: "Whether the certificate is accepted, and its last use.",
+							Default:     map[string]interface{}{},
+							Ref:         ref(v1alpha1.IssuedCertificateStatus{}.OpenAPIModelName()),
+						},
+					},
+				},
+				Required: []string{"spec"},
+			},
+		},
+		Dependencies: []string{
+			metav1.ObjectMeta{}.OpenAPIModelName(), v1alpha1.IssuedCertificateSpec{}.OpenAPIModelName(), v1alpha1.IssuedCertificateStatus{}.OpenAPIModelName()},
+	}
+}
+
+func schema_lanyarddev_apis_identity_v1alpha1_IssuedCertificateList(ref common.ReferenceCallback) common.OpenAPIDefinition {
+	return common.OpenAPIDefinition{
+		Schema: spec.Schema{
+			SchemaProps: spec.SchemaProps{
+				Description: "IssuedCertificateList is a list of issued certificates.",
+				Type:        []string{"object"},
+				Properties: map[string]spec.Schema{
+					"kind": {
+						SchemaProps: spec.SchemaProps{
+							Description: "Kind is a string value representing the REST resource this object represents. Servers may infer this from the endpoint the client submits requests to. Cannot be updated. In CamelCase. More info: https://git.k8s.io/community/contributors/devel/sig-architecture/api-conventions.md#types-kinds",
+							Type:        []string{"string"},
+							Format:      "",
+						},
+					},
+					"apiVersion": {
+						SchemaProps: spec.SchemaProps{
+							Description: "APIVersion defines the versioned schema of this representation of an object. Servers should convert recognized schemas to the latest internal value, and may reject unrecognized values. More info: https://git.k8s.io/community/contributors/devel/sig-architecture/api-conventions.md#resources",
+							Type:        []string{"string"},
+							Format:      "",
+						},
+					},
+					"metadata": {
+						SchemaProps: spec.SchemaProps{
+							Description: "Standard metadata of a list.",
+							Default:     map[string]interface{}{},
+							Ref:         ref(metav1.ListMeta{}.OpenAPIModelName()),
+						},
+					},
+					"items": {
+						SchemaProps: spec.SchemaProps{
+							Description: "The issued certificates.",
+							Type:        []string{"array"},
+							Items: &spec.SchemaOrArray{
+								Schema: &spec.Schema{
+									SchemaProps: spec.SchemaProps{
+										Ref: ref(v1alpha1.IssuedCertificate{}.OpenAPIModelName()),
+									},
+								},
+							},
+						},
+					},
+				},
+				Required: []string{"items"},
+			},
+		},
+		Dependencies: []string{
+			metav1.ListMeta{}.OpenAPIModelName(), v1alpha1.IssuedCertificate{}.OpenAPIModelName()},
+	}
+}
+
+func schema_lanyarddev_apis_identity_v1alpha1_IssuedCertificateSpec(ref common.ReferenceCallback) common.OpenAPIDefinition {
+	return common.OpenAPIDefinition{
+		Schema: spec.Schema{
+			SchemaProps: spec.SchemaProps{
+				Description: "IssuedCertificateSpec is what a certificate states, and who requested it.",
+				Type:        []string{"object"},
+				Properties: map[string]spec.Schema{
+					"username": {
+						SchemaProps: spec.SchemaProps{
+							Description: "The user that the certificate authenticates: its common name.",
+							Default:     "",
+							Type:        []string{"string"},
+							Format:      "",
+						},
+					},
+					"groups": {
+						VendorExtensible: spec.VendorExtensible{
+							Extensions: spec.Extensions{
+								"x-kubernetes-list-type": "atomic",
+							},
+						},
+						SchemaProps: spec.SchemaProps{
+							Description: "The groups of the user: the organizations of the certificate.",
+							Type:        []string{"array"},
+							Items: &spec.SchemaOrArray{
+								Schema: &spec.Schema{
+									SchemaProps: spec.SchemaProps{
+										Type:   []string{"string"},
+										Format: "",
+									},
+								},
+							},
+						},
+					},
+					"signerName": {
+						SchemaProps: spec.SchemaProps{
+							Description: "The signer that signed the certificate, such as kubernetes.io/kube-apiserver-client.",
+							Default:     "",
+							Type:        []string{"string"},
+							Format:      "",
+						},
+					},
+					"request": {
+						SchemaProps: spec.SchemaProps{
+							Description: "The name of the CertificateSigningRequest. That object may be gone.",
+							Type:        []string{"string"},
+							Format:      "",
+						},
+					},
+					"expirationTimestamp": {
+						SchemaProps: spec.SchemaProps{
+							Description: "The time from which the certificate is refused.",
+							Ref:         ref(metav1.Time{}.OpenAPIModelName()),
+						},
+					},
+					"mintedBy": {
+						SchemaProps: spec.SchemaProps{
+							Description: "The request by which the certificate was requested.",
+							Default:     map[string]interface{}{},
+							Ref:         ref(v1alpha1.Minter{}.OpenAPIModelName()),
+						},
+					},
+				},
+				Required: []string{"username", "signerName", "expirationTimestamp", "mintedBy"},
+			},
+		},
+		Dependencies: []string{
+			metav1.Time{}.OpenAPIModelName(), v1alpha1.Minter{}.OpenAPIModelName()},
+	}
+}
+
+func schema_lanyarddev_apis_identity_v1alpha1_IssuedCertificateStatus(ref common.ReferenceCallback) common.OpenAPIDefinition {
+	return common.OpenAPIDefinition{
+		Schema: spec.Schema{
+			SchemaProps: spec.SchemaProps{
+				Description: "IssuedCertificateStatus is what the authority knows about a certificate now.",
+				Type:        []string{"object"},
+				Properties: map[string]spec.Schema{
+					"phase": {
+						SchemaProps: spec.SchemaProps{
+							Description: "Whether the authority accepts the certificate now: Active or Invalid.\n\nPossible enum values:\n - `\"Active\"` means that the authority accepts the credential.\n - `\"Invalid\"` means that the authority refuses the credential although it has not expired: the service account or the object that it is bound to is gone, the key that signed it is no longer accepted, or its node was evicted.",
+							Type:        []string{"string"},
+							Format:      "",
+							Enum:        []interface{}{"Active", "Invalid"},
+						},
+					},
+					"lastUsed": {
+						SchemaProps: spec.SchemaProps{
+							Description: "The last use that the authority has seen. It is missing if there was none. Uses are stored once a minute: after a crash, the last minute of uses may be missing.",
+							Ref:         ref(v1alpha1.Use{}.OpenAPIModelName()),
+						},
+					},
+				},
+			},
+		},
+		Dependencies: []string{
+			v1alpha1.Use{}.OpenAPIModelName()},
+	}
+}
+
+func schema_lanyarddev_apis_identity_v1alpha1_IssuedToken(ref common.ReferenceCallback) common.OpenAPIDefinition {
+	return common.OpenAPIDefinition{
+		Schema: spec.Schema{
+			SchemaProps: spec.SchemaProps{
+				Description: "IssuedToken is the record of a service-account token that was issued, has not expired and is not revoked. It does not contain the token. The authority makes the object from its records: it cannot be created or changed. Deleting it revokes the token.",
+				Type:        []string{"object"},
+				Properties: map[string]spec.Schema{
+					"kind": {
+						SchemaProps: spec.SchemaProps{
+							Description: "Kind is a string value representing the REST resource this object represents. Servers may infer this from the endpoint the client submits requests to. Cannot be updated. In CamelCase. More info: https://git.k8s.io/community/contributors/devel/sig-architecture/api-conventions.md#types-kinds",
+							Type:        []string{"string"},
+							Format:      "",
+						},
+					},
+					"apiVersion": {
+						SchemaProps: spec.SchemaProps{
+							Description: "APIVersion defines the versioned schema of this representation of an object. Servers should convert recognized schemas to the latest internal value, and may reject unrecognized values. More info: https://git.k8s.io/community/contributors/devel/sig-architecture/api-conventions.md#resources",
+							Type:        []string{"string"},
+							Format:      "",
+						},
+					},
+					"metadata": {
+						SchemaProps: spec.SchemaProps{
+							Description: "Standard metadata. The name and the UID are the claim \"jti\" of the token. The namespace is that of the service account. The creation timestamp is the time at which the token was issued. The labels repeat the service account, the node, the bound object and the key, where their names can be the value of a label.",
+							Default:     map[string]interface{}{},
+							Ref:         ref(metav1.ObjectMeta{}.OpenAPIModelName()),
+						},
+					},
+					"spec": {
+						SchemaProps: spec.SchemaProps{
+							Description: "What the token states, and who requested it. It never changes.",
+							Default:     map[string]interface{}{},
+							Ref:         ref(v1alpha1.IssuedTokenSpec{}.OpenAPIModelName()),
+						},
+					},
+					"status": {
+						SchemaProps: spec.SchemaProps{
+							Description: "Whether the token is accepted, and its last use.",
+							Default:     map[string]interface{}{},
+							Ref:         ref(v1alpha1.IssuedTokenStatus{}.OpenAPIModelName()),
+						},
+					},
+				},
+				Required: []string{"spec"},
+			},
+		},
+		Dependencies: []string{
+			metav1.ObjectMeta{}.OpenAPIModelName(), v1alpha1.IssuedTokenSpec{}.OpenAPIModelName(), v1alpha1.IssuedTokenStatus{}.OpenAPIModelName()},
+	}
+}
+
+func schema_lanyarddev_apis_identity_v1alpha1_IssuedTokenList(ref common.ReferenceCallback) common.OpenAPIDefinition {
+	return common.OpenAPIDefinition{
+		Schema: spec.Schema{
+			SchemaProps: spec.SchemaProps{
+				Description: "IssuedTokenList is a list of issued tokens.",
+				Type:        []string{"object"},
+				Properties: map[string]spec.Schema{
+					"kind": {
+						SchemaProps: spec.SchemaProps{
+							Description: "Kind is a string value representing the REST resource this object represents. Servers may infer this from the endpoint the client submits requests to. Cannot be updated. In CamelCase. More info: https://git.k8s.io/community/contributors/devel/sig-architecture/api-conventions.md#types-kinds",
+							Type:        []string{"string"},
+							Format:      "",
+						},
+					},
+					"apiVersion": {
+						SchemaProps: spec.SchemaProps{
+							Description: "APIVersion defines the versioned schema of this representation of an object. Servers should convert recognized schemas to the latest internal value, and may reject unrecognized values. More info: https://git.k8s.io/community/contributors/devel/sig-architecture/api-conventions.md#resources",
+							Type:        []string{"string"},
+							Format:      "",
+						},
+					},
+					"metadata": {
+						SchemaProps: spec.SchemaProps{
+							Description: "Standard metadata of a list.",
+							Default:     map[string]interface{}{},
+							Ref:         ref(metav1.ListMeta{}.OpenAPIModelName()),
+						},
+					},
+					"items": {
+						SchemaProps: spec.SchemaProps{
+							Description: "The issued tokens.",
+							Type:        []string{"array"},
+							Items: &spec.SchemaOrArray{
+								Schema: &spec.Schema{
+									SchemaProps: spec.SchemaProps{
+										Ref: ref(v1alpha1.IssuedToken{}.OpenAPIModelName()),
+									},
+								},
+							},
+						},
+					},
+				},
+				Required: []string{"items"},
+			},
+		},
+		Dependencies: []string{
+			metav1.ListMeta{}.OpenAPIModelName(), v1alpha1.IssuedToken{}.OpenAPIModelName()},
+	}
+}
+
+func schema_lanyarddev_apis_identity_v1alpha1_IssuedTokenSpec(ref common.ReferenceCallback) common.OpenAPIDefinition {
+	return common.OpenAPIDefinition{
+		Schema: spec.Schema{
+			SchemaProps: spec.SchemaProps{
+				Description: "IssuedTokenSpec is what a token states, and who requested it.",
+				Type:        []string{"object"},
+				Properties: map[string]spec.Schema{
+					"serviceAccount": {
+						SchemaProps: spec.SchemaProps{
+							Description: "The service account that the token is for.",
+							Default:     map[string]interface{}{},
+							Ref:         ref(v1alpha1.ObjectIdentity{}.OpenAPIModelName()),
+						},
+					},
+					"audiences": {
+						VendorExtensible: spec.VendorExtensible{
+							Extensions: spec.Extensions{
+								"x-kubernetes-list-type": "atomic",
+							},
+						},
+						SchemaProps: spec.SchemaProps{
+							Description: "The audiences of the token: the services that may accept it.",
+							Type:        []string{"array"},
+							Items: &spec.SchemaOrArray{
+								Schema: &spec.Schema{
+									SchemaProps: spec.SchemaProps{
+										Type:   []string{"string"},
+										Format: "",
+									},
+								},
+							},
+						},
+					},
+					"boundObject": {
+						SchemaProps: spec.SchemaProps{
+							Description: "The Pod, Secret or Node that the token is bound to. The token is refused when that object is gone. It is missing if the token is bound to the service account only.",
+							Ref:         ref(v1alpha1.BoundObject{}.OpenAPIModelName()),
+						},
+					},
+					"node": {
+						SchemaProps: spec.SchemaProps{
+							Description: "The node of the pod that the token is bound to. For a token that is bound to a node, it is that node.",
+							Ref:         ref(v1alpha1.ObjectIdentity{}.OpenAPIModelName()),
+						},
+					},
+					"expirationTimestamp": {
+						SchemaProps: spec.SchemaProps{
+							Description: "The time from which the token is refused.",
+							Ref:         ref(metav1.Time{}.OpenAPIModelName()),
+						},
+					},
+					"keyID": {
+						SchemaProps: spec.SchemaProps{
+							Description: "The ID of the key that signed the token: \"kid\" in the header of the token and in the key set of the issuer.",
+							Default:     "",
+							Type:        []string{"string"},
+							Format:      "",
+						},
+					},
+					"mintedBy": {
+						SchemaProps: spec.SchemaProps{
+							Description: "The request by which the token was issued.",
+							Default:     map[string]interface{}{},
+							Ref:         ref(v1alpha1.Minter{}.OpenAPIModelName()),
+						},
+					},
+				},
+				Required: []string{"serviceAccount", "audiences", "expirationTimestamp", "keyID", "mintedBy"},
+			},
+		},
+		Dependencies: []string{
+			metav1.Time{}.OpenAPIModelName(), v1alpha1.BoundObject{}.OpenAPIModelName(), v1alpha1.Minter{}.OpenAPIModelName(), v1alpha1.ObjectIdentity{}.OpenAPIModelName()},
+	}
+}
+
+func schema_lanyarddev_apis_identity_v1alpha1_IssuedTokenStatus(ref common.ReferenceCallback) common.OpenAPIDefinition {
+	return common.OpenAPIDefinition{
+		Schema: spec.Schema{
+			SchemaProps: spec.SchemaProps{
+				Description: "IssuedTokenStatus is what the authority knows about a token now.",
+				Type:        []string{"object"},
+				Properties: map[string]spec.Schema{
+					"phase": {
+						SchemaProps: spec.SchemaProps{
+							Description: "Whether the authority accepts the token now: Active or Invalid.\n\nPossible enum values:\n - `\"Active\"` means that the authority accepts the credential.\n - `\"Invalid\"` means that the authority refuses the credential although it has not expired: the service account or the object that it is bound to is gone, the key that signed it is no longer accepted, or its node was evicted.",
+							Type:        []string{"string"},
+							Format:      "",
+							Enum:        []interface{}{"Active", "Invalid"},
+						},
+					},
+					"lastUsed": {
+						SchemaProps: spec.SchemaProps{
+							Description: "The last use that the authority has seen. It is missing if there was none. The authority sees a token that it authenticates itself, in a request or in a TokenReview. It does not see a token that another service verifies with the public keys. Uses are stored once a minute: after a crash, the last minute of uses may be missing.",
+							Ref:         ref(v1alpha1.Use{}.OpenAPIModelName()),
+						},
+					},
+				},
+			},
+		},
+		Dependencies: []string{
+			v1alpha1.Use{}.OpenAPIModelName()},
+	}
+}
+
+func schema_lanyarddev_apis_identity_v1alpha1_Minter(ref common.ReferenceCallback) common.OpenAPIDefinition {
+	return common.OpenAPIDefinition{
+		Schema: spec.Schema{
+			SchemaProps: spec.SchemaProps{
+				Description: "Minter describes the request by which a credential was issued.",
+				Type:        []string{"object"},
+				Properties: map[string]spec.Schema{
+					"username": {
+						SchemaProps: spec.SchemaProps{
+							Description: "The user that made the request.",
+							Type:        []string{"string"},
+							Format:      "",
+						},
+					},
+					"uid": {
+						SchemaProps: spec.SchemaProps{
+							Description: "The UID of that user, if it has one.",
+							Type:        []string{"string"},
+							Format:      "",
+						},
+					},
+					"credentialID": {
+						SchemaProps: spec.SchemaProps{
+							Description: "The ID of the credential that authenticated the request: \"JTI=\" and the name of an IssuedToken, or \"X509SHA256=\" and the name of an IssuedCertificate. It is missing if that credential has no ID.",
+							Type:        []string{"string"},
+							Format:      "",
+						},
+					},
+					"address": {
+						SchemaProps: spec.SchemaProps{
+							Description: "The IP address that the request came from.",
+							Type:        []string{"string"},
+							Format:      "",
+						},
+					},
+					"userAgent": {
+						SchemaProps: spec.SchemaProps{
+							Description: "The name of the program that made the request, as the program itself states it.",
+							Type:        []string{"string"},
+							Format:      "",
+						},
+					},
+				},
+			},
+		},
+	}
+}
+
+func schema_lanyarddev_apis_identity_v1alpha1_ObjectIdentity(ref common.ReferenceCallback) common.OpenAPIDefinition {
+	return common.OpenAPIDefinition{
+		Schema: spec.Schema{
+			SchemaProps: spec.SchemaProps{
+				Description: "ObjectIdentity names an object. The namespace, if the object has one, is that of the credential.",
+				Type:        []string{"object"},
+				Properties: map[string]spec.Schema{
+					"name": {
+						SchemaProps: spec.SchemaProps{
+							Description: "The name of the object.",
+							Default:     "",
+							Type:        []string{"string"},
+							Format:      "",
+						},
+					},
+					"uid": {
+						SchemaProps: spec.SchemaProps{
+							Description: "The UID of the object. An object that was deleted and made again has another UID.",
+							Type:        []string{"string"},
+							Format:      "",
+						},
+					},
+				},
+				Required: []string{"name"},
+			},
+		},
+	}
+}
+
+func schema_lanyarddev_apis_identity_v1alpha1_Use(ref common.ReferenceCallback) common.OpenAPIDefinition {
+	return common.OpenAPIDefinition{
+		Schema: spec.Schema{
+			SchemaProps: spec.SchemaProps{
+				Description: "Use is one use of a credential.",
+				Type:        []string{"object"},
+				Properties: map[string]spec.Schema{
+					"time": {
+						SchemaProps: spec.SchemaProps{
+							Description: "The time of the use.",
+							Ref:         ref(metav1.Time{}.OpenAPIModelName()),
+						},
+					},
+					"address": {
+						SchemaProps: spec.SchemaProps{
+							Description: "The IP address that the use came from.",
+							Type:        []string{"string"},
+							Format:      "",
+						},
+					},
+				},
+				Required: []string{"time"},
+			},
+		},
+		Dependencies: []string{
+			metav1.Time{}.OpenAPIModelName()},
 	}
 }
