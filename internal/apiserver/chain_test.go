@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"testing"
+	"unsafe"
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -37,6 +38,35 @@ func TestCommandsAreNotInTheLineThatIsLogged(t *testing.T) {
 			}
 		})).ServeHTTP(httptest.NewRecorder(), httptest.NewRequestWithContext(t.Context(), http.MethodGet, uri, nil))
 	}
+}
+
+// TestGrowStack checks that the stack of a new goroutine moves when it grows, and not once growStack has grown it.
+func TestGrowStack(t *testing.T) {
+	t.Parallel()
+	for want, grow := range map[bool]func(){true: func() {}, false: func() { growStack(0) }} {
+		moved := make(chan bool)
+		go func() {
+			grow()
+			var local byte
+			before := uintptr(unsafe.Pointer(&local))
+			useStack(requestStack / 1024)
+			moved <- uintptr(unsafe.Pointer(&local)) != before
+		}()
+		if got := <-moved; got != want {
+			t.Errorf("the stack moved: %v, want %v", got, want)
+		}
+	}
+}
+
+// useStack uses that many kilobytes of stack.
+//
+//go:noinline
+func useStack(kilobytes int) byte {
+	var frame [900]byte
+	if kilobytes > 1 {
+		frame[0] = useStack(kilobytes - 1)
+	}
+	return frame[kilobytes]
 }
 
 // allowing is a policy that allows everything.
