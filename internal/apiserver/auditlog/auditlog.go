@@ -9,10 +9,8 @@ import (
 
 	"k8s.io/apimachinery/pkg/util/validation/field"
 	auditinternal "k8s.io/apiserver/pkg/apis/audit"
-	auditv1 "k8s.io/apiserver/pkg/apis/audit/v1"
 	"k8s.io/apiserver/pkg/audit"
 	"k8s.io/apiserver/pkg/audit/policy"
-	pluginlog "k8s.io/apiserver/plugin/pkg/audit/log"
 
 	"lanyard.dev/internal/files"
 )
@@ -75,7 +73,7 @@ func Open(o Options, credentials CredentialsFunc) (*Log, error) {
 		evaluator = recordArrivals{evaluator}
 	}
 	f := &file{out: out}
-	backend := inMode(o.Mode, pluginlog.NewBackend(f, pluginlog.FormatJson, auditv1.SchemeGroupVersion))
+	backend := inMode(o.Mode, newLines(f))
 	return &Log{Backend: hideCommands{hideMessages{backend, credentials}}, Policy: capLevel{evaluator, credentials}, file: f}, nil
 }
 
