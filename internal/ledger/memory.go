@@ -1,13 +1,12 @@
 package ledger
 
 import (
-	"cmp"
 	"context"
-	"slices"
-	"strings"
+	"hash/maphash"
 	"sync"
 	"time"
 
+	"github.com/google/uuid"
 	"k8s.io/utils/clock"
 )
 
@@ -24,79 +23,107 @@ const (
 )
 
 // Memory is the sum of all batches. It is safe for concurrent use.
+//
+// It holds times as whole seconds from 1970 to 2106, and the address of a use if it is an IP address. Of two records with the
+// same ID it holds the first. The node of a token without a name is none.
 type Memory struct {
 	clock   clock.PassiveClock
 	history history
+	seed    maphash.Seed
+	shards  [shards]shard
+	plain   plain
 
-	mu           sync.RWMutex
-	tokens       map[string]TokenRecord
-	certificates map[string]CertificateRecord
-	revoked      map[string]time.Time // when the credential would have expired
-	uses         map[string]Use
-	revision     uint64
+	// mu guards everything below, and what the shards say. It is taken before the locks above.
+	mu         sync.RWMutex
+	index      index
+	orders     orders
+	namespaces namespaces
+	deadlines  deadlines
+	textIDs    map[uint32]string // of the tokens with hasTextID, by handle
+	tokens     int
+	revision   uint64
+	synced     bool
+	aged       time.Time // when the early uses were aged last
 }
 
 // NewMemory returns an empty memory.
 func NewMemory(clock clock.PassiveClock) *Memory {
-	return &Memory{
-		clock: clock, tokens: map[string]TokenRecord{}, certificates: map[string]CertificateRecord{},
-		revoked: map[string]time.Time{}, uses: map[string]Use{},
+	m := &Memory{clock: clock, seed: maphash.MakeSeed(), plain: newPlain(), textIDs: map[uint32]string{}, aged: clock.Now()}
+	m.index = index{texts: newTexts(), tokens: m.slot}
+	m.orders = orders{key: m.key}
+	m.namespaces.byText = map[uint32]*namespace{}
+	m.deadlines.heads = map[uint32]uint32{}
+	for i := range m.shards {
+		m.shards[i].revoked = map[uuid.UUID]uint32{}
 	}
+	return m
+}
+
+// place returns the shard of an ID, and the hash in that shard.
+func (m *Memory) place(id *uuid.UUID) (number, hash uint32) {
+	sum := maphash.Bytes(m.seed, id[:])
+	return uint32(sum) % shards, uint32(sum >> 32)
+}
+
+// slot returns the token with a handle.
+func (m *Memory) slot(handle uint32) *tokenSlot {
+	return m.shards[handle%shards].slots.at(handle >> shardBits)
+}
+
+// key returns the ID of the token with a handle.
+func (m *Memory) key(handle uint32) idKey {
+	slot := m.slot(handle)
+	if slot.revision&hasTextID != 0 {
+		return idKey{text: m.textIDs[handle]}
+	}
+	return idKey{uuid: slot.id}
+}
+
+// State returns what the ledger knows about the token or certificate with an ID. A record stays until the next Sweep
+// after it has expired.
+func (m *Memory) State(id string) State {
+	uuid, ok := parseUUID(id)
+	if !ok {
+		return m.plain.state(id)
+	}
+	number, hash := m.place(&uuid)
+	return m.shards[number].state(hash, &uuid)
+}
+
+// Used notes a use of a credential. It ignores a credential without a record.
+func (m *Memory) Used(use Use) { m.used(&use, false) }
+
+// used notes a use. If there is no record and keep is set, it keeps the use until the record arrives.
+func (m *Memory) used(use *Use, keep bool) {
+	packed := newUse(use)
+	uuid, ok := parseUUID(use.ID)
+	if !ok {
+		m.usedPlain(use.ID, packed, keep)
+		return
+	}
+	number, hash := m.place(&uuid)
+	m.shards[number].used(hash, &uuid, packed, keep)
 }
 
 // Apply adds a batch that storage holds at a revision.
 func (m *Memory) Apply(batch *Batch, revision uint64) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	late := revision <= m.revision
+	a := application{Memory: m, late: revision <= m.revision, now: instant(m.clock.Now())}
 	m.revision = max(m.revision, revision)
-	now := m.clock.Now()
-	var events []Event
-	for _, r := range batch.Revocations {
-		if !now.Before(r.Expires) {
-			continue
-		}
-		m.revoked[r.ID] = later(r.Expires, m.revoked[r.ID])
-		events = append(events, m.remove(r.ID, late)...)
+	for i := range batch.Revocations {
+		a.revoke(&batch.Revocations[i])
 	}
-	for _, token := range batch.Tokens {
-		_, revoked := m.revoked[token.ID]
-		if _, known := m.tokens[token.ID]; revoked || known || !now.Before(token.Expires) {
-			continue
-		}
-		record := TokenRecord{Token: token, LastUse: m.uses[token.ID], Revision: m.revision}
-		m.tokens[token.ID] = record
-		events = append(events, Event{Type: Added, Revision: m.revision, Token: &record, late: late})
+	for i := range batch.Tokens {
+		a.addToken(&batch.Tokens[i])
 	}
-	for _, certificate := range batch.Certificates {
-		_, revoked := m.revoked[certificate.ID]
-		if _, known := m.certificates[certificate.ID]; revoked || known || !now.Before(certificate.Expires) {
-			continue
-		}
-		record := CertificateRecord{Certificate: certificate, LastUse: m.uses[certificate.ID], Revision: m.revision}
-		m.certificates[certificate.ID] = record
-		events = append(events, Event{Type: Added, Revision: m.revision, Certificate: &record, late: late})
+	for i := range batch.Certificates {
+		a.addCertificate(&batch.Certificates[i])
 	}
-	for _, use := range batch.Uses {
-		m.used(use)
+	for i := range batch.Uses {
+		m.used(&batch.Uses[i], true)
 	}
-	m.history.add(events)
-}
-
-// remove removes the record with an ID, and returns the events.
-func (m *Memory) remove(id string, late bool) (events []Event) {
-	if token, ok := m.tokens[id]; ok {
-		token.LastUse, token.Revision = m.uses[id], m.revision
-		events = append(events, Event{Type: Deleted, Revision: m.revision, Token: &token, late: late})
-	}
-	if certificate, ok := m.certificates[id]; ok {
-		certificate.LastUse, certificate.Revision = m.uses[id], m.revision
-		events = append(events, Event{Type: Deleted, Revision: m.revision, Certificate: &certificate, late: late})
-	}
-	delete(m.tokens, id)
-	delete(m.certificates, id)
-	delete(m.uses, id)
-	return events
+	m.history.add(a.events)
 }
 
 // Synced states that every batch that storage held at a revision was applied. The first call begins the history of events.
@@ -104,35 +131,25 @@ func (m *Memory) Synced(revision uint64) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.revision = max(m.revision, revision)
+	m.synced = true
 	m.history.start(m.revision)
 }
 
-// Sweep removes the records that have expired, and the revocations that are not needed any more.
-func (m *Memory) Sweep() {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	now := m.clock.Now()
-	var events []Event
-	for id, token := range m.tokens {
-		if !now.Before(token.Expires) {
-			events = append(events, m.remove(id, true)...)
-		}
-	}
-	for id, certificate := range m.certificates {
-		if !now.Before(certificate.Expires) {
-			events = append(events, m.remove(id, true)...)
-		}
-	}
-	for id, expires := range m.revoked {
-		if !now.Before(expires) {
-			delete(m.revoked, id)
-		}
-	}
-	m.history.add(events)
+// Revision returns the latest revision that was applied, or that Synced named.
+func (m *Memory) Revision() uint64 {
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	return m.revision
 }
 
-// sweepPeriod is the time between two calls of Sweep by Run.
-const sweepPeriod = time.Second
+const (
+	// sweepPeriod is the time between two calls of Sweep by Run.
+	sweepPeriod = time.Second
+	// sweepStep is the number of tokens that Sweep removes before it lets other calls proceed.
+	sweepStep = 256
+	// agePeriod is how long a use without a record is kept at least.
+	agePeriod = 5 * time.Minute
+)
 
 // Run calls Sweep once a second until the context ends.
 func (m *Memory) Run(ctx context.Context, clock clock.WithTicker) {
@@ -148,148 +165,83 @@ func (m *Memory) Run(ctx context.Context, clock clock.WithTicker) {
 	}
 }
 
-// State returns what the ledger knows about the token or certificate with an ID. A record stays until the next Sweep
-// after it has expired.
-func (m *Memory) State(id string) State {
-	m.mu.RLock()
-	defer m.mu.RUnlock()
-	if _, revoked := m.revoked[id]; revoked {
-		return Revoked
+// Sweep removes the records that have expired, and the revocations that are not needed any more.
+func (m *Memory) Sweep() {
+	now := m.clock.Now()
+	for more := true; more; {
+		more = m.sweepTokens(instant(now))
 	}
-	if _, ok := m.tokens[id]; ok {
-		return Live
-	}
-	if _, ok := m.certificates[id]; ok {
-		return Live
-	}
-	return Unknown
-}
-
-// Token returns the record of a token, and its last use.
-func (m *Memory) Token(id string) (token Token, last Use, ok bool) {
-	record, ok := m.TokenRecord(id)
-	return record.Token, record.LastUse, ok
-}
-
-// TokenRecord returns the record of a token.
-func (m *Memory) TokenRecord(id string) (record TokenRecord, ok bool) {
-	m.mu.RLock()
-	defer m.mu.RUnlock()
-	record, ok = m.tokens[id]
-	record.LastUse = m.uses[id]
-	return record, ok
-}
-
-// Certificate returns the record of a certificate, and its last use.
-func (m *Memory) Certificate(id string) (certificate Certificate, last Use, ok bool) {
-	record, ok := m.CertificateRecord(id)
-	return record.Certificate, record.LastUse, ok
-}
-
-// CertificateRecord returns the record of a certificate.
-func (m *Memory) CertificateRecord(id string) (record CertificateRecord, ok bool) {
-	m.mu.RLock()
-	defer m.mu.RUnlock()
-	record, ok = m.certificates[id]
-	record.LastUse = m.uses[id]
-	return record, ok
-}
-
-// Used notes a use of a credential.
-func (m *Memory) Used(use Use) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.used(use)
-}
-
-func (m *Memory) used(use Use) {
-	if use.At.After(m.uses[use.ID].At) {
-		m.uses[use.ID] = use
+	a := application{Memory: m, late: true, now: instant(now)}
+	a.sweepCertificates()
+	m.history.add(a.events)
+	age := now.Sub(m.aged) >= agePeriod
+	if age {
+		m.aged = now
 	}
-}
-
-// Revision returns the latest revision that was applied.
-func (m *Memory) Revision() uint64 {
-	m.mu.RLock()
-	defer m.mu.RUnlock()
-	return m.revision
-}
-
-// Select returns the page of tokens that a query selects, in the order of their positions, and whether there are more.
-func (m *Memory) Select(q Query) (page []TokenRecord, more bool) {
-	m.mu.RLock()
-	defer m.mu.RUnlock()
-	for id, token := range m.tokens {
-		if q.Matches(&token.Token) && q.After.Compare(token.Position()) < 0 {
-			token.LastUse = m.uses[id]
-			page = append(page, token)
-		}
+	for i := range m.shards {
+		m.shards[i].sweep(instant(now), age)
 	}
-	slices.SortFunc(page, func(a, b TokenRecord) int { return a.Position().Compare(b.Position()) })
-	limit := min(len(page), q.limit())
-	return page[:limit], limit < len(page)
+	m.plain.sweep(instant(now), age)
 }
 
-// SelectCertificates returns the page of certificates that a query selects, ordered by ID, and whether there are more.
-func (m *Memory) SelectCertificates(q CertificateQuery) (page []CertificateRecord, more bool) {
-	m.mu.RLock()
-	defer m.mu.RUnlock()
-	for id, certificate := range m.certificates {
-		if q.Matches(&certificate.Certificate) && strings.Compare(q.After, id) < 0 {
-			certificate.LastUse = m.uses[id]
-			page = append(page, certificate)
-		}
-	}
-	slices.SortFunc(page, func(a, b CertificateRecord) int { return cmp.Compare(a.ID, b.ID) })
-	limit := min(len(page), q.limit())
-	return page[:limit], limit < len(page)
-}
-
-// Children returns the records of what was issued to requests that were authenticated with a credential, and if
-// transitive is set, also of what was issued with those. The argument is a credential ID such as "JTI=...". Tokens come in
-// the order of their positions, certificates by ID. A credential in between that was revoked or has expired has no record,
-// so what was issued with it is not found.
-func (m *Memory) Children(credential string, transitive bool) (tokens []TokenRecord, certificates []CertificateRecord) {
-	m.mu.RLock()
-	defer m.mu.RUnlock()
-	seen := map[string]bool{}
-	for parents := []string{credential}; len(parents) > 0; parents = parents[1:] {
-		if seen[parents[0]] {
-			continue
-		}
-		seen[parents[0]] = true
-		for id, token := range m.tokens {
-			if token.Minter.Credential == parents[0] {
-				token.LastUse = m.uses[id]
-				tokens = append(tokens, token)
-				parents = append(parents, token.CredentialID())
-			}
-		}
-		for id, certificate := range m.certificates {
-			if certificate.Minter.Credential == parents[0] {
-				certificate.LastUse = m.uses[id]
-				certificates = append(certificates, certificate)
-				parents = append(parents, certificate.CredentialID())
-			}
-		}
-		if !transitive {
+// sweepTokens removes some of the tokens that have expired, and returns whether there are more.
+func (m *Memory) sweepTokens(now uint32) (more bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	a := application{Memory: m, late: true, now: now}
+	for range sweepStep {
+		handle := m.deadlines.expired(now)
+		if handle == 0 {
 			break
 		}
+		a.removeToken(handle)
+		more = true
 	}
-	slices.SortFunc(tokens, func(a, b TokenRecord) int { return a.Position().Compare(b.Position()) })
-	slices.SortFunc(certificates, func(a, b CertificateRecord) int { return cmp.Compare(a.ID, b.ID) })
-	return tokens, certificates
+	m.history.add(a.events)
+	return more
 }
 
-// CountByKey returns the number of tokens with a record that a key signed.
-func (m *Memory) CountByKey(kid string) int {
-	m.mu.RLock()
-	defer m.mu.RUnlock()
-	n := 0
-	for _, token := range m.tokens {
-		if token.Key == kid {
-			n++
+// deadlines has the tokens by the second in which they expire.
+type deadlines struct {
+	heads map[uint32]uint32 // the first token of the list byDeadline, for each second that has one
+	swept uint32            // No earlier second has a token.
+}
+
+// expired returns a token that has expired, or 0.
+func (d *deadlines) expired(now uint32) uint32 {
+	if now < d.swept {
+		return 0
+	}
+	if int(now-d.swept) > len(d.heads) {
+		first := now + 1
+		for second := range d.heads {
+			first = min(first, second)
+		}
+		d.swept = first
+	}
+	for ; d.swept <= now; d.swept++ {
+		if head := d.heads[d.swept]; head != 0 {
+			return head
 		}
 	}
-	return n
+	return 0
+}
+
+func (d *deadlines) insert(x *index, handle, second uint32) {
+	head := d.heads[second]
+	insert(&head, handle, x.tokenByDeadline)
+	d.heads[second] = head
+	d.swept = min(d.swept, second)
+}
+
+func (d *deadlines) cut(x *index, handle, second uint32) {
+	head := d.heads[second]
+	cut(&head, handle, x.tokenByDeadline)
+	if head == 0 {
+		delete(d.heads, second)
+	} else {
+		d.heads[second] = head
+	}
 }

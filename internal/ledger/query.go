@@ -73,9 +73,12 @@ func compareIDs(a, b string) int {
 	return cmp.Or(cmp.Compare(class(a), class(b)), strings.Compare(a, b))
 }
 
+// nodeKind is the kind of an Object that is a node.
+const nodeKind = "Node"
+
 // node returns the name of the node that a token belongs to.
 func (t *Token) node() string {
-	if t.Node.Name == "" && t.Bound.Kind == "Node" {
+	if t.Node.Name == "" && t.Bound.Kind == nodeKind {
 		return t.Bound.Name
 	}
 	return t.Node.Name
