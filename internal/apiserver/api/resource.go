@@ -32,7 +32,7 @@ type Version struct {
 	Types []runtime.Object
 }
 
-// Resource declares one resource. Either Stored or Ephemeral is set.
+// Resource declares one resource. One of Stored, Computed and Ephemeral is set.
 type Resource struct {
 	Name, Singular         string
 	ShortNames, Categories []string
@@ -50,6 +50,9 @@ type Resource struct {
 	Prefix string
 	// Serve returns the storage that is served in place of the store; nil serves the store itself.
 	Serve func(*registry.Store, Backends) rest.Storage
+
+	// Computed declares a resource whose objects are made from other data when they are read.
+	Computed Computed
 
 	// Ephemeral makes a resource whose objects are returned to the client that posts them and never stored.
 	Ephemeral func(Backends) rest.Creater
@@ -172,12 +175,18 @@ func (o Objects[T]) selectable(r Resource) func(T) fields.Set {
 // metaLabels are the fields by which objects of every kind can be selected.
 var metaLabels = []string{"metadata.name", "metadata.namespace"}
 
+// themselves maps each of the fields to itself.
+func themselves(fields ...[]string) map[string]string {
+	known := map[string]string{}
+	for _, field := range slices.Concat(fields...) {
+		known[field] = field
+	}
+	return known
+}
+
 // labels maps each field that a selector may name to itself: the metadata, and what Fields returns.
 func (o Objects[T]) labels(r Resource, _ Tables) map[string]string {
-	known := map[string]string{}
-	for _, label := range slices.Concat(metaLabels, o.Unselected) {
-		known[label] = label
-	}
+	known := themselves(metaLabels, o.Unselected)
 	for label := range o.selectable(r)(r.Kind.DeepCopyObject().(T)) {
 		known[label] = label
 	}
@@ -229,5 +238,32 @@ func (o SameObjects[T]) labels(_ Resource, all Tables) map[string]string {
 	}
 	return nil
 }
+
+// Computed declares how the objects of a resource are made that is not stored.
+type Computed interface {
+	storage(r Resource, b Backends) rest.Storage
+	// selectable returns the fields that a field selector may name.
+	selectable() []string
+}
+
+// Projection declares a resource of objects of type T that are made from other data.
+type Projection[T runtime.Object] struct {
+	// Storage makes the storage, which embeds the description.
+	Storage func(registry.Description, Backends) rest.Storage
+	Row     func(obj T, now time.Time) []any
+	// Fields are the fields that a field selector may name.
+	Fields []string
+}
+
+var _ Computed = Projection[*metav1.PartialObjectMetadata]{}
+
+func (p Projection[T]) storage(r Resource, b Backends) rest.Storage {
+	return p.Storage(registry.Description{
+		Singular: r.Singular, Short: r.ShortNames, Category: r.Categories, Namespaced: r.Namespaced,
+		TableConvertor: registry.TableOf(r.Columns, p.Row),
+	}, b)
+}
+
+func (p Projection[T]) selectable() []string { return p.Fields }
 
 func (o SameObjects[T]) of() schema.GroupResource { return o.Of }

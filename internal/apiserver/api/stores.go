@@ -13,9 +13,11 @@ import (
 
 	"lanyard.dev/internal/apiserver/registry"
 	"lanyard.dev/internal/apiserver/registry/certificatesigningrequest"
+	"lanyard.dev/internal/apiserver/registry/issued"
 	"lanyard.dev/internal/apiserver/registry/namespace"
 	"lanyard.dev/internal/apiserver/registry/podsession"
 	"lanyard.dev/internal/apiserver/registry/serviceaccount"
+	"lanyard.dev/internal/ledger"
 )
 
 // Inputs are what the stores depend on.
@@ -39,6 +41,9 @@ type Backends struct {
 	Audiences authenticator.Audiences
 	// Issuing issues tokens.
 	Issuing serviceaccount.TokenConfig
+	// IssuedTokens and IssuedCertificates are the records of the ledger.
+	IssuedTokens       issued.Config[ledger.TokenRecord]
+	IssuedCertificates issued.Config[ledger.CertificateRecord]
 }
 
 // Stores are the stored resources and their subresources.
@@ -141,6 +146,8 @@ func (s *Stores) Serve(b Backends) Served {
 			made := ephemeralStorage{Creater: e.Ephemeral(b), singular: e.Singular, namespaced: e.Namespaced}
 			paths[e.Name] = made
 			all.Ephemeral = append(all.Ephemeral, EphemeralKind{e.WithResource(e.Name), "", e.WithKind(kindOf(e.Kind)), made})
+		} else if e.Computed != nil {
+			paths[e.Name] = e.Computed.storage(e.Resource, b)
 		} else if e.Serve != nil {
 			paths[e.Name] = e.Serve(s.stores[e.groupResource()], b)
 		} else {

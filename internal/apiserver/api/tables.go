@@ -73,6 +73,9 @@ func (t Tables) register(v *schemeVersion, r Resource) {
 			v.add = append(v.add, selectBy(v.WithKind(kindOf(r.Kind)), labels))
 		}
 	}
+	if r.Computed != nil {
+		v.add = append(v.add, selectBy(v.WithKind(kindOf(r.Kind)), themselves(metaLabels, r.Computed.selectable())))
+	}
 	for _, p := range r.Subresources {
 		if p.Options != nil {
 			v.types = append(v.types, p.Options.kind)
@@ -137,12 +140,12 @@ func (t Tables) Sessions() []string {
 }
 
 // Unstored returns a function that reports whether the bodies of requests for a resource or a subresource are not stored:
-// reviews, token requests, options of sessions, and the subresources whose field Unstored is true.
+// reviews, token requests, options of sessions, computed resources, and the subresources whose field Unstored is true.
 func (t Tables) Unstored() func(group, resource, subresource string) bool {
 	type target struct{ group, resource, subresource string }
 	unstored := map[target]bool{}
 	for _, e := range t.entries() {
-		unstored[target{e.Group, e.Name, ""}] = e.Ephemeral != nil
+		unstored[target{e.Group, e.Name, ""}] = e.Ephemeral != nil || e.Computed != nil
 		for _, sub := range e.Subresources {
 			unstored[target{e.Group, e.Name, sub.Name}] = sub.Ephemeral != nil || sub.Connect != nil || sub.Unstored
 		}

@@ -37,10 +37,17 @@ func TestEntriesAreWhole(t *testing.T) {
 	t.Parallel()
 	for _, e := range All().entries() {
 		name := e.groupResource()
-		if (e.Stored != nil) == (e.Ephemeral != nil) {
-			t.Errorf("%s: one of Stored and Ephemeral must be set", name)
+		made := 0
+		for _, makes := range []bool{e.Stored != nil, e.Computed != nil, e.Ephemeral != nil} {
+			if makes {
+				made++
+			}
 		}
-		if e.Singular == "" || e.Kind == nil || (e.List != nil) != (e.Stored != nil) || (len(e.Columns) > 0) != (e.Stored != nil) {
+		if made != 1 {
+			t.Errorf("%s: one of Stored, Computed and Ephemeral must be set", name)
+		}
+		listed := e.Ephemeral == nil
+		if e.Singular == "" || e.Kind == nil || (e.List != nil) != listed || (len(e.Columns) > 0) != listed {
 			t.Errorf("%s: a name, type or column is missing or superfluous", name)
 		}
 		if e.Mirrored && !e.stores() {

@@ -117,7 +117,7 @@ func NewStore[T Object](kind Kind[T], getter generic.RESTOptionsGetter) (*Store,
 		UpdateStrategy:            kind.Strategy,
 		DeleteStrategy:            kind.Strategy,
 		ResetFieldsStrategy:       kind.Strategy,
-		TableConvertor:            tableOf(kind.Columns, kind.Row),
+		TableConvertor:            TableOf(kind.Columns, kind.Row),
 	}
 	if kind.Delete != nil {
 		s.DeleteStrategy = kind.Delete

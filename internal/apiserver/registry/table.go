@@ -13,9 +13,30 @@ import (
 	"k8s.io/utils/clock"
 )
 
-// tableOf returns a convertor that prints objects of type T with the given columns. row returns one cell for each column,
+// Description describes a resource whose objects are not in a Store. Storage that embeds it implements rest.Scoper,
+// rest.SingularNameProvider, rest.ShortNamesProvider, rest.CategoriesProvider and rest.TableConvertor.
+type Description struct {
+	Singular        string
+	Short, Category []string
+	Namespaced      bool
+	rest.TableConvertor
+}
+
+// NamespaceScoped implements rest.Scoper.
+func (d Description) NamespaceScoped() bool { return d.Namespaced }
+
+// GetSingularName implements rest.SingularNameProvider.
+func (d Description) GetSingularName() string { return d.Singular }
+
+// ShortNames implements rest.ShortNamesProvider.
+func (d Description) ShortNames() []string { return d.Short }
+
+// Categories implements rest.CategoriesProvider.
+func (d Description) Categories() []string { return d.Category }
+
+// TableOf returns a convertor that prints objects of type T with the given columns. row returns one cell for each column,
 // with ages at the time now.
-func tableOf[T runtime.Object](columns []metav1.TableColumnDefinition, row func(obj T, now time.Time) []any) rest.TableConvertor {
+func TableOf[T runtime.Object](columns []metav1.TableColumnDefinition, row func(obj T, now time.Time) []any) rest.TableConvertor {
 	return &tableConvertor[T]{columns: columns, row: row, clock: clock.RealClock{}}
 }
 

@@ -18,7 +18,7 @@ var (
 )
 
 func newTable() *tableConvertor[*corev1.ConfigMap] {
-	c := tableOf(columns, func(m *corev1.ConfigMap, now time.Time) []any {
+	c := TableOf(columns, func(m *corev1.ConfigMap, now time.Time) []any {
 		return []any{m.Name, now.Sub(m.CreationTimestamp.Time).String()}
 	}).(*tableConvertor[*corev1.ConfigMap])
 	c.clock = clocktesting.NewFakePassiveClock(now)
