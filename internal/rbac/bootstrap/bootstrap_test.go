@@ -68,6 +68,8 @@ func TestUserRoles(t *testing.T) {
 		{"authorization.k8s.io", "subjectaccessreviews", "", "", ""},
 		{"authentication.k8s.io", "tokenreviews", "", "", ""},
 		{"certificates.k8s.io", "certificatesigningrequests", "", "", ""},
+		{"identity.lanyard.dev", "issuedtokens", "", "", "get list watch delete deletecollection"},
+		{"identity.lanyard.dev", "issuedcertificates", "", "", ""},
 		{"apps", "deployments", "get list watch", all, all},
 		{"apps", "deployments/status", "get list watch", "get list watch", "get list watch"},
 		{"batch", "jobs", "get list watch", all, all},

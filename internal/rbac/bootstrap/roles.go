@@ -17,6 +17,7 @@ const (
 	authorization  = "authorization.k8s.io"
 	certificates   = "certificates.k8s.io"
 	coordination   = "coordination.k8s.io"
+	identity       = "identity.lanyard.dev"
 	storage        = "storage.k8s.io"
 
 	// The certificate controller approves a request for a node's client certificate if the requester has one of these roles: the
@@ -29,9 +30,9 @@ const (
 	kubeletAdminRole = "system:kubelet-api-admin"
 )
 
-// ClusterRoles returns Kubernetes' default ClusterRoles, sorted by name. Those with an aggregationRule (admin, edit,
-// view) also carry the rules that it selects among the defaults, so that they work before the aggregation controller
-// runs.
+// ClusterRoles returns Kubernetes' default ClusterRoles and those for Lanyard's own kinds, sorted by name. Those with an
+// aggregationRule (admin, edit, view) also carry the rules that it selects among the defaults, so that they work before the
+// aggregation controller runs.
 func ClusterRoles() []*rbacv1.ClusterRole {
 	roles := []*rbacv1.ClusterRole{
 		clusterRole("cluster-admin",

@@ -19,6 +19,7 @@ func userRoles() []*rbacv1.ClusterRole {
 		aggregate(partOf(clusterRole("edit"), "admin"), "edit"),
 		aggregate(partOf(clusterRole("view"), "edit"), "view"),
 		partOf(clusterRole("system:aggregate-to-admin", adminRules()...), "admin"),
+		partOf(clusterRole("system:aggregate-credentials-to-admin", credentialRules()...), "admin"),
 		partOf(clusterRole("system:aggregate-to-edit", editRules()...), "edit"),
 		partOf(clusterRole("system:aggregate-to-view", viewRules()...), "view"),
 	}
@@ -29,6 +30,13 @@ func adminRules() []rbacv1.PolicyRule {
 		rule(create(), authorization, "localsubjectaccessreviews"),
 		rule(append(read(), write()...), rbacv1.GroupName, "rolebindings", "roles"),
 	}
+}
+
+// credentialRules allow to see who holds tokens of the accounts of a namespace, and to revoke them. They are not Kubernetes'. They are not
+// in view and edit: a record shows who requested a token, from where and with which program, and what a token is used for is the
+// concern of those who grant the rights of its account.
+func credentialRules() []rbacv1.PolicyRule {
+	return []rbacv1.PolicyRule{rule(append(read(), "delete", "deletecollection"), identity, "issuedtokens")}
 }
 
 // editRules allow to write what view may read, and to read what view must not: a user who reads Secrets, runs commands
