@@ -68,7 +68,10 @@ type kind struct {
 type createFunc func(ctx context.Context, name string, obj runtime.Object, validate rest.ValidateObjectFunc, options *metav1.CreateOptions) (runtime.Object, error)
 
 // decoders decode a body. The strict one reports unknown and repeated fields.
-type decoders struct{ lenient, strict runtime.Decoder }
+type decoders struct {
+	lenient, strict runtime.Decoder
+	json            bool // whether the bodies are JSON
+}
 
 // Kind is a kind that is never stored.
 type Kind struct {
@@ -121,7 +124,7 @@ func (h *Handler) add(resource Resource, gvk schema.GroupVersionKind, storage re
 func (h *Handler) decodersFor(gv schema.GroupVersion) map[string]decoders {
 	found := map[string]decoders{}
 	for _, info := range h.Codecs.SupportedMediaTypes() {
-		d := decoders{lenient: h.Codecs.DecoderToVersion(info.Serializer, gv)}
+		d := decoders{lenient: h.Codecs.DecoderToVersion(info.Serializer, gv), json: info.MediaType == runtime.ContentTypeJSON}
 		d.strict = d.lenient
 		if info.StrictSerializer != nil {
 			d.strict = h.Codecs.DecoderToVersion(info.StrictSerializer, gv)

@@ -13,6 +13,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apiserver/pkg/endpoints/handlers/negotiation"
+	"sigs.k8s.io/json"
 )
 
 // createRequest is a request that was read and is valid.
@@ -34,7 +35,7 @@ func (h *Handler) read(k *kind, r *http.Request) (createRequest, *http.Request, 
 	}
 	body, err := io.ReadAll(io.LimitReader(r.Body, h.MaxBodyBytes+1))
 	if err == nil && int64(len(body)) <= h.MaxBodyBytes {
-		if obj, ok := k.decode(body, decoders, options); ok {
+		if obj, ok := h.decode(k, body, decoders, options); ok {
 			_ = r.Body.Close()
 			return createRequest{obj, options}, r, true
 		}
@@ -99,16 +100,40 @@ func (k *kind) decodersOf(r *http.Request) (decoders, bool) {
 
 // decode returns false for a body that is invalid or causes a warning, and for one with owner references, because the
 // library's handler removes repeated ones.
-func (k *kind) decode(body []byte, d decoders, options *metav1.CreateOptions) (runtime.Object, bool) {
-	decoder := d.strict
-	if options.FieldValidation == metav1.FieldValidationIgnore {
-		decoder = d.lenient
+func (h *Handler) decode(k *kind, body []byte, d decoders, options *metav1.CreateOptions) (runtime.Object, bool) {
+	obj, ok := k.newObject(), true
+	switch {
+	case options.FieldValidation == metav1.FieldValidationIgnore:
+		obj, ok = k.decodeWith(d.lenient, body, obj)
+	case d.json:
+		ok = h.decodeJSON(k, body, obj)
+	default:
+		obj, ok = k.decodeWith(d.strict, body, obj)
 	}
-	defaultKind := k.gvk
-	obj, gvk, err := decoder.Decode(body, &defaultKind, k.newObject())
-	if err != nil || gvk == nil || *gvk != k.gvk {
+	if !ok {
 		return nil, false
 	}
 	m, err := meta.Accessor(obj)
 	return obj, err == nil && len(m.GetOwnerReferences()) == 0
+}
+
+func (k *kind) decodeWith(decoder runtime.Decoder, body []byte, into runtime.Object) (runtime.Object, bool) {
+	defaultKind := k.gvk
+	obj, gvk, err := decoder.Decode(body, &defaultKind, into)
+	return obj, err == nil && gvk != nil && *gvk == k.gvk
+}
+
+// decodeJSON decodes a body as the strict decoder of the library does, which parses the body once more to find its kind.
+func (h *Handler) decodeJSON(k *kind, body []byte, into runtime.Object) bool {
+	faults, err := json.UnmarshalStrict(body, into)
+	if err != nil || len(faults) > 0 {
+		return false
+	}
+	given, ok := into.GetObjectKind().(*metav1.TypeMeta)
+	version, name := k.gvk.ToAPIVersionAndKind()
+	if !ok || given.APIVersion != "" && given.APIVersion != version || given.Kind != "" && given.Kind != name {
+		return false
+	}
+	h.Scheme.Default(into)
+	return true
 }
