@@ -113,24 +113,23 @@ func VerifyOffline(token string, keys *signingkey.Set, want Expected) (*Claims, 
 }
 
 func verifyOffline(token string, keys *signingkey.Set, want Expected) (*Claims, error) {
-	parts, payload, issuer, err := readIssuer(token)
+	t, err := read(token)
 	if err != nil {
 		return nil, err
 	}
-	if want.Issuer != "" && issuer != want.Issuer {
+	if want.Issuer != "" && t.issuer != want.Issuer {
 		return nil, fmt.Errorf("%w: want %q", ErrForeignIssuer, want.Issuer)
 	}
-	if _, err := parts.verifySignature(keys); err != nil {
-		return nil, parts.namingKey(err)
+	if _, err := t.verifySignature(keys); err != nil {
+		return nil, t.namingKey(err)
 	}
-	claims, err := parseClaims(payload)
-	if err != nil {
+	if t.fault != nil {
+		return nil, t.fault
+	}
+	if err := t.claims.check(want); err != nil {
 		return nil, err
 	}
-	if err := claims.check(want); err != nil {
-		return nil, err
-	}
-	return claims, nil
+	return t.claims, nil
 }
 
 // namingKey adds the name of the missing key to ErrUnknownKey.

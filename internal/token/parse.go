@@ -48,20 +48,37 @@ func (c compact) decodePayload() ([]byte, error) {
 	return payload, nil
 }
 
-// readIssuer splits a token and returns its payload and its claim iss, before anything is verified.
-func readIssuer(token string) (parts compact, payload []byte, issuer string, err error) {
-	if parts, err = split(token); err != nil {
-		return compact{}, nil, "", err
-	}
-	if payload, err = parts.decodePayload(); err != nil {
-		return compact{}, nil, "", err
-	}
-	issuer, err = peekIssuer(payload)
-	return parts, payload, issuer, err
+// unverified is a token of which nothing is verified.
+type unverified struct {
+	compact
+	issuer string // the claim iss; not empty
+	claims *Claims
+	fault  error // the reason why claims is nil; nil otherwise. Only a caller with a signed token gets it.
 }
 
-// peekIssuer returns the claim iss alone. It is read before the signature is checked, so that the token of another issuer
-// costs little. The error is ErrNotJWT if there is no issuer.
+// read splits a token and parses its claims. The claims are parsed once: the issuer is read alone only if they cannot be parsed.
+func read(token string) (unverified, error) {
+	parts, err := split(token)
+	if err != nil {
+		return unverified{}, err
+	}
+	payload, err := parts.decodePayload()
+	if err != nil {
+		return unverified{}, err
+	}
+	claims, fault := parseClaims(payload)
+	if fault != nil {
+		issuer, err := peekIssuer(payload)
+		return unverified{compact: parts, issuer: issuer, fault: fault}, err
+	}
+	if claims.Issuer == "" {
+		return unverified{}, ErrNotJWT
+	}
+	return unverified{compact: parts, issuer: claims.Issuer, claims: claims}, nil
+}
+
+// peekIssuer returns the claim iss of a payload with other claims that cannot be parsed: a token of another issuer may have such
+// claims. The error is ErrNotJWT if there is no issuer.
 func peekIssuer(payload []byte) (string, error) {
 	var peek struct {
 		Issuer string `json:"iss"`

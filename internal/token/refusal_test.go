@@ -80,6 +80,8 @@ func refusals(tb testing.TB, f *fixture) []refusal {
 		{"signature in ASN.1", cut[0] + "." + cut[1] + "." + b64("\x30\x06\x02\x01\x01\x02\x01\x01"), ErrBadSignature},
 
 		{"foreign issuer", with("iss", `"https://elsewhere.example"`), ErrForeignIssuer},
+		{"foreign issuer with other claims", with("iss", `"https://elsewhere.example"`, "aud", "7"), ErrForeignIssuer},
+		{"claims that cannot be read, signed by another key", forge(tb, other, header, payload("aud", "7")), ErrBadSignature},
 		{"issuer confusable", with("iss", `"https://lany\u0430rd.example"`), ErrForeignIssuer},
 		{"issuer with a slash more", with("iss", `"`+testIssuer+`/"`), ErrForeignIssuer},
 		{"issuer missing", with("iss", ""), ErrNotJWT},

@@ -110,26 +110,25 @@ func (v *Verifier) facts(token string) (*facts, error) {
 }
 
 func (v *Verifier) establish(token string) (*facts, error) {
-	parts, payload, issuer, err := readIssuer(token)
+	t, err := read(token)
 	if err != nil {
 		return nil, err
 	}
-	if !slices.Contains(v.issuers, issuer) {
+	if !slices.Contains(v.issuers, t.issuer) {
 		return nil, ErrForeignIssuer
 	}
-	key, err := parts.verifySignature(v.keys.Current())
+	key, err := t.verifySignature(v.keys.Current())
 	if err != nil {
 		return nil, err
 	}
-	claims, err := parseClaims(payload)
-	if err != nil {
+	if t.fault != nil {
+		return nil, t.fault
+	}
+	if err := t.claims.validate(); err != nil {
 		return nil, err
 	}
-	if err := claims.validate(); err != nil {
-		return nil, err
-	}
-	claims.KeyID = key.ID()
-	return &facts{key: key, identity: newIdentity(claims)}, nil
+	t.claims.KeyID = key.ID()
+	return &facts{key: key, identity: newIdentity(t.claims)}, nil
 }
 
 // check checks what may have changed since the facts were established. Its result is not cached.
