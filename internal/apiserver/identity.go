@@ -41,12 +41,13 @@ type identity struct {
 // of a stored object before the write returns. Verifications and issued tokens are counted in m.
 func newIdentity(o *Options, k *keys, issuers *oidc.Authenticator, s *storage, m *metrics.Metrics) (identity, error) {
 	accounts := &o.ServiceAccounts
-	issuer, err := token.NewIssuer(accounts.Issuers[0], token.NewKeySigner(k.tokens), clock.RealClock{})
+	signatures := token.NewSignatures()
+	issuer, err := token.NewIssuer(accounts.Issuers[0], signatures.NewKeySigner(k.tokens), clock.RealClock{})
 	if err != nil {
 		return identity{}, err
 	}
 	verifying, stored := newAnchors(s, o.Etcd.SoleWriter)
-	config := token.VerifierConfig{Issuers: accounts.Issuers, Keys: k.tokens, Anchors: verifying, Clock: clock.RealClock{}}
+	config := token.VerifierConfig{Issuers: accounts.Issuers, Keys: k.tokens, Anchors: verifying, Clock: clock.RealClock{}, Signatures: signatures}
 	if !o.Etcd.SoleWriter {
 		config.Stored = stored
 	}

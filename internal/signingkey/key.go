@@ -73,6 +73,9 @@ func NewPublicKey(key crypto.PublicKey) (PublicKey, error) {
 // there, which may be empty.
 func (k PublicKey) ID() string { return k.id }
 
+// Thumbprint returns the RFC 7638 SHA-256 thumbprint in base64url. It identifies the key, whatever its ID.
+func (k PublicKey) Thumbprint() string { return k.thumbprint }
+
 // Algorithm returns the algorithm that the key verifies.
 func (k PublicKey) Algorithm() Algorithm { return k.alg }
 

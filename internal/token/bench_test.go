@@ -53,7 +53,7 @@ func benchmarkVerifyCold(b *testing.B, key *signingkey.PrivateKey) {
 	text := f.issue(b, podRequest())
 	b.ReportAllocs()
 	for b.Loop() {
-		facts, err := f.verifier.establish(text)
+		facts, err := f.verifier.establish(text, &digest{})
 		if err != nil {
 			b.Fatal(err)
 		}

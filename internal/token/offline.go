@@ -120,7 +120,7 @@ func verifyOffline(token string, keys *signingkey.Set, want Expected) (*Claims, 
 	if want.Issuer != "" && t.issuer != want.Issuer {
 		return nil, fmt.Errorf("%w: want %q", ErrForeignIssuer, want.Issuer)
 	}
-	if _, err := t.verifySignature(keys); err != nil {
+	if _, err := t.verifySignature(keys, nil); err != nil {
 		return nil, t.namingKey(err)
 	}
 	if t.fault != nil {

@@ -114,8 +114,9 @@ func (c compact) parseHeader() (header, error) {
 }
 
 // verifySignature returns the key that signed the token. A key is used only for its own algorithm, whatever the header contains,
-// so neither the algorithm none nor an HMAC over a public key is accepted.
-func (c compact) verifySignature(keys *signingkey.Set) (signingkey.PublicKey, error) {
+// so neither the algorithm none nor an HMAC over a public key is accepted. holds returns whether the key is known to have signed
+// the token; nil if that is not known of any key.
+func (c compact) verifySignature(keys *signingkey.Set, holds func(signingkey.PublicKey) bool) (signingkey.PublicKey, error) {
 	h, err := c.parseHeader()
 	if err != nil {
 		return signingkey.PublicKey{}, err
@@ -129,10 +130,12 @@ func (c compact) verifySignature(keys *signingkey.Set) (signingkey.PublicKey, er
 	if err != nil {
 		return signingkey.PublicKey{}, fmt.Errorf("%w: signature is not base64url", ErrMalformed)
 	}
-	return tryKeys(keys.Find(h.KeyID), h, []byte(c.signed), signature)
+	return tryKeys(keys.Find(h.KeyID), h, func(key signingkey.PublicKey) bool {
+		return holds != nil && holds(key) || key.Verify([]byte(c.signed), signature) == nil
+	})
 }
 
-func tryKeys(keys []signingkey.PublicKey, h header, signed, signature []byte) (signingkey.PublicKey, error) {
+func tryKeys(keys []signingkey.PublicKey, h header, verify func(signingkey.PublicKey) bool) (signingkey.PublicKey, error) {
 	refusal := ErrUnknownKey
 	for _, key := range keys {
 		if string(key.Algorithm()) != h.Algorithm {
@@ -141,7 +144,7 @@ func tryKeys(keys []signingkey.PublicKey, h header, signed, signature []byte) (s
 			}
 			continue
 		}
-		if key.Verify(signed, signature) == nil {
+		if verify(key) {
 			return key, nil
 		}
 		refusal = ErrBadSignature

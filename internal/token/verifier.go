@@ -27,7 +27,7 @@ const (
 	confirmTimeout = 5 * time.Second
 )
 
-// VerifierConfig configures a Verifier. All fields except CacheSize and Stored are required.
+// VerifierConfig configures a Verifier. All fields except CacheSize, Signatures and Stored are required.
 type VerifierConfig struct {
 	// Issuers are the accepted values of iss. They are compared exactly.
 	Issuers []string
@@ -37,18 +37,22 @@ type VerifierConfig struct {
 	// queried too, because another process may have created the object a moment ago, or created it again under its name.
 	Stored Anchors
 	Clock  clock.PassiveClock
+	// Signatures remembers which signatures hold. It may be shared with the signer of this process. If it is nil, the
+	// signature of a token that is no longer in the cache is verified again.
+	Signatures *Signatures
 	// CacheSize is the number of tokens whose facts are kept; 0 means DefaultCacheSize.
 	CacheSize int
 }
 
 // Verifier verifies tokens and returns the identities of their bearers. It is safe for concurrent use.
 type Verifier struct {
-	issuers []string
-	keys    signingkey.KeySource
-	anchors Anchors
-	stored  Anchors // or nil
-	clock   clock.PassiveClock
-	cache   *factsCache
+	issuers    []string
+	keys       signingkey.KeySource
+	anchors    Anchors
+	stored     Anchors // or nil
+	clock      clock.PassiveClock
+	cache      *factsCache
+	signatures *Signatures // or nil
 	// confirming lets one caller at a time check a token in storage. A refusal is right for a caller that joins, too: it
 	// has the token, so the objects that the token is bound to existed before that check began.
 	confirming singleflight.Group
@@ -76,7 +80,7 @@ func NewVerifier(c VerifierConfig) (*Verifier, error) {
 	}
 	return &Verifier{
 		issuers: slices.Clone(c.Issuers), keys: c.Keys, anchors: c.Anchors, stored: c.Stored, clock: c.Clock,
-		cache: newFactsCache(c.CacheSize),
+		cache: newFactsCache(c.CacheSize), signatures: c.Signatures,
 	}, nil
 }
 
@@ -100,16 +104,15 @@ func (v *Verifier) facts(token string) (*facts, error) {
 	if f := v.cache.get(&key); f != nil {
 		return f, nil
 	}
-	f, err := v.establish(token)
+	f, err := v.establish(token, &key)
 	if err != nil {
 		return nil, err
 	}
-	f.digest = key
 	v.cache.put(&key, f)
 	return f, nil
 }
 
-func (v *Verifier) establish(token string) (*facts, error) {
+func (v *Verifier) establish(token string, digest *digest) (*facts, error) {
 	t, err := read(token)
 	if err != nil {
 		return nil, err
@@ -117,9 +120,16 @@ func (v *Verifier) establish(token string) (*facts, error) {
 	if !slices.Contains(v.issuers, t.issuer) {
 		return nil, ErrForeignIssuer
 	}
-	key, err := t.verifySignature(v.keys.Current())
+	known := false
+	key, err := t.verifySignature(v.keys.Current(), func(key signingkey.PublicKey) bool {
+		known = v.signatures.has(digest, key)
+		return known
+	})
 	if err != nil {
 		return nil, err
+	}
+	if !known {
+		v.signatures.add(digest, key)
 	}
 	if t.fault != nil {
 		return nil, t.fault
@@ -128,7 +138,7 @@ func (v *Verifier) establish(token string) (*facts, error) {
 		return nil, err
 	}
 	t.claims.KeyID = key.ID()
-	return &facts{key: key, identity: newIdentity(t.claims)}, nil
+	return &facts{digest: *digest, key: key, identity: newIdentity(t.claims)}, nil
 }
 
 // check checks what may have changed since the facts were established. Its result is not cached.
