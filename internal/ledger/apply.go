@@ -74,10 +74,11 @@ func (a *application) addToken(t *Token) {
 		return
 	}
 	slot := a.slot(handle)
-	slot.issued, slot.expires, slot.revision = instant(t.Issued), instant(t.Expires), slot.revision|a.revision
+	slot.issued, slot.expires = instant(t.Issued), instant(t.Expires)
+	slot.setRevision(a.revision)
 	a.index.add(handle, t)
 	a.deadlines.insert(&a.index, handle, slot.expires)
-	namespace := a.namespaces.add(&a.index, t.Namespace)
+	namespace := a.namespaces.add(&a.index, t.Namespace, a.namespaceOf(handle))
 	a.orders.insert(&namespace.order, handle)
 	a.tokens++
 	if a.synced {
@@ -107,13 +108,12 @@ func (a *application) removeToken(handle uint32) {
 		a.event(Deleted, &record, nil)
 	}
 	slot := a.slot(handle)
-	account := a.index.groups.at(a.index.subjects.at(slot.subject).account)
-	a.removeFromNamespace(account.a, handle)
+	a.removeFromNamespace(a.namespaceOf(handle), handle)
 	a.deadlines.cut(&a.index, handle, slot.expires)
 	a.index.remove(handle)
 	a.tokens--
 	s := &a.shards[handle%shards]
-	if slot.revision&hasTextID != 0 {
+	if slot.hasTextID() {
 		a.plain.removeToken(a.textIDs[handle])
 		delete(a.textIDs, handle)
 		s.mu.Lock()

@@ -13,7 +13,7 @@ func (f *filter) candidates() []candidates {
 	if f.account != 0 || f.accountUID != 0 {
 		found = append(found, x.ofGroups(f.accounts(), x.eachOfAccount))
 	}
-	if f.name != 0 || f.uid != nil {
+	if f.name != nil || f.uid != nil {
 		found = append(found, x.ofSubjects(f.bound()))
 	}
 	if f.node != 0 {
@@ -34,8 +34,8 @@ func (f *filter) candidates() []candidates {
 
 // groupsNamed returns the groups with two strings, whatever the third one is.
 func (x *index) groupsNamed(kind groupKind, a, b uint32) (found []uint32) {
-	x.groupsByName.find(x.groupHash(kind, a, b), func(handle uint32) bool {
-		if key := x.groups.at(handle).groupKey; key.kind == kind && key.a == a && (kind == ofNode || key.b == b) {
+	x.groupsByName.find(nameHash(kind, x.hashText(a), x.hashText(b)), func(handle uint32) bool {
+		if g := x.groups.at(handle); g.kind == kind && g.a == a && (kind == ofNode || g.b == b) {
 			found = append(found, handle)
 		}
 		return false
@@ -47,7 +47,7 @@ func (x *index) groupsNamed(kind groupKind, a, b uint32) (found []uint32) {
 func (f *filter) accounts() (found []uint32) {
 	x := &f.index
 	if f.accountUID != 0 {
-		x.accountsByUID.find(hashOf(x, f.accountUID), func(handle uint32) bool {
+		x.accountsByUID.find(uint32(x.hashText(f.accountUID)), func(handle uint32) bool {
 			if x.groups.at(handle).c == f.accountUID {
 				found = append(found, handle)
 			}
@@ -68,7 +68,7 @@ func (f *filter) accounts() (found []uint32) {
 func (f *filter) bound() (found []uint32) {
 	x := &f.index
 	if f.uid != nil {
-		x.subjectsByUID.find(hashOf(x, *f.uid), func(handle uint32) bool {
+		x.subjectsByUID.find(x.uidHashAgain(f.uid), func(handle uint32) bool {
 			if x.subjects.at(handle).uid == *f.uid {
 				found = append(found, handle)
 			}
@@ -76,12 +76,13 @@ func (f *filter) bound() (found []uint32) {
 		})
 		return found
 	}
+	hash := x.hashName(f.name)
 	for _, n := range f.namespaces.sorted {
 		if !isHandle(f.namespace, n.text) {
 			continue
 		}
-		x.subjectsByName.find(hashOf(x, [2]uint32{n.text, f.name}), func(handle uint32) bool {
-			if s := x.subjects.at(handle); s.name == f.name && x.groups.at(s.account).a == n.text {
+		x.subjectsByName.find(combine(x.hashText(n.text), hash), func(handle uint32) bool {
+			if s := x.subjects.at(handle); s.name == *f.name && x.groups.at(s.account).a == n.text {
 				found = append(found, handle)
 			}
 			return false

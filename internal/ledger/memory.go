@@ -73,7 +73,7 @@ func (m *Memory) slot(handle uint32) *tokenSlot {
 // key returns the ID of the token with a handle.
 func (m *Memory) key(handle uint32) idKey {
 	slot := m.slot(handle)
-	if slot.revision&hasTextID != 0 {
+	if slot.hasTextID() {
 		return idKey{text: m.textIDs[handle]}
 	}
 	return idKey{uuid: slot.id}

@@ -40,6 +40,10 @@ func (w *world) digest() string { return strings.Repeat(fmt.Sprintf("%02x", w.In
 
 func (w *world) name(prefix string) string { return fmt.Sprint(prefix, w.IntN(5)) }
 
+func (w *world) object() string {
+	return pick(w, w.name("object"), w.name("object-"), w.name("object-abcdefg"), w.name("object-abcdefgh"), "-0", "object-")
+}
+
 func (w *world) credential() string {
 	return pick(w, "", "X509SHA256="+w.digest(), "JTI="+w.id(), "JTI="+w.id())
 }
@@ -67,10 +71,10 @@ func (w *world) token() Token {
 		t.Audiences = append(t.Audiences, pick(w, "", w.name("audience")))
 	}
 	if kind := pick(w, "", "Pod", "Secret", "Node"); kind != "" {
-		t.Bound = Object{Kind: kind, Name: w.name("object"), UID: w.uid()}
+		t.Bound = Object{Kind: kind, Name: w.object(), UID: w.uid()}
 	}
 	if w.IntN(2) == 0 {
-		t.Node = Object{Kind: "Node", Name: w.name("object"), UID: w.uid()}
+		t.Node = Object{Kind: "Node", Name: w.object(), UID: w.uid()}
 	}
 	w.tokens[id] = t
 	return t
@@ -110,8 +114,8 @@ func (w *world) query() Query {
 	q := Query{
 		Namespace: some(w.name("namespace")), Account: some(w.name("account")), AccountUID: some(w.uid()),
 		MinterUser: some(w.name("user")), MinterCredential: some(w.credential()),
-		Bound: Object{Kind: some(pick(w, "Pod", "Secret", "Node")), Name: some(w.name("object")), UID: some(w.uid())},
-		Node:  some(w.name("object")), Key: some(w.name("key")), Audience: some(w.name("audience")), Limit: pick(w, 0, 1, 1, 2, 3, 10, 50),
+		Bound: Object{Kind: some(pick(w, "Pod", "Secret", "Node")), Name: some(w.object()), UID: some(w.uid())},
+		Node:  some(w.object()), Key: some(w.name("key")), Audience: some(w.name("audience")), Limit: pick(w, 0, 1, 1, 2, 3, 10, 50),
 	}
 	if w.IntN(2) == 0 {
 		q.After = Position{w.name("namespace"), pick(w, "", w.id())}

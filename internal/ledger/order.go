@@ -188,13 +188,12 @@ type namespaces struct {
 	sorted []*namespace // by name
 }
 
-// add returns the namespace with a name.
-func (n *namespaces) add(x *index, name string) *namespace {
-	text, _ := x.texts.lookup(name)
+// add returns the namespace with a name, which is also given as a text.
+func (n *namespaces) add(x *index, name string, text uint32) *namespace {
 	if found := n.byText[text]; found != nil {
 		return found
 	}
-	added := &namespace{name: name, text: x.intern(name)}
+	added := &namespace{name: strings.Clone(name), text: x.intern(name)}
 	n.byText[text] = added
 	n.sorted = slices.Insert(n.sorted, n.search(name), added)
 	return added

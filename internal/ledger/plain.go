@@ -94,7 +94,7 @@ func (a *application) addPlainToken(id string) uint32 {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	local, slot := s.slots.add()
-	slot.revision, slot.use = hasTextID, p.early.take(id)
+	slot.revision[0], slot.use = hasTextID, p.early.take(id)
 	handle := local<<shardBits | number
 	p.tokens[id], a.textIDs[handle] = handle, id
 	return handle

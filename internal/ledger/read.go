@@ -42,14 +42,14 @@ func (r *reader) group(handle uint32) string {
 func (r *reader) token(handle uint32) TokenRecord {
 	slot, x := r.slot(handle), &r.index
 	key := r.key(handle)
-	t := TokenRecord{Revision: slot.revision &^ hasTextID}
+	t := TokenRecord{Revision: slot.at()}
 	t.ID, t.Issued, t.Expires = key.String(), fromInstant(slot.issued), fromInstant(slot.expires)
 	t.LastUse = r.useOf(handle).of(t.ID)
 
 	subject := x.subjects.at(slot.subject)
 	account := x.groups.at(subject.account)
 	t.Namespace, t.Account, t.AccountUID = r.text(account.a), r.text(account.b), r.text(account.c)
-	t.Bound = Object{Kind: r.text(subject.kind), Name: r.text(subject.name), UID: r.uid(&subject.uid)}
+	t.Bound = Object{Kind: r.text(subject.kind), Name: string(x.appendName(nil, &subject.name)), UID: r.uid(&subject.uid)}
 	if subject.node != 0 {
 		node := x.groups.at(subject.node)
 		t.Node = Object{Kind: r.text(node.b), Name: r.text(node.a), UID: r.text(node.c)}

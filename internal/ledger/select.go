@@ -26,12 +26,13 @@ func (m *Memory) Select(q Query) (page []TokenRecord, more bool) {
 	return page, len(handles) > limit
 }
 
-// filter is a query with handles instead of strings. Zero means that a field does not matter.
+// filter is a query with handles instead of strings. Zero and nil mean that a field does not matter.
 type filter struct {
 	*Memory
 	namespace, account, accountUID uint32 // texts
 	user, credential               uint32 // groups
-	kind, name                     uint32 // texts
+	kind                           uint32 // a text
+	name                           *name
 	uid                            *uid
 	node                           uint32 // a text
 	key, audience                  uint32 // groups
@@ -55,24 +56,17 @@ func (m *Memory) newFilter(q *Query) (f filter, ok bool) {
 	}
 	f.namespace, f.account, f.accountUID = text(q.Namespace), text(q.Account), text(q.AccountUID)
 	f.user, f.credential = group(ofUser, q.MinterUser), group(ofCredential, q.MinterCredential)
-	f.kind, f.name, f.node = text(q.Bound.Kind), text(q.Bound.Name), text(q.Node)
+	f.kind, f.node = text(q.Bound.Kind), text(q.Node)
 	f.key, f.audience = group(ofKey, q.Key), group(ofAudience, q.Audience)
+	if q.Bound.Name != "" {
+		name, known := m.index.lookupName(q.Bound.Name)
+		f.name, ok = &name, ok && known
+	}
 	if q.Bound.UID != "" {
 		uid, known := m.index.lookupUID(q.Bound.UID)
 		f.uid, ok = &uid, ok && known
 	}
 	return f, ok
-}
-
-// lookupGroup returns the group with one string, or 0.
-func (x *index) lookupGroup(kind groupKind, name string) uint32 {
-	text, ok := x.texts.lookup(name)
-	if !ok {
-		return 0
-	}
-	return x.groupsByName.find(x.groupHash(kind, text, 0), func(handle uint32) bool {
-		return x.groups.at(handle).groupKey == groupKey{kind: kind, a: text}
-	})
 }
 
 func isHandle(wanted, value uint32) bool { return wanted == 0 || wanted == value }
@@ -94,17 +88,8 @@ func (f *filter) matches(handle uint32) bool {
 	subject := x.subjects.at(slot.subject)
 	account := x.groups.at(subject.account)
 	return isHandle(f.namespace, account.a) && isHandle(f.account, account.b) && isHandle(f.accountUID, account.c) &&
-		isHandle(f.kind, subject.kind) && isHandle(f.name, subject.name) && (f.uid == nil || subject.uid == *f.uid) &&
+		isHandle(f.kind, subject.kind) && (f.name == nil || subject.name == *f.name) && (f.uid == nil || subject.uid == *f.uid) &&
 		(f.node == 0 || subject.node != 0 && x.groups.at(subject.node).a == f.node)
-}
-
-func (x *index) hasAudience(stamp *stamp, audience uint32) bool {
-	for e := stamp.edges; e != 0; e = x.edges.at(e).next {
-		if x.edges.at(e).audience == audience {
-			return true
-		}
-	}
-	return false
 }
 
 // candidates are the tokens that one field of a query selects.

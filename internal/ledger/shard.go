@@ -13,14 +13,26 @@ type tokenSlot struct {
 	use use
 
 	// The lock of Memory guards these.
-	issued, expires                          uint32 // as instant
-	revision                                 uint64 // and hasTextID
+	issued, expires                          uint32    // as instant
+	revision                                 [2]uint32 // upper and lower half; the upper one includes hasTextID
 	subject, minter, stamp                   uint32
 	bySubject, byMinter, byStamp, byDeadline link
 }
 
 // hasTextID is the bit in tokenSlot.revision of a token whose ID is not a UUID. Memory.textIDs has the ID.
-const hasTextID = 1 << 63
+const hasTextID = 1 << 31
+
+func (t *tokenSlot) hasTextID() bool { return t.revision[0]&hasTextID != 0 }
+
+// at returns the revision.
+func (t *tokenSlot) at() uint64 {
+	return uint64(t.revision[0]&^hasTextID)<<32 | uint64(t.revision[1])
+}
+
+func (t *tokenSlot) setRevision(revision uint64) {
+	t.revision[0] |= uint32(revision >> 32)
+	t.revision[1] = uint32(revision)
+}
 
 // shard has the tokens of a part of all IDs. Only the part of a request that every request has to wait for, State and Used, takes
 // its lock alone. All else takes the lock of Memory before that of a shard.

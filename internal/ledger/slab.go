@@ -62,15 +62,14 @@ func cut(head *uint32, handle uint32, links func(uint32) *link) {
 }
 
 // multimap leads from hashes to handles. Several handles can have the same hash. It is a table with open addressing that
-// contains no pointers and is at most three quarters full.
+// contains no pointers and is at most four fifths full.
 type multimap struct {
 	cells []uint64 // hash and handle; 0 if the cell is empty
 	n     int
-	shift uint8 // A hash belongs at its upper bits, hash>>shift, or after that.
 }
 
 func (m *multimap) add(hash, handle uint32) {
-	if (m.n+1)*4 > len(m.cells)*3 {
+	if (m.n+1)*5 > len(m.cells)*4 {
 		m.grow()
 	}
 	m.n++
@@ -78,22 +77,35 @@ func (m *multimap) add(hash, handle uint32) {
 }
 
 func (m *multimap) put(cell uint64) {
-	i := m.home(cell)
+	i := m.home(uint32(cell >> 32))
 	for m.cells[i] != 0 {
-		i = (i + 1) & (len(m.cells) - 1)
+		i = m.after(i)
 	}
 	m.cells[i] = cell
 }
 
-func (m *multimap) home(cell uint64) int { return int(uint32(cell>>32) >> m.shift) }
+// home returns the cell where a hash belongs, or after which it belongs if the cell is taken.
+func (m *multimap) home(hash uint32) int { return int(uint64(hash) * uint64(len(m.cells)) >> 32) }
 
+func (m *multimap) after(i int) int {
+	if i++; i == len(m.cells) {
+		return 0
+	}
+	return i
+}
+
+// distance returns the number of steps from cell i to cell j.
+func (m *multimap) distance(i, j int) int {
+	if j < i {
+		j += len(m.cells)
+	}
+	return j - i
+}
+
+// grow makes the table a quarter larger, so that little of it is empty.
 func (m *multimap) grow() {
 	old := m.cells
-	if len(old) == 0 {
-		m.cells, m.shift = make([]uint64, 8), 32-3
-	} else {
-		m.cells, m.shift = make([]uint64, 2*len(old)), m.shift-1
-	}
+	m.cells = make([]uint64, len(old)+len(old)/4+8)
 	for _, cell := range old {
 		if cell != 0 {
 			m.put(cell)
@@ -106,7 +118,7 @@ func (m *multimap) find(hash uint32, is func(handle uint32) bool) uint32 {
 	if m.n == 0 {
 		return 0
 	}
-	for i := int(hash >> m.shift); m.cells[i] != 0; i = (i + 1) & (len(m.cells) - 1) {
+	for i := m.home(hash); m.cells[i] != 0; i = m.after(i) {
 		if uint32(m.cells[i]>>32) == hash && is(uint32(m.cells[i])) {
 			return uint32(m.cells[i])
 		}
@@ -116,14 +128,14 @@ func (m *multimap) find(hash uint32, is func(handle uint32) bool) uint32 {
 
 // remove removes a handle that was added with a hash.
 func (m *multimap) remove(hash, handle uint32) {
-	cell, mask := uint64(hash)<<32|uint64(handle), len(m.cells)-1
-	i := m.home(cell)
+	cell := uint64(hash)<<32 | uint64(handle)
+	i := m.home(hash)
 	for m.cells[i] != cell {
-		i = (i + 1) & mask
+		i = m.after(i)
 	}
 	// Move the cells back that belong at or before the gap, so that find does not stop there.
-	for j := (i + 1) & mask; m.cells[j] != 0; j = (j + 1) & mask {
-		if (j-m.home(m.cells[j]))&mask >= (j-i)&mask {
+	for j := m.after(i); m.cells[j] != 0; j = m.after(j) {
+		if home := m.home(uint32(m.cells[j] >> 32)); m.distance(home, j) >= m.distance(i, j) {
 			m.cells[i] = m.cells[j]
 			i = j
 		}
