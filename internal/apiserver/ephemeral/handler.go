@@ -10,8 +10,10 @@ package ephemeral
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"net/http"
+	"reflect"
 
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -47,6 +49,7 @@ type Config struct {
 type Handler struct {
 	Config
 	kinds map[Resource]*kind
+	json  runtime.Serializer // the encoding as JSON without indentation
 }
 
 // kind is a kind that is served.
@@ -58,6 +61,7 @@ type kind struct {
 	// keepsSystemFields is whether the storage receives the system fields of the metadata.
 	keepsSystemFields bool
 	newObject         func() runtime.Object
+	goType            reflect.Type // of newObject
 	create            createFunc
 	decoders          map[string]decoders // by media type
 	// instrument returns a handler that updates the library's metrics of requests.
@@ -85,6 +89,9 @@ type Kind struct {
 // New returns a handler of the kinds.
 func New(c Config, kinds []Kind) (*Handler, error) {
 	h := &Handler{Config: c, kinds: map[Resource]*kind{}}
+	if info, ok := runtime.SerializerInfoForMediaType(c.Codecs.SupportedMediaTypes(), runtime.ContentTypeJSON); ok {
+		h.json = info.Serializer
+	}
 	for _, k := range kinds {
 		if !h.add(k.Resource, k.Kind, k.Storage) {
 			return nil, fmt.Errorf("serve %s %s: its storage cannot create objects", k.Resource.GroupVersionResource.Resource, k.Resource.Subresource)
@@ -95,7 +102,7 @@ func New(c Config, kinds []Kind) (*Handler, error) {
 
 // add adds a kind and reports whether its storage can create objects.
 func (h *Handler) add(resource Resource, gvk schema.GroupVersionKind, storage rest.Storage) bool {
-	k := &kind{gvk: gvk, namespaced: true, newObject: storage.New, decoders: h.decodersFor(gvk.GroupVersion())}
+	k := &kind{gvk: gvk, namespaced: true, newObject: storage.New, goType: reflect.TypeOf(storage.New()), decoders: h.decodersFor(gvk.GroupVersion())}
 	if s, ok := storage.(rest.Scoper); ok {
 		k.namespaced = s.NamespaceScoped()
 	}
@@ -188,8 +195,36 @@ func (h *Handler) serve(k *kind, create createRequest, w http.ResponseWriter, r 
 		responsewriters.ErrorNegotiated(err, h.Codecs, gv, w, r)
 		return
 	}
+	if create.json && writeJSON(k, result, w, r) {
+		return
+	}
 	responsewriters.WriteObjectNegotiated(h.Codecs, negotiation.DefaultEndpointRestrictions, gv, w, r, http.StatusCreated, result, false)
 }
+
+// writeJSON writes the response as the library does, without the library's traces and conversions. It returns false, and writes
+// nothing, if the library must write the response: it is large, and so may be compressed, or the audit log records it.
+func writeJSON(k *kind, result runtime.Object, w http.ResponseWriter, r *http.Request) bool {
+	if reflect.TypeOf(result) != k.goType || recordsBody(audit.AuditContextFrom(r.Context())) {
+		return false
+	}
+	result.GetObjectKind().SetGroupVersionKind(k.gvk)
+	written := false
+	request.TrackSerializeResponseObjectLatency(r.Context(), func() {
+		body, err := json.Marshal(result)
+		if err != nil || len(body) > maxUncompressed {
+			return
+		}
+		written = true
+		w.Header().Set("Content-Type", runtime.ContentTypeJSON)
+		w.WriteHeader(http.StatusCreated)
+		// The client has gone if this fails.
+		_, _ = w.Write(append(body, '\n'))
+	})
+	return written
+}
+
+// maxUncompressed is less than the size from which the library compresses a response.
+const maxUncompressed = 64 << 10
 
 // admitAndCreate runs the admission plugins for the object of a request, and returns the object that the storage creates.
 func (h *Handler) admitAndCreate(k *kind, create createRequest, r *http.Request) (runtime.Object, error) {
@@ -229,7 +264,7 @@ func (h *Handler) admitAndCreate(k *kind, create createRequest, r *http.Request)
 
 // recordsBody reports whether the audit level of the request includes its body.
 func recordsBody(c *audit.AuditContext) bool {
-	return !c.GetEventLevel().Less(auditinternal.LevelRequest)
+	return c.Enabled() && !c.GetEventLevel().Less(auditinternal.LevelRequest)
 }
 
 // identifies reports whether metadata identifies an object more exactly than the path of the request does. An audit event of

@@ -20,13 +20,19 @@ import (
 type createRequest struct {
 	obj     runtime.Object
 	options *metav1.CreateOptions
+	// json is whether the response is JSON without indentation.
+	json bool
 }
 
 // read reads an ordinary request. It returns false for a request that the library's handler must serve; the whole body can
 // then be read from the request that it returns.
 func (h *Handler) read(k *kind, r *http.Request) (createRequest, *http.Request, bool) {
 	options, ok := parseOptions(r)
-	if !ok || !h.wantsObject(r) {
+	if !ok {
+		return createRequest{}, r, false
+	}
+	accepted, ok := h.acceptedBy(r)
+	if !ok {
 		return createRequest{}, r, false
 	}
 	decoders, ok := k.decodersOf(r)
@@ -37,7 +43,7 @@ func (h *Handler) read(k *kind, r *http.Request) (createRequest, *http.Request, 
 	if err == nil && int64(len(body)) <= h.MaxBodyBytes {
 		if obj, ok := h.decode(k, body, decoders, options); ok {
 			_ = r.Body.Close()
-			return createRequest{obj, options}, r, true
+			return createRequest{obj, options, accepted == h.json}, r, true
 		}
 	}
 	unread := r.WithContext(r.Context())
@@ -66,10 +72,11 @@ func parseOptions(r *http.Request) (*metav1.CreateOptions, bool) {
 	return options, true
 }
 
-// wantsObject reports whether the response is the whole object in a media type that is served, and not a table or metadata.
-func (h *Handler) wantsObject(r *http.Request) bool {
-	mediaType, _, err := negotiation.NegotiateOutputMediaType(r, h.Codecs, anyMediaType{})
-	return err == nil && mediaType.Convert == nil && mediaType.UseServerVersion == "" && mediaType.Stream == ""
+// acceptedBy returns the encoding of the response, or false unless the response is the whole object in a media type that is
+// served, and not a table or metadata.
+func (h *Handler) acceptedBy(r *http.Request) (runtime.Serializer, bool) {
+	mediaType, info, err := negotiation.NegotiateOutputMediaType(r, h.Codecs, anyMediaType{})
+	return info.Serializer, err == nil && mediaType.Convert == nil && mediaType.UseServerVersion == "" && mediaType.Stream == ""
 }
 
 // anyMediaType allows every option of a media type, so that the one that the client prefers is found.
