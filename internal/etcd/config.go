@@ -14,12 +14,14 @@ import (
 	"google.golang.org/grpc"
 )
 
+// MemberName and PeerURL are stored in the data, so a restored member must have them too. They name no path and no host, so that a
+// data directory may be moved or copied.
 const (
-	// memberName and peerName are stored in the data. They name no path and no host, so that a data directory may be moved or
-	// copied.
-	memberName = "lanyard"
-	peerName   = "unix://lanyard.peer.invalid"
+	MemberName = "lanyard"
+	PeerURL    = "unix://lanyard.peer.invalid"
+)
 
+const (
 	// A member without peers elects itself within one election timeout, so a short timeout makes the start fast. Each tick costs
 	// an idle member CPU, so a timeout has as few ticks as etcd permits.
 	tickMs     = 20
@@ -65,11 +67,11 @@ func (c Config) validate() error {
 func (c Config) member(socket string, log *failureLog, register func(*grpc.Server)) *embed.Config {
 	peer := url.URL{Scheme: "unix", Host: "lanyard.peer.invalid"}
 	m := embed.NewConfig()
-	m.Name, m.Dir = memberName, c.Dir
+	m.Name, m.Dir = MemberName, c.Dir
 	m.ListenPeerUrls, m.AdvertisePeerUrls = nil, []url.URL{peer}
 	m.ListenClientUrls = []url.URL{{Scheme: "unix", Path: socket}}
 	m.AdvertiseClientUrls = []url.URL{{Scheme: "unix", Host: "lanyard.client.invalid"}}
-	m.InitialCluster = memberName + "=" + peerName
+	m.InitialCluster = MemberName + "=" + PeerURL
 	m.TickMs, m.ElectionMs = tickMs, electionMs
 	m.SnapshotCount, m.SnapshotCatchUpEntries = snapshotEvery, snapshotCatchUp
 	m.MaxSnapFiles, m.MaxWalFiles = keepOldFiles, keepOldFiles
@@ -92,12 +94,36 @@ type socket struct {
 	path string
 	// temporary is the directory that was created for the socket, or empty if the socket is in the data directory.
 	temporary string
+	// link is the symbolic link to the socket in temporary, or empty.
+	link string
+}
+
+// makeLink replaces the link that a killed member has left. Where no link can be made, only Connect does not find the member.
+func (s *socket) makeLink() {
+	_ = os.Remove(s.link)
+	_ = os.Symlink(s.path, s.link)
+}
+
+// findSocket returns the path of the socket of the member that runs on dir.
+func findSocket(dir string) (string, error) {
+	path := filepath.Join(dir, socketName)
+	if linked, err := os.Readlink(path); err == nil {
+		path = linked
+	}
+	if _, err := os.Stat(path); err != nil {
+		return "", err
+	}
+	if !addressable(path) {
+		return "", fmt.Errorf("%s cannot be the address of a socket", path)
+	}
+	return path, nil
 }
 
 // newSocket returns a socket in dir. If its path cannot be an address, the socket is in a new temporary directory with mode
-// 0700.
+// 0700, and a symbolic link in dir leads to it.
 func newSocket(dir string) (*socket, error) {
-	if path := filepath.Join(dir, socketName); addressable(path) {
+	path := filepath.Join(dir, socketName)
+	if addressable(path) {
 		return &socket{path: path}, nil
 	}
 	for _, base := range []string{os.TempDir(), "/tmp"} {
@@ -108,7 +134,9 @@ func newSocket(dir string) (*socket, error) {
 		if err != nil {
 			return nil, fmt.Errorf("make a short directory for the socket: %w", err)
 		}
-		return &socket{path: filepath.Join(short, socketName), temporary: short}, nil
+		s := &socket{path: filepath.Join(short, socketName), temporary: short, link: path}
+		s.makeLink()
+		return s, nil
 	}
 	return nil, fmt.Errorf("no directory for temporary files is suitable for the socket (%s): its path is too long, or contains one of # ? %%", os.TempDir())
 }
@@ -129,6 +157,7 @@ func (s *socket) remove() {
 	_ = os.Remove(s.path)
 	if s.temporary != "" {
 		_ = os.Remove(s.temporary)
+		_ = os.Remove(s.link)
 	}
 }
 

@@ -33,6 +33,12 @@ type meta struct {
 	txid     uint64
 }
 
+// CheckDatabase returns an error if the structure of the database file at path is damaged. A snapshot is such a file.
+func CheckDatabase(path string) error {
+	_, err := checkDatabase(path)
+	return err
+}
+
 // checkDatabase returns the index of the last entry of the write-ahead log that was applied to the database file, or
 // errDamaged if the structure of the file is damaged. The index of an absent or empty file is 0.
 //

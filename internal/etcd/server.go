@@ -14,6 +14,7 @@ import (
 
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.etcd.io/etcd/server/v3/embed"
+	"go.uber.org/zap"
 	"google.golang.org/grpc"
 
 	"lanyard.dev/internal/files"
@@ -165,8 +166,20 @@ func (s *Server) awaitSocket(ctx context.Context) error {
 func (s *Server) Endpoint() string { return s.socket.endpoint() }
 
 // Client returns a new client of the member. The caller closes it.
-func (s *Server) Client() (*clientv3.Client, error) {
-	return clientv3.New(clientv3.Config{Endpoints: []string{s.Endpoint()}, Logger: s.log.logger(nil)})
+func (s *Server) Client() (*clientv3.Client, error) { return newClient(s.socket.path) }
+
+// Connect returns a new client of the member that another process runs on dir. The caller closes it. Connect does not wait for
+// the member: the first call of the client does.
+func Connect(dir string) (*clientv3.Client, error) {
+	path, err := findSocket(dir)
+	if err != nil {
+		return nil, fmt.Errorf("find the socket of the etcd that runs on %s: %w", dir, err)
+	}
+	return newClient(path)
+}
+
+func newClient(socket string) (*clientv3.Client, error) {
+	return clientv3.New(clientv3.Config{Endpoints: []string{"unix://" + socket}, Logger: zap.NewNop()})
 }
 
 // CheckInPlace returns a *hint.Error if the member's directory, database or log was removed or replaced. The member then

@@ -2,6 +2,7 @@ package files
 
 import (
 	"errors"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -15,11 +16,19 @@ import (
 // A path may have one writer at a time: the temporary file's name is fixed, so that the next write overwrites one that a
 // killed process left.
 func Write(path string, data []byte, mode fs.FileMode) error {
+	return WriteFrom(path, mode, func(w io.Writer) error {
+		_, err := w.Write(data)
+		return err
+	})
+}
+
+// WriteFrom does what Write does, with the content that write writes. If write returns an error, nothing is replaced.
+func WriteFrom(path string, mode fs.FileMode, write func(io.Writer) error) error {
 	temporary := filepath.Join(filepath.Dir(path), "."+filepath.Base(path)+".tmp")
 	if err := os.Remove(temporary); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	if err := writeSynced(temporary, data, mode); err != nil {
+	if err := writeSynced(temporary, mode, write); err != nil {
 		_ = os.Remove(temporary)
 		return err
 	}
@@ -27,16 +36,16 @@ func Write(path string, data []byte, mode fs.FileMode) error {
 		_ = os.Remove(temporary)
 		return err
 	}
-	return syncDir(filepath.Dir(path))
+	return SyncDir(filepath.Dir(path))
 }
 
 // writeSynced opens path with O_EXCL, which does not follow a link that another user has placed there.
-func writeSynced(path string, data []byte, mode fs.FileMode) error {
+func writeSynced(path string, mode fs.FileMode, write func(io.Writer) error) error {
 	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, mode)
 	if err != nil {
 		return err
 	}
-	_, err = f.Write(data)
+	err = write(f)
 	if err == nil {
 		err = f.Chmod(mode)
 	}
@@ -46,8 +55,8 @@ func writeSynced(path string, data []byte, mode fs.FileMode) error {
 	return errors.Join(err, f.Close())
 }
 
-// syncDir makes a new name in the directory durable. Windows has no such call and needs none.
-func syncDir(dir string) error {
+// SyncDir makes a new name in the directory durable. Windows has no such call and needs none.
+func SyncDir(dir string) error {
 	if runtime.GOOS == "windows" {
 		return nil
 	}

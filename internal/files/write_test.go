@@ -2,6 +2,7 @@ package files
 
 import (
 	"errors"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -53,6 +54,26 @@ func TestFailedWriteLeavesNothing(t *testing.T) {
 	checkOnly(t, dir, "taken")
 }
 
+// TestWriteFromKeepsTheOldContent checks that content is not replaced by a part of other content.
+func TestWriteFromKeepsTheOldContent(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	path, broken := filepath.Join(dir, "key"), errors.New("broken")
+	if err := Write(path, []byte("old"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	err := WriteFrom(path, 0o600, func(w io.Writer) error {
+		if _, err := io.WriteString(w, "half"); err != nil {
+			return err
+		}
+		return broken
+	})
+	if got, readErr := os.ReadFile(path); !errors.Is(err, broken) || readErr != nil || string(got) != "old" {
+		t.Errorf("%v; the file has %q, %v", err, got, readErr)
+	}
+	checkOnly(t, dir, "key")
+}
+
 // TestPlantedLink checks that a link with the name of the temporary file is replaced, and that a link that appears later is not
 // followed.
 func TestPlantedLink(t *testing.T) {
@@ -65,7 +86,7 @@ func TestPlantedLink(t *testing.T) {
 	if err := os.Symlink(outside, link); err != nil {
 		t.Skip(err)
 	}
-	if err := writeSynced(link, []byte("secret"), 0o600); !errors.Is(err, fs.ErrExist) {
+	if err := writeSynced(link, 0o600, func(io.Writer) error { return nil }); !errors.Is(err, fs.ErrExist) {
 		t.Errorf("a link that appeared: %v, want that it exists", err)
 	}
 	if err := Write(filepath.Join(dir, "key"), []byte("secret"), 0o600); err != nil {
