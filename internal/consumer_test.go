@@ -11,6 +11,7 @@ import (
 // and the work on this repository.
 var unwanted = []string{
 	"k8s.io/kubectl", "k8s.io/cli-runtime", "sigs.k8s.io/kustomize", "go.etcd.io/etcd/etcdctl", "go.etcd.io/etcd/etcdutl", "k8s.io/cri-client",
+	"filippo.io/age",
 	"honnef.co/go/tools", "k8s.io/gengo", "golang.org/x/tools",
 }
 

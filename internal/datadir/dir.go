@@ -12,7 +12,11 @@ import (
 	"lanyard.dev/internal/hint"
 )
 
-const lockName = "lock"
+const (
+	lockName = "lock"
+	// lostAndFound is in the root of a file system of its own.
+	lostAndFound = "lost+found"
+)
 
 // Dir is a data directory that this process has locked.
 type Dir struct {
@@ -71,6 +75,16 @@ func createError(path string, err error) error {
 
 // check refuses directories of other users, and directories with other content, because Open would change their mode.
 func check(path string) error {
+	if err := checkOwner(path); err != nil {
+		return err
+	}
+	if foreign, err := foreignFile(path); err != nil || foreign != "" {
+		return foreignError(path, foreign, err)
+	}
+	return nil
+}
+
+func checkOwner(path string) error {
 	info, err := os.Stat(path)
 	if err != nil {
 		return files.Unusable(path, "cannot be read", err, "choose another directory with --data-dir")
@@ -79,15 +93,16 @@ func check(path string) error {
 		return files.Unusable(path, fmt.Sprintf("belongs to another user (%s)", owner), nil,
 			"run as that user, or choose another directory with --data-dir")
 	}
-	if foreign, err := foreignFile(path); err != nil || foreign != "" {
-		return foreignError(path, foreign, err)
-	}
 	return nil
 }
 
 func foreignError(path, name string, err error) error {
 	if err != nil {
 		return files.Unusable(path, "cannot be read", err, "choose another directory with --data-dir")
+	}
+	if name == restoring {
+		return files.Unusable(path, "is not a data directory: a restore has begun there and has not finished", nil,
+			"wait for its end; if it was interrupted, remove "+path+" and restore again")
 	}
 	return files.Unusable(path, fmt.Sprintf("is not a data directory: it holds %s, but no lock file", name), nil,
 		"choose an empty or new directory with --data-dir")
@@ -105,9 +120,11 @@ func foreignFile(path string) (string, error) {
 		switch entry.Name() {
 		case lockName:
 			return "", nil
-		case "lost+found": // the root of a file system of its own
+		case lostAndFound:
 		default:
-			foreign = entry.Name()
+			if foreign != restoring {
+				foreign = entry.Name()
+			}
 		}
 	}
 	return foreign, nil
@@ -273,11 +290,11 @@ func (d *Dir) MarkData() error {
 // hasData reports whether etcd has ever run on its directory. A log without a database, or a database without a log, also
 // means that it has.
 func (d *Dir) hasData() (bool, error) {
-	files, err := os.ReadDir(d.join("etcd", "member", "wal"))
+	files, err := os.ReadDir(d.join(etcdName, "member", "wal"))
 	if err != nil && !errors.Is(err, fs.ErrNotExist) || len(files) > 0 {
 		return len(files) > 0, err
 	}
-	return exists(d.join("etcd", "member", "snap", "db"))
+	return exists(d.join(etcdName, "member", "snap", "db"))
 }
 
 // Default returns the directory that is used when the user names none: /var/lib/lanyard for root, otherwise

@@ -18,14 +18,26 @@ import (
 	"lanyard.dev/internal/signingkey"
 )
 
+// CACertName is the name of the file of Dir.CACert.
+const CACertName = "ca.crt"
+
+const (
+	caKeyName       = "ca.key"
+	nodesCACertName = "nodes-ca.crt"
+	nodesCAKeyName  = "nodes-ca.key"
+	signingKeyName  = "sa.key"
+	encryptionName  = "encryption.yaml"
+	etcdName        = "etcd"
+)
+
 // Path returns the absolute path of the directory.
 func (d *Dir) Path() string { return d.path }
 
 // CACert is the certificate of the CA. It is not secret.
-func (d *Dir) CACert() string { return d.join("ca.crt") }
+func (d *Dir) CACert() string { return d.join(CACertName) }
 
 // CAKey is the private key of the CA.
-func (d *Dir) CAKey() string { return d.join("ca.key") }
+func (d *Dir) CAKey() string { return d.join(caKeyName) }
 
 // ServingCert is the certificate with which the API is served.
 func (d *Dir) ServingCert() string { return d.join("serving.crt") }
@@ -41,10 +53,10 @@ func (d *Dir) AdminKey() string { return d.join("admin.key") }
 
 // NodesCACert is the certificate of the CA that signs the serving certificates of nodes. Clients of the authority do not
 // trust it, so a node cannot pass itself off as the authority.
-func (d *Dir) NodesCACert() string { return d.join("nodes-ca.crt") }
+func (d *Dir) NodesCACert() string { return d.join(nodesCACertName) }
 
 // NodesCAKey is the private key of NodesCACert.
-func (d *Dir) NodesCAKey() string { return d.join("nodes-ca.key") }
+func (d *Dir) NodesCAKey() string { return d.join(nodesCAKeyName) }
 
 // NodeClientCert is the client certificate by which the agents of nodes identify the authority.
 func (d *Dir) NodeClientCert() string { return d.join("apiserver-kubelet-client.crt") }
@@ -53,21 +65,25 @@ func (d *Dir) NodeClientCert() string { return d.join("apiserver-kubelet-client.
 func (d *Dir) NodeClientKey() string { return d.join("apiserver-kubelet-client.key") }
 
 // SigningKey is the private key that signs tokens by default.
-func (d *Dir) SigningKey() string { return d.join("sa.key") }
+func (d *Dir) SigningKey() string { return d.join(signingKeyName) }
 
 // SigningKeyFor is the private key that signs tokens with an algorithm if SigningKey is a key for another one.
 func (d *Dir) SigningKeyFor(alg signingkey.Algorithm) string {
-	return d.join("sa-" + strings.ToLower(string(alg)) + ".key")
+	return d.join(furtherKeyName(alg))
+}
+
+func furtherKeyName(alg signingkey.Algorithm) string {
+	return "sa-" + strings.ToLower(string(alg)) + ".key"
 }
 
 // EncryptionConfig is the EncryptionConfiguration, with the key that encrypts the secrets in the store.
-func (d *Dir) EncryptionConfig() string { return d.join("encryption.yaml") }
+func (d *Dir) EncryptionConfig() string { return d.join(encryptionName) }
 
 // Kubeconfig is the administrator's kubeconfig.
 func (d *Dir) Kubeconfig() string { return d.join(kubeconfigName) }
 
 // EtcdDir is the directory of the embedded etcd member.
-func (d *Dir) EtcdDir() string { return d.join("etcd") }
+func (d *Dir) EtcdDir() string { return d.join(etcdName) }
 
 // AuditLog is the audit log.
 func (d *Dir) AuditLog() string { return d.join("audit", "audit.log") }
@@ -110,7 +126,7 @@ func (d *Dir) EnsureEncryptionConfig() error {
 	if err != nil {
 		return unreadable(path, err)
 	}
-	stored, err := exists(d.join("etcd", "member", "wal"))
+	stored, err := exists(d.join(etcdName, "member", "wal"))
 	if err != nil {
 		return unreadable(d.EtcdDir(), err)
 	}
