@@ -14,9 +14,7 @@ import (
 	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
-	"github.com/spf13/cobra"
 	"go.etcd.io/etcd/etcdctl/v3/ctlv3"
-	"go.etcd.io/etcd/etcdutl/v3/etcdutl"
 )
 
 // runDocument implements `document FILE HEADING`. It runs the shell blocks under a heading of a file in docs with bash, in
@@ -265,15 +263,5 @@ func (b block) expected(n int) string {
 	return want.String()
 }
 
-// etcdctl and etcdutlMain are etcd's own programs, in the version that the authority embeds.
+// etcdctl is etcd's own program, in the version that the authority embeds.
 func etcdctl() { ctlv3.MustStart() }
-
-func etcdutlMain() {
-	root := &cobra.Command{Use: "etcdutl", SilenceUsage: true}
-	root.PersistentFlags().StringVarP(&etcdutl.OutputFormat, "write-out", "w", "simple", "")
-	root.AddCommand(etcdutl.NewSnapshotCommand(), etcdutl.NewDefragCommand())
-	if err := root.Execute(); err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		os.Exit(1)
-	}
-}

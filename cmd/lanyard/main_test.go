@@ -14,7 +14,7 @@ import (
 var update = flag.Bool("update", false, "rewrite the files that scripts compare with")
 
 func TestMain(m *testing.M) {
-	testscript.Main(m, map[string]func(){"lanyard": main, "dashboard": dashboard, "etcdctl": etcdctl, "etcdutl": etcdutlMain})
+	testscript.Main(m, map[string]func(){"lanyard": main, "dashboard": dashboard, "etcdctl": etcdctl})
 }
 
 // TestScript runs the scripts. Each uses the real lanyard, including its kubectl, with an authority of its own.

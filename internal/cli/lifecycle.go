@@ -36,8 +36,8 @@ const settleDelay = 3 * time.Second
 // settleLater calls gctune.Settle after settleDelay.
 func settleLater() *time.Timer { return time.AfterFunc(settleDelay, gctune.Settle) }
 
-// untilSignal returns a context that ends with the first SIGINT or SIGTERM. A second signal ends the process at once. Only
-// commands that run until they are stopped use it; the first signal ends the others by default.
+// untilSignal returns a context that ends with the first SIGINT or SIGTERM. A second signal ends the process at once. Commands use
+// it that run until they are stopped, or that must clean up when they are interrupted; the first signal ends the others by default.
 func untilSignal(parent context.Context) (context.Context, context.CancelFunc) {
 	ctx, stop := signal.NotifyContext(parent, os.Interrupt, syscall.SIGTERM)
 	context.AfterFunc(ctx, stop)

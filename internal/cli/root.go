@@ -100,6 +100,8 @@ func commands(s streams) []*cobra.Command {
 		newAccess(s),
 		newNode(s),
 		newUser(s),
+		newBackup(s),
+		newRestore(s),
 		newVersion(s),
 	}
 }
