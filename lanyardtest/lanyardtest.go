@@ -37,6 +37,9 @@ type Options struct {
 	// MaxTokenExpiration is the longest lifetime of a token, which must not be less than the shortest. A longer request is
 	// shortened, and its answer has a warning. 0 means no limit.
 	MaxTokenExpiration time.Duration
+	// AcceptUnrecordedTokens makes the authority accept tokens that it did not issue, and that the test signed with sa.key in the
+	// data directory. Otherwise it refuses them, because it has no record of them.
+	AcceptUnrecordedTokens bool
 }
 
 // Authority is a running authority. Its methods may be called from several goroutines. A method with a testing.TB parameter
@@ -69,7 +72,7 @@ func StartWith(t testing.TB, o Options) *Authority {
 	running, err := standalone.Start(context.Background(), standalone.Config{
 		DataDir: dir, BindAddress: "127.0.0.1", Port: o.Port, Unannounced: true, UnsafeNoFsync: !o.Fsync,
 		MinTokenExpiration: o.MinTokenExpiration, MaxTokenExpiration: o.MaxTokenExpiration,
-		AuthenticationConfig: o.AuthenticationConfig,
+		AuthenticationConfig: o.AuthenticationConfig, AcceptUnrecorded: o.AcceptUnrecordedTokens,
 	})
 	if err != nil {
 		t.Fatalf("start authority: %v", err)

@@ -200,6 +200,8 @@ func generate(t *testing.T, alg signingkey.Algorithm) *signingkey.PrivateKey {
 // existing is an Anchors in which every account exists with the UID 1.
 type existing struct{ token.Anchors }
 
+func (existing) Check(context.Context, string) error { return nil }
+
 func (existing) ServiceAccount(context.Context, string, string) (token.Anchor, bool, error) {
 	return token.Anchor{UID: "1"}, true, nil
 }
@@ -219,7 +221,7 @@ func newAuthority(t *testing.T, keys *keyring) *authority {
 	if err != nil {
 		t.Fatal(err)
 	}
-	verifier, err := token.NewVerifier(token.VerifierConfig{Issuers: []string{issuerURL}, Keys: keys, Anchors: existing{}, Clock: clock.RealClock{}})
+	verifier, err := token.NewVerifier(token.VerifierConfig{Issuers: []string{issuerURL}, Keys: keys, Anchors: existing{}, Ledger: existing{}, Clock: clock.RealClock{}})
 	if err != nil {
 		t.Fatal(err)
 	}

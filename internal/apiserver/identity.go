@@ -19,6 +19,7 @@ import (
 	"lanyard.dev/internal/apiserver/anchor"
 	"lanyard.dev/internal/apiserver/authn"
 	"lanyard.dev/internal/apiserver/authn/oidc"
+	"lanyard.dev/internal/apiserver/issuance"
 	"lanyard.dev/internal/apiserver/metrics"
 	"lanyard.dev/internal/apiserver/registry"
 	"lanyard.dev/internal/apiserver/registry/serviceaccount"
@@ -37,9 +38,9 @@ type identity struct {
 	evictions *nodeaccess.Evictions
 }
 
-// newIdentity returns the authenticators and the issuer for the given keys, issuers and stored objects. They learn of each change
+// newIdentity returns the authenticators and the issuer for the given keys, issuers, stored objects and ledger. They learn of each change
 // of a stored object before the write returns. Verifications and issued tokens are counted in m.
-func newIdentity(o *Options, k *keys, issuers *oidc.Authenticator, s *storage, m *metrics.Metrics) (identity, error) {
+func newIdentity(o *Options, k *keys, issuers *oidc.Authenticator, s *storage, journal *issuance.Journal, m *metrics.Metrics) (identity, error) {
 	accounts := &o.ServiceAccounts
 	signatures := token.NewSignatures()
 	issuer, err := token.NewIssuer(accounts.Issuers[0], signatures.NewKeySigner(k.tokens), clock.RealClock{})
@@ -47,7 +48,7 @@ func newIdentity(o *Options, k *keys, issuers *oidc.Authenticator, s *storage, m
 		return identity{}, err
 	}
 	verifying, stored := newAnchors(s, o.Etcd.SoleWriter)
-	config := token.VerifierConfig{Issuers: accounts.Issuers, Keys: k.tokens, Anchors: verifying, Clock: clock.RealClock{}, Signatures: signatures}
+	config := token.VerifierConfig{Issuers: accounts.Issuers, Keys: k.tokens, Anchors: verifying, Ledger: journal, Clock: clock.RealClock{}, Signatures: signatures}
 	if !o.Etcd.SoleWriter {
 		config.Stored = stored
 	}
@@ -79,7 +80,7 @@ func newIdentity(o *Options, k *keys, issuers *oidc.Authenticator, s *storage, m
 		}),
 		tokens: tokens, audiences: audiences, evictions: evictions,
 		issuing: serviceaccount.TokenConfig{
-			Issuer: m.CountIssued(issuer), Anchors: stored, Audiences: audiences,
+			Issuer: m.CountIssued(issuer), Recorder: journal, Anchors: stored, Audiences: audiences,
 			Lifetimes:  token.LifetimePolicy{Min: accounts.MinTokenExpiration, Max: accounts.MaxTokenExpiration},
 			Algorithms: accounts.AudienceAlgorithms,
 		},

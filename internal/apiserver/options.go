@@ -81,6 +81,9 @@ type ServiceAccounts struct {
 	// MinTokenExpiration is the shortest life that a client may request; 0 means Kubernetes' 10 minutes. Only tests set
 	// it.
 	MinTokenExpiration time.Duration
+	// AcceptUnrecorded makes the server accept tokens that the ledger has no record of. It is for the time of a takeover from
+	// another issuer with the same keys: without records, whoever has a key can make tokens.
+	AcceptUnrecorded bool
 	// JWKSURI replaces the URL of the key set in the discovery document.
 	JWKSURI string
 }

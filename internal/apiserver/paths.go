@@ -15,6 +15,7 @@ import (
 	basecompatibility "k8s.io/component-base/compatibility"
 	"k8s.io/klog/v2"
 
+	"lanyard.dev/internal/apiserver/issuance"
 	"lanyard.dev/internal/apiserver/metrics"
 	"lanyard.dev/internal/version"
 )
@@ -66,6 +67,7 @@ func (c *handlerConfig) watchAges() {
 		for _, resource := range c.storage.tables.Mirrored() {
 			feeds[resource.String()] = c.storage.mirror.Feed(resource)
 		}
+		feeds[issuance.Resource.String()] = c.storage.mirror.Feed(issuance.Resource)
 		c.metrics.WatchFeeds(feeds)
 	}
 }

@@ -13,6 +13,7 @@ import (
 	"lanyard.dev/internal/apiserver/api"
 	"lanyard.dev/internal/apiserver/auditlog"
 	"lanyard.dev/internal/apiserver/authn/oidc"
+	"lanyard.dev/internal/apiserver/issuance"
 	"lanyard.dev/internal/apiserver/loopback"
 	"lanyard.dev/internal/apiserver/metrics"
 	"lanyard.dev/internal/apiserver/registry/namespace"
@@ -34,6 +35,7 @@ const (
 type Server struct {
 	keys        keys
 	storage     storage
+	ledger      *issuance.Journal
 	identity    identity
 	controllers controllers
 	handler     handler
@@ -78,9 +80,13 @@ func newServer(o Options, tables api.Tables) (made *Server, err error) {
 		return nil, err
 	}
 	open.add(storage.close)
+	ledger, err := newLedger(&o, &storage)
+	if err != nil {
+		return nil, err
+	}
 	metrics := metrics.New()
 	policy := newPolicy(&storage)
-	identity, err := newIdentity(&o, &keys, configuration.issuers, &storage, metrics)
+	identity, err := newIdentity(&o, &keys, configuration.issuers, &storage, ledger, metrics)
 	if err != nil {
 		return nil, err
 	}
@@ -104,7 +110,7 @@ func newServer(o Options, tables api.Tables) (made *Server, err error) {
 	}
 	loopback.Serve(handler.calls)
 	return &Server{
-		keys: keys, storage: storage, identity: identity, handler: handler,
+		keys: keys, storage: storage, ledger: ledger, identity: identity, handler: handler,
 		controllers: newControllers(&o, &keys, &storage, policy, identity, clients, defaults), loopback: loopback,
 		issuers: configuration.issuers, audit: configuration.audit, metrics: metrics,
 		addDefaults: defaults.Ensure, ready: make(chan struct{}),
@@ -140,7 +146,9 @@ func (s *Server) Run(ctx context.Context) error {
 	background, stop := context.WithCancel(context.WithoutCancel(ctx))
 	defer stop()
 	s.storage.run(background)
+	go s.ledger.Run(background)
 	defer s.storage.stopChecks()
+	defer s.storage.closeUnserved.close()
 	if err := s.prepare(ctx); err != nil {
 		_ = deadline.Run(closeTimeout, "close what was prepared", func() error { s.closeUnserved(); return nil })
 		return err

@@ -44,6 +44,10 @@ type storage struct {
 
 	// library is the library's configuration with the health checks of etcd and of the encryption.
 	library genericserver.Config
+	// backend is how stores connect to etcd.
+	backend storagebackend.Config
+	// closeUnserved closes the storage of resources that are not served. The library's server does not know it.
+	closeUnserved *closers
 	// stopChecks ends these checks and their connections.
 	stopChecks context.CancelFunc
 }
@@ -61,7 +65,7 @@ func newStorage(o *Options, tables api.Tables, signs func(signerName string) boo
 		return storage{}, err
 	}
 	checking, stopChecks := context.WithCancel(context.Background())
-	made := storage{tables: tables, scheme: s, codecs: codecs, members: etcdMembers, stopChecks: stopChecks}
+	made := storage{tables: tables, scheme: s, codecs: codecs, members: etcdMembers, stopChecks: stopChecks, closeUnserved: new(closers)}
 	if err := made.connect(checking, o, library, signs); err != nil {
 		made.close()
 		return storage{}, err
@@ -90,7 +94,7 @@ func (s *storage) connect(checking context.Context, o *Options, library *generic
 	s.mirror = mirror.New(mirror.Config{Base: library.RESTOptionsGetter, SoleWriter: o.Etcd.SoleWriter, MaxLag: o.Etcd.MaxLag}, s.tables.Mirrored()...)
 	library.RESTOptionsGetter = s.mirror
 	library.AddReadyzChecks(healthz.NamedCheck("storage-watch", func(*http.Request) error { return s.mirror.Fresh() }))
-	s.library = *library
+	s.library, s.backend = *library, etcd.StorageConfig
 	s.stores, err = newStores(s.tables, api.Inputs{Typer: s.scheme, Getter: s.mirror, Signed: signs, Clock: clock.RealClock{}})
 	return err
 }
@@ -161,6 +165,7 @@ func (s *storage) run(ctx context.Context) {
 // close closes every connection to etcd of a storage that does not run.
 func (s *storage) close() {
 	s.stopChecks()
+	s.closeUnserved.close()
 	if s.stores != nil {
 		s.stores.Close()
 	}

@@ -36,10 +36,11 @@ type Config struct {
 	// Log receives the warnings and errors of etcd.
 	Log io.Writer
 
-	// MinTokenExpiration and UnsafeNoFsync are for tests: tokens that expire during a test, and writes that do not wait for the
-	// disk.
+	// MinTokenExpiration, UnsafeNoFsync and AcceptUnrecorded are for tests: tokens that expire during a test, writes that do not
+	// wait for the disk, and tokens that the test signs itself.
 	MinTokenExpiration time.Duration
 	UnsafeNoFsync      bool
+	AcceptUnrecorded   bool
 	// Unannounced keeps other commands of this user from finding the authority and using it by default.
 	Unannounced bool
 	// AuthenticationConfig is a file with the issuers whose tokens identify users.
@@ -205,6 +206,7 @@ func (a *Authority) options(c Config, listener net.Listener) apiserver.Options {
 			Issuers: a.issuers(c), JWKSURI: c.JWKSURI, SigningKeyFiles: a.keys.signing,
 			KeyFiles: slices.Concat(c.AcceptedKeyFiles, a.keys.accepted), AudienceAlgorithms: c.AudienceAlgorithms,
 			MinTokenExpiration: c.MinTokenExpiration, MaxTokenExpiration: c.MaxTokenExpiration,
+			AcceptUnrecorded: c.AcceptUnrecorded,
 		},
 		Signing: apiserver.Signing{
 			CertFile: a.dir.CACert(), KeyFile: a.dir.CAKey(), ServingCertFile: a.dir.NodesCACert(), ServingKeyFile: a.dir.NodesCAKey(),

@@ -359,7 +359,7 @@ func BenchmarkTokenReviewHot(b *testing.B) {
 
 // BenchmarkTokenReviewCold reviews more tokens in turn than the verifier caches.
 func BenchmarkTokenReviewCold(b *testing.B) {
-	a := authority(b)
+	a := forgeable(b)
 	f := forgerAt(b, a, a.Namespace(b), "benched")
 	bodies := make([][]byte, 2*token.DefaultCacheSize)
 	for i := range bodies {

@@ -136,9 +136,16 @@ func orphanedTokens(t *testing.T, a *lanyardtest.Authority, namespace string) ma
 	return gone
 }
 
+// forgeable starts an authority that accepts tokens without a record, so that forged tokens are refused for what is wrong with
+// them.
+func forgeable(t testing.TB) *lanyardtest.Authority {
+	t.Helper()
+	return lanyardtest.StartWith(t, lanyardtest.Options{AcceptUnrecordedTokens: true})
+}
+
 func TestBadTokensAreRefused(t *testing.T) {
 	t.Parallel()
-	a := authority(t)
+	a := forgeable(t)
 	anyone, admin := overHTTP1(t, a.Config()), callerFor(t, a.Config())
 	for name, text := range badTokens(t, a) {
 		t.Run(name, func(t *testing.T) {
@@ -183,7 +190,7 @@ func checkHarmless(t *testing.T, text, bearer string) {
 // would pass on a server that refuses everything.
 func TestValidTokensAreAccepted(t *testing.T) {
 	t.Parallel()
-	a := authority(t)
+	a := forgeable(t)
 	namespace := a.Namespace(t)
 	f := forgerAt(t, a, namespace, "victim")
 	plain := f.claims(func(map[string]any) {})
@@ -199,6 +206,24 @@ func TestValidTokensAreAccepted(t *testing.T) {
 			t.Errorf("%s: user %q", name, got)
 		}
 	}
+}
+
+// TestUnrecordedTokenIsRefused signs a token with the authority's own key, as whoever has stolen the key can. The authority did
+// not issue it, so it is refused.
+func TestUnrecordedTokenIsRefused(t *testing.T) {
+	t.Parallel()
+	a := authority(t)
+	namespace := a.Namespace(t)
+	text := forgerAt(t, a, namespace, "victim").issued(0)
+	if got := overHTTP1(t, a.Config()).do(t, http.MethodPost, whoAmIPath, `{}`, "Authorization", "Bearer "+text); got.code != http.StatusUnauthorized {
+		t.Errorf("bearer: %s", got)
+	}
+	review := &authenticationv1.TokenReview{Spec: authenticationv1.TokenReviewSpec{Token: text}}
+	callerFor(t, a.Config()).must(t, http.MethodPost, reviewPath, review).decode(t, review)
+	if review.Status.Authenticated || review.Status.Error != token.ErrUnrecorded.Error() {
+		t.Errorf("review: %+v, want the error %q", review.Status, token.ErrUnrecorded)
+	}
+	bearer(t, a.Config(), a.Token(t, namespace, "victim")).must(t, http.MethodPost, whoAmIPath, `{}`)
 }
 
 // forger makes tokens that the API does not issue.

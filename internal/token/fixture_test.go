@@ -76,6 +76,24 @@ func (o *objects) Node(_ context.Context, name string) (Anchor, bool, error) {
 	return o.get("node", "", name)
 }
 
+// records is a Ledger that has a record of every token, except for those that a test names.
+type records struct {
+	mu      sync.Mutex
+	refused map[string]error // by jti
+}
+
+func (r *records) refuse(jti string, err error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.refused = map[string]error{jti: err}
+}
+
+func (r *records) Check(_ context.Context, jti string) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.refused[jti]
+}
+
 // keyring is a KeySource whose keys change.
 type keyring struct {
 	mu  sync.Mutex
@@ -100,6 +118,7 @@ type fixture struct {
 	keys     *keyring
 	clock    *clocktesting.FakePassiveClock
 	objects  *objects
+	ledger   *records
 	issuer   *Issuer
 	verifier *Verifier
 }
@@ -126,7 +145,7 @@ func newFixture(tb testing.TB, key *signingkey.PrivateKey, more ...signingkey.Pu
 	}
 	f := &fixture{
 		key: key, keys: &keyring{set: set}, clock: clocktesting.NewFakePassiveClock(testNow),
-		objects: &objects{items: map[[3]string]Anchor{}},
+		objects: &objects{items: map[[3]string]Anchor{}}, ledger: &records{},
 	}
 	f.objects.set("serviceaccount", "shop", "cart", Anchor{UID: "sa-1"})
 	f.objects.set("pod", "shop", "cart-0", Anchor{UID: "pod-1", ServiceAccountName: "cart", NodeName: "n1"})
@@ -136,7 +155,7 @@ func newFixture(tb testing.TB, key *signingkey.PrivateKey, more ...signingkey.Pu
 		tb.Fatal(err)
 	}
 	f.verifier, err = NewVerifier(VerifierConfig{
-		Issuers: []string{"https://old.example", testIssuer}, Keys: f.keys, Anchors: f.objects, Clock: f.clock,
+		Issuers: []string{"https://old.example", testIssuer}, Keys: f.keys, Anchors: f.objects, Ledger: f.ledger, Clock: f.clock,
 	})
 	if err != nil {
 		tb.Fatal(err)
@@ -219,6 +238,7 @@ func payload(changes ...string) string {
 var sentinels = []error{
 	ErrNotJWT, ErrForeignIssuer, ErrTooLarge, ErrMalformed, ErrAlgorithm, ErrUnknownKey, ErrBadSignature, ErrSubject,
 	ErrExpired, ErrNotYetValid, ErrAudience, ErrAccountGone, ErrPodGone, ErrSecretGone, ErrNodeGone, ErrAnchorsStale,
+	ErrUnrecorded, ErrRevoked, ErrLedgerStale,
 }
 
 func isSentinel(err error) bool {

@@ -181,7 +181,19 @@ var (
 
 	// ErrAnchorsStale: it is unknown now whether the objects still exist. The token is refused, although it may be valid.
 	ErrAnchorsStale = errors.New("it is not known now whether the objects the token is bound to still exist")
+
+	// ErrUnrecorded: the ledger has no record of the token. This issuer did not issue it, although one of its keys signed it.
+	ErrUnrecorded = errors.New("service account token was not issued by this server")
+	ErrRevoked    = errors.New("service account token has been revoked")
+	// ErrLedgerStale: it is unknown now whether the token was issued and not revoked. The token is refused, although it may be
+	// valid.
+	ErrLedgerStale = errors.New("it is not known now whether the token has been issued and not revoked")
 )
+
+// Undecided reports whether err means that the token can be neither accepted nor refused now.
+func Undecided(err error) bool {
+	return errors.Is(err, ErrAnchorsStale) || errors.Is(err, ErrLedgerStale)
+}
 
 // Foreign reports whether err means that the token is not one of this verifier's issuers, so that other authenticators
 // may check it.

@@ -27,6 +27,13 @@ const (
 	confirmTimeout = 5 * time.Second
 )
 
+// Ledger knows which tokens were issued and which of them were revoked. Like Anchors, it is called on every verification.
+type Ledger interface {
+	// Check returns nil for the jti of a token that was issued and not revoked, and otherwise an error that wraps ErrUnrecorded,
+	// ErrRevoked or ErrLedgerStale. A revoked token is refused from the moment when its revocation has been acknowledged.
+	Check(ctx context.Context, jti string) error
+}
+
 // VerifierConfig configures a Verifier. All fields except CacheSize, Signatures and Stored are required.
 type VerifierConfig struct {
 	// Issuers are the accepted values of iss. They are compared exactly.
@@ -36,6 +43,7 @@ type VerifierConfig struct {
 	// Stored reads from storage itself; nil if Anchors knows of every write at once. If Anchors refuses a token, Stored is
 	// queried too, because another process may have created the object a moment ago, or created it again under its name.
 	Stored Anchors
+	Ledger Ledger
 	Clock  clock.PassiveClock
 	// Signatures remembers which signatures hold. It may be shared with the signer of this process. If it is nil, the
 	// signature of a token that is no longer in the cache is verified again.
@@ -50,6 +58,7 @@ type Verifier struct {
 	keys       signingkey.KeySource
 	anchors    Anchors
 	stored     Anchors // or nil
+	ledger     Ledger
 	clock      clock.PassiveClock
 	cache      *factsCache
 	signatures *Signatures // or nil
@@ -72,14 +81,14 @@ func NewVerifier(c VerifierConfig) (*Verifier, error) {
 	if len(c.Issuers) == 0 || slices.Contains(c.Issuers, "") {
 		return nil, errors.New("token verifier: an issuer is missing")
 	}
-	if c.Keys == nil || c.Anchors == nil || c.Clock == nil {
-		return nil, errors.New("token verifier: keys, anchors or clock are missing")
+	if c.Keys == nil || c.Anchors == nil || c.Ledger == nil || c.Clock == nil {
+		return nil, errors.New("token verifier: keys, anchors, ledger or clock are missing")
 	}
 	if c.CacheSize <= 0 {
 		c.CacheSize = DefaultCacheSize
 	}
 	return &Verifier{
-		issuers: slices.Clone(c.Issuers), keys: c.Keys, anchors: c.Anchors, stored: c.Stored, clock: c.Clock,
+		issuers: slices.Clone(c.Issuers), keys: c.Keys, anchors: c.Anchors, stored: c.Stored, ledger: c.Ledger, clock: c.Clock,
 		cache: newFactsCache(c.CacheSize), signatures: c.Signatures,
 	}, nil
 }
@@ -158,6 +167,9 @@ func (v *Verifier) check(ctx context.Context, f *facts, audiences []string) (Ide
 	err := checkAnchors(ctx, v.anchors, claims.Kubernetes, now)
 	if err != nil && v.stored != nil && !errors.Is(err, ErrAnchorsStale) {
 		err = v.confirm(ctx, f, err)
+	}
+	if err == nil {
+		err = v.ledger.Check(ctx, claims.ID)
 	}
 	if err != nil {
 		return Identity{}, err

@@ -408,7 +408,7 @@ func TestVerifyConcurrently(t *testing.T) {
 func TestNewVerifierRefusesMissingParts(t *testing.T) {
 	t.Parallel()
 	f := newFixture(t, es256Key())
-	good := VerifierConfig{Issuers: []string{testIssuer}, Keys: f.keys, Anchors: f.objects, Clock: f.clock}
+	good := VerifierConfig{Issuers: []string{testIssuer}, Keys: f.keys, Anchors: f.objects, Ledger: f.ledger, Clock: f.clock}
 	for name, change := range map[string]func(*VerifierConfig){
 		"issuers":      func(c *VerifierConfig) { c.Issuers = nil },
 		"empty issuer": func(c *VerifierConfig) { c.Issuers = []string{testIssuer, ""} },
@@ -428,7 +428,7 @@ func TestCacheSize(t *testing.T) {
 	t.Parallel()
 	f := newFixture(t, es256Key())
 	for size, want := range map[int]int{-1: DefaultCacheSize, 0: DefaultCacheSize, 1: shardCount, 4 * shardCount: 4 * shardCount} {
-		v, err := NewVerifier(VerifierConfig{Issuers: []string{testIssuer}, Keys: f.keys, Anchors: f.objects, Clock: f.clock, CacheSize: size})
+		v, err := NewVerifier(VerifierConfig{Issuers: []string{testIssuer}, Keys: f.keys, Anchors: f.objects, Ledger: f.ledger, Clock: f.clock, CacheSize: size})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -462,5 +462,24 @@ func TestCacheKeepsTheRecentlyUsed(t *testing.T) {
 	}
 	if n := c[0].Len(); n != 2 {
 		t.Errorf("shard holds %d entries, want 2", n)
+	}
+}
+
+// TestVerifyFollowsTheLedger checks that a token is accepted only while the ledger has its record, also once its facts are cached.
+func TestVerifyFollowsTheLedger(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t, es256Key())
+	text, claims, err := f.issuer.Issue(t.Context(), request())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []error{ErrUnrecorded, nil, ErrLedgerStale, ErrRevoked} {
+		f.ledger.refuse(claims.ID, want)
+		if _, err := f.verify(text); !errors.Is(err, want) {
+			t.Errorf("got %v, want %v", err, want)
+		}
+	}
+	if Undecided(ErrRevoked) || Undecided(ErrUnrecorded) || !Undecided(ErrLedgerStale) || !Undecided(ErrAnchorsStale) {
+		t.Error("the wrong errors are undecided")
 	}
 }

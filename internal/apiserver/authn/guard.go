@@ -88,8 +88,8 @@ func (g *Guard) recordResult(remoteAddr, text string, err error) {
 	}
 }
 
-// isGenuine reports whether this server issued a refused token, or may have issued it: it has expired, its object is gone, or
-// it cannot be decided now. Refusing it again costs little, and its holder is a client and not an attacker.
+// isGenuine reports whether this server issued a refused token, or may have issued it: it has expired, it was revoked, its
+// object is gone, or it cannot be decided now. Refusing it again costs little, and its holder is a client and not an attacker.
 func isGenuine(err error) bool {
 	if outage.Of(err) != nil {
 		return true
@@ -97,6 +97,7 @@ func isGenuine(err error) bool {
 	for _, reason := range []error{
 		token.ErrExpired, token.ErrNotYetValid, token.ErrAudience,
 		token.ErrAccountGone, token.ErrPodGone, token.ErrSecretGone, token.ErrNodeGone, token.ErrAnchorsStale,
+		token.ErrRevoked, token.ErrLedgerStale,
 	} {
 		if errors.Is(err, reason) {
 			return true

@@ -133,6 +133,7 @@ func (a *loggingRequest) AuthenticateRequest(r *http.Request) (*authenticator.Re
 	if ok && err == nil {
 		r.Header.Del(authorizationHeader)
 		removeTokenProtocol(r.Header)
+		noteMinter(r, response.User)
 		return response, true, nil
 	}
 	if err == nil {

@@ -46,7 +46,7 @@ func (t *Token) AuthenticateToken(ctx context.Context, text string) (*authentica
 		return &authenticator.Response{Audiences: id.Audiences, User: userOf(id)}, true, nil
 	case token.Foreign(err):
 		return nil, false, nil
-	case errors.Is(err, token.ErrAnchorsStale):
+	case token.Undecided(err):
 		return nil, false, outage.New(err)
 	}
 	return nil, false, err

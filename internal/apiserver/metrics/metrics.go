@@ -92,7 +92,10 @@ var refusals = []struct {
 	{token.ErrPodGone, "pod_gone"},
 	{token.ErrSecretGone, "secret_gone"},
 	{token.ErrNodeGone, "node_gone"},
+	{token.ErrUnrecorded, "unrecorded"},
+	{token.ErrRevoked, "revoked"},
 	{token.ErrAnchorsStale, "stale"},
+	{token.ErrLedgerStale, "stale"},
 }
 
 func refusalNames() []string {

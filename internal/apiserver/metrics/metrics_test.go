@@ -71,6 +71,8 @@ func TestVerificationsAreCountedByResult(t *testing.T) {
 		{"node_gone", token.ErrNodeGone},
 		{"unknown_key", token.ErrUnknownKey},
 		{"stale", token.ErrAnchorsStale},
+		{"unrecorded", token.ErrUnrecorded},
+		{"revoked", token.ErrRevoked},
 		{"foreign", token.ErrForeignIssuer},
 		{"other", errors.New("something else")},
 	} {

@@ -35,7 +35,10 @@
 //   - storage.go: the layers that deliver writes and that read from the watch cache.
 //   - feed.go: list, watch, and begin again after a failure.
 //   - order.go: which changes are delivered.
+//   - pages.go: how a list is read.
+//   - append.go: feeds of objects that add up, of which nothing is kept.
 //   - freshness.go: proofs of freshness.
+//   - catchup.go: waiting for everything that was written before.
 //   - history.go: a bound in bytes for the watch cache's history.
 //
 // The package knows no kinds. It keeps the metadata of objects and no objects; listeners keep what they need.

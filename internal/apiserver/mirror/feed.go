@@ -10,7 +10,6 @@ import (
 	"time"
 
 	"google.golang.org/grpc/metadata"
-	"k8s.io/apimachinery/pkg/api/meta"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/util/wait"
@@ -35,6 +34,7 @@ type Feed struct {
 	resource   schema.GroupResource
 	listeners  []Listener
 	soleWriter bool // whether no other process writes the storage
+	appended   bool // see Mirror.Append
 
 	// raw, prefix and newList are what the feed lists and watches.
 	raw     storage.Interface
@@ -56,6 +56,9 @@ type Feed struct {
 	delivered     map[string]delivery // by namespace and name
 	watchRevision uint64              // the watch has delivered everything up to this revision
 	pending       checkpoint          // the next proof; its revision is 0 if there is none
+
+	catchUps catchUps
+	attempt  atomic.Int64 // the number of the current attempt of Run
 }
 
 // Listen adds a listener. It must not be called after Run.
@@ -71,8 +74,8 @@ const listTimeout = time.Minute
 func (f *Feed) Run(ctx context.Context) {
 	backoff := wait.Backoff{Duration: 20 * time.Millisecond, Factor: 2, Jitter: 0.2, Steps: 9, Cap: 5 * time.Second}
 	delay := backoff
-	for attempt := 0; ctx.Err() == nil; attempt++ {
-		opened, err := f.listAndWatch(withOwnStream(ctx, attempt))
+	for ; ctx.Err() == nil; f.attempt.Add(1) {
+		opened, err := f.listAndWatch(f.withOwnStream(ctx))
 		if f.watchMadeProgress(opened) {
 			delay = backoff
 		}
@@ -99,11 +102,12 @@ func (f *Feed) watchMadeProgress(opened time.Duration) bool {
 // withOwnStream returns a context whose watches share no gRPC stream with the watches of an earlier attempt. The etcd client uses
 // one stream for all watches with the same metadata. Without this, a new watch would use the connection that hangs; each new
 // stream uses the next connection in turn.
-func withOwnStream(ctx context.Context, attempt int) context.Context {
+func (f *Feed) withOwnStream(ctx context.Context) context.Context {
+	attempt := f.attempt.Load()
 	if attempt == 0 {
 		return ctx
 	}
-	return metadata.AppendToOutgoingContext(ctx, "lanyard-watch-attempt", strconv.Itoa(attempt))
+	return metadata.AppendToOutgoingContext(ctx, "lanyard-watch-attempt", strconv.FormatInt(attempt, 10))
 }
 
 // isUnreadable reports whether an error means that objects cannot be decrypted or decoded. Trying again does not help then.
@@ -157,25 +161,17 @@ func everythingWithBookmarks() storage.SelectionPredicate {
 func (f *Feed) list(ctx context.Context) (string, error) {
 	ctx, cancel := context.WithTimeout(ctx, listTimeout)
 	defer cancel()
-	list, began := f.newList(), f.now()
-	err := f.raw.GetList(ctx, f.prefix, storage.ListOptions{Predicate: storage.Everything, Recursive: true}, list)
-	if err != nil {
-		return "", err
-	}
-	accessor, err := meta.ListAccessor(list)
-	if err != nil {
-		return "", err
-	}
-	revision, err := storage.APIObjectVersioner{}.ParseResourceVersion(accessor.GetResourceVersion())
-	if err != nil {
-		return "", err
-	}
-	present := map[string]bool{}
-	err = meta.EachListItem(list, func(obj runtime.Object) error {
-		present[keyOf(obj)] = true
+	began, present := f.now(), map[string]bool{}
+	text, err := f.eachListed(ctx, func(obj runtime.Object) {
+		if !f.appended {
+			present[keyOf(obj)] = true
+		}
 		f.deliverListed(obj)
-		return nil
 	})
+	if err != nil {
+		return "", err
+	}
+	revision, err := storage.APIObjectVersioner{}.ParseResourceVersion(text)
 	if err != nil {
 		return "", err
 	}
@@ -183,7 +179,7 @@ func (f *Feed) list(ctx context.Context) (string, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.recordProof(began)
-	return accessor.GetResourceVersion(), nil
+	return text, nil
 }
 
 // receive handles one event of the watch.

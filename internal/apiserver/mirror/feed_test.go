@@ -56,6 +56,8 @@ func (s *scriptedStorage) GetCurrentResourceVersion(context.Context) (uint64, er
 	return s.currentRevision()
 }
 
+func (*scriptedStorage) RequestWatchProgress(context.Context) error { return nil }
+
 // TestListAndWatchReturnsTheReason checks that listAndWatch returns why the watch ended, after it has delivered every
 // event before the end.
 func TestListAndWatchReturnsTheReason(t *testing.T) {
@@ -119,8 +121,10 @@ func TestWatchMadeProgress(t *testing.T) {
 func TestEachAttemptHasItsOwnStream(t *testing.T) {
 	t.Parallel()
 	seen := map[string]int{}
+	f := feedTo()
 	for attempt := range 4 {
-		stream, _ := metadata.FromOutgoingContext(withOwnStream(t.Context(), attempt))
+		f.attempt.Store(int64(attempt))
+		stream, _ := metadata.FromOutgoingContext(f.withOwnStream(t.Context()))
 		if before, ok := seen[fmt.Sprint(stream)]; ok {
 			t.Errorf("attempts %d and %d share %v", before, attempt, stream)
 		}

@@ -23,9 +23,12 @@ type timing struct {
 	// reopen is how long a watch may be open without a proof before the feed opens another. This and the time of a list
 	// must fit into MaxLag, so that the failure of one connection does not make a feed stale.
 	reopen time.Duration
+	// catchUp is how long CatchUp may take. While it waits, it asks etcd at every progress how far the watch is: etcd does not
+	// answer while the watch lags.
+	catchUp, progress time.Duration
 }
 
-var defaultTiming = timing{interval: time.Second, timeout: 2 * time.Second, reopen: 3 * time.Second}
+var defaultTiming = timing{interval: time.Second, timeout: 2 * time.Second, reopen: 3 * time.Second, catchUp: 3 * time.Second, progress: 100 * time.Millisecond}
 
 // checkpoint is the revision of the storage at an instant of Feed.now. A feed that has delivered everything up to the
 // revision has delivered everything that was written before the instant.

@@ -24,6 +24,7 @@ import (
 type Mirror struct {
 	base       generic.RESTOptionsGetter
 	soleWriter bool
+	maxLag     time.Duration
 	feeds      map[schema.GroupResource]*Feed
 }
 
@@ -40,7 +41,7 @@ type Config struct {
 
 // New returns a mirror with a feed for each of the resources.
 func New(c Config, resources ...schema.GroupResource) *Mirror {
-	m := &Mirror{base: c.Base, soleWriter: c.SoleWriter, feeds: map[schema.GroupResource]*Feed{}}
+	m := &Mirror{base: c.Base, soleWriter: c.SoleWriter, maxLag: c.MaxLag, feeds: map[schema.GroupResource]*Feed{}}
 	for _, r := range resources {
 		m.feeds[r] = newFeed(r, c)
 	}

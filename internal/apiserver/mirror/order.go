@@ -25,8 +25,16 @@ func (f *Feed) deliverWritten(obj runtime.Object, deleted bool) {
 	if revision <= f.watchRevision || revision <= f.delivered[key].revision {
 		return
 	}
-	f.delivered[key] = delivery{revision: revision, deleted: deleted, object: metadataOf(obj)}
+	f.delivered[key] = f.deliveryOf(obj, revision, deleted)
 	f.notify(obj, deleted)
+}
+
+// deliveryOf returns what is remembered of a delivery. Of appended objects only the revision is needed.
+func (f *Feed) deliveryOf(obj runtime.Object, revision uint64, deleted bool) delivery {
+	if f.appended {
+		return delivery{revision: revision}
+	}
+	return delivery{revision: revision, deleted: deleted, object: metadataOf(obj)}
 }
 
 // deliverWatched delivers an event of the watch and records, in the same critical section, how far the watch is. Between
@@ -34,7 +42,7 @@ func (f *Feed) deliverWritten(obj runtime.Object, deleted bool) {
 func (f *Feed) deliverWatched(obj runtime.Object, deleted bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.deliverIfNewer(obj, deleted)
+	f.deliverStored(obj, deleted)
 	f.advanceWatch(revisionOf(obj))
 }
 
@@ -43,7 +51,16 @@ func (f *Feed) deliverWatched(obj runtime.Object, deleted bool) {
 func (f *Feed) deliverListed(obj runtime.Object) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.deliverIfNewer(obj, false)
+	f.deliverStored(obj, false)
+}
+
+// deliverStored delivers what the storage holds, unless the listeners have it. mu must be held.
+func (f *Feed) deliverStored(obj runtime.Object, deleted bool) {
+	if f.appended {
+		f.deliverAppended(obj, deleted)
+	} else {
+		f.deliverIfNewer(obj, deleted)
+	}
 }
 
 // deleteMissing delivers the deletion of every object that a list at the given revision does not contain. present has the
@@ -56,7 +73,7 @@ func (f *Feed) deleteMissing(present map[string]bool, revision uint64) {
 			continue
 		}
 		delete(f.delivered, key)
-		if !last.deleted {
+		if !last.deleted && !f.appended {
 			f.notify(last.object, true)
 		}
 	}
@@ -97,6 +114,7 @@ func (f *Feed) notify(obj runtime.Object, deleted bool) {
 func (f *Feed) advanceWatch(revision uint64) {
 	f.watchRevision = max(f.watchRevision, revision)
 	f.resolveCheckpoint()
+	f.catchUps.reach(f.watchRevision)
 }
 
 // raiseLatest records a revision that has been delivered. mu must be held.

@@ -21,7 +21,9 @@ import (
 	"k8s.io/apiserver/pkg/warning"
 	"k8s.io/utils/clock"
 
+	"lanyard.dev/internal/apiserver/issuance"
 	"lanyard.dev/internal/apiserver/outage"
+	"lanyard.dev/internal/ledger"
 	"lanyard.dev/internal/token"
 )
 
@@ -30,9 +32,16 @@ type Issuer interface {
 	Issue(context.Context, token.Request) (string, *token.Claims, error)
 }
 
+// Recorder records tokens. *issuance.Journal implements it.
+type Recorder interface {
+	// RecordToken returns nil once the record is durable.
+	RecordToken(context.Context, ledger.Token) error
+}
+
 // TokenConfig configures how tokens are issued.
 type TokenConfig struct {
 	Issuer     Issuer
+	Recorder   Recorder
 	Anchors    token.Anchors
 	Lifetimes  token.LifetimePolicy
 	Algorithms token.AlgorithmPolicy
@@ -174,7 +183,8 @@ func (r *TokenREST) lifetime(ctx context.Context, name string, req *authenticati
 	return lifetime, nil
 }
 
-// issue signs the token, and adds its ID to the audit event. A dry run returns no token.
+// issue signs the token, records it, and adds its ID to the audit event. A token without a record would be refused, so it is not
+// returned. A dry run returns and records no token.
 func (r *TokenREST) issue(ctx context.Context, req *authenticationv1.TokenRequest, bound token.Request, dry bool) (runtime.Object, error) {
 	now := r.Clock.Now()
 	req.Name, req.Namespace, req.UID = bound.ServiceAccount.Name, bound.Namespace, types.UID(bound.ServiceAccount.UID)
@@ -193,6 +203,9 @@ func (r *TokenREST) issue(ctx context.Context, req *authenticationv1.TokenReques
 		return nil, outage.NewWith("tokens cannot be signed now, because the signer does not answer; try again", err)
 	case err != nil:
 		return nil, apierrors.NewInternalError(err)
+	}
+	if err := r.Recorder.RecordToken(ctx, recordOf(claims, issuance.MinterFrom(ctx))); err != nil {
+		return nil, outage.New(fmt.Errorf("record token for %s/%s: %w", bound.Namespace, bound.ServiceAccount.Name, err))
 	}
 	audit.AddAuditAnnotation(ctx, "authentication.kubernetes.io/issued-credential-id", token.CredentialID(claims.ID))
 	req.Status = authenticationv1.TokenRequestStatus{Token: text, ExpirationTimestamp: metav1.NewTime(claims.ExpiresAt())}

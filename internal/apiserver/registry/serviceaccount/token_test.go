@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -23,8 +24,10 @@ import (
 	"k8s.io/apiserver/pkg/warning"
 	testingclock "k8s.io/utils/clock/testing"
 
+	"lanyard.dev/internal/apiserver/issuance"
 	"lanyard.dev/internal/apiserver/outage"
 	"lanyard.dev/internal/apiserver/registry/serviceaccount"
+	"lanyard.dev/internal/ledger"
 	"lanyard.dev/internal/token"
 )
 
@@ -89,8 +92,24 @@ func (i *issuer) Issue(_ context.Context, r token.Request) (string, *token.Claim
 	if i.err != nil {
 		return "", nil, i.err
 	}
-	return "the-token", &token.Claims{ID: "1", Expiry: issued.Add(r.Lifetime).Unix()}, nil
+	return "the-token", &token.Claims{
+		ID: "1", Audience: r.Audiences, IssuedAt: issued.Unix(), Expiry: issued.Add(r.Lifetime).Unix(), KeyID: "the-key",
+		Kubernetes: &token.Kubernetes{Namespace: r.Namespace, ServiceAccount: r.ServiceAccount, Pod: r.Pod, Secret: r.Secret, Node: r.Node},
+	}, nil
 }
+
+// records records tokens.
+type records struct {
+	tokens []ledger.Token
+	err    error
+}
+
+func (r *records) RecordToken(_ context.Context, t ledger.Token) error {
+	r.tokens = append(r.tokens, t)
+	return r.err
+}
+
+var minter = ledger.Minter{User: "admin", Credential: "X509SHA256=1", Address: "192.0.2.1", UserAgent: "kubectl"}
 
 // advice records warnings.
 type advice []string
@@ -102,6 +121,7 @@ type answer struct {
 	out      *authenticationv1.TokenRequest
 	err      error
 	requests []token.Request
+	records  []ledger.Token
 	warnings advice
 	audited  map[string]string
 }
@@ -109,19 +129,19 @@ type answer struct {
 func ask(t *testing.T, name string, req *authenticationv1.TokenRequest, configure ...func(*serviceaccount.TokenConfig, *metav1.CreateOptions)) answer {
 	t.Helper()
 	var a answer
-	signs := &issuer{}
-	config := serviceaccount.TokenConfig{Issuer: signs, Anchors: world(), Audiences: []string{"api"}, Lifetimes: token.LifetimePolicy{Max: 2 * time.Hour}, Clock: testingclock.NewFakePassiveClock(issued)}
+	signs, recorded := &issuer{}, &records{}
+	config := serviceaccount.TokenConfig{Issuer: signs, Recorder: recorded, Anchors: world(), Audiences: []string{"api"}, Lifetimes: token.LifetimePolicy{Max: 2 * time.Hour}, Clock: testingclock.NewFakePassiveClock(issued)}
 	options := &metav1.CreateOptions{}
 	for _, c := range configure {
 		c(&config, options)
 	}
-	ctx := audit.WithAuditContext(request.WithNamespace(t.Context(), "ns"))
+	ctx := audit.WithAuditContext(request.WithNamespace(issuance.WithMinter(t.Context(), minter), "ns"))
 	if err := audit.AuditContextFrom(ctx).Init(audit.RequestAuditConfig{Level: auditinternal.LevelMetadata}, nil); err != nil {
 		t.Fatal(err)
 	}
 	out, err := serviceaccount.NewTokenREST(config).Create(warning.WithWarningRecorder(ctx, &a.warnings), name, req, nil, options)
 	a.out, _ = out.(*authenticationv1.TokenRequest)
-	a.err, a.requests = err, signs.requests
+	a.err, a.requests, a.records = err, signs.requests, recorded.tokens
 	a.audited = audit.AuditContextFrom(ctx).GetEventAnnotations()
 	return a
 }
@@ -296,8 +316,8 @@ func TestDryRunIssuesNothing(t *testing.T) {
 	forged := spec(nil)
 	forged.Status.Token = "forged"
 	a := ask(t, "robot", forged, dry)
-	if a.err != nil || a.out.Status.Token != "" || len(a.requests) > 0 || len(a.audited) > 0 {
-		t.Errorf("got %+v, %v, requests %+v, audited %v", a.out, a.err, a.requests, a.audited)
+	if a.err != nil || a.out.Status.Token != "" || len(a.requests) > 0 || len(a.records) > 0 || len(a.audited) > 0 {
+		t.Errorf("got %+v, %v, requests %+v, records %+v, audited %v", a.out, a.err, a.requests, a.records, a.audited)
 	}
 	if a := ask(t, "robot", lasting(1), dry); !apierrors.IsInvalid(a.err) {
 		t.Errorf("a bad request: %v", a.err)
@@ -385,5 +405,36 @@ func TestSignerIsUnavailable(t *testing.T) {
 	if status.Code != http.StatusServiceUnavailable || !strings.Contains(status.Message, "the signer does not answer; try again") ||
 		strings.Contains(status.Message, "the cause") || status.Details.RetryAfterSeconds == 0 {
 		t.Errorf("status %+v", status)
+	}
+}
+
+// TestTokenIsRecorded checks the record of a token, and that no token is returned if the record may not be durable.
+func TestTokenIsRecorded(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct {
+		ref         *authenticationv1.BoundObjectReference
+		bound, node ledger.Object
+	}{
+		{},
+		{&authenticationv1.BoundObjectReference{Kind: "Secret", Name: "s"}, ledger.Object{Kind: "Secret", Name: "s", UID: "s-uid"}, ledger.Object{}},
+		{&authenticationv1.BoundObjectReference{Kind: "Node", Name: "n"}, ledger.Object{Kind: "Node", Name: "n", UID: "n-uid"}, ledger.Object{}},
+		{&authenticationv1.BoundObjectReference{Kind: "Pod", Name: "p"}, ledger.Object{Kind: "Pod", Name: "p", UID: "p-uid"}, ledger.Object{Kind: "Node", Name: "n", UID: "n-uid"}},
+	} {
+		bind := func(s *authenticationv1.TokenRequestSpec) { s.BoundObjectRef = tt.ref }
+		a := ask(t, "robot", spec(bind))
+		want := []ledger.Token{{
+			ID: "1", Namespace: "ns", Account: "robot", AccountUID: a.requests[0].ServiceAccount.UID, Audiences: []string{"api"},
+			Bound: tt.bound, Node: tt.node, Issued: time.Unix(issued.Unix(), 0), Expires: time.Unix(issued.Add(time.Hour).Unix(), 0),
+			Key: "the-key", Minter: minter,
+		}}
+		if !reflect.DeepEqual(a.records, want) {
+			t.Errorf("records %+v, want %+v", a.records, want)
+		}
+	}
+	a := ask(t, "robot", spec(nil), func(c *serviceaccount.TokenConfig, _ *metav1.CreateOptions) {
+		c.Recorder = &records{err: errors.New("etcd is away")}
+	})
+	if outage.Of(a.err) == nil || a.out != nil || len(a.audited) > 0 {
+		t.Errorf("without a durable record: %v, %+v, audited %v", a.err, a.out, a.audited)
 	}
 }

@@ -80,6 +80,13 @@ func (s *Storage) GetRESTOptions(resource schema.GroupResource, example runtime.
 	}, nil
 }
 
+// Unserved returns the configuration of the storage of a resource that is not served.
+func (s *Storage) Unserved(resource schema.GroupResource, codec runtime.Codec) *storagebackend.ConfigForResource {
+	config := s.kinds.StorageConfig
+	config.Codec = codec
+	return config.ForResource(resource)
+}
+
 // undecorated closes each connection when the test ends, before etcd stops.
 func (s *Storage) undecorated(config *storagebackend.ConfigForResource, prefix string, keyFunc func(runtime.Object) (string, error),
 	newFunc, newListFunc func() runtime.Object, attrs storage.AttrFunc, triggers storage.IndexerFuncs, indexers *cache.Indexers,

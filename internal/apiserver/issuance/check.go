@@ -1,0 +1,53 @@
+package issuance
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"lanyard.dev/internal/ledger"
+	"lanyard.dev/internal/token"
+)
+
+var _ token.Ledger = &Journal{}
+
+// Check implements token.Ledger.
+func (j *Journal) Check(ctx context.Context, id string) error {
+	state, err := j.state(id)
+	if err == nil && state == ledger.Unknown && !j.AcceptUnrecorded {
+		// Another replica may have issued the token a moment ago.
+		if err = j.Feed.CatchUp(ctx); err == nil {
+			state = j.Memory.State(id)
+		}
+	}
+	switch {
+	case err != nil:
+		return fmt.Errorf("%w: %w", token.ErrLedgerStale, err)
+	case state == ledger.Revoked:
+		return token.ErrRevoked
+	case state == ledger.Unknown && !j.AcceptUnrecorded:
+		return token.ErrUnrecorded
+	}
+	return nil
+}
+
+// ErrRevoked means that a certificate was revoked.
+var ErrRevoked = errors.New("the certificate was revoked")
+
+// CheckCertificate returns ErrRevoked if the certificate with an ID was revoked, and another error if that is not known now. A
+// certificate without a record is accepted, since another CA may have signed it.
+func (j *Journal) CheckCertificate(id string) error {
+	state, err := j.state(id)
+	if err == nil && state == ledger.Revoked {
+		return ErrRevoked
+	}
+	return err
+}
+
+// state returns what is known about a credential, or an error if other replicas may have changed that too long ago.
+func (j *Journal) state(id string) (ledger.State, error) {
+	if err := j.Feed.Fresh(); err != nil {
+		return ledger.Unknown, err
+	}
+	return j.Memory.State(id), nil
+}
