@@ -226,6 +226,7 @@ func (s *Server) prepare(ctx context.Context) error {
 	if err := s.storage.mirror.WaitSynced(ctx); err != nil {
 		return err
 	}
+	s.ledger.Synced()
 	return writeDefaults(ctx, &s.storage, s.addDefaults)
 }
 

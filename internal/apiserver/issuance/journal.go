@@ -22,6 +22,8 @@ type Feed interface {
 	Fresh() error
 	// CatchUp returns once everything that was written before the call has been delivered.
 	CatchUp(ctx context.Context) error
+	// Reached returns the revision up to which everything has been delivered.
+	Reached() uint64
 }
 
 // Config configures a Journal. All fields but AcceptUnrecorded are required.
@@ -30,7 +32,7 @@ type Config struct {
 	Storage storage.Interface
 	Feed    Feed
 	Memory  *ledger.Memory
-	Clock   clock.PassiveClock
+	Clock   clock.WithTicker
 	// AcceptUnrecorded makes Check accept tokens that have no record.
 	AcceptUnrecorded bool
 }
@@ -114,8 +116,12 @@ func (j *Journal) Revoke(ctx context.Context, all []ledger.Revocation) error {
 // errEnded is the error of a journal that writes nothing any more.
 var errEnded = errors.New("the server is ending")
 
-// Run writes batches until ctx ends. It must be called once.
+// Synced states that the feed has delivered everything that was stored at the start. It must be called once.
+func (j *Journal) Synced() { j.Memory.Synced(j.Feed.Reached()) }
+
+// Run writes batches, and removes what has expired from the memory, until ctx ends. It must be called once.
 func (j *Journal) Run(ctx context.Context) {
+	go j.Memory.Run(ctx, j.Clock)
 	defer j.end()
 	for {
 		select {

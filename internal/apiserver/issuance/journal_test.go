@@ -72,6 +72,7 @@ func run(t testing.TB, base *storagetest.Storage, soleWriter bool, prepare ...fu
 	if err := m.WaitSynced(storagetest.In(t, "")); err != nil {
 		t.Fatal(err)
 	}
+	r.Synced()
 	return r
 }
 

@@ -67,6 +67,13 @@ func (f *Feed) Listen(l Listener) { f.listeners = append(f.listeners, l) }
 // Latest returns the highest revision that this feed has delivered, or 0.
 func (f *Feed) Latest() uint64 { return f.latest.Load() }
 
+// Reached returns the revision up to which the watch has delivered everything, or 0.
+func (f *Feed) Reached() uint64 {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.watchRevision
+}
+
 // listTimeout bounds the reading of everything that is stored. It is long enough for the largest stores.
 const listTimeout = time.Minute
 
