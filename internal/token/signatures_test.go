@@ -18,7 +18,7 @@ func remembering(t *testing.T, key *signingkey.PrivateKey, more ...signingkey.Pu
 	f, signatures := newFixture(t, key, more...), NewSignatures()
 	f.issuer.signer = signatures.NewKeySigner(f.keys)
 	return f, signatures, func(text string) error {
-		v, err := NewVerifier(VerifierConfig{Issuers: []string{testIssuer}, Keys: f.keys, Anchors: f.objects, Clock: f.clock, Signatures: signatures})
+		v, err := NewVerifier(VerifierConfig{Issuers: []string{testIssuer}, Keys: f.keys, Anchors: f.objects, Ledger: f.ledger, Clock: f.clock, Signatures: signatures})
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -44,6 +44,9 @@ func (j *Journal) CheckCertificate(id string) error {
 	return err
 }
 
+// Settle returns once the memory has everything that was written before the call. The error means that this is not known now.
+func (j *Journal) Settle(ctx context.Context) error { return j.Feed.CatchUp(ctx) }
+
 // state returns what is known about a credential, or an error if other replicas may have changed that too long ago.
 func (j *Journal) state(id string) (ledger.State, error) {
 	if err := j.Feed.Fresh(); err != nil {
