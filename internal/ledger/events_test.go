@@ -60,7 +60,7 @@ func TestWatch(t *testing.T) {
 		}
 		return w
 	}
-	live := watch(10)
+	live, ahead := watch(10), watch(13) // Another replica is ahead, and answered 13.
 	apply(11, 2)
 	m.Apply(&Batch{Revocations: []Revocation{{ID: testUUID(1), Expires: testNow.Add(time.Hour)}}}, 12)
 	m.Apply(&Batch{Uses: []Use{{ID: testUUID(2), At: testNow}}}, 13)
@@ -80,6 +80,9 @@ func TestWatch(t *testing.T) {
 	}
 	if got := next(t, live); !slices.Equal(got, want) {
 		t.Errorf("events of the open watch: %q, want %q", got, want)
+	}
+	if got := next(t, ahead); !slices.Equal(got, want[2:]) {
+		t.Errorf("events of the watch that was ahead: %q, want %q", got, want[2:])
 	}
 }
 

@@ -139,6 +139,9 @@ func (s *orders) remove(o *order, token uint32) {
 	if i+1 < len(o.spans) {
 		s.join(o, i)
 	}
+	if i > 0 {
+		s.join(o, i-1)
+	}
 }
 
 // join moves the entries of the span after i to span i, if both together are less than half full.

@@ -59,8 +59,42 @@ func TestOrder(t *testing.T) {
 		if !slices.Equal(all, sorted) || !slices.Equal(behind, sorted[i:min(i+100, len(sorted))]) || o.n != len(sorted) {
 			t.Fatalf("step %d: the order has %d tokens, want %d", step, len(all), len(sorted))
 		}
-		if most := 4 + 4*len(sorted)/blockSize; len(o.spans) > most {
-			t.Fatalf("step %d: %d blocks for %d tokens", step, len(o.spans), len(sorted))
+	}
+	for _, token := range sorted[100:] {
+		s.remove(&o, token)
+	}
+	sorted = sorted[:100]
+	random.Shuffle(len(sorted), func(i, j int) { sorted[i], sorted[j] = sorted[j], sorted[i] })
+	for _, token := range sorted {
+		s.remove(&o, token)
+	}
+	if len(o.spans) > 0 || int(s.blocks.next)-1 > len(s.blocks.free) {
+		t.Errorf("an empty order has %d blocks", len(o.spans))
+	}
+}
+
+// TestOrderJoinsBlocks removes all but every fiftieth token, in both directions.
+func TestOrderJoinsBlocks(t *testing.T) {
+	t.Parallel()
+	const n = 10000
+	for name, removed := range map[string]func(i uint32) uint32{
+		"ascending": func(i uint32) uint32 { return i }, "descending": func(i uint32) uint32 { return n - 1 - i },
+	} {
+		s := orders{key: func(token uint32) (key idKey) {
+			binary.BigEndian.PutUint32(key.uuid[:], token)
+			return key
+		}}
+		var o order
+		for token := range uint32(n) {
+			s.insert(&o, token)
+		}
+		for i := range uint32(n) {
+			if token := removed(i); token%50 > 0 {
+				s.remove(&o, token)
+			}
+		}
+		if most := 5 * n / 50 / blockSize; len(o.spans) > most {
+			t.Errorf("%s: %d blocks for %d tokens, want at most %d", name, len(o.spans), o.n, most)
 		}
 	}
 }
