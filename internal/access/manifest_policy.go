@@ -94,7 +94,7 @@ func (m *Manifests) Notes() []string {
 		notes = append(notes, counted(total, "object is not policy and is", "objects are not policy and are")+" ignored: "+strings.Join(sortedKeys(kinds), ", "))
 	}
 	if m.defaulted > 0 {
-		notes = append(notes, counted(m.defaulted, "default role or binding of Kubernetes is", "default roles and bindings of Kubernetes are")+
+		notes = append(notes, counted(m.defaulted, "default role or binding is", "default roles and bindings are")+
 			" included; leave them out with --default-roles=false")
 	}
 	return append(notes, m.aggregationNotes()...)

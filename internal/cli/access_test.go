@@ -92,7 +92,7 @@ func putFile(t *testing.T, name, text string) {
 func TestAccessDefaultRoles(t *testing.T) {
 	t.Parallel()
 	args := []string{"access", "explain", "group:devs", "list", "pods", "-n", "shop", "-f", policyFile}
-	if got := run("", args...); got.code != 0 || !strings.Contains(got.out, "ClusterRole/view") || !strings.Contains(got.errOut, "default roles and bindings of Kubernetes are included") {
+	if got := run("", args...); got.code != 0 || !strings.Contains(got.out, "ClusterRole/view") || !strings.Contains(got.errOut, "default roles and bindings are included") {
 		t.Errorf("with: %+v", got)
 	}
 	if got := run("", append(args, "--default-roles=false")...); got.code != exitFailure || !strings.Contains(got.out, "bound to ClusterRole/view, which does not exist") {
