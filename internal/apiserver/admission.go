@@ -2,10 +2,12 @@ package apiserver
 
 import (
 	"context"
+	"sync"
 
 	corev1 "k8s.io/api/core/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/meta"
 	"k8s.io/apimachinery/pkg/apis/meta/internalversion"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -19,12 +21,63 @@ import (
 )
 
 // newAdmission returns the admission plugins. defaults is the Pod Security Standard of namespaces whose labels choose
-// none.
-func newAdmission(s *stores, p policy, i identity, defaults *podsecurity.Configuration) (libraryadmission.Interface, error) {
+// none. soleWriter is whether no other process writes to storage: namespaces are then read from memory.
+func newAdmission(all *storage, p policy, i identity, defaults *podsecurity.Configuration, soleWriter bool) (libraryadmission.Interface, error) {
+	s := all.stores
+	namespace := s.namespace
+	if soleWriter {
+		memory := &namespaces{read: s.namespace, known: map[string]*corev1.Namespace{}}
+		all.feed("namespaces").Listen(memory)
+		namespace = memory.find
+	}
 	return admission.New(admission.Config{
-		Namespace: s.namespace, Account: s.serviceAccount, Pod: s.pod, Node: s.node, Pods: s.podsIn, Rules: s.rules,
+		Namespace: namespace, Account: s.serviceAccount, Pod: s.pod, Node: s.node, Pods: s.podsIn, Rules: s.rules,
 		Authorizer: p.authorizer, Permissions: p.index, Admits: i.evictions.AdmitsUser, Audiences: i.audiences, PodSecurity: defaults,
 	})
+}
+
+// namespaces are the namespaces that a feed has delivered. It is a mirror.Listener. Nearly every request that creates an object
+// reads its namespace.
+type namespaces struct {
+	// read reads a namespace that is not known.
+	read func(ctx context.Context, name string) (*corev1.Namespace, error)
+
+	mu    sync.RWMutex
+	known map[string]*corev1.Namespace
+}
+
+// Set implements mirror.Listener.
+func (n *namespaces) Set(obj runtime.Object) {
+	namespace, ok := obj.DeepCopyObject().(*corev1.Namespace)
+	if !ok {
+		return
+	}
+	namespace.ManagedFields = nil
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.known[namespace.Name] = namespace
+}
+
+// Delete implements mirror.Listener.
+func (n *namespaces) Delete(obj runtime.Object) {
+	m, err := meta.Accessor(obj)
+	if err != nil {
+		return
+	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	delete(n.known, m.GetName())
+}
+
+// find returns a namespace, which the caller must not change.
+func (n *namespaces) find(ctx context.Context, name string) (*corev1.Namespace, error) {
+	n.mu.RLock()
+	namespace, ok := n.known[name]
+	n.mu.RUnlock()
+	if ok {
+		return namespace, nil
+	}
+	return n.read(ctx, name)
 }
 
 // The following methods read objects for admission and authorization. If an object is missing, the error of a store names the

@@ -90,7 +90,7 @@ func newServer(o Options, tables api.Tables) (made *Server, err error) {
 	if err != nil {
 		return nil, err
 	}
-	admission, err := newAdmission(storage.stores, policy, identity, configuration.podSecurity)
+	admission, err := newAdmission(&storage, policy, identity, configuration.podSecurity, o.Etcd.SoleWriter)
 	if err != nil {
 		return nil, err
 	}

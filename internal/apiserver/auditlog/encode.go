@@ -3,7 +3,6 @@ package auditlog
 import (
 	"encoding/json"
 	"io"
-	"maps"
 	"slices"
 	"strconv"
 	"sync"
@@ -86,8 +85,9 @@ func appendEvent(b []byte, e *auditinternal.Event) []byte {
 	b = appendTime(appendName(b, "requestReceivedTimestamp"), e.RequestReceivedTimestamp)
 	b = appendTime(appendName(b, "stageTimestamp"), e.StageTimestamp)
 	if len(e.Annotations) > 0 {
+		var keys [4]string
 		b = append(appendName(b, "annotations"), '{')
-		for _, key := range slices.Sorted(maps.Keys(e.Annotations)) {
+		for _, key := range sortedKeys(keys[:0], e.Annotations) {
 			b = appendString(appendName(b, key), e.Annotations[key])
 		}
 		b = append(b, '}')
@@ -103,8 +103,9 @@ func appendUser(b []byte, u *authnv1.UserInfo) []byte {
 		b = appendStrings(appendName(b, "groups"), u.Groups)
 	}
 	if len(u.Extra) > 0 {
+		var keys [4]string
 		b = append(appendName(b, "extra"), '{')
-		for _, key := range slices.Sorted(maps.Keys(u.Extra)) {
+		for _, key := range sortedKeys(keys[:0], u.Extra) {
 			b = appendStrings(appendName(b, key), u.Extra[key])
 		}
 		b = append(b, '}')
@@ -134,6 +135,15 @@ func appendStatus(b []byte, s *metav1.Status) []byte {
 		b = strconv.AppendInt(appendName(b, "code"), int64(s.Code), 10)
 	}
 	return append(b, '}')
+}
+
+// sortedKeys appends the keys of a map to room, in order.
+func sortedKeys[V any](room []string, m map[string]V) []string {
+	for key := range m {
+		room = append(room, key)
+	}
+	slices.Sort(room)
+	return room
 }
 
 // appendName appends the name of the next member of the object at the end of b.
