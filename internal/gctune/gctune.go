@@ -36,13 +36,13 @@ func Tune() {
 }
 
 // percent returns by how much the heap may grow before a collection, in percent of the live heap. scanned is the part of the live
-// heap that a collection reads to find pointers. A larger heap may grow by that part, as by Go's default, and at least by
-// roomForFree.
+// heap that a collection reads to find pointers. The heap may grow by three times that part, so that collections do not take
+// more CPU because the heap is large, and at least by roomForFree.
 func percent(live, scanned uint64) int {
 	if live == 0 {
 		return smallPercent
 	}
-	room := max(roomForFree, scanned)
+	room := max(roomForFree, 3*scanned)
 	return int(min(smallPercent, room*100/live+1))
 }
 

@@ -20,9 +20,10 @@ func TestPercent(t *testing.T) {
 		"idle authority":              {30 * mib, 20 * mib, 200},
 		"where the bound begins":      {40 * mib, 20 * mib, 200},
 		"a little more":               {50 * mib, 20 * mib, 161},
-		"a million tokens":            {280 * mib, 40 * mib, 29},
-		"objects with pointers":       {1000 * mib, 500 * mib, 51},
-		"only pointers":               {1000 * mib, 1000 * mib, 101},
+		"ten thousand bindings":       {70 * mib, 55 * mib, 200},
+		"a million tokens":            {280 * mib, 25 * mib, 29},
+		"objects with pointers":       {1000 * mib, 500 * mib, 151},
+		"only pointers":               {1000 * mib, 1000 * mib, 200},
 	} {
 		if got := percent(tt.live, tt.scanned); got != tt.want {
 			t.Errorf("%s: %d, want %d", name, got, tt.want)
