@@ -69,8 +69,8 @@ func NewPublicKey(key crypto.PublicKey) (PublicKey, error) {
 	return PublicKey{id: thumbprint, thumbprint: thumbprint, alg: alg, key: key}, nil
 }
 
-// ID returns the kid: the RFC 7638 SHA-256 thumbprint in base64url or, for a key from the JWKS of another issuer, its name
-// there, which may be empty.
+// ID returns the kid: the RFC 7638 SHA-256 thumbprint in base64url or, for a key of another issuer or signer, its name there,
+// which may be empty in a JWKS.
 func (k PublicKey) ID() string { return k.id }
 
 // Thumbprint returns the RFC 7638 SHA-256 thumbprint in base64url. It identifies the key, whatever its ID.
@@ -81,6 +81,15 @@ func (k PublicKey) Algorithm() Algorithm { return k.alg }
 
 // Key returns the *ecdsa.PublicKey or *rsa.PublicKey. The caller must not change it.
 func (k PublicKey) Key() crypto.PublicKey { return k.key }
+
+// Named returns the key with the ID that its issuer gives it.
+func (k PublicKey) Named(id string) PublicKey {
+	k.id = id
+	return k
+}
+
+// Published reports whether the JWKS of a Set has the key.
+func (k PublicKey) Published() bool { return !k.unpublished }
 
 // Unpublished returns the key for a Set that accepts its signatures but leaves the key out of the JWKS.
 func (k PublicKey) Unpublished() PublicKey {
