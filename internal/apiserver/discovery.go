@@ -20,7 +20,8 @@ const (
 	discoveryPath = "/.well-known/openid-configuration"
 	jwksPath      = "/openid/v1/jwks"
 
-	cacheControl = "public, max-age=3600"
+	// keySetMaxAge is how long clients may cache the documents.
+	keySetMaxAge = time.Hour
 )
 
 // providerMetadata is the subset of the provider metadata that applies to an issuer of service account tokens.
@@ -38,6 +39,7 @@ type providerMetadata struct {
 type publisher struct {
 	issuer, jwksURI string
 	keys            signingkey.KeySource
+	maxAge          func() time.Duration // how long clients may cache the documents
 	latest          atomic.Pointer[documents]
 }
 
@@ -54,13 +56,13 @@ type document struct {
 	etag      string
 }
 
-// newPublisher returns the publisher of an issuer and its keys. jwksURI must be an https URL.
-func newPublisher(issuer, jwksURI string, keys signingkey.KeySource) (*publisher, error) {
+// newPublisher returns the publisher of an issuer and its keys, which clients may cache for maxAge. jwksURI must be an https URL.
+func newPublisher(issuer, jwksURI string, keys signingkey.KeySource, maxAge func() time.Duration) (*publisher, error) {
 	u, err := url.Parse(jwksURI)
 	if err != nil || u.Scheme != "https" || u.Host == "" {
 		return nil, fmt.Errorf("JWKS URI %q is not an https URL", jwksURI)
 	}
-	p := &publisher{issuer: issuer, jwksURI: jwksURI, keys: keys}
+	p := &publisher{issuer: issuer, jwksURI: jwksURI, keys: keys, maxAge: maxAge}
 	_, err = p.current()
 	return p, err
 }
@@ -122,7 +124,7 @@ func (p *publisher) handler(choose func(*documents) document) http.Handler {
 		}
 		d := choose(all)
 		w.Header().Set("Content-Type", d.mediaType)
-		w.Header().Set("Cache-Control", cacheControl)
+		w.Header().Set("Cache-Control", fmt.Sprintf("public, max-age=%d", int(p.maxAge().Seconds())))
 		w.Header().Set("ETag", d.etag)
 		// ServeContent answers If-None-Match, and sets Content-Length.
 		http.ServeContent(w, r, "", time.Time{}, bytes.NewReader(d.body))

@@ -49,7 +49,7 @@ func newKeySet(t *testing.T) *signingkey.Set {
 
 func servePublisher(t *testing.T, set signingkey.KeySource) *httptest.Server {
 	t.Helper()
-	publisher, err := newPublisher(issuerURL, jwksURL, set)
+	publisher, err := newPublisher(issuerURL, jwksURL, set, func() time.Duration { return keySetMaxAge })
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -166,7 +166,7 @@ func TestKeySetURI(t *testing.T) {
 	t.Parallel()
 	set := newKeySet(t)
 	for _, bad := range []string{"", "http://keys.example/jwks", "https://", "keys.example/jwks", "https:/jwks", "://"} {
-		if _, err := newPublisher(issuerURL, bad, set); err == nil {
+		if _, err := newPublisher(issuerURL, bad, set, func() time.Duration { return keySetMaxAge }); err == nil {
 			t.Errorf("%q is taken", bad)
 		}
 	}

@@ -21,7 +21,7 @@ import (
 // parallel, because it counts everything that the process has open.
 func TestFailuresLeaveNothingOpen(t *testing.T) {
 	s := newSite(t)
-	broken := s.file("broken")
+	signer, broken := newExternalSigner(t), s.file("broken")
 	if err := os.WriteFile(broken, []byte("nothing that a server can use"), 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -44,6 +44,14 @@ func TestFailuresLeaveNothingOpen(t *testing.T) {
 		{name: "certificate for nodes", change: func(o *apiserver.Options) {
 			o.Nodes = nodeclient.Config{CertFile: broken, KeyFile: broken, CAFile: s.file("ca.crt")}
 			o.Audit.LogPath = s.file("audit.log")
+		}},
+		{name: "certificate for nodes, with an external signer", change: func(o *apiserver.Options) {
+			signWith(signer)(o)
+			o.Nodes = nodeclient.Config{CertFile: broken, KeyFile: broken, CAFile: s.file("ca.crt")}
+		}},
+		{name: "an external signer whose tokens live too short", change: func(o *apiserver.Options) {
+			signWith(signer)(o)
+			o.ServiceAccounts.MaxTokenExpiration = time.Hour
 		}},
 	} {
 		t.Run(test.name, func(t *testing.T) {

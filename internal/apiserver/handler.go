@@ -44,6 +44,7 @@ type handler struct {
 type handlerConfig struct {
 	options   *Options
 	keys      *keys
+	tokens    *tokenKeys
 	storage   *storage
 	policy    policy
 	identity  identity
@@ -108,6 +109,10 @@ func (c *handlerConfig) library() (*genericserver.Config, shareFunc) {
 	if c.audit != nil {
 		l.AuditBackend, l.AuditPolicyRuleEvaluator = c.audit.Backend, c.audit.Policy
 		l.AddReadyzChecks(healthz.NamedCheck("audit-log", func(*http.Request) error { return c.audit.Healthy() }))
+	}
+
+	if signer := c.tokens.external; signer != nil {
+		l.AddReadyzChecks(healthz.NamedCheck("external-signer", func(*http.Request) error { return signer.Healthy() }))
 	}
 
 	namer := apiopenapi.NewDefinitionNamer(c.storage.tables.NewPublishedScheme())

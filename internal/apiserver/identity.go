@@ -40,15 +40,15 @@ type identity struct {
 
 // newIdentity returns the authenticators and the issuer for the given keys, issuers, stored objects and ledger. They learn of each change
 // of a stored object before the write returns. Verifications and issued tokens are counted in m.
-func newIdentity(o *Options, k *keys, issuers *oidc.Authenticator, s *storage, journal *issuance.Journal, m *metrics.Metrics) (identity, error) {
+func newIdentity(o *Options, k *keys, t *tokenKeys, issuers *oidc.Authenticator, s *storage, journal *issuance.Journal, m *metrics.Metrics) (identity, error) {
 	accounts := &o.ServiceAccounts
 	signatures := token.NewSignatures()
-	issuer, err := token.NewIssuer(accounts.Issuers[0], signatures.NewKeySigner(k.tokens), clock.RealClock{})
+	issuer, err := token.NewIssuer(accounts.Issuers[0], t.signer(signatures), clock.RealClock{})
 	if err != nil {
 		return identity{}, err
 	}
 	verifying, stored := newAnchors(s, o.Etcd.SoleWriter)
-	config := token.VerifierConfig{Issuers: accounts.Issuers, Keys: k.tokens, Anchors: verifying, Ledger: journal, Clock: clock.RealClock{}, Signatures: signatures}
+	config := token.VerifierConfig{Issuers: accounts.Issuers, Keys: t, Anchors: verifying, Ledger: journal, Clock: clock.RealClock{}, Signatures: signatures}
 	if !o.Etcd.SoleWriter {
 		config.Stored = stored
 	}
@@ -56,6 +56,7 @@ func newIdentity(o *Options, k *keys, issuers *oidc.Authenticator, s *storage, j
 	if err != nil {
 		return identity{}, err
 	}
+	verifies := t.guard(verifier)
 	secrets := s.feed("secrets")
 	joining := bootstraptoken.NewMemory(secrets, clock.RealClock{})
 	secrets.Listen(joining)
@@ -63,7 +64,7 @@ func newIdentity(o *Options, k *keys, issuers *oidc.Authenticator, s *storage, j
 	secrets.Listen(evictions)
 
 	audiences := authenticator.Audiences(accounts.audiences())
-	tokens := authn.NewTokens(authn.NewToken(m.CountVerifications(verifier), audiences), joining, audiences)
+	tokens := authn.NewTokens(authn.NewToken(m.CountVerifications(verifies), audiences), joining, audiences)
 	var anonymous *apiserverconfig.AnonymousAuthConfig
 	if issuers != nil {
 		anonymous = issuers.Anonymous()
@@ -81,7 +82,7 @@ func newIdentity(o *Options, k *keys, issuers *oidc.Authenticator, s *storage, j
 		tokens: tokens, audiences: audiences, evictions: evictions,
 		issuing: serviceaccount.TokenConfig{
 			Issuer: m.CountIssued(issuer), Recorder: journal, Anchors: stored, Audiences: audiences,
-			Lifetimes:  token.LifetimePolicy{Min: accounts.MinTokenExpiration, Max: accounts.MaxTokenExpiration},
+			Lifetimes:  t.lifetimes(accounts),
 			Algorithms: accounts.AudienceAlgorithms,
 		},
 	}, nil

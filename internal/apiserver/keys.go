@@ -27,7 +27,8 @@ import (
 
 // keys are the keys and certificates of an authority.
 type keys struct {
-	// tokens signs and verifies the tokens of service accounts. The files are read again when they change.
+	// tokens signs and verifies the tokens of service accounts. The files are read again when they change. It is nil if an external
+	// signer has the keys.
 	tokens *keyfiles.Keys
 
 	// serving is the certificate that the authority serves with. The file is read again when it changes.
@@ -51,8 +52,7 @@ func newKeys(o *Options) (keys, error) {
 	if err := files.CheckUnwritable(private...); err != nil {
 		return keys{}, err
 	}
-	accounts := &o.ServiceAccounts
-	tokens, err := keyfiles.Open(keyfiles.Config{Signing: accounts.SigningKeyFiles, Accepted: accounts.KeyFiles, Check: accounts.checkAlgorithms})
+	tokens, err := openKeyFiles(&o.ServiceAccounts)
 	if err != nil {
 		return keys{}, err
 	}
@@ -119,6 +119,14 @@ func (k *keys) close() {
 			r.Run(ended, 1)
 		}
 	}
+}
+
+// openKeyFiles returns the keys of tokens that are in files, or nil if an external signer has the keys.
+func openKeyFiles(o *ServiceAccounts) (*keyfiles.Keys, error) {
+	if o.SigningEndpoint != "" {
+		return nil, nil
+	}
+	return keyfiles.Open(keyfiles.Config{Signing: o.SigningKeyFiles, Accepted: o.KeyFiles, Check: o.checkAlgorithms})
 }
 
 // checkAlgorithms returns an error if an audience needs an algorithm that no key signs with.

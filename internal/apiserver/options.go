@@ -71,6 +71,9 @@ type ServiceAccounts struct {
 	// default. Tokens signed by the keys in KeyFiles are accepted too.
 	SigningKeyFiles []string
 	KeyFiles        []string
+	// SigningEndpoint is the unix socket of an external signer. It excludes SigningKeyFiles, KeyFiles and AudienceAlgorithms, because
+	// the signer has all keys and chooses the one that signs.
+	SigningEndpoint string
 	// AudienceAlgorithms names the algorithms that audiences need. There must be a signing key for each algorithm.
 	AudienceAlgorithms token.AlgorithmPolicy
 	// APIAudiences are the audiences that identify this server; empty means Issuers.
@@ -155,7 +158,9 @@ func (o *Options) Validate() field.ErrorList {
 	faults = append(faults, together(field.NewPath("etcd"), "certFile", o.Etcd.CertFile, "keyFile", o.Etcd.KeyFile)...)
 	accounts := field.NewPath("serviceAccounts")
 	require(strings.Join(o.ServiceAccounts.Issuers, ","), accounts.Child("issuers"))
-	require(strings.Join(o.ServiceAccounts.SigningKeyFiles, ""), accounts.Child("signingKeyFiles"))
+	if o.ServiceAccounts.SigningEndpoint == "" {
+		require(strings.Join(o.ServiceAccounts.SigningKeyFiles, ""), accounts.Child("signingKeyFiles"))
+	}
 	faults = append(faults, o.ServiceAccounts.Validate(accounts)...)
 	faults = append(faults, o.Signing.validate(field.NewPath("signing"))...)
 	faults = append(faults, o.Audit.Validate(field.NewPath("audit"))...)
@@ -176,6 +181,7 @@ func (o *ServiceAccounts) Validate(path *field.Path) field.ErrorList {
 	if o.MaxTokenExpiration < 0 || o.MaxTokenExpiration > 0 && o.MaxTokenExpiration < o.shortest() {
 		faults = append(faults, field.Invalid(path.Child("maxTokenExpiration"), o.MaxTokenExpiration, fmt.Sprintf("must be 0 or at least %v", o.shortest())))
 	}
+	faults = append(faults, o.validateEndpoint(path)...)
 	algorithms := path.Child("audienceAlgorithms")
 	for _, audience := range slices.Sorted(maps.Keys(o.AudienceAlgorithms)) {
 		alg := o.AudienceAlgorithms[audience]

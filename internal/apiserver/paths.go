@@ -36,7 +36,7 @@ func (c *handlerConfig) installPaths(server *genericserver.GenericAPIServer) err
 		return nil
 	}
 	jwksURI := cmp.Or(o.JWKSURI, strings.TrimSuffix(o.Issuers[0], "/")+jwksPath)
-	publisher, err := newPublisher(o.Issuers[0], jwksURI, c.keys.tokens)
+	publisher, err := newPublisher(o.Issuers[0], jwksURI, c.tokens, c.tokens.maxAge)
 	if err != nil {
 		return err
 	}
@@ -47,7 +47,9 @@ func (c *handlerConfig) installPaths(server *genericserver.GenericAPIServer) err
 // watchAges publishes the ages of keys, certificates and feeds as metrics.
 func (c *handlerConfig) watchAges() {
 	o := c.options
-	c.metrics.WatchKeys(c.keys.tokens)
+	if c.keys.tokens != nil {
+		c.metrics.WatchKeys(c.keys.tokens)
+	}
 	serving := metrics.Certificate{Name: "serving", Read: func() ([]byte, error) {
 		chain, _ := c.keys.serving.CurrentCertKeyContent()
 		return chain, nil

@@ -34,6 +34,7 @@ const (
 // Server is an authority that is ready to run.
 type Server struct {
 	keys        keys
+	tokens      tokenKeys
 	storage     storage
 	ledger      *issuance.Journal
 	identity    identity
@@ -85,8 +86,13 @@ func newServer(o Options, tables api.Tables) (made *Server, err error) {
 		return nil, err
 	}
 	metrics := metrics.New()
+	tokens, err := newTokenKeys(&o, &keys, metrics)
+	if err != nil {
+		return nil, err
+	}
+	open.add(tokens.close)
 	policy := newPolicy(&storage)
-	identity, err := newIdentity(&o, &keys, configuration.issuers, &storage, ledger, metrics)
+	identity, err := newIdentity(&o, &keys, &tokens, configuration.issuers, &storage, ledger, metrics)
 	if err != nil {
 		return nil, err
 	}
@@ -102,7 +108,7 @@ func newServer(o Options, tables api.Tables) (made *Server, err error) {
 	defaults := newNamespaceDefaults(&keys, &storage, clients)
 	open.add(controllers{defaults}.close)
 	handler, err := newHandler(handlerConfig{
-		options: &o, keys: &keys, storage: &storage, policy: policy, identity: identity, admission: admission,
+		options: &o, keys: &keys, tokens: &tokens, storage: &storage, policy: policy, identity: identity, admission: admission,
 		audit: configuration.audit, metrics: metrics, addDefaults: defaults.Ensure,
 	})
 	if err != nil {
@@ -110,7 +116,7 @@ func newServer(o Options, tables api.Tables) (made *Server, err error) {
 	}
 	loopback.Serve(handler.calls)
 	return &Server{
-		keys: keys, storage: storage, ledger: ledger, identity: identity, handler: handler,
+		keys: keys, tokens: tokens, storage: storage, ledger: ledger, identity: identity, handler: handler,
 		controllers: newControllers(&o, &keys, &storage, policy, identity, clients, defaults), loopback: loopback,
 		issuers: configuration.issuers, audit: configuration.audit, metrics: metrics,
 		addDefaults: defaults.Ensure, ready: make(chan struct{}),
@@ -142,6 +148,7 @@ func (s *Server) EarliestOf(node string) (time.Time, error) {
 // latest.
 func (s *Server) Run(ctx context.Context) error {
 	defer s.closeAudit()
+	defer s.tokens.close()
 	// The parts that requests under way depend on outlive ctx until these requests are done.
 	background, stop := context.WithCancel(context.WithoutCancel(ctx))
 	defer stop()
@@ -157,7 +164,7 @@ func (s *Server) Run(ctx context.Context) error {
 		time.Sleep(s.handler.server.ShutdownDelayDuration)
 		close(s.handler.stopping)
 	})()
-	go s.keys.tokens.Run(background)
+	go s.tokens.run(background)
 	s.controllers.run(background)
 	if s.issuers != nil {
 		go s.issuers.Run(background)

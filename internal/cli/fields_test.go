@@ -76,6 +76,7 @@ func faultyAuthorities() []apiserver.Options {
 			ServiceAccounts: apiserver.ServiceAccounts{
 				Issuers: []string{"ok", "http://a"}, JWKSURI: "http://b", MaxTokenExpiration: 1,
 				AudienceAlgorithms: token.AlgorithmPolicy{"": "ES256", "vault": "HS256"},
+				SigningEndpoint:    "s", SigningKeyFiles: []string{"k"}, KeyFiles: []string{"k"},
 			},
 			Signing: apiserver.Signing{ServingCertFile: "c", Duration: 1},
 			Audit:   auditlog.Options{PolicyFile: "p", Mode: "lax", MaxAge: -1, MaxBackups: -1, MaxSize: -1},

@@ -64,6 +64,7 @@ var authorityFlags = fieldFlags{
 	"etcd.maxLag":                        "", // set by tests
 	"serviceAccounts.issuers":            "service-account-issuer",
 	"serviceAccounts.signingKeyFiles":    "service-account-signing-key-file",
+	"serviceAccounts.signingEndpoint":    "service-account-signing-endpoint",
 	"serviceAccounts.keyFiles":           "service-account-key-file",
 	"serviceAccounts.apiAudiences":       "api-audiences",
 	"serviceAccounts.audienceAlgorithms": "service-account-audience-algorithms",
@@ -114,6 +115,7 @@ func (o *serveOptions) addServiceAccountFlags(cmd *cobra.Command) {
 	f, sa := cmd.Flags(), &o.options.ServiceAccounts
 	f.StringArrayVar(&sa.Issuers, "service-account-issuer", nil, issuersUsage)
 	f.StringArrayVar(&sa.SigningKeyFiles, "service-account-signing-key-file", nil, "private key that signs tokens: ECDSA or RSA, in PEM; repeatable with keys for other algorithms, and the first signs by default; read again when it changes")
+	f.StringVar(&sa.SigningEndpoint, "service-account-signing-endpoint", "", "unix socket of an external signer, which signs tokens and has all keys; excludes --service-account-signing-key-file and --service-account-key-file")
 	f.StringArrayVar(&sa.KeyFiles, "service-account-key-file", nil, acceptedKeysUsage)
 	f.StringSliceVar(&sa.APIAudiences, "api-audiences", nil, "audiences of tokens for this server (default: the issuers)")
 	f.DurationVar(&sa.MaxTokenExpiration, "service-account-max-token-expiration", 0, maxTokenExpirationUsage)
