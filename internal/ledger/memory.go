@@ -206,34 +206,38 @@ func (m *Memory) sweepTokens(now uint32) (more bool) {
 // deadlines has the tokens by the second in which they expire.
 type deadlines struct {
 	heads map[uint32]uint32 // the first token of the list byDeadline, for each second that has one
-	swept uint32            // No earlier second has a token.
+	swept uint64            // No earlier second has a token.
 }
 
 // expired returns a token that has expired, or 0.
 func (d *deadlines) expired(now uint32) uint32 {
-	if now < d.swept {
-		return 0
-	}
-	if int(now-d.swept) > len(d.heads) {
-		first := now + 1
-		for second := range d.heads {
-			first = min(first, second)
-		}
-		d.swept = first
-	}
-	for ; d.swept <= now; d.swept++ {
-		if head := d.heads[d.swept]; head != 0 {
+	for d.swept <= uint64(now) {
+		if head := d.heads[uint32(d.swept)]; head != 0 {
 			return head
+		}
+		if uint64(now)-d.swept > uint64(len(d.heads)) {
+			d.swept = d.first(now)
+		} else {
+			d.swept++
 		}
 	}
 	return 0
+}
+
+// first returns the first second that has a token, or the one after now if that is earlier.
+func (d *deadlines) first(now uint32) uint64 {
+	first := uint64(now) + 1
+	for second := range d.heads {
+		first = min(first, uint64(second))
+	}
+	return first
 }
 
 func (d *deadlines) insert(x *index, handle, second uint32) {
 	head := d.heads[second]
 	insert(&head, handle, x.tokenByDeadline)
 	d.heads[second] = head
-	d.swept = min(d.swept, second)
+	d.swept = min(d.swept, uint64(second))
 }
 
 func (d *deadlines) cut(x *index, handle, second uint32) {

@@ -281,6 +281,85 @@ func checkEmpty(t *testing.T, m *Memory) {
 	}
 }
 
+// FuzzApply applies what storage could contain, twice, reads it, and checks that nothing is left after it has expired.
+func FuzzApply(f *testing.F) {
+	data, err := testBatch().Marshal()
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(data)
+	w := newWorld(1)
+	for range 5 {
+		b := w.batch()
+		b.Uses = append(b.Uses, w.use())
+		if data, err = b.Marshal(); err != nil {
+			f.Fatal(err)
+		}
+		f.Add(data)
+	}
+	f.Fuzz(func(t *testing.T, data []byte) {
+		b, err := Unmarshal(data)
+		if err != nil {
+			return
+		}
+		clock := clocktesting.NewFakePassiveClock(testNow)
+		m := NewMemory(clock)
+		m.Synced(0)
+		m.Apply(b, 1)
+		m.Apply(b, 2)
+		page, _ := m.Select(Query{})
+		for i := range page {
+			got, _ := m.Select(Query{
+				Namespace: page[i].Namespace, Account: page[i].Account, MinterUser: page[i].Minter.User, Bound: page[i].Bound, Key: page[i].Key, Node: page[i].node(),
+			})
+			if m.State(page[i].ID) != Live || !slices.ContainsFunc(got, func(r TokenRecord) bool { return r.ID == page[i].ID }) {
+				t.Fatalf("token %d of the page is not found", i)
+			}
+			m.Children(page[i].Minter.Credential, true)
+		}
+		clock.SetTime(time.Unix(1<<32, 0)) // Memory holds no later time.
+		m.Sweep()
+		checkEmpty(t, m)
+	})
+}
+
+// TestChurn adds tokens and lets them expire for a long time. Memory must not grow.
+func TestChurn(t *testing.T) {
+	t.Parallel()
+	clock := clocktesting.NewFakePassiveClock(testNow)
+	m := NewMemory(clock)
+	places := func() (n int) {
+		x := &m.index
+		for i := range x.texts.classes {
+			n += int(x.texts.classes[i].next)
+		}
+		for i := range m.shards {
+			n += int(m.shards[i].slots.next)
+		}
+		return n + int(x.groups.next+x.subjects.next+x.minters.next+x.stamps.next+x.edges.next+m.orders.blocks.next)
+	}
+	var early int
+	for round := range 200 {
+		var b Batch
+		for n := range 100 {
+			token := testToken(round*100 + n)
+			token.Namespace, token.Key, token.Minter.User = fmt.Sprint("namespace-", round), fmt.Sprint("key-", round), fmt.Sprint("user-", n, round)
+			token.Audiences = []string{fmt.Sprint("audience-", round)}
+			token.Expires = clock.Now().Add(time.Minute)
+			b.Tokens = append(b.Tokens, token)
+		}
+		m.Apply(&b, uint64(round))
+		if round == 20 {
+			early = places()
+		}
+		clock.SetTime(clock.Now().Add(20 * time.Second))
+		m.Sweep()
+	}
+	if now := places(); now > early*5/4 {
+		t.Errorf("%d places after 200 rounds, %d after 20", now, early)
+	}
+}
+
 // TestAnyOrder applies the same batches in many orders, each up to three times, and compares the results.
 func TestAnyOrder(t *testing.T) {
 	t.Parallel()
