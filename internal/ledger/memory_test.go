@@ -291,6 +291,9 @@ func FuzzApply(f *testing.F) {
 	w := newWorld(1)
 	for range 5 {
 		b := w.batch()
+		b.Tokens = append(b.Tokens, Token{ // It has two nodes, which no issuer allows.
+			ID: w.id(), Bound: Object{Kind: "Node", Name: "a"}, Node: Object{Name: "b"}, Expires: testNow.Add(time.Hour),
+		})
 		b.Uses = append(b.Uses, w.use())
 		if data, err = b.Marshal(); err != nil {
 			f.Fatal(err)

@@ -53,7 +53,7 @@ func (r *reader) token(handle uint32) TokenRecord {
 	if subject.node != 0 {
 		node := x.groups.at(subject.node)
 		t.Node = Object{Kind: r.text(node.b), Name: r.text(node.a), UID: r.text(node.c)}
-		if t.Bound.Kind == nodeKind && t.Node.Kind == "" && t.Node.UID == "" {
+		if t.Bound.Kind == nodeKind && t.Node == (Object{Name: t.Bound.Name}) {
 			t.Node = Object{} // It is the node that the token is bound to.
 		}
 	}
