@@ -64,6 +64,9 @@ func (c *handlerConfig) watchAges() {
 		}
 	}
 	c.metrics.WatchCertificates(all)
+	if c.storage.encryption != nil {
+		c.metrics.WatchEncryption(c.storage.encryption.Stored)
+	}
 	if !o.Etcd.SoleWriter {
 		feeds := map[string]metrics.ProofAge{}
 		for _, resource := range c.storage.tables.Mirrored() {

@@ -13,6 +13,7 @@ import (
 	"lanyard.dev/internal/apiserver/api"
 	"lanyard.dev/internal/apiserver/auditlog"
 	"lanyard.dev/internal/apiserver/authn/oidc"
+	"lanyard.dev/internal/apiserver/encryption"
 	"lanyard.dev/internal/apiserver/issuance"
 	"lanyard.dev/internal/apiserver/loopback"
 	"lanyard.dev/internal/apiserver/metrics"
@@ -143,6 +144,9 @@ func (s *Server) Ready() <-chan struct{} { return s.ready }
 func (s *Server) EarliestOf(node string) (time.Time, error) {
 	return s.identity.evictions.Earliest(node)
 }
+
+// Encryption returns the encryption of stored objects, or nil without an encryption configuration.
+func (s *Server) Encryption() *encryption.Encryption { return s.storage.encryption }
 
 // Run serves until ctx ends, then drains. It returns nil after an orderly end, and StopTimeout after ctx's end at the
 // latest.

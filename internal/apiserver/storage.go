@@ -16,14 +16,13 @@ import (
 	genericserver "k8s.io/apiserver/pkg/server"
 	"k8s.io/apiserver/pkg/server/healthz"
 	"k8s.io/apiserver/pkg/server/options"
-	"k8s.io/apiserver/pkg/server/options/encryptionconfig"
-	encryptionmetrics "k8s.io/apiserver/pkg/server/options/encryptionconfig/metrics"
 	serverstorage "k8s.io/apiserver/pkg/server/storage"
 	"k8s.io/apiserver/pkg/storage/storagebackend"
 	"k8s.io/apiserver/pkg/storage/storagebackend/factory"
 	"k8s.io/utils/clock"
 
 	"lanyard.dev/internal/apiserver/api"
+	"lanyard.dev/internal/apiserver/encryption"
 	"lanyard.dev/internal/apiserver/members"
 	"lanyard.dev/internal/apiserver/mirror"
 	"lanyard.dev/internal/apiserver/registry"
@@ -41,6 +40,8 @@ type storage struct {
 	members *members.Members // nil if etcd has one member only
 	mirror  *mirror.Mirror
 	stores  *stores
+
+	encryption *encryption.Encryption // nil without an encryption configuration
 
 	// library is the library's configuration with the health checks of etcd and of the encryption.
 	library genericserver.Config
@@ -83,7 +84,7 @@ func (s *storage) connect(checking context.Context, o *Options, library *generic
 	}
 	err := addEtcdChecks(checking, library, etcd)
 	if err == nil {
-		err = encrypt(checking, library, o.EncryptionProviderConfig)
+		err = s.encrypt(checking, library, o.EncryptionProviderConfig)
 	}
 	if err == nil {
 		err = etcd.ApplyWithStorageFactoryTo(resources, library)
@@ -119,18 +120,18 @@ func addEtcdChecks(ctx context.Context, library *genericserver.Config, etcd *opt
 
 // encrypt sets the encryption of stored objects, if a file configures one. Connections to plugins end with ctx, so that they end
 // even if the server never serves.
-func encrypt(ctx context.Context, library *genericserver.Config, file string) error {
+func (s *storage) encrypt(ctx context.Context, library *genericserver.Config, file string) error {
 	if file == "" {
 		return nil
 	}
-	loaded, err := encryptionconfig.LoadEncryptionConfig(ctx, file, false, library.APIServerID)
+	opened, checks, err := encryption.Open(ctx, file, library.APIServerID)
 	if err != nil {
 		return err
 	}
-	encryptionmetrics.RecordEncryptionConfigLastConfigInfo(library.APIServerID, loaded.EncryptionFileContentHash)
-	library.ResourceTransformers = encryptionconfig.StaticTransformers(loaded.Transformers)
-	library.HealthzChecks = append(library.HealthzChecks, loaded.HealthChecks...)
-	library.AddReadyzChecks(loaded.HealthChecks...)
+	s.encryption = opened
+	library.ResourceTransformers = opened.Transformers()
+	library.HealthzChecks = append(library.HealthzChecks, checks...)
+	library.AddReadyzChecks(checks...)
 	return nil
 }
 

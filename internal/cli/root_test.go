@@ -105,6 +105,7 @@ func TestUsageErrors(t *testing.T) {
 		"no keys":            {[]string{"token", "verify"}, "lanyard: give the issuer with --issuer or its keys with --jwks\nhint: see lanyard token verify --help\n"},
 		"plain http":         {[]string{"token", "verify", "--issuer", "http://x"}, "lanyard: --issuer must be an https:// URL, not \"http://x\"\nhint: see lanyard token verify --help\n"},
 		"every fault":        {[]string{"token", "verify", "--audience=", "-ox"}, "lanyard: give the issuer with --issuer or its keys with --jwks\nlanyard: --audience must not be empty\nlanyard: --output must be text, json or yaml, not \"x\"\nhint: see lanyard token verify --help\n"},
+		"age of a key":       {[]string{"up", "--data-dir", "x", "--container-runtime-endpoint", "none", "--encryption-key-max-age", "1m"}, "lanyard: --encryption-key-max-age 1m0s: must be 0 or at least 1h\nhint: see lanyard up --help\n"},
 		"CA without a fetch": {[]string{"token", "verify", "--jwks", "f", "--certificate-authority", "g"}, "lanyard: --certificate-authority has no effect with --jwks, which names a file\nhint: see lanyard token verify --help\n"},
 	}
 	for name, test := range tests {

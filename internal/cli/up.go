@@ -96,6 +96,7 @@ func (o *upOptions) addFlags(cmd *cobra.Command) {
 	f.Var(audienceAlgorithms{&o.config.AudienceAlgorithms}, "service-account-audience-algorithms", audienceAlgorithmsUsage)
 	f.StringVar(&o.config.AuditLogMode, "audit-log-mode", auditlog.Blocking, auditModeUsage)
 	f.DurationVar(&o.config.MaxTokenExpiration, "service-account-max-token-expiration", 0, maxTokenExpirationUsage)
+	f.DurationVar(&o.config.EncryptionKeyAge, "encryption-key-max-age", 30*24*time.Hour, "age at which the key that encrypts secrets in the store is replaced, at least 1h; 0 means never")
 	f.StringVar(&o.agent.NodeName, "node-name", "", "name of this machine's Node (default: the host name, in lower case)")
 	addRuntimeFlags(f, &o.agent, "; none disables the agent")
 	o.logging.addFlags(f)
@@ -121,6 +122,9 @@ func (o *upOptions) validate([]string) error {
 	errs := []error{validatePort(o.config.Port), validateAddress(o.config.BindAddress), authorityFlags.errorOf(faults)}
 	if wanted := o.config.SigningAlgorithm; wanted != "" && !slices.Contains(signingkey.Algorithms(), wanted) {
 		errs = append(errs, fmt.Errorf("--service-account-signing-algorithm %q: must be one of %v", wanted, signingkey.Algorithms()))
+	}
+	if age := o.config.EncryptionKeyAge; age != 0 && age < time.Hour {
+		errs = append(errs, fmt.Errorf("--encryption-key-max-age %v: must be 0 or at least 1h", age))
 	}
 	if o.wantsAgent() {
 		errs = append(errs, agentFlags.errorOf(o.agent.ValidateMachine()))

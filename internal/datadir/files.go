@@ -2,7 +2,6 @@ package datadir
 
 import (
 	"bytes"
-	"crypto/rand"
 	"encoding/base64"
 	"errors"
 	"fmt"
@@ -205,18 +204,16 @@ func checkSigningKey(data []byte) string {
 // newEncryptionConfig returns a configuration that encrypts secrets with a new key. The last provider is identity, so that
 // values stored before the file existed can still be read.
 func newEncryptionConfig() ([]byte, error) {
-	key := make([]byte, secretboxKeySize)
-	if _, err := rand.Read(key); err != nil {
-		return nil, fmt.Errorf("generate an encryption key: %w", err)
+	key, err := newSecretboxKey("key1")
+	if err != nil {
+		return nil, err
 	}
 	return yaml.Marshal(&configv1.EncryptionConfiguration{
 		TypeMeta: metav1.TypeMeta{APIVersion: configv1.SchemeGroupVersion.String(), Kind: "EncryptionConfiguration"},
 		Resources: []configv1.ResourceConfiguration{{
 			Resources: []string{"secrets"},
 			Providers: []configv1.ProviderConfiguration{
-				{Secretbox: &configv1.SecretboxConfiguration{
-					Keys: []configv1.Key{{Name: "key1", Secret: base64.StdEncoding.EncodeToString(key)}},
-				}},
+				{Secretbox: &configv1.SecretboxConfiguration{Keys: []configv1.Key{key}}},
 				{Identity: &configv1.IdentityConfiguration{}},
 			},
 		}},

@@ -65,6 +65,8 @@ type Config struct {
 	AcceptedKeyFiles []string
 	// MaxTokenExpiration limits the life of tokens. 0 means no limit.
 	MaxTokenExpiration time.Duration
+	// EncryptionKeyAge is the age at which the key that encrypts secrets is replaced. 0 means never.
+	EncryptionKeyAge time.Duration
 }
 
 // The rotation of the audit log keeps at most about 1 GB and 30 days.
@@ -73,6 +75,7 @@ const auditMaxAge, auditMaxBackups, auditMaxSize = 30, 10, 100
 // The limits of the steps of the end. A step that takes longer is left behind. The server has a limit of its own.
 const (
 	certificatesTimeout = time.Second
+	encryptionTimeout   = time.Second
 	etcdTimeout         = 4 * time.Second
 	directoryTimeout    = time.Second
 )
@@ -85,16 +88,17 @@ type Authority struct {
 	// URL is where the API is served.
 	URL string
 
-	dir    *datadir.Dir
-	certs  *certificates
-	keys   keyFiles
-	etcd   *etcd.Server
-	server *apiserver.Server
-	stop   context.CancelFunc
-	ending <-chan struct{} // closed when stop is called
-	ended  chan struct{}   // closed when the server has ended, with err
-	err    error
-	lost   chan error // receives an error if the files were removed or replaced
+	dir        *datadir.Dir
+	certs      *certificates
+	encryption *encryptionKeys
+	keys       keyFiles
+	etcd       *etcd.Server
+	server     *apiserver.Server
+	stop       context.CancelFunc
+	ending     <-chan struct{} // closed when stop is called
+	ended      chan struct{}   // closed when the server has ended, with err
+	err        error
+	lost       chan error // receives an error if the files were removed or replaced
 }
 
 // Start locks the data directory, listens on the port, creates the files that are missing, and serves until Stop is called
@@ -132,6 +136,9 @@ func (a *Authority) start(ctx context.Context, c Config) (err error) {
 	}()
 	select {
 	case <-a.server.Ready():
+		if c.EncryptionKeyAge > 0 {
+			go a.encryption.keep(running)
+		}
 		if c.Unannounced {
 			return nil
 		}
@@ -176,13 +183,23 @@ func (a *Authority) assemble(ctx context.Context, c Config, listener net.Listene
 	if err := a.dir.MarkData(); err != nil {
 		return err
 	}
-	a.server, err = apiserver.New(a.options(c, listener))
-	return err
+	if a.server, err = apiserver.New(a.options(c, listener)); err != nil {
+		return err
+	}
+	client, err := a.etcd.Client()
+	if err != nil {
+		return err
+	}
+	a.encryption = &encryptionKeys{dir: a.dir, encryption: a.server.Encryption(), client: client, clock: clockOf(c), age: c.EncryptionKeyAge}
+	return nil
 }
+
+// clockOf returns the clock of a configuration.
+func clockOf(c Config) clock.Clock { return cmp.Or[clock.Clock](c.clock, clock.RealClock{}) }
 
 // ensureFiles creates the keys, certificates and the kubeconfig that are missing.
 func (a *Authority) ensureFiles(c Config) error {
-	a.certs = &certificates{dir: a.dir, url: a.URL, bindAddress: c.BindAddress, clock: cmp.Or[clock.Clock](c.clock, clock.RealClock{})}
+	a.certs = &certificates{dir: a.dir, url: a.URL, bindAddress: c.BindAddress, clock: clockOf(c)}
 	if err := a.certs.ensure(); err != nil {
 		return err
 	}
@@ -272,7 +289,7 @@ func (a *Authority) Ending() <-chan struct{} { return a.ending }
 
 // StopTimeout limits how long the end of the authority takes.
 func (a *Authority) StopTimeout() time.Duration {
-	return a.server.StopTimeout() + certificatesTimeout + etcdTimeout + directoryTimeout
+	return a.server.StopTimeout() + certificatesTimeout + encryptionTimeout + etcdTimeout + directoryTimeout
 }
 
 // Stop ends the authority gracefully and waits for its end.
@@ -291,6 +308,9 @@ func (a *Authority) release() error {
 	}
 	if a.certs != nil {
 		errs = append(errs, deadline.Run(certificatesTimeout, "end the renewal of certificates", func() error { a.certs.close(); return nil }))
+	}
+	if a.encryption != nil {
+		errs = append(errs, deadline.Run(encryptionTimeout, "end the replacement of encryption keys", a.encryption.close))
 	}
 	if a.etcd != nil {
 		ctx, cancel := context.WithTimeout(context.Background(), etcdTimeout)

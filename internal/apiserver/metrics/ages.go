@@ -53,6 +53,17 @@ func (m *Metrics) WatchFeeds(feeds map[string]ProofAge) {
 		})
 }
 
+// WatchEncryption adds the number of stored secrets by the name of the key that encrypts them.
+func (m *Metrics) WatchEncryption(stored func() map[string]int) {
+	m.addGauges("lanyard_encrypted_secrets",
+		"Secrets in the store, by the name of the key that encrypts them, counted every ten minutes; none means unencrypted.",
+		"key", func(set func(float64, string)) {
+			for key, count := range stored() {
+				set(float64(count), key)
+			}
+		})
+}
+
 // KeyFile is a file that holds keys of service account tokens.
 type KeyFile struct {
 	Path string

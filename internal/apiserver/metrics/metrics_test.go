@@ -196,3 +196,11 @@ func TestFeedsAge(t *testing.T) {
 	wantValue(t, m, `lanyard_feed_proof_age_seconds{resource="pods"}`, 1)
 	wantValue(t, m, `lanyard_feed_proof_age_seconds{resource="nodes"}`, 9)
 }
+
+func TestWatchEncryption(t *testing.T) {
+	t.Parallel()
+	m := metrics.New()
+	m.WatchEncryption(func() map[string]int { return map[string]int{"key1": 3, "none": 0} })
+	wantValue(t, m, `lanyard_encrypted_secrets{key="key1"}`, 3)
+	wantValue(t, m, `lanyard_encrypted_secrets{key="none"}`, 0)
+}
