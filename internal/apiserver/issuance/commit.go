@@ -17,6 +17,8 @@ const (
 	// commitTimeout is how long one write may take. It is longer than it takes to drop an etcd member that hangs and to elect
 	// another leader.
 	commitTimeout = 10 * time.Second
+	// maxGather bounds how long a batch waits for more records.
+	maxGather = 5 * time.Millisecond
 )
 
 // group is a batch that is not written yet, and those who wait for it.
@@ -73,7 +75,46 @@ func (j *Journal) join(size int, put func(*ledger.Batch)) (*group, error) {
 	}
 	put(&g.batch)
 	g.records, g.bytes = g.records+1, g.bytes+size
+	if g.records == j.awaited {
+		select {
+		case j.enough <- struct{}{}:
+		default:
+		}
+	}
 	return g, nil
+}
+
+// joined returns how many records the last waiting group has.
+func (j *Journal) joined() int {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if n := len(j.waiting); n > 0 {
+		return j.waiting[n-1].records
+	}
+	return 0
+}
+
+// gather waits until as many records wait as there were callers at the end of the last write, or until the limit. Without it,
+// half of the callers would wait while the batch of the other half is written, and each batch would have half of the records:
+// most of the cost of a write does not depend on its size. A lone caller does not wait.
+func (j *Journal) gather(ctx context.Context, callers int, limit time.Duration) {
+	select {
+	case <-j.enough: // for an earlier batch
+	default:
+	}
+	j.mu.Lock()
+	j.awaited = min(callers, maxRecords)
+	j.mu.Unlock()
+	if callers <= 1 || j.joined() >= j.awaited {
+		return
+	}
+	timer := j.Clock.NewTimer(limit)
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+	case <-timer.C():
+	case <-j.enough:
+	}
 }
 
 // take returns the first waiting group, which nothing joins any more, or nil.

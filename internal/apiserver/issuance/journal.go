@@ -50,6 +50,9 @@ type Journal struct {
 	waiting []*group // in the order in which they are written
 	ended   bool     // nothing is written any more
 	wake    chan struct{}
+	// enough receives a value when the first waiting group gets as many records as gather waits for.
+	awaited int
+	enough  chan struct{}
 }
 
 // ownBatch is a batch of this process, and the name of its object.
@@ -60,7 +63,7 @@ type ownBatch struct {
 
 // New returns a journal. Run must be called for it to write anything.
 func New(c Config) *Journal {
-	return &Journal{Config: c, id: uuid.NewString(), wake: make(chan struct{}, 1)}
+	return &Journal{Config: c, id: uuid.NewString(), wake: make(chan struct{}, 1), enough: make(chan struct{}, 1)}
 }
 
 // Set implements mirror.Listener. It adds a batch to the memory.
@@ -130,7 +133,11 @@ func (j *Journal) Run(ctx context.Context) {
 		case <-j.wake:
 		}
 		for g := j.take(); g != nil; g = j.take() {
-			g.finish(j.commit(ctx, &g.batch))
+			began := j.Clock.Now()
+			err := j.commit(ctx, &g.batch)
+			callers, took := g.records+j.joined(), j.Clock.Since(began)
+			g.finish(err)
+			j.gather(ctx, callers, min(took, maxGather))
 		}
 	}
 }
