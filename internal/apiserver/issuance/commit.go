@@ -17,8 +17,8 @@ const (
 	// commitTimeout is how long one write may take. It is longer than it takes to drop an etcd member that hangs and to elect
 	// another leader.
 	commitTimeout = 10 * time.Second
-	// maxGather bounds how long a batch waits for more records.
-	maxGather = 5 * time.Millisecond
+	// maxGather bounds how long a batch waits for more records; otherwise it waits for twice the time of the last write.
+	maxGather = 10 * time.Millisecond
 )
 
 // group is a batch that is not written yet, and those who wait for it.

@@ -137,7 +137,7 @@ func (j *Journal) Run(ctx context.Context) {
 			err := j.commit(ctx, &g.batch)
 			callers, took := g.records+j.joined(), j.Clock.Since(began)
 			g.finish(err)
-			j.gather(ctx, callers, min(took, maxGather))
+			j.gather(ctx, callers, min(2*took, maxGather))
 		}
 	}
 }
