@@ -21,6 +21,7 @@ import (
 	"k8s.io/klog/v2"
 	"k8s.io/utils/clock"
 
+	"lanyard.dev/internal/apiserver/issuance"
 	"lanyard.dev/internal/apiserver/loopback"
 	namespaceregistry "lanyard.dev/internal/apiserver/registry/namespace"
 	"lanyard.dev/internal/controller"
@@ -99,10 +100,10 @@ func newNamespaceDefaults(k *keys, s *storage, c clients) *namespacedefaults.Con
 
 // newControllers returns every controller. Each listens to the feeds of its resources, and writes through its own
 // client.
-func newControllers(o *Options, k *keys, s *storage, p policy, i identity, c clients, defaults *namespacedefaults.Controller) controllers {
+func newControllers(o *Options, k *keys, s *storage, p policy, i identity, journal *issuance.Journal, c clients, defaults *namespacedefaults.Controller) controllers {
 	all := controllers{defaults, newTerminator(s, c), newAggregator(s, c)}
 	all = append(all, newTokenControllers(s, c)...)
-	all = append(all, newCertificateControllers(o, k, s, p, i, c)...)
+	all = append(all, newCertificateControllers(o, k, s, p, i, journal, c)...)
 	return append(all, newPodControllers(s, p, c, o.Etcd.SoleWriter)...)
 }
 
@@ -147,7 +148,7 @@ func newTokenControllers(s *storage, c clients) controllers {
 
 // newCertificateControllers returns the controllers that approve the certificate requests of nodes and sign approved
 // requests.
-func newCertificateControllers(o *Options, k *keys, s *storage, p policy, i identity, c clients) controllers {
+func newCertificateControllers(o *Options, k *keys, s *storage, p policy, i identity, journal *issuance.Journal, c clients) controllers {
 	// servesAs reports whether clients would accept a server with a node's certificate for this name as this authority.
 	servesAs := func(name string) bool {
 		if o.Signing.ServingCertFile != "" {
@@ -163,7 +164,7 @@ func newCertificateControllers(o *Options, k *keys, s *storage, p policy, i iden
 	})
 	feed.Listen(approver)
 	signer := certificates.NewSigner(certificates.SignerConfig{
-		Client: client, CA: k.signing, Nodes: i.evictions, Longest: o.Signing.Duration, Clock: clock.RealClock{},
+		Client: client, CA: k.signing, Nodes: i.evictions, Record: journal.RecordCertificate, Longest: o.Signing.Duration, Clock: clock.RealClock{},
 	})
 	feed.Listen(signer)
 	return controllers{approver, signer}

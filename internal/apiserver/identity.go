@@ -77,9 +77,9 @@ func newIdentity(o *Options, k *keys, t *tokenKeys, issuers *oidc.Authenticator,
 	}
 	return identity{
 		requests: authn.NewRequest(authn.RequestConfig{
-			Tokens: tokens, CA: clients, Nodes: evictions, Anonymous: anonymous, Guard: authn.NewGuard(clock.RealClock{}),
+			Tokens: tokens, CA: clients, Nodes: evictions, Anonymous: anonymous, Guard: authn.NewGuard(clock.RealClock{}), Credentials: journal,
 		}),
-		tokens: tokens, audiences: audiences, evictions: evictions,
+		tokens: authn.NewReviewed(tokens, journal), audiences: audiences, evictions: evictions,
 		issuing: serviceaccount.TokenConfig{
 			Issuer: m.CountIssued(issuer), Recorder: journal, Anchors: stored, Audiences: audiences,
 			Lifetimes:  t.lifetimes(accounts),

@@ -26,6 +26,8 @@ const (
 	drainTimeout = 3 * time.Second
 	// closeTimeout bounds the flush of the audit log and the closing of connections to etcd after the drain.
 	closeTimeout = 2 * time.Second
+	// writeUsesTimeout bounds the last write of when credentials were used.
+	writeUsesTimeout = time.Second
 	// closeCallsTimeout bounds the wait for calls of controllers before the audit log is closed.
 	closeCallsTimeout = time.Second
 	// startTimeout bounds the first reading of storage.
@@ -118,7 +120,7 @@ func newServer(o Options, tables api.Tables) (made *Server, err error) {
 	loopback.Serve(handler.calls)
 	return &Server{
 		keys: keys, tokens: tokens, storage: storage, ledger: ledger, identity: identity, handler: handler,
-		controllers: newControllers(&o, &keys, &storage, policy, identity, clients, defaults), loopback: loopback,
+		controllers: newControllers(&o, &keys, &storage, policy, identity, ledger, clients, defaults), loopback: loopback,
 		issuers: configuration.issuers, audit: configuration.audit, metrics: metrics,
 		addDefaults: defaults.Ensure, ready: make(chan struct{}),
 	}, nil
@@ -160,7 +162,7 @@ func (s *Server) Run(ctx context.Context) error {
 	go s.ledger.Run(background)
 	defer s.storage.stopChecks()
 	defer s.storage.closeUnserved.close()
-	if err := s.prepare(ctx); err != nil {
+	if err := s.prepare(ctx, background); err != nil {
 		_ = deadline.Run(closeTimeout, "close what was prepared", func() error { s.closeUnserved(); return nil })
 		return err
 	}
@@ -177,15 +179,26 @@ func (s *Server) Run(ctx context.Context) error {
 	prepared := s.handler.server.PrepareRun()
 	s.handler.server.ShutdownTimeout = drainTimeout
 	go s.announce(ctx)
-	if err := s.serve(ctx, prepared.RunWithContext); err != nil {
+	err := s.serve(ctx, prepared.RunWithContext)
+	s.writeUses(background)
+	if err != nil {
 		return fmt.Errorf("serve on %s: %w", s.handler.server.SecureServingInfo.Listener.Addr(), err)
 	}
 	return nil
 }
 
+// writeUses writes when credentials were last used.
+func (s *Server) writeUses(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, writeUsesTimeout)
+	defer cancel()
+	if err := s.ledger.WriteUses(ctx); err != nil {
+		klog.ErrorS(err, "The last uses of credentials within the last minute may be lost")
+	}
+}
+
 // StopTimeout returns how long Run may go on after its context has ended.
 func (s *Server) StopTimeout() time.Duration {
-	return s.drainLimit() + closeCallsTimeout + closeTimeout + time.Second
+	return s.drainLimit() + writeUsesTimeout + closeCallsTimeout + closeTimeout + time.Second
 }
 
 // drainLimit returns how long the library's server may take to stop.
@@ -230,14 +243,14 @@ func (s *Server) closeAudit() {
 	}
 }
 
-// prepare reads the stored objects and makes the default ones.
-func (s *Server) prepare(ctx context.Context) error {
+// prepare reads the stored objects and makes the default ones. What it begins in the background ends with that context.
+func (s *Server) prepare(ctx, background context.Context) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, startTimeout, errors.New("etcd did not answer in time"))
 	defer cancel()
 	if err := s.storage.mirror.WaitSynced(ctx); err != nil {
 		return err
 	}
-	s.ledger.Synced()
+	s.ledger.Synced(background)
 	return writeDefaults(ctx, &s.storage, s.addDefaults)
 }
 

@@ -21,14 +21,14 @@ const (
 	authorityLife = 10 * 365 * 24 * time.Hour
 	leafLife      = 365 * 24 * time.Hour
 
-	// backdate is the age of a new certificate, so that clients whose clocks are slow accept it.
-	backdate = 5 * time.Minute
+	// Backdate is the age of a new certificate, so that clients whose clocks are slow accept it.
+	Backdate = 5 * time.Minute
 )
 
 // Authority is a CA that signs serving and client certificates.
 type Authority struct {
 	pair *Pair
-	// earliest is the earliest start of the validity of a certificate; zero means backdate before now.
+	// earliest is the earliest start of the validity of a certificate; zero means Backdate before now.
 	earliest time.Time
 }
 
@@ -164,7 +164,7 @@ func newTemplate(subject pkix.Name, life time.Duration, now time.Time) (*x509.Ce
 	return &x509.Certificate{
 		SerialNumber: serial.Add(serial, big.NewInt(1)),
 		Subject:      subject,
-		NotBefore:    now.Add(-backdate).UTC(),
+		NotBefore:    now.Add(-Backdate).UTC(),
 		NotAfter:     now.Add(life).UTC(),
 	}, nil
 }

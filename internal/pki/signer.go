@@ -23,7 +23,7 @@ type Terms struct {
 	Life        time.Duration
 	KeyUsage    x509.KeyUsage
 	ExtKeyUsage []x509.ExtKeyUsage
-	// NotBefore is the earliest start of validity; zero means backdate before now.
+	// NotBefore is the earliest start of validity; zero means Backdate before now.
 	NotBefore time.Time
 }
 

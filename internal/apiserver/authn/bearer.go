@@ -121,8 +121,9 @@ func removeTokenProtocol(h http.Header) {
 
 // bearer authenticates requests by their bearer token.
 type bearer struct {
-	tokens authenticator.Token
-	guard  *Guard
+	tokens      authenticator.Token
+	guard       *Guard
+	credentials Credentials
 }
 
 // AuthenticateRequest implements authenticator.Request.
@@ -139,5 +140,8 @@ func (b *bearer) AuthenticateRequest(r *http.Request) (*authenticator.Response, 
 		err = errUnknownToken
 	}
 	b.guard.recordResult(r.RemoteAddr, text, err)
+	if err == nil {
+		noteToken(b.credentials, response.User, addressOf(r.RemoteAddr))
+	}
 	return response, err == nil, err
 }

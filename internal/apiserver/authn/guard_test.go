@@ -41,10 +41,16 @@ type guardedServer struct {
 	auth   authenticator.Request
 }
 
+// unrevoked is Credentials of which none was revoked.
+type unrevoked struct{}
+
+func (unrevoked) CheckCertificate(string, time.Time) error { return nil }
+func (unrevoked) Used(_, _ string)                         {}
+
 func newGuardedServer() *guardedServer {
 	g := &guardedServer{clock: clocktesting.NewFakePassiveClock(time.Now())}
 	guard := newGuard(g.clock, func(line string) { g.lines = append(g.lines, line) })
-	g.auth = NewRequest(RequestConfig{Tokens: &g.tokens, Guard: guard})
+	g.auth = NewRequest(RequestConfig{Tokens: &g.tokens, Guard: guard, Credentials: unrevoked{}})
 	return g
 }
 

@@ -37,6 +37,8 @@ type RequestConfig struct {
 	// Anonymous is the configuration of anonymous requests. If it is nil, all requests may be anonymous.
 	Anonymous *apiserver.AnonymousAuthConfig
 	Guard     *Guard
+	// Credentials refuses certificates that were revoked, and learns of the uses of credentials.
+	Credentials Credentials
 }
 
 // NewRequest returns the authenticator of all requests. It refuses a credential that is not valid or cannot be read; such a
@@ -44,9 +46,10 @@ type RequestConfig struct {
 func NewRequest(c RequestConfig) authenticator.Request {
 	var byCredential []authenticator.Request
 	if c.CA != nil {
-		byCredential = append(byCredential, x509request.NewDynamic(x509request.VerifyOptionFunc(c.CA), certificateUser(c.Nodes)))
+		known := x509request.NewDynamic(x509request.VerifyOptionFunc(c.CA), certificateUser(c.Nodes))
+		byCredential = append(byCredential, &certificates{known, c.Credentials})
 	}
-	byCredential = append(byCredential, &bearer{tokens: c.Tokens, guard: c.Guard})
+	byCredential = append(byCredential, &bearer{tokens: c.Tokens, guard: c.Guard, credentials: c.Credentials})
 	all := group.NewAuthenticatedGroupAdder(union.New(byCredential...))
 	withoutCredential := c.Anonymous
 	if withoutCredential == nil {

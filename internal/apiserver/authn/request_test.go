@@ -143,7 +143,7 @@ func newRequest(ca authn.ClientCA) authenticator.Request {
 
 func newRequestWith(ca authn.ClientCA, nodes authn.NodeCertificates) authenticator.Request {
 	return authn.NewRequest(authn.RequestConfig{
-		Tokens: authn.NewToken(verifier{}, []string{"api"}), CA: ca, Nodes: nodes, Guard: authn.NewGuard(clock.RealClock{}),
+		Tokens: authn.NewToken(verifier{}, []string{"api"}), CA: ca, Nodes: nodes, Guard: authn.NewGuard(clock.RealClock{}), Credentials: &credentials{},
 	})
 }
 
@@ -290,7 +290,7 @@ func TestUnknownEvictions(t *testing.T) {
 	certificate := ca.issue(t, pkix.Name{CommonName: "system:node:unknown", Organization: []string{"system:nodes"}}, time.Hour)
 	auth := authn.NewRequest(authn.RequestConfig{
 		Tokens: authn.NewToken(verifier{}, []string{"api"}), CA: func() (x509.VerifyOptions, bool) { return ca.options(), true },
-		Nodes: &evicting{}, Guard: authn.NewGuard(clock.RealClock{}),
+		Nodes: &evicting{}, Guard: authn.NewGuard(clock.RealClock{}), Credentials: &credentials{},
 	})
 	r := withCertificate(bearer(""), certificate)
 	_, ok, err := auth.AuthenticateRequest(r)

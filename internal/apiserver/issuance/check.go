@@ -4,8 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"lanyard.dev/internal/ledger"
+	"lanyard.dev/internal/pki"
 	"lanyard.dev/internal/token"
 )
 
@@ -35,13 +37,19 @@ func (j *Journal) Check(ctx context.Context, id string) error {
 var ErrRevoked = errors.New("the certificate was revoked")
 
 // CheckCertificate returns ErrRevoked if the certificate with an ID was revoked, and another error if that is not known now. A
-// certificate without a record is accepted, since another CA may have signed it.
-func (j *Journal) CheckCertificate(id string) error {
-	state, err := j.state(id)
-	if err == nil && state == ledger.Revoked {
+// certificate without a record is accepted, since another CA may have signed it. Only a certificate with a record can be revoked. So
+// if the memory may lack the latest batches, a certificate that has no record in it is accepted if it was signed before.
+func (j *Journal) CheckCertificate(id string, notBefore time.Time) error {
+	state, fresh := j.Memory.State(id), j.Feed.Fresh()
+	switch {
+	case state == ledger.Revoked:
 		return ErrRevoked
+	case fresh == nil:
+		return nil
+	case state == ledger.Unknown && notBefore.Add(pki.Backdate).Before(j.Clock.Now().Add(-j.Feed.ProofAge())):
+		return nil
 	}
-	return err
+	return fresh
 }
 
 // Settle returns once the memory has everything that was written before the call. The error means that this is not known now.

@@ -22,6 +22,8 @@ type Feed interface {
 	Fresh() error
 	// CatchUp returns once everything that was written before the call has been delivered.
 	CatchUp(ctx context.Context) error
+	// ProofAge returns how long ago it was last proved that everything had been delivered.
+	ProofAge() time.Duration
 	// Reached returns the revision up to which everything has been delivered.
 	Reached() uint64
 }
@@ -53,6 +55,11 @@ type Journal struct {
 	// enough receives a value when the first waiting group gets as many records as gather waits for.
 	awaited int
 	enough  chan struct{}
+
+	synced  bool
+	expired []string // the names of batches that are to be deleted
+
+	uses uses
 }
 
 // ownBatch is a batch of this process, and the name of its object.
@@ -86,6 +93,7 @@ func (j *Journal) Set(obj runtime.Object) {
 		klog.ErrorS(err, "A batch of issued credentials cannot be read; its tokens are refused", "key", Prefix+"/"+o.Name)
 		return
 	}
+	j.noteExpired(o, batch)
 	j.Memory.Apply(batch, revision)
 }
 
@@ -119,12 +127,17 @@ func (j *Journal) Revoke(ctx context.Context, all []ledger.Revocation) error {
 // errEnded is the error of a journal that writes nothing any more.
 var errEnded = errors.New("the server is ending")
 
-// Synced states that the feed has delivered everything that was stored at the start. It must be called once.
-func (j *Journal) Synced() { j.Memory.Synced(j.Feed.Reached()) }
+// Synced states that the feed has delivered everything that was stored at the start. It must be called once. Until ctx ends, it
+// deletes in the background what is not needed any more.
+func (j *Journal) Synced(ctx context.Context) {
+	j.Memory.Synced(j.Feed.Reached())
+	go j.deleteExpired(ctx)
+}
 
 // Run writes batches, and removes what has expired from the memory, until ctx ends. It must be called once.
 func (j *Journal) Run(ctx context.Context) {
 	go j.Memory.Run(ctx, j.Clock)
+	go j.writeUsesRegularly(ctx)
 	defer j.end()
 	for {
 		select {

@@ -34,6 +34,8 @@ type replica struct {
 type countedStorage struct {
 	storage.Interface
 	creates atomic.Int64
+	updates atomic.Int64
+	fail    atomic.Bool   // updates
 	hold    chan struct{} // if set, each write waits for it or for its context
 }
 
@@ -47,6 +49,15 @@ func (s *countedStorage) Create(ctx context.Context, key string, obj, out runtim
 		}
 	}
 	return s.Interface.Create(ctx, key, obj, out, ttl)
+}
+
+func (s *countedStorage) GuaranteedUpdate(ctx context.Context, key string, out runtime.Object, ignoreNotFound bool,
+	preconditions *storage.Preconditions, update storage.UpdateFunc, cached runtime.Object,
+) error {
+	if s.updates.Add(1); s.fail.Load() {
+		return errors.New("etcd is away")
+	}
+	return s.Interface.GuaranteedUpdate(ctx, key, out, ignoreNotFound, preconditions, update, cached)
 }
 
 // run runs a replica until the test ends.
@@ -72,7 +83,7 @@ func run(t testing.TB, base *storagetest.Storage, soleWriter bool, prepare ...fu
 	if err := m.WaitSynced(storagetest.In(t, "")); err != nil {
 		t.Fatal(err)
 	}
-	r.Synced()
+	r.Synced(ctx)
 	return r
 }
 
@@ -129,10 +140,10 @@ func TestRecordsAndRevocationsSurviveARestart(t *testing.T) {
 		if err := r.Check(ctx, uuid.NewString()); !errors.Is(err, token.ErrUnrecorded) {
 			t.Errorf("%s: a forged token: %v", when, err)
 		}
-		if err := r.CheckCertificate(certificate.ID); !errors.Is(err, issuance.ErrRevoked) {
+		if err := r.CheckCertificate(certificate.ID, time.Now()); !errors.Is(err, issuance.ErrRevoked) {
 			t.Errorf("%s: a revoked certificate: %v", when, err)
 		}
-		if err := r.CheckCertificate("00" + certificate.ID[2:]); err != nil {
+		if err := r.CheckCertificate("00"+certificate.ID[2:], time.Now()); err != nil {
 			t.Errorf("%s: a certificate of another CA: %v", when, err)
 		}
 	}

@@ -22,7 +22,7 @@ func (f *Feed) deliverWritten(obj runtime.Object, deleted bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.raiseLatest(revision) // also if the change is dropped: a later read must not be older than this write
-	if revision <= f.watchRevision || revision <= f.delivered[key].revision {
+	if revision <= f.watchRevision || revision <= f.delivered[key].revision || f.appended && deleted {
 		return
 	}
 	f.delivered[key] = f.deliveryOf(obj, revision, deleted)

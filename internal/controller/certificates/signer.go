@@ -6,7 +6,9 @@ package certificates
 
 import (
 	"context"
+	"crypto/sha256"
 	"crypto/x509"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"slices"
@@ -17,12 +19,14 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apiserver/pkg/authentication/user"
 	"k8s.io/client-go/kubernetes"
 	certificatesv1client "k8s.io/client-go/kubernetes/typed/certificates/v1"
 	"k8s.io/klog/v2"
 	"k8s.io/utils/clock"
 
 	"lanyard.dev/internal/controller"
+	"lanyard.dev/internal/ledger"
 	"lanyard.dev/internal/nodeaccess"
 	"lanyard.dev/internal/pki"
 )
@@ -72,6 +76,8 @@ type SignerConfig struct {
 	// CA may be nil: then nothing is signed.
 	CA    CA
 	Nodes Nodes
+	// Record returns nil once the record of a certificate is durable. It is called before the certificate is handed out.
+	Record func(context.Context, ledger.Certificate) error
 	// Longest bounds the validity of certificates; 0 means DefaultDuration.
 	Longest time.Duration
 	Clock   clock.WithTicker
@@ -116,7 +122,7 @@ func (c *Signer) sign(ctx context.Context, name string) error {
 	if !c.isDue(read) {
 		return nil
 	}
-	apply, err := c.decide(read)
+	apply, err := c.decide(ctx, read)
 	if err != nil {
 		return err
 	}
@@ -148,7 +154,7 @@ func has(r *certificatesv1.CertificateSigningRequest, kind certificatesv1.Reques
 
 // decide returns the change that signs or fails a request. An error means that the request is not at fault and is to be
 // tried again.
-func (c *Signer) decide(r *certificatesv1.CertificateSigningRequest) (func(*certificatesv1.CertificateSigningRequest), error) {
+func (c *Signer) decide(ctx context.Context, r *certificatesv1.CertificateSigningRequest) (func(*certificatesv1.CertificateSigningRequest), error) {
 	parsed, err := pki.ParseRequest(r.Spec.Request)
 	if err == nil {
 		err = ruleOf(r.Spec.SignerName)(parsed, r.Spec.Usages)
@@ -176,7 +182,29 @@ func (c *Signer) decide(r *certificatesv1.CertificateSigningRequest) (func(*cert
 	if err != nil {
 		return nil, fmt.Errorf("request %s: %w", r.Name, err)
 	}
+	if err := c.record(ctx, r, certificate); err != nil {
+		return nil, fmt.Errorf("request %s: record the certificate: %w", r.Name, err)
+	}
 	return func(r *certificatesv1.CertificateSigningRequest) { r.Status.Certificate = certificate }, nil
+}
+
+// record records the certificate that was signed for a request. Whoever made the request is the minter. If another replica signs the
+// same request and writes its certificate first, a record remains of a certificate that nobody has.
+func (c *Signer) record(ctx context.Context, r *certificatesv1.CertificateSigningRequest, certificate []byte) error {
+	chain, err := pki.ParseChain(certificate)
+	if err != nil {
+		return err
+	}
+	leaf, credential := chain[0], ""
+	if ids := r.Spec.Extra[user.CredentialIDKey]; len(ids) > 0 {
+		credential = ids[0]
+	}
+	digest := sha256.Sum256(leaf.Raw)
+	return c.Record(ctx, ledger.Certificate{
+		ID: hex.EncodeToString(digest[:]), User: leaf.Subject.CommonName, Groups: leaf.Subject.Organization,
+		SignerName: r.Spec.SignerName, Request: r.Name, Issued: c.Clock.Now(), Expires: leaf.NotAfter,
+		Minter: ledger.Minter{User: r.Spec.Username, UID: r.Spec.UID, Credential: credential},
+	})
 }
 
 // earliest returns the earliest NotBefore for the certificate of a node that was evicted. Without it, the backdating of

@@ -1,6 +1,7 @@
 package certificates
 
 import (
+	"context"
 	"crypto/x509"
 	"errors"
 	"net"
@@ -25,6 +26,7 @@ import (
 	"lanyard.dev/internal/apiserver/controllertest"
 	"lanyard.dev/internal/apiserver/registry/storagetest"
 	"lanyard.dev/internal/controller"
+	"lanyard.dev/internal/ledger"
 	"lanyard.dev/internal/nodeaccess"
 	"lanyard.dev/internal/pki"
 	"lanyard.dev/internal/rbac/bootstrap"
@@ -101,6 +103,7 @@ func (s *site) get(t *testing.T, name string) *csr {
 func (s *site) signer(ca CA, nodes Nodes, longest time.Duration, now time.Time) *Signer {
 	return NewSigner(SignerConfig{
 		Client: s.Client(bootstrap.CertificateController), CA: ca, Nodes: nodes, Longest: longest, Clock: testclock.NewFakeClock(now),
+		Record: func(context.Context, ledger.Certificate) error { return nil },
 	})
 }
 
