@@ -7,6 +7,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 
 	"lanyard.dev/internal/apiserver/api"
+	"lanyard.dev/internal/apiserver/issuance"
 	"lanyard.dev/internal/apiserver/mirror"
 )
 
@@ -17,6 +18,9 @@ func NewWith(o Options, tables api.Tables) (*Server, error) { return newServer(o
 func (s *Server) Listen(resource schema.GroupResource, l mirror.Listener) {
 	s.storage.mirror.Feed(resource).Listen(l)
 }
+
+// Journal returns the ledger.
+func (s *Server) Journal() *issuance.Journal { return s.ledger }
 
 // Handlers returns two handlers of every request: whole has the ephemeral handler, library does not. passed counts the
 // requests that the ephemeral handler passes on. Both write to the same audit log.
