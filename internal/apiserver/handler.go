@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"slices"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -19,6 +20,7 @@ import (
 	"lanyard.dev/internal/apiserver/api"
 	"lanyard.dev/internal/apiserver/auditlog"
 	"lanyard.dev/internal/apiserver/ephemeral"
+	"lanyard.dev/internal/apiserver/issuance"
 	"lanyard.dev/internal/apiserver/limits"
 	"lanyard.dev/internal/apiserver/metrics"
 	"lanyard.dev/internal/apiserver/nodeclient"
@@ -53,6 +55,7 @@ type handlerConfig struct {
 	metrics   *metrics.Metrics
 	// addDefaults puts the default objects into a new namespace.
 	addDefaults namespaceregistry.AddDefaults
+	ledger      *issuance.Journal
 }
 
 // shareFunc is called with the addresses of each request that shares its connection with other requests.
@@ -69,13 +72,16 @@ func newHandler(c handlerConfig) (handler, error) {
 		return handler{}, err
 	}
 	library, share := c.library()
+	before := func(api http.Handler) http.Handler {
+		return answers.Before(&computedRequests{api: api, serializer: c.storage.codecs, served: served.Storage})
+	}
 	limiter, stopping := newRequestLimiter(library, c.storage.tables), make(stopSignal)
 	chain := func(api http.Handler) http.Handler {
 		api = endWatches(endEvicted(api, c.identity.evictions), stopping)
 		api = endSessions(api, c.storage.tables.Sessions(), stopping)
 		return wrap(api, c.policy.authorizer, library, limiter, share)
 	}
-	library.BuildHandlerChainFunc = func(api http.Handler, _ *genericserver.Config) http.Handler { return chain(answers.Before(api)) }
+	library.BuildHandlerChainFunc = func(api http.Handler, _ *genericserver.Config) http.Handler { return chain(before(api)) }
 	server, err := library.Complete(nil).New("lanyard", genericserver.NewEmptyDelegate())
 	if err != nil {
 		return handler{}, err
@@ -86,7 +92,7 @@ func newHandler(c handlerConfig) (handler, error) {
 	if err := c.installPaths(server); err != nil {
 		return handler{}, err
 	}
-	calls := wrapCalls(answers.Before(server.Handler.Director), c.policy.authorizer, library)
+	calls := wrapCalls(before(server.Handler.Director), c.policy.authorizer, library)
 	return handler{server: server, calls: calls, stopping: stopping, ephemeral: answers, chain: chain}, nil
 }
 
@@ -135,6 +141,7 @@ func (c *handlerConfig) serve() (api.Served, error) {
 	return c.storage.stores.Serve(api.Backends{
 		AddDefaults: c.addDefaults, Nodes: nodes, Authorizer: c.policy.authorizer, Rules: c.policy.authorizer,
 		Tokens: c.identity.tokens, Audiences: c.identity.audiences, Issuing: c.identity.issuing,
+		IssuedTokens: issuedTokens(c.ledger, c.identity.verifier), IssuedCertificates: issuedCertificates(c.ledger, c.identity.evictions),
 	}), nil
 }
 
@@ -173,10 +180,23 @@ func (c *handlerConfig) install(server *genericserver.GenericAPIServer, served m
 func (c *handlerConfig) groupInfo(group api.Group, served map[schema.GroupVersion]map[string]rest.Storage) *genericserver.APIGroupInfo {
 	s := c.storage
 	info := genericserver.NewDefaultAPIGroupInfo(group.Name, s.scheme, runtime.NewParameterCodec(s.scheme), s.codecs)
+	if !group.HasProtobuf() {
+		info.NegotiatedSerializer = withoutProtobuf{s.codecs}
+	}
 	for _, version := range group.Versions {
 		if resources := served[group.GroupVersion(version)]; len(resources) > 0 {
 			info.VersionedResourcesStorageMap[version.Name] = resources
 		}
 	}
 	return &info
+}
+
+// withoutProtobuf does not offer protobuf, for kinds that have no such form. A client that accepts other forms too gets one of those.
+type withoutProtobuf struct{ runtime.NegotiatedSerializer }
+
+// SupportedMediaTypes implements runtime.NegotiatedSerializer.
+func (s withoutProtobuf) SupportedMediaTypes() []runtime.SerializerInfo {
+	return slices.DeleteFunc(slices.Clone(s.NegotiatedSerializer.SupportedMediaTypes()), func(info runtime.SerializerInfo) bool {
+		return info.MediaType == runtime.ContentTypeProtobuf
+	})
 }

@@ -34,6 +34,8 @@ type identity struct {
 	tokens    authenticator.Token
 	audiences authenticator.Audiences
 	issuing   serviceaccount.TokenConfig
+	// verifier verifies the tokens of service accounts.
+	verifier *token.Verifier
 	// evictions knows which certificates of nodes are no longer valid.
 	evictions *nodeaccess.Evictions
 }
@@ -79,7 +81,7 @@ func newIdentity(o *Options, k *keys, t *tokenKeys, issuers *oidc.Authenticator,
 		requests: authn.NewRequest(authn.RequestConfig{
 			Tokens: tokens, CA: clients, Nodes: evictions, Anonymous: anonymous, Guard: authn.NewGuard(clock.RealClock{}), Credentials: journal,
 		}),
-		tokens: authn.NewReviewed(tokens, journal), audiences: audiences, evictions: evictions,
+		tokens: authn.NewReviewed(tokens, journal), audiences: audiences, verifier: verifier, evictions: evictions,
 		issuing: serviceaccount.TokenConfig{
 			Issuer: m.CountIssued(issuer), Recorder: journal, Anchors: stored, Audiences: audiences,
 			Lifetimes:  t.lifetimes(accounts),

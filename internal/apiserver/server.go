@@ -112,7 +112,7 @@ func newServer(o Options, tables api.Tables) (made *Server, err error) {
 	open.add(controllers{defaults}.close)
 	handler, err := newHandler(handlerConfig{
 		options: &o, keys: &keys, tokens: &tokens, storage: &storage, policy: policy, identity: identity, admission: admission,
-		audit: configuration.audit, metrics: metrics, addDefaults: defaults.Ensure,
+		audit: configuration.audit, metrics: metrics, addDefaults: defaults.Ensure, ledger: ledger,
 	})
 	if err != nil {
 		return nil, err

@@ -22,6 +22,7 @@ const (
 	part         = "get patch update"
 	asked        = "create"
 	noCollection = "create delete get list patch update watch"
+	computed     = "delete deletecollection get list watch"
 )
 
 // served lists everything the API serves, by group version, as "resource Kind short-names categories scope: verbs".
@@ -63,6 +64,10 @@ var served = map[string][]string{
 	},
 	"coordination.k8s.io/v1": {"leases Lease [] [] namespaced: " + stored},
 	"events.k8s.io/v1":       {"events Event [ev] [] namespaced: " + stored},
+	"identity.lanyard.dev/v1alpha1": {
+		"issuedcertificates IssuedCertificate [cert] [credentials] cluster: " + computed,
+		"issuedtokens IssuedToken [tok] [credentials] namespaced: " + computed,
+	},
 	"rbac.authorization.k8s.io/v1": {
 		"clusterrolebindings ClusterRoleBinding [] [] cluster: " + stored,
 		"clusterroles ClusterRole [] [] cluster: " + stored,

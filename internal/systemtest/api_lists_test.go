@@ -141,6 +141,13 @@ func TestFieldSelectorsOfKinds(t *testing.T) {
 			"regarding.kind=Pod", "regarding.name=p", "regarding.uid=u", "regarding.namespace=n", "regarding.apiVersion=v1",
 			"regarding.resourceVersion=1", "regarding.fieldPath=f", "reason=r", "type=Normal", "reportingController=c",
 		},
+		"/apis/identity.lanyard.dev/v1alpha1/issuedtokens": {
+			"spec.serviceAccount.name=a", "spec.serviceAccount.uid=u", "spec.audiences=a", "spec.boundObject.kind=Pod", "spec.boundObject.name=p",
+			"spec.boundObject.uid=u", "spec.node.name=n", "spec.keyID=k", "spec.mintedBy.username=u", "spec.mintedBy.credentialID=c", "status.phase=Active",
+		},
+		"/apis/identity.lanyard.dev/v1alpha1/issuedcertificates": {
+			"spec.username=u", "spec.groups=g", "spec.signerName=s", "spec.request=r", "spec.mintedBy.username=u", "spec.mintedBy.credentialID=c", "status.phase=Active",
+		},
 	} {
 		for _, field := range append(fields, "metadata.name=x", "metadata.namespace=y") {
 			if strings.HasPrefix(field, "metadata.namespace") && (strings.HasSuffix(path, "/nodes") || strings.HasSuffix(path, "/namespaces")) {

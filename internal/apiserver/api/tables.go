@@ -33,6 +33,18 @@ func (g Group) GroupVersion(v Version) schema.GroupVersion {
 	return schema.GroupVersion{Group: g.Name, Version: v.Name}
 }
 
+// HasProtobuf reports whether the kinds of the group have a protobuf form. Those of this project have none.
+func (g Group) HasProtobuf() bool {
+	for _, v := range g.Versions {
+		for _, r := range v.Resources {
+			if _, ok := r.Kind.(interface{ Marshal() ([]byte, error) }); !ok {
+				return false
+			}
+		}
+	}
+	return true
+}
+
 func (t Tables) entries() []entry {
 	var all []entry
 	for _, g := range t {

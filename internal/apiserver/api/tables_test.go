@@ -124,6 +124,7 @@ func TestUnstored(t *testing.T) {
 		}
 	}
 	want := []string{
+		"issuedcertificates.identity.lanyard.dev", "issuedtokens.identity.lanyard.dev",
 		"localsubjectaccessreviews.authorization.k8s.io", "pods/attach", "pods/binding", "pods/eviction", "pods/exec", "pods/log",
 		"pods/portforward", "selfsubjectaccessreviews.authorization.k8s.io", "selfsubjectreviews.authentication.k8s.io",
 		"selfsubjectrulesreviews.authorization.k8s.io", "serviceaccounts/token", "subjectaccessreviews.authorization.k8s.io",
