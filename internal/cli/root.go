@@ -97,6 +97,7 @@ func commands(s streams) []*cobra.Command {
 		newKubectl(s),
 		newExec(s),
 		newToken(s),
+		newCertificate(s),
 		newAccess(s),
 		newNode(s),
 		newUser(s),

@@ -12,11 +12,13 @@ import (
 	"lanyard.dev/internal/token"
 )
 
-const tokenHelp = `Show what is in a token, and verify it. The commands use no credentials, change
-nothing, and never print the signature of a token.`
+const tokenHelp = `List the tokens that a server has issued, and revoke them. Show what is in a
+token, and verify it, without a server. No command prints the signature of a
+token.`
 
 func newToken(s streams) *cobra.Command {
-	return newGroup("token", "Read and verify service-account tokens", tokenHelp, newTokenInspect(s), newTokenVerify(s))
+	return newGroup("token", "List, revoke, read and verify service-account tokens", tokenHelp,
+		newTokenList(s), newTokenRevoke(s), newTokenInspect(s), newTokenVerify(s))
 }
 
 // tokenInput reads the token of a command from the argument or from standard input.
