@@ -23,7 +23,8 @@ const (
 	// may still write with it, and a list that continues reads earlier revisions. They are compacted within ten minutes.
 	keepKeyFor = 15 * time.Minute
 
-	secretsPrefix = "/registry/secrets/"
+	objectsPrefix = "/registry/"
+	secretsPrefix = objectsPrefix + "secrets/"
 )
 
 // encryptionKeys replaces the key that encrypts secrets when it has reached an age. A new key is put into the configuration and
@@ -97,10 +98,20 @@ func (k *encryptionKeys) step(ctx context.Context) error {
 	if len(keys) == 1 || rewritten > 0 || !settled {
 		return nil
 	}
+	return k.drop(ctx, keys[0].Name)
+}
+
+// drop leaves only the current key, unless anything in the store still had an earlier one. Other kinds than Secrets may be
+// encrypted with the keys of Secrets too.
+func (k *encryptionKeys) drop(ctx context.Context, current string) error {
+	rewritten, err := k.encryption.RewriteEncrypted(ctx, k.client, corev1.Resource("secrets"), objectsPrefix)
+	if err != nil || rewritten > 0 {
+		return err
+	}
 	if err := k.dir.DropEncryptionKeys(); err != nil {
 		return err
 	}
-	klog.InfoS("The earlier keys of secrets were dropped", "key", keys[0].Name)
+	klog.InfoS("The earlier keys of secrets were dropped", "key", current)
 	return k.reload(ctx)
 }
 

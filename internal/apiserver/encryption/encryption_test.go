@@ -139,6 +139,32 @@ func TestRewrite(t *testing.T) {
 	}
 }
 
+// TestRewriteEncrypted finds what is encrypted in the place of another resource.
+func TestRewriteEncrypted(t *testing.T) {
+	t.Parallel()
+	client := startEtcd(t)
+	e, file := open(t, "old")
+	put(t, client, e, "/registry/others/a", "text")
+	if _, err := client.Put(t.Context(), "/registry/plain/a", "not encrypted"); err != nil {
+		t.Fatal(err)
+	}
+	write(t, file, "new", "old")
+	if _, err := e.Reload(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []int{1, 0} {
+		if n, err := e.RewriteEncrypted(t.Context(), client, secrets, "/registry/"); n != want || err != nil {
+			t.Fatalf("rewrote %d, %v; want %d", n, err, want)
+		}
+	}
+	if got, err := client.Get(t.Context(), "/registry/plain/a"); err != nil || string(got.Kvs[0].Value) != "not encrypted" {
+		t.Errorf("%v, %v", got, err)
+	}
+	if got, err := client.Get(t.Context(), "/registry/others/a"); err != nil || keyName(got.Kvs[0].Value) != "new" {
+		t.Errorf("%v, %v", got, err)
+	}
+}
+
 // TestRewriteStopsAtWhatItCannotRead checks that an object with an unknown key is an error, so that no key is dropped.
 func TestRewriteStopsAtWhatItCannotRead(t *testing.T) {
 	t.Parallel()

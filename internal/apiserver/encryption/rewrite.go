@@ -34,20 +34,32 @@ var (
 // than the current one. Nothing else in an object changes. An object that a request writes at the same time is left alone, since the
 // request encrypts it. Rewrite returns how many objects it wrote: 0 means that none had another key when it was read.
 func (e *Encryption) Rewrite(ctx context.Context, client *clientv3.Client, resource schema.GroupResource, prefix string) (rewritten int, err error) {
-	r := &rewriter{client: client, transformer: e.transformers.TransformerForResource(resource), stored: map[string]int{}}
+	r := e.newRewriter(client, resource)
 	sample, err := r.transformer.TransformToStorage(ctx, nil, value.DefaultContext(prefix))
 	if err != nil {
 		return 0, fmt.Errorf("encrypt %s: %w", resource, err)
 	}
 	r.stored[keyName(sample)] = 0
-	end := clientv3.GetPrefixRangeEnd(prefix)
-	for from := prefix; from != ""; {
-		if from, err = r.page(ctx, from, end); err != nil {
-			return r.rewritten, fmt.Errorf("encrypt %s again: %w", resource, err)
-		}
+	if err := r.all(ctx, prefix); err != nil {
+		return r.rewritten, fmt.Errorf("encrypt %s again: %w", resource, err)
 	}
 	e.stored.Store(&r.stored)
 	return r.rewritten, nil
+}
+
+// RewriteEncrypted does the same for every object under a prefix that is encrypted, of whatever kind, with the keys of a resource. It
+// leaves alone what is not encrypted. Its use is before a key is dropped, since a value that only that key decrypts would be lost.
+func (e *Encryption) RewriteEncrypted(ctx context.Context, client *clientv3.Client, resource schema.GroupResource, prefix string) (rewritten int, err error) {
+	r := e.newRewriter(client, resource)
+	r.encryptedOnly = true
+	if err := r.all(ctx, prefix); err != nil {
+		return r.rewritten, fmt.Errorf("encrypt again what is encrypted under %s: %w", prefix, err)
+	}
+	return r.rewritten, nil
+}
+
+func (e *Encryption) newRewriter(client *clientv3.Client, resource schema.GroupResource) *rewriter {
+	return &rewriter{client: client, transformer: e.transformers.TransformerForResource(resource), stored: map[string]int{}}
 }
 
 // Stored returns the number of objects by the name of the key that encrypts them, as the last Rewrite has left them.
@@ -63,6 +75,18 @@ type rewriter struct {
 	transformer value.Transformer
 	stored      map[string]int
 	rewritten   int
+	// encryptedOnly leaves alone what is not encrypted.
+	encryptedOnly bool
+}
+
+func (r *rewriter) all(ctx context.Context, prefix string) (err error) {
+	end := clientv3.GetPrefixRangeEnd(prefix)
+	for from := prefix; from != ""; {
+		if from, err = r.page(ctx, from, end); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // page rewrites some objects, and returns the key to continue with, or "".
@@ -86,6 +110,9 @@ func (r *rewriter) page(ctx context.Context, from, end string) (next string, err
 }
 
 func (r *rewriter) object(ctx context.Context, key string, stored []byte, revision, lease int64) error {
+	if r.encryptedOnly && !bytes.HasPrefix(stored, encryptedPrefix) {
+		return nil
+	}
 	bound := value.DefaultContext(key)
 	plain, stale, err := r.transformer.TransformFromStorage(ctx, stored, bound)
 	if err != nil {
