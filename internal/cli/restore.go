@@ -120,7 +120,8 @@ As at the time of the backup, whatever was changed, deleted or revoked after it:
 
 Next:
   start the authority at the address that it had: lanyard up --data-dir %s
-  evict again the nodes that were evicted after the backup: lanyard node evict NODE
+  revoke and evict again what was revoked and evicted after the backup:
+    lanyard certificate revoke, lanyard node evict
   delete again what was deleted after the backup. The audit log of the former
     authority names it; docs/operations.md has the command
 `
