@@ -18,7 +18,7 @@ func issuedTokens(journal *issuance.Journal, verifier *token.Verifier) issued.Co
 	return issued.Config[ledger.TokenRecord]{
 		Memory: journal.Memory, Settle: journal.Feed.CatchUp, Revoke: journal.Revoke,
 		Check: func(ctx context.Context, t *ledger.TokenRecord) error {
-			err := verifier.CheckStanding(ctx, t.Key, claimsOf(&t.Token))
+			err := verifier.CheckStanding(ctx, t.Key, t.Issued, claimsOf(&t.Token))
 			if err == nil || errors.Is(err, token.ErrAnchorsStale) {
 				return err
 			}

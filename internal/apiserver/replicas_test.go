@@ -2,6 +2,7 @@ package apiserver_test
 
 import (
 	"context"
+	"fmt"
 	"net"
 	"os"
 	"path/filepath"
@@ -13,9 +14,13 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/watch"
+	"k8s.io/client-go/dynamic"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
 
+	identityv1alpha1 "lanyard.dev/apis/identity/v1alpha1"
 	"lanyard.dev/internal/apiserver"
 	"lanyard.dev/internal/etcd"
 	"lanyard.dev/internal/nodeaccess"
@@ -190,6 +195,52 @@ func TestReplicas(t *testing.T) {
 		}
 	}
 	t.Logf("refused by the other replica %v after the delete was answered", time.Since(deleted))
+}
+
+// TestReplicasShareIssuedTokens issues a token at one replica, reads its record at the other, and revokes it there.
+func TestReplicasShareIssuedTokens(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	one, two := s.start(t, nil), s.start(t, nil)
+	resource := identityv1alpha1.SchemeGroupVersion.WithResource("issuedtokens")
+	atOne := dynamic.NewForConfigOrDie(one.admin).Resource(resource).Namespace("default")
+	atTwo := dynamic.NewForConfigOrDie(two.admin).Resource(resource).Namespace("default")
+	first := kubernetes.NewForConfigOrDie(one.admin)
+	for i := range 5 {
+		name := fmt.Sprintf("app-%d", i)
+		if _, err := first.CoreV1().ServiceAccounts("default").Create(t.Context(), &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Name: name}}, metav1.CreateOptions{}); err != nil {
+			t.Fatal(err)
+		}
+		request, err := first.CoreV1().ServiceAccounts("default").CreateToken(t.Context(), name, &authenticationv1.TokenRequest{}, metav1.CreateOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		list, err := atTwo.List(t.Context(), metav1.ListOptions{FieldSelector: "spec.serviceAccount.name=" + name})
+		if err != nil || len(list.Items) != 1 {
+			t.Fatalf("at the other replica: %v, %v", list, err)
+		}
+		object := list.Items[0]
+		if phase, _, _ := unstructured.NestedString(object.Object, "status", "phase"); phase != "Active" {
+			t.Errorf("at the other replica the token is %s", phase)
+		}
+		changes, err := atOne.Watch(t.Context(), metav1.ListOptions{ResourceVersion: object.GetResourceVersion()})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := atTwo.Delete(t.Context(), object.GetName(), metav1.DeleteOptions{}); err != nil {
+			t.Fatal(err)
+		}
+		if event := <-changes.ResultChan(); event.Type != watch.Deleted {
+			t.Errorf("a watch at the first replica has %v", event)
+		}
+		changes.Stop()
+		c := rest.CopyConfig(one.anonymous)
+		c.BearerToken = request.Status.Token
+		_, err = kubernetes.NewForConfigOrDie(c).AuthenticationV1().SelfSubjectReviews().Create(t.Context(), &authenticationv1.SelfSubjectReview{}, metav1.CreateOptions{})
+		if !apierrors.IsUnauthorized(err) {
+			t.Errorf("at the first replica after the event: %v", err)
+		}
+	}
 }
 
 // TestEvictionReachesReplicas evicts a node at one replica of an authority that signs no certificates. The other

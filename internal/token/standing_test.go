@@ -3,6 +3,7 @@ package token
 import (
 	"errors"
 	"testing"
+	"time"
 
 	"lanyard.dev/internal/signingkey"
 )
@@ -34,8 +35,29 @@ func TestCheckStanding(t *testing.T) {
 		claims := &Kubernetes{
 			Namespace: "shop", ServiceAccount: Ref{"cart", "sa-1"}, Pod: &Ref{"cart-0", "pod-1"}, Node: &Ref{"n1", "node-1"},
 		}
-		if err := f.verifier.CheckStanding(t.Context(), kid, claims); !errors.Is(err, test.want) {
+		if err := f.verifier.CheckStanding(t.Context(), kid, testNow, claims); !errors.Is(err, test.want) {
 			t.Errorf("%s: %v, want %v", test.name, err, test.want)
 		}
+	}
+}
+
+// TestCheckStandingOfRecentTokens checks that a refusal of a recent token is confirmed in storage, since another process may have made
+// its objects a moment ago. Storage is not read for older tokens.
+func TestCheckStandingOfRecentTokens(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t, es256Key())
+	stored := f.objects
+	f.verifier.anchors, f.verifier.stored = &objects{items: map[[3]string]Anchor{}}, stored
+	claims := &Kubernetes{Namespace: "shop", ServiceAccount: Ref{"cart", "sa-1"}}
+	if err := f.verifier.CheckStanding(t.Context(), f.key.ID(), testNow.Add(-time.Minute), claims); err != nil {
+		t.Errorf("a recent token: %v", err)
+	}
+	asked := stored.asked
+	if err := f.verifier.CheckStanding(t.Context(), f.key.ID(), testNow.Add(-time.Minute-time.Second), claims); !errors.Is(err, ErrAccountGone) || stored.asked != asked {
+		t.Errorf("an old token: %v, storage was read %d times", err, stored.asked-asked)
+	}
+	stored.remove("serviceaccount", "shop", "cart")
+	if err := f.verifier.CheckStanding(t.Context(), f.key.ID(), testNow, claims); !errors.Is(err, ErrAccountGone) {
+		t.Errorf("an account that is gone from storage: %v", err)
 	}
 }
