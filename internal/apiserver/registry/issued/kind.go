@@ -38,6 +38,8 @@ type kind[R any] struct {
 	revision   func(*R) *uint64
 	revocation func(*R) ledger.Revocation
 	labels     func(*R) labels.Set
+	// labelFields are the fields with the values of labels.
+	labelFields map[string]string
 	// fields are the fields that a field selector may name, each with its values. A list has several values.
 	fields map[string]func(*R) []string
 	// index adds to a query that a field has a value. A field that no query can name is not among its keys.

@@ -152,6 +152,12 @@ func TestSelectors(t *testing.T) {
 		{"prod", "status.phase!=Invalid,spec.keyID=key-1", "", "a"},
 		{"", "", "identity.lanyard.dev/service-account=robot", "b e"},
 		{"", "", "identity.lanyard.dev/node", "a d"},
+		{"", "", "identity.lanyard.dev/service-account in (robot)", "b e"},
+		{"", "", "identity.lanyard.dev/service-account!=robot", "a c d"},
+		{"", "", "identity.lanyard.dev/service-account notin (robot)", "a c d"},
+		{"", "", "identity.lanyard.dev/key=key-2,identity.lanyard.dev/service-account=web", ""},
+		{"", "", "identity.lanyard.dev/bound-kind=Pod,identity.lanyard.dev/bound-name=web-1,identity.lanyard.dev/node=n1", "a"},
+		{"", "", "other=x", ""},
 		{"", "spec.keyID=key-1", "identity.lanyard.dev/service-account in (robot, other)", "b"},
 	} {
 		got, err := f.tokens().List(in(t, test.namespace), selectors(t, test.field, test.label))

@@ -58,13 +58,24 @@ func (k *kind[R]) newFilter(ctx context.Context, options *internalversion.ListOp
 		}
 	}
 	if options.LabelSelector != nil && !options.LabelSelector.Empty() {
-		f.tests = append(f.tests, k.labelTest(options.LabelSelector))
+		k.addLabels(&f, options.LabelSelector)
 	}
 	return f, nil
 }
 
-func (k *kind[R]) labelTest(selector labels.Selector) func(*R) bool {
-	return func(record *R) bool { return selector.Matches(k.labels(record)) }
+// addLabels adds a label selector.
+func (k *kind[R]) addLabels(f *filter[R], selector labels.Selector) {
+	requirements, _ := selector.Requirements()
+	for _, r := range requirements {
+		field, values := k.labelFields[r.Key()], r.ValuesUnsorted()
+		switch r.Operator() {
+		case selection.Equals, selection.DoubleEquals, selection.In:
+			if field != "" && len(values) == 1 {
+				k.index[field](&f.query, values[0])
+			}
+		}
+	}
+	f.tests = append(f.tests, func(record *R) bool { return selector.Matches(k.labels(record)) })
 }
 
 // addField adds a requirement of a field selector. For a field with several values, "=" means that one of them is equal, and "!="

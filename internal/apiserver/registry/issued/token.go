@@ -29,7 +29,7 @@ func tokens() kind[ledger.TokenRecord] {
 		namespace:  func(t *ledger.TokenRecord) string { return t.Namespace },
 		revision:   func(t *ledger.TokenRecord) *uint64 { return &t.Revision },
 		revocation: func(t *ledger.TokenRecord) ledger.Revocation { return ledger.Revocation{ID: t.ID, Expires: t.Expires} },
-		labels:     tokenLabels, fields: tokenFields, index: tokenIndex,
+		labels:     tokenLabels, labelFields: tokenLabelFields, fields: tokenFields, index: tokenIndex,
 	}
 }
 
@@ -85,6 +85,14 @@ func tokenLabels(t *ledger.TokenRecord) labels.Set {
 	addLabel(set, identity.LabelBoundName, t.Bound.Name)
 	addLabel(set, identity.LabelKey, t.Key)
 	return set
+}
+
+var tokenLabelFields = map[string]string{
+	identity.LabelServiceAccount: "spec.serviceAccount.name",
+	identity.LabelNode:           "spec.node.name",
+	identity.LabelBoundKind:      "spec.boundObject.kind",
+	identity.LabelBoundName:      "spec.boundObject.name",
+	identity.LabelKey:            "spec.keyID",
 }
 
 var tokenFields = map[string]func(*ledger.TokenRecord) []string{
