@@ -191,13 +191,18 @@ func (existing) ServiceAccount(context.Context, string, string) (token.Anchor, b
 	return token.Anchor{UID: "1"}, true, nil
 }
 
+// recorded is a Ledger with a record of every token.
+type recorded struct{}
+
+func (recorded) Check(context.Context, string) error { return nil }
+
 func newAuthority(t testing.TB, s *Signer) *authority {
 	t.Helper()
 	issuer, err := token.NewIssuer(issuerURL, s, clock.RealClock{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	v, err := token.NewVerifier(token.VerifierConfig{Issuers: []string{issuerURL}, Keys: s, Anchors: existing{}, Clock: clock.RealClock{}})
+	v, err := token.NewVerifier(token.VerifierConfig{Issuers: []string{issuerURL}, Keys: s, Anchors: existing{}, Ledger: recorded{}, Clock: clock.RealClock{}})
 	if err != nil {
 		t.Fatal(err)
 	}
