@@ -17,6 +17,7 @@ var conditional = []string{
 	"walk.md, Before you start: foreground",         // builds the program and waits until it is stopped; start-lanyard does the same
 	"walk.md, With a container runtime: containerd", // TestWalkWithContainerRuntime runs it
 	"walk.md, Using the token: ten-minutes",         // waits until a token expires; internal/token tests that with a simulated clock
+	"operations.md, An etcd of your own: own-etcd",  // needs etcd's command lines; the snapshot and its restore are tested in internal/etcd/snapshot
 }
 
 // TestDocumentsAreRun requires that each shell block of the documents whose procedures are tested is run by the script of the same
