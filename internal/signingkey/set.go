@@ -81,6 +81,9 @@ func newSet(signers []*PrivateKey, keys []PublicKey) (*Set, error) {
 	return s, err
 }
 
+// None returns the set without a key, for an authority whose keys have not been read yet. It signs nothing and accepts nothing.
+func None() *Set { return &Set{jwks: []byte(`{"keys":[]}`)} }
+
 // KeySource returns the key set in force. Issuer, verifier and publisher call Current at each use, so that they all see
 // a change of the keys at once. Current must be cheap, safe for concurrent use, and never return nil.
 type KeySource interface {
