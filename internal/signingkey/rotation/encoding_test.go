@@ -130,7 +130,7 @@ func FuzzUnmarshal(f *testing.F) {
 		if err != nil {
 			return
 		}
-		set, err := r.Set("")
+		set, err := Policy{}.Set(r)
 		if err != nil {
 			t.Fatalf("key set: %v", err)
 		}

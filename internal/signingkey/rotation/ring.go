@@ -106,12 +106,12 @@ func (r Ring) Algorithm(wanted signingkey.Algorithm) signingkey.Algorithm {
 	return ""
 }
 
-// Set returns the key set that signs and verifies with the keys of r. See Algorithm for wanted. A ring without an accepted key
-// has the set signingkey.None.
-func (r Ring) Set(wanted signingkey.Algorithm) (*signingkey.Set, error) {
+// Set returns the key set that signs and verifies with the keys of r, and also verifies with those in accepted. Without any key
+// it is signingkey.None.
+func (p Policy) Set(r Ring, accepted ...signingkey.PublicKey) (*signingkey.Set, error) {
 	var signer *signingkey.PrivateKey
-	var accepted []signingkey.PublicKey
-	algorithm := r.Algorithm(wanted)
+	accepted = slices.Clone(accepted)
+	algorithm := r.Algorithm(p.preferred(r))
 	for i := range r.keys {
 		switch k := &r.keys[i]; {
 		case !k.accepted():

@@ -68,7 +68,7 @@ func (r *ring) want(states ...State) {
 
 func (r *ring) signer() *signingkey.PrivateKey {
 	r.t.Helper()
-	set, err := r.Set("")
+	set, err := policy.Set(r.Ring)
 	if err != nil {
 		r.t.Fatal(err)
 	}
@@ -79,7 +79,7 @@ func (r *ring) signer() *signingkey.PrivateKey {
 func TestLifeOfAKey(t *testing.T) {
 	t.Parallel()
 	r := newRing(t, policy)
-	if set, err := r.Set(""); err != nil || set.Signer() != nil || len(set.Keys()) != 0 {
+	if set, err := policy.Set(r.Ring); err != nil || set.Signer() != nil || len(set.Keys()) != 0 {
 		t.Fatalf("an empty ring has the set %v, %v", set, err)
 	}
 	made := r.advance(0)
@@ -117,7 +117,7 @@ func TestLifeOfAKey(t *testing.T) {
 	if diff := cmp.Diff([]Change{{first, Retired, signingkey.ES256}}, made); diff != "" {
 		t.Errorf("changes (-want +got):\n%s", diff)
 	}
-	if set, err := r.Set(""); err != nil || len(set.Keys()) != 1 {
+	if set, err := policy.Set(r.Ring); err != nil || len(set.Keys()) != 1 {
 		t.Errorf("the set has the keys %v, %v", set.Keys(), err)
 	}
 	if made := r.advance(0); made != nil {
@@ -232,7 +232,7 @@ func TestRevoke(t *testing.T) {
 		if err != nil || len(made) == 0 {
 			t.Fatalf("revoke: %v, %v", made, err)
 		}
-		set, err := next.Set("")
+		set, err := policy.Set(next)
 		if err != nil || set.Signer() == nil || len(set.Find(id)) != 0 {
 			t.Errorf("after the revocation of %s: %v, %v", id, set, err)
 		}
@@ -306,7 +306,7 @@ func TestAlgorithms(t *testing.T) {
 	r.advance(0)
 	algorithm := func() signingkey.Algorithm {
 		t.Helper()
-		set, err := r.Set(r.policy.preferred(r.Ring))
+		set, err := r.policy.Set(r.Ring)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -388,7 +388,7 @@ func TestTooManyKeys(t *testing.T) {
 	if next, _, err = policy.Revoke(r.Ring, last.ID, start); err != nil || next.count() != MaxAccepted {
 		t.Errorf("revoke: %d keys, %v", next.count(), err)
 	}
-	if set, err := next.Set(""); err != nil || set.Signer() == nil {
+	if set, err := policy.Set(next); err != nil || set.Signer() == nil {
 		t.Errorf("set %v, %v", set, err)
 	}
 }
