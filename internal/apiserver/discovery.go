@@ -20,8 +20,11 @@ const (
 	discoveryPath = "/.well-known/openid-configuration"
 	jwksPath      = "/openid/v1/jwks"
 
-	// keySetMaxAge is how long clients may cache the documents.
+	// keySetMaxAge is how long clients may cache the documents. A key in etcd is published for longer before it signs.
 	keySetMaxAge = time.Hour
+	// staleMaxAge is how long clients may cache them if this replica may not know the latest keys. It goes on to serve the documents,
+	// so that relying parties can verify tokens, but nobody keeps its keys for long.
+	staleMaxAge = 30 * time.Second
 )
 
 // providerMetadata is the subset of the provider metadata that applies to an issuer of service account tokens.

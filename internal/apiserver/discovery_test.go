@@ -172,14 +172,14 @@ func TestKeySetURI(t *testing.T) {
 	}
 }
 
-// keyring is a KeySource whose keys change.
-type keyring struct {
+// changingKeys is a KeySource whose keys change.
+type changingKeys struct {
 	set atomic.Pointer[signingkey.Set]
 }
 
-func (k *keyring) Current() *signingkey.Set { return k.set.Load() }
+func (k *changingKeys) Current() *signingkey.Set { return k.set.Load() }
 
-func (k *keyring) change(t *testing.T, signer *signingkey.PrivateKey, accepted ...signingkey.PublicKey) {
+func (k *changingKeys) change(t *testing.T, signer *signingkey.PrivateKey, accepted ...signingkey.PublicKey) {
 	t.Helper()
 	set, err := signingkey.NewSet(signer, accepted...)
 	if err != nil {
@@ -209,13 +209,13 @@ func (existing) ServiceAccount(context.Context, string, string) (token.Anchor, b
 // authority is an issuer, a verifier and a publisher with the same keys, and a relying party that knows the published
 // documents alone.
 type authority struct {
-	keys     *keyring
+	keys     *changingKeys
 	issuer   *token.Issuer
 	verifier *token.Verifier
 	server   *httptest.Server
 }
 
-func newAuthority(t *testing.T, keys *keyring) *authority {
+func newAuthority(t *testing.T, keys *changingKeys) *authority {
 	t.Helper()
 	tokens, err := token.NewIssuer(issuerURL, token.NewKeySigner(keys), clock.RealClock{})
 	if err != nil {
@@ -284,7 +284,7 @@ func (a *authority) etags(t *testing.T, previous map[string]string) map[string]s
 func TestChangeOfKeys(t *testing.T) {
 	t.Parallel()
 	first, second := generate(t, signingkey.ES256), generate(t, signingkey.ES384)
-	keys := new(keyring)
+	keys := new(changingKeys)
 	keys.change(t, first)
 	a := newAuthority(t, keys)
 	old := a.issue(t, first)
@@ -313,7 +313,7 @@ func TestChangeOfKeys(t *testing.T) {
 func TestKeysChangeDuringRequests(t *testing.T) {
 	t.Parallel()
 	pair := []*signingkey.PrivateKey{generate(t, signingkey.ES256), generate(t, signingkey.ES384)}
-	keys := new(keyring)
+	keys := new(changingKeys)
 	change := func(i int) { keys.change(t, pair[i%2], pair[(i+1)%2].Public()) }
 	change(0)
 	a := newAuthority(t, keys)

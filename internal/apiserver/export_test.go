@@ -8,11 +8,15 @@ import (
 
 	"lanyard.dev/internal/apiserver/api"
 	"lanyard.dev/internal/apiserver/issuance"
+	"lanyard.dev/internal/apiserver/keyring"
 	"lanyard.dev/internal/apiserver/mirror"
 )
 
 // NewWith is New with other tables than the server's own.
 func NewWith(o Options, tables api.Tables) (*Server, error) { return newServer(o, tables) }
+
+// Keyring returns the signing keys that are kept in etcd.
+func (s *Server) Keyring() *keyring.Keyring { return s.tokens.ring }
 
 // Listen adds a listener to the feed of a mirrored resource, before Run.
 func (s *Server) Listen(resource schema.GroupResource, l mirror.Listener) {

@@ -10,27 +10,40 @@ import (
 	"k8s.io/apimachinery/pkg/util/validation/field"
 
 	"lanyard.dev/internal/apiserver/externalsigner"
+	"lanyard.dev/internal/apiserver/issuance"
 	"lanyard.dev/internal/apiserver/keyfiles"
+	"lanyard.dev/internal/apiserver/keyring"
 	"lanyard.dev/internal/apiserver/metrics"
 	"lanyard.dev/internal/hint"
 	"lanyard.dev/internal/signingkey"
+	"lanyard.dev/internal/signingkey/rotation"
 	"lanyard.dev/internal/token"
 )
 
-// tokenKeys are the keys that sign and verify the tokens of service accounts: those of files, or those of an external signer.
+// tokenKeys are the keys that sign and verify the tokens of service accounts: those of files, those in etcd,
+// or those of an external signer.
 type tokenKeys struct {
 	signingkey.KeySource
 	// files are the keys in files; nil if there is an external signer.
 	files *keyfiles.Keys
-	// external is the external signer; nil if the keys are in files.
+	// ring is the keys in etcd; nil if the keys are elsewhere. It takes over the keys in takeOver.
+	ring     *keyring.Keyring
+	takeOver []rotation.File
+	// live counts the live tokens of a key.
+	live rotation.Tokens
+	// external is the external signer; nil if the keys are in files or in etcd.
 	external *externalsigner.Signer
 }
 
-// newTokenKeys returns the keys of files, or connects to an external signer.
-func newTokenKeys(o *Options, k *keys, m *metrics.Metrics) (tokenKeys, error) {
-	accounts := &o.ServiceAccounts
+// newTokenKeys returns the keys of files or in etcd, or connects to an external signer.
+func newTokenKeys(o *Options, k *keys, s *storage, journal *issuance.Journal, m *metrics.Metrics) (tokenKeys, error) {
+	accounts, live := &o.ServiceAccounts, ledgerCount{journal}
+	if accounts.inEtcd() {
+		ring, err := newKeyring(o, k, s)
+		return tokenKeys{KeySource: ring, files: k.tokens, ring: ring, takeOver: k.takeOver, live: live}, err
+	}
 	if accounts.SigningEndpoint == "" {
-		return tokenKeys{KeySource: k.tokens, files: k.tokens}, nil
+		return tokenKeys{KeySource: k.tokens, files: k.tokens, live: live}, nil
 	}
 	signer, err := externalsigner.Connect(context.Background(), externalsigner.Config{Socket: accounts.SigningEndpoint, Metrics: m.NewSigner()})
 	if err != nil {
@@ -41,7 +54,7 @@ func newTokenKeys(o *Options, k *keys, m *metrics.Metrics) (tokenKeys, error) {
 		return tokenKeys{}, hint.New(fmt.Errorf("external signer at %s: its tokens live for at most %v, and the configured limit is %v",
 			accounts.SigningEndpoint, longest, accounts.MaxTokenExpiration), "lower --service-account-max-token-expiration, or leave it out")
 	}
-	return tokenKeys{KeySource: signer, external: signer}, nil
+	return tokenKeys{KeySource: signer, external: signer, live: live}, nil
 }
 
 // run keeps the keys up to date until ctx ends.
@@ -65,11 +78,17 @@ func (t *tokenKeys) signer(signatures *token.Signatures) token.Signer {
 	if t.external != nil {
 		return t.external
 	}
+	if t.ring != nil {
+		return t.ring.Signer(signatures.NewKeySigner(t))
+	}
 	return signatures.NewKeySigner(t)
 }
 
-// guard returns a verifier as it is used: it asks an external signer for its keys before it refuses a token for its key.
+// guard returns a verifier as it is used: it asks an external signer, or etcd, for the keys before it refuses a token for its key.
 func (t *tokenKeys) guard(v metrics.Verifier) metrics.Verifier {
+	if t.ring != nil {
+		return t.ring.Verifier(v)
+	}
 	if t.external != nil {
 		return t.external.Verifier(v)
 	}
@@ -89,6 +108,9 @@ func (t *tokenKeys) lifetimes(o *ServiceAccounts) token.LifetimePolicy {
 func (t *tokenKeys) maxAge() time.Duration {
 	if t.external != nil {
 		return min(keySetMaxAge, t.external.MaxAge())
+	}
+	if t.ring != nil && t.ring.Fresh() != nil {
+		return staleMaxAge
 	}
 	return keySetMaxAge
 }

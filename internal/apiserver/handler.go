@@ -140,7 +140,7 @@ func (c *handlerConfig) serve() (api.Served, error) {
 	}
 	return c.storage.stores.Serve(api.Backends{
 		AddDefaults: c.addDefaults, Nodes: nodes, Authorizer: c.policy.authorizer, Rules: c.policy.authorizer,
-		Tokens: c.identity.tokens, Audiences: c.identity.audiences, Issuing: c.identity.issuing,
+		Tokens: c.identity.tokens, Audiences: c.identity.audiences, Issuing: c.identity.issuing, SigningKeys: c.tokens.served(),
 		IssuedTokens: issuedTokens(c.ledger, c.identity.verifier), IssuedCertificates: issuedCertificates(c.ledger, c.identity.evictions),
 	}), nil
 }

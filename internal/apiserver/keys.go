@@ -23,6 +23,7 @@ import (
 	"lanyard.dev/internal/hint"
 	"lanyard.dev/internal/pki"
 	"lanyard.dev/internal/signingkey"
+	"lanyard.dev/internal/signingkey/rotation"
 )
 
 // keys are the keys and certificates of an authority.
@@ -30,6 +31,8 @@ type keys struct {
 	// tokens signs and verifies the tokens of service accounts. The files are read again when they change. It is nil if an external
 	// signer has the keys.
 	tokens *keyfiles.Keys
+	// takeOver are the keys with which an authority signed before its keys were in etcd.
+	takeOver []rotation.File
 
 	// serving is the certificate that the authority serves with. The file is read again when it changes.
 	serving dynamiccertificates.CertKeyContentProvider
@@ -56,6 +59,10 @@ func newKeys(o *Options) (keys, error) {
 	if err != nil {
 		return keys{}, err
 	}
+	taken, err := readTakeOver(o.ServiceAccounts.Keys.TakeOverFiles)
+	if err != nil {
+		return keys{}, err
+	}
 	signing, err := loadSigningCA(&o.Signing)
 	if err != nil {
 		return keys{}, err
@@ -63,7 +70,7 @@ func newKeys(o *Options) (keys, error) {
 	if err := checkReloadable(o); err != nil {
 		return keys{}, err
 	}
-	k := keys{tokens: tokens, signing: signing}
+	k := keys{tokens: tokens, takeOver: taken, signing: signing}
 	if k.rootCA, err = publicCA(o.RootCAFile); err != nil {
 		return keys{}, fmt.Errorf("root CA: %w", err)
 	}
@@ -129,8 +136,12 @@ func openKeyFiles(o *ServiceAccounts) (*keyfiles.Keys, error) {
 	return keyfiles.Open(keyfiles.Config{Signing: o.SigningKeyFiles, Accepted: o.KeyFiles, Check: o.checkAlgorithms})
 }
 
-// checkAlgorithms returns an error if an audience needs an algorithm that no key signs with.
+// checkAlgorithms returns an error if an audience needs an algorithm that no key of the files signs with. Keys in etcd are made for
+// each algorithm.
 func (o *ServiceAccounts) checkAlgorithms(set *signingkey.Set) error {
+	if o.inEtcd() {
+		return nil
+	}
 	for _, audience := range slices.Sorted(maps.Keys(o.AudienceAlgorithms)) {
 		if alg := o.AudienceAlgorithms[audience]; set.Signer(alg) == nil {
 			return hint.New(fmt.Errorf("signing keys %s: none is a key for %s, which the audience %q needs", strings.Join(o.SigningKeyFiles, ", "), alg, audience),

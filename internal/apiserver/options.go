@@ -1,6 +1,7 @@
 package apiserver
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"net"
@@ -15,6 +16,7 @@ import (
 	"lanyard.dev/internal/apiserver/nodeclient"
 	"lanyard.dev/internal/controller/certificates"
 	"lanyard.dev/internal/signingkey"
+	"lanyard.dev/internal/signingkey/rotation"
 	"lanyard.dev/internal/token"
 )
 
@@ -68,13 +70,15 @@ type ServiceAccounts struct {
 	// Issuers are URLs or names. New tokens carry the first; tokens of all are accepted.
 	Issuers []string
 	// SigningKeyFiles hold the keys that sign tokens, one in each file and at most one for each algorithm. The first signs by
-	// default. Tokens signed by the keys in KeyFiles are accepted too.
+	// default. If there are none, the authority makes the keys itself, keeps them in etcd and replaces them, as Keys says. Tokens
+	// signed by the keys in KeyFiles are accepted too.
 	SigningKeyFiles []string
 	KeyFiles        []string
+	Keys            Keys
 	// SigningEndpoint is the unix socket of an external signer. It excludes SigningKeyFiles, KeyFiles and AudienceAlgorithms, because
 	// the signer has all keys and chooses the one that signs.
 	SigningEndpoint string
-	// AudienceAlgorithms names the algorithms that audiences need. There must be a signing key for each algorithm.
+	// AudienceAlgorithms names the algorithms that audiences need. If the keys are in files, there must be one for each algorithm.
 	AudienceAlgorithms token.AlgorithmPolicy
 	// APIAudiences are the audiences that identify this server; empty means Issuers.
 	APIAudiences []string
@@ -89,6 +93,51 @@ type ServiceAccounts struct {
 	AcceptUnrecorded bool
 	// JWKSURI replaces the URL of the key set in the discovery document.
 	JWKSURI string
+}
+
+// Keys are the settings of the keys that are kept in etcd.
+type Keys struct {
+	// Algorithm is the algorithm of tokens whose audience needs no other; "" is that of the key that signs, and
+	// signingkey.DefaultAlgorithm if there is none.
+	Algorithm signingkey.Algorithm
+	// RotationPeriod is how long a key signs; 0 replaces keys on request only.
+	RotationPeriod time.Duration
+	// TakeOverFiles have the private keys with which the tokens of this authority were signed before its keys were kept in etcd.
+	// Those that exist are stored in etcd; the caller may remove them when the server is ready.
+	TakeOverFiles []string
+	// Lead and Linger replace how long a key is published before it signs, and accepted after, if they are not 0. Only tests set
+	// them.
+	Lead, Linger time.Duration
+}
+
+// minRotationPeriod is the shortest period in which a key can be published for long enough, and then sign for a while.
+const minRotationPeriod = 2 * time.Hour
+
+// rotation returns when the keys in etcd change.
+func (o *ServiceAccounts) rotation() rotation.Policy {
+	k := &o.Keys
+	algorithms := append([]signingkey.Algorithm{k.Algorithm}, slices.Sorted(maps.Values(o.AudienceAlgorithms))...)
+	return rotation.Policy{
+		Algorithms: slices.Compact(algorithms), Period: k.RotationPeriod,
+		Lead:   cmp.Or(k.Lead, rotation.Lead(keySetMaxAge)),
+		Linger: cmp.Or(k.Linger, rotation.DefaultLinger), Kept: cmp.Or(k.Linger, rotation.DefaultKept),
+	}
+}
+
+// inEtcd reports whether the keys that sign tokens are in etcd.
+func (o *ServiceAccounts) inEtcd() bool {
+	return len(o.SigningKeyFiles) == 0 && o.SigningEndpoint == ""
+}
+
+func (k *Keys) validate(path *field.Path) field.ErrorList {
+	var faults field.ErrorList
+	if k.Algorithm != "" && !slices.Contains(signingkey.Algorithms(), k.Algorithm) {
+		faults = append(faults, field.Invalid(path.Child("algorithm"), string(k.Algorithm), fmt.Sprintf("must be one of %v", signingkey.Algorithms())))
+	}
+	if k.RotationPeriod < 0 || k.Lead == 0 && k.RotationPeriod > 0 && k.RotationPeriod < minRotationPeriod {
+		faults = append(faults, field.Invalid(path.Child("rotationPeriod"), k.RotationPeriod, fmt.Sprintf("must be 0 or at least %v", minRotationPeriod)))
+	}
+	return faults
 }
 
 // Signing holds the CA that signs certificate requests. Without one, requests stay unsigned.
@@ -133,7 +182,7 @@ func (o *Options) keyFiles() []string {
 	all := []string{
 		o.TLSPrivateKeyFile, o.Etcd.KeyFile, o.Signing.KeyFile, o.Signing.ServingKeyFile, o.Nodes.KeyFile, o.EncryptionProviderConfig,
 	}
-	all = append(all, o.ServiceAccounts.SigningKeyFiles...)
+	all = slices.Concat(all, o.ServiceAccounts.SigningKeyFiles, o.ServiceAccounts.Keys.TakeOverFiles)
 	return slices.DeleteFunc(all, func(file string) bool { return file == "" })
 }
 
@@ -158,8 +207,10 @@ func (o *Options) Validate() field.ErrorList {
 	faults = append(faults, together(field.NewPath("etcd"), "certFile", o.Etcd.CertFile, "keyFile", o.Etcd.KeyFile)...)
 	accounts := field.NewPath("serviceAccounts")
 	require(strings.Join(o.ServiceAccounts.Issuers, ","), accounts.Child("issuers"))
-	if o.ServiceAccounts.SigningEndpoint == "" {
-		require(strings.Join(o.ServiceAccounts.SigningKeyFiles, ""), accounts.Child("signingKeyFiles"))
+	if o.ServiceAccounts.inEtcd() && o.EncryptionProviderConfig == "" {
+		file, encryption := accounts.Child("signingKeyFiles"), field.NewPath("encryptionProviderConfig")
+		faults = append(faults, field.Required(encryption, fmt.Sprintf(
+			"`%v` or `%v` is required: without a file, the signing keys are stored in etcd, and must be encrypted there", encryption, file)))
 	}
 	faults = append(faults, o.ServiceAccounts.Validate(accounts)...)
 	faults = append(faults, o.Signing.validate(field.NewPath("signing"))...)
@@ -175,6 +226,7 @@ func (o *ServiceAccounts) Validate(path *field.Path) field.ErrorList {
 			faults = append(faults, field.Invalid(path.Child("issuers").Index(i), issuer, "must be an https URL, or a name without a colon"))
 		}
 	}
+	faults = append(faults, o.Keys.validate(path.Child("keys"))...)
 	if u, err := url.Parse(o.JWKSURI); o.JWKSURI != "" && (err != nil || u.Scheme != "https") {
 		faults = append(faults, field.Invalid(path.Child("jwksURI"), o.JWKSURI, "must be an https URL"))
 	}

@@ -16,6 +16,7 @@ import (
 	"k8s.io/klog/v2"
 
 	"lanyard.dev/internal/apiserver/issuance"
+	"lanyard.dev/internal/apiserver/keyring"
 	"lanyard.dev/internal/apiserver/metrics"
 	"lanyard.dev/internal/version"
 )
@@ -50,6 +51,9 @@ func (c *handlerConfig) watchAges() {
 	if c.keys.tokens != nil {
 		c.metrics.WatchKeys(c.keys.tokens)
 	}
+	if c.tokens.ring != nil {
+		c.metrics.WatchSigningKeys(c.tokens.metrics)
+	}
 	serving := metrics.Certificate{Name: "serving", Read: func() ([]byte, error) {
 		chain, _ := c.keys.serving.CurrentCertKeyContent()
 		return chain, nil
@@ -73,6 +77,9 @@ func (c *handlerConfig) watchAges() {
 			feeds[resource.String()] = c.storage.mirror.Feed(resource)
 		}
 		feeds[issuance.Resource.String()] = c.storage.mirror.Feed(issuance.Resource)
+		if c.tokens.ring != nil {
+			feeds[keyring.Resource.String()] = c.storage.mirror.Feed(keyring.Resource)
+		}
 		c.metrics.WatchFeeds(feeds)
 	}
 }

@@ -89,7 +89,7 @@ func newServer(o Options, tables api.Tables) (made *Server, err error) {
 		return nil, err
 	}
 	metrics := metrics.New()
-	tokens, err := newTokenKeys(&o, &keys, metrics)
+	tokens, err := newTokenKeys(&o, &keys, &storage, ledger, metrics)
 	if err != nil {
 		return nil, err
 	}
@@ -118,9 +118,11 @@ func newServer(o Options, tables api.Tables) (made *Server, err error) {
 		return nil, err
 	}
 	loopback.Serve(handler.calls)
+	all := newControllers(&o, &keys, &storage, policy, identity, ledger, clients, defaults)
+	all = append(all, newKeyController(&tokens, clients)...)
 	return &Server{
 		keys: keys, tokens: tokens, storage: storage, ledger: ledger, identity: identity, handler: handler,
-		controllers: newControllers(&o, &keys, &storage, policy, identity, ledger, clients, defaults), loopback: loopback,
+		controllers: all, loopback: loopback,
 		issuers: configuration.issuers, audit: configuration.audit, metrics: metrics,
 		addDefaults: defaults.Ensure, ready: make(chan struct{}),
 	}, nil
@@ -251,6 +253,9 @@ func (s *Server) prepare(ctx, background context.Context) error {
 		return err
 	}
 	s.ledger.Synced(background)
+	if err := s.tokens.prepare(ctx); err != nil {
+		return err
+	}
 	return writeDefaults(ctx, &s.storage, s.addDefaults)
 }
 

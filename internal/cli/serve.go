@@ -8,11 +8,14 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"lanyard.dev/internal/apiserver"
 	"lanyard.dev/internal/apiserver/auditlog"
 	"lanyard.dev/internal/controller/certificates"
 	"lanyard.dev/internal/gctune"
+	"lanyard.dev/internal/signingkey"
+	"lanyard.dev/internal/signingkey/rotation"
 	"lanyard.dev/internal/standalone"
 )
 
@@ -47,45 +50,50 @@ func newServe(s streams) *cobra.Command {
 
 // authorityFlags are the flags of apiserver.Options, by field. The flags that "up" has in common with "serve" have the same names.
 var authorityFlags = fieldFlags{
-	"listener":                           "", // made from --bind-address and --secure-port
-	"tlsCertFile":                        "tls-cert-file",
-	"tlsPrivateKeyFile":                  "tls-private-key-file",
-	"clientCAFile":                       "client-ca-file",
-	"authenticationConfig":               "authentication-config",
-	"admissionConfig":                    "admission-control-config-file",
-	"rootCAFile":                         "root-ca-file",
-	"shutdownDelay":                      "shutdown-delay-duration",
-	"encryptionProviderConfig":           "encryption-provider-config",
-	"etcd.servers":                       "etcd-servers",
-	"etcd.caFile":                        "etcd-cafile",
-	"etcd.certFile":                      "etcd-certfile",
-	"etcd.keyFile":                       "etcd-keyfile",
-	"etcd.soleWriter":                    "", // set by "up"
-	"etcd.maxLag":                        "", // set by tests
-	"serviceAccounts.issuers":            "service-account-issuer",
-	"serviceAccounts.signingKeyFiles":    "service-account-signing-key-file",
-	"serviceAccounts.signingEndpoint":    "service-account-signing-endpoint",
-	"serviceAccounts.keyFiles":           "service-account-key-file",
-	"serviceAccounts.apiAudiences":       "api-audiences",
-	"serviceAccounts.audienceAlgorithms": "service-account-audience-algorithms",
-	"serviceAccounts.maxTokenExpiration": "service-account-max-token-expiration",
-	"serviceAccounts.minTokenExpiration": "", // set by tests
-	"serviceAccounts.acceptUnrecorded":   "service-account-accept-unrecorded-tokens",
-	"serviceAccounts.jwksURI":            "service-account-jwks-uri",
-	"signing.certFile":                   "cluster-signing-cert-file",
-	"signing.keyFile":                    "cluster-signing-key-file",
-	"signing.servingCertFile":            "cluster-signing-kubelet-serving-cert-file",
-	"signing.servingKeyFile":             "cluster-signing-kubelet-serving-key-file",
-	"signing.duration":                   "cluster-signing-duration",
-	"nodes.certFile":                     "kubelet-client-certificate",
-	"nodes.keyFile":                      "kubelet-client-key",
-	"nodes.caFile":                       "kubelet-certificate-authority",
-	"audit.logPath":                      "audit-log-path",
-	"audit.mode":                         "audit-log-mode",
-	"audit.maxAge":                       "audit-log-maxage",
-	"audit.maxBackups":                   "audit-log-maxbackup",
-	"audit.maxSize":                      "audit-log-maxsize",
-	"audit.policyFile":                   "audit-policy-file",
+	"listener":                            "", // made from --bind-address and --secure-port
+	"tlsCertFile":                         "tls-cert-file",
+	"tlsPrivateKeyFile":                   "tls-private-key-file",
+	"clientCAFile":                        "client-ca-file",
+	"authenticationConfig":                "authentication-config",
+	"admissionConfig":                     "admission-control-config-file",
+	"rootCAFile":                          "root-ca-file",
+	"shutdownDelay":                       "shutdown-delay-duration",
+	"encryptionProviderConfig":            "encryption-provider-config",
+	"etcd.servers":                        "etcd-servers",
+	"etcd.caFile":                         "etcd-cafile",
+	"etcd.certFile":                       "etcd-certfile",
+	"etcd.keyFile":                        "etcd-keyfile",
+	"etcd.soleWriter":                     "", // set by "up"
+	"etcd.maxLag":                         "", // set by tests
+	"serviceAccounts.issuers":             "service-account-issuer",
+	"serviceAccounts.signingKeyFiles":     "service-account-signing-key-file",
+	"serviceAccounts.signingEndpoint":     "service-account-signing-endpoint",
+	"serviceAccounts.keyFiles":            "service-account-key-file",
+	"serviceAccounts.keys.algorithm":      "service-account-signing-algorithm",
+	"serviceAccounts.keys.rotationPeriod": "service-account-key-rotation-period",
+	"serviceAccounts.keys.takeOverFiles":  "", // set by "up"
+	"serviceAccounts.keys.lead":           "", // set by tests
+	"serviceAccounts.keys.linger":         "", // set by tests
+	"serviceAccounts.apiAudiences":        "api-audiences",
+	"serviceAccounts.audienceAlgorithms":  "service-account-audience-algorithms",
+	"serviceAccounts.maxTokenExpiration":  "service-account-max-token-expiration",
+	"serviceAccounts.minTokenExpiration":  "", // set by tests
+	"serviceAccounts.acceptUnrecorded":    "service-account-accept-unrecorded-tokens",
+	"serviceAccounts.jwksURI":             "service-account-jwks-uri",
+	"signing.certFile":                    "cluster-signing-cert-file",
+	"signing.keyFile":                     "cluster-signing-key-file",
+	"signing.servingCertFile":             "cluster-signing-kubelet-serving-cert-file",
+	"signing.servingKeyFile":              "cluster-signing-kubelet-serving-key-file",
+	"signing.duration":                    "cluster-signing-duration",
+	"nodes.certFile":                      "kubelet-client-certificate",
+	"nodes.keyFile":                       "kubelet-client-key",
+	"nodes.caFile":                        "kubelet-certificate-authority",
+	"audit.logPath":                       "audit-log-path",
+	"audit.mode":                          "audit-log-mode",
+	"audit.maxAge":                        "audit-log-maxage",
+	"audit.maxBackups":                    "audit-log-maxbackup",
+	"audit.maxSize":                       "audit-log-maxsize",
+	"audit.policyFile":                    "audit-policy-file",
 }
 
 func (o *serveOptions) addFlags(cmd *cobra.Command) {
@@ -114,7 +122,8 @@ func (o *serveOptions) addFlags(cmd *cobra.Command) {
 func (o *serveOptions) addServiceAccountFlags(cmd *cobra.Command) {
 	f, sa := cmd.Flags(), &o.options.ServiceAccounts
 	f.StringArrayVar(&sa.Issuers, "service-account-issuer", nil, issuersUsage)
-	f.StringArrayVar(&sa.SigningKeyFiles, "service-account-signing-key-file", nil, "private key that signs tokens: ECDSA or RSA, in PEM; repeatable with keys for other algorithms, and the first signs by default; read again when it changes")
+	f.StringArrayVar(&sa.SigningKeyFiles, "service-account-signing-key-file", nil, "private key that signs tokens: ECDSA or RSA, in PEM; repeatable with keys for other algorithms, and the first signs by default; read again when it changes; without it, the authority makes the keys, keeps them in etcd, and replaces them")
+	addKeyFlags(f, &sa.Keys)
 	f.StringVar(&sa.SigningEndpoint, "service-account-signing-endpoint", "", "unix socket of an external signer, which signs tokens and has all keys; excludes --service-account-signing-key-file and --service-account-key-file")
 	f.StringArrayVar(&sa.KeyFiles, "service-account-key-file", nil, acceptedKeysUsage)
 	f.StringSliceVar(&sa.APIAudiences, "api-audiences", nil, "audiences of tokens for this server (default: the issuers)")
@@ -122,6 +131,15 @@ func (o *serveOptions) addServiceAccountFlags(cmd *cobra.Command) {
 	f.BoolVar(&sa.AcceptUnrecorded, "service-account-accept-unrecorded-tokens", false, "accept tokens that this authority has no record of, for the time of a takeover from another issuer; until then, a stolen signing key is enough to make valid tokens")
 	f.StringVar(&sa.JWKSURI, "service-account-jwks-uri", "", jwksURIUsage)
 	f.Var(audienceAlgorithms{&sa.AudienceAlgorithms}, "service-account-audience-algorithms", audienceAlgorithmsUsage)
+}
+
+// addKeyFlags adds the flags of the keys that the authority makes itself.
+func addKeyFlags(f *pflag.FlagSet, keys *apiserver.Keys) {
+	f.StringVar((*string)(&keys.Algorithm), "service-account-signing-algorithm", "", fmt.Sprintf(
+		"default algorithm of the signing keys that the authority makes, one of %v (default: that of the key that signs; for the first key %s)",
+		signingkey.Algorithms(), signingkey.DefaultAlgorithm))
+	f.DurationVar(&keys.RotationPeriod, "service-account-key-rotation-period", rotation.DefaultPeriod,
+		"time after which the authority replaces a signing key that it made, at least 2h; 0 replaces it on request only")
 }
 
 func (o *serveOptions) addSigningFlags(cmd *cobra.Command) {

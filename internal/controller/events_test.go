@@ -88,7 +88,7 @@ func pod(in string) *corev1.Pod {
 // TestRepetitionsAreCounted records events as each controller that has events, with the rights of its role.
 func TestRepetitionsAreCounted(t *testing.T) {
 	t.Parallel()
-	for _, name := range []string{bootstrap.NodeController, bootstrap.PodGarbageCollector, bootstrap.Scheduler} {
+	for _, name := range []string{bootstrap.NodeController, bootstrap.PodGarbageCollector, bootstrap.Scheduler, bootstrap.SigningKeyController} {
 		t.Run(name, func(t *testing.T) { t.Parallel(); testRepetitions(t, name) })
 	}
 }

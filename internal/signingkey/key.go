@@ -97,6 +97,12 @@ func (k PublicKey) Unpublished() PublicKey {
 	return k
 }
 
+// OnlyLowS returns the key for a Set that accepts one form of its ECDSA signatures, the form that this program makes. See Verify.
+func (k PublicKey) OnlyLowS() PublicKey {
+	k.lowS = true
+	return k
+}
+
 // PrivateKey signs. It is safe for concurrent use.
 type PrivateKey struct {
 	signer crypto.Signer

@@ -1,6 +1,7 @@
-// Package v1alpha1 contains the kinds of the API group identity.lanyard.dev: the credentials that an authority has issued. An
-// authority makes the objects from its own records. They never contain a token or a private key. They cannot be created or
-// changed through the API. Deleting one revokes the credential: the authority refuses it from then on.
+// Package v1alpha1 contains the kinds of the API group identity.lanyard.dev: the credentials that an authority has issued, and the
+// keys that sign them. An authority makes the objects from its own records. They never contain a token or a private key. They cannot
+// be changed through the API, and only a SigningKey can be created. Deleting an object revokes the credential or the key: the
+// authority refuses it from then on.
 //
 // +k8s:deepcopy-gen=package
 // +k8s:openapi-gen=true

@@ -22,6 +22,7 @@ func AddToScheme(s *runtime.Scheme) error {
 	s.AddKnownTypes(SchemeGroupVersion,
 		&IssuedToken{}, &IssuedTokenList{},
 		&IssuedCertificate{}, &IssuedCertificateList{},
+		&SigningKey{}, &SigningKeyList{},
 	)
 	metav1.AddToGroupVersion(s, SchemeGroupVersion)
 	return nil

@@ -61,6 +61,26 @@ func (in ObjectIdentity) OpenAPIModelName() string {
 }
 
 // OpenAPIModelName returns the OpenAPI model name for this type.
+func (in SigningKey) OpenAPIModelName() string {
+	return "dev.lanyard.apis.identity.v1alpha1.SigningKey"
+}
+
+// OpenAPIModelName returns the OpenAPI model name for this type.
+func (in SigningKeyList) OpenAPIModelName() string {
+	return "dev.lanyard.apis.identity.v1alpha1.SigningKeyList"
+}
+
+// OpenAPIModelName returns the OpenAPI model name for this type.
+func (in SigningKeySpec) OpenAPIModelName() string {
+	return "dev.lanyard.apis.identity.v1alpha1.SigningKeySpec"
+}
+
+// OpenAPIModelName returns the OpenAPI model name for this type.
+func (in SigningKeyStatus) OpenAPIModelName() string {
+	return "dev.lanyard.apis.identity.v1alpha1.SigningKeyStatus"
+}
+
+// OpenAPIModelName returns the OpenAPI model name for this type.
 func (in Use) OpenAPIModelName() string {
 	return "dev.lanyard.apis.identity.v1alpha1.Use"
 }

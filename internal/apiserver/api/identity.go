@@ -6,6 +6,7 @@ import (
 	identityv1alpha1 "lanyard.dev/apis/identity/v1alpha1"
 	"lanyard.dev/internal/apiserver/registry"
 	"lanyard.dev/internal/apiserver/registry/issued"
+	"lanyard.dev/internal/apiserver/registry/signingkey"
 )
 
 func identity() Group {
@@ -28,6 +29,14 @@ func identity() Group {
 						return issued.NewCertificates(d, b.IssuedCertificates)
 					},
 					Row: issued.CertificateRow, Fields: issued.CertificateFields,
+				},
+			},
+			{
+				Name: "signingkeys", Singular: "signingkey",
+				Kind: &identityv1alpha1.SigningKey{}, List: &identityv1alpha1.SigningKeyList{}, Columns: signingkey.Columns,
+				Computed: Projection[*identityv1alpha1.SigningKey]{
+					Storage: func(d registry.Description, b Backends) rest.Storage { return signingkey.NewREST(d, b.SigningKeys) },
+					Row:     signingkey.Row, Fields: signingkey.Fields,
 				},
 			},
 		},

@@ -17,6 +17,7 @@ import (
 	"lanyard.dev/internal/apiserver/registry/namespace"
 	"lanyard.dev/internal/apiserver/registry/podsession"
 	"lanyard.dev/internal/apiserver/registry/serviceaccount"
+	"lanyard.dev/internal/apiserver/registry/signingkey"
 	"lanyard.dev/internal/ledger"
 )
 
@@ -41,6 +42,8 @@ type Backends struct {
 	Audiences authenticator.Audiences
 	// Issuing issues tokens.
 	Issuing serviceaccount.TokenConfig
+	// SigningKeys are the keys that sign and verify tokens.
+	SigningKeys signingkey.Config
 	// IssuedTokens and IssuedCertificates are the records of the ledger.
 	IssuedTokens       issued.Config[ledger.TokenRecord]
 	IssuedCertificates issued.Config[ledger.CertificateRecord]

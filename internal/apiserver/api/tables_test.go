@@ -127,7 +127,7 @@ func TestUnstored(t *testing.T) {
 		"issuedcertificates.identity.lanyard.dev", "issuedtokens.identity.lanyard.dev",
 		"localsubjectaccessreviews.authorization.k8s.io", "pods/attach", "pods/binding", "pods/eviction", "pods/exec", "pods/log",
 		"pods/portforward", "selfsubjectaccessreviews.authorization.k8s.io", "selfsubjectreviews.authentication.k8s.io",
-		"selfsubjectrulesreviews.authorization.k8s.io", "serviceaccounts/token", "subjectaccessreviews.authorization.k8s.io",
+		"selfsubjectrulesreviews.authorization.k8s.io", "serviceaccounts/token", "signingkeys.identity.lanyard.dev", "subjectaccessreviews.authorization.k8s.io",
 		"tokenreviews.authentication.k8s.io",
 	}
 	if got := slices.Sorted(maps.Keys(small)); !slices.Equal(got, want) {

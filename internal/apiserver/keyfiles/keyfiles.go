@@ -65,7 +65,7 @@ type generation struct {
 // digest identifies the content of all files.
 type digest = [sha256.Size]byte
 
-// Open reads the files. Run reads them again.
+// Open reads the files. Run reads them again. Without files there is no key.
 func Open(c Config) (*Keys, error) {
 	if c.Every == 0 {
 		c.Every = DefaultEvery
@@ -245,6 +245,9 @@ func (k *Keys) load(r reading) (*generation, error) {
 		made.files = append(made.files, fileOf(path, keys))
 	}
 	set, err := signingkey.NewSetOf(signers, accepted...)
+	if len(k.config.paths()) == 0 {
+		set, err = signingkey.None(), nil
+	}
 	if err != nil {
 		return nil, fmt.Errorf("key files %s: %w", strings.Join(k.config.paths(), ", "), err)
 	}

@@ -240,6 +240,15 @@ func TestModeOfAFile(t *testing.T) {
 	s.awaitInForce("after chmod")
 }
 
+// TestNoFiles opens keys without a file, as an authority does whose keys are in etcd.
+func TestNoFiles(t *testing.T) {
+	t.Parallel()
+	keys, err := keyfiles.Open(keyfiles.Config{})
+	if err != nil || len(keys.Current().Keys()) != 0 || len(keys.Files()) != 0 {
+		t.Errorf("got %v, %v", keys, err)
+	}
+}
+
 func TestOpenReportsFaults(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
@@ -249,8 +258,7 @@ func TestOpenReportsFaults(t *testing.T) {
 		"load public keys: open " + missing:         {Signing: []string{s.signing}, Accepted: []string{missing}},
 		"load signing key: " + s.accepted:           {Signing: []string{s.accepted}},
 		"key files " + s.signing + ", " + s.signing: {Signing: []string{s.signing, s.signing}},
-		"no usable key":                             {},
-		"refused":                                   {Signing: []string{s.signing}, Check: func(*signingkey.Set) error { return errors.New("refused") }},
+		"refused": {Signing: []string{s.signing}, Check: func(*signingkey.Set) error { return errors.New("refused") }},
 	} {
 		if _, err := keyfiles.Open(c); err == nil || !strings.Contains(strings.Replace(err.Error(), "stat ", "open ", 1), want) {
 			t.Errorf("%+v: %v, want %s", c, err, want)

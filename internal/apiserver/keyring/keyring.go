@@ -18,16 +18,17 @@ import (
 	"lanyard.dev/internal/signingkey/rotation"
 )
 
-// writeTimeout bounds a change of the keys.
-const writeTimeout = 10 * time.Second
+// readTimeout and writeTimeout bound a reading and a change of the stored keys.
+const readTimeout, writeTimeout = 5 * time.Second, 10 * time.Second
 
 // Keyring is the keys of an authority. It is safe for concurrent use.
 type Keyring struct {
 	policy   rotation.Policy
-	accepted []signingkey.PublicKey
+	accepted signingkey.KeySource
 	storage  storage.Interface
 	feed     *mirror.Feed
-	close    func()
+	// soleWriter is whether no other process changes the keys.
+	soleWriter bool
 
 	mu      sync.Mutex // held while current changes
 	current atomic.Pointer[state]
@@ -38,7 +39,9 @@ type state struct {
 	revision uint64
 	ring     rotation.Ring
 	set      *signingkey.Set
-	err      error // why the keys of this revision cannot be used; set and ring are then those of an earlier one
+	accepted *signingkey.Set // the further keys in set
+	err      error           // why the keys of this revision cannot be used; set and ring are then those of an earlier one
+	replaced chan struct{}   // closed when another state is in force
 }
 
 var (
@@ -46,32 +49,81 @@ var (
 	_ mirror.Listener      = &Keyring{}
 )
 
-// New returns a keyring without keys, on the storage of m, which has a feed for Resource. Once the feed has synced, the keyring has
-// the stored keys. accepted are further keys whose tokens are accepted.
-func New(m *mirror.Mirror, policy rotation.Policy, accepted ...signingkey.PublicKey) (*Keyring, error) {
-	stored, stop, err := m.Private(stored())
-	if err != nil {
-		return nil, err
-	}
-	k := &Keyring{policy: policy, accepted: accepted, storage: stored, feed: m.Feed(Resource), close: stop}
+// Config is what a keyring depends on.
+type Config struct {
+	// Storage stores objects of this package with Codec, encrypted, and Feed delivers them.
+	Storage storage.Interface
+	Feed    *mirror.Feed
+	Policy  rotation.Policy
+	// Accepted has further keys whose tokens are accepted.
+	Accepted signingkey.KeySource
+}
+
+// New returns a keyring without keys. Once the feed has synced, the keyring has the stored keys.
+func New(c Config) (*Keyring, error) {
+	k := &Keyring{policy: c.Policy, accepted: c.Accepted, storage: c.Storage, feed: c.Feed, soleWriter: c.Feed.SoleWriter()}
 	if err := k.apply(0, nil); err != nil {
-		stop()
 		return nil, err
 	}
 	k.feed.Listen(k)
 	return k, nil
 }
 
-// Close closes the connection to the storage.
-func (k *Keyring) Close() { k.close() }
-
 // Current implements signingkey.KeySource.
-func (k *Keyring) Current() *signingkey.Set { return k.current.Load().set }
+func (k *Keyring) Current() *signingkey.Set {
+	s := k.current.Load()
+	if s.accepted != k.accepted.Current() {
+		s = k.accept()
+	}
+	return s.set
+}
+
+// accept puts a change of the further keys into force.
+func (k *Keyring) accept() *state {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	before := k.current.Load()
+	next := *before
+	next.replaced = make(chan struct{})
+	next.accepted = k.accepted.Current()
+	set, err := k.policy.Set(next.ring, next.accepted.Keys()...)
+	if err != nil {
+		klog.ErrorS(err, "The further keys of service account tokens stay as they were")
+	} else {
+		next.set = set
+	}
+	k.current.Store(&next)
+	close(before.replaced)
+	return &next
+}
 
 // Ring returns the keys in force, and the revision of the storage that they have.
 func (k *Keyring) Ring() (rotation.Ring, uint64) {
 	s := k.current.Load()
 	return s.ring, s.revision
+}
+
+// Newer returns once Ring has a later revision than the given one, or with the cause of the end of ctx.
+func (k *Keyring) Newer(ctx context.Context, revision uint64) error {
+	for {
+		s := k.current.Load()
+		if s.revision > revision {
+			return nil
+		}
+		select {
+		case <-s.replaced:
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+}
+
+// Settle returns once Ring has everything that was written before the call.
+func (k *Keyring) Settle(ctx context.Context) error {
+	if k.soleWriter {
+		return nil
+	}
+	return k.Refresh(ctx)
 }
 
 // Policy returns the policy by which keys change.
@@ -116,27 +168,30 @@ func (k *Keyring) apply(revision uint64, data []byte) error {
 	if before != nil && (revision < before.revision || revision == before.revision && data != nil) {
 		return nil
 	}
-	next := &state{revision: revision}
+	next := &state{revision: revision, accepted: k.accepted.Current(), replaced: make(chan struct{})}
 	if data != nil {
 		next.ring, next.err = rotation.Unmarshal(data)
 	}
 	if next.err == nil {
-		next.set, next.err = k.policy.Set(next.ring, k.accepted...)
+		next.set, next.err = k.policy.Set(next.ring, next.accepted.Keys()...)
 	}
 	if next.err != nil && before != nil {
 		next.ring, next.set = before.ring, before.set
 	}
 	k.current.Store(next)
+	if before != nil {
+		close(before.replaced)
+	}
 	return next.err
 }
 
 // Refresh reads the keys from the storage, past the feed. A replica calls it when it does not know a key, which another replica
 // may have added a moment ago.
 func (k *Keyring) Refresh(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, writeTimeout)
+	ctx, cancel := context.WithTimeout(ctx, readTimeout)
 	defer cancel()
 	stored := &Object{}
-	if err := k.storage.Get(ctx, prefix+"/"+name, storage.GetOptions{IgnoreNotFound: true}, stored); err != nil {
+	if err := k.storage.Get(ctx, Prefix+"/"+name, storage.GetOptions{IgnoreNotFound: true}, stored); err != nil {
 		return fmt.Errorf("read the signing keys: %w", err)
 	}
 	k.Set(stored)
@@ -173,7 +228,7 @@ func (k *Keyring) Change(ctx context.Context, change func(rotation.Ring) (rotati
 		stored.Name, stored.Ring = name, data
 		return stored, nil, nil
 	}
-	err := k.storage.GuaranteedUpdate(ctx, prefix+"/"+name, &Object{}, true, nil, update, nil)
+	err := k.storage.GuaranteedUpdate(ctx, Prefix+"/"+name, &Object{}, true, nil, update, nil)
 	switch {
 	case refused != nil && errors.Is(err, refused):
 		return rotation.Ring{}, refused

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -12,6 +13,7 @@ import (
 	"lanyard.dev/internal/apiserver/keyring"
 	"lanyard.dev/internal/apiserver/mirror"
 	"lanyard.dev/internal/apiserver/registry/storagetest"
+	"lanyard.dev/internal/signingkey"
 	"lanyard.dev/internal/signingkey/rotation"
 )
 
@@ -25,16 +27,12 @@ func (noTokens) LiveTokens(string) (int, error) { return 0, nil }
 // start runs a replica on the storage until the test ends.
 func start(t *testing.T, base *storagetest.Storage, soleWriter bool) *keyring.Keyring {
 	t.Helper()
-	m := mirror.New(mirror.Config{Base: base, SoleWriter: soleWriter}, keyring.Resource)
-	k, err := keyring.New(m, policy)
-	if err != nil {
-		t.Fatal(err)
-	}
+	k, m := keyring.NewOn(t, base, mirror.Config{SoleWriter: soleWriter}, policy, signingkey.None())
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan struct{})
 	go func() { defer close(done); m.Run(ctx) }()
-	t.Cleanup(func() { cancel(); <-done; k.Close() })
-	if set := k.Current(); set.Signer() != nil {
+	t.Cleanup(func() { cancel(); <-done })
+	if set := k.Current(); set.Signer("") != nil {
 		t.Error("a keyring that has read nothing has a key")
 	}
 	if err := m.WaitSynced(storagetest.In(t, "")); err != nil {
@@ -74,7 +72,7 @@ func TestChangesAreInForceAtOnce(t *testing.T) {
 		now = now.Add(policy.Period)
 		want := advance(t, k, now).Accepted()
 		got, revision := k.Ring()
-		if len(want) == 0 || len(got.Accepted()) != len(want) || len(k.Current().Keys()) != len(want) || k.Current().Signer() == nil {
+		if len(want) == 0 || len(got.Accepted()) != len(want) || len(k.Current().Keys()) != len(want) || k.Current().Signer("") == nil {
 			t.Fatalf("%d keys were stored, %d are in force", len(want), len(got.Accepted()))
 		}
 		advance(t, k, now)
@@ -82,13 +80,13 @@ func TestChangesAreInForceAtOnce(t *testing.T) {
 			t.Error("a change of nothing was written")
 		}
 	}
-	signer := k.Current().Signer().ID()
-	if again := start(t, base, true); again.Current().Signer() == nil || again.Current().Signer().ID() != signer {
+	signer := k.Current().Signer("").ID()
+	if again := start(t, base, true); again.Current().Signer("") == nil || again.Current().Signer("").ID() != signer {
 		t.Errorf("after a restart another key signs")
 	}
 	refusal := errors.New("not allowed")
 	_, err := k.Change(t.Context(), func(rotation.Ring) (rotation.Ring, error) { return rotation.Ring{}, refusal })
-	if err != refusal || k.Current().Signer().ID() != signer {
+	if err != refusal || k.Current().Signer("").ID() != signer {
 		t.Errorf("a refused change: %v", err)
 	}
 }
@@ -136,7 +134,7 @@ func TestReplicasAgree(t *testing.T) {
 			t.Errorf("%d new keys in a period, want 1", n)
 		}
 	}
-	signer := replicas[0].Current().Signer().ID()
+	signer := replicas[0].Current().Signer("").ID()
 	refused := 0
 	var mu sync.Mutex
 	together(func(k *keyring.Keyring) {
@@ -175,11 +173,82 @@ func TestRefresh(t *testing.T) {
 		if err := other.Refresh(t.Context()); err != nil {
 			t.Fatal(err)
 		}
-		if want := one.Current().Signer().ID(); other.Current().Signer().ID() != want {
+		if want := one.Current().Signer("").ID(); other.Current().Signer("").ID() != want {
 			t.Fatal("a replica that refreshed does not know the key")
 		}
 	}
 	if err := other.Fresh(); err != nil {
 		t.Error(err)
 	}
+}
+
+// TestNewer waits for the next keys.
+func TestNewer(t *testing.T) {
+	t.Parallel()
+	k := start(t, storagetest.Start(t), true)
+	if err := k.Settle(t.Context()); err != nil {
+		t.Errorf("settle: %v", err)
+	}
+	_, before := k.Ring()
+	advance(t, k, time.Now())
+	if err := k.Newer(t.Context(), before); err != nil {
+		t.Errorf("keys that are there: %v", err)
+	}
+	_, now := k.Ring()
+	found := make(chan error, 1)
+	go func() { found <- k.Newer(t.Context(), now) }()
+	advance(t, k, time.Now().Add(policy.Period))
+	if err := <-found; err != nil {
+		t.Error(err)
+	}
+	_, now = k.Ring()
+	ended, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := k.Newer(ended, now); !errors.Is(err, context.Canceled) {
+		t.Errorf("got %v", err)
+	}
+}
+
+// changing is a KeySource whose keys change.
+type changing struct{ atomic.Pointer[signingkey.Set] }
+
+func (c *changing) Current() *signingkey.Set { return c.Load() }
+
+// TestFurtherKeys accepts keys of another source, and follows them.
+func TestFurtherKeys(t *testing.T) {
+	t.Parallel()
+	base := storagetest.Start(t)
+	further := &changing{}
+	further.Store(signingkey.None())
+	k, _ := keyring.NewOn(t, base, mirror.Config{SoleWriter: true}, policy, further)
+	advance(t, k, time.Now())
+	if n := len(k.Current().Keys()); n != 1 {
+		t.Errorf("%d keys, want 1", n)
+	}
+	signer := k.Current().Signer("")
+	other, err := signingkey.Generate("")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, accepted := range []*signingkey.Set{must(signingkey.NewSet(nil, other.Public())), signingkey.None(), must(signingkey.NewSet(other))} {
+		further.Store(accepted)
+		set := k.Current()
+		if len(set.Keys()) != 1+len(accepted.Keys()) || set.Signer("") != signer {
+			t.Errorf("%d keys, signer %v", len(set.Keys()), set.Signer(""))
+		}
+		if k.Current() != set {
+			t.Error("the set is made again for each use")
+		}
+	}
+	advance(t, k, time.Now().Add(policy.Period))
+	if n := len(k.Current().Keys()); n != 3 {
+		t.Errorf("%d keys after another was published, want 3", n)
+	}
+}
+
+func must[T any](v T, err error) T {
+	if err != nil {
+		panic(err)
+	}
+	return v
 }

@@ -6,12 +6,10 @@ import (
 	"errors"
 	"io"
 
-	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 
-	"lanyard.dev/internal/apiserver/mirror"
 	"lanyard.dev/internal/signingkey/rotation"
 )
 
@@ -19,10 +17,17 @@ import (
 var Resource = schema.GroupResource{Group: "internal.lanyard.dev", Resource: "keyrings"}
 
 const (
-	prefix = "/internal.lanyard.dev/keyrings"
+	// Prefix is the directory of the object in etcd, below that of all objects.
+	Prefix = "/internal.lanyard.dev/keyrings"
 	// name is the name of the only object.
 	name = "signing-keys"
 )
+
+// NewObject and NewList return what the storage reads into.
+func NewObject() runtime.Object { return &Object{} }
+
+// NewList returns an empty list.
+func NewList() runtime.Object { return &ObjectList{} }
 
 // Object is the stored form of a ring.
 type Object struct {
@@ -55,17 +60,17 @@ func (l *ObjectList) DeepCopyObject() runtime.Object {
 	return out
 }
 
-// codec encodes objects as JSON. The library logs the errors of a codec, and its own codecs quote what they cannot read: the errors
+// Codec encodes objects as JSON. The library logs the errors of a codec, and its own codecs quote what they cannot read: the errors
 // of this one contain no data.
-type codec struct{}
+type Codec struct{}
 
-var _ runtime.Codec = codec{}
+var _ runtime.Codec = Codec{}
 
 // maxObject is the limit for a stored object: the ring in base64, and metadata.
 const maxObject = 2 * rotation.MaxSize
 
 // Encode implements runtime.Encoder.
-func (codec) Encode(obj runtime.Object, w io.Writer) error {
+func (Codec) Encode(obj runtime.Object, w io.Writer) error {
 	data, err := json.Marshal(obj)
 	if err != nil {
 		return errors.New("the signing keys cannot be encoded")
@@ -75,10 +80,10 @@ func (codec) Encode(obj runtime.Object, w io.Writer) error {
 }
 
 // Identifier implements runtime.Encoder.
-func (codec) Identifier() runtime.Identifier { return "keyring" }
+func (Codec) Identifier() runtime.Identifier { return "keyring" }
 
 // Decode implements runtime.Decoder. It reads into an *Object, and makes one if into is nil.
-func (codec) Decode(data []byte, _ *schema.GroupVersionKind, into runtime.Object) (runtime.Object, *schema.GroupVersionKind, error) {
+func (Codec) Decode(data []byte, _ *schema.GroupVersionKind, into runtime.Object) (runtime.Object, *schema.GroupVersionKind, error) {
 	o, ok := into.(*Object)
 	if into == nil {
 		o, ok = &Object{}, true
@@ -87,12 +92,4 @@ func (codec) Decode(data []byte, _ *schema.GroupVersionKind, into runtime.Object
 		return nil, nil, rotation.ErrUnreadable
 	}
 	return o, nil, nil
-}
-
-// stored describes how the object is stored.
-func stored() mirror.Private {
-	return mirror.Private{
-		Resource: Resource, Like: corev1.Resource("secrets"), Example: &corev1.Secret{}, Prefix: prefix, Codec: codec{},
-		New: func() runtime.Object { return &Object{} }, NewList: func() runtime.Object { return &ObjectList{} },
-	}
 }

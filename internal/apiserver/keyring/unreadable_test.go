@@ -12,6 +12,7 @@ import (
 
 	"lanyard.dev/internal/apiserver/mirror"
 	"lanyard.dev/internal/apiserver/registry/storagetest"
+	"lanyard.dev/internal/signingkey"
 	"lanyard.dev/internal/signingkey/rotation"
 )
 
@@ -23,12 +24,7 @@ func object(revision string, ring []byte) *Object {
 // fresh.
 func TestUnreadableKeys(t *testing.T) {
 	t.Parallel()
-	m := mirror.New(mirror.Config{Base: storagetest.Start(t), SoleWriter: true}, Resource)
-	k, err := New(m, rotation.Policy{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(k.Close)
+	k, _ := NewOn(t, storagetest.Start(t), mirror.Config{SoleWriter: true}, rotation.Policy{}, signingkey.None())
 	ring, _, err := rotation.Policy{}.Advance(rotation.Ring{}, time.Now(), nil)
 	if err != nil {
 		t.Fatal(err)
@@ -38,7 +34,7 @@ func TestUnreadableKeys(t *testing.T) {
 		t.Fatal(err)
 	}
 	k.Set(object("5", data))
-	signer := k.Current().Signer()
+	signer := k.Current().Signer("")
 	if signer == nil || k.Fresh() != nil {
 		t.Fatalf("signer %v, %v", signer, k.Fresh())
 	}
@@ -47,7 +43,7 @@ func TestUnreadableKeys(t *testing.T) {
 		t.Errorf("after an older revision: %v", err)
 	}
 	k.Set(object("6", []byte("{}")))
-	if err := k.Fresh(); !errors.Is(err, rotation.ErrUnreadable) || k.Current().Signer().ID() != signer.ID() {
+	if err := k.Fresh(); !errors.Is(err, rotation.ErrUnreadable) || k.Current().Signer("").ID() != signer.ID() {
 		t.Errorf("unreadable: %v", err)
 	}
 	k.Set(object("7", data))
@@ -55,11 +51,11 @@ func TestUnreadableKeys(t *testing.T) {
 		t.Errorf("readable again: %v", err)
 	}
 	k.Delete(&metav1.PartialObjectMetadata{ObjectMeta: metav1.ObjectMeta{Name: name, ResourceVersion: "6"}})
-	if k.Current().Signer() == nil {
+	if k.Current().Signer("") == nil {
 		t.Error("an older deletion removed the keys")
 	}
 	k.Delete(&metav1.PartialObjectMetadata{ObjectMeta: metav1.ObjectMeta{Name: name, ResourceVersion: "7"}})
-	if k.Current().Signer() != nil || k.Fresh() != nil {
+	if k.Current().Signer("") != nil || k.Fresh() != nil {
 		t.Errorf("after the deletion: %v", k.Fresh())
 	}
 }
@@ -70,7 +66,7 @@ func FuzzDecode(f *testing.F) {
 		f.Add([]byte(seed))
 	}
 	f.Fuzz(func(t *testing.T, data []byte) {
-		obj, _, err := codec{}.Decode(data, nil, nil)
+		obj, _, err := Codec{}.Decode(data, nil, nil)
 		if err != nil {
 			if strings.Contains(err.Error(), "secret") {
 				t.Errorf("the error quotes the data: %v", err)
@@ -78,10 +74,10 @@ func FuzzDecode(f *testing.F) {
 			return
 		}
 		var again bytes.Buffer
-		if err := (codec{}).Encode(obj, &again); err != nil {
+		if err := (Codec{}).Encode(obj, &again); err != nil {
 			t.Fatal(err)
 		}
-		if back, err := runtime.Decode(codec{}, again.Bytes()); err != nil || !bytes.Equal(back.(*Object).Ring, obj.(*Object).Ring) {
+		if back, err := runtime.Decode(Codec{}, again.Bytes()); err != nil || !bytes.Equal(back.(*Object).Ring, obj.(*Object).Ring) {
 			t.Errorf("decoded again: %v, %v", back, err)
 		}
 	})
@@ -91,10 +87,10 @@ func FuzzDecode(f *testing.F) {
 func TestDecodeIsBounded(t *testing.T) {
 	t.Parallel()
 	good := []byte(`{"ring":"eA=="}`)
-	if _, _, err := (codec{}).Decode(append(good, bytes.Repeat([]byte(" "), maxObject)...), nil, nil); !errors.Is(err, rotation.ErrUnreadable) {
+	if _, _, err := (Codec{}).Decode(append(good, bytes.Repeat([]byte(" "), maxObject)...), nil, nil); !errors.Is(err, rotation.ErrUnreadable) {
 		t.Errorf("a large object: %v", err)
 	}
-	if _, _, err := (codec{}).Decode(good, nil, &ObjectList{}); !errors.Is(err, rotation.ErrUnreadable) {
+	if _, _, err := (Codec{}).Decode(good, nil, &ObjectList{}); !errors.Is(err, rotation.ErrUnreadable) {
 		t.Errorf("into a list: %v", err)
 	}
 }

@@ -64,6 +64,9 @@ type Feed struct {
 // Listen adds a listener. It must not be called after Run.
 func (f *Feed) Listen(l Listener) { f.listeners = append(f.listeners, l) }
 
+// SoleWriter reports whether no other process writes the objects.
+func (f *Feed) SoleWriter() bool { return f.soleWriter }
+
 // Latest returns the highest revision that this feed has delivered, or 0.
 func (f *Feed) Latest() uint64 { return f.latest.Load() }
 

@@ -140,34 +140,16 @@ func (m *Mirror) decorate(config *storagebackend.ConfigForResource, prefix strin
 	return top, stop, nil
 }
 
-// Private describes objects that the server keeps for itself. No client can read or write them, and there is no watch cache of
-// them.
-type Private struct {
-	// Resource names the objects and their feed.
-	Resource schema.GroupResource
-	// Like is a served resource. The objects are stored in the same etcd, and encrypted with the same keys. Example is an empty
-	// object of that resource.
-	Like    schema.GroupResource
-	Example runtime.Object
-	// Prefix is the directory in etcd, below that of all objects.
-	Prefix       string
-	Codec        runtime.Codec
-	New, NewList func() runtime.Object
-}
-
-// Private returns the storage of private objects. It delivers writes to the feed of their resource before they return.
-func (m *Mirror) Private(p Private) (storage.Interface, factory.DestroyFunc, error) {
-	options, err := m.base.GetRESTOptions(p.Like, p.Example)
+// Unserved makes the storage of a resource that is not served, and its feed. There is no watch cache of it. Unserved must be called
+// before Run. prefix begins with a slash.
+func (m *Mirror) Unserved(config *storagebackend.ConfigForResource, prefix string, newFunc, newListFunc func() runtime.Object,
+) (storage.Interface, *Feed, factory.DestroyFunc, error) {
+	raw, closeRaw, err := generic.NewRawStorage(config, newFunc, newListFunc, prefix)
 	if err != nil {
-		return nil, nil, err
+		return nil, nil, nil, fmt.Errorf("storage of %s: %w", config.GroupResource, err)
 	}
-	config := *options.StorageConfig
-	config.GroupResource, config.Codec = p.Resource, p.Codec
-	raw, stop, err := generic.NewRawStorage(&config, p.New, p.NewList, p.Prefix)
-	if err != nil {
-		return nil, nil, fmt.Errorf("storage of %s: %w", p.Resource, err)
-	}
-	feed := m.feeds[p.Resource]
-	feed.raw, feed.prefix, feed.newList = raw, p.Prefix, p.NewList
-	return &deliveringStorage{Interface: raw, feed: feed, newObj: p.New}, stop, nil
+	feed := newFeed(config.GroupResource, Config{SoleWriter: m.soleWriter, MaxLag: m.maxLag})
+	feed.raw, feed.prefix, feed.newList = raw, prefix, newListFunc
+	m.feeds[config.GroupResource] = feed
+	return &deliveringStorage{Interface: raw, feed: feed, newObj: newFunc}, feed, closeRaw, nil
 }

@@ -399,6 +399,10 @@ func GetOpenAPIDefinitions(ref common.ReferenceCallback) map[string]common.OpenA
 		v1alpha1.IssuedTokenStatus{}.OpenAPIModelName():                        schema_lanyarddev_apis_identity_v1alpha1_IssuedTokenStatus(ref),
 		v1alpha1.Minter{}.OpenAPIModelName():                                   schema_lanyarddev_apis_identity_v1alpha1_Minter(ref),
 		v1alpha1.ObjectIdentity{}.OpenAPIModelName():                           schema_lanyarddev_apis_identity_v1alpha1_ObjectIdentity(ref),
+		v1alpha1.SigningKey{}.OpenAPIModelName():                               schema_lanyarddev_apis_identity_v1alpha1_SigningKey(ref),
+		v1alpha1.SigningKeyList{}.OpenAPIModelName():                           schema_lanyarddev_apis_identity_v1alpha1_SigningKeyList(ref),
+		v1alpha1.SigningKeySpec{}.OpenAPIModelName():                           schema_lanyarddev_apis_identity_v1alpha1_SigningKeySpec(ref),
+		v1alpha1.SigningKeyStatus{}.OpenAPIModelName():                         schema_lanyarddev_apis_identity_v1alpha1_SigningKeyStatus(ref),
 		v1alpha1.Use{}.OpenAPIModelName():                                      schema_lanyarddev_apis_identity_v1alpha1_Use(ref),
 	}
 }
@@ -21195,6 +21199,174 @@ func schema_lanyarddev_apis_identity_v1alpha1_ObjectIdentity(ref common.Referenc
 				Required: []string{"name"},
 			},
 		},
+	}
+}
+
+func schema_lanyarddev_apis_identity_v1alpha1_SigningKey(ref common.ReferenceCallback) common.OpenAPIDefinition {
+	return common.OpenAPIDefinition{
+		Schema: spec.Schema{
+			SchemaProps: spec.SchemaProps{
+				Description: "SigningKey is a key of the authority that signs or verifies service-account tokens. It never contains the private part. Creating an object without a name publishes a new key, which signs in place of the present one as soon as every verifier can know it. Deleting one revokes the key: the authority refuses all its tokens from then on, and if the key signs, a new one signs at once.",
+				Type:        []string{"object"},
+				Properties: map[string]spec.Schema{
+					"kind": {
+						SchemaProps: spec.SchemaProps{
+							Description: "Kind is a string value representing the REST resource this object represents. Servers may infer this from the endpoint the client submits requests to. Cannot be updated. In CamelCase. More info: https://git.k8s.io/community/contributors/devel/sig-architecture/api-conventions.md#types-kinds",
+							Type:        []string{"string"},
+							Format:      "",
+						},
+					},
+					"apiVersion": {
+						SchemaProps: spec.SchemaProps{
+							Description: "APIVersion defines the versioned schema of this representation of an object. Servers should convert recognized schemas to the latest internal value, and may reject unrecognized values. More info: https://git.k8s.io/community/contributors/devel/sig-architecture/api-conventions.md#resources",
+							Type:        []string{"string"},
+							Format:      "",
+						},
+					},
+					"metadata": {
+						SchemaProps: spec.SchemaProps{
+							Description: "Standard metadata. The name is the ID of the key: \"kid\" in the header of tokens and in the key set of the issuer. The authority sets it. The creation timestamp is the time at which the key was published.",
+							Default:     map[string]interface{}{},
+							Ref:         ref(metav1.ObjectMeta{}.OpenAPIModelName()),
+						},
+					},
+					"spec": {
+						SchemaProps: spec.SchemaProps{
+							Description: "What the key is for.",
+							Default:     map[string]interface{}{},
+							Ref:         ref(v1alpha1.SigningKeySpec{}.OpenAPIModelName()),
+						},
+					},
+					"status": {
+						SchemaProps: spec.SchemaProps{
+							Description: "What the key does now.",
+							Default:     map[string]interface{}{},
+							Ref:         ref(v1alpha1.SigningKeyStatus{}.OpenAPIModelName()),
+						},
+					},
+				},
+			},
+		},
+		Dependencies: []string{
+			metav1.ObjectMeta{}.OpenAPIModelName(), v1alpha1.SigningKeySpec{}.OpenAPIModelName(), v1alpha1.SigningKeyStatus{}.OpenAPIModelName()},
+	}
+}
+
+func schema_lanyarddev_apis_identity_v1alpha1_SigningKeyList(ref common.ReferenceCallback) common.OpenAPIDefinition {
+	return common.OpenAPIDefinition{
+		Schema: spec.Schema{
+			SchemaProps: spec.SchemaProps{
+				Description: "SigningKeyList is a list of signing keys.",
+				Type:        []string{"object"},
+				Properties: map[string]spec.Schema{
+					"kind": {
+						SchemaProps: spec.SchemaProps{
+							Description: "Kind is a string value representing the REST resource this object represents. Servers may infer this from the endpoint the client submits requests to. Cannot be updated. In CamelCase. More info: https://git.k8s.io/community/contributors/devel/sig-architecture/api-conventions.md#types-kinds",
+							Type:        []string{"string"},
+							Format:      "",
+						},
+					},
+					"apiVersion": {
+						SchemaProps: spec.SchemaProps{
+							Description: "APIVersion defines the versioned schema of this representation of an object. Servers should convert recognized schemas to the latest internal value, and may reject unrecognized values. More info: https://git.k8s.io/community/contributors/devel/sig-architecture/api-conventions.md#resources",
+							Type:        []string{"string"},
+							Format:      "",
+						},
+					},
+					"metadata": {
+						SchemaProps: spec.SchemaProps{
+							Description: "Standard metadata of a list.",
+							Default:     map[string]interface{}{},
+							Ref:         ref(metav1.ListMeta{}.OpenAPIModelName()),
+						},
+					},
+					"items": {
+						SchemaProps: spec.SchemaProps{
+							Description: "The signing keys.",
+							Type:        []string{"array"},
+							Items: &spec.SchemaOrArray{
+								Schema: &spec.Schema{
+									SchemaProps: spec.SchemaProps{
+										Ref: ref(v1alpha1.SigningKey{}.OpenAPIModelName()),
+									},
+								},
+							},
+						},
+					},
+				},
+				Required: []string{"items"},
+			},
+		},
+		Dependencies: []string{
+			metav1.ListMeta{}.OpenAPIModelName(), v1alpha1.SigningKey{}.OpenAPIModelName()},
+	}
+}
+
+func schema_lanyarddev_apis_identity_v1alpha1_SigningKeySpec(ref common.ReferenceCallback) common.OpenAPIDefinition {
+	return common.OpenAPIDefinition{
+		Schema: spec.Schema{
+			SchemaProps: spec.SchemaProps{
+				Description: "SigningKeySpec is what a key is for.",
+				Type:        []string{"object"},
+				Properties: map[string]spec.Schema{
+					"algorithm": {
+						SchemaProps: spec.SchemaProps{
+							Description: "The signature algorithm: ES256, ES384, ES512 or RS256. A new key without one has the algorithm of tokens whose audience needs no other.",
+							Type:        []string{"string"},
+							Format:      "",
+						},
+					},
+				},
+			},
+		},
+	}
+}
+
+func schema_lanyarddev_apis_identity_v1alpha1_SigningKeyStatus(ref common.ReferenceCallback) common.OpenAPIDefinition {
+	return common.OpenAPIDefinition{
+		Schema: spec.Schema{
+			SchemaProps: spec.SchemaProps{
+				Description: "SigningKeyStatus is what a key does now.",
+				Type:        []string{"object"},
+				Properties: map[string]spec.Schema{
+					"state": {
+						SchemaProps: spec.SchemaProps{
+							Description: "The state of the key: Published, Signing or Verifying.\n\nPossible enum values:\n - `\"Published\"` means that the key is in the key set and signs nothing yet.\n - `\"Signing\"` means that the key signs new tokens.\n - `\"Verifying\"` means that the key signs no more. Its tokens are accepted, and it retires when none is left.",
+							Type:        []string{"string"},
+							Format:      "",
+							Enum:        []interface{}{"Published", "Signing", "Verifying"},
+						},
+					},
+					"signingFrom": {
+						SchemaProps: spec.SchemaProps{
+							Description: "The time from which the key signs, for a key that is Published. It is then known to everybody who caches the key set no longer than the issuer permits.",
+							Ref:         ref(metav1.Time{}.OpenAPIModelName()),
+						},
+					},
+					"signingSince": {
+						SchemaProps: spec.SchemaProps{
+							Description: "The time at which the key began to sign.",
+							Ref:         ref(metav1.Time{}.OpenAPIModelName()),
+						},
+					},
+					"verifyingSince": {
+						SchemaProps: spec.SchemaProps{
+							Description: "The time at which another key began to sign in its place.",
+							Ref:         ref(metav1.Time{}.OpenAPIModelName()),
+						},
+					},
+					"liveTokens": {
+						SchemaProps: spec.SchemaProps{
+							Description: "The number of tokens of the key that have neither expired nor been revoked. It is missing if the authority does not know it.",
+							Type:        []string{"integer"},
+							Format:      "int64",
+						},
+					},
+				},
+			},
+		},
+		Dependencies: []string{
+			metav1.Time{}.OpenAPIModelName()},
 	}
 }
 

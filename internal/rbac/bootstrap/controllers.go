@@ -20,6 +20,7 @@ const (
 	Scheduler                        = "scheduler"
 	ServiceAccountController         = "service-account-controller"
 	ServiceAccountTokenController    = "service-account-token-controller"
+	SigningKeyController             = "signing-key-controller"
 	TokenCleaner                     = "token-cleaner"
 
 	// SchedulerLease is the Lease in kube-system that elects the scheduler that assigns host ports.
@@ -105,6 +106,8 @@ func controllerRules() map[string][]rbacv1.PolicyRule {
 			rule([]string{"get", "update", "delete"}, core, "secrets"),
 			rule(get, core, "serviceaccounts"),
 		},
+		// The keys themselves are not changed through the API.
+		SigningKeyController: {events},
 	}
 }
 

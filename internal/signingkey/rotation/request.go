@@ -76,24 +76,35 @@ func (c *change) replace(algorithm signingkey.Algorithm, needed []signingkey.Alg
 	return nil
 }
 
-// TakeOver returns r with a key that was made elsewhere and written at the given time. In a ring without keys it signs, like the
-// key of an authority that had none but this one. Otherwise its tokens are accepted, and it retires as other keys do. If r knows
-// the key, also as one that has ended, nothing changes.
-func (p Policy) TakeOver(r Ring, key *signingkey.PrivateKey, written, now time.Time) (Ring, []Change) {
-	if _, known := r.Find(key.ID()); known {
-		return r, nil
-	}
+// File is a key that was kept in a file.
+type File struct {
+	Key *signingkey.PrivateKey
+	// Written is when the file was written.
+	Written time.Time
+}
+
+// TakeOver returns r with keys that were made elsewhere. In a ring without keys they sign, as they did until now, at most one for
+// each algorithm. Otherwise their tokens are accepted, and they retire as other keys do. Keys that r knows do not change, also if
+// they have ended.
+func (p Policy) TakeOver(r Ring, keys []File, now time.Time) (Ring, []Change) {
 	c := p.change(r, now)
-	taken := Key{ID: key.ID(), Algorithm: key.Algorithm(), Public: key.Public(), Created: c.now, Signed: c.now, TakenOver: true}
-	if written = written.UTC().Truncate(time.Second); written.Before(c.now) {
-		taken.Created, taken.Signed = written, written
+	for _, file := range keys {
+		if c.index(file.Key.ID()) >= 0 {
+			continue
+		}
+		taken := Key{
+			ID: file.Key.ID(), Algorithm: file.Key.Algorithm(), Public: file.Key.Public(), Created: c.now, Signed: c.now, TakenOver: true,
+		}
+		if written := file.Written.UTC().Truncate(time.Second); written.Before(c.now) {
+			taken.Created, taken.Signed = written, written
+		}
+		if len(r.keys) == 0 && c.latest(taken.Algorithm, Signing) < 0 {
+			taken.Private = file.Key
+		} else {
+			taken.Stopped = c.now
+		}
+		c.keys = append(c.keys, taken)
+		c.note(len(c.keys) - 1)
 	}
-	if len(c.keys) == 0 {
-		taken.Private = key
-	} else {
-		taken.Stopped = c.now
-	}
-	c.keys = append(c.keys, taken)
-	c.note(len(c.keys) - 1)
 	return c.Ring, c.made
 }

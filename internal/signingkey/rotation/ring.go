@@ -106,25 +106,29 @@ func (r Ring) Algorithm(wanted signingkey.Algorithm) signingkey.Algorithm {
 	return ""
 }
 
-// Set returns the key set that signs and verifies with the keys of r, and also verifies with those in accepted. Without any key
-// it is signingkey.None.
+// Set returns the key set that signs and verifies with the keys of r, and also verifies with those in accepted. The default signer
+// has the preferred algorithm. Without any key the set is signingkey.None.
 func (p Policy) Set(r Ring, accepted ...signingkey.PublicKey) (*signingkey.Set, error) {
-	var signer *signingkey.PrivateKey
+	var signers []*signingkey.PrivateKey
 	accepted = slices.Clone(accepted)
 	algorithm := r.Algorithm(p.preferred(r))
 	for i := range r.keys {
 		switch k := &r.keys[i]; {
 		case !k.accepted():
 		case k.State() == Signing && k.Algorithm == algorithm:
-			signer = k.Private
-		default:
+			signers = append([]*signingkey.PrivateKey{k.Private}, signers...)
+		case k.State() == Signing:
+			signers = append(signers, k.Private)
+		case k.TakenOver:
 			accepted = append(accepted, k.Public)
+		default:
+			accepted = append(accepted, k.Public.OnlyLowS())
 		}
 	}
-	if signer == nil && len(accepted) == 0 {
+	if len(signers) == 0 && len(accepted) == 0 {
 		return signingkey.None(), nil
 	}
-	return signingkey.NewSet(signer, accepted...)
+	return signingkey.NewSetOf(signers, accepted...)
 }
 
 // latest returns the index of the key of an algorithm and state that was created last, or -1.

@@ -72,14 +72,14 @@ func (r *ring) signer() *signingkey.PrivateKey {
 	if err != nil {
 		r.t.Fatal(err)
 	}
-	return set.Signer()
+	return set.Signer("")
 }
 
 // TestLifeOfAKey follows the first keys of an authority through every state.
 func TestLifeOfAKey(t *testing.T) {
 	t.Parallel()
 	r := newRing(t, policy)
-	if set, err := policy.Set(r.Ring); err != nil || set.Signer() != nil || len(set.Keys()) != 0 {
+	if set, err := policy.Set(r.Ring); err != nil || set.Signer("") != nil || len(set.Keys()) != 0 {
 		t.Fatalf("an empty ring has the set %v, %v", set, err)
 	}
 	made := r.advance(0)
@@ -233,7 +233,7 @@ func TestRevoke(t *testing.T) {
 			t.Fatalf("revoke: %v, %v", made, err)
 		}
 		set, err := policy.Set(next)
-		if err != nil || set.Signer() == nil || len(set.Find(id)) != 0 {
+		if err != nil || set.Signer("") == nil || len(set.Find(id)) != 0 {
 			t.Errorf("after the revocation of %s: %v, %v", id, set, err)
 		}
 		if _, _, err := policy.Revoke(next, id, r.now); !errors.Is(err, ErrNotFound) {
@@ -253,26 +253,28 @@ func TestRevoke(t *testing.T) {
 	}
 }
 
-// TestTakeOver takes over a key in an empty ring and in one with keys.
+// TestTakeOver takes over keys in an empty ring and in one with keys.
 func TestTakeOver(t *testing.T) {
 	t.Parallel()
-	old, err := signingkey.Generate(signingkey.RS256)
-	if err != nil {
-		t.Fatal(err)
-	}
+	old, other, further := must(signingkey.Generate(signingkey.RS256)), must(signingkey.Generate(signingkey.RS256)), must(signingkey.Generate(signingkey.ES384))
+	written := start.Add(-30 * 24 * time.Hour)
 	r := newRing(t, policy)
 	var made []Change
-	if r.Ring, made = policy.TakeOver(r.Ring, old, start.Add(-30*24*time.Hour), start); len(made) != 1 {
+	if r.Ring, made = policy.TakeOver(r.Ring, []File{{old, written}, {other, written}, {further, written}}, start); len(made) != 3 {
 		t.Fatalf("changes %v", made)
 	}
-	r.want(Signing)
-	if r.signer() != old {
-		t.Error("another key signs")
+	r.want(Signing, Verifying, Signing)
+	set := must(policy.Set(r.Ring))
+	if set.Signer(signingkey.RS256) != old || set.Signer(signingkey.ES384) != further {
+		t.Error("other keys sign")
 	}
-	if next, made := policy.TakeOver(r.Ring, old, start, start); made != nil || len(next.keys) != 1 {
+	if next, made := policy.TakeOver(r.Ring, []File{{old, start}}, start); made != nil || len(next.keys) != 3 {
 		t.Errorf("taken over again: %v", made)
 	}
-	// The key keeps its age, so the next one is due, and its algorithm, which no option names.
+
+	// A key keeps its age, so the next one is due, and its algorithm, which no option names.
+	r = newRing(t, policy)
+	r.Ring, _ = policy.TakeOver(r.Ring, []File{{old, written}}, start)
 	r.advance(0)
 	r.want(Signing, Published)
 	r.advance(policy.Lead)
@@ -284,15 +286,10 @@ func TestTakeOver(t *testing.T) {
 	r.want(Verifying, Signing)
 	r.advance(time.Second)
 	r.want(Retired, Signing)
-	if _, made := policy.TakeOver(r.Ring, old, start, r.now); made != nil {
+	if _, made := policy.TakeOver(r.Ring, []File{{old, written}}, r.now); made != nil {
 		t.Errorf("a retired key was taken over: %v", made)
 	}
-
-	other, err := signingkey.Generate("")
-	if err != nil {
-		t.Fatal(err)
-	}
-	r.Ring, _ = policy.TakeOver(r.Ring, other, r.now.Add(time.Hour), r.now)
+	r.Ring, _ = policy.TakeOver(r.Ring, []File{{other, r.now.Add(time.Hour)}}, r.now)
 	r.want(Retired, Signing, Verifying)
 	if r.keys[2].Created.After(r.now) {
 		t.Error("a key was created in the future")
@@ -310,7 +307,7 @@ func TestAlgorithms(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		return set.Signer().Algorithm()
+		return set.Signer("").Algorithm()
 	}
 	// A second algorithm has a key at once, since nothing else can sign its tokens.
 	r.policy.Algorithms = []signingkey.Algorithm{"", signingkey.ES384}
@@ -388,7 +385,7 @@ func TestTooManyKeys(t *testing.T) {
 	if next, _, err = policy.Revoke(r.Ring, last.ID, start); err != nil || next.count() != MaxAccepted {
 		t.Errorf("revoke: %d keys, %v", next.count(), err)
 	}
-	if set, err := policy.Set(next); err != nil || set.Signer() == nil {
+	if set, err := policy.Set(next); err != nil || set.Signer("") == nil {
 		t.Errorf("set %v, %v", set, err)
 	}
 }

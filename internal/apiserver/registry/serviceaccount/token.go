@@ -201,6 +201,8 @@ func (r *TokenREST) issue(ctx context.Context, req *authenticationv1.TokenReques
 		return nil, invalid(bound.ServiceAccount.Name, field.Invalid(field.NewPath("spec", "audiences"), len(bound.Audiences), err.Error()))
 	case errors.Is(err, token.ErrSignerUnavailable):
 		return nil, outage.NewWith("tokens cannot be signed now, because the signer does not answer; try again", err)
+	case outage.Of(err) != nil:
+		return nil, err
 	case err != nil:
 		return nil, apierrors.NewInternalError(err)
 	}
