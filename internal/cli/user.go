@@ -35,8 +35,9 @@ func newUser(s streams) *cobra.Command {
 const userKubeconfigHelp = `Create a kubeconfig for a person. It authenticates the person as NAME, a member
 of the given groups. The private key is generated on this machine and leaves it
 only in the kubeconfig. The server signs the certificate, for a certificate
-request that this command creates and approves. A certificate cannot be revoked
-before it expires, so keep --ttl short.
+request that this command creates and approves. lanyard certificate revoke ends
+the certificate before it expires. Other clusters cannot do this, so keep --ttl
+short there.
 
 You need the permissions to create and get certificate requests, to update their
 approval, and to approve for the signer kubernetes.io/kube-apiserver-client. The
@@ -102,7 +103,7 @@ func (o *userKubeconfigOptions) validate() error {
 	for i, group := range o.groups {
 		errs = append(errs, validateSubject("--group", group))
 		if group == mastersGroup {
-			errs = append(errs, fmt.Errorf("--group %s: certificates of this group are not issued, because no role restricts its members and a certificate cannot be revoked", mastersGroup))
+			errs = append(errs, fmt.Errorf("--group %s: certificates of this group are not issued, because no role restricts its members", mastersGroup))
 		}
 		if slices.Contains(o.groups[:i], group) {
 			errs = append(errs, fmt.Errorf("--group %q is given twice", group))
