@@ -117,6 +117,7 @@ func (o *loggingOptions) apply(w io.Writer) {
 const (
 	issuersUsage              = "issuer of tokens; may be repeated: the first issues tokens, all are accepted"
 	jwksURIUsage              = "https URL of the key set in the discovery document (default: the issuer's /openid/v1/jwks)"
+	acceptUnrecordedUsage     = "accept tokens that this authority has no record of, for the time of a takeover from another issuer; until then, a stolen signing key is enough to make valid tokens"
 	audienceAlgorithmsUsage   = "signature algorithms that audiences need, such as api://AzureADTokenExchange=RS256; tokens for other audiences are signed with the default key"
 	maxTokenExpirationUsage   = "longest lifetime of a token, at least 10m; longer requests are shortened with a warning; 0 means no limit"
 	authenticationConfigUsage = "AuthenticationConfiguration file: OpenID Connect issuers whose tokens identify people; read again when it changes"

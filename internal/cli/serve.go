@@ -128,7 +128,7 @@ func (o *serveOptions) addServiceAccountFlags(cmd *cobra.Command) {
 	f.StringArrayVar(&sa.KeyFiles, "service-account-key-file", nil, acceptedKeysUsage)
 	f.StringSliceVar(&sa.APIAudiences, "api-audiences", nil, "audiences of tokens for this server (default: the issuers)")
 	f.DurationVar(&sa.MaxTokenExpiration, "service-account-max-token-expiration", 0, maxTokenExpirationUsage)
-	f.BoolVar(&sa.AcceptUnrecorded, "service-account-accept-unrecorded-tokens", false, "accept tokens that this authority has no record of, for the time of a takeover from another issuer; until then, a stolen signing key is enough to make valid tokens")
+	f.BoolVar(&sa.AcceptUnrecorded, "service-account-accept-unrecorded-tokens", false, acceptUnrecordedUsage)
 	f.StringVar(&sa.JWKSURI, "service-account-jwks-uri", "", jwksURIUsage)
 	f.Var(audienceAlgorithms{&sa.AudienceAlgorithms}, "service-account-audience-algorithms", audienceAlgorithmsUsage)
 }

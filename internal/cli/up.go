@@ -93,6 +93,7 @@ func (o *upOptions) addFlags(cmd *cobra.Command) {
 	f.StringVar(&o.config.JWKSURI, "service-account-jwks-uri", "", jwksURIUsage)
 	f.StringVar((*string)(&o.config.SigningAlgorithm), "service-account-signing-algorithm", "", fmt.Sprintf("algorithm of the signing key that the first start creates, one of %v; an existing key of another algorithm is an error (default: %s)", signingkey.Algorithms(), signingkey.DefaultAlgorithm))
 	f.StringArrayVar(&o.config.AcceptedKeyFiles, "service-account-key-file", nil, acceptedKeysUsage)
+	f.BoolVar(&o.config.AcceptUnrecorded, "service-account-accept-unrecorded-tokens", false, acceptUnrecordedUsage)
 	f.Var(audienceAlgorithms{&o.config.AudienceAlgorithms}, "service-account-audience-algorithms", audienceAlgorithmsUsage)
 	f.StringVar(&o.config.AuditLogMode, "audit-log-mode", auditlog.Blocking, auditModeUsage)
 	f.DurationVar(&o.config.MaxTokenExpiration, "service-account-max-token-expiration", 0, maxTokenExpirationUsage)

@@ -36,11 +36,12 @@ type Config struct {
 	// Log receives the warnings and errors of etcd.
 	Log io.Writer
 
-	// MinTokenExpiration, UnsafeNoFsync and AcceptUnrecorded are for tests: tokens that expire during a test, writes that do not
-	// wait for the disk, and tokens that the test signs itself.
+	// MinTokenExpiration and UnsafeNoFsync are for tests: tokens that expire during a test, and writes that do not wait for the
+	// disk.
 	MinTokenExpiration time.Duration
 	UnsafeNoFsync      bool
-	AcceptUnrecorded   bool
+	// AcceptUnrecorded accepts tokens that the authority has no record of, while it takes over from another issuer.
+	AcceptUnrecorded bool
 	// Unannounced keeps other commands of this user from finding the authority and using it by default.
 	Unannounced bool
 	// AuthenticationConfig is a file with the issuers whose tokens identify users.
