@@ -59,12 +59,12 @@ type IssuedTokenSpec struct {
 
 // IssuedTokenStatus is what the authority knows about a token now.
 type IssuedTokenStatus struct {
-	// Whether the authority accepts the token now: Active or Invalid.
+	// Whether the authority accepts the token now: Active or Invalid. A watch does not report when it changes.
 	// +optional
 	Phase Phase `json:"phase,omitempty"`
 	// The last use that the authority has seen. It is missing if there was none. The authority sees a token that it authenticates
 	// itself, in a request or in a TokenReview. It does not see a token that another service verifies with the public keys.
-	// Uses are stored once a minute: after a crash, the last minute of uses may be missing.
+	// Uses are stored once a minute: after a crash, the last minute of uses may be missing. A watch does not report uses.
 	// +optional
 	LastUsed *Use `json:"lastUsed,omitempty"`
 }
@@ -120,11 +120,11 @@ type IssuedCertificateSpec struct {
 
 // IssuedCertificateStatus is what the authority knows about a certificate now.
 type IssuedCertificateStatus struct {
-	// Whether the authority accepts the certificate now: Active or Invalid.
+	// Whether the authority accepts the certificate now: Active or Invalid. A watch does not report when it changes.
 	// +optional
 	Phase Phase `json:"phase,omitempty"`
 	// The last use that the authority has seen. It is missing if there was none. Uses are stored once a minute: after a crash, the
-	// last minute of uses may be missing.
+	// last minute of uses may be missing. A watch does not report uses.
 	// +optional
 	LastUsed *Use `json:"lastUsed,omitempty"`
 }
@@ -172,7 +172,7 @@ type Minter struct {
 	// +optional
 	UID string `json:"uid,omitempty"`
 	// The ID of the credential that authenticated the request: "JTI=" and the name of an IssuedToken, or "X509SHA256=" and the name
-	// of an IssuedCertificate. It is missing if that credential has no ID.
+	// of an IssuedCertificate. It is missing if that credential has no ID. A field selector may name the object alone.
 	// +optional
 	CredentialID string `json:"credentialID,omitempty"`
 	// The IP address that the request came from.

@@ -20900,7 +20900,7 @@ func schema_lanyarddev_apis_identity_v1alpha1_IssuedCertificateStatus(ref common
 				Properties: map[string]spec.Schema{
 					"phase": {
 						SchemaProps: spec.SchemaProps{
-							Description: "Whether the authority accepts the certificate now: Active or Invalid.\n\nPossible enum values:\n - `\"Active\"` means that the authority accepts the credential.\n - `\"Invalid\"` means that the authority refuses the credential although it has not expired: the service account or the object that it is bound to is gone, the key that signed it is no longer accepted, or its node was evicted.",
+							Description: "Whether the authority accepts the certificate now: Active or Invalid. A watch does not report when it changes.\n\nPossible enum values:\n - `\"Active\"` means that the authority accepts the credential.\n - `\"Invalid\"` means that the authority refuses the credential although it has not expired: the service account or the object that it is bound to is gone, the key that signed it is no longer accepted, or its node was evicted.",
 							Type:        []string{"string"},
 							Format:      "",
 							Enum:        []interface{}{"Active", "Invalid"},
@@ -20908,7 +20908,7 @@ func schema_lanyarddev_apis_identity_v1alpha1_IssuedCertificateStatus(ref common
 					},
 					"lastUsed": {
 						SchemaProps: spec.SchemaProps{
-							Description: "The last use that the authority has seen. It is missing if there was none. Uses are stored once a minute: after a crash, the last minute of uses may be missing.",
+							Description: "The last use that the authority has seen. It is missing if there was none. Uses are stored once a minute: after a crash, the last minute of uses may be missing. A watch does not report uses.",
 							Ref:         ref(v1alpha1.Use{}.OpenAPIModelName()),
 						},
 					},
@@ -21105,7 +21105,7 @@ func schema_lanyarddev_apis_identity_v1alpha1_IssuedTokenStatus(ref common.Refer
 				Properties: map[string]spec.Schema{
 					"phase": {
 						SchemaProps: spec.SchemaProps{
-							Description: "Whether the authority accepts the token now: Active or Invalid.\n\nPossible enum values:\n - `\"Active\"` means that the authority accepts the credential.\n - `\"Invalid\"` means that the authority refuses the credential although it has not expired: the service account or the object that it is bound to is gone, the key that signed it is no longer accepted, or its node was evicted.",
+							Description: "Whether the authority accepts the token now: Active or Invalid. A watch does not report when it changes.\n\nPossible enum values:\n - `\"Active\"` means that the authority accepts the credential.\n - `\"Invalid\"` means that the authority refuses the credential although it has not expired: the service account or the object that it is bound to is gone, the key that signed it is no longer accepted, or its node was evicted.",
 							Type:        []string{"string"},
 							Format:      "",
 							Enum:        []interface{}{"Active", "Invalid"},
@@ -21113,7 +21113,7 @@ func schema_lanyarddev_apis_identity_v1alpha1_IssuedTokenStatus(ref common.Refer
 					},
 					"lastUsed": {
 						SchemaProps: spec.SchemaProps{
-							Description: "The last use that the authority has seen. It is missing if there was none. The authority sees a token that it authenticates itself, in a request or in a TokenReview. It does not see a token that another service verifies with the public keys. Uses are stored once a minute: after a crash, the last minute of uses may be missing.",
+							Description: "The last use that the authority has seen. It is missing if there was none. The authority sees a token that it authenticates itself, in a request or in a TokenReview. It does not see a token that another service verifies with the public keys. Uses are stored once a minute: after a crash, the last minute of uses may be missing. A watch does not report uses.",
 							Ref:         ref(v1alpha1.Use{}.OpenAPIModelName()),
 						},
 					},
@@ -21148,7 +21148,7 @@ func schema_lanyarddev_apis_identity_v1alpha1_Minter(ref common.ReferenceCallbac
 					},
 					"credentialID": {
 						SchemaProps: spec.SchemaProps{
-							Description: "The ID of the credential that authenticated the request: \"JTI=\" and the name of an IssuedToken, or \"X509SHA256=\" and the name of an IssuedCertificate. It is missing if that credential has no ID.",
+							Description: "The ID of the credential that authenticated the request: \"JTI=\" and the name of an IssuedToken, or \"X509SHA256=\" and the name of an IssuedCertificate. It is missing if that credential has no ID. A field selector may name the object alone.",
 							Type:        []string{"string"},
 							Format:      "",
 						},
