@@ -177,7 +177,8 @@ func (s *REST[R]) start(ctx context.Context, options *internalversion.ListOption
 		if err != nil || revision < 0 {
 			return position{}, apierrors.NewBadRequest(fmt.Sprintf("invalid continue token: %v", err))
 		}
-		return position{strings.TrimPrefix(key, "/"), uint64(revision)}, nil
+		// Another replica may have answered the page before, and this one may be behind it.
+		return position{strings.TrimPrefix(key, "/"), uint64(revision)}, s.settle(ctx, "")
 	}
 	if err := s.settle(ctx, options.ResourceVersion); err != nil {
 		return position{}, err

@@ -250,6 +250,25 @@ func TestResourceVersions(t *testing.T) {
 	}
 }
 
+// TestLaterPagesAreComplete checks that a replica that answers a later page waits for what others have written, because another
+// replica may have answered the page before.
+func TestLaterPagesAreComplete(t *testing.T) {
+	t.Parallel()
+	f := five()
+	first, err := f.tokens().List(in(t, ""), &internalversion.ListOptions{Limit: 2})
+	if err != nil {
+		t.Fatal(err)
+	}
+	second := &internalversion.ListOptions{Limit: 2, Continue: first.(*identity.IssuedTokenList).Continue}
+	if _, err := f.tokens().List(in(t, ""), second); err != nil || f.settled != 2 {
+		t.Errorf("second page: %v, waited %d times, want 2", err, f.settled)
+	}
+	f.settleErr = errBroken
+	if _, err := f.tokens().List(in(t, ""), second); outage.Of(err) == nil {
+		t.Errorf("second page of a replica that is behind: %v, want an outage", err)
+	}
+}
+
 func TestTable(t *testing.T) {
 	t.Parallel()
 	token := &identity.IssuedToken{
