@@ -3,6 +3,7 @@ package apiserver_test
 import (
 	"bytes"
 	"encoding/base64"
+	"encoding/json"
 	"os"
 	"testing"
 	"time"
@@ -14,6 +15,7 @@ import (
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
 
+	identity "lanyard.dev/apis/identity/v1alpha1"
 	"lanyard.dev/internal/apiserver"
 	"lanyard.dev/internal/apiserver/keyring"
 	"lanyard.dev/internal/signingkey"
@@ -166,5 +168,56 @@ func TestTakeOver(t *testing.T) {
 	r = s.keepsKeys(t, takeOver)
 	if err := r.signIn(t, old); !apierrors.IsUnauthorized(err) {
 		t.Errorf("a revoked key was taken over again: %v", err)
+	}
+}
+
+// TestSigningKeysAreServed lists, publishes and revokes keys by requests. Tokens of a revoked key are refused when the answer has
+// arrived, and no answer contains a private key.
+func TestSigningKeysAreServed(t *testing.T) {
+	t.Parallel()
+	r := newSite(t).keepsKeys(t, nil)
+	const path = "/apis/identity.lanyard.dev/v1alpha1/signingkeys"
+	client := r.admin.RESTClient()
+	list := func() *identity.SigningKeyList {
+		t.Helper()
+		data, err := client.Get().AbsPath(path).DoRaw(t.Context())
+		if err != nil || bytes.Contains(data, []byte("PRIVATE")) {
+			t.Fatalf("list: %s, %v", data, err)
+		}
+		found := &identity.SigningKeyList{}
+		if err := json.Unmarshal(data, found); err != nil {
+			t.Fatal(err)
+		}
+		return found
+	}
+	token := r.issue(t)
+	first := list().Items
+	if len(first) != 1 || first[0].Status.State != identity.KeySigning || *first[0].Status.LiveTokens != 1 {
+		t.Fatalf("keys %+v", first)
+	}
+	body := []byte(`{"apiVersion":"identity.lanyard.dev/v1alpha1","kind":"SigningKey"}`)
+	if data, err := client.Post().AbsPath(path).Param("dryRun", "All").Body(body).DoRaw(t.Context()); err != nil || len(list().Items) != 1 {
+		t.Fatalf("dry run: %s, %v", data, err)
+	}
+	if data, err := client.Post().AbsPath(path).Body(body).DoRaw(t.Context()); err != nil || len(list().Items) != 2 {
+		t.Fatalf("publish: %s, %v", data, err)
+	}
+	if _, err := client.Post().AbsPath(path).Body(body).DoRaw(t.Context()); err == nil || len(list().Items) != 2 {
+		t.Errorf("publish again: %v", err)
+	}
+	if err := r.signIn(t, token); err != nil {
+		t.Fatal(err)
+	}
+	if data, err := client.Delete().AbsPath(path, first[0].Name).DoRaw(t.Context()); err != nil {
+		t.Fatalf("revoke: %s, %v", data, err)
+	}
+	if err := r.signIn(t, token); !apierrors.IsUnauthorized(err) {
+		t.Errorf("a token of the revoked key: %v", err)
+	}
+	if err := r.signIn(t, r.issue(t)); err != nil {
+		t.Errorf("a token of the new key: %v", err)
+	}
+	if left := list().Items; len(left) != 1 || left[0].Name == first[0].Name || left[0].Status.State != identity.KeySigning {
+		t.Errorf("keys %+v", left)
 	}
 }

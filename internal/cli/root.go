@@ -98,6 +98,7 @@ func commands(s streams) []*cobra.Command {
 		newExec(s),
 		newToken(s),
 		newCertificate(s),
+		newKey(s),
 		newAccess(s),
 		newNode(s),
 		newUser(s),
