@@ -26,7 +26,8 @@ import (
 	"lanyard.dev/internal/apiserver/outage"
 )
 
-// wrap puts the filters around the API for requests from outside, innermost first. The chain is the library's chain without the filters that this server does not
+// wrap puts the filters around the API for requests from outside, innermost first. There are two chains, one for streams, which are
+// watches and sessions, and one for all other requests. The chain is the library's chain without the filters that this server does not
 // use (tracing, CORS, latency per filter, flow control by API objects) and without the library's timeout, which uses a second
 // goroutine for each request. Here, the deadline in the context ends handlers, and deadlines bounds reading and writing. The
 // library's timeout also keeps work that outlives the request from changing the headers; withWarnings does that here. The limits
@@ -34,13 +35,19 @@ import (
 // use the limits of other users.
 //
 // A filter that a request does not need is not in its chain, instead of being skipped, since each one costs stack and time.
-func wrap(api http.Handler, az decider, c *genericserver.Config, limiter *limits.RequestLimiter, share shareFunc) http.Handler {
-	h := withRights(api, az, c)
-	h = limiter.Wrap(h)
-	h = withIdentity(h, c, c.Authentication.Authenticator)
-	h = genericfilters.WithWaitGroup(h, c.LongRunningFunc, c.NonLongRunningRequestWaitGroup)
-	h = withLog(h)
-	h = deadlines{body: c.RequestTimeout, answer: c.RequestTimeout + writeGrace, longRunning: c.LongRunningFunc, share: share}.wrap(h)
+func wrap(api http.Handler, az decider, c *genericserver.Config, limiter *limits.RequestLimiter, share shareFunc, open streamFilters) http.Handler {
+	short := limiter.Wrap(withRights(api, az, c))
+	short = withIdentity(short, c, c.Authentication.Authenticator)
+	short = genericfilters.WithWaitGroup(short, c.LongRunningFunc, c.NonLongRunningRequestWaitGroup)
+
+	long := withRights(open.end(api), open.record(az), c)
+	long = limiter.Wrap(open.registry.Register(long))
+	long = withIdentity(long, c, c.Authentication.Authenticator)
+	long = open.registry.Note(long)
+
+	h := deadlines{
+		body: c.RequestTimeout, answer: c.RequestTimeout + writeGrace, longRunning: c.LongRunningFunc, share: share,
+	}.wrap(withLog(short), withLog(long))
 	return withInfo(h, c)
 }
 

@@ -130,7 +130,7 @@ func TestNestedCallsNeedNoPlace(t *testing.T) {
 	allow := allowing{func(context.Context, authorizer.Attributes) (authorizer.Decision, string, error) {
 		return authorizer.DecisionAllow, "", nil
 	}}
-	handler = wrap(api, allow, c, newRequestLimiter(c, tables), nil)
+	handler = wrap(api, allow, c, newRequestLimiter(c, tables), nil, streamFilters{})
 	l.Serve(wrapCalls(api, allow, c))
 	if got := post(t.Context(), "jane"); got != http.StatusOK || len(served) != 3 {
 		t.Errorf("answered with %d; served %q", got, served)

@@ -30,7 +30,8 @@ type deadlines struct {
 	share shareFunc
 }
 
-func (d deadlines) wrap(h http.Handler) http.Handler {
+// wrap returns a handler that serves watches and sessions with long, and other requests with short.
+func (d deadlines) wrap(short, long http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		controller := http.NewResponseController(w)
 		if r.ContentLength != 0 {
@@ -42,16 +43,16 @@ func (d deadlines) wrap(h http.Handler) http.Handler {
 		info, ok := request.RequestInfoFrom(r.Context())
 		if !ok || !d.longRunning(r, info) {
 			logDeadline(controller.SetWriteDeadline(time.Now().Add(d.answer)))
-			h.ServeHTTP(w, r)
+			short.ServeHTTP(w, r)
 			return
 		}
 		if info.Verb != "watch" {
-			h.ServeHTTP(responsewriter.WrapForHTTP1Or2(&sessionWriter{ResponseWriter: w, timeout: d.answer}), r)
+			long.ServeHTTP(responsewriter.WrapForHTTP1Or2(&sessionWriter{ResponseWriter: w, timeout: d.answer}), r)
 			return
 		}
 		paced := newPacedWriter(w, d.answer)
 		defer paced.end()
-		h.ServeHTTP(responsewriter.WrapForHTTP1Or2(paced), r)
+		long.ServeHTTP(responsewriter.WrapForHTTP1Or2(paced), r)
 	})
 }
 

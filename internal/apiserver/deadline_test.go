@@ -37,7 +37,7 @@ func slowServer(t *testing.T, handler http.HandlerFunc) (server *httptest.Server
 	chain := deadlines{
 		body: shortDeadline, answer: shortDeadline, share: listener.Share,
 		longRunning: func(_ *http.Request, info *request.RequestInfo) bool { return info.Verb != "get" },
-	}.wrap(handler)
+	}.wrap(handler, handler)
 	server.Config.Handler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		verb := map[string]string{"/answer": "get", "/watch": "watch", "/session": "connect"}[r.URL.Path]
 		chain.ServeHTTP(w, r.WithContext(request.WithRequestInfo(r.Context(), &request.RequestInfo{Verb: verb})))

@@ -26,6 +26,7 @@ import (
 	"lanyard.dev/internal/apiserver/nodeclient"
 	"lanyard.dev/internal/apiserver/openapi"
 	namespaceregistry "lanyard.dev/internal/apiserver/registry/namespace"
+	"lanyard.dev/internal/apiserver/streams"
 )
 
 // handler is the library's server with the API installed.
@@ -53,6 +54,7 @@ type handlerConfig struct {
 	admission admission.Interface
 	audit     *auditlog.Log // nil if auditing is off
 	metrics   *metrics.Metrics
+	streams   *streams.Registry
 	// addDefaults puts the default objects into a new namespace.
 	addDefaults namespaceregistry.AddDefaults
 	ledger      *issuance.Journal
@@ -76,10 +78,9 @@ func newHandler(c handlerConfig) (handler, error) {
 		return answers.Before(&computedRequests{api: api, serializer: c.storage.codecs, served: served.Storage})
 	}
 	limiter, stopping := newRequestLimiter(library, c.storage.tables), make(stopSignal)
+	open := streamFilters{registry: c.streams, sessions: c.storage.tables.Sessions(), stopping: stopping}
 	chain := func(api http.Handler) http.Handler {
-		api = endWatches(endEvicted(api, c.identity.evictions), stopping)
-		api = endSessions(api, c.storage.tables.Sessions(), stopping)
-		return wrap(api, c.policy.authorizer, library, limiter, share)
+		return wrap(api, c.policy.authorizer, library, limiter, share, open)
 	}
 	library.BuildHandlerChainFunc = func(api http.Handler, _ *genericserver.Config) http.Handler { return chain(before(api)) }
 	server, err := library.Complete(nil).New("lanyard", genericserver.NewEmptyDelegate())
@@ -139,7 +140,7 @@ func (c *handlerConfig) serve() (api.Served, error) {
 		return api.Served{}, err
 	}
 	return c.storage.stores.Serve(api.Backends{
-		AddDefaults: c.addDefaults, Nodes: nodes, Authorizer: c.policy.authorizer, Rules: c.policy.authorizer,
+		AddDefaults: c.addDefaults, Nodes: nodes, Authorizer: streams.Recorder{UnconditionalAuthorizer: c.policy.authorizer}, Rules: c.policy.authorizer,
 		Tokens: c.identity.tokens, Audiences: c.identity.audiences, Issuing: c.identity.issuing, SigningKeys: c.tokens.served(),
 		IssuedTokens: issuedTokens(c.ledger, c.identity.verifier), IssuedCertificates: issuedCertificates(c.ledger, c.identity.evictions),
 	}), nil

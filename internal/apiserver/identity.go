@@ -3,6 +3,7 @@ package apiserver
 import (
 	"context"
 	"crypto/x509"
+	"net/http"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -23,6 +24,7 @@ import (
 	"lanyard.dev/internal/apiserver/metrics"
 	"lanyard.dev/internal/apiserver/registry"
 	"lanyard.dev/internal/apiserver/registry/serviceaccount"
+	"lanyard.dev/internal/apiserver/streams"
 	"lanyard.dev/internal/bootstraptoken"
 	"lanyard.dev/internal/nodeaccess"
 	"lanyard.dev/internal/token"
@@ -36,6 +38,8 @@ type identity struct {
 	issuing   serviceaccount.TokenConfig
 	// verifier verifies the tokens of service accounts.
 	verifier *token.Verifier
+	// present returns the credential of a request, to authenticate it again while the request lasts.
+	present func(*http.Request) streams.Presented
 	// evictions knows which certificates of nodes are no longer valid.
 	evictions *nodeaccess.Evictions
 }
@@ -66,22 +70,32 @@ func newIdentity(o *Options, k *keys, t *tokenKeys, issuers *oidc.Authenticator,
 	secrets.Listen(evictions)
 
 	audiences := authenticator.Audiences(accounts.audiences())
-	tokens := authn.NewTokens(authn.NewToken(m.CountVerifications(verifies), audiences), joining, audiences)
+	tokens := func(v authn.Verifier) authenticator.Token {
+		own := authn.NewTokens(authn.NewToken(v, audiences), joining, audiences)
+		if issuers == nil {
+			return own
+		}
+		// A review of such a token shows the same groups as a request with it has.
+		return union.New(own, group.NewTokenGroupAdder(issuers, []string{user.AllAuthenticated}))
+	}
+	counted := tokens(m.CountVerifications(verifies))
 	var anonymous *apiserverconfig.AnonymousAuthConfig
 	if issuers != nil {
 		anonymous = issuers.Anonymous()
-		// A review of such a token shows the same groups as a request with it has.
-		tokens = union.New(tokens, group.NewTokenGroupAdder(issuers, []string{user.AllAuthenticated}))
 	}
 	var clients authn.ClientCA
 	if k.clients != nil {
 		clients = func() (x509.VerifyOptions, bool) { return k.clients.VerifyOptions() }
 	}
+	requests := authn.RequestConfig{
+		Tokens: counted, CA: clients, Nodes: evictions, Anonymous: anonymous, Guard: authn.NewGuard(clock.RealClock{}), Credentials: journal,
+	}
+	again := requests
+	again.Tokens = tokens(verifies)
+	presents := authn.Presents(again, audiences, clock.RealClock{})
 	return identity{
-		requests: authn.NewRequest(authn.RequestConfig{
-			Tokens: tokens, CA: clients, Nodes: evictions, Anonymous: anonymous, Guard: authn.NewGuard(clock.RealClock{}), Credentials: journal,
-		}),
-		tokens: authn.NewReviewed(tokens, journal), audiences: audiences, verifier: verifier, evictions: evictions,
+		requests: authn.NewRequest(requests), present: func(r *http.Request) streams.Presented { return presents(r) },
+		tokens: authn.NewReviewed(counted, journal), audiences: audiences, verifier: verifier, evictions: evictions,
 		issuing: serviceaccount.TokenConfig{
 			Issuer: m.CountIssued(issuer), Recorder: journal, Anchors: stored, Audiences: audiences,
 			Lifetimes:  t.lifetimes(accounts),

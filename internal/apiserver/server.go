@@ -18,6 +18,7 @@ import (
 	"lanyard.dev/internal/apiserver/loopback"
 	"lanyard.dev/internal/apiserver/metrics"
 	"lanyard.dev/internal/apiserver/registry/namespace"
+	"lanyard.dev/internal/apiserver/streams"
 	"lanyard.dev/internal/deadline"
 )
 
@@ -47,6 +48,7 @@ type Server struct {
 	issuers     *oidc.Authenticator // of users; nil without an authentication configuration
 	audit       *auditlog.Log       // nil if auditing is off
 	metrics     *metrics.Metrics
+	streams     *streams.Registry
 	addDefaults namespace.AddDefaults
 	ready       chan struct{}
 }
@@ -99,6 +101,7 @@ func newServer(o Options, tables api.Tables) (made *Server, err error) {
 	if err != nil {
 		return nil, err
 	}
+	streams := newStreams(&o, &storage, policy, identity, metrics)
 	admission, err := newAdmission(&storage, policy, identity, configuration.podSecurity, o.Etcd.SoleWriter)
 	if err != nil {
 		return nil, err
@@ -112,7 +115,7 @@ func newServer(o Options, tables api.Tables) (made *Server, err error) {
 	open.add(controllers{defaults}.close)
 	handler, err := newHandler(handlerConfig{
 		options: &o, keys: &keys, tokens: &tokens, storage: &storage, policy: policy, identity: identity, admission: admission,
-		audit: configuration.audit, metrics: metrics, addDefaults: defaults.Ensure, ledger: ledger,
+		audit: configuration.audit, metrics: metrics, streams: streams, addDefaults: defaults.Ensure, ledger: ledger,
 	})
 	if err != nil {
 		return nil, err
@@ -123,7 +126,7 @@ func newServer(o Options, tables api.Tables) (made *Server, err error) {
 	return &Server{
 		keys: keys, tokens: tokens, storage: storage, ledger: ledger, identity: identity, handler: handler,
 		controllers: all, loopback: loopback,
-		issuers: configuration.issuers, audit: configuration.audit, metrics: metrics,
+		issuers: configuration.issuers, audit: configuration.audit, metrics: metrics, streams: streams,
 		addDefaults: defaults.Ensure, ready: make(chan struct{}),
 	}, nil
 }
@@ -174,6 +177,7 @@ func (s *Server) Run(ctx context.Context) error {
 	})()
 	go s.tokens.run(background)
 	s.controllers.run(background)
+	go s.streams.Run(background)
 	if s.issuers != nil {
 		go s.issuers.Run(background)
 	}

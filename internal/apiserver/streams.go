@@ -1,15 +1,23 @@
 package apiserver
 
 import (
+	"cmp"
 	"context"
 	"net/http"
 	"strings"
 
+	rbacv1 "k8s.io/api/rbac/v1"
+	"k8s.io/apimachinery/pkg/api/meta"
+	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/util/sets"
+	"k8s.io/apiserver/pkg/authentication/user"
 	"k8s.io/apiserver/pkg/endpoints/request"
 	genericfilters "k8s.io/apiserver/pkg/server/filters"
+	"k8s.io/utils/clock"
 
-	"lanyard.dev/internal/nodeaccess"
+	"lanyard.dev/internal/apiserver/metrics"
+	"lanyard.dev/internal/apiserver/mirror"
+	"lanyard.dev/internal/apiserver/streams"
 )
 
 // longRunning returns a check for watches and sessions, for which there is no deadline and no limit on requests in flight.
@@ -23,6 +31,55 @@ type stopSignal chan struct{}
 
 // ShuttingDown implements request.ServerShutdownSignal.
 func (s stopSignal) ShuttingDown() <-chan struct{} { return s }
+
+// streamFilters are the filters of streams only.
+type streamFilters struct {
+	registry *streams.Registry
+	// sessions are the subresources of pods that are sessions with a node.
+	sessions []string
+	stopping stopSignal
+}
+
+// end ends streams when the server stops.
+func (f streamFilters) end(api http.Handler) http.Handler {
+	return endSessions(endWatches(api, f.stopping), f.sessions, f.stopping)
+}
+
+// record returns a decider that records what it allows streams to do.
+func (f streamFilters) record(az decider) decider {
+	return recordingDecider{Recorder: streams.Recorder{UnconditionalAuthorizer: az}, decides: az.Decides}
+}
+
+type recordingDecider struct {
+	streams.Recorder
+	decides func(user.Info) error
+}
+
+// Decides implements decider.
+func (d recordingDecider) Decides(who user.Info) error { return d.decides(who) }
+
+// newStreams returns the registry of the open streams. It learns of each change that may refuse a caller, after the parts that
+// decide have learned of it. So it must be made after them.
+func newStreams(o *Options, s *storage, p policy, i identity, m *metrics.Metrics) *streams.Registry {
+	registry := streams.New(streams.Config{
+		Present: i.present, Authorizer: p.authorizer, MaxLag: cmp.Or(o.Etcd.MaxLag, mirror.MaxLag), Ended: m.CountEndedStreams, Clock: clock.RealClock{},
+	})
+	always := func(runtime.Object) bool { return true }
+	for _, resource := range []string{"roles", "rolebindings", "clusterroles", "clusterrolebindings"} {
+		s.mirror.Feed(rbacv1.Resource(resource)).Listen(registry.Listener(always))
+	}
+	// A new Secret may evict a node, or change a bootstrap token.
+	s.feed("secrets").Listen(registry.Listener(always))
+	for _, resource := range []string{"serviceaccounts", "pods", "nodes"} {
+		s.feed(resource).Listen(registry.Listener(isBeingDeleted))
+	}
+	return registry
+}
+
+func isBeingDeleted(obj runtime.Object) bool {
+	m, err := meta.Accessor(obj)
+	return err != nil || m.GetDeletionTimestamp() != nil
+}
 
 // endSessions ends sessions when the server stops, since the drain does not wait for them. A log that is not followed
 // may be read to its end in the time that the drain takes.
@@ -58,34 +115,6 @@ func endWatches(api http.Handler, stopping stopSignal) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if info, ok := request.RequestInfoFrom(r.Context()); ok && info.Verb == "watch" {
 			r = r.WithContext(request.WithServerShutdownSignal(r.Context(), stopping))
-		}
-		api.ServeHTTP(w, r)
-	})
-}
-
-// endEvicted ends the watches of a node when it is evicted. Otherwise a holder of its certificate could go on reading.
-func endEvicted(api http.Handler, evictions *nodeaccess.Evictions) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		ctx := r.Context()
-		info, ok := request.RequestInfoFrom(ctx)
-		if !ok || info.Verb != "watch" {
-			api.ServeHTTP(w, r)
-			return
-		}
-		who, ok := request.UserFrom(ctx)
-		if !ok {
-			api.ServeHTTP(w, r)
-			return
-		}
-		name, groups, notBefore := who.GetName(), who.GetGroups(), who.GetExtra()[nodeaccess.ExtraNotBefore]
-		if node, ok := nodeaccess.Identify(name, groups); ok && len(notBefore) > 0 {
-			evicted, end := context.WithCancel(ctx)
-			defer end()
-			defer evictions.OnEviction(node, end)()
-			if evictions.AdmitsUser(name, groups, notBefore) != nil {
-				end() // the node was evicted after the request was authenticated
-			}
-			r = r.WithContext(evicted)
 		}
 		api.ServeHTTP(w, r)
 	})

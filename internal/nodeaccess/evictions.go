@@ -63,7 +63,6 @@ type Evictions struct {
 	mu      sync.RWMutex
 	records map[string]eviction  // by the name of the secret
 	since   map[string]time.Time // by node: the latest of its records
-	ends    map[string]map[*func()]struct{}
 }
 
 type eviction struct {
@@ -73,9 +72,7 @@ type eviction struct {
 
 // NewEvictions returns an empty record.
 func NewEvictions(source Source) *Evictions {
-	return &Evictions{
-		source: source, records: map[string]eviction{}, since: map[string]time.Time{}, ends: map[string]map[*func()]struct{}{},
-	}
+	return &Evictions{source: source, records: map[string]eviction{}, since: map[string]time.Time{}}
 }
 
 // Set implements mirror.Listener. The time of an eviction is the creationTimestamp of the Secret, in whole seconds. The
@@ -86,28 +83,16 @@ func (e *Evictions) Set(obj runtime.Object) {
 		return
 	}
 	record := eviction{node: string(s.Data[EvictionKey]), at: s.CreationTimestamp.Time}
-	for _, end := range e.add(s.Name, record) {
-		end()
-	}
-}
-
-// add returns the functions to call because of the eviction.
-func (e *Evictions) add(name string, record eviction) []func() {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	if e.records[name] == record {
-		return nil
+	if e.records[s.Name] == record {
+		return
 	}
-	e.forget(name) // a Secret that is not immutable may have named another node before
-	e.records[name] = record
+	e.forget(s.Name) // a Secret that is not immutable may have named another node before
+	e.records[s.Name] = record
 	if record.at.After(e.since[record.node]) {
 		e.since[record.node] = record.at
 	}
-	var ends []func()
-	for end := range e.ends[record.node] {
-		ends = append(ends, *end)
-	}
-	return ends
 }
 
 // Delete implements mirror.Listener.
@@ -178,21 +163,4 @@ func (e *Evictions) AdmitsUser(user string, groups, notBefore []string) error {
 		return fmt.Errorf("%w, perhaps: the start of validity of the certificate of node %q cannot be read", ErrEvicted, node)
 	}
 	return e.Admits(node, at)
-}
-
-// OnEviction calls end once if the node is evicted before stop is called. end must not call methods of e.
-func (e *Evictions) OnEviction(node string, end func()) (stop func()) {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	if e.ends[node] == nil {
-		e.ends[node] = map[*func()]struct{}{}
-	}
-	e.ends[node][&end] = struct{}{}
-	return func() {
-		e.mu.Lock()
-		defer e.mu.Unlock()
-		if delete(e.ends[node], &end); len(e.ends[node]) == 0 {
-			delete(e.ends, node)
-		}
-	}
 }

@@ -131,18 +131,3 @@ func TestEvictionsThatMayBeBehind(t *testing.T) {
 		t.Errorf("got %v, want that nothing is known", err)
 	}
 }
-
-func TestEvictionEndsWhatIsUnderWay(t *testing.T) {
-	t.Parallel()
-	e := nodeaccess.NewEvictions(unfresh{})
-	ended := map[string]int{}
-	stop := e.OnEviction("a", func() { ended["stopped"]++ })
-	stop()
-	e.OnEviction("a", func() { ended["a"]++ })
-	e.OnEviction("b", func() { ended["b"]++ })
-	e.Set(evicted("one", "a", evictedAt))
-	e.Set(evicted("one", "a", evictedAt))
-	if ended["a"] != 1 || ended["b"] != 0 || ended["stopped"] != 0 {
-		t.Errorf("ended %v, want a once", ended)
-	}
-}

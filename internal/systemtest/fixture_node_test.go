@@ -311,7 +311,12 @@ type sessionFixture struct {
 
 func newSessionFixture(t *testing.T) *sessionFixture {
 	t.Helper()
-	a := lanyardtest.Start(t)
+	return newSessionFixtureWith(t, lanyardtest.Options{})
+}
+
+func newSessionFixtureWith(t *testing.T, o lanyardtest.Options) *sessionFixture {
+	t.Helper()
+	a := lanyardtest.StartWith(t, o)
 	s := &sessionFixture{authority: a, namespace: a.Namespace(t)}
 	node := newRegisteredNode(t, a, s.namespace, "one")
 	s.bareNode = serveNode(t, "one", a.DataDir(), a.Client(), node.AuthorizationV1().SubjectAccessReviews())

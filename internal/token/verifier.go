@@ -183,6 +183,9 @@ func (v *Verifier) confirm(ctx context.Context, f *facts, refusal error) error {
 	if at := f.refusedAt.Load(); at != nil && v.clock.Since(*at) < confirmedFor {
 		return refusal
 	}
+	if err := ctx.Err(); err != nil {
+		return fmt.Errorf("%w: %w", ErrAnchorsStale, err) // nobody would wait for the answer
+	}
 	// A check that began before this call may have found an object that was deleted since, before this call. Any further
 	// check begins after this call.
 	joined, err := v.checkStored(ctx, f)

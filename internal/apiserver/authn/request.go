@@ -44,12 +44,20 @@ type RequestConfig struct {
 // NewRequest returns the authenticator of all requests. It refuses a credential that is not valid or cannot be read; such a
 // request is never anonymous. It logs the reason and keeps it for Refusal, and returns no error itself.
 func NewRequest(c RequestConfig) authenticator.Request {
-	var byCredential []authenticator.Request
+	var known authenticator.Request
 	if c.CA != nil {
-		known := x509request.NewDynamic(x509request.VerifyOptionFunc(c.CA), certificateUser(c.Nodes))
+		known = x509request.NewDynamic(x509request.VerifyOptionFunc(c.CA), certificateUser(c.Nodes))
+	}
+	return &loggingRequest{Request: c.callers(known, c.Guard), guard: c.Guard}
+}
+
+// callers returns the authenticator of all requests. known authenticates certificates of the client CA; it and guard may be nil.
+func (c *RequestConfig) callers(known authenticator.Request, guard *Guard) authenticator.Request {
+	var byCredential []authenticator.Request
+	if known != nil {
 		byCredential = append(byCredential, &certificates{known, c.Credentials})
 	}
-	byCredential = append(byCredential, &bearer{tokens: c.Tokens, guard: c.Guard, credentials: c.Credentials})
+	byCredential = append(byCredential, &bearer{tokens: c.Tokens, guard: guard, credentials: c.Credentials})
 	all := group.NewAuthenticatedGroupAdder(union.New(byCredential...))
 	withoutCredential := c.Anonymous
 	if withoutCredential == nil {
@@ -58,7 +66,7 @@ func NewRequest(c RequestConfig) authenticator.Request {
 	if withoutCredential.Enabled {
 		all = union.NewFailOnError(all, anonymous.NewAuthenticator(withoutCredential.Conditions))
 	}
-	return &loggingRequest{Request: all, guard: c.Guard}
+	return all
 }
 
 // NodeCertificates decides whether the certificate of a node is accepted. *nodeaccess.Evictions implements it.

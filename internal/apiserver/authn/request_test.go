@@ -14,6 +14,7 @@ import (
 	"math/big"
 	"net/http"
 	"net/http/httptest"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -213,7 +214,9 @@ func TestRequest(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
 			auth := newRequest(test.ca)
+			credential := newCredentials(test.ca, clock.RealClock{})(test.request)
 			response, ok, err := auth.AuthenticateRequest(test.request)
+			again, errAgain := credential.User(t.Context())
 			if strings.Contains(test.request.Header.Get("Sec-WebSocket-Protocol"), protocolOf("")) {
 				t.Error("handlers receive the WebSocket token")
 			}
@@ -224,10 +227,16 @@ func TestRequest(t *testing.T) {
 				if ok || err != nil {
 					t.Fatalf("want a refusal, got %+v, %v, %v", response, ok, err)
 				}
+				if errAgain == nil {
+					t.Errorf("the credential is accepted when it is authenticated again: %+v", again)
+				}
 				return
 			}
 			if err != nil || !ok {
 				t.Fatalf("got %v, %v", ok, err)
+			}
+			if errAgain != nil || !reflect.DeepEqual(again, response.User) {
+				t.Errorf("authenticated again: %+v, %v; want %+v", again, errAgain, response.User)
 			}
 			if got := response.User.GetName(); got != test.user {
 				t.Errorf("user %q, want %q", got, test.user)

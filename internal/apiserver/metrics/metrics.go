@@ -1,5 +1,5 @@
-// Package metrics has the metrics of an authority: tokens issued, verifications of tokens by result, the age of the proof of
-// each feed, and the ages of keys and certificates.
+// Package metrics has the metrics of an authority: tokens issued, verifications of tokens by result, watches and sessions that were
+// ended, the age of the proof of each feed, and the ages of keys and certificates.
 //
 // Every authority has a registry of its own, because a process may have several. Handler adds the library's metrics, which
 // belong to the process: requests, latencies, events and errors of the audit log, and etcd. No metric contains a token, the
@@ -16,6 +16,7 @@ import (
 	"k8s.io/component-base/metrics/legacyregistry"
 	"k8s.io/klog/v2"
 
+	"lanyard.dev/internal/apiserver/streams"
 	"lanyard.dev/internal/token"
 )
 
@@ -24,6 +25,7 @@ type Metrics struct {
 	registry      compbasemetrics.KubeRegistry
 	issued        *compbasemetrics.Counter
 	verifications map[string]compbasemetrics.CounterMetric // by result
+	endedStreams  *compbasemetrics.CounterVec
 }
 
 // New returns the metrics, with every counter at 0.
@@ -35,17 +37,30 @@ func New() *Metrics {
 	}, []string{"result"})
 	m := &Metrics{
 		registry: compbasemetrics.NewKubeRegistry(),
+		endedStreams: compbasemetrics.NewCounterVec(&compbasemetrics.CounterOpts{
+			Name: "lanyard_streams_ended_total", StabilityLevel: compbasemetrics.ALPHA,
+			Help: "Open watches and sessions that this process ended, by reason: the credential of the caller is not accepted any more, " +
+				"the caller has lost the rights, or it was unknown for too long whether it has them (undecided).",
+		}, []string{"reason"}),
 		issued: compbasemetrics.NewCounter(&compbasemetrics.CounterOpts{
 			Name: "lanyard_tokens_issued_total", StabilityLevel: compbasemetrics.ALPHA,
 			Help: "Service account tokens issued by this process.",
 		}),
 		verifications: map[string]compbasemetrics.CounterMetric{},
 	}
-	m.registry.MustRegister(m.issued, verifications)
+	m.registry.MustRegister(m.issued, verifications, m.endedStreams)
 	for _, result := range append([]string{accepted, other}, refusalNames()...) {
 		m.verifications[result] = verifications.WithLabelValues(result)
 	}
+	for _, reason := range streams.Reasons() {
+		m.endedStreams.WithLabelValues(string(reason))
+	}
 	return m
+}
+
+// CountEndedStreams counts open watches and sessions that were ended.
+func (m *Metrics) CountEndedStreams(why streams.Reason, n int) {
+	m.endedStreams.WithLabelValues(string(why)).Add(float64(n))
 }
 
 // Handler serves the metrics of the authority and of the process, in the format that the scraper accepts.
