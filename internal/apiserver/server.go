@@ -101,7 +101,7 @@ func newServer(o Options, tables api.Tables) (made *Server, err error) {
 	if err != nil {
 		return nil, err
 	}
-	streams := newStreams(&o, &storage, policy, identity, metrics)
+	streams := newStreams(&o, &storage, ledger, policy, identity, metrics)
 	admission, err := newAdmission(&storage, policy, identity, configuration.podSecurity, o.Etcd.SoleWriter)
 	if err != nil {
 		return nil, err

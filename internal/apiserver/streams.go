@@ -15,6 +15,7 @@ import (
 	genericfilters "k8s.io/apiserver/pkg/server/filters"
 	"k8s.io/utils/clock"
 
+	"lanyard.dev/internal/apiserver/issuance"
 	"lanyard.dev/internal/apiserver/metrics"
 	"lanyard.dev/internal/apiserver/mirror"
 	"lanyard.dev/internal/apiserver/streams"
@@ -60,7 +61,7 @@ func (d recordingDecider) Decides(who user.Info) error { return d.decides(who) }
 
 // newStreams returns the registry of the open streams. It learns of each change that may refuse a caller, after the parts that
 // decide have learned of it. So it must be made after them.
-func newStreams(o *Options, s *storage, p policy, i identity, m *metrics.Metrics) *streams.Registry {
+func newStreams(o *Options, s *storage, journal *issuance.Journal, p policy, i identity, m *metrics.Metrics) *streams.Registry {
 	registry := streams.New(streams.Config{
 		Present: i.present, Authorizer: p.authorizer, MaxLag: cmp.Or(o.Etcd.MaxLag, mirror.MaxLag), Ended: m.CountEndedStreams, Clock: clock.RealClock{},
 	})
@@ -73,6 +74,7 @@ func newStreams(o *Options, s *storage, p policy, i identity, m *metrics.Metrics
 	for _, resource := range []string{"serviceaccounts", "pods", "nodes"} {
 		s.feed(resource).Listen(registry.Listener(isBeingDeleted))
 	}
+	journal.OnRevocation(registry.Wake)
 	return registry
 }
 

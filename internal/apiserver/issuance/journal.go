@@ -45,6 +45,7 @@ type Journal struct {
 	// id is in the names of this process's batches, with their number.
 	id      string
 	written uint64
+	revoked func() // see OnRevocation; or nil
 	// own is the batch that is being written.
 	own atomic.Pointer[ownBatch]
 
@@ -73,6 +74,10 @@ func New(c Config) *Journal {
 	return &Journal{Config: c, id: uuid.NewString(), wake: make(chan struct{}, 1), enough: make(chan struct{}, 1)}
 }
 
+// OnRevocation makes the journal call f each time when credentials were revoked, by any replica, and the memory knows of it. f must
+// not wait. OnRevocation must be called before the feed of the batches runs.
+func (j *Journal) OnRevocation(f func()) { j.revoked = f }
+
 // Set implements mirror.Listener. It adds a batch to the memory.
 func (j *Journal) Set(obj runtime.Object) {
 	o, ok := obj.(*Object)
@@ -84,7 +89,7 @@ func (j *Journal) Set(obj runtime.Object) {
 		return
 	}
 	if own := j.own.Load(); own != nil && own.name == o.Name {
-		j.Memory.Apply(own.batch, revision)
+		j.apply(own.batch, revision)
 		return
 	}
 	batch, err := ledger.Unmarshal(o.Content)
@@ -94,7 +99,14 @@ func (j *Journal) Set(obj runtime.Object) {
 		return
 	}
 	j.noteExpired(o, batch)
-	j.Memory.Apply(batch, revision)
+	j.apply(batch, revision)
+}
+
+func (j *Journal) apply(b *ledger.Batch, revision uint64) {
+	j.Memory.Apply(b, revision)
+	if len(b.Revocations) > 0 && j.revoked != nil {
+		j.revoked()
+	}
 }
 
 // Delete implements mirror.Listener. A batch is deleted when nothing in it is needed any more.

@@ -164,7 +164,9 @@ func TestRecordsAndRevocationsSurviveARestart(t *testing.T) {
 func TestReplicasKnowEachOthersTokens(t *testing.T) {
 	t.Parallel()
 	base, ctx := storagetest.Start(t), storagetest.In(t, "")
-	a, b := run(t, base, false), run(t, base, false)
+	revocations := make(chan int, 10)
+	a := run(t, base, false, func(r *replica) { r.OnRevocation(func() { revocations <- 0 }) })
+	b := run(t, base, false, func(r *replica) { r.OnRevocation(func() { revocations <- 1 }) })
 	var last ledger.Token
 	for range 50 {
 		last = a.mustRecord(t)
@@ -185,6 +187,9 @@ func TestReplicasKnowEachOthersTokens(t *testing.T) {
 	}
 	if took := time.Since(revoked); took > 250*time.Millisecond {
 		t.Errorf("another replica accepted a revoked token for %v", took)
+	}
+	if first, second := <-revocations, <-revocations; first+second != 1 || len(revocations) > 0 {
+		t.Errorf("revocations are reported by %d, %d and %d others, want each replica once", first, second, len(revocations))
 	}
 }
 
