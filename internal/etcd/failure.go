@@ -122,9 +122,13 @@ type quietCore struct {
 	stopping *atomic.Bool
 }
 
-// isExpectedWarning reports whether every run without problems logs this warning. Two are advice for clusters in a network, two are
-// about the milliseconds before the first write to a new directory.
+// isExpectedWarning reports whether a run without problems logs this warning. Two are advice for clusters in a network, and three are
+// about the milliseconds before the first write to a new directory. The last of these is logged if the machine is so busy that the
+// time for an election has come before the member has added itself to its cluster. It waits for the next election then.
 func isExpectedWarning(message string) bool {
+	if strings.HasSuffix(message, " cannot campaign at term 1 since there are still pending configuration changes to apply") {
+		return true
+	}
 	switch message {
 	case "Running http and grpc server on single port. This is not recommended for production.",
 		"simple token is not cryptographically signed",

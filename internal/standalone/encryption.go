@@ -126,10 +126,13 @@ func (k *encryptionKeys) reload(ctx context.Context) error {
 	return nil
 }
 
-// close ends all writing before the directory is unlocked.
+// close ends all writing before the directory is unlocked. It may be called again.
 func (k *encryptionKeys) close() error {
 	k.mu.Lock()
 	defer k.mu.Unlock()
+	if k.closed {
+		return nil
+	}
 	k.closed = true
 	return k.client.Close()
 }
