@@ -4,6 +4,7 @@
 //
 //	api_*        the API behaves as Kubernetes' does: objects, lists, encodings, discovery, pods, single kinds, namespaces, reviews
 //	tokens_*     tokens: forged, issued, revoked
+//	ledger_*     the ledger: replicas beside a model, kills, a million tokens
 //	rbac*        permissions, also by large and malformed policies
 //	signin       the other credentials: certificates, bootstrap tokens, tokens of other issuers
 //	secrecy      nothing secret is written to logs, audit log, metrics or disk

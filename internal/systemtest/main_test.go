@@ -40,10 +40,13 @@ func TestMain(m *testing.M) {
 	os.Exit(max(code, shared.end()))
 }
 
-// runLanyard is the lanyard program with one more command, shortTokenUp.
+// runLanyard is the lanyard program with two more commands.
 func runLanyard(args []string) (code int) {
 	if len(args) > 0 && args[0] == shortTokenUp {
 		return upWithShortTokens(args[1:])
+	}
+	if len(args) > 0 && args[0] == memberCommand {
+		return runMember(args[1:])
 	}
 	return cli.Main()
 }
