@@ -200,7 +200,7 @@ func generate(t *testing.T, alg signingkey.Algorithm) *signingkey.PrivateKey {
 // existing is an Anchors in which every account exists with the UID 1.
 type existing struct{ token.Anchors }
 
-func (existing) Check(context.Context, string) error { return nil }
+func (existing) Check(context.Context, string, *[sha256.Size]byte) error { return nil }
 
 func (existing) ServiceAccount(context.Context, string, string) (token.Anchor, bool, error) {
 	return token.Anchor{UID: "1"}, true, nil

@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
-	"encoding/pem"
 	"errors"
 	"fmt"
 	"maps"
@@ -20,6 +19,7 @@ import (
 
 	"lanyard.dev/internal/account"
 	"lanyard.dev/internal/hint"
+	"lanyard.dev/internal/pki"
 	"lanyard.dev/internal/token"
 )
 
@@ -190,7 +190,7 @@ func (s *credentialSelector) addCertificate(arg string) error {
 		s.ids = append(s.ids, digest)
 		return nil
 	}
-	for block, rest := pem.Decode([]byte(arg)); block != nil; block, rest = pem.Decode(rest) {
+	for block := range pki.Blocks([]byte(arg)) {
 		if block.Type == "CERTIFICATE" {
 			sum := sha256.Sum256(block.Bytes)
 			s.ids = append(s.ids, hex.EncodeToString(sum[:]))

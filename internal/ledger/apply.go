@@ -64,11 +64,11 @@ func (a *application) addToken(t *Token) {
 	var handle uint32
 	if id, ok := parseUUID(t.ID); ok {
 		number, hash := a.place(&id)
-		if local := a.shards[number].addToken(hash, &id); local != 0 {
+		if local := a.shards[number].addToken(hash, &id, &t.Digest); local != 0 {
 			handle = local<<shardBits | number
 		}
 	} else {
-		handle = a.addPlainToken(t.ID)
+		handle = a.addPlainToken(t.ID, &t.Digest)
 	}
 	if handle == 0 {
 		return
@@ -88,14 +88,14 @@ func (a *application) addToken(t *Token) {
 }
 
 // addToken makes a token known by its ID. It returns 0 if the token is known already or was revoked.
-func (s *shard) addToken(hash uint32, id *uuid.UUID) uint32 {
+func (s *shard) addToken(hash uint32, id *uuid.UUID, digest *Digest) uint32 {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if _, revoked := s.revoked[*id]; revoked || s.find(hash, id) != 0 {
 		return 0
 	}
 	local, slot := s.slots.add()
-	slot.id, slot.use = *id, s.early.take(*id)
+	slot.id, slot.digest, slot.use = *id, *digest, s.early.take(*id)
 	s.byID.add(hash, local)
 	return local
 }

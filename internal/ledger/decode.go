@@ -67,6 +67,7 @@ var (
 	errTwice     = errors.New("a field appears twice")
 	errIDSize    = errors.New("an ID has neither 16 nor 32 bytes")
 	errEntrySize = errors.New("a UUID does not have 16 bytes")
+	errDigest    = errors.New("the digest of a token does not have 16 bytes")
 	errNumber    = errors.New("a string's number is not in the table")
 )
 
@@ -130,6 +131,7 @@ type target struct {
 	id              *string
 	issued, expires *time.Time  // fieldIssued and fieldLifetime
 	mark            *time.Time  // markTime
+	digest          *Digest     // tokenDigest
 	texts           [21]*string // by the number of the field
 	list            *[]string
 	listField       protowire.Number
@@ -137,6 +139,8 @@ type target struct {
 
 func (t *target) knows(num protowire.Number) bool {
 	switch {
+	case num == tokenDigest:
+		return t.digest != nil
 	case num >= protowire.Number(len(t.texts)):
 		return false
 	case num == fieldLifetime && t.expires != nil:
@@ -151,7 +155,7 @@ func (t *target) minter(m *Minter) {
 }
 
 func (d *decoder) token(k *Token) target {
-	t := target{id: &k.ID, issued: &k.Issued, expires: &k.Expires, list: &k.Audiences, listField: tokenAudiences}
+	t := target{id: &k.ID, issued: &k.Issued, expires: &k.Expires, list: &k.Audiences, listField: tokenAudiences, digest: &k.Digest}
 	t.minter(&k.Minter)
 	t.texts[tokenNamespace], t.texts[tokenAccount], t.texts[tokenAccountUID] = &k.Namespace, &k.Account, &k.AccountUID
 	t.texts[tokenKey] = &k.Key
@@ -201,6 +205,8 @@ func (d *decoder) record(kind string, index, limit int, message []byte, t target
 			return zigzag(f, &lifetime)
 		case f.num == t.listField:
 			return d.list(f, t.list)
+		case f.num == tokenDigest:
+			return t.setDigest(f)
 		default:
 			return d.text(f, t.texts[f.num])
 		}
@@ -236,6 +242,17 @@ func (t *target) setID(f field) error {
 	default:
 		return errIDSize
 	}
+	return nil
+}
+
+func (t *target) setDigest(f field) error {
+	switch {
+	case f.kind != protowire.BytesType:
+		return errKind
+	case len(f.bytes) != len(t.digest):
+		return errDigest
+	}
+	copy(t.digest[:], f.bytes)
 	return nil
 }
 

@@ -36,6 +36,7 @@ const (
 	tokenAudiences, tokenKey                                              = 13, 14
 	tokenBoundKind, tokenBoundName, tokenBoundUID                         = 15, 16, 17
 	tokenNodeKind, tokenNodeName, tokenNodeUID                            = 18, 19, 20
+	tokenDigest                                                           = 21
 	certificateUser, certificateGroups, certificateSigner, certificateCSR = 10, 11, 12, 13
 	markTime, markAddress                                                 = 3, 4
 )
@@ -59,6 +60,7 @@ const (
 //
 //	10: namespace, 11: account, 12: UID of the account, 13: audiences (packed), 14: key
 //	15, 16, 17: kind, name and UID of the object it is bound to, 18, 19, 20: those of the node
+//	21: digest in 16 bytes; absent if all are 0
 //
 // and of a certificate also
 //
@@ -161,6 +163,9 @@ func (e *encoder) token(t *Token) {
 	e.text(tokenNodeKind, t.Node.Kind)
 	e.text(tokenNodeName, t.Node.Name)
 	e.text(tokenNodeUID, t.Node.UID)
+	if t.Digest != (Digest{}) {
+		e.bytes(tokenDigest, t.Digest[:])
+	}
 }
 
 func (e *encoder) certificate(c *Certificate) {

@@ -87,7 +87,21 @@ func (m *Memory) State(id string) State {
 		return m.plain.state(id)
 	}
 	number, hash := m.place(&uuid)
-	return m.shards[number].state(hash, &uuid)
+	return m.shards[number].state(hash, &uuid, nil)
+}
+
+// TokenState returns what the ledger knows about the token with an ID and a digest. It is Unknown if the record with this ID is that
+// of another token, and if the ID is not a UUID: this authority issues no such tokens.
+func (m *Memory) TokenState(id string, digest *Digest) State {
+	uuid, ok := parseUUID(id)
+	if !ok {
+		if m.plain.state(id) == Revoked {
+			return Revoked
+		}
+		return Unknown
+	}
+	number, hash := m.place(&uuid)
+	return m.shards[number].state(hash, &uuid, digest)
 }
 
 // Used notes a use of a credential. It ignores a credential without a record.

@@ -67,6 +67,9 @@ func (w *world) token() Token {
 		Bound: Object{}, Issued: w.now, Expires: w.now.Add(time.Duration(w.IntN(3600)) * time.Second), Key: pick(w, "", w.name("key")),
 		Minter: w.minter(),
 	}
+	if w.IntN(2) == 0 {
+		t.Digest = Digest{byte(w.Uint32()), 15: byte(w.Uint32())}
+	}
 	for range w.IntN(4) {
 		t.Audiences = append(t.Audiences, pick(w, "", w.name("audience")))
 	}
@@ -539,4 +542,27 @@ func TestMemoryConcurrently(t *testing.T) {
 		})
 	}
 	group.Wait()
+}
+
+// TestTokenState checks that a record is of the token with its digest only, and that a revocation is of any token with its ID.
+func TestTokenState(t *testing.T) {
+	t.Parallel()
+	m := NewMemory(clocktesting.NewFakePassiveClock(testNow))
+	live, plain := testToken(1), testToken(2)
+	plain.ID = "not a UUID"
+	m.Apply(&Batch{Tokens: []Token{live, plain}, Revocations: []Revocation{{ID: testUUID(3), Expires: testNow.Add(time.Hour)}, {ID: "ended", Expires: testNow.Add(time.Hour)}}}, 1)
+	other := live.Digest
+	other[15]++
+	for _, tt := range []struct {
+		id     string
+		digest Digest
+		want   State
+	}{
+		{live.ID, live.Digest, Live}, {live.ID, other, Unknown}, {live.ID, Digest{}, Unknown}, {testUUID(4), live.Digest, Unknown},
+		{testUUID(3), live.Digest, Revoked}, {plain.ID, plain.Digest, Unknown}, {"ended", live.Digest, Revoked},
+	} {
+		if got := m.TokenState(tt.id, &tt.digest); got != tt.want {
+			t.Errorf("%s with %x: %v, want %v", tt.id, tt.digest, got, tt.want)
+		}
+	}
 }

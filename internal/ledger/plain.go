@@ -82,7 +82,7 @@ func (a *application) revokePlain(id string, expires uint32) {
 }
 
 // addPlainToken makes a token known by an ID that is not a UUID. It returns 0 if the token is known already or was revoked.
-func (a *application) addPlainToken(id string) uint32 {
+func (a *application) addPlainToken(id string, digest *Digest) uint32 {
 	p := &a.plain
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -94,7 +94,7 @@ func (a *application) addPlainToken(id string) uint32 {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	local, slot := s.slots.add()
-	slot.revision[0], slot.use = hasTextID, p.early.take(id)
+	slot.revision[0], slot.digest, slot.use = hasTextID, *digest, p.early.take(id)
 	handle := local<<shardBits | number
 	p.tokens[id], a.textIDs[handle] = handle, id
 	return handle

@@ -44,6 +44,7 @@ func (r *reader) token(handle uint32) TokenRecord {
 	key := r.key(handle)
 	t := TokenRecord{Revision: slot.at()}
 	t.ID, t.Issued, t.Expires = key.String(), fromInstant(slot.issued), fromInstant(slot.expires)
+	t.Digest = slot.digest
 	t.LastUse = r.useOf(handle).of(t.ID)
 
 	subject := x.subjects.at(slot.subject)

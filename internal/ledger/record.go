@@ -23,6 +23,9 @@ type Minter struct {
 	UserAgent string
 }
 
+// Digest is the first half of the SHA-256 digest of a token. It is no credential.
+type Digest [16]byte
+
 // Token is the record of a service account's token.
 type Token struct {
 	// ID is the claim jti, a UUID in its canonical form.
@@ -36,7 +39,9 @@ type Token struct {
 	// Issued and Expires are the claims iat and exp.
 	Issued, Expires time.Time
 	// Key is the kid of the key that signed the token.
-	Key    string
+	Key string
+	// Digest is the digest of the token itself. The record is of no other token, even if another one has the same ID.
+	Digest Digest
 	Minter Minter
 }
 

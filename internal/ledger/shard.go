@@ -8,9 +8,10 @@ import (
 
 // tokenSlot is a token in memory. It contains no pointers.
 type tokenSlot struct {
-	// The lock of the shard guards these. The ID is written only before the token is found by it.
-	id  uuid.UUID // meaningless if hasTextID
-	use use
+	// The lock of the shard guards these. The ID and the digest are written only before the token is found by its ID.
+	id     uuid.UUID // meaningless if hasTextID
+	digest Digest
+	use    use
 
 	// The lock of Memory guards these.
 	issued, expires                          uint32    // as instant
@@ -57,10 +58,14 @@ func (s *shard) find(hash uint32, id *uuid.UUID) uint32 {
 	return s.byID.find(hash, func(slot uint32) bool { return s.slots.at(slot).id == *id })
 }
 
-func (s *shard) state(hash uint32, id *uuid.UUID) State {
+// state returns the state of a credential. If digest is not nil, it is that of the token with this ID and digest.
+func (s *shard) state(hash uint32, id *uuid.UUID, digest *Digest) State {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
-	if s.find(hash, id) != 0 {
+	if slot := s.find(hash, id); slot != 0 {
+		if digest != nil && s.slots.at(slot).digest != *digest {
+			return Unknown
+		}
 		return Live
 	}
 	if _, revoked := s.revoked[*id]; revoked {

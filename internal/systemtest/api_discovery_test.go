@@ -67,6 +67,7 @@ var served = map[string][]string{
 	"identity.lanyard.dev/v1alpha1": {
 		"issuedcertificates IssuedCertificate [cert] [credentials] cluster: " + computed,
 		"issuedtokens IssuedToken [tok] [credentials] namespaced: " + computed,
+		"signingkeys SigningKey [] [] cluster: create delete get list watch",
 	},
 	"rbac.authorization.k8s.io/v1": {
 		"clusterrolebindings ClusterRoleBinding [] [] cluster: " + stored,

@@ -129,6 +129,11 @@ func eachKind(t *testing.T, test func(*testing.T, kindTest)) {
 	}
 }
 
+// ownTests are the resources that can be created and read, but whose objects are not what a client sent. They have tests of their own.
+var ownTests = map[string]bool{
+	"identity.lanyard.dev/signingkeys": true, // the server makes the key and its name; script signing_keys
+}
+
 // TestEveryServedResourceIsTested compares kinds with discovery.
 func TestEveryServedResourceIsTested(t *testing.T) {
 	t.Parallel()
@@ -143,7 +148,7 @@ func TestEveryServedResourceIsTested(t *testing.T) {
 			if gv == "v1" {
 				group = ""
 			}
-			if title := strings.TrimPrefix(group+"/"+r.Name, "/"); stored && !tested[title] {
+			if title := strings.TrimPrefix(group+"/"+r.Name, "/"); stored && !tested[title] && !ownTests[title] {
 				t.Errorf("%s is served but not in kinds", title)
 			}
 		}

@@ -244,4 +244,3 @@ func (k *modelToken) String() string {
 	}
 	return text
 }
-

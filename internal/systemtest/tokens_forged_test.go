@@ -214,7 +214,8 @@ func TestUnrecordedTokenIsRefused(t *testing.T) {
 	t.Parallel()
 	a := authority(t)
 	namespace := a.Namespace(t)
-	text := forgerAt(t, a, namespace, "victim").issued(0)
+	f := forgerAt(t, a, namespace, "victim")
+	text := f.issued(0)
 	if got := overHTTP1(t, a.Config()).do(t, http.MethodPost, whoAmIPath, `{}`, "Authorization", "Bearer "+text); got.code != http.StatusUnauthorized {
 		t.Errorf("bearer: %s", got)
 	}
@@ -223,7 +224,17 @@ func TestUnrecordedTokenIsRefused(t *testing.T) {
 	if review.Status.Authenticated || review.Status.Error != token.ErrUnrecorded.Error() {
 		t.Errorf("review: %+v, want the error %q", review.Status, token.ErrUnrecorded)
 	}
-	bearer(t, a.Config(), a.Token(t, namespace, "victim")).must(t, http.MethodPost, whoAmIPath, `{}`)
+	issued := a.Token(t, namespace, "victim")
+	bearer(t, a.Config(), issued).must(t, http.MethodPost, whoAmIPath, `{}`)
+
+	// Tokens with the ID of one that was issued: the same claims with another signature, and other claims.
+	for _, change := range []struct{ from, to string }{{"", ""}, {"\"exp\":1", "\"exp\":2"}} {
+		text := f.copied(issued, change.from, change.to)
+		if got := overHTTP1(t, a.Config()).do(t, http.MethodPost, whoAmIPath, `{}`, "Authorization", "Bearer "+text); got.code != http.StatusUnauthorized {
+			t.Errorf("a copy of the ID with %q: %s", change.to, got)
+		}
+	}
+	bearer(t, a.Config(), issued).must(t, http.MethodPost, whoAmIPath, `{}`)
 }
 
 // forger makes tokens that the API does not issue.
@@ -246,6 +257,26 @@ func forgerAt(t testing.TB, a *lanyardtest.Authority, namespace, name string) fo
 		Namespace: namespace, ServiceAccount: token.Ref{Name: name, UID: string(account.UID)},
 		Audiences: []string{a.URL()}, Lifetime: time.Hour,
 	}}
+}
+
+// copied returns a token with the header and the claims of another one, apart from a change of their JSON, and a new signature.
+func (f forger) copied(text, from, to string) string {
+	f.t.Helper()
+	parts := strings.Split(text, ".")
+	claims, err := base64.RawURLEncoding.DecodeString(parts[1])
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	changed := strings.Replace(string(claims), from, to, 1)
+	if from != to && changed == string(claims) {
+		f.t.Fatalf("the claims %s lack %s", claims, from)
+	}
+	signed := parts[0] + "." + base64.RawURLEncoding.EncodeToString([]byte(changed))
+	signature, err := f.key.Sign([]byte(signed))
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	return signed + "." + base64.RawURLEncoding.EncodeToString(signature)
 }
 
 // issued returns the token that an authority with the key would issue at a time relative to now.

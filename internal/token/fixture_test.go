@@ -2,6 +2,7 @@ package token
 
 import (
 	"context"
+	"crypto/sha256"
 	"encoding/base64"
 	"errors"
 	"fmt"
@@ -88,7 +89,7 @@ func (r *records) refuse(jti string, err error) {
 	r.refused = map[string]error{jti: err}
 }
 
-func (r *records) Check(_ context.Context, jti string) error {
+func (r *records) Check(_ context.Context, jti string, _ *[sha256.Size]byte) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return r.refused[jti]

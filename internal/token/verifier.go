@@ -29,9 +29,10 @@ const (
 
 // Ledger knows which tokens were issued and which of them were revoked. Like Anchors, it is called on every verification.
 type Ledger interface {
-	// Check returns nil for the jti of a token that was issued and not revoked, and otherwise an error that wraps ErrUnrecorded,
-	// ErrRevoked or ErrLedgerStale. A revoked token is refused from the moment when its revocation has been acknowledged.
-	Check(ctx context.Context, jti string) error
+	// Check returns nil for a token that was issued and not revoked, and otherwise an error that wraps ErrUnrecorded, ErrRevoked or
+	// ErrLedgerStale. digest is the SHA-256 of the token, since whoever has a key can copy the jti of a token that was issued. A
+	// revoked token is refused from the moment when its revocation has been acknowledged.
+	Check(ctx context.Context, jti string, digest *[sha256.Size]byte) error
 }
 
 // VerifierConfig configures a Verifier. All fields except CacheSize, Signatures and Stored are required.
@@ -169,7 +170,7 @@ func (v *Verifier) check(ctx context.Context, f *facts, audiences []string) (Ide
 		err = v.confirm(ctx, f, err)
 	}
 	if err == nil {
-		err = v.ledger.Check(ctx, claims.ID)
+		err = v.ledger.Check(ctx, claims.ID, &f.digest)
 	}
 	if err != nil {
 		return Identity{}, err

@@ -2,6 +2,7 @@ package externalsigner
 
 import (
 	"context"
+	"crypto/sha256"
 	"crypto/x509"
 	"encoding/base64"
 	"errors"
@@ -194,7 +195,7 @@ func (existing) ServiceAccount(context.Context, string, string) (token.Anchor, b
 // recorded is a Ledger with a record of every token.
 type recorded struct{}
 
-func (recorded) Check(context.Context, string) error { return nil }
+func (recorded) Check(context.Context, string, *[sha256.Size]byte) error { return nil }
 
 func newAuthority(t testing.TB, s *Signer) *authority {
 	t.Helper()

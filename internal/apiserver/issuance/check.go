@@ -2,6 +2,7 @@ package issuance
 
 import (
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"time"
@@ -14,12 +15,13 @@ import (
 var _ token.Ledger = &Journal{}
 
 // Check implements token.Ledger.
-func (j *Journal) Check(ctx context.Context, id string) error {
-	state, err := j.state(id)
+func (j *Journal) Check(ctx context.Context, id string, sum *[sha256.Size]byte) error {
+	digest := ledger.Digest(sum[:])
+	state, err := j.state(id, &digest)
 	if err == nil && state == ledger.Unknown && !j.AcceptUnrecorded {
 		// Another replica may have issued the token a moment ago.
 		if err = j.Feed.CatchUp(ctx); err == nil {
-			state = j.Memory.State(id)
+			state = j.Memory.TokenState(id, &digest)
 		}
 	}
 	switch {
@@ -55,10 +57,10 @@ func (j *Journal) CheckCertificate(id string, notBefore time.Time) error {
 // Settle returns once the memory has everything that was written before the call. The error means that this is not known now.
 func (j *Journal) Settle(ctx context.Context) error { return j.Feed.CatchUp(ctx) }
 
-// state returns what is known about a credential, or an error if other replicas may have changed that too long ago.
-func (j *Journal) state(id string) (ledger.State, error) {
+// state returns what is known about a token, or an error if other replicas may have changed that too long ago.
+func (j *Journal) state(id string, digest *ledger.Digest) (ledger.State, error) {
 	if err := j.Feed.Fresh(); err != nil {
 		return ledger.Unknown, err
 	}
-	return j.Memory.State(id), nil
+	return j.Memory.TokenState(id, digest), nil
 }

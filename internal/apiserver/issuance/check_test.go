@@ -2,6 +2,7 @@ package issuance
 
 import (
 	"context"
+	"crypto/sha256"
 	"errors"
 	"testing"
 	"time"
@@ -32,7 +33,7 @@ func TestStaleMemory(t *testing.T) {
 		Certificates: []ledger.Certificate{{ID: "recorded", Expires: now.Add(time.Hour)}},
 		Revocations:  []ledger.Revocation{{ID: "revoked", Expires: now.Add(time.Hour)}},
 	}, 1)
-	if err := j.Check(context.Background(), "6f1c7a50-8c1c-4d35-9a0f-7a9fcd1d9b11"); !errors.Is(err, token.ErrLedgerStale) {
+	if err := j.Check(context.Background(), "6f1c7a50-8c1c-4d35-9a0f-7a9fcd1d9b11", &[sha256.Size]byte{}); !errors.Is(err, token.ErrLedgerStale) {
 		t.Errorf("a token: %v", err)
 	}
 	long, lately := now.Add(-24*time.Hour), now.Add(-30*time.Minute)

@@ -2,6 +2,7 @@ package issuance_test
 
 import (
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"slices"
@@ -94,9 +95,17 @@ func newToken() ledger.Token {
 		ID: uuid.NewString(), Namespace: "shop", Account: "cart", AccountUID: uuid.NewString(), Audiences: []string{"api"},
 		Bound:  ledger.Object{Kind: "Pod", Name: "cart-0", UID: uuid.NewString()},
 		Node:   ledger.Object{Kind: "Node", Name: "n1", UID: uuid.NewString()},
-		Issued: now, Expires: now.Add(time.Hour), Key: "Y-bjq70zOb_h1OzvGj2QKNLOWAliBgBoZdI6Y6nTz0Y",
+		Digest: ledger.Digest(digestOf[:]), Issued: now, Expires: now.Add(time.Hour), Key: "Y-bjq70zOb_h1OzvGj2QKNLOWAliBgBoZdI6Y6nTz0Y",
 		Minter: ledger.Minter{User: "system:node:n1", Credential: "X509SHA256=04adf2b65e6325a8c467256eb3a9a373d818398d9a1f1d9eca1cbc2c237fe75f", Address: "192.0.2.1", UserAgent: "lanyard"},
 	}
+}
+
+// digestOf is the digest of each token of newToken.
+var digestOf = sha256.Sum256([]byte("a token"))
+
+// check checks a token of newToken.
+func check(ctx context.Context, j *issuance.Journal, t ledger.Token) error {
+	return j.Check(ctx, t.ID, &digestOf)
 }
 
 func newCertificate() ledger.Certificate {
@@ -131,13 +140,13 @@ func TestRecordsAndRevocationsSurviveARestart(t *testing.T) {
 	must(t, r.Revoke(ctx, []ledger.Revocation{{ID: dead.ID, Expires: dead.Expires}, {ID: certificate.ID, Expires: certificate.Expires}}))
 	check := func(when string, r *replica) {
 		t.Helper()
-		if err := r.Check(ctx, live.ID); err != nil {
+		if err := check(ctx, r.Journal, live); err != nil {
 			t.Errorf("%s: a live token: %v", when, err)
 		}
-		if err := r.Check(ctx, dead.ID); !errors.Is(err, token.ErrRevoked) {
+		if err := check(ctx, r.Journal, dead); !errors.Is(err, token.ErrRevoked) {
 			t.Errorf("%s: a revoked token: %v", when, err)
 		}
-		if err := r.Check(ctx, uuid.NewString()); !errors.Is(err, token.ErrUnrecorded) {
+		if err := check(ctx, r.Journal, newToken()); !errors.Is(err, token.ErrUnrecorded) {
 			t.Errorf("%s: a forged token: %v", when, err)
 		}
 		if err := r.CheckCertificate(certificate.ID, time.Now()); !errors.Is(err, issuance.ErrRevoked) {
@@ -170,19 +179,19 @@ func TestReplicasKnowEachOthersTokens(t *testing.T) {
 	var last ledger.Token
 	for range 50 {
 		last = a.mustRecord(t)
-		if err := b.Check(ctx, last.ID); err != nil {
+		if err := check(ctx, b.Journal, last); err != nil {
 			t.Fatalf("at another replica: %v", err)
 		}
 	}
-	if err := b.Check(ctx, uuid.NewString()); !errors.Is(err, token.ErrUnrecorded) {
+	if err := check(ctx, b.Journal, newToken()); !errors.Is(err, token.ErrUnrecorded) {
 		t.Errorf("a forged token: %v", err)
 	}
 	must(t, a.Revoke(ctx, []ledger.Revocation{{ID: last.ID, Expires: last.Expires}}))
 	revoked := time.Now()
-	if err := a.Check(ctx, last.ID); !errors.Is(err, token.ErrRevoked) {
+	if err := check(ctx, a.Journal, last); !errors.Is(err, token.ErrRevoked) {
 		t.Errorf("after a revocation: %v", err)
 	}
-	for b.Check(ctx, last.ID) == nil && time.Since(revoked) < 20*time.Second {
+	for check(ctx, b.Journal, last) == nil && time.Since(revoked) < 20*time.Second {
 		time.Sleep(time.Millisecond)
 	}
 	if took := time.Since(revoked); took > 250*time.Millisecond {
@@ -198,12 +207,12 @@ func TestUnrecordedTokensCanBeAccepted(t *testing.T) {
 	t.Parallel()
 	base, ctx := storagetest.Start(t), storagetest.In(t, "")
 	r := run(t, base, false, func(r *replica) { r.AcceptUnrecorded = true })
-	id := uuid.NewString()
-	if err := r.Check(ctx, id); err != nil {
+	made := newToken()
+	if err := check(ctx, r.Journal, made); err != nil {
 		t.Error(err)
 	}
-	must(t, r.Revoke(ctx, []ledger.Revocation{{ID: id, Expires: time.Now().Add(time.Hour)}}))
-	if err := r.Check(ctx, id); !errors.Is(err, token.ErrRevoked) {
+	must(t, r.Revoke(ctx, []ledger.Revocation{{ID: made.ID, Expires: time.Now().Add(time.Hour)}}))
+	if err := check(ctx, r.Journal, made); !errors.Is(err, token.ErrRevoked) {
 		t.Errorf("after its revocation: %v", err)
 	}
 }
@@ -223,7 +232,7 @@ func TestCommitsAreShared(t *testing.T) {
 				if err := r.RecordToken(ctx, made); err != nil {
 					t.Error(err)
 				}
-				if err := r.Check(ctx, made.ID); err != nil {
+				if err := check(ctx, r.Journal, made); err != nil {
 					t.Errorf("a recorded token: %v", err)
 				}
 				ids <- made.ID

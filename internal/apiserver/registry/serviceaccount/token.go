@@ -206,7 +206,7 @@ func (r *TokenREST) issue(ctx context.Context, req *authenticationv1.TokenReques
 	case err != nil:
 		return nil, apierrors.NewInternalError(err)
 	}
-	if err := r.Recorder.RecordToken(ctx, recordOf(claims, issuance.MinterFrom(ctx))); err != nil {
+	if err := r.Recorder.RecordToken(ctx, recordOf(text, claims, issuance.MinterFrom(ctx))); err != nil {
 		return nil, outage.New(fmt.Errorf("record token for %s/%s: %w", bound.Namespace, bound.ServiceAccount.Name, err))
 	}
 	audit.AddAuditAnnotation(ctx, "authentication.kubernetes.io/issued-credential-id", token.CredentialID(claims.ID))
