@@ -121,11 +121,13 @@ func (w *modelWorker) recentToken() *modelToken {
 }
 
 // isUnavailable reports whether a request was not answered, or with 503 or 429. It may have been carried out. As in Kubernetes,
-// the answer to a write of an object is 500 if the connection to etcd ends during the write.
+// the answer to a write of an object is 500 if etcd loses its leader or the connection during the write.
 func isUnavailable(path string, got answer, err error) bool {
 	isObject := strings.HasPrefix(path, "/api/v1/") && !strings.HasSuffix(path, "/token")
-	cut := got.code == http.StatusInternalServerError && bytes.Contains(got.body, []byte("rpc error: code = Unavailable"))
-	return err != nil || got.code == http.StatusServiceUnavailable || got.code == http.StatusTooManyRequests || isObject && cut
+	if isObject && got.code == http.StatusInternalServerError {
+		return bytes.Contains(got.body, []byte("rpc error: code = Unavailable")) || bytes.Contains(got.body, []byte("etcdserver: "))
+	}
+	return err != nil || got.code == http.StatusServiceUnavailable || got.code == http.StatusTooManyRequests
 }
 
 // send sends a request to a replica. A request without a text of a token is the administrator's.
