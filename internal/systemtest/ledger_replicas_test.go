@@ -95,6 +95,8 @@ func (s *replicaSite) disturb(t *testing.T, random *rand.Rand) {
 		{"kill a replica", func() { restart(t, random, syscall.SIGKILL, &s.replicas[random.IntN(3)].child) }},
 		{"end a replica", func() { restart(t, random, syscall.SIGTERM, &s.replicas[random.IntN(3)].child) }},
 		{"pause a replica", func() { s.replicas[random.IntN(3)].pause(t, rand.N(pauseLimit())) }},
+		// A replica that watches this member is behind the others.
+		{"pause a member", func() { s.members[random.IntN(3)].pause(t, rand.N(2*time.Second)) }},
 		{"kill a member", func() { restart(t, random, syscall.SIGKILL, s.members[random.IntN(3)]) }},
 		{"kill two members", func() { restart(t, random, syscall.SIGKILL, s.members[0], s.members[1]) }},
 		{"kill a replica and a member", func() {

@@ -88,6 +88,9 @@ func (w *modelWorker) issue() {
 		k.text = request.Status.Token
 		_, k.id = token.Names(k.text)
 		w.tokens = append(w.tokens, k)
+		if w.random.IntN(2) == 0 {
+			w.useEverywhere(k)
+		}
 	case got.code != http.StatusNotFound || exists:
 		w.fail(fmt.Sprintf("token request for %s, whose objects exist: %v", name, exists), r, got)
 	}
@@ -306,10 +309,10 @@ func (w *modelWorker) deleteObject(s *slot) {
 	s.object = nil
 }
 
-// useEverywhere uses a token at each replica, soon after its end.
+// useEverywhere uses a token at each replica, while the others may not know of its beginning or end yet.
 func (w *modelWorker) useEverywhere(k *modelToken) {
-	for _, r := range w.site.replicas {
-		w.use(k, r)
+	for _, i := range w.random.Perm(len(w.site.replicas)) {
+		w.use(k, w.site.replicas[i])
 	}
 }
 
