@@ -2,6 +2,7 @@ package serviceaccount_test
 
 import (
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"net/http"
@@ -422,10 +423,11 @@ func TestTokenIsRecorded(t *testing.T) {
 	} {
 		bind := func(s *authenticationv1.TokenRequestSpec) { s.BoundObjectRef = tt.ref }
 		a := ask(t, "robot", spec(bind))
+		sum := sha256.Sum256([]byte(a.out.Status.Token))
 		want := []ledger.Token{{
 			ID: "1", Namespace: "ns", Account: "robot", AccountUID: a.requests[0].ServiceAccount.UID, Audiences: []string{"api"},
 			Bound: tt.bound, Node: tt.node, Issued: time.Unix(issued.Unix(), 0), Expires: time.Unix(issued.Add(time.Hour).Unix(), 0),
-			Key: "the-key", Minter: minter,
+			Key: "the-key", Digest: ledger.Digest(sum[:]), Minter: minter,
 		}}
 		if !reflect.DeepEqual(a.records, want) {
 			t.Errorf("records %+v, want %+v", a.records, want)
