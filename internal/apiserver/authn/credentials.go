@@ -2,11 +2,11 @@ package authn
 
 import (
 	"context"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"net/http"
 	"strings"
-	"time"
 
 	"k8s.io/apiserver/pkg/authentication/authenticator"
 	"k8s.io/apiserver/pkg/authentication/user"
@@ -21,9 +21,9 @@ import (
 
 // Credentials knows which credentials were issued. *issuance.Journal implements it.
 type Credentials interface {
-	// CheckCertificate returns issuance.ErrRevoked for the ID of a certificate that was revoked, and another error if that is not
-	// known now. notBefore is the start of the certificate's validity.
-	CheckCertificate(id string, notBefore time.Time) error
+	// CheckCertificate returns issuance.ErrRevoked for a certificate that was revoked, whose ID is given, and another error if that
+	// is not known now.
+	CheckCertificate(id string, c *x509.Certificate) error
 	// Used notes that a credential with an ID was accepted. The address is "" if it is not known where it was used.
 	Used(id, address string)
 }
@@ -45,7 +45,7 @@ func (c *certificates) AuthenticateRequest(r *http.Request) (*authenticator.Resp
 		return response, ok, err
 	}
 	id := strings.TrimPrefix(credentialOf(response.User), certificatePrefix)
-	err = c.credentials.CheckCertificate(id, r.TLS.PeerCertificates[0].NotBefore)
+	err = c.credentials.CheckCertificate(id, r.TLS.PeerCertificates[0])
 	switch {
 	case errors.Is(err, issuance.ErrRevoked):
 		return nil, false, fmt.Errorf("client certificate of %q: %w", response.User.GetName(), err)

@@ -32,7 +32,7 @@ type credentials struct {
 	uses []string
 }
 
-func (c *credentials) CheckCertificate(id string, _ time.Time) error {
+func (c *credentials) CheckCertificate(id string, _ *x509.Certificate) error {
 	if id == c.id {
 		return c.err
 	}

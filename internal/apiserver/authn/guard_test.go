@@ -2,6 +2,7 @@ package authn
 
 import (
 	"context"
+	"crypto/x509"
 	"encoding/base64"
 	"errors"
 	"fmt"
@@ -44,8 +45,8 @@ type guardedServer struct {
 // unrevoked is Credentials of which none was revoked.
 type unrevoked struct{}
 
-func (unrevoked) CheckCertificate(string, time.Time) error { return nil }
-func (unrevoked) Used(_, _ string)                         {}
+func (unrevoked) CheckCertificate(string, *x509.Certificate) error { return nil }
+func (unrevoked) Used(_, _ string)                                 {}
 
 func newGuardedServer() *guardedServer {
 	g := &guardedServer{clock: clocktesting.NewFakePassiveClock(time.Now())}

@@ -3,6 +3,7 @@ package issuance_test
 import (
 	"context"
 	"crypto/sha256"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"slices"
@@ -149,10 +150,10 @@ func TestRecordsAndRevocationsSurviveARestart(t *testing.T) {
 		if err := check(ctx, r.Journal, newToken()); !errors.Is(err, token.ErrUnrecorded) {
 			t.Errorf("%s: a forged token: %v", when, err)
 		}
-		if err := r.CheckCertificate(certificate.ID, time.Now()); !errors.Is(err, issuance.ErrRevoked) {
+		if err := r.CheckCertificate(certificate.ID, &x509.Certificate{NotBefore: time.Now()}); !errors.Is(err, issuance.ErrRevoked) {
 			t.Errorf("%s: a revoked certificate: %v", when, err)
 		}
-		if err := r.CheckCertificate("00"+certificate.ID[2:], time.Now()); err != nil {
+		if err := r.CheckCertificate("00"+certificate.ID[2:], &x509.Certificate{NotBefore: time.Now()}); err != nil {
 			t.Errorf("%s: a certificate of another CA: %v", when, err)
 		}
 	}
