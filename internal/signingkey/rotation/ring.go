@@ -155,11 +155,12 @@ func (r Ring) count() int {
 // maxEnded is the number of ended keys whose records are kept, the latest ones.
 const maxEnded = 20
 
-// prune removes the oldest records of ended keys.
+// prune removes the oldest records of ended keys. Those of keys that were taken over stay: the next start may find the file of such a
+// key, and must not accept its tokens again.
 func (r *Ring) prune() {
 	excess := len(r.keys) - r.count() - maxEnded
 	r.keys = slices.DeleteFunc(r.keys, func(k Key) bool {
-		if k.accepted() || excess <= 0 {
+		if k.accepted() || k.TakenOver || excess <= 0 {
 			return false
 		}
 		excess--

@@ -296,6 +296,28 @@ func TestTakeOver(t *testing.T) {
 	}
 }
 
+// TestRevokedFileStaysRevoked revokes a key that was taken over, and then more keys than there are records kept of. The key must not
+// come back when the next start finds its file.
+func TestRevokedFileStaysRevoked(t *testing.T) {
+	t.Parallel()
+	old := must(signingkey.Generate(""))
+	r, _ := policy.TakeOver(Ring{}, []File{{old, start}}, start)
+	id := old.ID()
+	for i := range 2 * maxEnded {
+		next, _, err := policy.Revoke(r, id, start.Add(time.Duration(i)*time.Second))
+		if err != nil {
+			t.Fatal(err)
+		}
+		r, id = next, next.Accepted()[0].ID
+	}
+	if len(r.keys) > maxEnded+2 {
+		t.Errorf("%d records", len(r.keys))
+	}
+	if next, made := policy.TakeOver(r, []File{{old, start}}, start.Add(time.Hour)); made != nil || len(next.Accepted()) != 1 {
+		t.Errorf("the revoked key is accepted again: %v", made)
+	}
+}
+
 // TestAlgorithms changes the algorithms of a policy.
 func TestAlgorithms(t *testing.T) {
 	t.Parallel()
