@@ -94,6 +94,7 @@ func (i *instance) count(t *testing.T, prefix string) int64 {
 const (
 	keptKey  = "/registry/configmaps/default/kept"
 	joinKey  = bootstrapTokensPrefix + "abcdef"
+	ringKey  = keyringsPrefix + "signing-keys"
 	laterKey = "/registry/configmaps/default/later"
 )
 
@@ -102,12 +103,12 @@ func saved(t *testing.T) (file, dir string, identity *age.X25519Identity) {
 	t.Helper()
 	dir, file, identity = filepath.Join(t.TempDir(), "running"), filepath.Join(t.TempDir(), "backup"), newIdentity(t)
 	i := startInstance(t, dir)
-	i.put(t, keptKey, joinKey)
+	i.put(t, keptKey, joinKey, ringKey)
 	manifest, err := Write(t.Context(), dir, file, []age.Recipient{identity.Recipient()})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if manifest.Etcd.Revision != 3 || len(manifest.CA) != 64 || time.Since(manifest.Created) > time.Minute {
+	if manifest.Etcd.Revision != 4 || len(manifest.CA) != 64 || time.Since(manifest.Created) > time.Minute {
 		t.Errorf("manifest %+v", manifest)
 	}
 	i.put(t, laterKey)
@@ -158,8 +159,8 @@ func TestBackupOfARunningInstance(t *testing.T) {
 	if err := i.dir.CheckData(); err != nil {
 		t.Error(err)
 	}
-	if i.count(t, keptKey) != 1 || i.count(t, laterKey) != 0 || i.count(t, joinKey) != 0 {
-		t.Errorf("kept %d, later %d, bootstrap tokens %d", i.count(t, keptKey), i.count(t, laterKey), i.count(t, joinKey))
+	if i.count(t, keptKey) != 1 || i.count(t, laterKey) != 0 || i.count(t, joinKey) != 0 || i.count(t, ringKey) != 0 {
+		t.Errorf("kept %d, later %d, bootstrap tokens %d, signing keys %d", i.count(t, keptKey), i.count(t, laterKey), i.count(t, joinKey), i.count(t, ringKey))
 	}
 }
 
@@ -169,7 +170,7 @@ func TestAcceptEarlierTokens(t *testing.T) {
 	o := options(file, filepath.Join(t.TempDir(), "restored"), identity)
 	o.AcceptEarlierTokens = true
 	done, err := Restore(t.Context(), o)
-	if err != nil || done.Objects != 2 || done.BootstrapTokens != 0 {
+	if err != nil || done.Objects != 3 || done.BootstrapTokens != 0 {
 		t.Fatalf("%+v, %v", done, err)
 	}
 	if read(t, done.DataDir, "sa.key") != read(t, before, "sa.key") {

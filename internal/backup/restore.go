@@ -26,6 +26,8 @@ const (
 	objectsPrefix = "/registry/"
 	// bootstrapTokensPrefix is the beginning of the keys of bootstrap tokens, which are Secrets.
 	bootstrapTokensPrefix = objectsPrefix + "secrets/" + bootstraptoken.Namespace + "/" + bootstraptoken.SecretPrefix
+	// keyringsPrefix is the beginning of the keys of the objects with the signing keys that are kept in the store.
+	keyringsPrefix = objectsPrefix + "internal.lanyard.dev/keyrings/"
 
 	// minBump is more than the number of revisions that an authority makes while a backup is written.
 	minBump = 1_000_000_000
@@ -163,6 +165,9 @@ func (r *restoration) adjust(ctx context.Context, client *clientv3.Client, done 
 			return fmt.Errorf("remove bootstrap tokens: %w", err)
 		}
 		done.BootstrapTokens = deleted.Deleted
+		if _, err := client.Delete(ctx, keyringsPrefix, clientv3.WithPrefix()); err != nil {
+			return fmt.Errorf("remove signing keys: %w", err)
+		}
 	}
 	counted, err := client.Get(ctx, objectsPrefix, clientv3.WithPrefix(), clientv3.WithCountOnly())
 	if err != nil {
