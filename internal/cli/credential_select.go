@@ -171,8 +171,9 @@ func (s *credentialSelector) addToken(arg string) error {
 		return hint.New(errors.New("the argument is neither the ID of a token nor a token"),
 			"an ID is a UUID: lanyard token list shows it, and it is the claim jti of the token")
 	}
-	if decoded.Claims == nil || decoded.Claims.ID == "" || decoded.Claims.Kubernetes == nil {
-		return errors.New("the token has no ID, so a Lanyard has not issued it")
+	// The ID is printed, and nothing in the token is verified. Every ID that a Lanyard makes is a UUID.
+	if decoded.Claims == nil || uuid.Validate(decoded.Claims.ID) != nil || decoded.Claims.Kubernetes == nil {
+		return errors.New("the token has no ID of the form that a Lanyard makes, so none has issued it")
 	}
 	if s.claims != nil {
 		return errors.New("more than one token given")

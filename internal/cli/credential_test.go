@@ -386,6 +386,17 @@ func TestCredentialUsage(t *testing.T) {
 	}
 }
 
+// TestTokenWithAControlCode reads a token whose ID would clear the terminal. Anybody can write one into a log.
+func TestTokenWithAControlCode(t *testing.T) {
+	t.Parallel()
+	encode := base64.RawURLEncoding.EncodeToString
+	text := encode([]byte(`{"alg":"ES256"}`)) + "." + encode([]byte(`{"iss":"https://x","jti":"\u001b[2J","kubernetes.io":{"namespace":"shop","serviceaccount":{}}}`)) + ".AA"
+	got := newIssuingServer(t).run(t, text, "token", "list", "-")
+	if got.code != exitUsage || strings.Contains(got.errOut, "\x1b") || !strings.Contains(got.errOut, "none has issued it") {
+		t.Errorf("%+v", got)
+	}
+}
+
 // TestAnotherServer connects to a server that does not serve the API.
 func TestAnotherServer(t *testing.T) {
 	t.Parallel()
