@@ -3,6 +3,7 @@ package streams
 import (
 	"context"
 	"errors"
+	"fmt"
 	"time"
 
 	"k8s.io/klog/v2"
@@ -89,25 +90,33 @@ func (r *Registry) pending() []*group {
 	return all
 }
 
-// ask checks a group with the time that an answer from storage takes.
+// ask checks a group with the time that an answer from storage takes. A group that must wait for longer than that is undecided, so that
+// its streams end in time.
 func (r *Registry) ask(ctx context.Context, g *group) {
-	r.asking <- struct{}{}
-	defer func() { <-r.asking }()
-	limited, cancel := context.WithTimeout(ctx, askTimeout)
-	defer cancel()
-	err := g.check(limited)
-	r.mu.Lock()
-	g.asking = false
-	r.mu.Unlock()
+	err := errBusy
+	wait := r.Clock.NewTimer(askTimeout)
+	defer wait.Stop()
+	select {
+	case r.asking <- struct{}{}:
+		defer func() { <-r.asking }()
+		limited, cancel := context.WithTimeout(ctx, askTimeout)
+		defer cancel()
+		err = g.check(limited)
+	case <-wait.C():
+	case <-ctx.Done():
+	}
 	if ctx.Err() == nil {
 		r.settle(g, err)
 	}
 }
 
+var errBusy = outage.New(fmt.Errorf("%d other checks wait for storage", maxAsking))
+
 // settle applies the result of a check.
 func (r *Registry) settle(g *group, err error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	g.asking = false
 	now, why := r.Clock.Now(), g.id.reason
 	switch {
 	case err == nil:

@@ -452,3 +452,23 @@ func TestListener(t *testing.T) {
 		}
 	}
 }
+
+// TestManyUndecided opens more streams than may ask storage at a time, and storage does not answer. A stream whose check has to wait
+// ends when the others would.
+func TestManyUndecided(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t)
+	for i := range maxAsking + 1 {
+		f.open(fmt.Sprint("user", i), "watch")
+	}
+	f.slow = make(chan struct{})
+	defer close(f.slow)
+	for began := time.Now(); len(f.ends) == 0; goruntime.Gosched() {
+		if time.Since(began) > 10*time.Second {
+			t.Fatal("the stream whose check waits did not end")
+		}
+		f.checkAll(t.Context())
+		f.clock.Step(time.Second)
+	}
+	f.want("the stream whose check waits", []Reason{<-f.ends}, Undecided)
+}
