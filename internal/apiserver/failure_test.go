@@ -25,6 +25,11 @@ func TestFailuresLeaveNothingOpen(t *testing.T) {
 	if err := os.WriteFile(broken, []byte("nothing that a server can use"), 0o600); err != nil {
 		t.Fatal(err)
 	}
+	unencrypted := s.file("identity.yaml")
+	if err := os.WriteFile(unencrypted, []byte(`{"apiVersion":"apiserver.config.k8s.io/v1","kind":"EncryptionConfiguration",
+		"resources":[{"resources":["secrets"],"providers":[{"identity":{}}]}]}`), 0o600); err != nil {
+		t.Fatal(err)
+	}
 	for _, test := range []struct {
 		name   string
 		change func(*apiserver.Options)
@@ -36,6 +41,9 @@ func TestFailuresLeaveNothingOpen(t *testing.T) {
 			o.Audit = auditlog.Options{LogPath: s.file("audit.log"), PolicyFile: broken}
 		}},
 		{name: "encryption", change: func(o *apiserver.Options) { o.EncryptionProviderConfig = broken }},
+		{name: "encryption without secrets, and keys in etcd", change: func(o *apiserver.Options) {
+			o.EncryptionProviderConfig, o.ServiceAccounts.SigningKeyFiles = unencrypted, nil
+		}},
 		{name: "certificate for etcd", change: func(o *apiserver.Options) { o.Etcd.CertFile, o.Etcd.KeyFile = broken, broken }},
 		{name: "certificate for the members of etcd", change: func(o *apiserver.Options) {
 			o.Etcd = apiserver.Etcd{Servers: []string{"https://127.0.0.1:1", "https://127.0.0.1:2"}, CertFile: broken, KeyFile: broken}

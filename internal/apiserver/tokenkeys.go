@@ -1,6 +1,7 @@
 package apiserver
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -8,6 +9,7 @@ import (
 	"os"
 
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apiserver/pkg/storage/value"
 	"k8s.io/klog/v2"
 	"k8s.io/utils/clock"
 
@@ -17,6 +19,7 @@ import (
 	signingkeyregistry "lanyard.dev/internal/apiserver/registry/signingkey"
 	"lanyard.dev/internal/controller"
 	"lanyard.dev/internal/controller/keyrotation"
+	"lanyard.dev/internal/hint"
 	"lanyard.dev/internal/rbac/bootstrap"
 	"lanyard.dev/internal/signingkey"
 	"lanyard.dev/internal/signingkey/rotation"
@@ -28,12 +31,26 @@ func newKeyring(o *Options, k *keys, s *storage) (*keyring.Keyring, error) {
 	if s.library.ResourceTransformers != nil {
 		config.Transformer = s.library.ResourceTransformers.TransformerForResource(corev1.Resource("secrets"))
 	}
+	if !encrypts(config.Transformer) {
+		return nil, hint.New(fmt.Errorf("%s does not encrypt Secrets, so signing keys would be stored as they are", o.EncryptionProviderConfig),
+			"name secrets there, with another first provider than identity, or keep the keys in files with --service-account-signing-key-file")
+	}
 	stored, feed, closeStored, err := s.mirror.Unserved(config, keyring.Prefix, keyring.NewObject, keyring.NewList)
 	if err != nil {
 		return nil, err
 	}
 	s.closeUnserved.add(closeStored)
 	return keyring.New(keyring.Config{Storage: stored, Feed: feed, Policy: o.ServiceAccounts.rotation(), Accepted: k.tokens})
+}
+
+// encrypts reports whether a transformer changes what it stores. One that cannot now, such as a plugin, does.
+func encrypts(t value.Transformer) bool {
+	if t == nil {
+		return false
+	}
+	plain := []byte("plain")
+	stored, err := t.TransformToStorage(context.Background(), plain, value.DefaultContext(keyring.Prefix))
+	return err != nil || !bytes.Equal(stored, plain)
 }
 
 // prepare makes the first keys, or takes over the key of a file. It must be called once the feeds have synced, and before tokens
