@@ -20,6 +20,21 @@ import (
 // megabyte.
 const linkerFlags = "-s -w -funcalign=16"
 
+// smallPackages are compiled without inlining, which makes the program 2.5 MB smaller. They run in commands, at the start, or wait for
+// the network; no request that the authority answers spends its time in them.
+var smallPackages = []string{
+	"k8s.io/kubectl/...", "sigs.k8s.io/kustomize/...", "k8s.io/client-go/kubernetes/...", "k8s.io/client-go/applyconfigurations/...",
+	"github.com/google/gnostic-models/...", "lanyard.dev/internal/apiserver/openapi",
+}
+
+// compilerFlags returns the arguments of go build for smallPackages.
+func compilerFlags() (flags []string) {
+	for _, packages := range smallPackages {
+		flags = append(flags, "-gcflags="+packages+"=-l")
+	}
+	return flags
+}
+
 // platform is an operating system and an architecture, as GOOS and GOARCH.
 type platform struct{ os, arch string }
 
@@ -50,7 +65,8 @@ func build(ctx context.Context, dir string, p platform, mainPackage string) (pro
 	}
 	defer func() { _ = os.RemoveAll(temporary) }()
 	file := filepath.Join(temporary, "program")
-	command := exec.CommandContext(ctx, "go", "build", "-trimpath", "-buildvcs=true", "-ldflags="+linkerFlags, "-o", file, mainPackage)
+	arguments := append([]string{"build", "-trimpath", "-buildvcs=true", "-ldflags=" + linkerFlags, "-o", file}, compilerFlags()...)
+	command := exec.CommandContext(ctx, "go", append(arguments, mainPackage)...)
 	command.Dir = dir
 	command.Env = append(os.Environ(), "CGO_ENABLED=0", "GOOS="+p.os, "GOARCH="+p.arch, "GOFLAGS=", "GOEXPERIMENT=", "GOAMD64=v1", "GOARM64=v8.0")
 	var output bytes.Buffer
