@@ -128,15 +128,12 @@ type revokeOptions struct {
 	reason string
 	yes    bool
 	dryRun bool
-	// confirm asks the user. It returns an error if nobody can answer.
-	confirm func(question string) (bool, error)
 }
 
 // newCredentialRevoke completes cmd, a command that revokes credentials of one kind.
 func newCredentialRevoke(s streams, cmd *cobra.Command, kind credentialKind) *cobra.Command {
 	o := &revokeOptions{credentialOptions: credentialOptions{streams: s, kind: kind, selector: credentialSelector{clock: clock.RealClock{}}}}
 	o.output = outputOptions{format: formatTable, formats: credentialFormats}
-	o.confirm = o.ask
 	cmd.Args = cobra.ArbitraryArgs
 	cmd.RunE = checkAndRun(o.parse, o.run)
 	f := cmd.Flags()
@@ -178,12 +175,8 @@ func (o *revokeOptions) run(ctx context.Context) error {
 		return err
 	}
 	if !o.dryRun && !o.yes {
-		yes, err := o.confirm(fmt.Sprintf("Revoke %s? [y/N] ", countOf(all)))
-		if err != nil {
+		if err := confirmRevocation(o.streams, o.input, fmt.Sprintf("Revoke %s? [y/N] ", countOf(all))); err != nil {
 			return err
-		}
-		if !yes {
-			return errors.New("nothing is revoked")
 		}
 	}
 	return o.revoke(ctx, all)
@@ -233,16 +226,19 @@ func countOf(all []credential) string {
 	return strings.Join(parts, " and ")
 }
 
-// ask asks a question on the terminal.
-func (o *revokeOptions) ask(question string) (bool, error) {
-	if o.input || !isTerminal(o.in) {
-		return false, &codedError{hint.New(errors.New("nothing is revoked, since nobody can be asked"), "give --yes to revoke them"), exitUsage}
+// confirmRevocation asks a question on the terminal, and returns an error unless the user agrees. inputRead is whether standard
+// input was read for an argument, so that it has no answer.
+func confirmRevocation(s streams, inputRead bool, question string) error {
+	if inputRead || !isTerminal(s.in) {
+		return &codedError{hint.New(errors.New("nothing is revoked, since nobody can be asked"), "give --yes to revoke them"), exitUsage}
 	}
-	fmt.Fprint(o.err, question)
-	line, err := bufio.NewReader(io.LimitReader(o.in, 1024)).ReadString('\n')
+	fmt.Fprint(s.err, question)
+	line, err := bufio.NewReader(io.LimitReader(s.in, 1024)).ReadString('\n')
 	if err != nil && !errors.Is(err, io.EOF) {
-		return false, fmt.Errorf("read the answer: %w", err)
+		return fmt.Errorf("read the answer: %w", err)
 	}
-	answer := strings.ToLower(strings.TrimSpace(line))
-	return answer == "y" || answer == "yes", nil
+	if answer := strings.ToLower(strings.TrimSpace(line)); answer != "y" && answer != "yes" {
+		return errors.New("nothing is revoked")
+	}
+	return nil
 }

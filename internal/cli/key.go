@@ -105,14 +105,10 @@ type keyRotateOptions struct {
 	keyOptions
 	algorithm   string
 	revoke, yes bool
-	// confirm asks the user. It returns an error if nobody can answer.
-	confirm func(question string) (bool, error)
 }
 
 func newKeyRotate(s streams) *cobra.Command {
 	o := &keyRotateOptions{keyOptions: keyOptions{streams: s, clock: clock.RealClock{}}}
-	ask := &revokeOptions{credentialOptions: credentialOptions{streams: s}}
-	o.confirm = ask.ask
 	cmd := &cobra.Command{
 		Use: "rotate [--algorithm NAME] [--revoke]", Short: "Replace the signing key",
 		Long: keyRotateHelp, Example: keyRotateExamples, Args: noArgs, RunE: checkAndRun(o.validate, o.run),
@@ -186,12 +182,9 @@ func (o *keyRotateOptions) revokeAll(ctx context.Context, keys []identity.Signin
 		return err
 	}
 	if !o.yes {
-		yes, err := o.confirm(fmt.Sprintf("Revoke %s and refuse all their tokens? [y/N] ", plural(int64(len(keys)), "key")))
-		if err != nil {
+		question := fmt.Sprintf("Revoke %s and refuse all their tokens? [y/N] ", plural(int64(len(keys)), "key"))
+		if err := confirmRevocation(o.streams, false, question); err != nil {
 			return err
-		}
-		if !yes {
-			return errors.New("nothing is revoked")
 		}
 	}
 	for _, key := range keys {
