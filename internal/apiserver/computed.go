@@ -24,9 +24,9 @@ const (
 	maxReasonBytes   = 1024
 )
 
-// computedRequests treats the requests for the resources of identity.lanyard.dev, whose objects are made from other data. It records in the audit log why a
-// credential is revoked, and explains why objects cannot be created or changed: the library would answer with a text that fits
-// every resource.
+// computedRequests treats the requests for the resources of identity.lanyard.dev, whose objects are made from other data. It records
+// in the audit log why a credential is revoked, and explains why objects cannot be created or changed: the library would answer
+// with a text that fits every resource.
 type computedRequests struct {
 	api        http.Handler
 	serializer runtime.NegotiatedSerializer

@@ -44,8 +44,8 @@ type identity struct {
 	evictions *nodeaccess.Evictions
 }
 
-// newIdentity returns the authenticators and the issuer for the given keys, issuers, stored objects and ledger. They learn of each change
-// of a stored object before the write returns. Verifications and issued tokens are counted in m.
+// newIdentity returns the authenticators and the issuer for the given keys, issuers, stored objects and ledger. They learn of each
+// change of a stored object before the write returns. Verifications and issued tokens are counted in m.
 func newIdentity(o *Options, k *keys, t *tokenKeys, issuers *oidc.Authenticator, s *storage, journal *issuance.Journal, m *metrics.Metrics) (identity, error) {
 	accounts := &o.ServiceAccounts
 	signatures := token.NewSignatures()

@@ -16,7 +16,7 @@ import (
 // record.
 func issuedTokens(journal *issuance.Journal, verifier *token.Verifier) issued.Config[ledger.TokenRecord] {
 	return issued.Config[ledger.TokenRecord]{
-		Memory: journal.Memory, Settle: journal.Feed.CatchUp, Revoke: journal.Revoke,
+		Memory: journal.Memory, Settle: journal.Settle, Revoke: journal.Revoke,
 		Check: func(ctx context.Context, t *ledger.TokenRecord) error {
 			err := verifier.CheckStanding(ctx, t.Key, t.Issued, claimsOf(&t.Token))
 			if err == nil || errors.Is(err, token.ErrAnchorsStale) {
@@ -51,7 +51,7 @@ func claimsOf(t *ledger.Token) *token.Kubernetes {
 // issuedCertificates returns what the storage of IssuedCertificates depends on. A certificate is Invalid if its node was evicted.
 func issuedCertificates(journal *issuance.Journal, evictions *nodeaccess.Evictions) issued.Config[ledger.CertificateRecord] {
 	return issued.Config[ledger.CertificateRecord]{
-		Memory: journal.Memory, Settle: journal.Feed.CatchUp, Revoke: journal.Revoke,
+		Memory: journal.Memory, Settle: journal.Settle, Revoke: journal.Revoke,
 		Check: func(_ context.Context, c *ledger.CertificateRecord) error {
 			node, ok := nodeaccess.Identify(c.User, c.Groups)
 			if !ok {

@@ -316,7 +316,7 @@ func FuzzApply(f *testing.F) {
 		page, _ := m.Select(Query{})
 		for i := range page {
 			got, _ := m.Select(Query{
-				Namespace: page[i].Namespace, Account: page[i].Account, MinterUser: page[i].Minter.User, Bound: page[i].Bound, Key: page[i].Key, Node: page[i].node(),
+				Namespace: page[i].Namespace, Account: page[i].Account, MinterUser: page[i].Minter.User, Bound: page[i].Bound, Key: page[i].Key, Node: page[i].OnNode().Name,
 			})
 			if m.State(page[i].ID) != Live || !slices.ContainsFunc(got, func(r TokenRecord) bool { return r.ID == page[i].ID }) {
 				t.Fatalf("token %d of the page is not found", i)

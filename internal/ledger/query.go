@@ -76,12 +76,12 @@ func compareIDs(a, b string) int {
 // nodeKind is the kind of an Object that is a node.
 const nodeKind = "Node"
 
-// node returns the name of the node that a token belongs to.
-func (t *Token) node() string {
+// OnNode returns the node that a token is bound to, directly or by its pod.
+func (t *Token) OnNode() Object {
 	if t.Node.Name == "" && t.Bound.Kind == nodeKind {
-		return t.Bound.Name
+		return t.Bound
 	}
-	return t.Node.Name
+	return t.Node
 }
 
 // Matches reports whether a token matches the query's fields. After and Limit do not matter.
@@ -89,7 +89,7 @@ func (q *Query) Matches(t *Token) bool {
 	return is(q.Namespace, t.Namespace) && is(q.Account, t.Account) && is(q.AccountUID, t.AccountUID) &&
 		is(q.MinterUser, t.Minter.User) && is(q.MinterCredential, t.Minter.Credential) &&
 		is(q.Bound.Kind, t.Bound.Kind) && is(q.Bound.Name, t.Bound.Name) && is(q.Bound.UID, t.Bound.UID) &&
-		is(q.Node, t.node()) && is(q.Key, t.Key) &&
+		is(q.Node, t.OnNode().Name) && is(q.Key, t.Key) &&
 		(q.Audience == "" || slices.Contains(t.Audiences, q.Audience))
 }
 

@@ -23,7 +23,7 @@ func (x *index) subjectByNode(handle uint32) *link    { return &x.subjects.at(ha
 // and no UID.
 func nodeOf(t *Token) Object {
 	if t.Node.Name == "" {
-		return Object{Name: t.node()}
+		return Object{Name: t.OnNode().Name}
 	}
 	return t.Node
 }

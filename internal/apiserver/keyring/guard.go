@@ -16,9 +16,9 @@ type Verifier interface {
 	Verify(ctx context.Context, text string, audiences []string) (token.Identity, error)
 }
 
-// Verifier returns a verifier for v, which reads its keys from k. It decides nothing while the keys are stale. If other
-// processes change the keys, it reads the keys from the storage before it refuses a token for its key, because another replica may have added the key a
-// moment ago.
+// Verifier returns a verifier for v, which reads its keys from k. It decides nothing while the keys are stale. If other processes
+// change the keys, it reads the keys from the storage before it refuses a token for its key, because another replica may have
+// added the key a moment ago.
 func (k *Keyring) Verifier(v Verifier) Verifier {
 	return &guardedVerifier{Verifier: v, keys: k, reading: make(chan struct{}, 1)}
 }

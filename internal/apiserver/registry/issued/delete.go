@@ -2,9 +2,7 @@ package issued
 
 import (
 	"context"
-	"fmt"
 
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/apis/meta/internalversion"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -13,6 +11,7 @@ import (
 	"k8s.io/apiserver/pkg/util/dryrun"
 
 	"lanyard.dev/internal/apiserver/outage"
+	"lanyard.dev/internal/apiserver/registry"
 	"lanyard.dev/internal/ledger"
 )
 
@@ -31,9 +30,7 @@ func (s *REST[R]) Delete(ctx context.Context, name string, validate rest.Validat
 	if err := s.revoke(ctx, options, []ledger.Revocation{s.revocation(&record)}); err != nil {
 		return nil, false, err
 	}
-	return &metav1.Status{Status: metav1.StatusSuccess, Details: &metav1.StatusDetails{
-		Name: name, Group: s.resource.Group, Kind: s.resource.Resource, UID: types.UID(s.id(&record)),
-	}}, true, nil
+	return registry.Deleted(s.resource, name, types.UID(s.id(&record))), true, nil
 }
 
 // DeleteCollection implements rest.CollectionDeleter: it revokes all credentials that the options select, in one write if they
@@ -74,7 +71,8 @@ func (s *REST[R]) DeleteCollection(ctx context.Context, validate rest.ValidateOb
 // admit checks the preconditions and the admission of a deletion.
 func (s *REST[R]) admit(ctx context.Context, record *R, validate rest.ValidateObjectFunc, options *metav1.DeleteOptions) error {
 	if options != nil {
-		if err := s.checkPreconditions(record, options.Preconditions); err != nil {
+		id, version := s.id(record), versionText(*s.revision(record))
+		if err := registry.CheckPreconditions(s.resource, id, types.UID(id), version, options.Preconditions); err != nil {
 			return err
 		}
 	}
@@ -82,21 +80,6 @@ func (s *REST[R]) admit(ctx context.Context, record *R, validate rest.ValidateOb
 		return nil
 	}
 	return validate(ctx, s.object(record, ""))
-}
-
-func (s *REST[R]) checkPreconditions(record *R, p *metav1.Preconditions) error {
-	if p == nil {
-		return nil
-	}
-	id, version := s.id(record), versionText(*s.revision(record))
-	if p.UID != nil && string(*p.UID) != id {
-		return apierrors.NewConflict(s.resource, id, fmt.Errorf("the precondition requires the UID %s, and the object has the UID %s", *p.UID, id))
-	}
-	if p.ResourceVersion != nil && *p.ResourceVersion != version {
-		return apierrors.NewConflict(s.resource, id,
-			fmt.Errorf("the precondition requires the resource version %s, and the object has %s", *p.ResourceVersion, version))
-	}
-	return nil
 }
 
 func (s *REST[R]) revoke(ctx context.Context, options *metav1.DeleteOptions, revocations []ledger.Revocation) error {

@@ -55,18 +55,10 @@ func tokenObject(t *ledger.TokenRecord, phase identity.Phase) *identity.IssuedTo
 	if t.Bound != (ledger.Object{}) {
 		made.Spec.BoundObject = &identity.BoundObject{APIVersion: "v1", Kind: t.Bound.Kind, Name: t.Bound.Name, UID: types.UID(t.Bound.UID)}
 	}
-	if node := nodeOf(t); node.Name != "" {
+	if node := t.OnNode(); node.Name != "" {
 		made.Spec.Node = &identity.ObjectIdentity{Name: node.Name, UID: types.UID(node.UID)}
 	}
 	return made
-}
-
-// nodeOf returns the node that a token is bound to, directly or by its pod.
-func nodeOf(t *ledger.TokenRecord) ledger.Object {
-	if t.Node.Name == "" && t.Bound.Kind == "Node" {
-		return t.Bound
-	}
-	return t.Node
 }
 
 func tokenList(objects []runtime.Object) runtime.Object {
@@ -80,7 +72,7 @@ func tokenList(objects []runtime.Object) runtime.Object {
 func tokenLabels(t *ledger.TokenRecord) labels.Set {
 	set := labels.Set{}
 	addLabel(set, identity.LabelServiceAccount, t.Account)
-	addLabel(set, identity.LabelNode, nodeOf(t).Name)
+	addLabel(set, identity.LabelNode, t.OnNode().Name)
 	addLabel(set, identity.LabelBoundKind, t.Bound.Kind)
 	addLabel(set, identity.LabelBoundName, t.Bound.Name)
 	addLabel(set, identity.LabelKey, t.Key)
@@ -104,7 +96,7 @@ var tokenFields = map[string]func(*ledger.TokenRecord) []string{
 	"spec.boundObject.kind":      func(t *ledger.TokenRecord) []string { return one(t.Bound.Kind) },
 	"spec.boundObject.name":      func(t *ledger.TokenRecord) []string { return one(t.Bound.Name) },
 	"spec.boundObject.uid":       func(t *ledger.TokenRecord) []string { return one(t.Bound.UID) },
-	"spec.node.name":             func(t *ledger.TokenRecord) []string { return one(nodeOf(t).Name) },
+	"spec.node.name":             func(t *ledger.TokenRecord) []string { return one(t.OnNode().Name) },
 	"spec.keyID":                 func(t *ledger.TokenRecord) []string { return one(t.Key) },
 	"spec.mintedBy.username":     func(t *ledger.TokenRecord) []string { return one(t.Minter.User) },
 	"spec.mintedBy.credentialID": func(t *ledger.TokenRecord) []string { return parents(t.Minter) },

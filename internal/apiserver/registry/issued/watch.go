@@ -13,6 +13,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/watch"
 
+	"lanyard.dev/internal/apiserver/registry"
 	"lanyard.dev/internal/ledger"
 )
 
@@ -210,7 +211,7 @@ func (w *watcher[R]) send(ctx context.Context, event watch.Event) bool {
 // expired returns the error of a client that asks for changes which are not remembered any more. The client then lists again.
 func expired(err error) error {
 	if errors.Is(err, ledger.ErrTooOld) {
-		return apierrors.NewResourceExpired("too old resource version: list again")
+		return registry.NewTooOld()
 	}
 	return err
 }

@@ -249,7 +249,7 @@ func (r *REST) Delete(ctx context.Context, name string, validate rest.ValidateOb
 	if options == nil {
 		options = &metav1.DeleteOptions{}
 	}
-	if err := checkPreconditions(key, options.Preconditions); err != nil {
+	if err := registry.CheckPreconditions(resource, key.Name, key.UID, key.ResourceVersion, options.Preconditions); err != nil {
 		return nil, false, err
 	}
 	if validate != nil {
@@ -261,7 +261,7 @@ func (r *REST) Delete(ctx context.Context, name string, validate rest.ValidateOb
 		return nil, false, inFiles(name)
 	}
 	if dryrun.IsDryRun(options.DryRun) {
-		return status(name), true, nil
+		return registry.Deleted(resource, name, key.UID), true, nil
 	}
 	_, err = r.Keyring.Change(ctx, func(ring rotation.Ring) (rotation.Ring, error) {
 		next, _, err := r.Keyring.Policy().Revoke(ring, name, r.Clock.Now())
@@ -270,27 +270,7 @@ func (r *REST) Delete(ctx context.Context, name string, validate rest.ValidateOb
 	if err != nil {
 		return nil, false, r.refusal(name, err)
 	}
-	return status(name), true, nil
-}
-
-func status(name string) *metav1.Status {
-	return &metav1.Status{Status: metav1.StatusSuccess, Details: &metav1.StatusDetails{
-		Name: name, Group: resource.Group, Kind: resource.Resource, UID: uidOf(name),
-	}}
-}
-
-func checkPreconditions(key *identity.SigningKey, p *metav1.Preconditions) error {
-	if p == nil {
-		return nil
-	}
-	if p.UID != nil && *p.UID != key.UID {
-		return apierrors.NewConflict(resource, key.Name, fmt.Errorf("the precondition requires the UID %s, and the object has the UID %s", *p.UID, key.UID))
-	}
-	if p.ResourceVersion != nil && *p.ResourceVersion != key.ResourceVersion {
-		return apierrors.NewConflict(resource, key.Name, fmt.Errorf("the precondition requires the resource version %s, and the object has %s",
-			*p.ResourceVersion, key.ResourceVersion))
-	}
-	return nil
+	return registry.Deleted(resource, name, key.UID), true, nil
 }
 
 // refusal returns the error of a change that was not made.

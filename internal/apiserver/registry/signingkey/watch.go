@@ -11,6 +11,7 @@ import (
 	"k8s.io/apimachinery/pkg/watch"
 
 	identity "lanyard.dev/apis/identity/v1alpha1"
+	"lanyard.dev/internal/apiserver/registry"
 )
 
 // Watch implements rest.Watcher. It can begin at the present keys only: a client that names earlier ones is told to list again. A
@@ -30,7 +31,7 @@ func (r *REST) Watch(ctx context.Context, options *internalversion.ListOptions) 
 		if _, err := strconv.ParseUint(options.ResourceVersion, 10, 64); err != nil {
 			return nil, apierrors.NewBadRequest("invalid resource version: " + err.Error())
 		}
-		return nil, apierrors.NewResourceExpired("too old resource version: list again")
+		return nil, registry.NewTooOld()
 	}
 	if !initial {
 		w.learn(all)
